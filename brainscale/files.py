@@ -1,0 +1,72 @@
+"""Output folders: complete when, and only when, `_SUCCESS.json` is there."""
+
+import json
+import os
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from brainscale import __version__
+from brainscale.errors import OutputError
+from brainscale.schema import SUCCESS
+
+
+def write_success(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Say that a folder is complete; the last thing written to it."""
+    write_json(folder / SUCCESS, {**facts, "brainscale": __version__})
+
+
+def read_success(folder: Path) -> dict[str, Any] | None:
+    """What `_SUCCESS.json` says, or None for a folder that is not complete."""
+    try:
+        facts: dict[str, Any] = json.loads((folder / SUCCESS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{folder / SUCCESS} cannot be read ({error}): remove the folder or choose another") from None
+    return facts
+
+
+def write_json(path: Path, facts: Mapping[str, Any]) -> None:
+    """Write aside, then rename."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    aside.replace(path)
+
+
+def output_folder(out: str | Path) -> Path:
+    """An absolute, existing folder to write to.
+
+    Raises:
+        OutputError: an address, a file, or a place that cannot be written.
+    """
+    if "://" in str(out):
+        raise OutputError(f"outputs go to a local or mounted folder for now, not to {out}: give a path")
+    folder = Path(out).absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise OutputError(f"{out} is a file: name a folder") from None
+    except OSError as error:
+        raise OutputError(f"{out} cannot be made: {error.strerror}") from None
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"{out} cannot be written: permission denied")
+    return folder
+
+
+def refuse_strangers(folder: Path, known: set[str], what: str) -> None:
+    """Refuse a folder that holds something, but nothing that says it is ours.
+
+    Raises:
+        OutputError: files are there and none has one of the known names.
+    """
+    names = {p.name for p in folder.iterdir() if not p.name.endswith(".tmp")}
+    if names and not names & known:
+        raise OutputError(f"{folder} holds other files and no {what}: choose a new folder")
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that could change a result."""
+    names = ("torch", "torchvision", "numpy", "pillow", "pyarrow", "ray", "onnxruntime", "scikit-learn")
+    return {"brainscale": __version__, **{name: metadata.version(name) for name in names}}

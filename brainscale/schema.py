@@ -1,0 +1,89 @@
+"""Arrow schemas of every table that brainscale writes, and what each column means."""
+
+import pyarrow as pa
+
+SUCCESS = "_SUCCESS.json"
+"""A folder is complete when, and only when, it holds this file; it is written last."""
+
+_sample = [
+    pa.field("sample_id", pa.string(), nullable=False),  # path below the source, !member, #frame
+    pa.field("uri", pa.string(), nullable=False),  # where the bytes are: a local path or an address
+    pa.field("member", pa.string()),  # inside an archive
+    pa.field("frame", pa.int32()),  # of a multi-frame file
+]
+_failure = [
+    pa.field("error_code", pa.string()),  # stable identifier; null when the sample was read
+    pa.field("error", pa.string()),  # one line for a person
+]
+
+MANIFEST = pa.schema(
+    [
+        *_sample,
+        pa.field("format", pa.string()),  # by content: JPEG, PNG, BMP, TIFF
+        pa.field("width", pa.int32()),  # pixels, as shown (after orientation)
+        pa.field("height", pa.int32()),
+        pa.field("nbytes", pa.int64()),  # encoded
+        pa.field("sha256", pa.string()),  # of the encoded bytes
+        pa.field("phash", pa.string()),  # perceptual hash
+        pa.field("label", pa.string()),  # class name
+        pa.field("patient", pa.string()),  # keyed hash, never the identifier
+        pa.field("group", pa.string()),  # samples that must stay on one side of a split
+        pa.field("split", pa.string()),  # train, val or test
+        pa.field("fold", pa.int32()),
+        *_failure,
+    ]
+)
+
+PREDICTIONS = pa.schema(
+    [
+        *_sample,
+        pa.field("sha256", pa.string()),
+        pa.field("label", pa.string()),  # the known class, where there is one
+        pa.field("prediction", pa.string()),  # the class at the operating threshold
+        pa.field("probability", pa.float32()),  # of a tumour: 1 − P(first class)
+        pa.field("probabilities", pa.list_(pa.float32())),  # one for each class, in the bundle's order
+        pa.field("model", pa.string(), nullable=False),  # sha256 of the weights
+        *_failure,
+    ]
+)
+
+METRICS = pa.schema(
+    [
+        pa.field("metric", pa.string(), nullable=False),
+        pa.field("value", pa.float64()),  # null with a reason where it is not defined
+        pa.field("low", pa.float64()),  # 95 % interval
+        pa.field("high", pa.float64()),
+        pa.field("method", pa.string()),  # how the interval was made
+        pa.field("n", pa.int64(), nullable=False),  # samples the figure rests on
+        pa.field("reason", pa.string()),  # why a value or an interval is absent
+    ]
+)
+
+HISTORY = pa.schema(
+    [
+        pa.field("epoch", pa.int32(), nullable=False),  # from 1
+        pa.field("learning_rate", pa.float64(), nullable=False),  # at the epoch's last step
+        pa.field("train_loss", pa.float64(), nullable=False),  # mean over samples, as trained
+        pa.field("train_accuracy", pa.float64(), nullable=False),
+        pa.field("val_loss", pa.float64(), nullable=False),
+        pa.field("val_accuracy", pa.float64(), nullable=False),
+        pa.field("best", pa.bool_(), nullable=False),  # lowest validation loss so far
+        pa.field("weights_sha256", pa.string(), nullable=False),  # at the epoch's end
+    ]
+)
+
+COMPARISON = pa.schema(
+    [
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("run", pa.string(), nullable=False),
+        pa.field("accuracy", pa.float64()),
+        pa.field("auroc", pa.float64()),
+        pa.field("sensitivity", pa.float64()),
+        pa.field("specificity", pa.float64()),
+        pa.field("macro_precision", pa.float64()),
+        pa.field("macro_recall", pa.float64()),
+        pa.field("n", pa.int64(), nullable=False),
+        pa.field("parameters", pa.int64(), nullable=False),
+        pa.field("weights_sha256", pa.string(), nullable=False),
+    ]
+)
