@@ -11,7 +11,9 @@ from brainscale.config import AugmentConfig
 from brainscale.seeds import derive
 
 
-def augment(planes: Tensor, sample_ids: Sequence[str], epoch: int, seed: int, config: AugmentConfig) -> Tensor:
+def augment(
+    planes: Tensor, sample_ids: Sequence[str], epoch: int, seed: int, config: AugmentConfig
+) -> Tensor:
     """Flip, rotate, scale, shift and change intensities.
 
     Args:
@@ -45,7 +47,9 @@ def _parameters(draws: np.ndarray, config: AugmentConfig) -> tuple[np.ndarray, n
     zoom = 1 + config.scale * draws[:, 2]
     cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
     shift = 2 * config.shift * draws[:, 3:5]
-    rows = np.stack([np.stack([cos * flip, -sin, shift[:, 0]], 1), np.stack([sin * flip, cos, shift[:, 1]], 1)], 1)
+    rows = np.stack(
+        [np.stack([cos * flip, -sin, shift[:, 0]], 1), np.stack([sin * flip, cos, shift[:, 1]], 1)], 1
+    )
     gain = 1 + config.intensity * draws[:, 5]
     offset = 255 / 4 * config.intensity * draws[:, 6]
     return rows.astype(np.float32), gain.astype(np.float32), offset.astype(np.float32)

@@ -43,7 +43,9 @@ def compare(runs: Sequence[str]) -> pa.Table:
 def evaluated(run: Path) -> Path | None:
     """The complete evaluation that a folder is or has, if any."""
     places = (run, run / "evaluation" / "test")
-    return next((p for p in places if (p / "metrics.parquet").is_file() and read_success(p) is not None), None)
+    return next(
+        (p for p in places if (p / "metrics.parquet").is_file() and read_success(p) is not None), None
+    )
 
 
 def same_samples(runs: Sequence[str]) -> bool:
@@ -74,3 +76,27 @@ def _row(run: Path) -> dict[str, Any]:
 def _facts(folder: Path) -> dict[str, str]:
     metadata = pq.read_schema(folder / "metrics.parquet").metadata or {}
     return {key.decode(): value.decode() for key, value in metadata.items()}
+
+
+def as_text(table: pa.Table) -> str:
+    """The table for a terminal, the published columns first."""
+    headings = {"model": "Model", **COLUMNS, "n": "Test samples", "parameters": "Parameters"}
+    rows = [[heading for heading in headings.values()]]
+    rows += [[_cell(row[name]) for name in headings] for row in table.to_pylist()]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(headings))]
+    lines = [
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(r, widths, strict=True))
+        )
+        for r in rows
+    ]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

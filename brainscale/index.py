@@ -64,7 +64,9 @@ def read_manifest(path: str | Path) -> pa.Table:
     try:
         table = pq.read_table(path)
     except FileNotFoundError:
-        raise ManifestError(f"no manifest at {path}: make one with `brainscale index SOURCE --out M.parquet`") from None
+        raise ManifestError(
+            f"no manifest at {path}: make one with `brainscale index SOURCE --out M.parquet`"
+        ) from None
     except (OSError, pa.ArrowInvalid) as error:
         raise ManifestError(f"{path} is not a Parquet file: {error}") from None
     missing = [name for name in MANIFEST.names if name not in table.column_names]
@@ -73,8 +75,25 @@ def read_manifest(path: str | Path) -> pa.Table:
     table = table.select(MANIFEST.names).cast(MANIFEST)
     twice = [i for i, n in Counter(table["sample_id"].to_pylist()).items() if n > 1]
     if twice:
-        raise ManifestError(f"{path} names the sample '{twice[0]}' {'twice or more'}: sample ids must be unique")
+        raise ManifestError(
+            f"{path} names the sample '{twice[0]}' {'twice or more'}: sample ids must be unique"
+        )
     return table.sort_by("sample_id")
+
+
+def require_readable(table: pa.Table, source: str) -> None:
+    """Refuse a manifest in which every row is an error.
+
+    Raises:
+        ManifestError: names the count of each kind of error, and the first sample.
+    """
+    if table["error_code"].null_count == 0:
+        codes = ", ".join(f"{code} {count}" for code, count in _counts(table, "error_code").items())
+        first = table.slice(0, 1).to_pylist()[0]
+        raise ManifestError(
+            f"none of the {len(table)} files of {source} is a readable image ({codes}); "
+            f"'{first['sample_id']}', for one: {first['error']}"
+        )
 
 
 def write_manifest(table: pa.Table, path: Path) -> None:

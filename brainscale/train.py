@@ -28,8 +28,22 @@ from brainscale.checkpoints import Progress, load_best
 from brainscale.config import Config, parse
 from brainscale.errors import BrainscaleError, ManifestError, OutputError, TrainError
 from brainscale.export import export_onnx
-from brainscale.files import output_folder, read_success, refuse_strangers, versions, write_json, write_success
-from brainscale.index import index, is_manifest, manifest_fingerprint, read_manifest, write_manifest
+from brainscale.files import (
+    output_folder,
+    read_success,
+    refuse_strangers,
+    versions,
+    write_json,
+    write_success,
+)
+from brainscale.index import (
+    index,
+    is_manifest,
+    manifest_fingerprint,
+    read_manifest,
+    require_readable,
+    write_manifest,
+)
 from brainscale.models.registry import build, count_parameters
 from brainscale.splits import SPLITS, split
 from brainscale.tensors import materialise
@@ -61,7 +75,9 @@ def train(data: str, out: str, config: Config, on_epoch: OnEpoch = lambda row: N
     done = open_run(run, config, manifest)
     if done is not None:
         return done
-    blocks = materialise(manifest.filter(pc.is_in(manifest["split"], pa.array(["train", "val"]))), config.data.preprocess)
+    blocks = materialise(
+        manifest.filter(pc.is_in(manifest["split"], pa.array(["train", "val"]))), config.data.preprocess
+    )
     sides = {name: _labelled(manifest, name, config) for name in ("train", "val")}
     job = Job(config=config.model_dump(mode="json"), run=str(run), blocks=blocks, sides=sides)
     with watching(run, on_epoch):
@@ -76,10 +92,8 @@ def prepare_manifest(data: str, config: Config) -> pa.Table:
         ManifestError: a label is missing or unknown, or a side or a class is empty.
     """
     manifest = read_manifest(data) if is_manifest(data) else index([data], config.data)
+    require_readable(manifest, data)
     readable = manifest.filter(pc.is_null(manifest["error_code"]))
-    if not len(readable):
-        first = manifest["error"].to_pylist()[:1]
-        raise ManifestError(f"{data} holds no readable image (the first of {len(manifest)} files: {first[0]})")
     _check_labels(readable, config, data)
     if not pc.any(pc.is_valid(manifest["split"])).as_py():
         manifest = split(manifest, val=config.split.val, test=config.split.test, seed=config.train.seed)
@@ -87,14 +101,18 @@ def prepare_manifest(data: str, config: Config) -> pa.Table:
         present = set(manifest.filter(pc.equal(manifest["split"], side))["label"].to_pylist())
         absent = [name for name in config.data.classes if name not in present]
         if absent:
-            raise ManifestError(f"no sample of class '{absent[0]}' in the {side} part of {data}: add some, or split again")
+            raise ManifestError(
+                f"no sample of class '{absent[0]}' in the {side} part of {data}: add some, or split again"
+            )
     return manifest
 
 
 def _check_labels(readable: pa.Table, config: Config, data: str) -> None:
     labels = readable["label"].to_pylist()
     classes = list(config.data.classes)
-    unlabelled = [i for i, label in zip(readable["sample_id"].to_pylist(), labels, strict=True) if label is None]
+    unlabelled = [
+        i for i, label in zip(readable["sample_id"].to_pylist(), labels, strict=True) if label is None
+    ]
     if unlabelled:
         raise ManifestError(
             f"{len(unlabelled)} samples of {data} have no label, '{unlabelled[0]}' first: put them into folders "
@@ -103,7 +121,9 @@ def _check_labels(readable: pa.Table, config: Config, data: str) -> None:
         )
     unknown = sorted(set(labels) - set(classes))
     if unknown:
-        raise ManifestError(f"label '{unknown[0]}' of {data} is no class of data.classes: known: {', '.join(classes)}")
+        raise ManifestError(
+            f"label '{unknown[0]}' of {data} is no class of data.classes: known: {', '.join(classes)}"
+        )
     if len(set(labels)) < 2:
         raise ManifestError(f"{data} holds one class only, '{labels[0]}': a classifier needs two or more")
 
@@ -136,10 +156,14 @@ def open_run(run: Path, config: Config, manifest: pa.Table) -> dict[str, Any] | 
 
 
 def _refuse_other(run: Path, config: Config, manifest: pa.Table) -> None:
-    before = parse(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")), where=str(run / "config.yaml"))
+    before = parse(
+        yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")), where=str(run / "config.yaml")
+    )
     if before.fingerprint != config.fingerprint:
         key, old, new = next(_differences(before.model_dump(mode="json"), config.model_dump(mode="json")))
-        raise OutputError(f"{run} is a run of another configuration: {key} is {old} there, {new} here; choose a new --out")
+        raise OutputError(
+            f"{run} is a run of another configuration: {key} is {old} there, {new} here; choose a new --out"
+        )
     if manifest_fingerprint(read_manifest(run / "manifest.parquet")) != manifest_fingerprint(manifest):
         raise OutputError(f"{run} is a run on other data: files, labels or split differ; choose a new --out")
 
@@ -169,7 +193,9 @@ def check_resources(config: Config) -> None:
     have, workers = ray.cluster_resources(), config.resources.workers
     kind = "GPU" if uses_gpu(config) else "CPU"
     if have.get(kind, 0) < workers:
-        raise TrainError(f"{workers} workers need {workers} {kind}s, and the cluster has {have.get(kind, 0):g}")
+        raise TrainError(
+            f"{workers} workers need {workers} {kind}s, and the cluster has {have.get(kind, 0):g}"
+        )
 
 
 def fit(job: Job, config: Config, run: Path) -> None:
@@ -179,7 +205,9 @@ def fit(job: Job, config: Config, run: Path) -> None:
         TrainError: a worker failed; one line with its reason.
     """
     gpu = uses_gpu(config)
-    scratch = run / "checkpoints" / f".ray-{uuid.uuid4().hex[:8]}"  # new each time: Ray's own notes are not resumed
+    scratch = (
+        run / "checkpoints" / f".ray-{uuid.uuid4().hex[:8]}"
+    )  # new each time: Ray's own notes are not resumed
     trainer = TorchTrainer(
         worker,
         train_loop_config={name: getattr(job, name) for name in job.__dataclass_fields__},

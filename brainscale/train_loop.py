@@ -99,7 +99,9 @@ class Loop:
         self.config, self.run_folder, self.device = config, run, device
         self.train, self.val = train, val
         model = config.model
-        self.network = build(model.name, len(config.data.classes), model.weights, derive(config.train.seed, "weights"))
+        self.network = build(
+            model.name, len(config.data.classes), model.weights, derive(config.train.seed, "weights")
+        )
         self.network.to(device)
         self.optimizer = make_optimizer(self.network, config.train)
 
@@ -209,7 +211,9 @@ class Loop:
     def _losses(self, positions: np.ndarray) -> Tensor:
         planes, labels = self._load(self.val, positions)
         logits = self.network(normalise(planes))
-        return torch.stack([F.cross_entropy(logits, labels, reduction="none"), (logits.argmax(1) == labels).float()])
+        return torch.stack(
+            [F.cross_entropy(logits, labels, reduction="none"), (logits.argmax(1) == labels).float()]
+        )
 
 
 def make_optimizer(network: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:

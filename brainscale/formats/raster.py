@@ -74,7 +74,9 @@ def _frame(image: Image.Image, max_pixels: int, enough: int | None) -> Frame:
         raise SampleError("empty_image", f"{width} × {height} holds no pixel")
     name = str(image.format)
     if name == "JPEG":
-        image.draft("L" if image.mode in ("L", "RGB") else image.mode, (enough, enough) if enough else image.size)
+        image.draft(
+            "L" if image.mode in ("L", "RGB") else image.mode, (enough, enough) if enough else image.size
+        )
     upright = ImageOps.exif_transpose(image)
     if upright.width * height == upright.height * width and upright.width != upright.height:
         width, height = height, width

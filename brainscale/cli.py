@@ -1,0 +1,346 @@
+"""The command line: parse, call one function, print. Heavy imports wait until a command runs."""
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from brainscale import __version__
+from brainscale.errors import BrainscaleError, UsageError
+
+Command = Callable[..., Any]
+
+
+class Group(click.Group):
+    """Commands whose failures are one line: `Error: …`, with a traceback only where --debug asks."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, and leave with 0 done, 1 failed, 2 wrong usage."""
+        try:
+            return super().main(*args, **{**kwargs, "standalone_mode": False})
+        except click.exceptions.Exit as leave:
+            sys.exit(leave.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            _fail("stopped; run the same command again to go on where it was", 1)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    sys.exit(status)
+
+
+def _common(command: Command) -> Command:
+    """Options and error handling that every command has."""
+
+    @click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
+    @wraps(command)
+    def run(*args: Any, debug: bool, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except (click.ClickException, click.exceptions.Exit, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            if debug:
+                raise
+            if isinstance(error, BrainscaleError):
+                _fail(str(error), error.exit_code)
+            name = type(error).__name__
+            _fail(f"unexpected {name}: {str(error)[:300]} (run again with --debug for the traceback)", 1)
+
+    return run
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+_address = click.option(
+    "--address", metavar="URL", help="Run as a job on this Ray cluster (its Jobs server)."
+)
+_workers = click.option(
+    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Side by side."
+)
+_engine = click.option("--engine", default="auto", show_default=True, help="auto, onnx or torch.")
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="brainscale")
+def main() -> None:
+    """Train, evaluate and run classifiers that tell brain MRI scans with a tumour from scans without.
+
+    Research use only; not a medical device.
+    """
+
+
+@main.command()
+@click.option("--out", default="demo", show_default=True, help="Folder for the phantoms and results.")
+@_common
+def demo(out: str) -> None:
+    """Make phantoms, train, evaluate, score and compare; minutes on two cores.
+
+    Example: brainscale demo --out demo
+    """
+    from brainscale import cluster
+    from brainscale.demo import demo as run
+
+    with cluster.local(1):
+        run(Path(out), say=click.echo)
+
+
+@main.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--out", required=True, metavar="M.parquet", help="The manifest to write.")
+@click.option("--config", metavar="NAME|FILE", help="For another class map or preprocessing.")
+@_json
+@_common
+def index(sources: tuple[str, ...], out: str, config: str | None, as_json: bool) -> None:
+    """List every sample of the sources, with hashes and errors, labelled by folder.
+
+    Example: brainscale index scans/ --out scans.parquet
+    """
+    from brainscale import cluster, config as configuration, index as indexing
+
+    settings = configuration.load(config)
+    with cluster.local(1):
+        table = indexing.index(sources, settings.data)
+    indexing.require_readable(table, " ".join(sources))
+    indexing.write_manifest(table, Path(out).absolute())
+    _print_facts({"manifest": out, **indexing.summary(table)}, as_json)
+
+
+@main.command()
+@click.argument("manifest", metavar="M.parquet")
+@click.option("--out", required=True, metavar="M2.parquet", help="The manifest to write.")
+@click.option(
+    "--val", type=click.FloatRange(0, 1, True, True), help="Share that chooses the model.  [default: 0.15]"
+)
+@click.option("--test", type=click.FloatRange(0, 1, False, True), help="Share kept sealed.  [default: 0.2]")
+@click.option("--folds", type=click.IntRange(2), help="Folds instead of val and test.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@_json
+@_common
+def split(
+    manifest: str,
+    out: str,
+    val: float | None,
+    test: float | None,
+    folds: int | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Split a manifest, or cut it into folds, so that no group stands on two sides.
+
+    Example: brainscale split scans.parquet --val 0.15 --test 0.2 --out scans-split.parquet
+    """
+    from brainscale import index as indexing, splits
+
+    if folds is not None and (val is not None or test is not None):
+        raise UsageError("--folds takes the place of --val and --test: give one or the other")
+    val, test = 0.15 if val is None else val, 0.2 if test is None else test
+    if val + test >= 1:
+        raise UsageError(f"--val {val:g} and --test {test:g} leave nothing to train on")
+    table = indexing.read_manifest(manifest)
+    if folds is not None:
+        table = splits.fold(table, folds=folds, seed=seed)
+    else:
+        table = splits.split(table, val=val, test=test, seed=seed)
+    indexing.write_manifest(table, Path(out).absolute())
+    _print_facts({"manifest": out, **indexing.summary(table)}, as_json)
+
+
+@main.command()
+@click.option("--data", required=True, metavar="SOURCE|M.parquet", help="What to train on.")
+@click.option("--out", required=True, metavar="RUN", help="The run's folder; the same again continues it.")
+@click.option("--config", metavar="NAME|FILE", help="A named configuration or a YAML file.")
+@click.option("--model", metavar="NAME", help="The network: brainmrnet, brainmrnet_paper, vgg16, …")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Data-parallel workers; the result does not depend on it."
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where the network lives.")
+@click.option("--seed", type=click.IntRange(0), help="Of every random draw.")
+@click.option("--epochs", type=click.IntRange(1), help="At most so many.")
+@click.option("--set", "overrides", multiple=True, metavar="a.b=c", help="Any value of the configuration.")
+@_address
+@_json
+@_common
+def train(
+    data: str,
+    out: str,
+    config: str | None,
+    overrides: tuple[str, ...],
+    address: str | None,
+    as_json: bool,
+    **named: Any,
+) -> None:
+    """Train a model, or go on with a run that was stopped.
+
+    Example: brainscale train --data scans/ --config brainmrnet --out runs/first
+    """
+    from brainscale import config as configuration
+
+    places = {
+        "model": "model.name",
+        "workers": "resources.workers",
+        "device": "resources.device",
+        "seed": "train.seed",
+        "epochs": "train.epochs",
+    }
+    chosen = [f"{places[name]}={value}" for name, value in named.items() if value is not None]
+    settings = configuration.load(config, [*chosen, *overrides])
+    request = {"data": _absolute(data), "out": _absolute(out), "config": settings.model_dump(mode="json")}
+    if address:
+        _submit(address, "train", request)
+    from brainscale import cluster
+    from brainscale.progress import epochs
+    from brainscale.train import train as run
+
+    with cluster.local(settings.resources.workers), epochs(settings.train.epochs) as on_epoch:
+        facts = run(request["data"], request["out"], settings, on_epoch)
+    _print_facts({"run": out, **facts}, as_json)
+
+
+@main.command()
+@click.argument("model", metavar="MODEL")
+@click.option(
+    "--data", metavar="SOURCE|M.parquet", help="What to evaluate on.  [default: the run's own manifest]"
+)
+@click.option(
+    "--split", "side", metavar="SIDE", help="train, val, test or all.  [default: test where there is one]"
+)
+@click.option("--out", metavar="DIR", help="Where to write.  [default: MODEL/evaluation/SIDE]")
+@_engine
+@_workers
+@_address
+@_json
+@_common
+def evaluate(
+    model: str,
+    data: str | None,
+    side: str | None,
+    out: str | None,
+    engine: str,
+    workers: int,
+    address: str | None,
+    as_json: bool,
+) -> None:
+    """Evaluate a model on labelled samples: predictions, metrics and a report.
+
+    Example: brainscale evaluate runs/first --split test --out evaluation/
+    """
+    request = {
+        "model": _absolute(model),
+        "out": out and _absolute(out),
+        "data": data and _absolute(data),
+        "split": side,
+        "engine": engine,
+        "workers": workers,
+    }
+    if address:
+        _submit(address, "evaluate", request)
+    from brainscale import cluster
+    from brainscale.evaluate import evaluate as run
+
+    with cluster.local(workers):
+        facts = run(**request)
+    _print_facts(facts, as_json)
+
+
+@main.command()
+@click.argument("model", metavar="MODEL")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option(
+    "--out", required=True, metavar="DIR", help="Folder of Parquet parts; the same again continues it."
+)
+@_engine
+@_workers
+@_address
+@_json
+@_common
+def score(
+    model: str,
+    sources: tuple[str, ...],
+    out: str,
+    engine: str,
+    workers: int,
+    address: str | None,
+    as_json: bool,
+) -> None:
+    """Score every file of the sources: one row each, scored or explained.
+
+    Example: brainscale score runs/first archive/ --out scores/
+    """
+    request = {
+        "model": _absolute(model),
+        "sources": [_absolute(s) for s in sources],
+        "out": _absolute(out),
+        "engine": engine,
+        "workers": workers,
+    }
+    if address:
+        _submit(address, "score", request)
+    from brainscale import cluster
+    from brainscale.progress import Bar
+    from brainscale.score import score as run
+
+    with cluster.local(workers), Bar() as bar:
+        facts = run(**request, on_start=bar.start, on_part=bar.advance)
+    _print_facts({"scores": out, **facts}, as_json)
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option("--out", metavar="T.parquet", help="Write the table as Parquet too.")
+@_json
+@_common
+def compare(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
+    """Print the result table of several runs, one row for each model.
+
+    Runs that were not evaluated yet are, on their test side.
+
+    Example: brainscale compare runs/brainmrnet runs/resnet50 --out table.parquet
+    """
+    from contextlib import nullcontext
+
+    from brainscale import cluster, compare as comparing
+    from brainscale.index import write_manifest
+
+    ready = all(comparing.evaluated(Path(run)) for run in runs)
+    with nullcontext() if ready else cluster.local(1):
+        table = comparing.compare(runs)
+    if not comparing.same_samples(runs):
+        click.echo(
+            "Note: these runs were evaluated on different samples; their figures do not compare.", err=True
+        )
+    if out:
+        write_manifest(table, Path(out).absolute())
+    click.echo(json.dumps(table.to_pylist(), indent=2) if as_json else comparing.as_text(table))
+
+
+def _absolute(source: str) -> str:
+    return source if "://" in source else str(Path(source).absolute())
+
+
+def _submit(address: str, command: str, request: dict[str, Any]) -> None:
+    """Run the command as a job and leave with its exit status."""
+    from brainscale import cluster
+
+    sys.exit(cluster.submit(address, command, request, lambda text: click.echo(text, nl=False)))
+
+
+def _print_facts(facts: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        click.echo(f"{name.replace('_', ' '):<{width}}  {_plain(value)}")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items()) or "none"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

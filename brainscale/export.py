@@ -1,0 +1,50 @@
+"""Networks to ONNX, for engines without torch."""
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from brainscale.models.scorer import Scorer
+
+
+def export_onnx(network: nn.Module, size: int, path: Path) -> None:
+    """Write a network with its normalisation and softmax as one ONNX file.
+
+    Input `planes`, uint8 [batch, size, size]; output `probabilities`, float32 [batch, classes].
+
+    Args:
+        network: on the CPU; its mode is left as it is.
+        size: side of a plane, pixels.
+        path: appears whole or not at all.
+    """
+    mode = network.training
+    scorer = Scorer(network).eval()
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    planes = torch.zeros(2, size, size, dtype=torch.uint8)
+    level = logging.getLogger("torch.onnx").level
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")  # the exporter warns of its own deprecated parts
+            logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+            torch.onnx.export(
+                scorer,
+                (planes,),
+                aside,
+                input_names=["planes"],
+                output_names=["probabilities"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        aside.replace(path)
+    finally:
+        logging.getLogger("torch.onnx").setLevel(level)
+        network.train(mode)
+        aside.unlink(missing_ok=True)

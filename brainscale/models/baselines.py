@@ -1,0 +1,59 @@
+"""VGG16, ResNet50 and DenseNet121 as torchvision builds them, with a last layer for our classes."""
+
+from torch import Tensor, nn
+from torch.hub import load_state_dict_from_url
+from torchvision import models
+
+from brainscale.errors import UsageError
+from brainscale.models.resampling import AdaptiveAverage
+
+IMAGENET = {
+    "vgg16": models.VGG16_Weights.IMAGENET1K_V1,
+    "resnet50": models.ResNet50_Weights.IMAGENET1K_V2,
+    "densenet121": models.DenseNet121_Weights.IMAGENET1K_V1,
+}
+
+
+def vgg16(classes: int) -> nn.Module:
+    """Simonyan and Zisserman 2015; 134,268,738 parameters for two classes."""
+    network = models.vgg16(num_classes=classes)
+    network.avgpool = AdaptiveAverage(7)  # type: ignore[assignment]  # the same numbers, a deterministic backward
+    return network
+
+
+def resnet50(classes: int) -> nn.Module:
+    """He et al. 2016; 23,512,130 parameters for two classes."""
+    return models.resnet50(num_classes=classes)
+
+
+def densenet121(classes: int) -> nn.Module:
+    """Huang et al. 2017; 6,955,906 parameters for two classes."""
+    return models.densenet121(num_classes=classes)
+
+
+def imagenet_weights(name: str) -> dict[str, Tensor]:
+    """Download torchvision's weights, or take them from torch's cache; tensors only, nothing is unpickled.
+
+    Raises:
+        UsageError: no such weights, or no way to get them.
+    """
+    if name not in IMAGENET:
+        raise UsageError(f"there are no ImageNet weights of {name}: set model.weights to null or to a .safetensors file")
+    try:
+        weights: dict[str, Tensor] = load_state_dict_from_url(
+            IMAGENET[name].url, progress=False, check_hash=True, weights_only=True
+        )
+    except (OSError, RuntimeError) as error:
+        raise UsageError(
+            f"the ImageNet weights of {name} could not be downloaded ({error}): allow the download, "
+            "or set model.weights to a .safetensors file of them"
+        ) from None
+    return {_old_densenet_name(key): value for key, value in weights.items()}
+
+
+def _old_densenet_name(key: str) -> str:
+    """torchvision's DenseNet files say norm.1 and conv.2 where its modules say norm1 and conv2."""
+    for part in ("norm", "relu", "conv"):
+        for number in "12":
+            key = key.replace(f".{part}.{number}.", f".{part}{number}.")
+    return key

@@ -1,0 +1,107 @@
+"""Progress on standard error: live on a terminal, plain lines otherwise."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+SHOWN_EPOCHS = 15
+EPOCH_COLUMNS = ("epoch", "learning rate", "train loss", "train acc.", "val loss", "val acc.", "")
+
+
+@contextmanager
+def epochs(total: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A table that grows by a row with each epoch.
+
+    Args:
+        total: epochs of the run.
+
+    Yields:
+        A function that takes rows of schema HISTORY.
+    """
+    console = Console(stderr=True)
+    rows: list[dict[str, Any]] = []
+    if not console.is_terminal:
+        yield lambda row: console.print(_line(row, total), highlight=False, soft_wrap=True)
+        return
+    with Live(console=console, refresh_per_second=4) as live:
+
+        def add(row: dict[str, Any]) -> None:
+            rows.append(row)
+            live.update(_table(rows[-SHOWN_EPOCHS:], total))
+
+        yield add
+
+
+def _cells(row: dict[str, Any], total: int) -> tuple[str, ...]:
+    return (
+        f"{row['epoch']}/{total}",
+        f"{row['learning_rate']:.2e}",
+        f"{row['train_loss']:.4f}",
+        f"{row['train_accuracy']:.3f}",
+        f"{row['val_loss']:.4f}",
+        f"{row['val_accuracy']:.3f}",
+        "best" if row["best"] else "",
+    )
+
+
+def _line(row: dict[str, Any], total: int) -> str:
+    pairs = zip(EPOCH_COLUMNS, _cells(row, total), strict=True)
+    return "  ".join(f"{name} {value}".strip() for name, value in pairs if value)
+
+
+def _table(rows: list[dict[str, Any]], total: int) -> Table:
+    table = Table()
+    for name in EPOCH_COLUMNS:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*_cells(row, total))
+    return table
+
+
+class Bar:
+    """Rows scored so far, errors among them, and images a second."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._total = self._rows = self._errors = 0
+        self._began = time.monotonic()
+        self._bar = Progress(
+            TextColumn("scoring"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("scoring", total=None, note="")
+
+    def __enter__(self) -> "Bar":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def start(self, total: int) -> None:
+        """Say how many there are to score."""
+        self._total, self._began = total, time.monotonic()
+        self._bar.update(self._task, total=total)
+
+    def advance(self, rows: int, errors: int) -> None:
+        """Count the rows of a finished part."""
+        self._rows, self._errors = self._rows + rows, self._errors + errors
+        rate = self._rows / max(time.monotonic() - self._began, 1e-9)
+        note = f"{rate:.0f} images/s, {self._errors} errors"
+        self._bar.update(self._task, advance=rows, note=note)
+        if not self._console.is_terminal:
+            self._console.print(f"scored {self._rows}/{self._total}, {note}", highlight=False, soft_wrap=True)

@@ -1,0 +1,16 @@
+"""What the cluster runs for `brainscale evaluate --address`."""
+
+import sys
+from typing import Any
+
+from brainscale.cluster import run_job
+from brainscale.evaluate import evaluate
+
+
+def main(request: dict[str, Any]) -> dict[str, Any]:
+    """Evaluate; the figures, and where the report is."""
+    return evaluate(**request)
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(main))

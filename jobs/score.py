@@ -1,0 +1,19 @@
+"""What the cluster runs for `brainscale score --address`."""
+
+import sys
+from typing import Any
+
+from brainscale.cluster import run_job
+from brainscale.progress import Bar
+from brainscale.score import score
+
+
+def main(request: dict[str, Any]) -> dict[str, Any]:
+    """Score; the counts, and where the parts are."""
+    with Bar() as bar:
+        facts = score(**request, on_start=bar.start, on_part=bar.advance)
+    return {"scores": request["out"], **facts}
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(main))

@@ -1,0 +1,21 @@
+"""What the cluster runs for `brainscale train --address`."""
+
+import sys
+from typing import Any
+
+from brainscale.cluster import run_job
+from brainscale.config import parse
+from brainscale.progress import epochs
+from brainscale.train import train
+
+
+def main(request: dict[str, Any]) -> dict[str, Any]:
+    """Train; the facts of the finished run, and its place."""
+    config = parse(request["config"])
+    with epochs(config.train.epochs) as on_epoch:
+        facts = train(request["data"], request["out"], config, on_epoch)
+    return {"run": request["out"], **facts}
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(main))
