@@ -1,0 +1,53 @@
+"""The whole way on phantoms: draw, index, split, train, evaluate, score, compare."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from brainscale import phantoms
+from brainscale.compare import as_text, compare
+from brainscale.config import load
+from brainscale.evaluate import evaluate
+from brainscale.files import output_folder, refuse_strangers
+from brainscale.index import index, summary, write_manifest
+from brainscale.progress import Bar, epochs
+from brainscale.score import score
+from brainscale.splits import split
+from brainscale.train import train
+
+PHANTOMS = 360
+SEED = 42
+
+
+def demo(out: Path, say: Callable[[str], None]) -> None:
+    """Do it all; run again, continue it.
+
+    Needs a connected Ray.
+
+    Args:
+        out: folder for everything.
+        say: takes lines for standard output.
+    """
+    folder = output_folder(out)
+    refuse_strangers(folder, {"phantoms"}, "demo")
+    scans, manifest = folder / "phantoms", folder / "phantoms.parquet"
+    say(f"1/6  drawing {PHANTOMS} phantoms in {out / 'phantoms'}")
+    phantoms.write_set(scans, PHANTOMS, SEED)
+    config = load("demo")
+    say("2/6  index and split: who is in which part, no copy on two sides")
+    table = split(index([str(scans)], config.data), val=config.split.val, test=config.split.test, seed=SEED)
+    write_manifest(table, manifest)
+    say(f"     {summary(table)['splits']}")
+    say(f"3/6  train {config.model.name}, {config.train.epochs} epochs at most")
+    with epochs(config.train.epochs) as on_epoch:
+        train(str(manifest), str(folder / "run"), config, on_epoch)
+    say("4/6  evaluate on the test part")
+    result = evaluate(str(folder / "run"), str(folder / "evaluation"))
+    say("5/6  score every phantom, one row each")
+    with Bar() as bar:
+        facts = score(
+            str(folder / "run"), [str(scans)], str(folder / "scores"), on_start=bar.start, on_part=bar.advance
+        )
+    say(f"     {facts['rows']} rows in {out / 'scores'}")
+    say("6/6  compare\n")
+    say(as_text(compare([str(folder / "evaluation")])))
+    say(f"\nReport: {Path(result['out']) / 'report.html'}")
