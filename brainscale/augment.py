@@ -11,9 +11,7 @@ from brainscale.config import AugmentConfig
 from brainscale.seeds import derive
 
 
-def augment(
-    planes: Tensor, sample_ids: Sequence[str], epoch: int, seed: int, config: AugmentConfig
-) -> Tensor:
+def augment(planes: Tensor, sample_ids: Sequence[str], epoch: int, seed: int, config: AugmentConfig) -> Tensor:
     """Flip, rotate, scale, shift and change intensities.
 
     Args:
@@ -41,15 +39,13 @@ def _draw(seed: int) -> np.ndarray:
 
 
 def _parameters(draws: np.ndarray, config: AugmentConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draws [N, 7] → affine matrices [N, 2, 3] (output to input, in −1..1), gain [N], offset [N] in grey levels."""
+    """Draws [N, 7] → affine matrices [N, 2, 3] (output to input), gain [N], offset [N] in grey levels."""
     flip = np.where(config.flip & (draws[:, 0] < 0), -1.0, 1.0)
     angle = np.deg2rad(config.rotate * draws[:, 1])
     zoom = 1 + config.scale * draws[:, 2]
     cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
     shift = 2 * config.shift * draws[:, 3:5]
-    rows = np.stack(
-        [np.stack([cos * flip, -sin, shift[:, 0]], 1), np.stack([sin * flip, cos, shift[:, 1]], 1)], 1
-    )
+    rows = np.stack([np.stack([cos * flip, -sin, shift[:, 0]], 1), np.stack([sin * flip, cos, shift[:, 1]], 1)], 1)
     gain = 1 + config.intensity * draws[:, 5]
     offset = 255 / 4 * config.intensity * draws[:, 6]
     return rows.astype(np.float32), gain.astype(np.float32), offset.astype(np.float32)

@@ -20,7 +20,7 @@ class Card(Section):
 
     Attributes:
         architecture: name in the registry.
-        classes: in the order of the outputs, the one without a tumour first; with the folder names that mean each.
+        classes: in the order of the outputs, the one without a tumour first; with the folder names of each.
         preprocess: how a frame becomes a plane.
         threshold: of the probability of a tumour, at and above which a sample is called one.
         threshold_source: how the threshold was chosen.
@@ -88,17 +88,13 @@ def open_bundle(model: str | Path) -> Bundle:
     try:
         card = Card.model_validate_json((folder / CARD).read_bytes())
     except (OSError, ValueError, ValidationError) as error:
-        raise BundleError(
-            f"{folder / CARD} cannot be read as a model's card: {' '.join(str(error).split())}"
-        ) from None
+        raise BundleError(f"{folder / CARD} cannot be read as a model's card: {' '.join(str(error).split())}") from None
     for name, expected in ((WEIGHTS, card.weights_sha256), (ONNX, card.onnx_sha256)):
         path = folder / name
         if not path.is_file():
             raise BundleError(f"{folder} lacks {name}: copy the whole model folder")
         if file_sha256(path) != expected:
-            raise BundleError(
-                f"{path} is not the file that {CARD} describes: copy the whole model folder again"
-            )
+            raise BundleError(f"{path} is not the file that {CARD} describes: copy the whole model folder again")
     return Bundle(folder=folder, card=card)
 
 
@@ -108,9 +104,7 @@ def find(model: Path) -> Path:
         if (folder / CARD).is_file():
             return folder
     if (model / "config.yaml").is_file():
-        raise BundleError(
-            f"{model} has no model yet: its training is not finished; run `brainscale train` on it again"
-        )
+        raise BundleError(f"{model} has no model yet: its training is not finished; run `brainscale train` on it again")
     raise BundleError(f"{model} is neither a run nor a model folder: it holds no {CARD}")
 
 

@@ -56,9 +56,7 @@ def weights_sha256(weights: Mapping[str, Tensor]) -> str:
     return hashlib.sha256(save(_contiguous(weights))).hexdigest()
 
 
-def save_checkpoint(
-    folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
-) -> None:
+def save_checkpoint(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
     """Write the state after the last epoch of `progress`, then drop what it supersedes."""
     folder.mkdir(parents=True, exist_ok=True)
     best = progress.best
@@ -131,9 +129,7 @@ def _moments(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, 
     return {f"{name}/{key}": value for name, state in named for key, value in state.items()}
 
 
-def _restore_moments(
-    network: nn.Module, optimizer: torch.optim.Optimizer, moments: Mapping[str, Tensor]
-) -> None:
+def _restore_moments(network: nn.Module, optimizer: torch.optim.Optimizer, moments: Mapping[str, Tensor]) -> None:
     parameters = dict(network.named_parameters())
     for place, value in moments.items():
         name, _, key = place.rpartition("/")

@@ -58,12 +58,8 @@ def _common(command: Command) -> Command:
 
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-_address = click.option(
-    "--address", metavar="URL", help="Run as a job on this Ray cluster (its Jobs server)."
-)
-_workers = click.option(
-    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Side by side."
-)
+_address = click.option("--address", metavar="URL", help="Run as a job on this Ray cluster (its Jobs server).")
+_workers = click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Side by side.")
 _engine = click.option("--engine", default="auto", show_default=True, help="auto, onnx or torch.")
 
 
@@ -102,7 +98,9 @@ def index(sources: tuple[str, ...], out: str, config: str | None, as_json: bool)
 
     Example: brainscale index scans/ --out scans.parquet
     """
-    from brainscale import cluster, config as configuration, index as indexing
+    from brainscale import cluster
+    from brainscale import config as configuration
+    from brainscale import index as indexing
 
     settings = configuration.load(config)
     with cluster.local(1):
@@ -115,9 +113,7 @@ def index(sources: tuple[str, ...], out: str, config: str | None, as_json: bool)
 @main.command()
 @click.argument("manifest", metavar="M.parquet")
 @click.option("--out", required=True, metavar="M2.parquet", help="The manifest to write.")
-@click.option(
-    "--val", type=click.FloatRange(0, 1, True, True), help="Share that chooses the model.  [default: 0.15]"
-)
+@click.option("--val", type=click.FloatRange(0, 1, True, True), help="Share that chooses the model.  [default: 0.15]")
 @click.option("--test", type=click.FloatRange(0, 1, False, True), help="Share kept sealed.  [default: 0.2]")
 @click.option("--folds", type=click.IntRange(2), help="Folds instead of val and test.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
@@ -136,7 +132,8 @@ def split(
 
     Example: brainscale split scans.parquet --val 0.15 --test 0.2 --out scans-split.parquet
     """
-    from brainscale import index as indexing, splits
+    from brainscale import index as indexing
+    from brainscale import splits
 
     if folds is not None and (val is not None or test is not None):
         raise UsageError("--folds takes the place of --val and --test: give one or the other")
@@ -157,9 +154,7 @@ def split(
 @click.option("--out", required=True, metavar="RUN", help="The run's folder; the same again continues it.")
 @click.option("--config", metavar="NAME|FILE", help="A named configuration or a YAML file.")
 @click.option("--model", metavar="NAME", help="The network: brainmrnet, brainmrnet_paper, vgg16, …")
-@click.option(
-    "--workers", type=click.IntRange(1), help="Data-parallel workers; the result does not depend on it."
-)
+@click.option("--workers", type=click.IntRange(1), help="Data-parallel workers; the result does not depend on it.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where the network lives.")
 @click.option("--seed", type=click.IntRange(0), help="Of every random draw.")
 @click.option("--epochs", type=click.IntRange(1), help="At most so many.")
@@ -191,7 +186,11 @@ def train(
     }
     chosen = [f"{places[name]}={value}" for name, value in named.items() if value is not None]
     settings = configuration.load(config, [*chosen, *overrides])
-    request = {"data": _absolute(data), "out": _absolute(out), "config": settings.model_dump(mode="json")}
+    request: dict[str, Any] = {
+        "data": _absolute(data),
+        "out": _absolute(out),
+        "config": settings.model_dump(mode="json"),
+    }
     if address:
         _submit(address, "train", request)
     from brainscale import cluster
@@ -205,12 +204,8 @@ def train(
 
 @main.command()
 @click.argument("model", metavar="MODEL")
-@click.option(
-    "--data", metavar="SOURCE|M.parquet", help="What to evaluate on.  [default: the run's own manifest]"
-)
-@click.option(
-    "--split", "side", metavar="SIDE", help="train, val, test or all.  [default: test where there is one]"
-)
+@click.option("--data", metavar="SOURCE|M.parquet", help="What to evaluate on.  [default: the run's own manifest]")
+@click.option("--split", "side", metavar="SIDE", help="train, val, test or all.  [default: test where there is one]")
 @click.option("--out", metavar="DIR", help="Where to write.  [default: MODEL/evaluation/SIDE]")
 @_engine
 @_workers
@@ -231,7 +226,7 @@ def evaluate(
 
     Example: brainscale evaluate runs/first --split test --out evaluation/
     """
-    request = {
+    request: dict[str, Any] = {
         "model": _absolute(model),
         "out": out and _absolute(out),
         "data": data and _absolute(data),
@@ -252,9 +247,7 @@ def evaluate(
 @main.command()
 @click.argument("model", metavar="MODEL")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option(
-    "--out", required=True, metavar="DIR", help="Folder of Parquet parts; the same again continues it."
-)
+@click.option("--out", required=True, metavar="DIR", help="Folder of Parquet parts; the same again continues it.")
 @_engine
 @_workers
 @_address
@@ -273,7 +266,7 @@ def score(
 
     Example: brainscale score runs/first archive/ --out scores/
     """
-    request = {
+    request: dict[str, Any] = {
         "model": _absolute(model),
         "sources": [_absolute(s) for s in sources],
         "out": _absolute(out),
@@ -305,16 +298,15 @@ def compare(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
     """
     from contextlib import nullcontext
 
-    from brainscale import cluster, compare as comparing
+    from brainscale import cluster
+    from brainscale import compare as comparing
     from brainscale.index import write_manifest
 
     ready = all(comparing.evaluated(Path(run)) for run in runs)
     with nullcontext() if ready else cluster.local(1):
         table = comparing.compare(runs)
     if not comparing.same_samples(runs):
-        click.echo(
-            "Note: these runs were evaluated on different samples; their figures do not compare.", err=True
-        )
+        click.echo("Note: these runs were evaluated on different samples; their figures do not compare.", err=True)
     if out:
         write_manifest(table, Path(out).absolute())
     click.echo(json.dumps(table.to_pylist(), indent=2) if as_json else comparing.as_text(table))

@@ -38,13 +38,15 @@ def local(workers: int) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray warns of this default otherwise
-    ray.init(
-        address="local",
-        num_cpus=max(os.cpu_count() or 1, workers + 1),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its core writes to our standard error otherwise
+    with _standard_error_aside():  # it says there, once, that it took the level
+        ray.init(
+            address="local",
+            num_cpus=max(os.cpu_count() or 1, workers + 1),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     _quiet()
     try:
         yield
@@ -111,7 +113,7 @@ def _client(address: str) -> JobSubmissionClient:
         pass  # it answers; what it wants is the client's business
     except (OSError, ValueError) as error:
         raise ClusterError(
-            f"no Jobs server answers at {address} ({_first_line(error)}): is `ray start --head` running there?"
+            f"no Jobs server answers at {address} ({_first_line(error)}): is `ray start --head` running?"
         ) from None
     try:
         return JobSubmissionClient(address)
@@ -126,9 +128,7 @@ def _code(request: dict[str, Any]) -> Iterator[Path]:
         folder, ignore = Path(name), shutil.ignore_patterns("__pycache__", "jobs", "configs")
         shutil.copytree(Path(__file__).parent, folder / "brainscale", ignore=ignore)
         for extra in ("jobs", "configs"):
-            shutil.copytree(
-                resource_folder(extra), folder / extra, ignore=shutil.ignore_patterns("__pycache__")
-            )
+            shutil.copytree(resource_folder(extra), folder / extra, ignore=shutil.ignore_patterns("__pycache__"))
         (folder / REQUEST).write_text(json.dumps(request), encoding="utf-8")
         yield folder
 
@@ -145,9 +145,7 @@ def _exit_status(client: JobSubmissionClient, job: str) -> int:
     if info.status == JobStatus.SUCCEEDED:
         return 0
     if info.driver_exit_code is None or info.driver_exit_code < 0:
-        raise ClusterError(
-            f"job {job} {str(info.status).lower()}: {_first_line(info.message or 'no reason given')}"
-        )
+        raise ClusterError(f"job {job} {str(info.status).lower()}: {_first_line(info.message or 'no reason given')}")
     return int(info.driver_exit_code)
 
 
@@ -155,6 +153,24 @@ def _quiet() -> None:
     """Ray's own notes go to its log files; warnings and errors still reach standard error."""
     for name in ("ray", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def _standard_error_aside() -> Iterator[None]:
+    """Keep what native code writes to standard error; show it only if the with-block fails."""
+    sys.stderr.flush()
+    real = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            aside.seek(0)
+            os.write(real, aside.read())
+            raise
+        finally:
+            os.dup2(real, 2)
+            os.close(real)
 
 
 def _first_line(text: object) -> str:

@@ -43,9 +43,7 @@ def compare(runs: Sequence[str]) -> pa.Table:
 def evaluated(run: Path) -> Path | None:
     """The complete evaluation that a folder is or has, if any."""
     places = (run, run / "evaluation" / "test")
-    return next(
-        (p for p in places if (p / "metrics.parquet").is_file() and read_success(p) is not None), None
-    )
+    return next((p for p in places if (p / "metrics.parquet").is_file() and read_success(p) is not None), None)
 
 
 def same_samples(runs: Sequence[str]) -> bool:
@@ -81,14 +79,11 @@ def _facts(folder: Path) -> dict[str, str]:
 def as_text(table: pa.Table) -> str:
     """The table for a terminal, the published columns first."""
     headings = {"model": "Model", **COLUMNS, "n": "Test samples", "parameters": "Parameters"}
-    rows = [[heading for heading in headings.values()]]
+    rows = [list(headings.values())]
     rows += [[_cell(row[name]) for name in headings] for row in table.to_pylist()]
     widths = [max(len(row[i]) for row in rows) for i in range(len(headings))]
     lines = [
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(r, widths, strict=True))
-        )
+        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(r, widths, strict=True)))
         for r in rows
     ]
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])

@@ -89,9 +89,7 @@ class DataConfig(PreprocessConfig):
     def label(self, folder: str) -> str | None:
         """The class that a folder name means, whatever its case; None if it means none."""
         name = folder.lower()
-        return next(
-            (c for c, names in self.classes.items() if name in {n.lower() for n in [c, *names]}), None
-        )
+        return next((c for c, names in self.classes.items() if name in {n.lower() for n in [c, *names]}), None)
 
 
 class SplitConfig(Section):

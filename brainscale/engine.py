@@ -30,9 +30,7 @@ class OnnxEngine:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            str(bundle.onnx), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = onnxruntime.InferenceSession(str(bundle.onnx), options, providers=["CPUExecutionProvider"])
 
     def __call__(self, planes: np.ndarray) -> np.ndarray:
         """uint8 [N, S, S] → float32 [N, classes]."""

@@ -93,9 +93,7 @@ def _manifest(model: str, data: str | None, bundle: Bundle) -> pa.Table:
     run = read_manifest(own)
     side = dict(zip(run["sha256"].to_pylist(), run["split"].to_pylist(), strict=True))
     splits = pa.array([side.get(content) for content in manifest["sha256"].to_pylist()], pa.string())
-    return manifest.set_column(
-        manifest.schema.get_field_index("split"), manifest.schema.field("split"), splits
-    )
+    return manifest.set_column(manifest.schema.get_field_index("split"), manifest.schema.field("split"), splits)
 
 
 def choose_rows(manifest: pa.Table, split: str | None) -> tuple[str, pa.Table]:
@@ -119,9 +117,7 @@ def _labels(rows: pa.Table, bundle: Bundle) -> dict[str, int]:
     pairs = zip(rows["sample_id"].to_pylist(), rows["label"].to_pylist(), strict=True)
     known = {sample_id: label for sample_id, label in pairs if label is not None}
     if not known:
-        raise ManifestError(
-            "no sample has a label: name the folders after classes, or use `brainscale score`"
-        )
+        raise ManifestError("no sample has a label: name the folders after classes, or use `brainscale score`")
     strange = sorted(set(known.values()) - set(classes))
     if strange:
         raise ManifestError(f"label '{strange[0]}' is no class of the model: known: {', '.join(classes)}")

@@ -79,9 +79,7 @@ def running_buffers(network: nn.Module) -> list[Tensor]:
     return [b for layer in layers for b in (layer.running_mean, layer.running_var) if b is not None]
 
 
-def pack(
-    network: nn.Module, statistics: Sequence[Tensor], weight: float, figures: Sequence[Tensor]
-) -> Tensor:
+def pack(network: nn.Module, statistics: Sequence[Tensor], weight: float, figures: Sequence[Tensor]) -> Tensor:
     """Gradients, weighted statistics and figures as one vector, on the gradients' device."""
     gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in network.parameters()]
     scaled = [s * weight for s in statistics]

@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -27,11 +28,9 @@ def export_onnx(network: nn.Module, size: int, path: Path) -> None:
     scorer = Scorer(network).eval()
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     planes = torch.zeros(2, size, size, dtype=torch.uint8)
-    level = logging.getLogger("torch.onnx").level
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet_loggers():
             warnings.simplefilter("ignore")  # the exporter warns of its own deprecated parts
-            logging.getLogger("torch.onnx").setLevel(logging.ERROR)
             torch.onnx.export(
                 scorer,
                 (planes,),
@@ -45,6 +44,19 @@ def export_onnx(network: nn.Module, size: int, path: Path) -> None:
             )
         aside.replace(path)
     finally:
-        logging.getLogger("torch.onnx").setLevel(level)
         network.train(mode)
         aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _quiet_loggers() -> Iterator[None]:
+    """No notes of the exporter's inner steps; its errors are exceptions."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -24,9 +24,7 @@ def read_success(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise OutputError(
-            f"{folder / SUCCESS} cannot be read ({error}): remove the folder or choose another"
-        ) from None
+        raise OutputError(f"{folder / SUCCESS} cannot be read ({error}): remove the folder or choose another") from None
     return facts
 
 

@@ -64,9 +64,7 @@ def read_manifest(path: str | Path) -> pa.Table:
     try:
         table = pq.read_table(path)
     except FileNotFoundError:
-        raise ManifestError(
-            f"no manifest at {path}: make one with `brainscale index SOURCE --out M.parquet`"
-        ) from None
+        raise ManifestError(f"no manifest at {path}: make one with `brainscale index SOURCE --out M.parquet`") from None
     except (OSError, pa.ArrowInvalid) as error:
         raise ManifestError(f"{path} is not a Parquet file: {error}") from None
     missing = [name for name in MANIFEST.names if name not in table.column_names]
@@ -75,9 +73,7 @@ def read_manifest(path: str | Path) -> pa.Table:
     table = table.select(MANIFEST.names).cast(MANIFEST)
     twice = [i for i, n in Counter(table["sample_id"].to_pylist()).items() if n > 1]
     if twice:
-        raise ManifestError(
-            f"{path} names the sample '{twice[0]}' {'twice or more'}: sample ids must be unique"
-        )
+        raise ManifestError(f"{path} names the sample '{twice[0]}' {'twice or more'}: sample ids must be unique")
     return table.sort_by("sample_id")
 
 
@@ -112,7 +108,7 @@ def write_manifest(table: pa.Table, path: Path) -> None:
 
 
 def manifest_fingerprint(table: pa.Table) -> str:
-    """sha256 over what training and evaluation depend on: ids, contents, labels, splits; no place on a disk."""
+    """sha256 over what training and evaluation depend on: ids, contents, labels and splits, but no paths."""
     names = ("sample_id", "sha256", "label", "split", "error_code")
     return fingerprint([table[name].to_pylist() for name in names])
 

@@ -66,13 +66,13 @@ def evaluate(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[st
 def predicted(probabilities: np.ndarray, threshold: float) -> np.ndarray:
     """Class indices [N]: by the threshold on P(tumour) with two classes, the likeliest with more."""
     if probabilities.shape[1] > 2:
-        return probabilities.argmax(1)
+        return np.asarray(probabilities.argmax(1))
     return (tumour(probabilities) >= threshold).astype(np.int64)
 
 
 def tumour(probabilities: np.ndarray) -> np.ndarray:
     """Probability of a tumour [N]: 1 − P(first class)."""
-    return 1 - probabilities[:, 0]
+    return np.asarray(1 - probabilities[:, 0])
 
 
 def confusion(labels: np.ndarray, called: np.ndarray, classes: int) -> np.ndarray:
@@ -126,7 +126,7 @@ def auroc(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str])
 
 
 def macro_precision(counts: np.ndarray) -> np.ndarray:
-    """Mean over classes of the share of right ones among those called so, from confusions [..., true, called].
+    """Mean over classes of the share of right ones among those called so; confusions [..., true, called].
 
     A class that nothing was called counts as 0, as in scikit-learn with `zero_division=0`.
     """

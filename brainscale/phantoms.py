@@ -89,7 +89,11 @@ class _Head:
         core = _edge(0.66 + 0.07 * self._band(0.04, 0.1) - r, self.size, 2)
         image = self._paint(image, core, white)
         image = self._paint(image, 0.5 * core * (self._band(0.03, 0.09) > 1.0), grey)
-        image = self._paint(image, _edge(0.012 - np.abs(self.x), self.size) * _edge(np.abs(self.y) - 0.3, self.size) * brain, fluid)
+        image = self._paint(
+            image,
+            _edge(0.012 - np.abs(self.x), self.size) * _edge(np.abs(self.y) - 0.3, self.size) * brain,
+            fluid,
+        )
         return self._ventricles(image, fluid, grey)
 
     def _ventricles(self, image: np.ndarray, fluid: float, grey: float) -> np.ndarray:
@@ -106,12 +110,13 @@ class _Head:
         return image
 
     def with_lesion(self, image: np.ndarray) -> np.ndarray:
-        """Add a lesion of irregular outline in its oedema: bright, or with a bright rim around a dark core."""
+        """Add a lesion of irregular outline in its oedema: bright, or a bright rim around a dark core."""
         d = self.draw
         angle, away = d.uniform(0, 2 * np.pi), d.uniform(0.25, 0.6)
         size = d.uniform(0.12, 0.26)
         x, y = self.x - away * np.cos(angle), self.y - away * np.sin(angle)
-        outline = 1 + sum(d.uniform(-0.12, 0.12) * np.cos(k * np.arctan2(y, x) + d.uniform(0, 6)) for k in (2, 3, 4, 5))
+        waves = (d.uniform(-0.12, 0.12) * np.cos(k * np.arctan2(y, x) + d.uniform(0, 6)) for k in range(2, 6))
+        outline = 1 + sum(waves)
         distance = np.hypot(x, y * d.uniform(0.75, 1.3)) / outline
         brain = self._inside(0.84)
         halo = _edge(size * d.uniform(1.35, 1.9) + 0.05 * self._band(0.03, 0.08) - distance, self.size, 5)
@@ -121,7 +126,7 @@ class _Head:
         if d.random() < 0.6:
             necrosis = _edge(size * d.uniform(0.45, 0.7) - distance, self.size, 2)
             return self._paint(image, necrosis * brain, d.uniform(0.15, 0.4))
-        return image + 0.06 * self._smooth(0.02) * (distance < size) * brain
+        return np.asarray(image + 0.06 * self._smooth(0.02) * (distance < size) * brain)
 
     def acquired(self, image: np.ndarray) -> np.ndarray:
         """Vessels, partial volume, bias field, contrast and Rician noise: uint8 [size, size]."""
@@ -136,10 +141,10 @@ class _Head:
         sigma = d.uniform(0.012, 0.035)
         noise = d.normal(0, sigma, (2, *image.shape))
         noisy = np.hypot(image + noise[0], noise[1])
-        return np.clip(np.rint(noisy * 235), 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(np.rint(noisy * 235), 0, 255), np.uint8)
 
     def _paint(self, image: np.ndarray, cover: np.ndarray, value: float) -> np.ndarray:
-        return image * (1 - cover) + value * cover
+        return np.asarray(image * (1 - cover) + value * cover)
 
     def _inside(self, radius: float) -> np.ndarray:
         return _edge(radius - self.radius, self.size)

@@ -44,7 +44,7 @@ def to_uint8(pixels: np.ndarray, window: tuple[float, float]) -> np.ndarray:
     if high <= low:
         return np.zeros(pixels.shape, np.uint8)
     scaled = (np.where(finite, values, low) - low) * (255.0 / (high - low))
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(scaled), 0, 255), np.uint8)
 
 
 def spec_fingerprint(spec: PreprocessConfig) -> str:

@@ -143,7 +143,5 @@ def read_table(units: pa.Table, *, spec: PreprocessConfig, planes: bool = True) 
     """
     pairs = zip(units["sample_id"].to_pylist(), units["uri"].to_pylist(), strict=True)
     samples = [s for i, u in pairs for s in read(Unit(sample_id=i, uri=u), spec)]
-    rows = [
-        {**vars(s), "plane": s.plane.tobytes() if planes and s.plane is not None else None} for s in samples
-    ]
+    rows = [{**vars(s), "plane": s.plane.tobytes() if planes and s.plane is not None else None} for s in samples]
     return pa.Table.from_pylist(rows, schema=COLUMNS)

@@ -81,9 +81,7 @@ def score(
     if todo:
         write = partial(write_part, folder=str(folder), identity=identity)
         scored = predictions(todo, bundle, engine, workers, rows=PART_ROWS)
-        for part in scored.map_batches(
-            write, batch_format="pyarrow", batch_size=None, num_cpus=0.1
-        ).iter_rows():
+        for part in scored.map_batches(write, batch_format="pyarrow", batch_size=None, num_cpus=0.1).iter_rows():
             on_part(part["rows"], part["errors"])
     return _complete(folder, units, identity, bundle)
 
@@ -137,9 +135,7 @@ class ScoreBlock:
         planes = np.frombuffer(b"".join(encoded), np.uint8).reshape(-1, size, size)
         pieces = [self._engine(planes[at : at + BATCH]) for at in range(0, len(planes), BATCH)]
         known = np.concatenate(pieces) if pieces else np.empty((0, len(self._card.classes)), np.float32)
-        return to_predictions(
-            block, present, known, self._card.threshold, list(self._card.classes), self._model
-        )
+        return to_predictions(block, present, known, self._card.threshold, list(self._card.classes), self._model)
 
     @property
     def _model(self) -> str:
@@ -219,14 +215,12 @@ def ledger(folder: Path, identity: dict[str, str]) -> set[str]:
         try:
             table = pq.read_table(path, columns=["sample_id"])
         except (OSError, pa.ArrowInvalid) as error:
-            raise OutputError(
-                f"{path} cannot be read ({error}): remove it, and its rows are scored again"
-            ) from None
+            raise OutputError(f"{path} cannot be read ({error}): remove it, and its rows are scored again") from None
         theirs = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
         for key, ours in identity.items():
             if theirs.get(key) != ours:
                 raise OutputError(
-                    f"{folder} holds scores of another {key} ({theirs.get(key)}, not {ours}): choose a new --out"
+                    f"{folder} holds scores of another {key}, {theirs.get(key)}, not {ours}: choose a new --out"
                 )
         done.update(table["sample_id"].to_pylist())
     return done
@@ -235,17 +229,11 @@ def ledger(folder: Path, identity: dict[str, str]) -> set[str]:
 def read_scores(folder: Path) -> pa.Table:
     """Every row of a folder of parts, sorted by sample_id."""
     tables = [pq.read_table(path) for path in sorted(folder.glob("part-*.parquet"))]
-    whole = (
-        pa.concat_tables([t.replace_schema_metadata(None) for t in tables])
-        if tables
-        else PREDICTIONS.empty_table()
-    )
+    whole = pa.concat_tables([t.replace_schema_metadata(None) for t in tables]) if tables else PREDICTIONS.empty_table()
     return whole.sort_by("sample_id")
 
 
-def _complete(
-    folder: Path, units: Sequence[Unit], identity: dict[str, str], bundle: Bundle
-) -> dict[str, Any]:
+def _complete(folder: Path, units: Sequence[Unit], identity: dict[str, str], bundle: Bundle) -> dict[str, Any]:
     """Check the rows against the listing, then say that the folder is complete."""
     rows = read_scores(folder).select(["sample_id", "error_code"])
     found = Counter(rows["sample_id"].to_pylist())
@@ -264,9 +252,7 @@ def _complete(
     codes = Counter(code for code in rows["error_code"].to_pylist() if code is not None)
     errors = sum(codes.values())
     if errors == len(rows):
-        raise SourceError(
-            f"none of the {errors} files could be read ({_counted(codes)}): the rows in {folder} say why"
-        )
+        raise SourceError(f"none of the {errors} files could be read ({_counted(codes)}): the rows in {folder} say why")
     facts = {
         "rows": len(rows),
         "scored": len(rows) - errors,

@@ -67,11 +67,10 @@ def _prefix(source: str, roots: dict[str, int]) -> str:
 def _files(source: str) -> Iterable[tuple[str, str]]:
     """(relative path, uri) of each file; a glob's paths are relative to its fixed part."""
     if "://" not in source and glob.has_magic(source) and not Path(source).exists():
-        base = _fixed_part(source)
-        for match in sorted(glob.glob(source, recursive=True, include_hidden=True)):
-            path = Path(match)
-            if path.is_file():
-                yield path.relative_to(base).as_posix(), str(path.absolute())
+        base, pattern = _cut(source)
+        for match in sorted(base.glob(pattern)):
+            if match.is_file():
+                yield match.relative_to(base).as_posix(), str(match.absolute())
         return
     filesystem, path = _filesystem(source)
     scheme = source.partition("://")[0] + "://" if "://" in source else ""
@@ -89,10 +88,11 @@ def _files(source: str) -> Iterable[tuple[str, str]]:
         raise SourceError(f"{source} cannot be listed: {error}") from error
 
 
-def _fixed_part(pattern: str) -> Path:
-    parts = Path(pattern).parts
-    magic = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    return Path(*parts[:magic])
+def _cut(source: str) -> tuple[Path, str]:
+    """A glob's folder before the first wildcard, and the pattern below it."""
+    parts = Path(source).parts
+    first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    return Path(*parts[:first]), str(Path(*parts[first:]))
 
 
 def _filesystem(uri: str) -> tuple[pafs.FileSystem, str]:

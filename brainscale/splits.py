@@ -53,16 +53,14 @@ def fold(manifest: pa.Table, *, folds: int, seed: int) -> pa.Table:
     assigned: dict[str, int] = {}
     for label, sizes in _by_label(manifest).items():
         if len(sizes) < folds:
-            raise ManifestError(
-                f"label '{label}' has {len(sizes)} distinct image(s), too few for {folds} folds"
-            )
+            raise ManifestError(f"label '{label}' has {len(sizes)} distinct image(s), too few for {folds} folds")
         shares = dict.fromkeys(map(str, range(folds)), 1 / folds)
         assigned |= {group: int(k) for group, k in _deal(sizes, shares, seed, label).items()}
     return _set(manifest, "fold", _lookup(manifest, assigned, pa.int32()))
 
 
 def _by_label(manifest: pa.Table) -> dict[str, dict[str, int]]:
-    """label → {group: samples}; a group with two labels stands under the label of its first sample."""
+    """Label → {group: samples}; a group with two labels stands under the label of its first sample."""
     sizes: dict[str, Counter[str]] = defaultdict(Counter)
     home: dict[str, str] = {}
     columns = (manifest[name].to_pylist() for name in ("sample_id", "group", "label"))

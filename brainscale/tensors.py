@@ -40,9 +40,7 @@ def _check_unchanged(manifest: pa.Table, blocks: Blocks) -> None:
     for block in ray.get([_hashes.remote(ref) for ref in blocks]):
         for sample_id, sha256, error in zip(*(block[c].to_pylist() for c in block.column_names), strict=True):
             if error is not None:
-                raise ManifestError(
-                    f"'{sample_id}' cannot be read any more ({error}): index the source again"
-                )
+                raise ManifestError(f"'{sample_id}' cannot be read any more ({error}): index the source again")
             if sha256 != expected[sample_id]:
                 raise ManifestError(f"'{sample_id}' changed since it was indexed: index the source again")
 
@@ -63,13 +61,11 @@ class PlaneStore:
 
     def __init__(self, blocks: Blocks, sample_ids: Sequence[str], size: int) -> None:
         self._planes: list[np.ndarray] = []
-        place = {}
+        place: dict[str, tuple[int, int]] = {}
         for number, table in enumerate(ray.get(blocks)):
             column = pc.drop_null(table["plane"]).combine_chunks()
             self._planes.append(_view(column, size))
-            place |= {
-                sample_id: (number, row) for row, sample_id in enumerate(table["sample_id"].to_pylist())
-            }
+            place |= {sample_id: (number, row) for row, sample_id in enumerate(table["sample_id"].to_pylist())}
         self._place = [place[sample_id] for sample_id in sample_ids]
         self._size = size
 
@@ -87,9 +83,7 @@ def _view(column: pa.Array, size: int) -> np.ndarray:
     if len(column) == 0:
         return np.empty((0, size, size), np.uint8)
     offsets = np.frombuffer(column.buffers()[1], np.int32)[column.offset :]
-    data = np.frombuffer(
-        column.buffers()[2], np.uint8, count=len(column) * size * size, offset=int(offsets[0])
-    )
+    data = np.frombuffer(column.buffers()[2], np.uint8, count=len(column) * size * size, offset=int(offsets[0]))
     return data.reshape(len(column), size, size)
 
 

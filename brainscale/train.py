@@ -110,20 +110,16 @@ def prepare_manifest(data: str, config: Config) -> pa.Table:
 def _check_labels(readable: pa.Table, config: Config, data: str) -> None:
     labels = readable["label"].to_pylist()
     classes = list(config.data.classes)
-    unlabelled = [
-        i for i, label in zip(readable["sample_id"].to_pylist(), labels, strict=True) if label is None
-    ]
+    unlabelled = [i for i, label in zip(readable["sample_id"].to_pylist(), labels, strict=True) if label is None]
     if unlabelled:
+        folders = ", ".join(sorted(name for names in config.data.classes.values() for name in names))
         raise ManifestError(
-            f"{len(unlabelled)} samples of {data} have no label, '{unlabelled[0]}' first: put them into folders "
-            f"named after a class ({', '.join(sorted(n for c in config.data.classes.values() for n in c))}), "
-            "or say with data.classes what the folder means"
+            f"{len(unlabelled)} samples of {data} have no label, '{unlabelled[0]}' first: put them into "
+            f"folders named after a class ({folders}), or say with data.classes what their folder means"
         )
     unknown = sorted(set(labels) - set(classes))
     if unknown:
-        raise ManifestError(
-            f"label '{unknown[0]}' of {data} is no class of data.classes: known: {', '.join(classes)}"
-        )
+        raise ManifestError(f"label '{unknown[0]}' of {data} is no class of data.classes: known: {', '.join(classes)}")
     if len(set(labels)) < 2:
         raise ManifestError(f"{data} holds one class only, '{labels[0]}': a classifier needs two or more")
 
@@ -156,9 +152,7 @@ def open_run(run: Path, config: Config, manifest: pa.Table) -> dict[str, Any] | 
 
 
 def _refuse_other(run: Path, config: Config, manifest: pa.Table) -> None:
-    before = parse(
-        yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")), where=str(run / "config.yaml")
-    )
+    before = parse(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")), where=str(run / "config.yaml"))
     if before.fingerprint != config.fingerprint:
         key, old, new = next(_differences(before.model_dump(mode="json"), config.model_dump(mode="json")))
         raise OutputError(
@@ -193,9 +187,7 @@ def check_resources(config: Config) -> None:
     have, workers = ray.cluster_resources(), config.resources.workers
     kind = "GPU" if uses_gpu(config) else "CPU"
     if have.get(kind, 0) < workers:
-        raise TrainError(
-            f"{workers} workers need {workers} {kind}s, and the cluster has {have.get(kind, 0):g}"
-        )
+        raise TrainError(f"{workers} workers need {workers} {kind}s, and the cluster has {have.get(kind, 0):g}")
 
 
 def fit(job: Job, config: Config, run: Path) -> None:
@@ -205,9 +197,7 @@ def fit(job: Job, config: Config, run: Path) -> None:
         TrainError: a worker failed; one line with its reason.
     """
     gpu = uses_gpu(config)
-    scratch = (
-        run / "checkpoints" / f".ray-{uuid.uuid4().hex[:8]}"
-    )  # new each time: Ray's own notes are not resumed
+    scratch = run / "checkpoints" / f".ray-{uuid.uuid4().hex[:8]}"  # new each time: Ray's own notes are not resumed
     trainer = TorchTrainer(
         worker,
         train_loop_config={name: getattr(job, name) for name in job.__dataclass_fields__},

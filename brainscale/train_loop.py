@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from brainscale import exact
 from brainscale.augment import augment
-from brainscale.checkpoints import Progress, load_latest, save_checkpoint, weights_sha256
+from brainscale.checkpoints import load_latest, save_checkpoint, weights_sha256
 from brainscale.config import Config, TrainConfig, parse
 from brainscale.errors import TrainError
 from brainscale.models.registry import build
@@ -99,9 +99,7 @@ class Loop:
         self.config, self.run_folder, self.device = config, run, device
         self.train, self.val = train, val
         model = config.model
-        self.network = build(
-            model.name, len(config.data.classes), model.weights, derive(config.train.seed, "weights")
-        )
+        self.network = build(model.name, len(config.data.classes), model.weights, derive(config.train.seed, "weights"))
         self.network.to(device)
         self.optimizer = make_optimizer(self.network, config.train)
 
@@ -113,9 +111,9 @@ class Loop:
             epoch = progress.epoch + 1
             learned = self.train_epoch(epoch)
             validated = self.validate()
-            row = {"epoch": epoch, **learned, **validated}
-            row["best"] = progress.improves(row["val_loss"], settings.min_gain)
-            row["weights_sha256"] = weights_sha256(self.network.state_dict())
+            best = progress.improves(validated["val_loss"], settings.min_gain)
+            sha256 = weights_sha256(self.network.state_dict())
+            row = {"epoch": epoch, **learned, **validated, "best": best, "weights_sha256": sha256}
             progress.history.append(row)
             if self.rank == 0:
                 save_checkpoint(folder, self.network, self.optimizer, progress)
@@ -211,14 +209,12 @@ class Loop:
     def _losses(self, positions: np.ndarray) -> Tensor:
         planes, labels = self._load(self.val, positions)
         logits = self.network(normalise(planes))
-        return torch.stack(
-            [F.cross_entropy(logits, labels, reduction="none"), (logits.argmax(1) == labels).float()]
-        )
+        return torch.stack([F.cross_entropy(logits, labels, reduction="none"), (logits.argmax(1) == labels).float()])
 
 
 def make_optimizer(network: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
     """Adam (weight decay in the gradient) or AdamW (decoupled); the rate is set at each step."""
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
+    kind: type[torch.optim.Adam] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
     return kind(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
 

@@ -1,6 +1,5 @@
 """What the cluster runs for `brainscale train --address`."""
 
-import sys
 from typing import Any
 
 from brainscale.cluster import run_job
@@ -18,4 +17,4 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(run_job(main))
+    run_job(main)

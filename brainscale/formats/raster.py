@@ -9,11 +9,12 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from brainscale.errors import SampleError
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF")
+QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 
@@ -74,13 +75,10 @@ def _frame(image: Image.Image, max_pixels: int, enough: int | None) -> Frame:
         raise SampleError("empty_image", f"{width} × {height} holds no pixel")
     name = str(image.format)
     if name == "JPEG":
-        image.draft(
-            "L" if image.mode in ("L", "RGB") else image.mode, (enough, enough) if enough else image.size
-        )
-    upright = ImageOps.exif_transpose(image)
-    if upright.width * height == upright.height * width and upright.width != upright.height:
+        image.draft("L" if image.mode in ("L", "RGB") else image.mode, (enough, enough) if enough else image.size)
+    if image.getexif().get(ExifTags.Base.Orientation) in QUARTER_TURNS:
         width, height = height, width
-    return Frame(pixels=_grey(upright), format=name, width=width, height=height)
+    return Frame(pixels=_grey(ImageOps.exif_transpose(image)), format=name, width=width, height=height)
 
 
 def _grey(image: Image.Image) -> np.ndarray:

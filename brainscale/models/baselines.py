@@ -16,19 +16,21 @@ IMAGENET = {
 
 def vgg16(classes: int) -> nn.Module:
     """Simonyan and Zisserman 2015; 134,268,738 parameters for two classes."""
-    network = models.vgg16(num_classes=classes)
-    network.avgpool = AdaptiveAverage(7)  # type: ignore[assignment]  # the same numbers, a deterministic backward
+    network: nn.Module = models.vgg16(num_classes=classes)
+    network.avgpool = AdaptiveAverage(7)  # the same numbers, a deterministic backward
     return network
 
 
 def resnet50(classes: int) -> nn.Module:
     """He et al. 2016; 23,512,130 parameters for two classes."""
-    return models.resnet50(num_classes=classes)
+    network: nn.Module = models.resnet50(num_classes=classes)
+    return network
 
 
 def densenet121(classes: int) -> nn.Module:
     """Huang et al. 2017; 6,955,906 parameters for two classes."""
-    return models.densenet121(num_classes=classes)
+    network: nn.Module = models.densenet121(num_classes=classes)
+    return network
 
 
 def imagenet_weights(name: str) -> dict[str, Tensor]:
@@ -38,7 +40,9 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
         UsageError: no such weights, or no way to get them.
     """
     if name not in IMAGENET:
-        raise UsageError(f"there are no ImageNet weights of {name}: set model.weights to null or to a .safetensors file")
+        raise UsageError(
+            f"there are no ImageNet weights of {name}: set model.weights to null or to a .safetensors file"
+        )
     try:
         weights: dict[str, Tensor] = load_state_dict_from_url(
             IMAGENET[name].url, progress=False, check_hash=True, weights_only=True
@@ -52,7 +56,7 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
 
 
 def _old_densenet_name(key: str) -> str:
-    """torchvision's DenseNet files say norm.1 and conv.2 where its modules say norm1 and conv2."""
+    """Torchvision's DenseNet files say norm.1 and conv.2 where its modules say norm1 and conv2."""
     for part in ("norm", "relu", "conv"):
         for number in "12":
             key = key.replace(f".{part}.{number}.", f".{part}{number}.")

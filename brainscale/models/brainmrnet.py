@@ -1,8 +1,9 @@
 """BrainMRNet: attention, residual blocks and a hypercolumn in about 0.55 M parameters.
 
-After Toğaçar, Ergen and Cömert, "BrainMRNet", Medical Hypotheses 134 (2020) 109531; attention after Woo et al.,
-"CBAM", ECCV 2018. `BrainMRNet` is the network behind the published table
-(github.com/Marshal-Ashif-Shawkat/bme-310-project), `BrainMRNetPaper` the authors' own (github.com/mtogacar/BrainMRNet).
+After Toğaçar, Ergen and Cömert, "BrainMRNet", Medical Hypotheses 134 (2020) 109531; attention after Woo et
+al., "CBAM", ECCV 2018. `BrainMRNet` is the network behind the published table
+(github.com/Marshal-Ashif-Shawkat/bme-310-project), `BrainMRNetPaper` the authors' own
+(github.com/mtogacar/BrainMRNet).
 """
 
 from dataclasses import dataclass

@@ -83,5 +83,7 @@ def _fill(network: nn.Module, given: Mapping[str, Tensor], head: str, source: st
         | {k for k in given if k not in own}
     )
     if wrong:
-        raise UsageError(f"the weights of {source} do not fit the network: '{wrong[0]}' and {len(wrong) - 1} more differ")
+        raise UsageError(
+            f"the weights of {source} do not fit the network: '{wrong[0]}' and {len(wrong) - 1} more differ"
+        )
     network.load_state_dict({**given, **{k: own[k] for k in kept | counters}})

@@ -22,7 +22,7 @@ def bilinear_matrix(size: int, to: int) -> Tensor:
 
 
 def average_matrix(size: int, to: int) -> Tensor:
-    """float32 [to, size]: mean over cell i's pixels ⌊i·size/to⌋ … ⌈(i+1)·size/to⌉ − 1, as adaptive pooling."""
+    """float32 [to, size]: mean over pixels ⌊i·size/to⌋ … ⌈(i+1)·size/to⌉ − 1, as adaptive pooling."""
     matrix = torch.zeros(to, size)
     for i in range(to):
         start, stop = i * size // to, -(-(i + 1) * size // to)
@@ -31,7 +31,7 @@ def average_matrix(size: int, to: int) -> Tensor:
 
 
 def resample(planes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """rows [h, H] · planes [..., H, W] · columns [w, W]ᵀ → [..., h, w]."""
+    """Rows [h, H] · planes [..., H, W] · columns [w, W]ᵀ → [..., h, w]."""
     return rows.to(planes) @ planes @ columns.to(planes).T
 
 

@@ -39,12 +39,12 @@ def draw(
     folder.mkdir(parents=True, exist_ok=True)
     called = predicted(probabilities, threshold)
     return [
-        _roc(labels, probabilities, classes, threshold, folder / "roc.png"),
+        _roc(labels, probabilities, threshold, folder / "roc.png"),
         _confusion(confusion(labels, called, len(classes)), classes, threshold, folder / "confusion.png"),
     ]
 
 
-def _roc(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], threshold: float, path: Path) -> Plot:
+def _roc(labels: np.ndarray, probabilities: np.ndarray, threshold: float, path: Path) -> Plot:
     figure, title = Figure(figsize=(4.5, 4.5), layout="constrained"), "ROC: a tumour against none"
     axes = figure.add_subplot(xlabel="1 − specificity", ylabel="sensitivity", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.set_aspect("equal")
@@ -56,7 +56,7 @@ def _roc(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], 
     else:
         binary = auroc(sick.astype(np.int64), np.stack([1 - scores, scores], 1), ("none", "tumour"))
         false, true, _ = roc_curve(sick, scores, drop_intermediate=False)
-        axes.plot(false, true, color=BLUE, linewidth=2, drawstyle="default")
+        axes.plot(false, true, color=BLUE, linewidth=2)
         at = (float((scores[~sick] >= threshold).mean()), float((scores[sick] >= threshold).mean()))
         axes.plot(*at, marker="o", color=BLUE, linestyle="none", label=f"threshold {threshold:g}")
         axes.legend(loc="lower right", frameon=False)
@@ -66,7 +66,10 @@ def _roc(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], 
 
 
 def _confusion(counts: np.ndarray, classes: Sequence[str], threshold: float, path: Path) -> Plot:
-    figure, title = Figure(figsize=(4.5, 4.5), layout="constrained"), f"Confusion matrix at threshold {threshold:g}"
+    figure, title = (
+        Figure(figsize=(4.5, 4.5), layout="constrained"),
+        f"Confusion matrix at threshold {threshold:g}",
+    )
     axes = figure.add_subplot(xlabel="predicted", ylabel="true", title=f"n = {counts.sum()}")
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)

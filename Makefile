@@ -1,0 +1,47 @@
+# `make demo` and `make test` each set up .venv on first use; nothing is installed twice.
+BIN := .venv/bin
+READY := .venv/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# The first that runs and is new enough: a name on PATH alone may be a version manager's empty shim.
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: help demo test lint format bench lock clean
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+
+demo: $(READY) ## the whole way on phantoms, in demo/
+	$(BIN)/brainscale demo --out demo
+
+test: $(READY) ## all tests
+	$(BIN)/pytest
+
+lint: $(READY) ## style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(READY) ## rewrite the code in the project's style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(READY) ## every side-by-side measurement
+	set -e; for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(BIN)/python $$script; done
+
+lock: ## pin what .venv holds now (no set-up first: that would put the old pins back)
+	$(BIN)/python .ci/lock.py > .lock.tmp && mv .lock.tmp requirements.lock
+
+clean: ## remove what make made
+	rm -rf .venv demo dist
+
+# Each stamp comes last, so an interrupted installation starts again; a changed pyproject.toml repeats the second only.
+.venv/.locked: requirements.lock
+	@$(or $(PYTHON),false) -c '$(NEW_ENOUGH)' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(PIP) -r requirements.lock
+	touch $@
+
+$(READY): .venv/.locked pyproject.toml
+	$(PIP) --no-deps --no-build-isolation -e .
+	touch $@

@@ -1,0 +1,63 @@
+"""What many tests share: a command runner, images made on the spot, real scans where they are, one Ray."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+SHARED = Path(os.environ.get("BRAINSCALE_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+def shared(relative: str) -> Path:
+    path = SHARED / relative
+    if not path.exists():
+        pytest.skip(f"NOT TESTED: {relative} is not here; set BRAINSCALE_SHARED to the folder that has it")
+    return path
+
+
+@pytest.fixture(scope="session")
+def real_scans() -> Path:
+    """253 public MRI images in yes/ and no/."""
+    return shared("data/brain_mri_253")
+
+
+@pytest.fixture
+def invoke() -> Callable[..., Result]:
+    """Run the command line in this process."""
+    from brainscale.cli import main
+
+    return lambda *args: CliRunner().invoke(main, [str(a) for a in args])
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """The session's one Ray."""
+    import ray
+
+    from brainscale import cluster
+
+    with cluster.local(4):
+        yield
+    assert not ray.is_initialized()
+
+
+def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (40, 30), mode: str = "L") -> Path:
+    """A small image of smooth noise, width × height."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 5), np.uint8)
+    Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).convert(mode).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 phantoms in yes/ and no/."""
+    from brainscale.phantoms import write_set
+
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_set(folder, 60, seed=7, size=80)
+    return folder

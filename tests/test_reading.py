@@ -1,0 +1,193 @@
+"""Sources, formats, preprocessing and reading: from any bytes to rows."""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from brainscale.config import PreprocessConfig
+from brainscale.errors import SampleError, SourceError
+from brainscale.formats import raster
+from brainscale.preprocess import plane, to_uint8
+from brainscale.reading import COLUMNS, read, read_table, unit_table
+from brainscale.sources import Unit, listing
+from tests.conftest import write_image
+
+SPEC = PreprocessConfig(image_size=64, crop=1.0)
+GREY = np.add.outer(np.arange(48), 3 * np.arange(64)).astype(np.uint8)  # 48 × 64
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P"])
+def test_lossless_formats_give_the_grey_pixels(kind: str, mode: str) -> None:
+    colour = Image.fromarray(GREY).convert("RGB")
+    image = colour.quantize(256, dither=Image.Dither.NONE) if mode == "P" else colour.convert(mode)
+    frame = raster.decode(encoded(image, kind), 10_000)
+    assert (frame.format, frame.width, frame.height) == (kind, 64, 48)
+    assert np.abs(frame.pixels.astype(int) - GREY).max() <= (2 if mode == "P" else 0)
+
+
+def test_jpeg_in_colour_and_grey() -> None:
+    for mode in ("L", "RGB", "CMYK"):
+        frame = raster.decode(encoded(Image.fromarray(GREY).convert("RGB").convert(mode), "JPEG", quality=95), 10_000)
+        assert frame.pixels.shape == GREY.shape
+        assert np.abs(frame.pixels.astype(int) - GREY).mean() < 6
+
+
+def test_a_large_jpeg_is_decoded_smaller_with_the_same_plane() -> None:
+    coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 10), np.uint8))
+    large = encoded(coarse.resize((1000, 1200), Image.Resampling.BICUBIC), "JPEG", quality=95)
+    whole = raster.decode(large, 10**7)
+    small = raster.decode(large, 10**7, enough=128)
+    assert small.pixels.size < whole.pixels.size / 4
+    assert (small.width, small.height) == (1000, 1200)
+    difference = plane(whole.pixels, SPEC).astype(int) - plane(small.pixels, SPEC)
+    assert np.abs(difference).mean() < 2
+
+
+def test_exif_orientation_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned right
+    frame = raster.decode(encoded(Image.fromarray(GREY), "PNG", exif=exif), 10_000)
+    assert (frame.width, frame.height) == (48, 64)
+    assert np.array_equal(frame.pixels, np.rot90(GREY, -1))
+
+
+def test_transparent_pixels_become_background() -> None:
+    pixels = np.full((8, 8, 4), 200, np.uint8)
+    pixels[:4, :, 3] = 0
+    frame = raster.decode(encoded(Image.fromarray(pixels), "PNG"), 10_000)
+    assert frame.pixels[:4].max() == 0
+    assert frame.pixels[4:].min() > 100
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_keep_their_range_until_the_window(kind: str) -> None:
+    deep = (GREY.astype(np.uint16) * 17) + 300
+    frame = raster.decode(encoded(Image.fromarray(deep), kind), 10_000)
+    assert frame.pixels.max() == deep.max()
+    grey = to_uint8(frame.pixels, (0.0, 100.0))
+    assert np.abs(grey.astype(int) - np.rint((deep - 300) / (deep.max() - 300) * 255)).max() <= 1
+
+
+def test_window_ignores_outliers_and_what_is_not_finite() -> None:
+    values = np.linspace(0, 1, 10_000, dtype=np.float32).reshape(100, 100)
+    values[0, 0], values[0, 1], values[0, 2] = 1e9, np.nan, -np.inf
+    grey = to_uint8(values, (0.5, 99.5))
+    assert grey[0, 0] == 255
+    assert grey[0, 1] == grey[0, 2] == 0
+    assert 120 < grey[50, 50] < 136
+    assert to_uint8(np.full((3, 3), 7, np.int32), (0.5, 99.5)).max() == 0
+    assert to_uint8(np.full((3, 3), np.nan, np.float32), (0.5, 99.5)).max() == 0
+
+
+def test_the_plane_is_pillows_resize_and_the_centre() -> None:
+    spec = PreprocessConfig(image_size=224)
+    expected = Image.fromarray(GREY).resize((256, 256), Image.Resampling.BILINEAR).crop((16, 16, 240, 240))
+    before = GREY.copy()
+    assert np.array_equal(plane(GREY, spec), np.asarray(expected))
+    assert np.array_equal(GREY, before)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"", "empty_file"),
+        (b"hello, I am text", "unsupported_format"),
+        (b"\x89PNG\r\n\x1a\n", "corrupt"),
+        (encoded(Image.fromarray(GREY), "PNG")[:60], "corrupt"),
+        (encoded(Image.fromarray(GREY), "JPEG")[:400], "corrupt"),
+        (encoded(Image.fromarray(GREY), "TIFF")[:900], "corrupt"),
+    ],
+)
+def test_bad_files_are_rows_with_a_code(tmp_path: Path, data: bytes, code: str) -> None:
+    path = tmp_path / "x.jpg"
+    path.write_bytes(data)
+    (row,) = read(Unit(sample_id="x.jpg", uri=str(path)), SPEC)
+    assert row.error_code == code
+    assert row.error
+    assert "\n" not in row.error
+    assert str(tmp_path) not in row.error
+    assert row.plane is None
+
+
+def test_too_many_pixels_are_refused_before_decoding() -> None:
+    with pytest.raises(SampleError, match="64 × 48 is more than 100 pixels"):
+        raster.decode(encoded(Image.fromarray(GREY), "PNG"), 100)
+
+
+def test_a_file_that_is_gone_is_a_row(tmp_path: Path) -> None:
+    (row,) = read(Unit(sample_id="a", uri=str(tmp_path / "gone")), SPEC)
+    assert (row.error_code, row.error) == ("unreadable", "the file does not exist any more")
+
+
+SEEDS = [
+    encoded(Image.fromarray(GREY).convert(mode), kind)
+    for kind, mode in [("PNG", "L"), ("PNG", "P"), ("JPEG", "RGB"), ("TIFF", "L"), ("BMP", "L")]
+]
+
+
+@given(data=st.one_of(st.binary(max_size=200), st.sampled_from(SEEDS)), cut=st.data())
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_give_one_row_and_never_an_exception(tmp_path: Path, data: bytes, cut: st.DataObject) -> None:
+    mutable = bytearray(data)
+    for _ in range(cut.draw(st.integers(0, 4))):
+        if mutable:
+            mutable[cut.draw(st.integers(0, len(mutable) - 1))] = cut.draw(st.integers(0, 255))
+    data = bytes(mutable[: cut.draw(st.integers(0, len(mutable)))]) if cut.draw(st.booleans()) else bytes(mutable)
+    path = tmp_path / "any"
+    path.write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (row,) = read(Unit(sample_id="any", uri=str(path)), SPEC)
+    assert (row.plane is None) == (row.error_code is not None)
+    assert row.plane is None or (row.plane.shape == (64, 64) and row.plane.dtype == np.uint8)
+
+
+def test_listing_finds_everything_in_one_order(tmp_path: Path) -> None:
+    for name in ("b/2.PNG", "a/1.jpg", ".hidden/x", "_y", "a/deep/er/z"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    ids = [unit.sample_id for unit in listing([str(tmp_path)])]
+    assert ids == sorted([".hidden/x", "_y", "a/1.jpg", "a/deep/er/z", "b/2.PNG"])
+    assert [u.sample_id for u in listing([f"{tmp_path}/a/**/*"])] == ["1.jpg", "deep/er/z"]
+    assert [u.sample_id for u in listing([f"{tmp_path}/_y"])] == ["_y"]
+    assert [u.sample_id for u in listing([f"file://{tmp_path}/a"])] == ["1.jpg", "deep/er/z"]
+
+
+def test_several_sources_never_share_an_id(tmp_path: Path) -> None:
+    for side in ("p", "q"):
+        (tmp_path / side / "scans").mkdir(parents=True)
+        (tmp_path / side / "scans" / "1").write_bytes(b"1")
+    ids = [u.sample_id for u in listing([str(tmp_path / "p" / "scans"), str(tmp_path / "q" / "scans")])]
+    assert ids == ["scans/1", "scans~2/1"]
+
+
+def test_sources_that_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="does not exist"):
+        listing([str(tmp_path / "nowhere")])
+    with pytest.raises(SourceError, match="holds no files"):
+        listing([str(tmp_path)])
+    with pytest.raises(SourceError, match="no address that can be read"):
+        listing(["gopher://x/y"])
+
+
+def test_a_table_has_a_row_for_each_unit(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no")
+    table = read_table(unit_table(listing([str(tmp_path)])), spec=SPEC)
+    assert table.schema == COLUMNS
+    assert table["error_code"].to_pylist() == [None, "unsupported_format"]
+    assert len(table["plane"][0].as_py()) == 64 * 64
+    assert read_table(unit_table(listing([str(tmp_path)])), spec=SPEC, planes=False)["plane"].null_count == 2
