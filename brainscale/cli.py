@@ -302,8 +302,7 @@ def compare(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
     from brainscale import compare as comparing
     from brainscale.index import write_manifest
 
-    ready = all(comparing.evaluated(Path(run)) for run in runs)
-    with nullcontext() if ready else cluster.local(1):
+    with nullcontext() if comparing.ready(runs) else cluster.local(1):
         table = comparing.compare(runs)
     if not comparing.same_samples(runs):
         click.echo("Note: these runs were evaluated on different samples; their figures do not compare.", err=True)

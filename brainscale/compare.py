@@ -23,20 +23,33 @@ COLUMNS = {
 """Metric → heading of the published table."""
 
 
+def ready(runs: Sequence[str]) -> bool:
+    """Whether every run has its evaluation, so that no Ray is needed.
+
+    Raises:
+        UsageError: two arguments mean the same folder.
+        BundleError: a folder is neither a run nor an evaluation.
+    """
+    if len({Path(run).resolve() for run in runs}) < len(runs):
+        raise UsageError("the same run is named twice: name each once")
+    for run in runs:
+        if evaluated(Path(run)) is None and not (Path(run) / "config.yaml").is_file():
+            raise BundleError(f"{run} is neither a run nor an evaluation: name what train or evaluate wrote")
+    return all(evaluated(Path(run)) is not None for run in runs)
+
+
 def compare(runs: Sequence[str]) -> pa.Table:
     """One row for each run, from its evaluation on the test side; made first where there is none.
 
-    Needs a connected Ray when an evaluation must be made.
+    Needs a connected Ray unless the runs are `ready`.
 
     Args:
         runs: run folders, or folders that `evaluate` wrote.
 
     Raises:
-        UsageError: two arguments mean the same folder.
-        BundleError: a folder is neither.
+        BrainscaleError: as `ready` and `evaluate` do.
     """
-    if len({Path(run).resolve() for run in runs}) < len(runs):
-        raise UsageError("the same run is named twice: name each once")
+    ready(runs)
     return pa.Table.from_pylist([_row(Path(run)) for run in runs], schema=COMPARISON)
 
 
@@ -55,8 +68,6 @@ def same_samples(runs: Sequence[str]) -> bool:
 def _row(run: Path) -> dict[str, Any]:
     folder = evaluated(run)
     if folder is None:
-        if not (run / "config.yaml").is_file():
-            raise BundleError(f"{run} is neither a run nor an evaluation: name what train or evaluate wrote")
         folder = Path(evaluate(str(run))["out"])
     facts = _facts(folder)
     rows = pq.read_table(folder / "metrics.parquet").to_pylist()

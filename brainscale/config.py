@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from brainscale.errors import UsageError
 from brainscale.models import NAMES
@@ -29,6 +37,17 @@ class Section(BaseModel):
     """A part of the configuration: immutable, keyword-only, no unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _scientific(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads 1e-4 as a text, a person as a number."""
+        if isinstance(value, str) and cls.model_fields[str(info.field_name)].annotation is float:
+            try:
+                return float(value)
+            except ValueError:
+                return value
+        return value
 
 
 class ModelConfig(Section):

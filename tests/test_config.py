@@ -65,6 +65,13 @@ def test_an_unknown_name_lists_the_known(tmp_path: Path) -> None:
         config.load(str(tmp_path / "list.yaml"))
 
 
+def test_scientific_notation_is_a_number() -> None:
+    loaded = config.load(None, ["train.learning_rate=1e-4", "train.weight_decay=2"])
+    assert (loaded.train.learning_rate, loaded.train.weight_decay) == (1e-4, 2.0)
+    with pytest.raises(UsageError, match="train.learning_rate: Input should be a valid number"):
+        config.load(None, ["train.learning_rate=fast"])
+
+
 def test_yaml_round_trip_and_fingerprint() -> None:
     one = config.load(None, ["train.epochs=7", "resources.workers=2"])
     assert config.parse(yaml.safe_load(one.to_yaml())) == one

@@ -45,7 +45,7 @@ def draw(
 
 
 def _roc(labels: np.ndarray, probabilities: np.ndarray, threshold: float, path: Path) -> Plot:
-    figure, title = Figure(figsize=(4.5, 4.5), layout="constrained"), "ROC: a tumour against none"
+    figure, title = Figure(figsize=(4.5, 4.5), dpi=DPI, layout="constrained"), "ROC: a tumour against none"
     axes = figure.add_subplot(xlabel="1 − specificity", ylabel="sensitivity", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.set_aspect("equal")
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
@@ -67,7 +67,7 @@ def _roc(labels: np.ndarray, probabilities: np.ndarray, threshold: float, path: 
 
 def _confusion(counts: np.ndarray, classes: Sequence[str], threshold: float, path: Path) -> Plot:
     figure, title = (
-        Figure(figsize=(4.5, 4.5), layout="constrained"),
+        Figure(figsize=(4.5, 4.5), dpi=DPI, layout="constrained"),
         f"Confusion matrix at threshold {threshold:g}",
     )
     axes = figure.add_subplot(xlabel="predicted", ylabel="true", title=f"n = {counts.sum()}")

@@ -1,0 +1,315 @@
+"""The whole way on a real Ray: index, split, train, evaluate, score, compare."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from click.testing import Result
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from brainscale.schema import HISTORY, MANIFEST, METRICS, PREDICTIONS
+from tests.conftest import write_image
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+Invoke = Callable[..., Result]
+SMALL = ["--set", "data.image_size=64", "--set", "data.crop=1.0", "--set", "train.batch_size=16", "--epochs", "2"]
+
+
+def succeed(result: Result) -> Result:
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def weights(run: Path) -> str:
+    return str(json.loads((run / "_SUCCESS.json").read_text())["weights_sha256"])
+
+
+@pytest.fixture(scope="module")
+def run(ray_cluster: None, phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from click.testing import CliRunner
+
+    from brainscale.cli import main
+
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    arguments = ["train", "--data", str(phantoms), "--out", str(folder), *SMALL, "--debug"]
+    succeed(CliRunner().invoke(main, arguments))
+    return folder
+
+
+def test_a_run_holds_what_it_should(run: Path) -> None:
+    names = {p.name for p in run.iterdir()}
+    assert names >= {"config.yaml", "manifest.parquet", "history.parquet", "environment.json", "checkpoints"}
+    assert names >= {"tensorboard", "model", "_SUCCESS.json"}
+    assert {p.name for p in (run / "model").iterdir()} == {"model.safetensors", "model.onnx", "model.json"}
+    assert not list(run.rglob("*.tmp"))
+    assert pq.read_schema(run / "manifest.parquet") == MANIFEST
+    history = pq.read_table(run / "history.parquet")
+    assert history.schema == HISTORY
+    assert history["epoch"].to_pylist() == [1, 2]
+    facts = json.loads((run / "_SUCCESS.json").read_text())
+    assert facts["samples"] == {"train": 38, "val": 10, "test": 12}
+    assert weights(run) == history["weights_sha256"][facts["best_epoch"] - 1].as_py()
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    losses = [e.value for e in events.Scalars("val_loss")]
+    assert losses == pytest.approx(history["val_loss"].to_pylist())
+    assert "cpu" in json.loads((run / "environment.json").read_text())
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_the_worker_count_changes_no_bit(
+    run: Path, phantoms: Path, invoke: Invoke, tmp_path: Path, workers: int
+) -> None:
+    other = tmp_path / "run"
+    succeed(invoke("train", "--data", phantoms, "--out", other, *SMALL, "--workers", workers))
+    assert weights(other) == weights(run)
+    assert pq.read_table(other / "history.parquet") == pq.read_table(run / "history.parquet")
+
+
+def test_a_complete_run_is_left_alone(run: Path, phantoms: Path, invoke: Invoke) -> None:
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
+    succeed(invoke("train", "--data", phantoms, "--out", run, *SMALL))
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()} == before
+
+
+def test_another_configuration_or_other_data_is_refused(
+    run: Path, phantoms: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    result = invoke("train", "--data", phantoms, "--out", run, *SMALL, "--seed", "7")
+    assert result.exit_code == 1
+    assert "a run of another configuration: train.seed is 42 there, 7 here; choose a new --out" in result.output
+    fewer = tmp_path / "fewer"
+    shutil.copytree(phantoms, fewer)
+    next((fewer / "yes").iterdir()).unlink()
+    result = invoke("train", "--data", fewer, "--out", run, *SMALL)
+    assert result.exit_code == 1
+    assert "a run on other data" in result.output
+
+
+def test_a_killed_run_ends_as_if_nothing_had_been(run: Path, phantoms: Path, tmp_path: Path) -> None:
+    """kill -9 of the driver and all it started, after the first epoch; the same command again."""
+    other = tmp_path / "run"
+    command = [sys.executable, "-m", "brainscale", "train", "--data", str(phantoms), "--out", str(other), *SMALL]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 240
+        while not list((other / "checkpoints").glob("last-0001*")) and process.poll() is None:
+            assert time.monotonic() < deadline, "no first epoch"
+            time.sleep(0.05)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert not (other / "_SUCCESS.json").exists()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert weights(other) == weights(run)
+    assert pq.read_table(other / "history.parquet") == pq.read_table(run / "history.parquet")
+
+
+def test_evaluate_and_compare(run: Path, phantoms: Path, invoke: Invoke, tmp_path: Path) -> None:
+    result = json.loads(succeed(invoke("evaluate", run, "--split", "test", "--json")).stdout)
+    folder = Path(result["out"])
+    assert folder == run / "evaluation" / "test"
+    predictions, figures = pq.read_table(folder / "predictions.parquet"), pq.read_table(folder / "metrics.parquet")
+    assert predictions.schema == PREDICTIONS
+    assert figures.schema.equals(METRICS)
+    assert len(predictions) == 12
+    right = np.mean([r["label"] == r["prediction"] for r in predictions.to_pylist()])
+    assert result["metrics"]["accuracy"] == pytest.approx(right)
+    assert (folder / "report.html").stat().st_size > 10_000
+    assert (folder / "_SUCCESS.json").exists()
+
+    other = tmp_path / "by-source"  # the source's own listing gets the run's split, content by content
+    succeed(invoke("evaluate", run, "--data", phantoms, "--split", "test", "--out", other, "--engine", "torch"))
+    again = pq.read_table(other / "predictions.parquet")
+    assert again["sample_id"] == predictions["sample_id"]
+    assert np.allclose(again["probability"], predictions["probability"], atol=1e-5)
+
+    table = succeed(invoke("compare", run, other, "--out", tmp_path / "t.parquet"))
+    assert table.stdout.splitlines()[0].split() == [
+        "Model",
+        "Accuracy",
+        "AUC",
+        "Sensitivity",
+        "Specificity",
+        "Avg",
+        "Precision",
+        "Avg",
+        "Recall",
+        "Test",
+        "samples",
+        "Parameters",
+    ]
+    assert len(pq.read_table(tmp_path / "t.parquet")) == 2
+    assert "different samples" not in table.stderr
+    bad = invoke("evaluate", run, "--split", "holdout")
+    assert bad.exit_code == 1
+    assert "no sample stands on side 'holdout': there are train, val, test, all" in bad.output
+
+
+def mixed(folder: Path) -> Path:
+    """Five images, a text file, an empty one and a torn one."""
+    for i in range(5):
+        write_image(folder / f"{i}.png", seed=i)
+    (folder / "notes.txt").write_text("not an image")
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "torn.png").write_bytes((folder / "0.png").read_bytes()[:90])
+    return folder
+
+
+def scores(folder: Path) -> list[dict[str, object]]:
+    return sorted(
+        (row for p in folder.glob("part-*.parquet") for row in pq.read_table(p).to_pylist()),
+        key=lambda row: str(row["sample_id"]),
+    )
+
+
+def test_every_input_is_one_row(run: Path, invoke: Invoke, tmp_path: Path) -> None:
+    source, out = mixed(tmp_path / "scans"), tmp_path / "scores"
+    facts = json.loads(succeed(invoke("score", run, source, "--out", out, "--json")).stdout)
+    assert (facts["rows"], facts["scored"]) == (8, 5)
+    assert facts["errors"] == {"corrupt": 1, "empty_file": 1, "unsupported_format": 1}
+    rows = scores(out)
+    assert [r["sample_id"] for r in rows] == sorted(p.name for p in source.iterdir())
+    for row in rows:
+        assert (row["probability"] is None) == (row["error_code"] is not None)
+        assert row["model"] == weights(run)
+    assert json.loads((out / "_SUCCESS.json").read_text())["rows"] == 8
+
+    before = {p.name: p.stat().st_mtime_ns for p in out.iterdir()}
+    succeed(invoke("score", run, source, "--out", out))  # complete: nothing to do
+    assert {p.name: p.stat().st_mtime_ns for p in out.iterdir()} == before
+
+    other = tmp_path / "torch"
+    succeed(invoke("score", run, source, "--out", other, "--engine", "torch", "--workers", "2"))
+    ours = [r["probability"] for r in rows if r["probability"] is not None]
+    theirs = [r["probability"] for r in scores(other) if r["probability"] is not None]
+    assert np.allclose(ours, theirs, atol=1e-5)
+
+
+def test_scoring_goes_on_where_it_stopped(run: Path, invoke: Invoke, tmp_path: Path) -> None:
+    source, out = mixed(tmp_path / "scans"), tmp_path / "scores"
+    late = source / "3.png"
+    late.rename(tmp_path / "later.png")
+    succeed(invoke("score", run, source, "--out", out))
+    first = {p.name for p in out.glob("part-*")}
+    (out / "_SUCCESS.json").unlink()  # as if killed before the end
+    (out / ".part-0.parquet.1.tmp").write_bytes(b"half")
+    (tmp_path / "later.png").rename(late)
+    succeed(invoke("score", run, source, "--out", out))
+    assert {p.name for p in out.glob("part-*")} > first
+    assert [r["sample_id"] for r in scores(out)] == sorted(p.name for p in source.iterdir())
+    assert not list(out.glob("*.tmp"))
+
+
+def test_scores_of_another_model_are_not_mixed(run: Path, invoke: Invoke, tmp_path: Path) -> None:
+    source, out = mixed(tmp_path / "scans"), tmp_path / "scores"
+    succeed(invoke("score", run, source, "--out", out))
+    part = next(out.glob("part-*"))
+    table = pq.read_table(part)
+    pq.write_table(table.replace_schema_metadata(table.schema.metadata | {b"model": b"other"}), part)
+    result = invoke("score", run, source, "--out", out)
+    assert result.exit_code == 1
+    assert "holds scores of another model, other, not" in result.output
+    part.write_bytes(b"garbage")
+    assert "remove it, and its rows are scored again" in invoke("score", run, source, "--out", out).output
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda f: None, "holds no files"),
+        (lambda f: (f / "a.txt").write_text("x"), "none of the 1 files of"),
+        (lambda f: [write_image(f / "yes" / f"{i}.png", i) for i in range(9)], "holds one class only, 'tumour'"),
+        (lambda f: [write_image(f / d / f"{i}.png", i) for d in ("yes", "cats") for i in range(3)], "have no label"),
+        (lambda f: [write_image(f / d / "1.png", len(d)) for d in ("yes", "no")], "too few for test, val, train"),
+    ],
+    ids=["empty", "unreadable", "one-class", "unknown-class", "too-few"],
+)
+def test_data_that_cannot_train(invoke: Invoke, tmp_path: Path, make: Callable[[Path], object], text: str) -> None:
+    source, out = tmp_path / "data", tmp_path / "run"
+    source.mkdir()
+    make(source)
+    result = invoke("train", "--data", source, "--out", out, *SMALL)
+    assert result.exit_code == 1
+    assert text in result.output
+    assert result.output.count("\n") == 1
+    assert not out.exists()
+
+
+def test_folders_of_others_are_left_alone(run: Path, phantoms: Path, invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    for arguments in (
+        ["train", "--data", phantoms, *SMALL],
+        ["evaluate", run],
+        ["score", run, phantoms],
+        ["demo"],
+    ):
+        result = invoke(*arguments, "--out", tmp_path)
+        assert result.exit_code == 1
+        assert "holds other files" in result.output
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+    assert "is a file" in invoke("score", run, phantoms, "--out", tmp_path / "thesis.tex").output
+
+
+def test_nothing_readable_to_index_or_score(run: Path, invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("x")
+    result = invoke("index", tmp_path / "in", "--out", tmp_path / "m.parquet")
+    assert result.exit_code == 1
+    assert "none of the 1 files" in result.output
+    assert not (tmp_path / "m.parquet").exists()
+    result = invoke("score", run, tmp_path / "in", "--out", tmp_path / "s")
+    assert result.exit_code == 1
+    assert "none of the 1 files could be read (unsupported_format 1)" in result.output
+    assert not (tmp_path / "s" / "_SUCCESS.json").exists()
+
+
+def test_more_workers_than_the_cluster_has(phantoms: Path, invoke: Invoke, tmp_path: Path) -> None:
+    many = ["--workers", "16", "--set", "train.micro_batches=16", "--set", "train.batch_size=64", "--epochs", "1"]
+    result = invoke("train", "--data", phantoms, "--out", tmp_path / "run", *many)
+    assert result.exit_code == 1
+    assert "16 workers need 16 CPUs, and the cluster has" in result.output
+    result = invoke("train", "--data", phantoms, "--out", tmp_path / "run", "--device", "cuda", *SMALL)
+    assert "1 workers need 1 GPUs, and the cluster has 0" in result.output
+
+
+def test_a_loss_that_explodes_stops_with_its_step(phantoms: Path, invoke: Invoke, tmp_path: Path) -> None:
+    result = invoke("train", "--data", phantoms, "--out", tmp_path / "r", *SMALL, "--set", "train.learning_rate=1e30")
+    assert result.exit_code == 1
+    assert "the loss became" in result.output
+    assert "lower train.learning_rate" in result.output
+    assert not (tmp_path / "r" / "_SUCCESS.json").exists()
+
+
+def test_files_that_changed_since_they_were_indexed(phantoms: Path, invoke: Invoke, tmp_path: Path) -> None:
+    shutil.copytree(phantoms, tmp_path / "scans")
+    succeed(invoke("index", tmp_path / "scans", "--out", tmp_path / "m.parquet"))
+    changed = min((tmp_path / "scans" / "no").iterdir())
+    write_image(changed, seed=99)
+    arguments = ["train", "--data", tmp_path / "m.parquet", "--out", tmp_path / "run", *SMALL]
+    # whether it stands in the test part or not depends on the split, so it is named for every side that trains
+    succeed(invoke("split", tmp_path / "m.parquet", "--test", "0", "--out", tmp_path / "m.parquet"))
+    result = invoke(*arguments)
+    assert result.exit_code == 1
+    assert f"'no/{changed.name}' changed since it was indexed: index the source again" in result.output
+
+
+def test_real_scans(real_scans: Path, run: Path, invoke: Invoke, tmp_path: Path) -> None:
+    facts = json.loads(succeed(invoke("index", real_scans, "--out", tmp_path / "m.parquet", "--json")).stdout)
+    assert (facts["files"], facts["samples"], facts["errors"]) == (253, 253, {})
+    assert facts["labels"] == {"no_tumour": 98, "tumour": 155}
+    assert (facts["groups"], facts["byte_identical_copies"]) == (228, 25)
+    table = pq.read_table(tmp_path / "m.parquet")
+    assert str(real_scans) not in "".join(table["sample_id"].to_pylist())
+    facts = json.loads(succeed(invoke("score", run, real_scans, "--out", tmp_path / "s", "--json")).stdout)
+    rows = scores(tmp_path / "s")
+    assert len(rows) == len({r["sample_id"] for r in rows}) == facts["scored"] == 253

@@ -1,0 +1,89 @@
+"""What a person sees: help, exit codes, one-line errors. What needs Ray is in integration/."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import Result
+
+from tests.test_splits import manifest
+
+Invoke = Callable[..., Result]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from brainscale.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as e: assert e.code in (0, None)\n"
+        "heavy = {'torch', 'ray', 'pandas', 'pyarrow', 'numpy', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
+        "print(heavy or 'LIGHT')"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "LIGHT"
+
+
+def test_scoring_workers_need_no_torch() -> None:
+    code = "import sys, brainscale.engine, brainscale.reading; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("command", ["demo", "index", "split", "train", "evaluate", "score", "compare"])
+def test_every_command_has_help_with_an_example(invoke: Invoke, command: str) -> None:
+    result = invoke(command, "--help")
+    assert result.exit_code == 0
+    assert f"Example: brainscale {command}" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        (["bogus"], 2, "No such command 'bogus'"),
+        (["train"], 2, "Missing option '--data'"),
+        (["train", "--data", "x", "--out", "y", "--model", "resnet"], 2, "unknown model 'resnet': did you mean"),
+        (["train", "--data", "x", "--out", "y", "--set", "train.epoch=1"], 2, "unknown key 'train.epoch'"),
+        (["train", "--data", "x", "--out", "y", "--config", "none"], 2, "no configuration 'none'"),
+        (["train", "--data", "x", "--out", "y", "--workers", "3"], 2, "3 workers cannot share 4 micro-batches"),
+        (["train", "--data", "x", "--out", "y", "--address", "host:1"], 2, "--address takes a Jobs URL"),
+        (["score", "m", "x", "--out", "y", "--address", "http://127.0.0.1:9"], 1, "no Jobs server answers at"),
+        (["split", "none.parquet", "--out", "y"], 1, "no manifest at none.parquet"),
+        (["split", "m.parquet", "--out", "y", "--folds", "3", "--val", "0.1"], 2, "--folds takes the place of"),
+        (["split", "m.parquet", "--out", "y", "--val", "0.5", "--test", "0.5"], 2, "leave nothing to train on"),
+        (["compare", "nowhere", "nowhere"], 2, "the same run is named twice"),
+    ],
+)
+def test_wrong_usage_is_one_line(invoke: Invoke, arguments: list[str], status: int, text: str) -> None:
+    result = invoke(*arguments)
+    assert result.exit_code == status
+    assert text in result.output
+    assert "Traceback" not in result.output
+    assert len([line for line in result.output.splitlines() if line.startswith("Error")]) == 1
+
+
+def test_split_by_hand(invoke: Invoke, tmp_path: Path) -> None:
+    table = manifest([(i, "tumour" if i % 2 else "no_tumour", False) for i in range(40)])
+    pq.write_table(table, tmp_path / "m.parquet")
+    done = invoke("split", tmp_path / "m.parquet", "--out", tmp_path / "s.parquet", "--test", "0.3", "--json")
+    assert done.exit_code == 0, done.output
+    splits = pq.read_table(tmp_path / "s.parquet")["split"].to_pylist()
+    assert {side: splits.count(side) for side in set(splits)} == {"train": 22, "val": 6, "test": 12}
+    done = invoke("split", tmp_path / "m.parquet", "--out", tmp_path / "f.parquet", "--folds", "4")
+    assert done.exit_code == 0
+    assert set(pq.read_table(tmp_path / "f.parquet")["fold"].to_pylist()) == {0, 1, 2, 3}
+
+
+def test_a_file_that_is_no_manifest(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "text.parquet").write_text("hello")
+    assert "is not a Parquet file" in invoke("split", tmp_path / "text.parquet", "--out", "y").output
+    pq.write_table(manifest([(1, "tumour", False)]).drop_columns(["sha256"]), tmp_path / "less.parquet")
+    assert "it has no column sha256" in invoke("split", tmp_path / "less.parquet", "--out", "y").output
+
+
+def test_debug_shows_the_traceback(invoke: Invoke) -> None:
+    result = invoke("split", "none.parquet", "--out", "y", "--debug")
+    assert result.exit_code == 1
+    assert "no manifest" in str(result.exception)
