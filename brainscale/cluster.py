@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from brainscale.config import resource_folder
@@ -117,6 +118,11 @@ def _client(address: str) -> JobSubmissionClient:
         ) from None
     try:
         return JobSubmissionClient(address)
+    except AuthenticationError:
+        raise ClusterError(
+            f"{address} does not accept this client's token: put the cluster's into RAY_AUTH_TOKEN, "
+            "or its file's path into RAY_AUTH_TOKEN_PATH"
+        ) from None
     except (RuntimeError, ConnectionError) as error:
         raise ClusterError(f"{address} does not accept jobs: {_first_line(error)}") from error
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -16,6 +17,13 @@ import pytest
 
 pytestmark = pytest.mark.ray
 BIN = Path(sys.executable).parent
+TOKEN, WRONG_TOKEN = secrets.token_hex(32), secrets.token_hex(32)
+
+
+def environment(token: str) -> dict[str, str]:
+    """Ours, with a cluster's token, and with this Python as `python`."""
+    ours = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH")}
+    return ours | {"PATH": f"{BIN}:{ours['PATH']}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
 
 
 def free_port() -> int:
@@ -34,10 +42,8 @@ def jobs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         *("--dashboard-host=127.0.0.1", f"--dashboard-port={port}", f"--dashboard-agent-listen-port={agent}"),
         f"--temp-dir={tmp_path_factory.mktemp('r')}",
     ]
-    environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
-    environment.pop("RAY_ADDRESS", None)
     server = subprocess.Popen(
-        command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, env=environment(TOKEN), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     address = f"http://127.0.0.1:{port}"
     try:
@@ -54,15 +60,16 @@ def jobs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def answers(address: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{address}/api/jobs/", timeout=5):  # noqa: S310 (loopback)
+        request = urllib.request.Request(f"{address}/api/jobs/", headers={"Authorization": f"Bearer {TOKEN}"})  # noqa: S310
+        with urllib.request.urlopen(request, timeout=5):  # noqa: S310 (loopback)
             return True
     except OSError:
         return False
 
 
-def brainscale(*arguments: object) -> subprocess.CompletedProcess[str]:
+def brainscale(*arguments: object, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "brainscale", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run(command, env=environment(token), capture_output=True, text=True)
 
 
 def test_train_evaluate_and_score_as_jobs(jobs_server: str, phantoms: Path, tmp_path: Path) -> None:
@@ -90,3 +97,12 @@ def test_a_job_that_fails_says_why_and_gives_its_status(jobs_server: str, tmp_pa
     assert f"Error: {tmp_path} is neither a run nor a model folder" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert not (tmp_path / "scores").exists()
+
+
+def test_a_wrong_token_is_one_line(jobs_server: str, tmp_path: Path) -> None:
+    arguments = ("score", tmp_path, tmp_path, "--out", tmp_path / "scores", "--address", jobs_server)
+    done = brainscale(*arguments, token=WRONG_TOKEN)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"Error: {jobs_server} does not accept this client's token")
+    assert WRONG_TOKEN not in done.stdout + done.stderr

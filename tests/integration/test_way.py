@@ -64,12 +64,9 @@ def test_a_run_holds_what_it_should(run: Path) -> None:
     assert "cpu" in json.loads((run / "environment.json").read_text())
 
 
-@pytest.mark.parametrize("workers", [2, 4])
-def test_the_worker_count_changes_no_bit(
-    run: Path, phantoms: Path, invoke: Invoke, tmp_path: Path, workers: int
-) -> None:
+def test_the_worker_count_changes_no_bit(run: Path, phantoms: Path, invoke: Invoke, tmp_path: Path) -> None:
     other = tmp_path / "run"
-    succeed(invoke("train", "--data", phantoms, "--out", other, *SMALL, "--workers", workers))
+    succeed(invoke("train", "--data", phantoms, "--out", other, *SMALL, "--workers", 2))
     assert weights(other) == weights(run)
     assert pq.read_table(other / "history.parquet") == pq.read_table(run / "history.parquet")
 
