@@ -2,60 +2,14 @@
 
 import json
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
 from brainscale import __version__
-from brainscale.errors import BrainscaleError, UsageError
-
-Command = Callable[..., Any]
-
-
-class Group(click.Group):
-    """Commands whose failures are one line: `Error: …`, with a traceback only where --debug asks."""
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run, and leave with 0 done, 1 failed, 2 wrong usage."""
-        try:
-            return super().main(*args, **{**kwargs, "standalone_mode": False})
-        except click.exceptions.Exit as leave:
-            sys.exit(leave.exit_code)
-        except (click.Abort, KeyboardInterrupt):
-            _fail("stopped; run the same command again to go on where it was", 1)
-        except click.ClickException as error:
-            error.show()
-            sys.exit(error.exit_code)
-
-
-def _fail(message: str, status: int) -> None:
-    click.echo(f"Error: {' '.join(message.split())}", err=True)
-    sys.exit(status)
-
-
-def _common(command: Command) -> Command:
-    """Options and error handling that every command has."""
-
-    @click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
-    @wraps(command)
-    def run(*args: Any, debug: bool, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except (click.ClickException, click.exceptions.Exit, KeyboardInterrupt):
-            raise
-        except Exception as error:
-            if debug:
-                raise
-            if isinstance(error, BrainscaleError):
-                _fail(str(error), error.exit_code)
-            name = type(error).__name__
-            _fail(f"unexpected {name}: {str(error)[:300]} (run again with --debug for the traceback)", 1)
-
-    return run
-
+from brainscale.console import Group, common, print_facts
+from brainscale.errors import UsageError
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 _address = click.option("--address", metavar="URL", help="Run as a job on this Ray cluster (its Jobs server).")
@@ -74,7 +28,7 @@ def main() -> None:
 
 @main.command()
 @click.option("--out", default="demo", show_default=True, help="Folder for the phantoms and results.")
-@_common
+@common
 def demo(out: str) -> None:
     """Make phantoms, train, evaluate, score and compare; minutes on two cores.
 
@@ -92,7 +46,7 @@ def demo(out: str) -> None:
 @click.option("--out", required=True, metavar="M.parquet", help="The manifest to write.")
 @click.option("--config", metavar="NAME|FILE", help="For another class map or preprocessing.")
 @_json
-@_common
+@common
 def index(sources: tuple[str, ...], out: str, config: str | None, as_json: bool) -> None:
     """List every sample of the sources, with hashes and errors, labelled by folder.
 
@@ -107,7 +61,7 @@ def index(sources: tuple[str, ...], out: str, config: str | None, as_json: bool)
         table = indexing.index(sources, settings.data)
     indexing.require_readable(table, " ".join(sources))
     indexing.write_manifest(table, Path(out).absolute())
-    _print_facts({"manifest": out, **indexing.summary(table)}, as_json)
+    print_facts({"manifest": out, **indexing.summary(table)}, as_json)
 
 
 @main.command()
@@ -118,7 +72,7 @@ def index(sources: tuple[str, ...], out: str, config: str | None, as_json: bool)
 @click.option("--folds", type=click.IntRange(2), help="Folds instead of val and test.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @_json
-@_common
+@common
 def split(
     manifest: str,
     out: str,
@@ -146,7 +100,7 @@ def split(
     else:
         table = splits.split(table, val=val, test=test, seed=seed)
     indexing.write_manifest(table, Path(out).absolute())
-    _print_facts({"manifest": out, **indexing.summary(table)}, as_json)
+    print_facts({"manifest": out, **indexing.summary(table)}, as_json)
 
 
 @main.command()
@@ -161,7 +115,7 @@ def split(
 @click.option("--set", "overrides", multiple=True, metavar="a.b=c", help="Any value of the configuration.")
 @_address
 @_json
-@_common
+@common
 def train(
     data: str,
     out: str,
@@ -197,9 +151,11 @@ def train(
     from brainscale.progress import epochs
     from brainscale.train import train as run
 
+    complete = _is_complete(request["out"])
     with cluster.local(settings.resources.workers), epochs(settings.train.epochs) as on_epoch:
         facts = run(request["data"], request["out"], settings, on_epoch)
-    _print_facts({"run": out, **facts}, as_json)
+    _say_if(complete, out)
+    print_facts({"run": out, **facts}, as_json)
 
 
 @main.command()
@@ -211,7 +167,7 @@ def train(
 @_workers
 @_address
 @_json
-@_common
+@common
 def evaluate(
     model: str,
     data: str | None,
@@ -241,7 +197,7 @@ def evaluate(
 
     with cluster.local(workers):
         facts = run(**request)
-    _print_facts(facts, as_json)
+    print_facts(facts, as_json)
 
 
 @main.command()
@@ -252,7 +208,7 @@ def evaluate(
 @_workers
 @_address
 @_json
-@_common
+@common
 def score(
     model: str,
     sources: tuple[str, ...],
@@ -279,16 +235,18 @@ def score(
     from brainscale.progress import Bar
     from brainscale.score import score as run
 
+    complete = _is_complete(request["out"])
     with cluster.local(workers), Bar() as bar:
         facts = run(**request, on_start=bar.start, on_part=bar.advance)
-    _print_facts({"scores": out, **facts}, as_json)
+    _say_if(complete, out)
+    print_facts({"scores": out, **facts}, as_json)
 
 
 @main.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option("--out", metavar="T.parquet", help="Write the table as Parquet too.")
 @_json
-@_common
+@common
 def compare(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
     """Print the result table of several runs, one row for each model.
 
@@ -311,6 +269,17 @@ def compare(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
     click.echo(json.dumps(table.to_pylist(), indent=2) if as_json else comparing.as_text(table))
 
 
+def _is_complete(out: str) -> bool:
+    from brainscale.files import read_success
+
+    return read_success(Path(out)) is not None
+
+
+def _say_if(complete: bool, out: str) -> None:
+    if complete:
+        click.echo(f"{out} was complete already: nothing was done", err=True)
+
+
 def _absolute(source: str) -> str:
     return source if "://" in source else str(Path(source).absolute())
 
@@ -320,18 +289,3 @@ def _submit(address: str, command: str, request: dict[str, Any]) -> None:
     from brainscale import cluster
 
     sys.exit(cluster.submit(address, command, request, lambda text: click.echo(text, nl=False)))
-
-
-def _print_facts(facts: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(facts, indent=2))
-        return
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        click.echo(f"{name.replace('_', ' '):<{width}}  {_plain(value)}")
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items()) or "none"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)

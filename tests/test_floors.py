@@ -8,13 +8,13 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "brainscale"
 FLOORS = [
     ["errors", "schema", "seeds", "models.__init__"],
-    ["config", "sources", "formats.raster", "formats.__init__", "files", "progress"],
+    ["config", "sources", "formats.raster", "formats.__init__", "files", "progress", "console"],
     ["preprocess", "augment", "metrics", "splits", "phantoms", "exact", "checkpoints"],
     ["models.resampling", "models.brainmrnet", "models.baselines", "models.registry", "models.scorer"],
     ["reading", "bundle", "export"],
     ["engine", "pipeline", "report.plots", "report.html", "report.__init__"],
     ["index", "tensors"],
-    ["train_loop", "score"],
+    ["train_loop", "score", "runs"],
     ["train", "evaluate"],
     ["compare", "cluster"],
     ["demo"],

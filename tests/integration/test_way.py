@@ -73,7 +73,7 @@ def test_the_worker_count_changes_no_bit(run: Path, phantoms: Path, invoke: Invo
 
 def test_a_complete_run_is_left_alone(run: Path, phantoms: Path, invoke: Invoke) -> None:
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
-    succeed(invoke("train", "--data", phantoms, "--out", run, *SMALL))
+    assert "was complete already" in succeed(invoke("train", "--data", phantoms, "--out", run, *SMALL)).stderr
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()} == before
 
 
@@ -182,7 +182,7 @@ def test_every_input_is_one_row(run: Path, invoke: Invoke, tmp_path: Path) -> No
     assert json.loads((out / "_SUCCESS.json").read_text())["rows"] == 8
 
     before = {p.name: p.stat().st_mtime_ns for p in out.iterdir()}
-    succeed(invoke("score", run, source, "--out", out))  # complete: nothing to do
+    assert "was complete already" in succeed(invoke("score", run, source, "--out", out)).stderr
     assert {p.name: p.stat().st_mtime_ns for p in out.iterdir()} == before
 
     other = tmp_path / "torch"
@@ -285,6 +285,15 @@ def test_a_loss_that_explodes_stops_with_its_step(phantoms: Path, invoke: Invoke
     assert "the loss became" in result.output
     assert "lower train.learning_rate" in result.output
     assert not (tmp_path / "r" / "_SUCCESS.json").exists()
+
+
+def test_unreadable_files_are_left_out_and_counted(phantoms: Path, invoke: Invoke, tmp_path: Path) -> None:
+    shutil.copytree(phantoms, tmp_path / "scans")
+    (tmp_path / "scans" / "yes" / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    one = ["--data", tmp_path / "scans", "--out", tmp_path / "run", *SMALL, "--epochs", 1, "--json"]
+    facts = json.loads(succeed(invoke("train", *one)).stdout)
+    assert facts["left_out"] == {"corrupt": 1}
+    assert sum(facts["samples"].values()) == 60
 
 
 def test_files_that_changed_since_they_were_indexed(phantoms: Path, invoke: Invoke, tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""How the command line speaks: one-line errors, exit codes, and facts as text or JSON."""
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import click
+
+from brainscale.errors import BrainscaleError
+
+Command = Callable[..., Any]
+
+
+class Group(click.Group):
+    """Commands whose failures are one line: `Error: …`, with a traceback only where --debug asks."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, and leave with 0 done, 1 failed, 2 wrong usage."""
+        try:
+            return super().main(*args, **{**kwargs, "standalone_mode": False})
+        except click.exceptions.Exit as leave:
+            sys.exit(leave.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            _fail("stopped; run the same command again to go on where it was", 1)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    sys.exit(status)
+
+
+def common(command: Command) -> Command:
+    """Options and error handling that every command has."""
+
+    @click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
+    @wraps(command)
+    def run(*args: Any, debug: bool, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except (click.ClickException, click.exceptions.Exit, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            if debug:
+                raise
+            if isinstance(error, BrainscaleError):
+                _fail(str(error), error.exit_code)
+            name = type(error).__name__
+            _fail(f"unexpected {name}: {str(error)[:300]} (run again with --debug for the traceback)", 1)
+
+    return run
+
+
+def print_facts(facts: dict[str, Any], as_json: bool) -> None:
+    """One line for each fact, or JSON, on standard output."""
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        click.echo(f"{name.replace('_', ' '):<{width}}  {_plain(value)}")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items()) or "none"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
