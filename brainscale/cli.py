@@ -44,10 +44,11 @@ def demo(out: str) -> None:
 @main.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--out", required=True, metavar="M.parquet", help="The manifest to write.")
+@click.option("--labels", default="folder", show_default=True, metavar="folder|FILE.csv", help="Where labels are.")
 @click.option("--config", metavar="NAME|FILE", help="For another class map or preprocessing.")
 @_json
 @common
-def index(sources: tuple[str, ...], out: str, config: str | None, as_json: bool) -> None:
+def index(sources: tuple[str, ...], out: str, labels: str, config: str | None, as_json: bool) -> None:
     """List every sample of the sources, with hashes and errors, labelled by folder.
 
     Example: brainscale index scans/ --out scans.parquet
@@ -58,7 +59,7 @@ def index(sources: tuple[str, ...], out: str, config: str | None, as_json: bool)
 
     settings = configuration.load(config)
     with cluster.local(1):
-        table = indexing.index(sources, settings.data)
+        table = indexing.index(sources, settings.data, labels)
     indexing.require_readable(table, " ".join(sources))
     indexing.write_manifest(table, Path(out).absolute())
     print_facts({"manifest": out, **indexing.summary(table)}, as_json)

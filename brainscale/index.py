@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pyarrow import csv
 
 from brainscale.config import DataConfig, fingerprint
 from brainscale.errors import ManifestError, OutputError
@@ -19,23 +20,30 @@ from brainscale.sources import listing
 from brainscale.splits import groups
 
 
-def index(sources: Sequence[str], data: DataConfig) -> pa.Table:
+def index(sources: Sequence[str], data: DataConfig, labels: str = "folder") -> pa.Table:
     """Read every file of the sources and say what it is.
 
     Args:
         sources: folders, files, globs or addresses.
         data: preprocessing (so that what would fail later fails here) and class names of folders.
+        labels: `folder`, or a CSV file with columns sample_id and label.
 
     Returns:
-        A manifest, sorted by sample_id, labelled by folder, grouped by content.
+        A manifest, sorted by sample_id, labelled, grouped by content.
 
     Raises:
         SourceError: a source does not exist or holds no file.
+        ManifestError: the labels' file cannot be read, or does not fit.
     """
+    given = None if labels == "folder" else read_labels(labels, data)
     read = partial(read_table, spec=data.preprocess, planes=False)
     table = over_units(listing(sources), read).to_table()
-    labels = pa.array([label_of(i, data) for i in table["sample_id"].to_pylist()], pa.string())
-    columns = {name: table[name] for name in table.column_names if name in MANIFEST.names} | {"label": labels}
+    ids = table["sample_id"].to_pylist()
+    if given is not None and (strange := sorted(set(given) - set(ids))):
+        raise ManifestError(f"{labels} labels '{strange[0]}', which is not in the sources")
+    named = [label_of(i, data) if given is None else given.get(i) for i in ids]
+    columns = {name: table[name] for name in table.column_names if name in MANIFEST.names}
+    columns["label"] = pa.array(named, pa.string())
     empty = pa.nulls(len(table), pa.null())
     full = pa.table(
         [columns.get(f.name, empty).cast(f.type) for f in MANIFEST],
@@ -48,6 +56,26 @@ def label_of(sample_id: str, data: DataConfig) -> str | None:
     """The class that the nearest folder above a sample names, if any does."""
     folders = sample_id.split("/")[:-1]
     return next((label for name in reversed(folders) if (label := data.label(name))), None)
+
+
+def read_labels(path: str, data: DataConfig) -> dict[str, str]:
+    """sample_id → class from a CSV file; a label may be a class or a folder name that means one.
+
+    Raises:
+        ManifestError: no such file, no such columns, or a label that means no class.
+    """
+    try:
+        text = pa.schema([("sample_id", pa.string()), ("label", pa.string())])
+        options = csv.ConvertOptions(column_types=text, include_columns=text.names)
+        rows = csv.read_csv(path, convert_options=options).to_pylist()
+    except (OSError, pa.ArrowInvalid, pa.ArrowKeyError) as error:
+        raise ManifestError(f"{path} is no CSV file with columns sample_id and label: {error}") from None
+    classes = {row["sample_id"]: data.label(row["label"]) for row in rows}
+    for row in rows:
+        if classes[row["sample_id"]] is None:
+            known = ", ".join(data.classes)
+            raise ManifestError(f"{path}: label '{row['label']}' of '{row['sample_id']}' is no class: known: {known}")
+    return {sample_id: label for sample_id, label in classes.items() if label is not None}
 
 
 def is_manifest(path: str) -> bool:

@@ -121,6 +121,8 @@ def auroc(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str])
     value, variance = delong(scores[labels == 1], scores[labels == 0])
     if math.isnan(variance):
         return Figure(value=value, n=n, reason="no interval: a class has one sample")
+    if variance == 0:  # DeLong's interval would be one point, as if nothing were uncertain
+        return Figure(value=value, n=n, reason="no interval: every pair of samples is ordered alike")
     half = Z * math.sqrt(variance)
     return Figure(value=value, low=max(0.0, value - half), high=min(1.0, value + half), method="DeLong", n=n)
 

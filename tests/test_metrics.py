@@ -87,6 +87,12 @@ def test_constant_scores_and_three_samples() -> None:
     assert rows["auroc"]["reason"] == "no interval: a class has one sample"
 
 
+def test_perfect_separation_claims_no_certainty() -> None:
+    rows = metrics.as_mapping(metrics.evaluate(np.array([0, 0, 1, 1]), binary([0.1, 0.2, 0.8, 0.9]), CLASSES))
+    assert (rows["auroc"]["value"], rows["auroc"]["low"]) == (1.0, None)
+    assert rows["auroc"]["reason"].startswith("no interval")
+
+
 def test_more_than_two_classes() -> None:
     generator = np.random.default_rng(1)
     labels = np.arange(60) % 3

@@ -287,6 +287,24 @@ def test_a_loss_that_explodes_stops_with_its_step(phantoms: Path, invoke: Invoke
     assert not (tmp_path / "r" / "_SUCCESS.json").exists()
 
 
+def test_labels_from_a_file(invoke: Invoke, tmp_path: Path) -> None:
+    for i in range(3):
+        write_image(tmp_path / "scans" / f"{i}.png", seed=i)
+    (tmp_path / "labels.csv").write_text("site,sample_id,label\nA,0.png,yes\nB,1.png,no_tumour\n")
+    arguments = ["index", tmp_path / "scans", "--out", tmp_path / "m.parquet", "--labels", tmp_path / "labels.csv"]
+    succeed(invoke(*arguments))
+    assert pq.read_table(tmp_path / "m.parquet")["label"].to_pylist() == ["tumour", "no_tumour", None]
+    for text, message in (
+        ("sample_id,label\n0.png,cat\n", "label 'cat' of '0.png' is no class: known: no_tumour, tumour"),
+        ("sample_id,label\n9.png,yes\n", "labels '9.png', which is not in the sources"),
+        ("name,label\n0.png,yes\n", "is no CSV file with columns sample_id and label"),
+    ):
+        (tmp_path / "labels.csv").write_text(text)
+        result = invoke(*arguments)
+        assert result.exit_code == 1
+        assert message in result.output
+
+
 def test_unreadable_files_are_left_out_and_counted(phantoms: Path, invoke: Invoke, tmp_path: Path) -> None:
     shutil.copytree(phantoms, tmp_path / "scans")
     (tmp_path / "scans" / "yes" / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n")
