@@ -41,7 +41,7 @@ def demo(out: Path, say: Callable[[str], None]) -> None:
     with epochs(config.train.epochs) as on_epoch:
         train(str(manifest), str(folder / "run"), config, on_epoch)
     say("4/6  evaluate on the test part")
-    result = evaluate(str(folder / "run"), str(folder / "evaluation"))
+    evaluate(str(folder / "run"), str(folder / "evaluation"))
     say("5/6  score every phantom, one row each")
     with Bar() as bar:
         facts = score(
@@ -50,4 +50,4 @@ def demo(out: Path, say: Callable[[str], None]) -> None:
     say(f"     {facts['rows']} rows in {out / 'scores'}")
     say("6/6  compare\n")
     say(as_text(compare([str(folder / "evaluation")])))
-    say(f"\nReport: {Path(result['out']) / 'report.html'}")
+    say(f"\nReport: {out / 'evaluation' / 'report.html'}")

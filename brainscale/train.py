@@ -1,6 +1,7 @@
 """A run from the driver's side: manifest, planes, Ray Train, and the bundle at the end."""
 
 import shutil
+import signal
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -106,11 +107,16 @@ def fit(job: Job, config: Config, run: Path) -> None:
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         run_config=RunConfig(name=scratch.name, storage_path=str(scratch.parent)),
     )
+    on_interrupt = signal.getsignal(signal.SIGINT)  # Ray Train puts its own there, and leaves with status 0
     try:
         trainer.fit()
+    except SystemExit:
+        raise KeyboardInterrupt from None
     except TrainingFailedError as error:
         raise TrainError(_cause(error)) from error
     finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, on_interrupt)
         shutil.rmtree(scratch, ignore_errors=True)
 
 

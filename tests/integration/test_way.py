@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -91,19 +92,32 @@ def test_another_configuration_or_other_data_is_refused(
     assert "a run on other data" in result.output
 
 
+def wait_for(happened: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
+    """Until something happened in a process that must not end before."""
+    deadline = time.monotonic() + 240
+    while not happened():
+        assert process.poll() is None, "it ended too early"
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.05)
+
+
 def test_a_killed_run_ends_as_if_nothing_had_been(run: Path, phantoms: Path, tmp_path: Path) -> None:
-    """kill -9 of the driver and all it started, after the first epoch; the same command again."""
+    """Ctrl-C before the first epoch, kill -9 of the driver and all it started after it; the same command each time."""
     other = tmp_path / "run"
     command = [sys.executable, "-m", "brainscale", "train", "--data", str(phantoms), "--out", str(other), *SMALL]
-    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
+    interrupted = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: (other / "checkpoints").exists(), interrupted)  # Ray Train has begun
+    interrupted.send_signal(signal.SIGINT)
+    _, said = interrupted.communicate(timeout=90)
+    assert interrupted.returncode == 1
+    assert said.strip().endswith("Error: stopped; run the same command again to go on where it was")
+
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 240
-        while not list((other / "checkpoints").glob("last-0001*")) and process.poll() is None:
-            assert time.monotonic() < deadline, "no first epoch"
-            time.sleep(0.05)
+        wait_for(lambda: bool(list((other / "checkpoints").glob("last-0001*"))), process)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.wait()
     assert not (other / "_SUCCESS.json").exists()
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
