@@ -127,6 +127,12 @@ def test_too_many_pixels_are_refused_before_decoding() -> None:
         raster.decode(encoded(Image.fromarray(GREY), "PNG"), 100)
 
 
+def test_pages_are_not_dropped_in_silence() -> None:
+    page = Image.fromarray(GREY)
+    with pytest.raises(SampleError, match="multi_frame: 3 pages"):
+        raster.decode(encoded(page, "TIFF", save_all=True, append_images=[page, page]), 10_000)
+
+
 def test_a_file_that_is_gone_is_a_row(tmp_path: Path) -> None:
     (row,) = read(Unit(sample_id="a", uri=str(tmp_path / "gone")), SPEC)
     assert (row.error_code, row.error) == ("unreadable", "the file does not exist any more")

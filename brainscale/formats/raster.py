@@ -50,7 +50,7 @@ def decode(data: bytes, max_pixels: int, enough: int | None = None) -> Frame:
             at or above it.
 
     Raises:
-        SampleError: `unsupported_format`, `too_many_pixels`, `empty_image` or `corrupt`.
+        SampleError: `too_many_pixels`, `empty_image`, `multi_frame` or `corrupt`.
     """
     try:
         with warnings.catch_warnings():
@@ -74,6 +74,8 @@ def _frame(image: Image.Image, max_pixels: int, enough: int | None) -> Frame:
     if width == 0 or height == 0:
         raise SampleError("empty_image", f"{width} × {height} holds no pixel")
     name = str(image.format)
+    if name == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
+        raise SampleError("multi_frame", f"{pages} pages: only files of one image are read")
     if name == "JPEG":
         image.draft("L" if image.mode in ("L", "RGB") else image.mode, (enough, enough) if enough else image.size)
     if image.getexif().get(ExifTags.Base.Orientation) in QUARTER_TURNS:

@@ -106,7 +106,7 @@ def test_a_killed_run_ends_as_if_nothing_had_been(run: Path, phantoms: Path, tmp
     other = tmp_path / "run"
     command = [sys.executable, "-m", "brainscale", "train", "--data", str(phantoms), "--out", str(other), *SMALL]
     interrupted = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: (other / "checkpoints").exists(), interrupted)  # Ray Train has begun
+    wait_for((other / "checkpoints").exists, interrupted)  # Ray Train has begun
     interrupted.send_signal(signal.SIGINT)
     _, said = interrupted.communicate(timeout=90)
     assert interrupted.returncode == 1
