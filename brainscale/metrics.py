@@ -14,11 +14,13 @@ import pyarrow as pa
 from scipy.stats import norm, rankdata
 from sklearn.metrics import roc_auc_score
 
+from brainscale.calls import predicted, tumour
 from brainscale.schema import METRICS
 from brainscale.seeds import derive
 
 Z = float(norm.ppf(0.975))
 RESAMPLES = 2000
+METRIC_NAMES = ("accuracy", "auroc", "sensitivity", "specificity", "macro_precision", "macro_recall")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,9 @@ def evaluate(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[st
         A table of schema METRICS.
     """
     labels = np.asarray(labels, np.int64)
+    if not np.isfinite(probabilities).all():  # a comparison would call such a sample free of tumour
+        nothing = Figure(value=None, n=len(labels), reason="a probability is not a finite number")
+        return _table(dict.fromkeys(METRIC_NAMES, nothing))
     called = predicted(probabilities, threshold)
     sick, called_sick = labels > 0, called > 0
     positive, negative = "a tumour", f"class {classes[0]}"
@@ -60,19 +65,7 @@ def evaluate(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[st
         "macro_precision": _bootstrapped(labels, called, classes, macro_precision),
         "macro_recall": _bootstrapped(labels, called, classes, macro_recall),
     }
-    return pa.Table.from_pylist([{"metric": name, **vars(f)} for name, f in figures.items()], schema=METRICS)
-
-
-def predicted(probabilities: np.ndarray, threshold: float) -> np.ndarray:
-    """Class indices [N]: by the threshold on P(tumour) with two classes, the likeliest with more."""
-    if probabilities.shape[1] > 2:
-        return np.asarray(probabilities.argmax(1))
-    return (tumour(probabilities) >= threshold).astype(np.int64)
-
-
-def tumour(probabilities: np.ndarray) -> np.ndarray:
-    """Probability of a tumour [N]: 1 − P(first class)."""
-    return np.asarray(1 - probabilities[:, 0])
+    return _table(figures)
 
 
 def confusion(labels: np.ndarray, called: np.ndarray, classes: int) -> np.ndarray:
@@ -147,6 +140,10 @@ def as_mapping(table: pa.Table) -> Mapping[str, Mapping[str, Any]]:
     return {row["metric"]: row for row in table.to_pylist()}
 
 
+def _table(figures: Mapping[str, Figure]) -> pa.Table:
+    return pa.Table.from_pylist([{"metric": name, **vars(f)} for name, f in figures.items()], schema=METRICS)
+
+
 def _proportion(right: np.ndarray, among: str) -> Figure:
     n, successes = len(right), int(right.sum())
     if n == 0:
@@ -166,5 +163,11 @@ def _bootstrapped(
     # Resampling N samples with replacement is a multinomial draw over the cells of the confusion matrix.
     generator = np.random.default_rng(derive(0, "bootstrap"))
     draws = generator.multinomial(n, counts.ravel() / n, RESAMPLES).reshape(RESAMPLES, *counts.shape)
+    draws = draws[(draws.sum(-1) > 0).all(-1)]  # the figure does not exist where a class is absent
+    value = float(figure(counts))
+    if len(draws) < RESAMPLES // 10:
+        return Figure(value=value, n=n, reason="no interval: too few samples of some class")
     low, high = np.percentile(figure(draws), (2.5, 97.5))
-    return Figure(value=float(figure(counts)), low=float(low), high=float(high), method="bootstrap", n=n)
+    if low == high:  # one point, as if nothing were uncertain
+        return Figure(value=value, n=n, reason="no interval: every resample gives the same figure")
+    return Figure(value=value, low=float(low), high=float(high), method="bootstrap", n=n)

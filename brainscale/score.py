@@ -22,6 +22,7 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from brainscale import engine as engines
 from brainscale.bundle import Bundle, open_bundle
+from brainscale.calls import predicted, tumour
 from brainscale.errors import ClusterError, OutputError, SourceError
 from brainscale.files import output_folder, read_success, refuse_strangers, write_success
 from brainscale.pipeline import over_units
@@ -160,14 +161,16 @@ def to_predictions(
         classes: names in the order of the columns.
         model: sha256 of the weights.
     """
-    tumour = 1 - known[:, 0]
-    best = known[:, 1:].argmax(1) + 1 if len(classes) > 2 else np.ones(len(known), np.int64)
-    called = known.argmax(1) if len(classes) > 2 else np.where(tumour >= threshold, best, 0)
+    finite = np.isfinite(known).all(1)
+    lost = _spread((~finite).tolist(), present, pa.bool_()).fill_null(False)  # scored, but not with numbers
+    present, known = present & ~lost.to_numpy(zero_copy_only=False), known[finite]
     filled = {
-        "prediction": _spread([classes[i] for i in called], present, pa.string()),
-        "probability": _spread(tumour.tolist(), present, pa.float32()),
+        "prediction": _spread([classes[i] for i in predicted(known, threshold)], present, pa.string()),
+        "probability": _spread(tumour(known).tolist(), present, pa.float32()),
         "probabilities": _spread(known.tolist(), present, pa.list_(pa.float32())),
         "model": pa.array([model] * len(block), pa.string()),
+        "error_code": pc.if_else(lost, "not_finite", block["error_code"]),
+        "error": pc.if_else(lost, "the model's output is not a number", block["error"]),
     }
     empty = pa.nulls(len(block))
     columns = {name: block[name] for name in block.column_names} | filled

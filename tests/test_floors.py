@@ -8,9 +8,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "brainscale"
 FLOORS = [
     ["errors", "schema", "seeds", "models.__init__"],
-    ["config", "sources", "formats.raster", "formats.__init__", "files", "progress", "console"],
-    ["preprocess", "augment", "metrics", "splits", "phantoms", "exact", "checkpoints"],
-    ["models.resampling", "models.brainmrnet", "models.baselines", "models.registry", "models.scorer"],
+    ["calls", "config", "sources", "formats.raster", "formats.__init__", "files", "progress", "console"],
+    ["preprocess", "augment", "splits", "phantoms", "exact", "checkpoints"],
+    ["metrics", "models.resampling", "models.brainmrnet", "models.baselines", "models.registry", "models.scorer"],
     ["reading", "bundle", "export"],
     ["engine", "pipeline", "report.plots", "report.html", "report.__init__"],
     ["index", "tensors"],

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
 from brainscale import metrics
+from brainscale.calls import predicted
 from brainscale.schema import METRICS
 
 CLASSES = ("no_tumour", "tumour")
@@ -93,6 +94,25 @@ def test_perfect_separation_claims_no_certainty() -> None:
     assert rows["auroc"]["reason"].startswith("no interval")
 
 
+def test_macro_intervals_rest_on_resamples_with_every_class() -> None:
+    """A resample without a class would count its recall as 0, though nothing was called wrongly."""
+    labels = np.array([0, 0, 1, 1])
+    constant = metrics.as_mapping(metrics.evaluate(labels, binary([0.5] * 4), CLASSES))["macro_recall"]
+    perfect = metrics.as_mapping(metrics.evaluate(labels, binary([0.1, 0.2, 0.8, 0.9]), CLASSES))["macro_recall"]
+    for row, value in ((constant, 0.5), (perfect, 1.0)):
+        assert (row["value"], row["low"], row["high"]) == (value, None, None)
+        assert row["reason"] == "no interval: every resample gives the same figure"
+    many = metrics.as_mapping(metrics.evaluate(np.arange(12), np.eye(12), [str(i) for i in range(12)]))
+    assert many["macro_precision"]["reason"] == "no interval: too few samples of some class"
+
+
+def test_a_probability_that_is_no_number_gives_nulls() -> None:
+    """Compared with the threshold, it would pass for a healthy sample."""
+    rows = metrics.as_mapping(metrics.evaluate(np.array([0, 1, 1]), binary([0.1, np.nan, 0.9]), CLASSES))
+    assert tuple(rows) == metrics.METRIC_NAMES
+    assert all(r["value"] is None and r["reason"] == "a probability is not a finite number" for r in rows.values())
+
+
 def test_more_than_two_classes() -> None:
     generator = np.random.default_rng(1)
     labels = np.arange(60) % 3
@@ -107,5 +127,5 @@ def test_more_than_two_classes() -> None:
 
 def test_the_threshold_moves_calls() -> None:
     probabilities = binary([0.2, 0.4, 0.6])
-    assert metrics.predicted(probabilities, 0.4).tolist() == [0, 1, 1]
-    assert metrics.predicted(probabilities, 0.61).tolist() == [0, 0, 0]
+    assert predicted(probabilities, 0.4).tolist() == [0, 1, 1]
+    assert predicted(probabilities, 0.61).tolist() == [0, 0, 0]

@@ -9,7 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
-from brainscale.metrics import auroc, confusion, predicted, tumour
+from brainscale.calls import predicted, tumour
+from brainscale.metrics import auroc, confusion
 
 BLUE, GREY = "#0072B2", "#6b6b6b"  # of Okabe and Ito's colour-blind-safe palette
 DPI = 150
@@ -48,28 +49,32 @@ def _roc(labels: np.ndarray, probabilities: np.ndarray, threshold: float, path: 
     figure, title = Figure(figsize=(4.5, 4.5), dpi=DPI, layout="constrained"), "ROC: a tumour against none"
     axes = figure.add_subplot(xlabel="1 − specificity", ylabel="sensitivity", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.set_aspect("equal")
-    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
     sick, scores = labels > 0, tumour(probabilities)
     if sick.all() or not sick.any():
         alt = "No ROC curve: only one of the two sides has samples."
         axes.text(0.5, 0.5, "not defined:\nonly one side has samples", ha="center", va="center")
+        axes.set_title(f"n = {len(labels)}")
+    elif not np.isfinite(scores).all():
+        alt = "No ROC curve: a probability is not a finite number."
+        axes.text(0.5, 0.5, "not defined:\na probability is not finite", ha="center", va="center")
+        axes.set_title(f"n = {len(labels)}")
     else:
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
         binary = auroc(sick.astype(np.int64), np.stack([1 - scores, scores], 1), ("none", "tumour"))
         false, true, _ = roc_curve(sick, scores, drop_intermediate=False)
         axes.plot(false, true, color=BLUE, linewidth=2)
-        at = (float((scores[~sick] >= threshold).mean()), float((scores[sick] >= threshold).mean()))
-        axes.plot(*at, marker="o", color=BLUE, linestyle="none", label=f"threshold {threshold:g}")
-        axes.legend(loc="lower right", frameon=False)
+        if probabilities.shape[1] == 2:  # with more classes, the likeliest is called: no threshold
+            at = (float((scores[~sick] >= threshold).mean()), float((scores[sick] >= threshold).mean()))
+            axes.plot(*at, marker="o", color=BLUE, linestyle="none", label=f"threshold {threshold:g}")
+            axes.legend(loc="lower right", frameon=False)
         alt = f"ROC curve with an area of {binary.value:.3f} over {len(labels)} samples."
         axes.set_title(f"AUROC {binary.value:.3f}, n = {len(labels)}")
     return _save(figure, path, title, alt)
 
 
 def _confusion(counts: np.ndarray, classes: Sequence[str], threshold: float, path: Path) -> Plot:
-    figure, title = (
-        Figure(figsize=(4.5, 4.5), dpi=DPI, layout="constrained"),
-        f"Confusion matrix at threshold {threshold:g}",
-    )
+    figure = Figure(figsize=(4.5, 4.5), dpi=DPI, layout="constrained")
+    title = "Confusion matrix" + (f" at threshold {threshold:g}" if len(classes) == 2 else ", the likeliest class")
     axes = figure.add_subplot(xlabel="predicted", ylabel="true", title=f"n = {counts.sum()}")
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)

@@ -63,3 +63,14 @@ def test_one_class_has_no_curve_and_says_so(tmp_path: Path) -> None:
     text = report(tmp_path, np.ones(4, int))
     assert "No ROC curve: only one of the two sides has samples." in text
     assert "no sample of class no_tumour" in text
+
+
+def test_more_than_two_classes_have_no_threshold(tmp_path: Path) -> None:
+    drawn = plots.draw(np.arange(6) % 3, np.eye(3)[np.arange(6) % 3], ("none", "a", "b"), 0.5, tmp_path)
+    assert [p.title for p in drawn] == ["ROC: a tumour against none", "Confusion matrix, the likeliest class"]
+
+
+def test_a_probability_that_is_no_number_has_no_curve(tmp_path: Path) -> None:
+    probabilities = np.array([[0.9, 0.1], [np.nan, np.nan], [0.2, 0.8]])
+    roc = plots.draw(np.array([0, 1, 1]), probabilities, CLASSES, 0.5, tmp_path)[0]
+    assert roc.alt == "No ROC curve: a probability is not a finite number."
