@@ -6,6 +6,7 @@ A unit is one file. Its sample_id is its path below the source, so it means the 
 import glob
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from pyarrow import fs as pafs
@@ -33,7 +34,7 @@ def listing(sources: Sequence[str]) -> list[Unit]:
     gets `~2`, `~3` … in the order given.
 
     Raises:
-        SourceError: a source does not exist or holds no file.
+        SourceError: a source does not exist, holds no file, or gives two files one id.
     """
     roots: dict[str, int] = {}
     units = []
@@ -41,9 +42,13 @@ def listing(sources: Sequence[str]) -> list[Unit]:
         files = list(_files(source))
         if not files:
             raise SourceError(f"{source} holds no files: give a folder of images")
-        prefix = _prefix(source, roots) if len(sources) > 1 else ""
-        units += [Unit(sample_id=prefix + relative, uri=uri) for relative, uri in files]
-    return sorted(units, key=lambda unit: unit.sample_id)
+        root = _root(source, roots) if len(sources) > 1 else ""
+        units += [Unit(sample_id=_below(root, relative), uri=uri) for relative, uri in files]
+    units.sort(key=lambda unit: unit.sample_id)
+    for one, other in pairwise(units):
+        if one.sample_id == other.sample_id:
+            raise SourceError(f"two files would both be '{one.sample_id}': give their sources in separate commands")
+    return units
 
 
 def read_bytes(uri: str, limit: int) -> bytes:
@@ -58,10 +63,17 @@ def absolute(source: str) -> str:
     return source if "://" in source else str(Path(source).absolute())
 
 
-def _prefix(source: str, roots: dict[str, int]) -> str:
+def _root(source: str, roots: dict[str, int]) -> str:
     name = PurePosixPath(source.rstrip("/")).name or "source"
     roots[name] = roots.get(name, 0) + 1
-    return f"{name}/" if roots[name] == 1 else f"{name}~{roots[name]}/"
+    return name if roots[name] == 1 else f"{name}~{roots[name]}"
+
+
+def _below(root: str, relative: str) -> str:
+    """The id of a file below its source; a source that is the file itself lends its own name."""
+    if not root:
+        return relative
+    return root if root.partition("~")[0] == relative else f"{root}/{relative}"
 
 
 def _files(source: str) -> Iterable[tuple[str, str]]:

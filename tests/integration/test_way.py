@@ -166,6 +166,13 @@ def test_evaluate_and_compare(run: Path, phantoms: Path, invoke: Invoke, tmp_pat
     assert "no sample stands on side 'holdout': there are train, val, test, all" in bad.output
 
 
+def test_rays_token_is_its_owners_alone(ray_cluster: None) -> None:
+    token = Path.home() / ".ray" / "auth_token"
+    if not token.exists():
+        pytest.skip("NOT TESTED: this Ray runs without a token file")
+    assert token.stat().st_mode & 0o077 == 0
+
+
 def mixed(folder: Path) -> Path:
     """Five images, a text file, an empty one and a torn one."""
     for i in range(5):
