@@ -180,9 +180,10 @@ def test_several_sources_never_share_an_id(tmp_path: Path) -> None:
     assert ids == ["scans/1", "scans~2/1"]
     files = [str(tmp_path / side / "scans" / "1") for side in ("p", "q")]
     assert [u.sample_id for u in listing([*files, str(tmp_path / "p")])] == ["1", "1~2", "p/scans/1"]
-    (tmp_path / "1~2").write_bytes(b"1")
-    with pytest.raises(SourceError, match="two files would both be '1~2'"):
-        listing([*files, str(tmp_path / "1~2")])
+    (tmp_path / "scans~2").mkdir()
+    (tmp_path / "scans~2" / "1").write_bytes(b"1")
+    with pytest.raises(SourceError, match="two files would both be 'scans~2/1'"):
+        listing([str(tmp_path / "p" / "scans"), str(tmp_path / "q" / "scans"), str(tmp_path / "scans~2")])
 
 
 def test_sources_that_cannot_be(tmp_path: Path) -> None:
