@@ -63,7 +63,8 @@ def score(
         on_part: called with the rows and the errors of each part as it is written.
 
     Returns:
-        What `_SUCCESS.json` says.
+        What `_SUCCESS.json` says; of a folder that was complete before, also how many files of the sources
+        are not in it.
 
     Raises:
         BrainscaleError: no model, no files, the folder is another model's, or rows do not add up.
@@ -74,10 +75,10 @@ def score(
     identity = identity_of(bundle)
     refuse_strangers(folder, {SUCCESS} | {p.name for p in folder.glob("part-*.parquet")}, "scores")
     done = ledger(folder, identity)
+    todo = [unit for unit in units if unit.sample_id not in done]
     finished = read_success(folder)
     if finished is not None:
-        return finished
-    todo = [unit for unit in units if unit.sample_id not in done]
+        return {**finished, "files_not_in_it": len(todo)} if todo else finished
     on_start(len(todo))
     if todo:
         write = partial(write_part, folder=str(folder), identity=identity)

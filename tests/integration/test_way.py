@@ -204,6 +204,9 @@ def test_every_input_is_one_row(run: Path, invoke: Invoke, tmp_path: Path) -> No
 
     before = {p.name: p.stat().st_mtime_ns for p in out.iterdir()}
     assert "was complete already" in succeed(invoke("score", run, source, "--out", out)).stderr
+    write_image(tmp_path / "more" / "new.png")
+    again = succeed(invoke("score", run, tmp_path / "more", "--out", out, "--json"))
+    assert json.loads(again.stdout)["files_not_in_it"] == 1
     assert {p.name: p.stat().st_mtime_ns for p in out.iterdir()} == before
 
     other = tmp_path / "torch"
