@@ -21,7 +21,7 @@ def read_success(folder: Path) -> dict[str, Any] | None:
     """What `_SUCCESS.json` says, or None for a folder that is not complete."""
     try:
         facts: dict[str, Any] = json.loads((folder / SUCCESS).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise OutputError(f"{folder / SUCCESS} cannot be read ({error}): remove the folder or choose another") from None
