@@ -101,7 +101,7 @@ def read_manifest(path: str | Path) -> pa.Table:
     table = table.select(MANIFEST.names).cast(MANIFEST)
     twice = [i for i, n in Counter(table["sample_id"].to_pylist()).items() if n > 1]
     if twice:
-        raise ManifestError(f"{path} names the sample '{twice[0]}' {'twice or more'}: sample ids must be unique")
+        raise ManifestError(f"{path} names the sample '{twice[0]}' more than once: sample ids must be unique")
     return table.sort_by("sample_id")
 
 

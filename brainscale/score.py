@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import ray
 from ray.data import ActorPoolStrategy, Dataset
 
 from brainscale import engine as engines
@@ -28,6 +27,7 @@ from brainscale.files import output_folder, read_success, refuse_strangers, writ
 from brainscale.pipeline import over_units
 from brainscale.preprocess import spec_fingerprint
 from brainscale.reading import read_table
+from brainscale.resources import capacity
 from brainscale.schema import PREDICTIONS, SUCCESS
 from brainscale.sources import Unit, listing
 
@@ -79,6 +79,11 @@ def score(
     finished = read_success(folder)
     if finished is not None:
         return {**finished, "files_not_in_it": len(todo)} if todo else finished
+    if strange := sorted(done - {unit.sample_id for unit in units}):
+        raise OutputError(
+            f"{folder} holds {len(strange)} row(s) of other sources, '{strange[0]}' first: name all its sources again, "
+            "or choose a new --out"
+        )
     on_start(len(todo))
     if todo:
         write = partial(write_part, folder=str(folder), identity=identity)
@@ -101,14 +106,14 @@ def predictions(units: Sequence[Unit], bundle: Bundle, engine: str, workers: int
     Raises:
         ClusterError: the cluster can never give so many workers their place.
     """
-    resources = ray.cluster_resources()
+    resources = capacity()
     gpus = resources.get("GPU", 0)
     chosen = engines.choose(engine, gpus)
     on_gpu = chosen == "torch" and gpus > 0
     have = gpus if on_gpu else resources.get("CPU", 0) - 1  # reading needs a CPU beside the engines
     if have < workers:
         kind = "GPUs" if on_gpu else "CPUs beside one for reading"
-        raise ClusterError(f"{workers} scoring workers need {workers} {kind}, and the cluster has {have:g}")
+        raise ClusterError(f"{workers} scoring workers need {workers} {kind}, and the cluster can have {have:g}")
     planes = over_units(units, partial(read_table, spec=bundle.card.preprocess)).dataset
     return planes.map_batches(
         ScoreBlock,
@@ -137,11 +142,9 @@ class ScoreBlock:
         planes = np.frombuffer(b"".join(encoded), np.uint8).reshape(-1, size, size)
         pieces = [self._engine(planes[at : at + BATCH]) for at in range(0, len(planes), BATCH)]
         known = np.concatenate(pieces) if pieces else np.empty((0, len(self._card.classes)), np.float32)
-        return to_predictions(block, present, known, self._card.threshold, list(self._card.classes), self._model)
-
-    @property
-    def _model(self) -> str:
-        return self._card.weights_sha256
+        return to_predictions(
+            block, present, known, self._card.threshold, list(self._card.classes), self._card.weights_sha256
+        )
 
 
 def to_predictions(
@@ -230,25 +233,14 @@ def ledger(folder: Path, identity: dict[str, str]) -> set[str]:
     return done
 
 
-def read_scores(folder: Path) -> pa.Table:
-    """Every row of a folder of parts, sorted by sample_id."""
-    tables = [pq.read_table(path) for path in sorted(folder.glob("part-*.parquet"))]
-    whole = pa.concat_tables([t.replace_schema_metadata(None) for t in tables]) if tables else PREDICTIONS.empty_table()
-    return whole.sort_by("sample_id")
-
-
 def _complete(folder: Path, units: Sequence[Unit], identity: dict[str, str], bundle: Bundle) -> dict[str, Any]:
     """Check the rows against the listing, then say that the folder is complete."""
-    rows = read_scores(folder).select(["sample_id", "error_code"])
+    parts = sorted(folder.glob("part-*.parquet"))
+    rows = pa.concat_tables([pq.read_table(p, columns=["sample_id", "error_code"]) for p in parts])
     found = Counter(rows["sample_id"].to_pylist())
     missing = [unit.sample_id for unit in units if unit.sample_id not in found]
     twice = [sample_id for sample_id, count in found.items() if count > 1]
-    strange = set(found) - {unit.sample_id for unit in units}
-    for problem, ids in (
-        ("missing", missing),
-        ("there twice", twice),
-        ("not in the sources", sorted(strange)),
-    ):
+    for problem, ids in (("missing", missing), ("there twice", twice)):
         if ids:
             raise OutputError(
                 f"{folder}: {len(ids)} row(s) {problem}, '{ids[0]}' first: run again, or choose a new --out"

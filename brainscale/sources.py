@@ -58,11 +58,6 @@ def read_bytes(uri: str, limit: int) -> bytes:
         return bytes(stream.read(limit + 1))
 
 
-def absolute(source: str) -> str:
-    """A source as another process sees it, whatever its working folder."""
-    return source if "://" in source else str(Path(source).absolute())
-
-
 def _root(source: str, roots: dict[str, int]) -> str:
     name = PurePosixPath(source.rstrip("/")).name or "source"
     roots[name] = roots.get(name, 0) + 1

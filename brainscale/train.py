@@ -11,10 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
-from ray.train import RunConfig, ScalingConfig
+from ray.train import RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2.api.exceptions import TrainingFailedError
 from safetensors.torch import save_file
 from tensorboardX import SummaryWriter
 
@@ -23,15 +21,10 @@ from brainscale.checkpoints import Progress, load_best
 from brainscale.config import Config
 from brainscale.errors import BrainscaleError, TrainError
 from brainscale.export import export_onnx
-from brainscale.files import (
-    output_folder,
-    versions,
-    write_success,
-)
-from brainscale.index import (
-    manifest_fingerprint,
-)
+from brainscale.files import output_folder, versions, write_success
+from brainscale.index import manifest_fingerprint
 from brainscale.models.registry import build, count_parameters
+from brainscale.resources import capacity
 from brainscale.runs import labelled, left_out, open_run, prepare_manifest
 from brainscale.splits import SPLITS
 from brainscale.tensors import materialise
@@ -74,9 +67,9 @@ def train(data: str, out: str, config: Config, on_epoch: OnEpoch = lambda row: N
 
 
 def uses_gpu(config: Config) -> bool:
-    """Whether the run trains on GPUs: as configured, or wherever the cluster has one for each worker."""
+    """Whether the run trains on GPUs: as configured, or wherever the cluster can have one for each worker."""
     if config.resources.device == "auto":
-        return bool(ray.cluster_resources().get("GPU", 0) >= config.resources.workers)
+        return capacity().get("GPU", 0) >= config.resources.workers
     return config.resources.device == "cuda"
 
 
@@ -86,10 +79,10 @@ def check_resources(config: Config) -> None:
     Raises:
         TrainError: names what was asked for and what is there.
     """
-    have, workers = ray.cluster_resources(), config.resources.workers
+    have, workers = capacity(), config.resources.workers
     kind = "GPU" if uses_gpu(config) else "CPU"
     if have.get(kind, 0) < workers:
-        raise TrainError(f"{workers} workers need {workers} {kind}s, and the cluster has {have.get(kind, 0):g}")
+        raise TrainError(f"{workers} workers need {workers} {kind}s, and the cluster can have {have.get(kind, 0):g}")
 
 
 def fit(job: Job, config: Config, run: Path) -> None:

@@ -107,6 +107,8 @@ class Loop:
         """Train until the epochs or the patience end."""
         settings, folder = self.config.train, self.run_folder / "checkpoints"
         progress = load_latest(folder, self.network, self.optimizer)
+        if self.rank == 0 and progress.history:
+            write_history(progress.history, self.run_folder)  # a kill may have come between checkpoint and history
         while progress.epoch < settings.epochs and not progress.exhausted(settings.patience):
             epoch = progress.epoch + 1
             learned = self.train_epoch(epoch)

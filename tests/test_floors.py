@@ -12,7 +12,7 @@ FLOORS = [
     ["preprocess", "augment", "splits", "phantoms", "exact", "checkpoints"],
     ["metrics", "models.resampling", "models.brainmrnet", "models.baselines", "models.registry", "models.scorer"],
     ["reading", "bundle", "export"],
-    ["engine", "pipeline", "report.plots", "report.html", "report.__init__"],
+    ["engine", "pipeline", "resources", "report.plots", "report.html", "report.__init__"],
     ["index", "tensors"],
     ["train_loop", "score", "runs"],
     ["train", "evaluate"],

@@ -125,6 +125,19 @@ def test_a_killed_run_ends_as_if_nothing_had_been(run: Path, phantoms: Path, tmp
     assert pq.read_table(other / "history.parquet") == pq.read_table(run / "history.parquet")
 
 
+def test_a_kill_between_checkpoint_and_history_loses_no_epoch(
+    run: Path, phantoms: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    """The last checkpoint is there, the history is one epoch behind, the end was never written."""
+    other = tmp_path / "run"
+    shutil.copytree(run, other, ignore=shutil.ignore_patterns("_SUCCESS.json", "model", "evaluation"))
+    history = pq.read_table(run / "history.parquet")
+    pq.write_table(history.slice(0, 1), other / "history.parquet")
+    succeed(invoke("train", "--data", phantoms, "--out", other, *SMALL))
+    assert weights(other) == weights(run)
+    assert pq.read_table(other / "history.parquet") == history
+
+
 def test_evaluate_and_compare(run: Path, phantoms: Path, invoke: Invoke, tmp_path: Path) -> None:
     result = json.loads(succeed(invoke("evaluate", run, "--split", "test", "--json")).stdout)
     folder = Path(result["out"])
@@ -231,6 +244,18 @@ def test_scoring_goes_on_where_it_stopped(run: Path, invoke: Invoke, tmp_path: P
     assert not list(out.glob("*.tmp"))
 
 
+def test_rows_of_other_sources_are_refused_before_any_work(run: Path, invoke: Invoke, tmp_path: Path) -> None:
+    out = tmp_path / "scores"
+    succeed(invoke("score", run, mixed(tmp_path / "scans"), "--out", out))
+    (out / "_SUCCESS.json").unlink()
+    before = sorted(out.iterdir())
+    write_image(tmp_path / "others" / "new.png")
+    result = invoke("score", run, tmp_path / "others", "--out", out)
+    assert result.exit_code == 1
+    assert "holds 8 row(s) of other sources, '0.png' first" in result.output
+    assert sorted(out.iterdir()) == before
+
+
 def test_scores_of_another_model_are_not_mixed(run: Path, invoke: Invoke, tmp_path: Path) -> None:
     source, out = mixed(tmp_path / "scans"), tmp_path / "scores"
     succeed(invoke("score", run, source, "--out", out))
@@ -298,9 +323,9 @@ def test_more_workers_than_the_cluster_has(phantoms: Path, invoke: Invoke, tmp_p
     many = ["--workers", "16", "--set", "train.micro_batches=16", "--set", "train.batch_size=64", "--epochs", "1"]
     result = invoke("train", "--data", phantoms, "--out", tmp_path / "run", *many)
     assert result.exit_code == 1
-    assert "16 workers need 16 CPUs, and the cluster has" in result.output
+    assert "16 workers need 16 CPUs, and the cluster can have" in result.output
     result = invoke("train", "--data", phantoms, "--out", tmp_path / "run", "--device", "cuda", *SMALL)
-    assert "1 workers need 1 GPUs, and the cluster has 0" in result.output
+    assert "1 workers need 1 GPUs, and the cluster can have 0" in result.output
 
 
 def test_a_loss_that_explodes_stops_with_its_step(phantoms: Path, invoke: Invoke, tmp_path: Path) -> None:
