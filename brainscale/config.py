@@ -69,6 +69,7 @@ class PreprocessConfig(Section):
     image_size: Annotated[int, Field(ge=64, le=2048)] = 224  # side of the plane, pixels
     crop: Annotated[float, Field(gt=0.1, le=1.0)] = 0.875  # centre part kept; 0.875 is 224 of 256
     window: tuple[float, float] = (0.5, 99.5)  # percentiles that become 0 and 255 beyond 8 bits
+    slices: Literal["axial", "coronal", "sagittal"] = "axial"  # of a NIfTI volume
 
     @model_validator(mode="before")
     @classmethod
@@ -83,6 +84,24 @@ class PreprocessConfig(Section):
         if not 0 <= low < high <= 100:
             raise ValueError(f"window must be two rising percentiles in 0..100, not {list(self.window)}")
         return self
+
+
+class LimitsConfig(Section):
+    """What a file may ask for before it is decoded; beyond, it is a row with an error."""
+
+    file_mib: Annotated[int, Field(ge=1)] = 512  # one encoded file or member, once uncompressed
+    pixels: Annotated[int, Field(ge=1)] = 100_000_000  # one frame: 10,000 × 10,000
+    frames: Annotated[int, Field(ge=1)] = 20_000  # in one file
+    voxels: Annotated[int, Field(ge=1)] = 2**30  # in one file, all frames together
+    ratio: Annotated[int, Field(ge=1)] = 200  # bytes out of an archive for each byte in it, beyond 64 MiB
+    depth: Annotated[int, Field(ge=1)] = 6  # layers of archives and compression
+    memory_mib: Annotated[int, Field(ge=512)] = 4096  # for decoding one file
+    seconds: Annotated[float, Field(gt=0)] = 300.0  # for decoding one frame
+
+    @property
+    def nbytes(self) -> int:
+        """The most that one file or member may hold."""
+        return self.file_mib * 2**20
 
 
 class DataConfig(PreprocessConfig):
@@ -103,7 +122,7 @@ class DataConfig(PreprocessConfig):
     @property
     def preprocess(self) -> PreprocessConfig:
         """The part that turns a frame into a plane."""
-        return PreprocessConfig(image_size=self.image_size, crop=self.crop, window=self.window)
+        return PreprocessConfig(**{name: getattr(self, name) for name in PreprocessConfig.model_fields})
 
     def label(self, folder: str) -> str | None:
         """The class that a folder name means, whatever its case; None if it means none."""
@@ -116,6 +135,8 @@ class SplitConfig(Section):
 
     val: Annotated[float, Field(gt=0, lt=1)] = 0.15
     test: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # another seed, another split
+    distance: Annotated[int, Field(ge=0, le=8)] = 4  # bits of the perceptual hash within which two images are copies
 
     @model_validator(mode="after")
     def _leaves_some(self) -> "SplitConfig":
@@ -174,6 +195,7 @@ class Config(Section):
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
+    limits: LimitsConfig = LimitsConfig()
     split: SplitConfig = SplitConfig()
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()

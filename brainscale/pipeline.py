@@ -1,6 +1,6 @@
 """Ray Data over units of work: small fixed blocks, fractions of a CPU, every row accounted for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -11,7 +11,8 @@ from brainscale.reading import unit_table
 from brainscale.sources import Unit
 
 UNITS_IN_A_BLOCK = 64
-"""Files in one task: fixed, so that what a block holds never depends on the cluster."""
+NBYTES_IN_A_BLOCK = 64 * 2**20
+"""What one task reads, at most, unless a single file is larger: fixed, so that blocks never depend on the cluster."""
 READ_CPUS = 0.5
 """CPUs that a reading task asks for: trainers and scorers beside it must find theirs."""
 
@@ -32,18 +33,31 @@ class Rows:
         return refs
 
 
-def over_units(units: Sequence[Unit], read: Callable[[pa.Table], pa.Table]) -> Rows:
+def over_units(units: Sequence[Unit], read: Callable[[pa.Table], Iterator[pa.Table]]) -> Rows:
     """Apply a reading function to units in blocks, on whatever Ray is connected.
 
     Args:
         units: one file each.
-        read: table of units → table of rows; must not raise for a bad file.
+        read: table of units → tables of rows; must not raise for a bad file.
     """
     quiet()
-    table = unit_table(units)
-    blocks = [table.slice(at, UNITS_IN_A_BLOCK) for at in range(0, len(table), UNITS_IN_A_BLOCK)]
-    dataset = ray.data.from_arrow(blocks)
+    dataset = ray.data.from_arrow([unit_table(block) for block in blocks_of(units)])
     return Rows(dataset.map_batches(read, batch_format="pyarrow", batch_size=None, num_cpus=READ_CPUS))
+
+
+def blocks_of(units: Sequence[Unit]) -> Iterator[list[Unit]]:
+    """Units in their order, cut by number and by bytes: a large archive is a task of its own."""
+    block: list[Unit] = []
+    nbytes = 0
+    for unit in units:
+        size = unit.nbytes or 0
+        if block and (len(block) == UNITS_IN_A_BLOCK or nbytes + size > NBYTES_IN_A_BLOCK):
+            yield block
+            block, nbytes = [], 0
+        block.append(unit)
+        nbytes += size
+    if block:
+        yield block
 
 
 def quiet() -> None:

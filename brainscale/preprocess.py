@@ -4,24 +4,26 @@ import numpy as np
 from PIL import Image
 
 from brainscale.config import PreprocessConfig, fingerprint
+from brainscale.formats.frame import Frame, percentile_window
 
 
-def plane(pixels: np.ndarray, spec: PreprocessConfig) -> np.ndarray:
-    """Window, resize (aspect ratio not kept, antialiased bilinear) and centre-crop one grey frame.
+def plane(grey: np.ndarray, spec: PreprocessConfig) -> np.ndarray:
+    """Resize (aspect ratio not kept, antialiased bilinear) and centre-crop, in one step.
 
     Args:
-        pixels: any real type [H, W].
+        grey: uint8 [H, W].
         spec: the model's specification.
 
     Returns:
         uint8 [image_size, image_size].
     """
-    size = spec.image_size
+    height, width = grey.shape
     whole = resized_side(spec)
-    frame = Image.fromarray(to_uint8(pixels, spec.window))
-    resized = frame.resize((whole, whole), Image.Resampling.BILINEAR)
-    start = (whole - size) // 2
-    return np.asarray(resized)[start : start + size, start : start + size]
+    start = (whole - spec.image_size) // 2 / whole
+    stop = start + spec.image_size / whole
+    box = (width * start, height * start, width * stop, height * stop)
+    size = (spec.image_size, spec.image_size)
+    return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=2.0))
 
 
 def resized_side(spec: PreprocessConfig) -> int:
@@ -29,21 +31,39 @@ def resized_side(spec: PreprocessConfig) -> int:
     return round(spec.image_size / spec.crop)
 
 
-def to_uint8(pixels: np.ndarray, window: tuple[float, float]) -> np.ndarray:
-    """Intensities → 0..255: 8-bit data as they are, others linearly between two percentiles.
+def enough_side(spec: PreprocessConfig) -> int:
+    """Side from which decoding a JPEG smaller leaves the plane nearly as it would be, pixels."""
+    return resized_side(spec) * 3 // 2
 
-    Values that are not finite count as the lower end. A constant image becomes 0.
+
+def shown(frame: Frame, window: tuple[float, float]) -> np.ndarray:
+    """A frame's intensities as a person would see them.
+
+    Args:
+        frame: grey pixels, and limits if the file names some.
+        window: percentiles for a frame without limits of more than 8 bits.
+
+    Returns:
+        uint8 [H, W]; a frame without contrast is 0.
     """
-    if pixels.dtype == np.uint8:
+    grey = to_uint8(frame.pixels, window, frame.limits)
+    return 255 - grey if frame.inverted else grey
+
+
+def to_uint8(
+    pixels: np.ndarray, window: tuple[float, float], limits: tuple[float, float] | None = None
+) -> np.ndarray:
+    """Intensities → 0..255: linearly between limits, or 8-bit data as they are, or between two percentiles.
+
+    Values that are not finite count as the lower end. Where the ends meet, everything becomes 0.
+    """
+    if limits is None and pixels.dtype == np.uint8:
         return pixels
-    values = pixels.astype(np.float32)
-    finite = np.isfinite(values)
-    if not finite.any():
+    low, high = limits or percentile_window(pixels, window)
+    if not high > low:
         return np.zeros(pixels.shape, np.uint8)
-    low, high = np.percentile(values[finite], window)
-    if high <= low:
-        return np.zeros(pixels.shape, np.uint8)
-    scaled = (np.where(finite, values, low) - low) * (255.0 / (high - low))
+    values = pixels.astype(np.float64 if pixels.dtype.itemsize > 2 else np.float32)
+    scaled = (np.nan_to_num(values, nan=low, posinf=low, neginf=low) - low) * (255.0 / (high - low))
     return np.asarray(np.clip(np.rint(scaled), 0, 255), np.uint8)
 
 

@@ -1,147 +1,154 @@
 """A unit of work → rows: the one place where bytes become samples, for index, tensors and score alike.
 
-Every unit gives at least one row: a plane, or an error with a stable code. Nothing raises.
+Every file, member, slice or frame gives a row: a plane, or an error with a stable code. Nothing raises.
+Files are opened and hashed here; a child process decodes them, so that one which kills its decoder is a row too.
 """
 
+import atexit
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from brainscale.config import PreprocessConfig
-from brainscale.errors import SampleError, SourceError
-from brainscale.formats import raster
-from brainscale.preprocess import plane, resized_side
+from brainscale import decoding, names
+from brainscale.archives import Member, members
+from brainscale.decoding import Wish
+from brainscale.errors import SampleError
+from brainscale.isolation import Child
 from brainscale.schema import MANIFEST
-from brainscale.sources import Unit, read_bytes
+from brainscale.sources import Unit, opened
 
-MAX_NBYTES = 512 * 2**20  # of one encoded file
-MAX_PIXELS = 100_000_000  # of one frame: 10,000 × 10,000
+ROWS = 64
+"""Rows handed on at a time: what is in memory does not grow with an archive or a volume."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """What one row knows after its bytes were read.
-
-    Attributes:
-        sample_id: the key of every table.
-        uri: where the bytes are.
-        nbytes: encoded size.
-        sha256: of the encoded bytes.
-        format: by content.
-        width: as shown, pixels.
-        height: as shown, pixels.
-        plane: uint8 [S, S], or None for an error.
-        error_code: stable identifier, or None.
-        error: one line of text, or None.
-    """
-
-    sample_id: str
-    uri: str
-    nbytes: int | None = None
-    sha256: str | None = None
-    format: str | None = None
-    width: int | None = None
-    height: int | None = None
-    plane: np.ndarray | None = None
-    error_code: str | None = None
-    error: str | None = None
-
-
-def read(unit: Unit, spec: PreprocessConfig) -> list[Sample]:
-    """Read, recognise, decode and preprocess one unit.
-
-    Args:
-        unit: the file.
-        spec: how a frame becomes a plane.
-
-    Returns:
-        One row for each sample in it; a row with an error where one cannot be read.
-    """
-    try:
-        data = read_bytes(unit.uri, MAX_NBYTES)
-    except (OSError, SourceError) as error:
-        return [_failed(unit, SampleError("unreadable", _reason(error)))]
-    sha256 = hashlib.sha256(data).hexdigest()
-    try:
-        frame = _decode(data, spec)
-    except SampleError as error:
-        return [_failed(unit, error, nbytes=len(data), sha256=sha256)]
-    return [
-        Sample(
-            sample_id=unit.sample_id,
-            uri=unit.uri,
-            nbytes=len(data),
-            sha256=sha256,
-            format=frame.format,
-            width=frame.width,
-            height=frame.height,
-            plane=plane(frame.pixels, spec),
-        )
+UNIT = pa.schema(
+    [
+        MANIFEST.field("sample_id"),
+        MANIFEST.field("uri"),
+        pa.field("wanted", pa.list_(pa.string())),
     ]
-
-
-def _decode(data: bytes, spec: PreprocessConfig) -> raster.Frame:
-    if not data:
-        raise SampleError("empty_file", "the file holds no bytes")
-    if len(data) > MAX_NBYTES:
-        raise SampleError("file_too_large", f"more than {MAX_NBYTES} bytes")
-    if not raster.recognises(data[:16]):
-        raise SampleError("unsupported_format", f"not one of {', '.join(raster.FORMATS)}, by its content")
-    return raster.decode(data, MAX_PIXELS, enough=2 * resized_side(spec))
-
-
-def _failed(unit: Unit, error: SampleError, **known: object) -> Sample:
-    return Sample(
-        sample_id=unit.sample_id,
-        uri=unit.uri,
-        error_code=error.code,
-        error=error.text,
-        **known,  # type: ignore[arg-type]
-    )
-
-
-def _reason(error: Exception) -> str:
-    """Why a file could not be opened, without its path: tables hold no path of a machine in free text."""
-    if isinstance(error, FileNotFoundError):
-        return "the file does not exist any more"
-    if isinstance(error, PermissionError):
-        return "permission denied"
-    return f"the file cannot be read ({type(error).__name__})"
-
+)
 
 COLUMNS = pa.schema(
     [
-        *(MANIFEST.field(n) for n in ("sample_id", "uri", "member", "frame", "format", "width", "height")),
-        *(MANIFEST.field(n) for n in ("nbytes", "sha256", "error_code", "error")),
+        *(MANIFEST.field(name) for name in MANIFEST.names if name not in ("label", "group", "split", "fold")),
+        pa.field("unit_rows", pa.int32()),  # on the last row of a unit: how many rows the unit has
         pa.field("plane", pa.binary()),  # uint8, image_size × image_size, row by row
     ]
 )
-"""What `read_table` returns."""
+"""What `read_tables` yields."""
+
+
+def read(unit: Unit, wish: Wish) -> Iterator[dict[str, Any]]:
+    """Read, unpack, recognise, decode and preprocess one unit.
+
+    Args:
+        unit: the file.
+        wish: what is wanted of each frame.
+
+    Yields:
+        One row for each sample in it, with columns of `COLUMNS`; at least one unless some are wanted only.
+    """
+    try:
+        with opened(unit.uri) as (stream, nbytes):
+            stream.seek(0)
+            for member in members(stream, nbytes, wish.limits):
+                yield from _rows(unit, member, wish)
+    except SampleError as error:
+        yield _row(unit, error_code=error.code, error=error.text)
+
+
+def _rows(unit: Unit, member: Member, wish: Wish) -> Iterator[dict[str, Any]]:
+    frames = _wanted(unit, member)
+    if frames is not None and not frames:
+        return
+    if member.problem:
+        error = {"error_code": member.problem.code, "error": member.problem.text}
+        yield _row(unit, member.path, nbytes=member.nbytes, **error)
+        return
+    data = member.data or b""
+    known = {"nbytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    try:
+        answers = _child(json.dumps(wish.to_json())).ask({"frames": None if frames is None else list(frames)}, data)
+        for facts, plane in answers:
+            yield _row(unit, member.path, **known, **facts, plane=bytes(plane) if len(plane) else None)
+    except SampleError as error:
+        yield _row(unit, member.path, **known, error_code=error.code, error=error.text)
+
+
+def _wanted(unit: Unit, member: Member) -> set[int | None] | None:
+    """Numbers of the frames that are wanted of a member; None for all."""
+    if unit.wanted is None:
+        return None
+    whole = names.sample_id(unit.sample_id, member.path)
+    return {frame for wanted in unit.wanted for _, _, frame in [names.parts(wanted)] if wanted.split("#")[0] == whole}
+
+
+def _row(
+    unit: Unit, path: Sequence[str] = (), *, frame: int | None = None, empty: bool = False, **known: Any
+) -> dict[str, Any]:
+    return {
+        "sample_id": names.sample_id(unit.sample_id, path, frame),
+        "uri": unit.uri,
+        "member": "!".join(path) or None,
+        "frame": frame,
+        "empty": empty,
+        **known,
+    }
+
+
+@lru_cache(maxsize=1)
+def _child(settings: str) -> Child:
+    """This process's decoder, kept from unit to unit."""
+    facts = json.loads(settings)
+    child = Child(decoding.__name__, facts, facts["limits"]["seconds"])
+    atexit.register(child.close)
+    return child
 
 
 def unit_table(units: Sequence[Unit]) -> pa.Table:
-    """Units as a table that Ray Data can carry: sample_id, uri."""
-    return pa.table(
-        {"sample_id": [u.sample_id for u in units], "uri": [u.uri for u in units]},
-        schema=pa.schema([MANIFEST.field("sample_id"), MANIFEST.field("uri")]),
-    )
+    """Units as a table that Ray Data can carry."""
+    return pa.Table.from_pylist([{name: getattr(unit, name) for name in UNIT.names} for unit in units], schema=UNIT)
 
 
-def read_table(units: pa.Table, *, spec: PreprocessConfig, planes: bool = True) -> pa.Table:
-    """`read` for each row of a table with sample_id and uri.
+def units_of(manifest: pa.Table) -> list[Unit]:
+    """The files that hold a manifest's samples, each asked for these samples only, in the manifest's order."""
+    wanted: dict[tuple[str, str], list[str]] = {}
+    for sample_id, uri in zip(manifest["sample_id"].to_pylist(), manifest["uri"].to_pylist(), strict=True):
+        wanted.setdefault((names.parts(sample_id)[0], uri), []).append(sample_id)
+    return [Unit(sample_id=unit, uri=uri, wanted=tuple(ids)) for (unit, uri), ids in wanted.items()]
+
+
+def read_tables(units: pa.Table, *, wish: Wish) -> Iterator[pa.Table]:
+    """`read` for each row of a table of units.
 
     Args:
-        units: at least sample_id and uri.
-        spec: how a frame becomes a plane.
-        planes: whether to keep them; index does not need them.
+        units: of schema `UNIT`.
+        wish: what is wanted of each frame.
 
-    Returns:
-        `COLUMNS`, at least one row for each unit.
+    Yields:
+        Tables of schema `COLUMNS`, of `ROWS` rows at most.
     """
-    pairs = zip(units["sample_id"].to_pylist(), units["uri"].to_pylist(), strict=True)
-    samples = [s for i, u in pairs for s in read(Unit(sample_id=i, uri=u), spec)]
-    rows = [{**vars(s), "plane": s.plane.tobytes() if planes and s.plane is not None else None} for s in samples]
-    return pa.Table.from_pylist(rows, schema=COLUMNS)
+    some: list[dict[str, Any]] = []
+    for facts in units.to_pylist():
+        for row in _counted(read(Unit(**facts), wish)):
+            some.append(row)
+            if len(some) == ROWS:
+                yield pa.Table.from_pylist(some, schema=COLUMNS)
+                some = []
+    if some:
+        yield pa.Table.from_pylist(some, schema=COLUMNS)
+
+
+def _counted(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows, the last with their number: whoever has it and as many rows has the whole unit."""
+    count, held = 0, None
+    for row in rows:
+        if held is not None:
+            yield held
+        count, held = count + 1, row
+    if held is not None:
+        yield {**held, "unit_rows": count}

@@ -5,9 +5,14 @@ import pyarrow as pa
 SUCCESS = "_SUCCESS.json"
 """A folder is complete when, and only when, it holds this file; it is written last."""
 
+SKIPPED = ("no_pixels", "empty_archive")
+"""Codes of what is in order and yet no image: reports count it apart from errors."""
+HIDDEN = "hidden"
+"""The uri of a sample whose paths are hashed."""
+
 _sample = [
     pa.field("sample_id", pa.string(), nullable=False),  # path below the source, !member, #frame
-    pa.field("uri", pa.string(), nullable=False),  # where the bytes are: a local path or an address
+    pa.field("uri", pa.string(), nullable=False),  # where the bytes are: a local path or an address; or `hidden`
     pa.field("member", pa.string()),  # inside an archive
     pa.field("frame", pa.int32()),  # of a multi-frame file
 ]
@@ -19,14 +24,17 @@ _failure = [
 MANIFEST = pa.schema(
     [
         *_sample,
-        pa.field("format", pa.string()),  # by content: JPEG, PNG, BMP, TIFF
+        pa.field("format", pa.string()),  # by content: JPEG, PNG, DICOM, NIfTI …
+        pa.field("mode", pa.string()),  # how the file stores a pixel, such as RGB or MONOCHROME2 12
         pa.field("width", pa.int32()),  # pixels, as shown (after orientation)
         pa.field("height", pa.int32()),
         pa.field("nbytes", pa.int64()),  # encoded
         pa.field("sha256", pa.string()),  # of the encoded bytes
-        pa.field("phash", pa.string()),  # perceptual hash
+        pa.field("phash", pa.string()),  # perceptual hash, 64 bits in 16 digits; null without contrast
+        pa.field("empty", pa.bool_()),  # a slice that shows next to nothing: training leaves it out
         pa.field("label", pa.string()),  # class name
         pa.field("patient", pa.string()),  # keyed hash, never the identifier
+        pa.field("scan", pa.string()),  # keyed hash of the DICOM series
         pa.field("group", pa.string()),  # samples that must stay on one side of a split
         pa.field("split", pa.string()),  # train, val or test
         pa.field("fold", pa.int32()),

@@ -1,17 +1,25 @@
-"""What a source is: a folder, a file or a glob, here or in an object store → units of work.
+"""What a source is: a folder, a file, a glob or a list of files, here or in an object store → units of work.
 
-A unit is one file. Its sample_id is its path below the source, so it means the same on every machine.
+A unit is one file. Its id is its path below the source, so it means the same on every machine. What is inside
+a file, an archive's members or a volume's slices, shows when it is read.
 """
 
 import glob
-from collections.abc import Iterable, Sequence
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
+from urllib.parse import quote, unquote_to_bytes
 
+import pyarrow as pa
 from pyarrow import fs as pafs
 
-from brainscale.errors import SourceError
+from brainscale.errors import SampleError, SourceError
+from brainscale.names import plain, readable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,14 +29,18 @@ class Unit:
     Attributes:
         sample_id: path below the source, with forward slashes.
         uri: absolute local path, or an address such as s3://bucket/key.
+        nbytes: size when it was listed, if known.
+        wanted: ids of the samples in it that are wanted; None for all.
     """
 
     sample_id: str
     uri: str
+    nbytes: int | None = None
+    wanted: tuple[str, ...] | None = None
 
 
 def listing(sources: Sequence[str]) -> list[Unit]:
-    """Every file of the sources, sorted by sample_id.
+    """Every file of the sources, sorted by id.
 
     With several sources, each folder's files stand below the folder's own name; a name that comes again
     gets `~2`, `~3` … in the order given.
@@ -43,7 +55,7 @@ def listing(sources: Sequence[str]) -> list[Unit]:
         if not files:
             raise SourceError(f"{source} holds no files: give a folder of images")
         root = _root(source, roots) if len(sources) > 1 else ""
-        units += [Unit(sample_id=_below(root, relative), uri=uri) for relative, uri in files]
+        units += [Unit(sample_id=_below(root, plain(path)), uri=uri, nbytes=size) for path, uri, size in files]
     units.sort(key=lambda unit: unit.sample_id)
     for one, other in pairwise(units):
         if one.sample_id == other.sample_id:
@@ -51,15 +63,38 @@ def listing(sources: Sequence[str]) -> list[Unit]:
     return units
 
 
-def read_bytes(uri: str, limit: int) -> bytes:
-    """The bytes of a file, at most `limit + 1` of them, so that a caller can tell one that is too large."""
-    filesystem, path = _filesystem(uri)
-    with filesystem.open_input_stream(path) as stream:
-        return bytes(stream.read(limit + 1))
+@contextmanager
+def opened(uri: str) -> Iterator[tuple[BinaryIO, int]]:
+    """A file's bytes as a seekable stream, and their number.
+
+    Raises:
+        SampleError: `unreadable` or `not_a_file`; without the path, which tables do not hold in free text.
+    """
+    try:
+        with _open(uri) as stream:
+            yield stream, stream.seek(0, os.SEEK_END)
+    except FileNotFoundError:
+        raise SampleError("unreadable", "the file does not exist any more") from None
+    except PermissionError:
+        raise SampleError("unreadable", "permission denied") from None
+    except (OSError, SourceError) as error:
+        raise SampleError("unreadable", f"the file cannot be read ({type(error).__name__})") from None
+
+
+def _open(uri: str) -> BinaryIO:
+    if "://" in uri and not uri.startswith("file://"):
+        filesystem, path = _filesystem(uri)
+        return cast("BinaryIO", filesystem.open_input_file(path))
+    local = unquote_to_bytes(uri.removeprefix("file://")) if uri.startswith("file://") else os.fsencode(uri)
+    descriptor = os.open(local, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer must not block
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise SampleError("not_a_file", "a link to a folder, a pipe or a device, not a file")
+    return open(descriptor, "rb", buffering=0)  # noqa: PTH123
 
 
 def _root(source: str, roots: dict[str, int]) -> str:
-    name = PurePosixPath(source.rstrip("/")).name or "source"
+    name = plain(PurePosixPath(source.partition("?")[0].rstrip("/")).name or "source")
     roots[name] = roots.get(name, 0) + 1
     return name if roots[name] == 1 else f"{name}~{roots[name]}"
 
@@ -71,41 +106,86 @@ def _below(root: str, relative: str) -> str:
     return root if root.partition("~")[0] == relative else f"{root}/{relative}"
 
 
-def _files(source: str) -> Iterable[tuple[str, str]]:
-    """(relative path, uri) of each file; a glob's paths are relative to its fixed part."""
-    if "://" not in source and glob.has_magic(source) and not Path(source).exists():
-        base, pattern = _cut(source)
-        for match in sorted(base.glob(pattern)):
-            if match.is_file():
-                yield match.relative_to(base).as_posix(), str(match.absolute())
-        return
+def _files(source: str) -> Iterable[tuple[str, str, int | None]]:
+    """(relative path, uri, size) of each file; a glob's paths are relative to its fixed part."""
+    if source.startswith("@"):
+        return _listed(source[1:])
+    if "://" in source and not source.startswith("file://"):
+        return _remote(source)
+    path = Path(os.fsdecode(unquote_to_bytes(source.removeprefix("file://")))) if "://" in source else Path(source)
+    if not os.path.lexists(path) and glob.has_magic(str(path)):
+        return _matched(path)
+    if not path.exists():
+        raise SourceError(f"{source} does not exist")
+    return _walked(path.absolute()) if path.is_dir() else [_entry(path.absolute(), path.name)]
+
+
+def _walked(folder: Path) -> Iterator[tuple[str, str, int | None]]:
+    """Whatever below a folder is no folder, hidden files and links too; links to folders are not followed."""
+
+    def fail(error: OSError) -> None:
+        raise SourceError(f"{error.filename} cannot be listed: {error.strerror}")
+
+    for here, folders, names in os.walk(folder, onerror=fail):
+        links = [name for name in folders if Path(here, name).is_symlink()]
+        for name in names + links:
+            path = Path(here, name)
+            yield _entry(path, path.relative_to(folder).as_posix())
+
+
+def _entry(path: Path, relative: str) -> tuple[str, str, int | None]:
+    try:
+        size = path.stat().st_size
+    except OSError:
+        size = None  # a broken link: reading it says so
+    name = readable(relative)
+    return name, str(path) if name == relative and readable(str(path)) == str(path) else path.as_uri(), size
+
+
+def _matched(pattern: Path) -> Iterator[tuple[str, str, int | None]]:
+    """Files that a glob names, with paths below its part before the first wildcard."""
+    first = next(i for i, part in enumerate(pattern.parts) if glob.has_magic(part))
+    base = Path(*pattern.parts[:first])
+    for match in base.glob(str(Path(*pattern.parts[first:]))):
+        if not match.is_dir():
+            yield _entry(match.absolute(), match.relative_to(base).as_posix())
+
+
+def _listed(file: str) -> Iterator[tuple[str, str, int | None]]:
+    """Files that a text file names, one a line, with paths below the deepest folder that holds them all."""
+    try:
+        lines = [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"@{file} is no list of files: {error}") from None
+    paths = [line if "://" in line else str(Path(line).absolute()) for line in lines if line]
+    if len({("://" in path) and path.partition("://")[0] for path in paths}) > 1:
+        raise SourceError(f"@{file} names both paths and addresses: give two lists")
+    base = os.path.commonpath([str(PurePosixPath(path).parent) for path in paths]) if paths else ""
+    for path in paths:
+        relative = str(PurePosixPath(path).relative_to(base))
+        yield (relative, path, None) if "://" in path else _entry(Path(path), relative)
+
+
+def _remote(source: str) -> Iterator[tuple[str, str, int | None]]:
+    scheme, _, rest = source.partition("://")
+    options = f"?{rest.partition('?')[2]}" if "?" in rest else ""
     filesystem, path = _filesystem(source)
-    scheme = source.partition("://")[0] + "://" if "://" in source else ""
     try:
         info = filesystem.get_file_info(path)
         if info.type == pafs.FileType.NotFound:
             raise SourceError(f"{source} does not exist")
-        if info.type == pafs.FileType.File:
-            yield PurePosixPath(path).name, scheme + path
-            return
-        for item in filesystem.get_file_info(pafs.FileSelector(path, recursive=True)):
+        whole = info.type == pafs.FileType.File
+        found = [info] if whole else filesystem.get_file_info(pafs.FileSelector(path, recursive=True))
+        for item in found:
             if item.type == pafs.FileType.File:
-                yield str(PurePosixPath(item.path).relative_to(path)), scheme + item.path
+                relative = item.base_name if whole else str(PurePosixPath(item.path).relative_to(path))
+                yield relative, f"{scheme}://{quote(item.path)}{options}", item.size
     except OSError as error:
         raise SourceError(f"{source} cannot be listed: {error}") from error
 
 
-def _cut(source: str) -> tuple[Path, str]:
-    """A glob's folder before the first wildcard, and the pattern below it."""
-    parts = Path(source).parts
-    first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    return Path(*parts[:first]), str(Path(*parts[first:]))
-
-
 def _filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
-    if "://" not in uri:
-        return pafs.LocalFileSystem(), str(Path(uri).absolute())
     try:
         return pafs.FileSystem.from_uri(uri)  # type: ignore[no-any-return]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise SourceError(f"{uri} is no address that can be read: {error}") from error

@@ -1,0 +1,133 @@
+"""Encoded bytes → planes and perceptual hashes: what runs in the child process that reads untrusted files.
+
+`decode` is a plain function; `python -m brainscale.decoding` serves it to `reading`.
+"""
+
+import hashlib
+import hmac
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import imagehash
+import numpy as np
+from PIL import Image
+
+from brainscale.config import LimitsConfig, PreprocessConfig
+from brainscale.errors import SampleError
+from brainscale.formats import dicom, nifti, raster
+from brainscale.formats.frame import Frame
+from brainscale.isolation import Handler, bound_memory, serve
+from brainscale.preprocess import enough_side, plane, shown
+
+HEAD = 512  # bytes that tell the format
+HASH_SIDE = 256  # pixels: a JPEG is decoded no smaller for its perceptual hash
+FLAT = 8  # grey levels: an image with less contrast has no perceptual hash, or all would be one group
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is wanted of each frame.
+
+    Attributes:
+        spec: how a frame becomes a plane.
+        limits: what a file may ask for.
+        planes: whether planes are wanted.
+        hashes: whether perceptual hashes are wanted.
+        key: of the keyed hash of patients and series.
+    """
+
+    spec: PreprocessConfig
+    limits: LimitsConfig = LimitsConfig()
+    planes: bool = True
+    hashes: bool = False
+    key: bytes = b""
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, for the child process."""
+        models = {"spec": self.spec.model_dump(mode="json"), "limits": self.limits.model_dump(mode="json")}
+        return {**models, "planes": self.planes, "hashes": self.hashes, "key": self.key.hex()}
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> "Wish":
+        """What `to_json` gave."""
+        spec, limits = PreprocessConfig(**facts["spec"]), LimitsConfig(**facts["limits"])
+        key = bytes.fromhex(facts["key"])
+        return cls(spec=spec, limits=limits, planes=facts["planes"], hashes=facts["hashes"], key=key)
+
+
+def decode(data: bytes, wish: Wish, frames: set[int | None] | None = None) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Facts and the plane of each frame in a file; the last facts hold an error where the file has one.
+
+    Args:
+        data: one file's bytes, no longer compressed.
+        wish: what is wanted.
+        frames: their numbers, if not all are wanted.
+
+    Yields:
+        Columns of the manifest, and the plane's bytes (empty where none is wanted).
+    """
+    try:
+        for frame in _frames(data, wish):
+            if frames is None or frame.number in frames:
+                yield _answer(frame, wish)
+    except SampleError as error:
+        yield {"error_code": error.code, "error": error.text}, b""
+    except MemoryError:
+        text = f"decoding needs more than {wish.limits.memory_mib} MiB"
+        yield {"error_code": "out_of_memory", "error": text}, b""
+
+
+def _frames(data: bytes, wish: Wish) -> Iterator[Frame]:
+    head, limits, spec = data[:HEAD], wish.limits, wish.spec
+    if not data:
+        raise SampleError("empty_file", "the file holds no bytes")
+    if raster.recognises(head):
+        return raster.decode(data, limits, enough_side(spec) if wish.planes else HASH_SIDE)
+    if nifti.recognises(head):
+        return nifti.decode(data, limits, spec.window, spec.slices)
+    if dicom.recognises(head):
+        return dicom.decode(data, limits, spec.window)
+    if nifti.is_header_alone(head):
+        raise SampleError("unsupported_format", "a NIfTI header whose image is in another file: convert both to .nii")
+    known = ", ".join([*raster.FORMATS, "DICOM", "NIfTI"])
+    raise SampleError("unsupported_format", f"not one of {known}, by its content")
+
+
+def _answer(frame: Frame, wish: Wish) -> tuple[dict[str, Any], bytes]:
+    facts: dict[str, Any] = {
+        name: getattr(frame, name) for name in ("format", "mode", "width", "height", "empty") if getattr(frame, name)
+    }
+    facts["frame"] = frame.number
+    facts["patient"], facts["scan"] = keyed(frame.patient, wish.key), keyed(frame.scan, wish.key)
+    grey = shown(frame, wish.spec.window)
+    if wish.hashes and not frame.empty:
+        facts["phash"] = perceptual_hash(grey)
+    return facts, plane(grey, wish.spec).tobytes() if wish.planes else b""
+
+
+def keyed(identifier: str | None, key: bytes) -> str | None:
+    """A hash that says whether two identifiers are one, and not which: HMAC-SHA256, 128 bits."""
+    return hmac.new(key, identifier.encode(), hashlib.sha256).hexdigest()[:32] if identifier else None
+
+
+def perceptual_hash(grey: np.ndarray) -> str | None:
+    """64 bits in 16 digits: signs of the lowest frequencies of a 32 × 32 reduction; None without contrast."""
+    return str(imagehash.phash(Image.fromarray(grey))) if np.ptp(grey) >= FLAT else None
+
+
+def _handler(settings: Mapping[str, Any]) -> Handler:
+    wish = Wish.from_json(settings)
+    logging.disable()
+    bound_memory(wish.limits.memory_mib)
+
+    def handle(facts: Mapping[str, Any], data: memoryview) -> Iterator[tuple[dict[str, Any], bytes]]:
+        frames = facts["frames"]
+        return decode(bytes(data), wish, None if frames is None else set(frames))
+
+    return handle
+
+
+if __name__ == "__main__":
+    serve(_handler)
