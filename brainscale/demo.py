@@ -8,7 +8,8 @@ from brainscale.compare import as_text, compare
 from brainscale.config import load
 from brainscale.evaluate import evaluate
 from brainscale.files import output_folder, refuse_strangers
-from brainscale.index import index, summary, write_manifest
+from brainscale.audit import summary
+from brainscale.index import index, write_manifest
 from brainscale.progress import Bar, epochs
 from brainscale.score import score
 from brainscale.splits import split
@@ -34,7 +35,7 @@ def demo(out: Path, say: Callable[[str], None]) -> None:
     phantoms.write_set(scans, PHANTOMS, SEED)
     config = load("demo")
     say("2/6  index and split: who is in which part, no copy on two sides")
-    table = split(index([str(scans)], config.data), val=config.split.val, test=config.split.test, seed=SEED)
+    table = split(index([str(scans)], config), val=config.split.val, test=config.split.test, seed=SEED)
     write_manifest(table, manifest)
     say(f"     {summary(table)['splits']}")
     say(f"3/6  train {config.model.name}, {config.train.epochs} epochs at most")

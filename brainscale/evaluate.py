@@ -12,13 +12,14 @@ import ray
 
 from brainscale import metrics
 from brainscale.bundle import Bundle, open_bundle
+from brainscale.config import Config
 from brainscale.errors import ManifestError
 from brainscale.files import output_folder, refuse_strangers, versions, write_success
 from brainscale.index import index, is_manifest, manifest_fingerprint, read_manifest
+from brainscale.reading import units_of
 from brainscale.report import html, plots
 from brainscale.schema import PREDICTIONS, SUCCESS
 from brainscale.score import PART_ROWS, predictions
-from brainscale.sources import Unit
 from brainscale.splits import SPLITS
 
 SHOWN_ERRORS = 20
@@ -87,7 +88,7 @@ def _manifest(model: str, data: str | None, bundle: Bundle) -> pa.Table:
         return read_manifest(own)
     if is_manifest(data):
         return read_manifest(data)
-    manifest = index([data], bundle.card.data)
+    manifest = index([data], Config(data=bundle.card.data))
     if not own.is_file():
         return manifest
     run = read_manifest(own)
@@ -126,10 +127,11 @@ def _labels(rows: pa.Table, bundle: Bundle) -> dict[str, int]:
 
 def predict(rows: pa.Table, bundle: Bundle, engine: str, workers: int) -> pa.Table:
     """Predictions of manifest rows, with their labels, sorted by sample_id."""
-    pairs = zip(rows["sample_id"].to_pylist(), rows["uri"].to_pylist(), strict=True)
-    units = [Unit(sample_id=sample_id, uri=uri) for sample_id, uri in pairs]
-    scored = predictions(units, bundle, engine, workers, rows=PART_ROWS)
-    table = pa.concat_tables(ray.get(scored.to_arrow_refs())).sort_by("sample_id")
+    scored = predictions(units_of(rows), bundle, engine, workers, rows=PART_ROWS)
+    table = pa.concat_tables(ray.get(scored.to_arrow_refs())).select(PREDICTIONS.names).sort_by("sample_id")
+    gone = sorted(set(rows["sample_id"].to_pylist()) - set(table["sample_id"].to_pylist()))
+    if gone:
+        raise ManifestError(f"'{gone[0]}' is not in its file any more: index the source again")
     label = dict(zip(rows["sample_id"].to_pylist(), rows["label"].to_pylist(), strict=True))
     labels = pa.array([label[sample_id] for sample_id in table["sample_id"].to_pylist()], pa.string())
     return table.set_column(PREDICTIONS.get_field_index("label"), PREDICTIONS.field("label"), labels)

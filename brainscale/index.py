@@ -1,8 +1,10 @@
 """Sources → manifest: every file read once, through Ray Data, and accounted for."""
 
 import os
+import secrets
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -11,71 +13,162 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import csv
 
-from brainscale.config import DataConfig, fingerprint
-from brainscale.errors import ManifestError, OutputError
+from brainscale import names
+from brainscale.config import Config, DataConfig, fingerprint
+from brainscale.decoding import Wish, keyed
+from brainscale.errors import ManifestError, OutputError, UsageError
 from brainscale.pipeline import over_units
-from brainscale.reading import read_table
-from brainscale.schema import MANIFEST
+from brainscale.reading import read_tables
+from brainscale.schema import HIDDEN, MANIFEST
 from brainscale.sources import listing
 from brainscale.splits import groups
 
+KEY_VARIABLE = "BRAINSCALE_PATIENT_KEY"
+SHORTEST_KEY = 16  # bytes: a shorter one can be guessed, and with it every patient number
 
-def index(sources: Sequence[str], data: DataConfig, labels: str = "folder") -> pa.Table:
-    """Read every file of the sources and say what it is.
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """The key of the hashes that stand for patients, and whether another run would use it too."""
+
+    secret: bytes
+    random: bool
+
+
+def read_key(file: str | None) -> Key:
+    """The key in a file, in the environment, or a random one.
+
+    Raises:
+        UsageError: the file cannot be read, or the key is short.
+    """
+    try:
+        given = Path(file).read_bytes().strip() if file else os.environ.get(KEY_VARIABLE, "").encode()
+    except OSError as error:
+        raise UsageError(f"the key cannot be read from {file}: {error.strerror}") from None
+    if given and len(given) < SHORTEST_KEY:
+        raise UsageError(
+            f"the patient key has {len(given)} bytes: give it {SHORTEST_KEY} or more, such as `openssl rand -hex 32`"
+        )
+    if file and not given:
+        raise UsageError(f"{file} holds no key: fill it, for example with `openssl rand -hex 32`")
+    return Key(secret=given or secrets.token_bytes(32), random=not given)
+
+
+def index(
+    sources: Sequence[str],
+    config: Config,
+    labels: str = "folder",
+    *,
+    key: Key | None = None,
+    hash_paths: bool = False,
+) -> pa.Table:
+    """Read every file of the sources and say what is in it.
 
     Args:
-        sources: folders, files, globs or addresses.
-        data: preprocessing (so that what would fail later fails here) and class names of folders.
-        labels: `folder`, or a CSV file with columns sample_id and label.
+        sources: folders, files, globs, @lists or addresses.
+        config: class names of folders, limits, windows, and the distance of copies.
+        labels: `folder`, or a CSV file with columns sample_id, label and perhaps patient.
+        key: of the hashes of patients.
+        hash_paths: whether the names of files and members become hashes too.
 
     Returns:
-        A manifest, sorted by sample_id, labelled, grouped by content.
+        A manifest, sorted by sample_id, labelled and grouped.
 
     Raises:
         SourceError: a source does not exist or holds no file.
         ManifestError: the labels' file cannot be read, or does not fit.
     """
-    given = None if labels == "folder" else read_labels(labels, data)
-    read = partial(read_table, spec=data.preprocess, planes=False)
-    table = over_units(listing(sources), read).to_table()
-    ids = table["sample_id"].to_pylist()
-    if given is not None and (strange := sorted(set(given) - set(ids))):
-        raise ManifestError(f"{labels} labels '{strange[0]}', which is not in the sources")
-    named = [label_of(i, data) if given is None else given.get(i) for i in ids]
+    key = key or read_key(None)
+    given = None if labels == "folder" else read_labels(labels, config.data)
+    wish = Wish(spec=config.data.preprocess, limits=config.limits, planes=False, hashes=True, key=key.secret)
+    table = over_units(listing(sources), partial(read_tables, wish=wish)).to_table()
     columns = {name: table[name] for name in table.column_names if name in MANIFEST.names}
-    columns["label"] = pa.array(named, pa.string())
+    columns |= _labelled(table, given, labels, config.data, key)
     empty = pa.nulls(len(table), pa.null())
-    full = pa.table(
-        [columns.get(f.name, empty).cast(f.type) for f in MANIFEST],
-        schema=MANIFEST,
-    )
-    return groups(full.sort_by("sample_id"))
+    full = pa.table([columns.get(f.name, empty).cast(f.type) for f in MANIFEST], schema=MANIFEST)
+    grouped = groups(full.sort_by("sample_id"), config.split.distance)
+    return with_hidden_paths(grouped, key) if hash_paths else grouped
+
+
+def _labelled(
+    table: pa.Table, given: "dict[str, Given] | None", file: str, data: DataConfig, key: Key
+) -> dict[str, pa.Array]:
+    """The columns label and, where a file names patients, patient."""
+    ids = table["sample_id"].to_pylist()
+    if given is None:
+        return {"label": pa.array([label_of(i, data) for i in ids], pa.string())}
+    found = [next((given[name] for name in _names_of(i) if name in given), Given()) for i in ids]
+    known = {name for i in ids for name in _names_of(i)}
+    if strange := sorted(set(given) - known):
+        raise ManifestError(f"{file} labels '{strange[0]}', which is not in the sources")
+    patients = zip(found, table["patient"].to_pylist(), strict=True)
+    return {
+        "label": pa.array([row.label for row in found], pa.string()),
+        "patient": pa.array([keyed(row.patient, key.secret) or theirs for row, theirs in patients], pa.string()),
+    }
+
+
+def _names_of(sample_id: str) -> tuple[str, str, str]:
+    """What a label's file may call a sample: itself, its file or member, the file that holds it."""
+    return sample_id, sample_id.partition("#")[0], names.parts(sample_id)[0]
 
 
 def label_of(sample_id: str, data: DataConfig) -> str | None:
-    """The class that the nearest folder above a sample names, if any does."""
-    folders = sample_id.split("/")[:-1]
-    return next((label for name in reversed(folders) if (label := data.label(name))), None)
+    """The class that the nearest folder or archive above a sample names, if any does."""
+    above = sample_id.replace("!", "/").split("/")[:-1]
+    tried = (data.label(name) or data.label(name.partition(".")[0]) for name in reversed(above))
+    return next((label for label in tried if label is not None), None)
 
 
-def read_labels(path: str, data: DataConfig) -> dict[str, str]:
-    """sample_id → class from a CSV file; a label may be a class or a folder name that means one.
+@dataclass(frozen=True)
+class Given:
+    """What a label's file says of a sample."""
+
+    label: str | None = None
+    patient: str | None = None
+
+
+def read_labels(path: str, data: DataConfig) -> dict[str, Given]:
+    """sample_id → class and patient from a CSV file; a label may be a class or a folder name that means one.
 
     Raises:
         ManifestError: no such file, no such columns, or a label that means no class.
     """
+    wanted = ("sample_id", "label", "patient")
     try:
-        text = pa.schema([("sample_id", pa.string()), ("label", pa.string())])
-        options = csv.ConvertOptions(column_types=text, include_columns=text.names)
-        rows = csv.read_csv(path, convert_options=options).to_pylist()
-    except (OSError, pa.ArrowInvalid, pa.ArrowKeyError) as error:
+        options = csv.ConvertOptions(column_types=dict.fromkeys(wanted, pa.string()))
+        table = csv.read_csv(path, convert_options=options)
+        rows = table.select([name for name in wanted if name in table.column_names]).to_pylist()
+        missing = [name for name in wanted[:2] if name not in table.column_names]
+    except (OSError, pa.ArrowInvalid) as error:
         raise ManifestError(f"{path} is no CSV file with columns sample_id and label: {error}") from None
-    classes = {row["sample_id"]: data.label(row["label"]) for row in rows}
+    if missing:
+        raise ManifestError(f"{path} has no column {missing[0]}: it needs sample_id and label, and may have patient")
+    found = {}
     for row in rows:
-        if classes[row["sample_id"]] is None:
+        label = data.label(row["label"] or "")
+        if label is None:
             known = ", ".join(data.classes)
             raise ManifestError(f"{path}: label '{row['label']}' of '{row['sample_id']}' is no class: known: {known}")
-    return {sample_id: label for sample_id, label in classes.items() if label is not None}
+        found[row["sample_id"]] = Given(label, row.get("patient") or None)
+    return found
+
+
+def with_hidden_paths(manifest: pa.Table, key: Key) -> pa.Table:
+    """The manifest without a name of a file: hashes for ids and members, and no place where the bytes are."""
+    columns = {name: manifest[name].to_pylist() for name in ("sample_id", "member")}
+    hashed = [
+        "!".join([str(keyed(unit, key.secret)), *([str(keyed(member, key.secret))] if member else [])])
+        + ("" if frame is None else f"#{frame}")
+        for unit, member, frame in map(names.parts, columns["sample_id"])
+    ]
+    replaced = {
+        "sample_id": pa.array(hashed, pa.string()),
+        "member": pa.array([keyed(member, key.secret) for member in columns["member"]], pa.string()),
+        "uri": pa.array([HIDDEN] * len(manifest), pa.string()),
+    }
+    full = pa.table([replaced.get(f.name, manifest[f.name]) for f in MANIFEST], schema=MANIFEST)
+    return full.sort_by("sample_id")
 
 
 def is_manifest(path: str) -> bool:
@@ -112,12 +205,22 @@ def require_readable(table: pa.Table, source: str) -> None:
         ManifestError: names the count of each kind of error, and the first sample.
     """
     if table["error_code"].null_count == 0:
-        codes = ", ".join(f"{code} {count}" for code, count in _counts(table, "error_code").items())
+        codes = ", ".join(f"{code} {count}" for code, count in counts(table, "error_code").items())
         first = table.slice(0, 1).to_pylist()[0]
         raise ManifestError(
             f"none of the {len(table)} files of {source} is a readable image ({codes}); "
             f"'{first['sample_id']}', for one: {first['error']}"
         )
+
+
+def require_places(table: pa.Table, source: str) -> None:
+    """Refuse a manifest that does not say where its samples are.
+
+    Raises:
+        ManifestError: its paths are hashed.
+    """
+    if pc.any(pc.equal(table["uri"], HIDDEN)).as_py():
+        raise ManifestError(f"{source} does not say where its images are: index again without --hash-paths")
 
 
 def write_manifest(table: pa.Table, path: Path) -> None:
@@ -137,25 +240,11 @@ def write_manifest(table: pa.Table, path: Path) -> None:
 
 def manifest_fingerprint(table: pa.Table) -> str:
     """sha256 over what training and evaluation depend on: ids, contents, labels and splits, but no paths."""
-    names = ("sample_id", "sha256", "label", "split", "error_code")
-    return fingerprint([table[name].to_pylist() for name in names])
+    columns = ("sample_id", "sha256", "label", "split", "error_code")
+    return fingerprint([table[name].to_pylist() for name in columns])
 
 
-def summary(table: pa.Table) -> dict[str, object]:
-    """Counts of a manifest: files, readable samples, labels, formats, errors by code, identical copies."""
-    readable = table.filter(pc.is_null(table["error_code"]))
-    return {
-        "files": len(set(table["uri"].to_pylist())),
-        "samples": len(readable),
-        "labels": _counts(readable, "label"),
-        "formats": _counts(readable, "format"),
-        "errors": _counts(table, "error_code", drop_null=True),
-        "groups": pc.count_distinct(readable["group"]).as_py(),
-        "byte_identical_copies": len(readable) - pc.count_distinct(readable["sha256"]).as_py(),
-        "splits": _counts(readable, "split", drop_null=True),
-    }
-
-
-def _counts(table: pa.Table, column: str, *, drop_null: bool = False) -> dict[str, int]:
+def counts(table: pa.Table, column: str, *, drop_null: bool = False) -> dict[str, int]:
+    """How often each value of a column stands in a table, sorted by value."""
     values = (v for v in table[column].to_pylist() if not (drop_null and v is None))
     return dict(sorted(Counter("none" if v is None else str(v) for v in values).items()))

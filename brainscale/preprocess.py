@@ -50,9 +50,7 @@ def shown(frame: Frame, window: tuple[float, float]) -> np.ndarray:
     return 255 - grey if frame.inverted else grey
 
 
-def to_uint8(
-    pixels: np.ndarray, window: tuple[float, float], limits: tuple[float, float] | None = None
-) -> np.ndarray:
+def to_uint8(pixels: np.ndarray, window: tuple[float, float], limits: tuple[float, float] | None = None) -> np.ndarray:
     """Intensities → 0..255: linearly between limits, or 8-bit data as they are, or between two percentiles.
 
     Values that are not finite count as the lower end. Where the ends meet, everything becomes 0.

@@ -122,12 +122,13 @@ def units_of(manifest: pa.Table) -> list[Unit]:
     return [Unit(sample_id=unit, uri=uri, wanted=tuple(ids)) for (unit, uri), ids in wanted.items()]
 
 
-def read_tables(units: pa.Table, *, wish: Wish) -> Iterator[pa.Table]:
+def read_tables(units: pa.Table, *, wish: Wish, skip: frozenset[str] = frozenset()) -> Iterator[pa.Table]:
     """`read` for each row of a table of units.
 
     Args:
         units: of schema `UNIT`.
         wish: what is wanted of each frame.
+        skip: ids whose rows are left out.
 
     Yields:
         Tables of schema `COLUMNS`, of `ROWS` rows at most.
@@ -135,7 +136,8 @@ def read_tables(units: pa.Table, *, wish: Wish) -> Iterator[pa.Table]:
     some: list[dict[str, Any]] = []
     for facts in units.to_pylist():
         for row in _counted(read(Unit(**facts), wish)):
-            some.append(row)
+            if row["sample_id"] not in skip:
+                some.append(row)
             if len(some) == ROWS:
                 yield pa.Table.from_pylist(some, schema=COLUMNS)
                 some = []

@@ -22,6 +22,7 @@ from brainscale.index import (
     is_manifest,
     manifest_fingerprint,
     read_manifest,
+    require_places,
     require_readable,
     write_manifest,
 )
@@ -34,13 +35,15 @@ def prepare_manifest(data: str, config: Config) -> pa.Table:
     Raises:
         ManifestError: a label is missing or unknown, or a side or a class is empty.
     """
-    manifest = read_manifest(data) if is_manifest(data) else index([data], config.data)
+    manifest = read_manifest(data) if is_manifest(data) else index([data], config)
     require_readable(manifest, data)
-    readable = manifest.filter(pc.is_null(manifest["error_code"]))
+    require_places(manifest, data)
+    readable = manifest.filter(pc.and_(pc.is_null(manifest["error_code"]), pc.invert(_is_empty(manifest))))
     given = readable.filter(pc.is_valid(readable["split"]))  # a split of one's own leaves out what has no side
     _check_labels(given if len(given) else readable, config, data)
     if not len(given):
-        manifest = split(manifest, val=config.split.val, test=config.split.test, seed=config.train.seed)
+        manifest = split(manifest, val=config.split.val, test=config.split.test, seed=config.split.seed)
+    manifest = _without_sides(manifest, _is_empty(manifest))
     for side in ("train", "val"):
         present = set(manifest.filter(pc.equal(manifest["split"], side))["label"].to_pylist())
         absent = [name for name in config.data.classes if name not in present]
@@ -49,6 +52,17 @@ def prepare_manifest(data: str, config: Config) -> pa.Table:
                 f"no sample of class '{absent[0]}' in the {side} part of {data}: add some, or split again"
             )
     return manifest
+
+
+def _is_empty(manifest: pa.Table) -> pa.Array:
+    """Whether a row is a slice that shows next to nothing."""
+    return pc.fill_null(manifest["empty"], False)
+
+
+def _without_sides(manifest: pa.Table, rows: pa.Array) -> pa.Table:
+    """The manifest with some rows on no side."""
+    sides = pc.if_else(rows, pa.scalar(None, pa.string()), manifest["split"])
+    return manifest.set_column(manifest.schema.get_field_index("split"), manifest.schema.field("split"), sides)
 
 
 def _check_labels(readable: pa.Table, config: Config, data: str) -> None:
@@ -117,9 +131,10 @@ def labelled(manifest: pa.Table, side: str, config: Config) -> tuple[list[str], 
 
 
 def left_out(manifest: pa.Table) -> dict[str, int]:
-    """Why samples of a manifest stand on no side: error codes, or no label and no split of their own."""
+    """Why samples of a manifest stand on no side: error codes, an empty slice, or no split of their own."""
     rows = manifest.filter(pc.is_null(manifest["split"]))
-    return dict(sorted(Counter(code or "no_split" for code in rows["error_code"].to_pylist()).items()))
+    reasons = zip(rows["error_code"].to_pylist(), rows["empty"].to_pylist(), strict=True)
+    return dict(sorted(Counter(code or ("empty_slice" if empty else "no_split") for code, empty in reasons).items()))
 
 
 def environment(config: Config) -> dict[str, Any]:

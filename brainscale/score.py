@@ -1,13 +1,7 @@
-"""Bulk inference: units → predictions → Parquet parts that are their own ledger.
+"""Bulk inference: units → predictions → Parquet parts. A rerun scores what the parts do not hold."""
 
-A part is written aside and renamed to a name made from its sample ids. A rerun reads the ids of the parts
-that are there and scores what is missing; nothing else remembers what was done.
-"""
-
-import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,17 +10,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from ray.data import ActorPoolStrategy, Dataset
 
 from brainscale import engine as engines
 from brainscale.bundle import Bundle, open_bundle
 from brainscale.calls import predicted, tumour
+from brainscale.decoding import Wish
 from brainscale.errors import ClusterError, OutputError, SourceError
 from brainscale.files import output_folder, read_success, refuse_strangers, write_success
+from brainscale.ledger import read_ledger, write_part
 from brainscale.pipeline import over_units
 from brainscale.preprocess import spec_fingerprint
-from brainscale.reading import read_table
+from brainscale.reading import read_tables
 from brainscale.resources import capacity
 from brainscale.schema import PREDICTIONS, SUCCESS
 from brainscale.sources import Unit, listing
@@ -47,7 +42,7 @@ def score(
     engine: str = "auto",
     workers: int = 1,
     on_start: Callable[[int], None] = lambda total: None,
-    on_part: OnPart = lambda rows, errors: None,
+    on_part: OnPart = lambda files, errors: None,
 ) -> dict[str, Any]:
     """Score every file of the sources; run again, go on where it stopped.
 
@@ -60,7 +55,7 @@ def score(
         engine: auto, onnx or torch.
         workers: engines side by side.
         on_start: called once with the number of files still to score.
-        on_part: called with the rows and the errors of each part as it is written.
+        on_part: called with the finished files and the errors of each part as it is written.
 
     Returns:
         What `_SUCCESS.json` says; of a folder that was complete before, also how many files of the sources
@@ -74,27 +69,34 @@ def score(
     folder = output_folder(out)
     identity = identity_of(bundle)
     refuse_strangers(folder, {SUCCESS} | {p.name for p in folder.glob("part-*.parquet")}, "scores")
-    done = ledger(folder, identity)
-    todo = [unit for unit in units if unit.sample_id not in done]
+    there = read_ledger(folder, identity)
+    todo = [unit for unit in units if not there.has(unit)]
     finished = read_success(folder)
     if finished is not None:
         return {**finished, "files_not_in_it": len(todo)} if todo else finished
-    if strange := sorted(done - {unit.sample_id for unit in units}):
+    if strange := sorted(set(there.samples) - {unit.sample_id for unit in units}):
         raise OutputError(
-            f"{folder} holds {len(strange)} row(s) of other sources, '{strange[0]}' first: name all its sources again, "
-            "or choose a new --out"
+            f"{folder} holds rows of {len(strange)} file(s) of other sources, '{strange[0]}' first: name all its "
+            "sources again, or choose a new --out"
         )
     on_start(len(todo))
     if todo:
         write = partial(write_part, folder=str(folder), identity=identity)
-        scored = predictions(todo, bundle, engine, workers, rows=PART_ROWS)
+        scored = predictions(todo, bundle, engine, workers, rows=PART_ROWS, skip=there.of(todo))
         for part in scored.map_batches(write, batch_format="pyarrow", batch_size=None, num_cpus=0.1).iter_rows():
-            on_part(part["rows"], part["errors"])
+            on_part(part["files"], part["errors"])
     return _complete(folder, units, identity, bundle)
 
 
-def predictions(units: Sequence[Unit], bundle: Bundle, engine: str, workers: int, rows: int) -> Dataset:
-    """A lazy table of schema PREDICTIONS, one row for each sample of the units.
+def predictions(
+    units: Sequence[Unit],
+    bundle: Bundle,
+    engine: str,
+    workers: int,
+    rows: int,
+    skip: frozenset[str] = frozenset(),
+) -> Dataset:
+    """A lazy table of schema PREDICTIONS with `unit_rows`, one row for each sample of the units.
 
     Args:
         units: what to score.
@@ -102,6 +104,7 @@ def predictions(units: Sequence[Unit], bundle: Bundle, engine: str, workers: int
         engine: auto, onnx or torch.
         workers: engines side by side; each takes a GPU where torch runs on them.
         rows: in a block of the result, about.
+        skip: ids that are not wanted.
 
     Raises:
         ClusterError: the cluster can never give so many workers their place.
@@ -114,7 +117,8 @@ def predictions(units: Sequence[Unit], bundle: Bundle, engine: str, workers: int
     if have < workers:
         kind = "GPUs" if on_gpu else "CPUs beside one for reading"
         raise ClusterError(f"{workers} scoring workers need {workers} {kind}, and the cluster can have {have:g}")
-    planes = over_units(units, partial(read_table, spec=bundle.card.preprocess)).dataset
+    wish = Wish(spec=bundle.card.preprocess)
+    planes = over_units(units, partial(read_tables, wish=wish, skip=skip)).dataset
     return planes.map_batches(
         ScoreBlock,
         fn_constructor_args=(bundle, chosen, "cuda" if on_gpu else "cpu", workers),
@@ -178,7 +182,8 @@ def to_predictions(
     }
     empty = pa.nulls(len(block))
     columns = {name: block[name] for name in block.column_names} | filled
-    return pa.table([columns.get(f.name, empty).cast(f.type) for f in PREDICTIONS], schema=PREDICTIONS)
+    scored = pa.table([columns.get(f.name, empty).cast(f.type) for f in PREDICTIONS], schema=PREDICTIONS)
+    return scored.append_column("unit_rows", block["unit_rows"])
 
 
 def _spread(values: list[Any], present: np.ndarray, kind: pa.DataType) -> pa.Array:
@@ -198,67 +203,26 @@ def identity_of(bundle: Bundle) -> dict[str, str]:
     }
 
 
-def write_part(table: pa.Table, *, folder: str, identity: dict[str, str]) -> pa.Table:
-    """Write one part aside and rename it; the same ids always get the same name."""
-    ids = "\n".join(sorted(table["sample_id"].to_pylist()))
-    name = f"part-{hashlib.sha256(ids.encode()).hexdigest()[:16]}.parquet"
-    aside = Path(folder) / f".{name}.{os.getpid()}.tmp"
-    pq.write_table(table.replace_schema_metadata(identity), aside, compression="zstd")
-    aside.replace(Path(folder) / name)
-    errors = len(table) - table["error_code"].null_count
-    return pa.table({"part": [name], "rows": [len(table)], "errors": [errors]})
-
-
-def ledger(folder: Path, identity: dict[str, str]) -> set[str]:
-    """The sample ids that the parts of a folder hold.
-
-    Raises:
-        OutputError: a part is damaged, or of another model or configuration.
-    """
-    for aside in folder.glob(".part-*.tmp"):
-        aside.unlink(missing_ok=True)  # of a job that was killed; a live one keeps its folder to itself
-    done: set[str] = set()
-    for path in sorted(folder.glob("part-*.parquet")):
-        try:
-            table = pq.read_table(path, columns=["sample_id"])
-        except (OSError, pa.ArrowInvalid) as error:
-            raise OutputError(f"{path} cannot be read ({error}): remove it, and its rows are scored again") from None
-        theirs = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-        for key, ours in identity.items():
-            if theirs.get(key) != ours:
-                raise OutputError(
-                    f"{folder} holds scores of another {key}, {theirs.get(key)}, not {ours}: choose a new --out"
-                )
-        done.update(table["sample_id"].to_pylist())
-    return done
-
-
 def _complete(folder: Path, units: Sequence[Unit], identity: dict[str, str], bundle: Bundle) -> dict[str, Any]:
     """Check the rows against the listing, then say that the folder is complete."""
-    parts = sorted(folder.glob("part-*.parquet"))
-    rows = pa.concat_tables([pq.read_table(p, columns=["sample_id", "error_code"]) for p in parts])
-    found = Counter(rows["sample_id"].to_pylist())
-    missing = [unit.sample_id for unit in units if unit.sample_id not in found]
-    twice = [sample_id for sample_id, count in found.items() if count > 1]
-    for problem, ids in (("missing", missing), ("there twice", twice)):
+    there = read_ledger(folder, identity)
+    missing = [unit.sample_id for unit in units if not there.has(unit)]
+    for problem, ids in (("missing", missing), ("there twice", there.twice)):
         if ids:
             raise OutputError(
-                f"{folder}: {len(ids)} row(s) {problem}, '{ids[0]}' first: run again, or choose a new --out"
+                f"{folder}: {len(ids)} file(s) or row(s) {problem}, '{ids[0]}' first: run again, or choose a new --out"
             )
-    codes = Counter(code for code in rows["error_code"].to_pylist() if code is not None)
-    errors = sum(codes.values())
-    if errors == len(rows):
-        raise SourceError(f"none of the {errors} files could be read ({_counted(codes)}): the rows in {folder} say why")
+    rows, errors = sum(map(len, there.samples.values())), sum(there.codes.values())
+    if errors == rows:
+        codes = ", ".join(f"{code} {count}" for code, count in there.codes.items())
+        raise SourceError(f"none of the {errors} files could be read ({codes}): the rows in {folder} say why")
     facts = {
-        "rows": len(rows),
-        "scored": len(rows) - errors,
-        "errors": dict(sorted(codes.items())),
+        "files": len(units),
+        "rows": rows,
+        "scored": rows - errors,
+        "errors": there.codes,
         "architecture": bundle.card.architecture,
         **identity,
     }
     write_success(folder, facts)
     return facts
-
-
-def _counted(codes: Counter[str]) -> str:
-    return ", ".join(f"{code} {count}" for code, count in sorted(codes.items()))

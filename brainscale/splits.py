@@ -72,9 +72,7 @@ def _connected(manifest: pa.Table, distance: int) -> list[int]:
     return [int(n) for n in found]
 
 
-def split(
-    manifest: pa.Table, *, val: float, test: float, seed: int, keep: Mapping[str, str] | None = None
-) -> pa.Table:
+def split(manifest: pa.Table, *, val: float, test: float, seed: int, keep: Mapping[str, str] | None = None) -> pa.Table:
     """Fill the column `split` with train, val and test.
 
     Args:
@@ -128,6 +126,36 @@ def cut_groups(manifest: pa.Table, distance: int = DISTANCE) -> list[tuple[str, 
                 if theirs != side:
                     found.append((column, other, str(theirs), sample_id, str(side)))
     return list(dict.fromkeys(found))
+
+
+def verify(manifest: pa.Table, distance: int = DISTANCE) -> dict[str, Any]:
+    """Counts of a manifest whose splits and folds cut no group.
+
+    Raises:
+        ManifestError: a group is cut, or there is nothing to check.
+    """
+    dealt = [column for column in ("split", "fold") if manifest[column].null_count < len(manifest)]
+    if not dealt:
+        raise ManifestError("the manifest has neither splits nor folds: make some with `brainscale split`")
+    if cut := cut_groups(manifest, distance):
+        column, one, side, other, theirs = cut[0]
+        raise ManifestError(
+            f"{len(cut)} pair(s) of samples hang together and are kept apart: '{one}' is in {column} {side}, "
+            f"'{other}' in {column} {theirs}; split again"
+        )
+    return {"verified": " and ".join(dealt), "groups": pc.count_distinct(manifest["group"]).as_py(), "cut": 0}
+
+
+def sides(manifest: pa.Table) -> dict[str, str]:
+    """sha256 → side of a split manifest.
+
+    Raises:
+        ManifestError: it is not split.
+    """
+    rows = manifest.filter(pc.is_valid(manifest["split"]))
+    if not len(rows):
+        raise ManifestError("the manifest to keep to is not split: name the one that `brainscale split` wrote")
+    return dict(zip(rows["sha256"].to_pylist(), rows["split"].to_pylist(), strict=True))
 
 
 def _labels(manifest: pa.Table) -> dict[str, set[str]]:

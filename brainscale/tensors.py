@@ -8,29 +8,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from brainscale.config import PreprocessConfig
+from brainscale.config import LimitsConfig, PreprocessConfig
+from brainscale.decoding import Wish
 from brainscale.errors import ManifestError
 from brainscale.pipeline import over_units
-from brainscale.reading import read_table
+from brainscale.reading import read_tables, units_of
 from brainscale.seeds import derive
-from brainscale.sources import Unit
 
 Blocks = list["ray.ObjectRef[pa.Table]"]
 
 
-def materialise(manifest: pa.Table, spec: PreprocessConfig) -> Blocks:
+def materialise(manifest: pa.Table, spec: PreprocessConfig, limits: LimitsConfig) -> Blocks:
     """Decode the samples of a manifest once, into blocks that stay in the object store.
 
     Args:
         manifest: readable rows only.
         spec: how a frame becomes a plane.
+        limits: what a file may ask for.
 
     Raises:
         ManifestError: a file changed, or cannot be read any more, since it was indexed.
     """
-    pairs = zip(manifest["sample_id"].to_pylist(), manifest["uri"].to_pylist(), strict=True)
-    units = [Unit(sample_id=i, uri=u) for i, u in pairs]
-    blocks = over_units(units, partial(read_table, spec=spec)).blocks()
+    blocks = over_units(units_of(manifest), partial(read_tables, wish=Wish(spec=spec, limits=limits))).blocks()
     _check_unchanged(manifest, blocks)
     return blocks
 
@@ -41,8 +40,10 @@ def _check_unchanged(manifest: pa.Table, blocks: Blocks) -> None:
         for sample_id, sha256, error in zip(*(block[c].to_pylist() for c in block.column_names), strict=True):
             if error is not None:
                 raise ManifestError(f"'{sample_id}' cannot be read any more ({error}): index the source again")
-            if sha256 != expected[sample_id]:
+            if sha256 != expected.pop(sample_id):
                 raise ManifestError(f"'{sample_id}' changed since it was indexed: index the source again")
+    if expected:
+        raise ManifestError(f"'{next(iter(expected))}' is not in its file any more: index the source again")
 
 
 @ray.remote(num_cpus=0)

@@ -57,7 +57,7 @@ def train(data: str, out: str, config: Config, on_epoch: OnEpoch = lambda row: N
     if done is not None:
         return done
     blocks = materialise(
-        manifest.filter(pc.is_in(manifest["split"], pa.array(["train", "val"]))), config.data.preprocess
+        manifest.filter(pc.is_in(manifest["split"], pa.array(["train", "val"]))), config.data.preprocess, config.limits
     )
     sides = {name: labelled(manifest, name, config) for name in ("train", "val")}
     job = Job(config=config.model_dump(mode="json"), run=str(run), blocks=blocks, sides=sides)

@@ -1,0 +1,107 @@
+"""A folder of Parquet parts that is its own ledger: what is there is what was done.
+
+A part is written aside and renamed to a name made from its sample ids, so a retried task writes the same name.
+A file of several samples is done when its last row is there, which says how many it has, and as many are.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from brainscale import names
+from brainscale.errors import OutputError
+from brainscale.schema import PREDICTIONS
+from brainscale.sources import Unit
+
+UNITS = b"units"
+"""Key of a part's metadata: rows of each file of several samples whose last row the part holds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """What the parts of a folder hold.
+
+    Attributes:
+        samples: file → ids of its samples that are there.
+        rows: file of several samples → how many it has.
+        codes: error code → rows.
+        twice: ids that are there more than once.
+    """
+
+    samples: Mapping[str, set[str]]
+    rows: Mapping[str, int]
+    codes: Mapping[str, int]
+    twice: Sequence[str]
+
+    def has(self, unit: Unit) -> bool:
+        """Whether every sample of a file is there."""
+        there = self.samples.get(unit.sample_id, set())
+        return len(there) == self.rows.get(unit.sample_id, 1 if unit.sample_id in there else -1)
+
+    def of(self, units: Sequence[Unit]) -> frozenset[str]:
+        """Ids that are there of some files."""
+        return frozenset(i for unit in units for i in self.samples.get(unit.sample_id, ()))
+
+
+def write_part(table: pa.Table, *, folder: str, identity: Mapping[str, str]) -> pa.Table:
+    """Write one part.
+
+    Args:
+        table: schema PREDICTIONS, and `unit_rows`: on a file's last row, how many rows the file has.
+        folder: where to.
+        identity: metadata that every part of the folder shares.
+
+    Returns:
+        One row: part, files finished with it, rows, errors.
+    """
+    ids, last = table["sample_id"].to_pylist(), table["unit_rows"].to_pylist()
+    units = {names.parts(i)[0]: n for i, n in zip(ids, last, strict=True) if n and (n > 1 or names.parts(i)[0] != i)}
+    name = f"part-{hashlib.sha256('\n'.join(sorted(ids)).encode()).hexdigest()[:16]}.parquet"
+    aside = Path(folder) / f".{name}.{os.getpid()}.tmp"
+    metadata = {**identity, UNITS: json.dumps(units)}
+    pq.write_table(table.select(PREDICTIONS.names).replace_schema_metadata(metadata), aside, compression="zstd")
+    aside.replace(Path(folder) / name)
+    finished, errors = len(last) - last.count(None), len(table) - table["error_code"].null_count
+    return pa.table({"part": [name], "files": [finished], "rows": [len(table)], "errors": [errors]})
+
+
+def read_ledger(folder: Path, identity: Mapping[str, str]) -> Ledger:
+    """What the parts of a folder hold; what a killed job left half written is removed.
+
+    Raises:
+        OutputError: a part is damaged, or of another model or configuration.
+    """
+    for aside in folder.glob(".part-*.tmp"):
+        aside.unlink(missing_ok=True)  # of a job that was killed; a live one keeps its folder to itself
+    samples: dict[str, set[str]] = {}
+    rows: dict[str, int] = {}
+    codes: Counter[str] = Counter()
+    twice = []
+    for path in sorted(folder.glob("part-*.parquet")):
+        table, metadata = _read(path)
+        for key, ours in identity.items():
+            if (theirs := metadata.get(key)) != ours:
+                raise OutputError(f"{folder} holds scores of another {key}, {theirs}, not {ours}: choose a new --out")
+        rows |= json.loads(metadata.get(UNITS.decode(), "{}"))
+        codes.update(code for code in table["error_code"].to_pylist() if code is not None)
+        for sample_id in table["sample_id"].to_pylist():
+            there = samples.setdefault(names.parts(sample_id)[0], set())
+            if sample_id in there:
+                twice.append(sample_id)
+            there.add(sample_id)
+    return Ledger(samples=samples, rows=rows, codes=dict(sorted(codes.items())), twice=twice)
+
+
+def _read(path: Path) -> tuple[pa.Table, dict[str, str]]:
+    try:
+        table = pq.read_table(path, columns=["sample_id", "error_code"])
+    except (OSError, pa.ArrowInvalid) as error:
+        raise OutputError(f"{path} cannot be read ({error}): remove it, and its rows are scored again") from None
+    return table, {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
