@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import pyarrow as pa
 
@@ -26,6 +26,10 @@ HEAD = 512
 ALLOWANCE = 64 * 2**20  # bytes that any archive may hold, however small it is
 MAX_HEADER = 2**20  # bytes of one member's names and attributes
 XZ_MEMORY = 256 * 2**20  # an xz header may ask for 4 GiB
+
+
+Stream = Any
+"""Something to read bytes from: Python's streams and Arrow's have no type in common."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,9 @@ class Member:
     problem: SampleError | None = None
 
 
+Unpack = Callable[..., Iterator[Member]]
+
+
 class _Budget:
     """Bytes that may still come out of a stream."""
 
@@ -61,7 +68,7 @@ class _SpentError(SampleError):
     """Ends the whole stream, however deep it was noticed."""
 
 
-def members(stream: BinaryIO, nbytes: int, limits: LimitsConfig) -> Iterator[Member]:
+def members(stream: Stream, nbytes: int, limits: LimitsConfig) -> Iterator[Member]:
     """Every file in a stream, in the stream's order, each path once.
 
     Args:
@@ -84,24 +91,15 @@ def members(stream: BinaryIO, nbytes: int, limits: LimitsConfig) -> Iterator[Mem
         yield Member(nbytes=nbytes, problem=error)
 
 
-def _walk(
-    stream: BinaryIO, path: tuple[str, ...], depth: int, budget: _Budget, limits: LimitsConfig
-) -> Iterator[Member]:
+def _walk(stream: Stream, path: tuple[str, ...], depth: int, budget: _Budget, limits: LimitsConfig) -> Iterator[Member]:
     """The files in a stream that stands at its beginning."""
     try:
-        buffered = io.BufferedReader(cast("io.RawIOBase", stream), 2**18)
+        buffered: Stream = io.BufferedReader(stream, 2**18)
         unpack = _unpacker(buffered, depth)
         if unpack is None:
             yield _whole(buffered, path, depth, limits)
-            return
-        if depth == limits.depth:
-            raise SampleError("nested_too_deep", f"more than {limits.depth} layers of archives and compression")
-        some = False
-        for member in unpack(buffered, path, depth, budget, limits):
-            some = True
-            yield member
-        if not some:
-            raise SampleError("empty_archive", "the archive holds no files")
+        else:
+            yield from _unpacked(unpack, buffered, path, depth, budget, limits)
     except _SpentError:
         raise
     except SampleError as error:
@@ -111,13 +109,26 @@ def _walk(
         yield Member(path=path, problem=SampleError("corrupt_archive", text))
 
 
-def _unpacker(stream: io.BufferedReader, depth: int) -> "Callable[..., Iterator[Member]] | None":
+def _unpacked(
+    unpack: Unpack, stream: Stream, path: tuple[str, ...], depth: int, budget: _Budget, limits: LimitsConfig
+) -> Iterator[Member]:
+    if depth == limits.depth:
+        raise SampleError("nested_too_deep", f"more than {limits.depth} layers of archives and compression")
+    empty = True
+    for member in unpack(stream, path, depth, budget, limits):
+        empty = False
+        yield member
+    if empty:
+        raise SampleError("empty_archive", "the archive holds no files")
+
+
+def _unpacker(stream: Stream, depth: int) -> Unpack | None:
     with _unpacking(depth):
         head = stream.peek(HEAD)[:HEAD]
     return next((unpack for recognises, unpack in _KINDS if recognises(head)), None)
 
 
-def _whole(stream: io.BufferedReader, path: tuple[str, ...], depth: int, limits: LimitsConfig) -> Member:
+def _whole(stream: Stream, path: tuple[str, ...], depth: int, limits: LimitsConfig) -> Member:
     with _unpacking(depth):
         data = stream.read(limits.nbytes + 1)
     if len(data) > limits.nbytes:
@@ -139,7 +150,7 @@ def _unpacking(depth: int) -> Iterator[None]:
 
 
 def _unzip(
-    stream: io.BufferedReader, path: tuple[str, ...], depth: int, budget: _Budget, limits: LimitsConfig
+    stream: Stream, path: tuple[str, ...], depth: int, budget: _Budget, limits: LimitsConfig
 ) -> Iterator[Member]:
     seekable = stream if stream.seekable() else io.BytesIO(_bounded(stream, limits))
     with zipfile.ZipFile(seekable) as archive:
@@ -161,7 +172,7 @@ def _unzip(
 
 
 def _untar(
-    stream: io.BufferedReader, path: tuple[str, ...], depth: int, budget: _Budget, limits: LimitsConfig
+    stream: Stream, path: tuple[str, ...], depth: int, budget: _Budget, limits: LimitsConfig
 ) -> Iterator[Member]:
     with tarfile.open(fileobj=stream, mode="r|", tarinfo=_TarHeader, errors="surrogateescape") as archive:
         while (info := archive.next()) is not None:
@@ -198,11 +209,11 @@ class _TarHeader(tarfile.TarInfo):
 _PAX = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 
 
-def _unpack_with(opened: Callable[[BinaryIO], BinaryIO]) -> Callable[..., Iterator[Member]]:
+def _unpack_with(opened: Callable[[Stream], Stream]) -> Unpack:
     """A single file under compression: its content stands in its place, whatever that is."""
 
     def unpack(
-        stream: io.BufferedReader, path: tuple[str, ...], depth: int, budget: _Budget, limits: LimitsConfig
+        stream: Stream, path: tuple[str, ...], depth: int, budget: _Budget, limits: LimitsConfig
     ) -> Iterator[Member]:
         yield from _walk(_Forward(opened(stream), budget), path, depth + 1, budget, limits)
 
@@ -229,7 +240,7 @@ class _Forward(io.RawIOBase):
 class _Xz(io.RawIOBase):
     """Like lzma.LZMAFile, but with a bound on the decoder's memory."""
 
-    def __init__(self, inner: BinaryIO) -> None:
+    def __init__(self, inner: Stream) -> None:
         self._inner = inner
         self._decoder = lzma.LZMADecompressor(memlimit=XZ_MEMORY)
 
@@ -248,8 +259,8 @@ class _Xz(io.RawIOBase):
                 return data
 
 
-def _bounded(stream: BinaryIO, limits: LimitsConfig) -> bytes:
-    data = stream.read(limits.nbytes + 1)
+def _bounded(stream: Stream, limits: LimitsConfig) -> bytes:
+    data: bytes = stream.read(limits.nbytes + 1)
     if len(data) > limits.nbytes:
         raise SampleError("file_too_large", f"an archive of more than {limits.file_mib} MiB inside another")
     return data
@@ -264,14 +275,14 @@ def _is_tar(head: bytes) -> bool:
         return False
 
 
-_KINDS: tuple[tuple[Callable[[bytes], bool], Callable[..., Iterator[Member]]], ...] = (
+_KINDS: tuple[tuple[Callable[[bytes], bool], Unpack], ...] = (
     (lambda head: head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")), _unzip),
-    (lambda head: head.startswith(b"\x1f\x8b"), _unpack_with(lambda s: cast("BinaryIO", gzip.GzipFile(fileobj=s)))),
-    (lambda head: head.startswith(b"BZh"), _unpack_with(lambda s: cast("BinaryIO", bz2.BZ2File(s)))),
-    (lambda head: head.startswith(b"\xfd7zXZ\0"), _unpack_with(lambda s: cast("BinaryIO", _Xz(s)))),
+    (lambda head: head.startswith(b"\x1f\x8b"), _unpack_with(lambda s: gzip.GzipFile(fileobj=s))),
+    (lambda head: head.startswith(b"BZh"), _unpack_with(bz2.BZ2File)),
+    (lambda head: head.startswith(b"\xfd7zXZ\0"), _unpack_with(_Xz)),
     (
         lambda head: head.startswith(b"\x28\xb5\x2f\xfd"),
-        _unpack_with(lambda s: cast("BinaryIO", pa.CompressedInputStream(pa.PythonFile(s, mode="r"), "zstd"))),
+        _unpack_with(lambda s: pa.CompressedInputStream(pa.PythonFile(s, mode="r"), "zstd")),
     ),
     (_is_tar, _untar),
 )

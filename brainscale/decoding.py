@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import imagehash
@@ -39,7 +39,7 @@ class Wish:
     """
 
     spec: PreprocessConfig
-    limits: LimitsConfig = LimitsConfig()
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
     planes: bool = True
     hashes: bool = False
     key: bytes = b""

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from brainscale import phantoms
+from brainscale.audit import summary
 from brainscale.compare import as_text, compare
 from brainscale.config import load
 from brainscale.evaluate import evaluate
 from brainscale.files import output_folder, refuse_strangers
-from brainscale.audit import summary
 from brainscale.index import index, write_manifest
 from brainscale.progress import Bar, epochs
 from brainscale.score import score

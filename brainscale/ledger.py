@@ -20,7 +20,7 @@ from brainscale.errors import OutputError
 from brainscale.schema import PREDICTIONS
 from brainscale.sources import Unit
 
-UNITS = b"units"
+UNITS = "units"
 """Key of a part's metadata: rows of each file of several samples whose last row the part holds."""
 
 
@@ -63,7 +63,7 @@ def write_part(table: pa.Table, *, folder: str, identity: Mapping[str, str]) -> 
     """
     ids, last = table["sample_id"].to_pylist(), table["unit_rows"].to_pylist()
     units = {names.parts(i)[0]: n for i, n in zip(ids, last, strict=True) if n and (n > 1 or names.parts(i)[0] != i)}
-    name = f"part-{hashlib.sha256('\n'.join(sorted(ids)).encode()).hexdigest()[:16]}.parquet"
+    name = f"part-{hashlib.sha256(chr(10).join(sorted(ids)).encode()).hexdigest()[:16]}.parquet"
     aside = Path(folder) / f".{name}.{os.getpid()}.tmp"
     metadata = {**identity, UNITS: json.dumps(units)}
     pq.write_table(table.select(PREDICTIONS.names).replace_schema_metadata(metadata), aside, compression="zstd")
@@ -89,7 +89,7 @@ def read_ledger(folder: Path, identity: Mapping[str, str]) -> Ledger:
         for key, ours in identity.items():
             if (theirs := metadata.get(key)) != ours:
                 raise OutputError(f"{folder} holds scores of another {key}, {theirs}, not {ours}: choose a new --out")
-        rows |= json.loads(metadata.get(UNITS.decode(), "{}"))
+        rows |= json.loads(metadata.get(UNITS, "{}"))
         codes.update(code for code in table["error_code"].to_pylist() if code is not None)
         for sample_id in table["sample_id"].to_pylist():
             there = samples.setdefault(names.parts(sample_id)[0], set())

@@ -10,7 +10,7 @@ from brainscale.seeds import derive
 
 
 def readable(name: str) -> str:
-    """A file system's or an archive's name as text that every table can hold: odd bytes are shown as \\xNN."""
+    r"""A file system's or an archive's name as text that every table can hold: odd bytes are shown as \\xNN."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

@@ -6,7 +6,7 @@ the sorted runs short, and the cost close to linear.
 """
 
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 
@@ -45,12 +45,12 @@ def near_between(one: np.ndarray, other: np.ndarray, distance: int) -> np.ndarra
     near = near_pairs(values, distance)
     same = np.tile(np.arange(len(values)), (2, 1))
     links = np.concatenate([near, near[::-1], same], axis=1)
-    left, right = _positions(place[: len(one)], len(values)), _positions(place[len(one) :], len(values))
+    left, right = _positions(place[: len(one)]), _positions(place[len(one) :])
     pairs = [(i, j) for a, b in links.T if a in left and b in right for i in left[a] for j in right[b]]
     return np.array(pairs, np.int64).reshape(-1, 2).T
 
 
-def _positions(values: np.ndarray, count: int) -> dict[int, list[int]]:
+def _positions(values: np.ndarray) -> dict[int, list[int]]:
     found: dict[int, list[int]] = {}
     for at, value in enumerate(values.tolist()):
         found.setdefault(value, []).append(at)
@@ -63,7 +63,7 @@ def _masks(count: int, distance: int) -> Iterator[np.uint64]:
     while (bands - distance) * BITS // bands < np.log2(max(count, 2)) and bands < BITS // 4:
         bands += 1
     edges = [BITS * i // bands for i in range(bands + 1)]
-    masks = [((1 << stop) - 1) ^ ((1 << start) - 1) for start, stop in zip(edges, edges[1:], strict=False)]
+    masks = [((1 << stop) - 1) ^ ((1 << start) - 1) for start, stop in pairwise(edges)]
     for chosen in combinations(masks, bands - distance):
         yield np.uint64(sum(chosen))
 

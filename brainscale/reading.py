@@ -66,11 +66,11 @@ def _rows(unit: Unit, member: Member, wish: Wish) -> Iterator[dict[str, Any]]:
     if frames is not None and not frames:
         return
     if member.problem:
-        error = {"error_code": member.problem.code, "error": member.problem.text}
-        yield _row(unit, member.path, nbytes=member.nbytes, **error)
+        problem = member.problem
+        yield _row(unit, member.path, nbytes=member.nbytes, error_code=problem.code, error=problem.text)
         return
     data = member.data or b""
-    known = {"nbytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    known: dict[str, Any] = {"nbytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     try:
         answers = _child(json.dumps(wish.to_json())).ask({"frames": None if frames is None else list(frames)}, data)
         for facts, plane in answers:

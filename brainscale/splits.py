@@ -102,12 +102,12 @@ def fold(manifest: pa.Table, *, folds: int, seed: int) -> pa.Table:
     """Fill the column `fold` with 0 … folds − 1; arguments and errors as `split`."""
     shares = dict.fromkeys(map(str, range(folds)), 1 / folds)
     labels = _labels(manifest)
-    assigned = _covering(lambda s: {g: _drawn(g, shares, s) for g in labels}, labels, list(shares), seed)
+    assigned = _covering(lambda s: {g: _drawn(g, shares, s, "fold") for g in labels}, labels, list(shares), seed)
     numbers = {group: int(name) for group, name in assigned.items()}
     return _set(manifest, "fold", _lookup(manifest, numbers, pa.int32()))
 
 
-def cut_groups(manifest: pa.Table, distance: int = DISTANCE) -> list[tuple[str, str, str, str]]:
+def cut_groups(manifest: pa.Table, distance: int = DISTANCE) -> list[tuple[str, str, str, str, str]]:
     """Pairs of samples that hang together and stand on two sides: (column, sample, side, sample, side).
 
     The groups are worked out again from patients, bytes and hashes: a column `group` proves nothing.
@@ -179,9 +179,9 @@ def _kept(manifest: pa.Table, keep: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def _drawn(group: str, shares: Mapping[str, float], seed: int) -> str:
+def _drawn(group: str, shares: Mapping[str, float], seed: int, purpose: str = "split") -> str:
     """The side whose part of 0..1 holds the group's number."""
-    number = derive(seed, "split", group) / 2**63
+    number = derive(seed, purpose, group) / 2**63
     sides = zip(shares, accumulate(shares.values()), strict=True)
     return next((side for side, end in sides if number < end), list(shares)[-1])
 
