@@ -93,8 +93,8 @@ def members(stream: Stream, nbytes: int, limits: LimitsConfig) -> Iterator[Membe
 
 def _walk(stream: Stream, path: tuple[str, ...], depth: int, budget: _Budget, limits: LimitsConfig) -> Iterator[Member]:
     """The files in a stream that stands at its beginning."""
+    buffered: Stream = io.BufferedReader(stream, 2**18)
     try:
-        buffered: Stream = io.BufferedReader(stream, 2**18)
         unpack = _unpacker(buffered, depth)
         if unpack is None:
             yield _whole(buffered, path, depth, limits)
@@ -107,6 +107,8 @@ def _walk(stream: Stream, path: tuple[str, ...], depth: int, budget: _Budget, li
     except Exception as error:  # noqa: BLE001 (what damaged archives raise is not one family)
         text = f"the archive cannot be read to its end ({type(error).__name__})"
         yield Member(path=path, problem=SampleError("corrupt_archive", text))
+    finally:
+        buffered.detach()  # whoever opened the stream closes it
 
 
 def _unpacked(

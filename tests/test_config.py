@@ -30,7 +30,7 @@ def test_the_first_named_configuration_is_the_default() -> None:
             "train.epoch=3",
             "unknown key 'train.epoch': did you mean 'epochs'? known: seed, epochs, batch_size",
         ),
-        ("bogus=1", "unknown key 'bogus': known: model, data, split"),
+        ("bogus=1", "unknown key 'bogus': known: model, data, limits, split"),
         ("train.epochs=many", "train.epochs: Input should be a valid integer"),
         ("train.epochs=0", "train.epochs: Input should be greater than or equal to 1, not 0"),
         ("model.name=resnet", "unknown model 'resnet': did you mean 'resnet50'?"),
