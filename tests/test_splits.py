@@ -10,6 +10,7 @@ from brainscale import splits
 from brainscale.errors import ManifestError
 from brainscale.nearness import near_between, near_pairs
 from brainscale.schema import MANIFEST
+from brainscale.seeds import derive
 from brainscale.splits import SPLITS, fold, groups, split
 
 samples = st.lists(
@@ -88,7 +89,8 @@ def test_an_earlier_split_is_kept_even_where_a_group_grows() -> None:
     before = split(manifest([(i, "ab"[i % 2], False) for i in range(60)]), val=0.2, test=0.2, seed=1)
     grown = manifest([(i, "ab"[i % 2], False) for i in range(80)]).to_pylist()
     for i in range(20):  # every new image is a near copy of an old one, which may rename its group
-        grown[i]["phash"], grown[60 + i]["phash"] = f"{i:08x}" * 2, f"{i ^ (1 << 9):08x}{i:08x}"
+        phash = derive(0, i)
+        grown[i]["phash"], grown[60 + i]["phash"] = f"{phash:016x}", f"{phash ^ (1 << 9):016x}"
     after = split(
         groups(pa.Table.from_pylist(grown, schema=MANIFEST)), val=0.2, test=0.2, seed=1, keep=splits.sides(before)
     )
