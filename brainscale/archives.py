@@ -95,7 +95,7 @@ def _walk(stream: Stream, path: tuple[str, ...], depth: int, budget: _Budget, li
     """The files in a stream that stands at its beginning."""
     buffered: Stream = io.BufferedReader(stream, 2**18)
     try:
-        unpack = _unpacker(buffered, depth)
+        unpack = _unpacker(buffered, path, depth)
         if unpack is None:
             yield _whole(buffered, path, depth, limits)
         else:
@@ -124,14 +124,14 @@ def _unpacked(
         raise SampleError("empty_archive", "the archive holds no files")
 
 
-def _unpacker(stream: Stream, depth: int) -> Unpack | None:
-    with _unpacking(depth):
+def _unpacker(stream: Stream, path: tuple[str, ...], depth: int) -> Unpack | None:
+    with _unpacking(path, depth):
         head = stream.peek(HEAD)[:HEAD]
     return next((unpack for recognises, unpack in _KINDS if recognises(head)), None)
 
 
 def _whole(stream: Stream, path: tuple[str, ...], depth: int, limits: LimitsConfig) -> Member:
-    with _unpacking(depth):
+    with _unpacking(path, depth):
         data = stream.read(limits.nbytes + 1)
     if len(data) > limits.nbytes:
         return Member(path=path, problem=SampleError("file_too_large", f"more than {limits.file_mib} MiB"))
@@ -139,7 +139,7 @@ def _whole(stream: Stream, path: tuple[str, ...], depth: int, limits: LimitsConf
 
 
 @contextmanager
-def _unpacking(depth: int) -> Iterator[None]:
+def _unpacking(path: tuple[str, ...], depth: int) -> Iterator[None]:
     """Reading a member's bytes: what fails there is its own damage. A file's failure is its place's."""
     try:
         yield
@@ -148,7 +148,8 @@ def _unpacking(depth: int) -> Iterator[None]:
     except Exception as error:
         if depth == 0:
             raise
-        raise SampleError("corrupt_member", f"it cannot be unpacked ({type(error).__name__})") from None
+        code = "corrupt_member" if path else "corrupt_archive"
+        raise SampleError(code, f"it cannot be unpacked ({type(error).__name__})") from None
 
 
 def _unzip(
@@ -164,7 +165,7 @@ def _unzip(
                 yield Member(path=here, nbytes=info.file_size, problem=SampleError("encrypted", "it has a password"))
                 continue
             try:
-                with _unpacking(depth + 1):
+                with _unpacking(here, depth + 1):
                     member = archive.open(info)
             except SampleError as error:
                 yield Member(path=here, nbytes=info.file_size, problem=error)
@@ -226,13 +227,14 @@ class _Forward(io.RawIOBase):
     """A stream that is read once, from its beginning; with a budget, its bytes are paid for."""
 
     def __init__(self, inner: Any, budget: _Budget | None = None) -> None:
-        self._inner, self._budget = inner, budget
+        # read1 gives what there is; read would wait for all of it, and lose it where a stream is cut off.
+        self._read, self._budget = getattr(inner, "read1", inner.read), budget
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._inner.read(len(buffer))
+        data = self._read(len(buffer))
         if self._budget:
             self._budget.spend(len(data))
         buffer[: len(data)] = data
@@ -284,7 +286,7 @@ _KINDS: tuple[tuple[Callable[[bytes], bool], Unpack], ...] = (
     (lambda head: head.startswith(b"\xfd7zXZ\0"), _unpack_with(_Xz)),
     (
         lambda head: head.startswith(b"\x28\xb5\x2f\xfd"),
-        _unpack_with(lambda s: pa.CompressedInputStream(pa.PythonFile(s, mode="r"), "zstd")),
+        _unpack_with(lambda s: pa.CompressedInputStream(pa.PythonFile(_Forward(s), mode="r"), "zstd")),
     ),
     (_is_tar, _untar),
 )

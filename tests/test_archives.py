@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -52,10 +53,7 @@ def tarred(files: dict[str, bytes], kind: int = tarfile.PAX_FORMAT) -> bytes:
 
 
 def zstd(data: bytes) -> bytes:
-    out = io.BytesIO()
-    with pa.CompressedOutputStream(pa.PythonFile(out, mode="w"), "zstd") as stream:
-        stream.write(data)
-    return out.getvalue()
+    return bytes(pa.Codec("zstd").compress(data))
 
 
 COMPRESSIONS: list[Callable[[bytes], bytes]] = [gzip.compress, bz2.compress, lzma.compress, zstd]
@@ -93,12 +91,9 @@ def test_archives_inside_archives_keep_their_path_and_their_depth() -> None:
 
 
 def test_a_name_that_comes_twice_is_told_apart() -> None:
-    out = io.BytesIO(tarred({"a": b"1"})[:-10240] + b"")
-    data = tarred({"a": b"1", "a~2": b"2"})
-    twice = tarred({"a": b"3"})
-    joined = data[: 512 * 5] + twice[512:]  # folder, two files, then the other's file and end
-    assert out is not None
-    assert [path for path, _ in codes(joined)] == [("a",), ("a~2",), ("a~3",)]
+    first, second = tarred({"a": b"1", "a~2": b"2"}), tarred({"a": b"3"})
+    joined = first[: 512 * 5] + second[512:]  # a folder and two files, then the other's file and end
+    assert contents(joined) == {("a",): b"1", ("a~2",): b"2", ("a~3",): b"3"}
 
 
 def test_odd_names_are_text() -> None:
@@ -123,21 +118,24 @@ def test_a_damaged_member_costs_itself_only() -> None:
 
 
 def test_a_password_is_said() -> None:
-    data = bytearray(zipped({"a": b"secret"}))
-    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        at = data.index(mark) if mark == b"PK\x03\x04" else data.rindex(mark)
-        at = data.index(mark, data.index(b"a", at) - 50 if mark == b"PK\x01\x02" else 0) if False else at
-        data[at + offset] |= 1
-    assert ("encrypted" in {code for _, code in codes(bytes(data))}) or codes(bytes(data))[0][1] == "corrupt_member"
+    data = bytearray(zipped({"a": b"secret", "b": b"open"}))
+    entry = data.index(b"PK\x01\x02", data.index(b"PK\x01\x02") + 1)  # after the folder's
+    data[entry + 8] |= 1
+    assert codes(bytes(data)) == [(("a",), "encrypted"), (("b",), None)]
 
 
-@pytest.mark.parametrize("cut", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("cut", [0.3, 0.6, 0.8])
 def test_an_archive_that_was_cut_off_says_so(cut: float) -> None:
-    whole = tarred({f"{i}": bytes([i]) * 2000 for i in range(20)})[: 512 * 2 * 20 + 41000]
+    noise = np.random.default_rng(0).bytes
+    whole = tarred({f"{i}": noise(20_000) for i in range(20)})
     for data in (whole, gzip.compress(whole)):
         found = codes(data[: int(len(data) * cut)])
         assert found[-1] == ((), "corrupt_archive")
-        assert all(code is None for _, code in found[:-2])
+        assert [code for _, code in found[:-1]] in (
+            [None] * (len(found) - 1),
+            [None] * (len(found) - 2) + ["corrupt_member"],
+        )
+        assert len(found) > 20 * cut - 2
 
 
 def test_a_damaged_header_in_the_middle_is_not_taken_for_the_end() -> None:

@@ -9,7 +9,7 @@ import pytest
 from brainscale.errors import SampleError
 from brainscale.isolation import Child
 
-ODD_CHILD = '''
+ODD_CHILD = """
 import ctypes, os, sys, time
 from brainscale.isolation import bound_memory, serve
 def handler_of(settings):
@@ -26,7 +26,7 @@ def grab():
     try: return bytearray(2**31)
     except MemoryError as error: return error
 serve(handler_of)
-'''
+"""
 
 
 @pytest.fixture

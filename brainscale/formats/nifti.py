@@ -65,7 +65,7 @@ def _check(image: nib.Nifti1Image, nbytes: int, limits: LimitsConfig, axis: int)
     voxels = prod(shape)
     if voxels > limits.voxels:
         raise SampleError("too_many_pixels", f"{voxels} is more than {limits.voxels} voxels")
-    if voxels * header.get_data_dtype().itemsize + int(header.get_data_offset()) > nbytes:
+    if voxels * header.get_data_dtype().itemsize + image.dataobj.offset > nbytes:
         raise SampleError("truncated", f"{nbytes} bytes are fewer than the header's {voxels} voxels need")
     full = (*shape, 1, 1, 1)[:3]
     # Turning to RAS+ exchanges axes: any of the three may become the one that is cut.
