@@ -83,12 +83,12 @@ def _frames(data: bytes, wish: Wish) -> Iterator[Frame]:
     head, limits, spec = data[:HEAD], wish.limits, wish.spec
     if not data:
         raise SampleError("empty_file", "the file holds no bytes")
+    if dicom.recognises(head):  # first, for its preamble may pass for a TIFF
+        return dicom.decode(data, limits, spec.window)
     if raster.recognises(head):
         return raster.decode(data, limits, enough_side(spec) if wish.planes else HASH_SIDE)
     if nifti.recognises(head):
         return nifti.decode(data, limits, spec.window, spec.slices)
-    if dicom.recognises(head):
-        return dicom.decode(data, limits, spec.window)
     if nifti.is_header_alone(head):
         raise SampleError("unsupported_format", "a NIfTI header whose image is in another file: convert both to .nii")
     known = ", ".join([*raster.FORMATS, "DICOM", "NIfTI"])

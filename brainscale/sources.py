@@ -169,6 +169,9 @@ def _listed(file: str) -> Iterator[tuple[str, str, int | None]]:
 def _remote(source: str) -> Iterator[tuple[str, str, int | None]]:
     scheme, _, rest = source.partition("://")
     options = f"?{rest.partition('?')[2]}" if "?" in rest else ""
+    if "@" in rest.partition("/")[0] or "_key=" in options:
+        place = f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
+        raise SourceError(f"{place}: keys do not belong in an address, which is written to tables: use the environment")
     filesystem, path = _filesystem(source)
     try:
         info = filesystem.get_file_info(path)
