@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from brainscale.config import PreprocessConfig
+from brainscale.decoding import Wish
 from brainscale.errors import SampleError
 from brainscale.isolation import Child
+from brainscale.reading import read_tables, unit_table
+from brainscale.sources import listing
+from tests.conftest import write_image
 
 ODD_CHILD = """
 import ctypes, os, sys, time
@@ -71,3 +76,30 @@ def test_an_answer_that_is_not_heard_to_its_end_mixes_with_no_other(child: Child
     ((facts, data),) = child.ask({"do": "echo"}, b"second")
     assert bytes(data) == b"second"
     assert facts["i"] == 0
+
+
+CRASHES = """
+import faulthandler, sys
+if any(argument.endswith("brainscale.decoding") for argument in sys.orig_argv):
+    from brainscale.formats import raster
+    real = raster.decode
+    def decode(data, *rest):
+        if b"deadly" in data: faulthandler._sigsegv()
+        return real(data, *rest)
+    raster.decode = decode
+"""
+
+
+def test_a_file_that_kills_its_decoder_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A segmentation fault for real: the decoder's process is told by its start-up file to have one."""
+    for i in range(3):
+        write_image(tmp_path / "scans" / f"{i}.png", seed=i)
+    deadly = tmp_path / "scans" / "1.png"
+    deadly.write_bytes(deadly.read_bytes() + b"deadly")
+    (tmp_path / "sitecustomize.py").write_text(CRASHES)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    units = unit_table(listing([str(tmp_path / "scans")]))
+    (table,) = read_tables(units, wish=Wish(spec=PreprocessConfig(), key=b"a decoder of this test alone"))
+    assert table["error_code"].to_pylist() == [None, "decoder_crashed", None]
+    assert "SIGSEGV" in table["error"][1].as_py()
+    assert table["plane"].null_count == 1

@@ -50,7 +50,7 @@ def decode(data: bytes, limits: LimitsConfig, window: tuple[float, float], slice
             warnings.simplefilter("ignore")
             kind = nib.Nifti1Image if data[344:348] == b"n+1\0" else nib.Nifti2Image
             image = kind.from_bytes(data)
-            _check(image, len(data), limits, AXIS[slices])
+            _check(image, len(data) - getattr(image.dataobj, "offset", 0), limits, AXIS[slices])
             yield from _slices(image, window, AXIS[slices])
     except SampleError:
         raise
@@ -65,8 +65,8 @@ def _check(image: nib.Nifti1Image, nbytes: int, limits: LimitsConfig, axis: int)
     voxels = prod(shape)
     if voxels > limits.voxels:
         raise SampleError("too_many_pixels", f"{voxels} is more than {limits.voxels} voxels")
-    if voxels * header.get_data_dtype().itemsize + image.dataobj.offset > nbytes:
-        raise SampleError("truncated", f"{nbytes} bytes are fewer than the header's {voxels} voxels need")
+    if voxels * header.get_data_dtype().itemsize > nbytes:
+        raise SampleError("truncated", f"{max(0, nbytes)} bytes are fewer than the header's {voxels} voxels need")
     full = (*shape, 1, 1, 1)[:3]
     # Turning to RAS+ exchanges axes: any of the three may become the one that is cut.
     ornt = io_orientation(image.affine)

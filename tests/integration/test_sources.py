@@ -3,7 +3,6 @@
 import gzip
 import io
 import json
-import os
 import shutil
 import signal
 import socket
@@ -28,8 +27,7 @@ from brainscale.index import KEY_VARIABLE
 from brainscale.schema import MANIFEST, PREDICTIONS
 from brainscale.sources import listing
 from tests.conftest import write_image
-from tests.integration.test_way import run as trained  # noqa: F401 (a fixture)
-from tests.integration.test_way import scores, succeed
+from tests.integration.conftest import scores, succeed
 from tests.test_archives import tarred, zipped
 
 pytestmark = pytest.mark.ray
@@ -99,9 +97,9 @@ def test_everything_is_a_row(ray_cluster: None, source: Path, invoke: Invoke, tm
     rows = {row["sample_id"]: row for row in table.to_pylist()}
     assert {i: row["error_code"] for i, row in rows.items()} == EXPECTED
     assert list(rows) == sorted(rows)
-    assert (facts["files"], facts["samples"]) == (13, 19)
+    assert (facts["files"], facts["samples"]) == (13, 20)
     assert (facts["skipped"], facts["errors"]) == ({"no_pixels": 1}, {"empty_file": 1, "unsupported_format": 1})
-    assert facts["formats"] == {"DICOM": 4, "JPEG": 5, "NIfTI": 5, "PNG": 5}
+    assert facts["formats"] == {"DICOM": 4, "JPEG": 5, "NIfTI": 5, "PNG": 6}
     assert facts["empty_slices"] == 2
     assert facts["patients"] == 2
     assert facts["groups_with_two_labels"] == 1
@@ -141,16 +139,16 @@ def test_no_patient_leaves(
 
 
 def test_archives_and_volumes_are_scored_row_by_row(
-    trained: Path,  # noqa: F811
+    run: Path,
     source: Path,
     invoke: Invoke,
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "scores"
-    facts = json.loads(succeed(invoke("score", trained, source, "--out", out, "--json")).stdout)
+    facts = json.loads(succeed(invoke("score", run, source, "--out", out, "--json")).stdout)
     rows = scores(out)
     assert {row["sample_id"]: row["error_code"] for row in rows} == EXPECTED
-    assert (facts["files"], facts["rows"], facts["scored"]) == (13, 22, 19)
+    assert (facts["files"], facts["rows"], facts["scored"]) == (13, 23, 20)
     assert all(pq.read_schema(part).equals(PREDICTIONS) for part in out.glob("part-*"))
     part = next(iter(sorted(out.glob("part-*"))))  # as if killed when half of the archive's rows were there
     table = pq.read_table(part)
@@ -158,7 +156,7 @@ def test_archives_and_volumes_are_scored_row_by_row(
     metadata = {k: v for k, v in table.schema.metadata.items() if k != b"units"} | {b"units": b"{}"}
     pq.write_table(table.take(kept[:-3]).replace_schema_metadata(metadata), part)
     (out / "_SUCCESS.json").unlink()
-    succeed(invoke("score", trained, source, "--out", out))
+    succeed(invoke("score", run, source, "--out", out))
     assert scores(out) == rows
 
 
@@ -202,39 +200,6 @@ def test_splits_are_verified_and_overlaps_found(
     assert "hang together and are kept apart: 'yes/volume.nii.gz#0' is in fold" in result.output
 
 
-CRASHES = """
-import faulthandler, sys
-if any(argument.endswith("brainscale.decoding") for argument in sys.orig_argv):
-    from brainscale.formats import raster
-    real = raster.decode
-    def decode(data, *rest):
-        if b"deadly" in data: faulthandler._sigsegv()
-        return real(data, *rest)
-    raster.decode = decode
-"""
-
-
-def test_a_file_that_kills_its_decoder_is_a_row(tmp_path: Path) -> None:
-    """A segmentation fault for real: the decoder's process is told by its start-up file to have one."""
-    scans = tmp_path / "scans"
-    for i in range(3):
-        write_image(scans / "yes" / f"{i}.png", seed=i)
-    deadly = scans / "yes" / "1.png"
-    deadly.write_bytes(deadly.read_bytes() + b"deadly")
-    (tmp_path / "start" / "sitecustomize.py").parent.mkdir()
-    (tmp_path / "start" / "sitecustomize.py").write_text(CRASHES)
-    out = tmp_path / "m.parquet"
-    subprocess.run(
-        [sys.executable, "-m", "brainscale", "index", str(scans), "--out", str(out)],
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "start")},
-        check=True,
-        capture_output=True,
-    )
-    rows = pq.read_table(out).to_pylist()
-    assert [row["error_code"] for row in rows] == [None, "decoder_crashed", None]
-    assert "SIGSEGV" in rows[1]["error"]
-
-
 @pytest.fixture
 def object_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     """An S3-speaking server on loopback, for this test alone; its address."""
@@ -267,14 +232,13 @@ def test_an_object_store_is_a_source_like_any_other(object_store: str, source: P
     client.put_object(Bucket="scans", Key="site 1/100 %#1!.txt", Body=b"odd name")
     options = f"?endpoint_override={object_store}&scheme=http&region=us-east-1"
     out = tmp_path / "m.parquet"
-    index = [sys.executable, "-m", "brainscale", "index", "--out", str(out)]
-    subprocess.run([*index, f"s3://scans/site%201{options}"], check=True, capture_output=True)
+    index = [sys.executable, "-m", "brainscale", "index", f"s3://scans/site%201{options}", "--out", str(out)]
+    subprocess.run(index, check=True, capture_output=True)
     table = pq.read_table(out)
     found = dict(zip(table["sample_id"].to_pylist(), table["error_code"].to_pylist(), strict=True))
     assert found == {**EXPECTED, "100 %%231%21.txt": "unsupported_format"}
     assert table["sha256"].null_count == 0
-    absent = subprocess.run([*index, f"s3://scans/nowhere{options}"], capture_output=True, text=True)
-    assert absent.returncode == 1
-    assert "does not exist" in absent.stderr
+    with pytest.raises(SourceError, match="nowhere.* does not exist"):
+        listing([f"s3://scans/nowhere{options}"])
     with pytest.raises(SourceError, match="s3://b/c: keys do not belong in an address"):
         listing(["s3://b/c?access_key=open&secret_key=sesame"])

@@ -14,36 +14,13 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from click.testing import Result
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from brainscale.schema import HISTORY, MANIFEST, METRICS, PREDICTIONS
 from tests.conftest import write_image
+from tests.integration.conftest import SMALL, Invoke, scores, succeed, weights
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
-Invoke = Callable[..., Result]
-SMALL = ["--set", "data.image_size=64", "--set", "data.crop=1.0", "--set", "train.batch_size=16", "--epochs", "2"]
-
-
-def succeed(result: Result) -> Result:
-    assert result.exit_code == 0, result.output
-    return result
-
-
-def weights(run: Path) -> str:
-    return str(json.loads((run / "_SUCCESS.json").read_text())["weights_sha256"])
-
-
-@pytest.fixture(scope="module")
-def run(ray_cluster: None, phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from click.testing import CliRunner
-
-    from brainscale.cli import main
-
-    folder = tmp_path_factory.mktemp("runs") / "one"
-    arguments = ["train", "--data", str(phantoms), "--out", str(folder), *SMALL, "--debug"]
-    succeed(CliRunner().invoke(main, arguments))
-    return folder
 
 
 def test_a_run_holds_what_it_should(run: Path) -> None:
@@ -197,13 +174,6 @@ def mixed(folder: Path) -> Path:
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "torn.png").write_bytes((folder / "0.png").read_bytes()[:90])
     return folder
-
-
-def scores(folder: Path) -> list[dict[str, object]]:
-    return sorted(
-        (row for p in folder.glob("part-*.parquet") for row in pq.read_table(p).to_pylist()),
-        key=lambda row: str(row["sample_id"]),
-    )
 
 
 def test_every_input_is_one_row(run: Path, invoke: Invoke, tmp_path: Path) -> None:
