@@ -7,7 +7,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test lint format bench lock clean
+.PHONY: help demo test fuzz lint format bench lock clean
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
@@ -16,6 +16,9 @@ demo: $(READY) ## the whole way on phantoms, in demo/
 
 test: $(READY) ## all tests
 	$(BIN)/pytest
+
+fuzz: $(READY) ## 10,000 damaged files: each gives rows, none an exception
+	BRAINSCALE_FUZZ=10000 $(BIN)/pytest tests/test_fuzz.py
 
 lint: $(READY) ## style and types
 	$(BIN)/ruff check

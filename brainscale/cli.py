@@ -353,6 +353,8 @@ def _say_if(complete: bool, out: str) -> None:
 
 
 def _absolute(source: str) -> str:
+    if source.startswith("@"):
+        return f"@{Path(source[1:]).absolute()}"
     return source if "://" in source else str(Path(source).absolute())
 
 

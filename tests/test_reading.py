@@ -1,6 +1,8 @@
 """Sources, formats, preprocessing and reading: from any bytes to rows."""
 
 import io
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +162,38 @@ def test_listing_finds_everything_in_one_order(tmp_path: Path) -> None:
     assert [u.sample_id for u in listing([f"{tmp_path}/a/**/*"])] == ["1.jpg", "deep/er/z"]
     assert [u.sample_id for u in listing([f"{tmp_path}/_y"])] == ["_y"]
     assert [u.sample_id for u in listing([f"file://{tmp_path}/a"])] == ["1.jpg", "deep/er/z"]
+
+
+def test_odd_names_and_what_is_no_file(tmp_path: Path) -> None:
+    folder = tmp_path / "scans"
+    write_image(folder / "a b#1!%21.png")
+    shutil.copy(folder / "a b#1!%21.png", os.fsencode(folder) + b"/caf\xe9.png")
+    (folder / "broken").symlink_to("nowhere")
+    (folder / "folder").symlink_to(tmp_path)
+    os.mkfifo(folder / "pipe")
+    rows = [row for table in read_tables(unit_table(listing([str(folder)])), wish=WISH) for row in table.to_pylist()]
+    assert {row["sample_id"]: row["error_code"] for row in rows} == {
+        "a b%231%21%2521.png": None,
+        "broken": "unreadable",
+        "caf\\xe9.png": None,
+        "folder": "not_a_file",
+        "pipe": "not_a_file",
+    }
+
+
+def test_a_list_of_files_may_name_what_is_gone(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/2.png"):
+        write_image(tmp_path / "s" / name)
+    lines = [str(tmp_path / "s" / name) for name in ("b/2.png", "a/1.png", "gone.png")]
+    (tmp_path / "list.txt").write_text("\n".join(lines) + "\n\n")
+    units = listing([f"@{tmp_path}/list.txt"])
+    assert [unit.sample_id for unit in units] == ["a/1.png", "b/2.png", "gone.png"]
+    assert [row.get("error_code") for unit in units for row in read(unit, WISH)] == [None, None, "unreadable"]
+    with pytest.raises(SourceError, match="is no list of files"):
+        listing([f"@{tmp_path}/nowhere.txt"])
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(SourceError, match="holds no files"):
+        listing([f"@{tmp_path}/empty.txt"])
 
 
 def test_several_sources_never_share_an_id(tmp_path: Path) -> None:

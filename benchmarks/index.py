@@ -1,0 +1,153 @@
+"""What indexing costs: decoding against the published notebook's transform, near pairs, and memory.
+
+python benchmarks/index.py [FOLDER] [--files 2000 40000]
+
+FOLDER holds images (phantoms as JPEG without one). Rates are of one core, both in turns on the same files.
+Memory is the highest sum of all processes' proportional set sizes while `brainscale index` runs.
+"""
+
+import argparse
+import io
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from brainscale import decoding
+from brainscale.config import PreprocessConfig
+from brainscale.decoding import Wish
+from brainscale.isolation import Child
+from brainscale.nearness import near_pairs
+from brainscale.phantoms import draw
+from brainscale.preprocess import resized_side
+
+ROUNDS = 7
+WISH = Wish(spec=PreprocessConfig())
+NOTEBOOK = transforms.Compose(
+    [
+        transforms.Resize((256, 256)),
+        transforms.CenterCrop(224),
+        transforms.ToTensor(),
+        transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ]
+)
+
+
+def ours(data: bytes) -> bytes:
+    ((_, plane),) = decoding.decode(data, WISH)
+    return plane
+
+
+def notebook(data: bytes) -> object:
+    return NOTEBOOK(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def exact(data: bytes) -> np.ndarray:
+    """Pillow's own bilinear resize of the whole grey image."""
+    side = resized_side(WISH.spec)
+    grey = Image.open(io.BytesIO(data)).convert("L").resize((side, side), Image.Resampling.BILINEAR)
+    start = (side - WISH.spec.image_size) // 2
+    return np.asarray(grey)[start:-start, start:-start]
+
+
+def seconds(function: Callable[[bytes], object], files: list[bytes]) -> float:
+    start = time.perf_counter()
+    for data in files:
+        function(data)
+    return time.perf_counter() - start
+
+
+def decoding_rates(files: list[bytes]) -> None:
+    child = Child(decoding.__name__, WISH.to_json(), seconds=60)
+
+    def isolated(data: bytes) -> object:
+        return list(child.ask({"frames": None}, data))
+
+    times: dict[Callable[[bytes], object], list[float]] = {ours: [], isolated: [], notebook: []}
+    isolated(files[0])
+    for _ in range(ROUNDS):
+        for function, taken in times.items():
+            taken.append(seconds(function, files))
+    child.close()
+    rates = {function.__name__: len(files) / np.median(taken) for function, taken in times.items()}
+    for name, rate in rates.items():
+        print(f"{name:<10}{rate:8.0f} images/s, {rate / rates['notebook']:.2f} × the notebook's")
+    apart = [np.abs(np.frombuffer(ours(f), np.uint8).astype(int) - exact(f).ravel()).mean() for f in files]
+    print(f"planes and Pillow's resize are {np.mean(apart):.2f} grey levels apart, {max(apart):.2f} at most")
+
+
+def near_costs() -> None:
+    generator = np.random.default_rng(0)
+    for count in (10_000, 100_000, 1_000_000):
+        hashes = np.unique(generator.integers(0, 2**64, count, dtype=np.uint64))
+        start = time.perf_counter()
+        near_pairs(hashes, 4)
+        taken = time.perf_counter() - start
+        print(f"near pairs of {count:>9,} random hashes: {taken:6.2f} s, {1e6 * taken / count:.2f} µs each")
+
+
+def peak_memory(files: list[bytes], count: int) -> float:
+    """MiB that `brainscale index` of so many different files needs at most, all its processes together."""
+    with tempfile.TemporaryDirectory() as made:
+        source = Path(made, "scans")
+        for i in range(count):
+            place = source / f"{i % 100}" / f"{i}.jpg"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(files[i % len(files)] + b"%d" % i)  # what follows the image is ignored
+        command = [sys.executable, "-m", "brainscale", "index", str(source), "--out", f"{made}/m.parquet"]
+        start, peak = time.perf_counter(), 0
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            while process.poll() is None:
+                peak = max(peak, sum(map(proportional, descendants(process.pid))))
+                time.sleep(0.5)
+        if process.returncode:
+            raise SystemExit("index failed: run it by hand to see why")
+        taken = time.perf_counter() - start
+    print(f"index of {count:>6,} files: {peak / 2**20:6.0f} MiB at most, {taken:.0f} s")
+    return peak
+
+
+def descendants(pid: int) -> list[int]:
+    try:
+        children = [Path(task, "children").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:
+        return []
+    return [pid, *(p for text in children for child in text.split() for p in descendants(int(child)))]
+
+
+def proportional(pid: int) -> int:
+    """Bytes of a process, with a share of what it shares."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return 1024 * next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--files", nargs=2, type=int, default=(2_000, 40_000), metavar=("FEW", "MANY"))
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    phantoms = []
+    for i in range(60):
+        out = io.BytesIO()
+        Image.fromarray(draw(0, i, bool(i % 2))).resize((512, 512)).convert("RGB").save(out, "JPEG", quality=90)
+        phantoms.append(out.getvalue())
+    folder = sorted(p for p in asked.folder.rglob("*") if p.is_file()) if asked.folder else []
+    decoding_rates([p.read_bytes() for p in folder] or phantoms)
+    near_costs()
+    few, many = (peak_memory(phantoms, count) for count in asked.files)
+    print(f"{asked.files[1] / asked.files[0]:g} × the files, {many / few:.2f} × the memory")
+
+
+if __name__ == "__main__":
+    main()
