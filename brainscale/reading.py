@@ -8,7 +8,6 @@ import atexit
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -72,7 +71,7 @@ def _rows(unit: Unit, member: Member, wish: Wish) -> Iterator[dict[str, Any]]:
     data = member.data or b""
     known: dict[str, Any] = {"nbytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     try:
-        answers = _child(json.dumps(wish.to_json())).ask({"frames": None if frames is None else list(frames)}, data)
+        answers = _decoder(wish).ask({"frames": None if frames is None else list(frames)}, data)
         for facts, plane in answers:
             yield _row(unit, member.path, **known, **facts, plane=bytes(plane) if len(plane) else None)
     except SampleError as error:
@@ -100,13 +99,22 @@ def _row(
     }
 
 
-@lru_cache(maxsize=1)
-def _child(settings: str) -> Child:
-    """This process's decoder, kept from unit to unit."""
-    facts = json.loads(settings)
-    child = Child(decoding.__name__, facts, facts["limits"]["seconds"])
-    atexit.register(child.close)
-    return child
+_decoders: dict[str, Child] = {}  # this process's decoder, by its settings; one, kept from unit to unit
+
+
+def _decoder(wish: Wish) -> Child:
+    settings = wish.to_json()
+    key = json.dumps(settings)
+    if key not in _decoders:
+        _end_decoder()
+        _decoders[key] = Child(decoding.__name__, settings, wish.limits.seconds)
+    return _decoders[key]
+
+
+@atexit.register
+def _end_decoder() -> None:
+    while _decoders:
+        _decoders.popitem()[1].close()
 
 
 def unit_table(units: Sequence[Unit]) -> pa.Table:

@@ -22,7 +22,7 @@ from brainscale.errors import SampleError, SourceError
 from brainscale.names import plain, readable
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Unit:
     """One file to read.
 

@@ -9,7 +9,16 @@ PACKAGE = Path(__file__).parents[1] / "brainscale"
 FLOORS = [
     ["errors", "schema", "seeds", "models.__init__"],
     ["calls", "config", "names", "nearness", "isolation", "files", "progress", "console"],
-    ["sources", "archives", "formats.frame", "formats.raster", "formats.dicom", "formats.nifti", "formats.__init__"],
+    [
+        "sources",
+        "archives",
+        "formats.frame",
+        "formats.raster",
+        "formats.dicom",
+        "formats.dicom_transforms",
+        "formats.nifti",
+        "formats.__init__",
+    ],
     ["preprocess", "augment", "splits", "phantoms", "exact", "checkpoints"],
     ["metrics", "models.resampling", "models.brainmrnet", "models.baselines", "models.registry", "models.scorer"],
     ["decoding", "bundle", "export"],

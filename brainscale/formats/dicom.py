@@ -1,8 +1,6 @@
-"""DICOM through pydicom: bytes → grey frames after the modality and VOI transforms of PS3.3 C.11.
+"""DICOM through pydicom: bytes → grey frames, after bounds on what they ask for.
 
-Rescaling, windows and lookup tables are those of each frame: its functional groups, else the shared ones, else the
-data set itself. A window becomes the frame's limits. Without any, 8-bit data stand as they are and all else shares
-one percentile window over the whole object. Overlays are left out. Of the text in a data set only the identifiers
+Overlays are left out. Of the text in a data set only the identifiers
 of patient and series leave this module, and nothing at all through an error, pydicom's messages included: they
 quote values.
 """
@@ -10,23 +8,18 @@ quote values.
 import logging
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO
 from itertools import islice
-from math import isfinite
 from struct import unpack_from
-from typing import TypeVar
 
 import numpy as np
-from PIL import Image
 from pydicom import Dataset, FileDataset, dcmread
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.filereader import read_dataset, read_preamble
-from pydicom.multival import MultiValue
 from pydicom.pixels.common import PhotometricInterpretation
 from pydicom.pixels.decoders.base import Decoder, get_decoder
-from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import as_pixel_options, get_expected_length
 from pydicom.uid import (
     UID,
@@ -42,17 +35,13 @@ from pydicom.valuerep import STANDARD_VR
 
 from brainscale.config import LimitsConfig
 from brainscale.errors import SampleError
-from brainscale.formats.frame import ENOUGH_VALUES, Frame, percentile_window
+from brainscale.formats.dicom_transforms import Limits, grey_frames, number_of, stored_bits, text_of
+from brainscale.formats.frame import Frame
 
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 NO_RGB = ("HSV", "YBR_PARTIAL_420", "YBR_PARTIAL_422")  # retired, three samples, and pydicom leaves them so
 _VR = {str(name).encode() for name in STANDARD_VR}
 _PHOTOMETRIC = {str(name) for name in PhotometricInterpretation}
-
-Limits = tuple[float, float]
-Modality = Callable[[np.ndarray], np.ndarray]
-Voi = Callable[[np.ndarray], tuple[np.ndarray, Limits]]
-T = TypeVar("T")
 
 logging.getLogger("pydicom").propagate = False  # what it logs quotes values too
 
@@ -96,7 +85,7 @@ def decode(data: bytes, limits: LimitsConfig, window: Limits) -> Iterator[Frame]
             ds = _read(data, limits)
             frames = _check(ds, limits)
             planes = _planes(ds, frames, _syntax(ds))
-            for number, (pixels, bounds) in enumerate(_shown(ds, planes, frames, window)):
+            for number, (pixels, bounds) in enumerate(grey_frames(ds, planes, frames, window)):
                 yield _frame(ds, pixels, bounds, number if frames > 1 else None)
     except (SampleError, MemoryError, GeneratorExit, KeyboardInterrupt, SystemExit):
         raise
@@ -129,7 +118,7 @@ def _check(ds: FileDataset, limits: LimitsConfig) -> int:
     """Whether the pixels that the data set declares are there and few enough; how many frames they are."""
     if not any(keyword in ds for keyword in PIXELS):
         raise _without_pixels(ds)
-    height, width, frames = _number(ds, "Rows"), _number(ds, "Columns"), _count(ds)
+    height, width, frames = number_of(ds, "Rows"), number_of(ds, "Columns"), _count(ds)
     if height is None or width is None or frames is None:
         raise SampleError("corrupt", "rows, columns or the number of frames cannot be read")
     rows, columns = int(height), int(width)
@@ -161,25 +150,8 @@ def _count(ds: Dataset) -> int | None:
     element = ds.get_item("NumberOfFrames")
     if element is None or not element.value:
         return 1
-    number = _number(ds, "NumberOfFrames")
+    number = number_of(ds, "NumberOfFrames")
     return None if number is None or number < 0 else max(1, int(number))
-
-
-def _number(ds: Dataset, keyword: str) -> float | None:
-    """An element's first value; None if it is absent or no finite number."""
-    try:
-        value = ds.get(keyword)
-        number = float(value[0] if isinstance(value, MultiValue) else value)
-    except Exception:  # noqa: BLE001 (values are converted when asked for, and may hold anything)
-        return None
-    return number if isfinite(number) else None
-
-
-def _text(ds: Dataset, keyword: str) -> str:
-    try:
-        return str(ds.get(keyword) or "").strip(" \0")
-    except Exception:  # noqa: BLE001 (as above)
-        return ""
 
 
 def _syntax(ds: FileDataset) -> UID:
@@ -252,129 +224,18 @@ def _declared(code: bytes) -> tuple[int, int, int] | None:
     return None
 
 
-def _shown(
-    ds: FileDataset, planes: Iterator[np.ndarray], frames: int, percentiles: Limits
-) -> Iterator[tuple[np.ndarray, Limits | None]]:
-    """Each frame's grey intensities, and those that become 0 and 255."""
-    if ds.SamplesPerPixel == 3 or ds.PhotometricInterpretation == "PALETTE COLOR":
-        yield from (_luminance(ds, plane) for plane in planes)
-        return
-    little = bool(ds.original_encoding[1])
-    modality = _each(ds, frames, "PixelValueTransformationSequence", lambda item: _modality(item, little))
-    voi = _each(ds, frames, "FrameVOILUTSequence", lambda item: _voi(item, little))
-    bits, shared = _stored_bits(ds), None
-    if bits <= 8 and "PixelData" in ds and not ds.PixelRepresentation and not any(modality):
-        shared = None if bits == ds.BitsAllocated == 8 else (0.0, 2.0**bits - 1)
-    elif None in voi:
-        held = list(planes)
-        shared, planes = _shared_window(held, modality, percentiles), iter(held)
-    for plane, rescale, look in zip(planes, modality, voi, strict=True):
-        values = rescale(plane) if rescale else plane
-        yield look(values) if look else (values, shared)
-
-
-def _shared_window(held: list[np.ndarray], modality: list[Modality | None], percentiles: Limits) -> Limits:
-    step = max(1, -(-sum(plane.size for plane in held) // ENOUGH_VALUES))
-    some = [plane.reshape(-1)[::step] for plane in held]
-    return percentile_window(
-        np.concatenate([f(x) if f else x for x, f in zip(some, modality, strict=True)]), percentiles
-    )
-
-
-def _each(ds: Dataset, frames: int, macro: str, make: Callable[[Dataset], T]) -> list[T]:
-    """What `make` gives for each frame of the frame's own functional group, the shared one or the data set."""
-    shared = _item(ds, "SharedFunctionalGroupsSequence")
-    common = make((shared and _item(shared, macro)) or ds)
-    own = [_item(groups, macro) for groups in (ds.get("PerFrameFunctionalGroupsSequence") or [])[:frames]]
-    return [common if item is None else make(item) for item in own] + [common] * (frames - len(own))
-
-
-def _item(ds: Dataset, keyword: str) -> Dataset | None:
-    """The first item of a sequence, if there is one."""
-    items = ds.get(keyword)
-    return items[0] if items else None
-
-
-def _modality(ds: Dataset, little: bool) -> Modality | None:
-    """Stored values → modality values (PS3.3 C.11.1); None if they are the same."""
-    if (item := _item(ds, "ModalityLUTSequence")) and (lut := _lut(item, "LUT", little)):
-        return lut[0]
-    slope, intercept = _number(ds, "RescaleSlope"), _number(ds, "RescaleIntercept")
-    if not slope or intercept is None or (slope, intercept) == (1, 0):
-        return None
-    line = np.float64(slope), np.float64(intercept)
-    return lambda stored: stored * line[0] + line[1]
-
-
-def _voi(ds: Dataset, little: bool) -> Voi | None:
-    """Modality values → values of interest and their range (PS3.3 C.11.2), by the first of the alternatives."""
-    if (item := _item(ds, "VOILUTSequence")) and (lut := _lut(item, "LUT", little)):
-        look, top = lut
-        return lambda values: (look(values), (0.0, top))
-    centre, width = _number(ds, "WindowCenter"), _number(ds, "WindowWidth")
-    function = _text(ds, "VOILUTFunction").upper()
-    exact = function in ("LINEAR_EXACT", "SIGMOID")
-    if centre is None or width is None or width <= 0 or (width < 1 and not exact):
-        return None
-    if not exact:
-        centre, width = centre - 0.5, width - 1
-    low, high = centre - width / 2, centre + width / 2
-    if function == "SIGMOID":
-        return lambda values: (255 / (1 + np.exp(4 * (0.5 - (values - low) / (high - low)))), (0.0, 255.0))
-    return lambda values: (values, (low, high))
-
-
-def _lut(ds: Dataset, name: str, little: bool) -> tuple[Modality, float] | None:
-    """A lookup table and the highest value it can give; None if it makes no sense."""
-    entries, first, bits = ds[f"{name}Descriptor"].value
-    stored = ds[f"{name}Data"].value
-    if not stored or not 1 <= bits <= 16:
-        return None
-    entries = (entries & 0xFFFF) or 2**16
-    words = np.frombuffer(stored, "<u2" if little else ">u2") if isinstance(stored, bytes) else np.atleast_1d(stored)
-    if words.size < entries:  # of 8 bits, two to a word
-        words = words.astype("<u2").view(np.uint8)
-    table = words[:entries].astype(np.uint8 if bits <= 8 else np.uint16)
-    # pydicom's own functions index with the type of the table, or of the values, and so wrap around.
-    return lambda values: table[np.clip(values.astype(np.int64) - first, 0, table.size - 1)], 2.0**bits - 1
-
-
-def _luminance(ds: FileDataset, plane: np.ndarray) -> tuple[np.ndarray, Limits | None]:
-    """ITU-R 601-2 luma of a frame in colour, as stored or by its palette."""
-    bits = _stored_bits(ds)
-    if plane.ndim == 2:
-        plane = _painted(ds, plane)
-        bits = 8 * plane.itemsize
-    if plane.dtype == np.uint8:
-        return np.asarray(Image.fromarray(plane).convert("L")), None
-    return plane @ np.array([0.299, 0.587, 0.114]), (0.0, 2.0**bits - 1)
-
-
-def _painted(ds: FileDataset, plane: np.ndarray) -> np.ndarray:
-    """Palette indices → [H, W, 3]."""
-    if "SegmentedRedPaletteColorLookupTableData" in ds:
-        return np.ascontiguousarray(apply_color_lut(plane, ds)[..., :3])
-    little = bool(ds.original_encoding[1])
-    names = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
-    return np.stack([lut[0](plane) for name in names if (lut := _lut(ds, name, little))], axis=-1)
-
-
-def _stored_bits(ds: Dataset) -> int:
-    return int(_number(ds, "BitsStored") or ds.BitsAllocated)
-
-
 def _frame(ds: Dataset, pixels: np.ndarray, bounds: Limits | None, number: int | None) -> Frame:
-    photometric = _text(ds, "PhotometricInterpretation")
-    patient, issuer = _text(ds, "PatientID"), _text(ds, "IssuerOfPatientID")
+    photometric = text_of(ds, "PhotometricInterpretation")
+    patient, issuer = text_of(ds, "PatientID"), text_of(ds, "IssuerOfPatientID")
     return Frame(
         pixels=pixels,
         format="DICOM",
-        mode=f"{photometric if photometric in _PHOTOMETRIC else 'unknown'} {_stored_bits(ds)}",
+        mode=f"{photometric if photometric in _PHOTOMETRIC else 'unknown'} {stored_bits(ds)}",
         width=ds.Columns,
         height=ds.Rows,
         number=number,
         limits=bounds,
         inverted=photometric == "MONOCHROME1",
         patient=(f"{patient}|{issuer}" if issuer else patient) if patient else None,
-        scan=_text(ds, "SeriesInstanceUID") or None,
+        scan=text_of(ds, "SeriesInstanceUID") or None,
     )
