@@ -140,14 +140,14 @@ def _whole(stream: Stream, path: tuple[str, ...], depth: int, limits: LimitsConf
 
 @contextmanager
 def _unpacking(path: tuple[str, ...], depth: int) -> Iterator[None]:
-    """Reading a member's bytes: what fails there is its own damage. A file's failure is its place's."""
+    """Reading the bytes of a member, or of a file that is none: what fails there is its own damage."""
     try:
         yield
     except SampleError:
         raise
     except Exception as error:
         if depth == 0:
-            raise
+            raise SampleError("unreadable", f"the file cannot be read ({type(error).__name__})") from None
         code = "corrupt_member" if path else "corrupt_archive"
         raise SampleError(code, f"it cannot be unpacked ({type(error).__name__})") from None
 

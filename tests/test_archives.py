@@ -168,3 +168,15 @@ def test_a_header_that_asks_for_memory_is_refused() -> None:
     long = tarfile.TarInfo("x" * 2_000_000)
     data = long.tobuf(tarfile.GNU_FORMAT) + bytes(10240)
     assert codes(data) == [((), "corrupt_archive")]
+
+
+def test_a_disk_that_fails_is_no_damage_of_the_file() -> None:
+    class Broken(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: object) -> int:
+            raise OSError(5, "Input/output error")
+
+    (member,) = members(Broken(), 100, LimitsConfig())
+    assert (member.path, str(member.problem)) == ((), "unreadable: the file cannot be read (OSError)")
