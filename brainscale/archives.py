@@ -145,7 +145,7 @@ def _unpacking(path: tuple[str, ...], depth: int) -> Iterator[None]:
         yield
     except SampleError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (codecs and file systems raise what they like)
         if depth == 0:
             raise SampleError("unreadable", f"the file cannot be read ({type(error).__name__})") from None
         code = "corrupt_member" if path else "corrupt_archive"

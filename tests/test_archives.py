@@ -5,8 +5,10 @@ import gzip
 import io
 import lzma
 import tarfile
+import tracemalloc
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -180,3 +182,38 @@ def test_a_disk_that_fails_is_no_damage_of_the_file() -> None:
 
     (member,) = members(Broken(), 100, LimitsConfig())
     assert (member.path, str(member.problem)) == ((), "unreadable: the file cannot be read (OSError)")
+
+
+class Endless(io.RawIOBase):
+    """A tar of so many members of 4 MiB, made as it is read."""
+
+    def __init__(self, count: int) -> None:
+        self._blocks = self._tar(count)
+        self._rest = b""
+
+    def _tar(self, count: int) -> Iterator[bytes]:
+        for i in range(count):
+            info = tarfile.TarInfo(f"{i}.dcm")
+            info.size = 2**22
+            yield info.tobuf()
+            yield bytes(2**22)
+        yield bytes(10240)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._rest = self._rest or next(self._blocks, b"")
+        some, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
+        buffer[: len(some)] = some
+        return len(some)
+
+
+def test_a_large_archive_needs_the_memory_of_its_largest_member() -> None:
+    tracemalloc.start()
+    try:
+        assert sum(len(member.data or b"") for member in members(Endless(250), 2**30, LimitsConfig())) == 250 * 2**22
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 40 * 2**20
