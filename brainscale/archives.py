@@ -25,6 +25,7 @@ from brainscale.names import readable, unique
 HEAD = 512
 ALLOWANCE = 64 * 2**20  # bytes that any archive may hold, however small it is
 MAX_HEADER = 2**20  # bytes of one member's names and attributes
+PIECE = 2**20  # bytes read at a time
 XZ_MEMORY = 256 * 2**20  # an xz header may ask for 4 GiB
 
 
@@ -132,10 +133,7 @@ def _unpacker(stream: Stream, path: tuple[str, ...], depth: int) -> Unpack | Non
 
 def _whole(stream: Stream, path: tuple[str, ...], depth: int, limits: LimitsConfig) -> Member:
     with _unpacking(path, depth):
-        data = stream.read(limits.nbytes + 1)
-    if len(data) > limits.nbytes:
-        return Member(path=path, problem=SampleError("file_too_large", f"more than {limits.file_mib} MiB"))
-    return Member(path=path, data=data)
+        return Member(path=path, data=_bounded(stream, limits))
 
 
 @contextmanager
@@ -264,10 +262,15 @@ class _Xz(io.RawIOBase):
 
 
 def _bounded(stream: Stream, limits: LimitsConfig) -> bytes:
-    data: bytes = stream.read(limits.nbytes + 1)
-    if len(data) > limits.nbytes:
-        raise SampleError("file_too_large", f"an archive of more than {limits.file_mib} MiB inside another")
-    return data
+    """All that is left of a stream; asked for piecewise, since a buffer for the most allowed would be made first."""
+    pieces: list[bytes] = []
+    nbytes = 0
+    while piece := stream.read(PIECE):
+        nbytes += len(piece)
+        if nbytes > limits.nbytes:
+            raise SampleError("file_too_large", f"more than {limits.file_mib} MiB")
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 def _is_tar(head: bytes) -> bool:
