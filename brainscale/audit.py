@@ -1,6 +1,5 @@
 """What a researcher wants to know of a manifest before believing a figure that rests on it."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,25 +45,36 @@ def _range(readable: pa.Table) -> str:
 
 def _copies(readable: pa.Table) -> dict[str, Any]:
     """Groups and what makes them: the same bytes, nearly the same picture, two labels on one picture."""
-    rows = readable.select(["sample_id", "sha256", "frame", "group", "label"]).to_pylist()
-    contents: dict[tuple[str, int | None], list[str]] = defaultdict(list)
-    labels: dict[str, dict[str, str]] = defaultdict(dict)  # group → label → first sample
-    sizes: dict[str, int] = defaultdict(int)
-    for row in rows:
-        contents[row["sha256"], row["frame"]].append(row["sample_id"])
-        sizes[row["group"]] += 1
-        if row["label"] is not None:
-            labels[row["group"]].setdefault(row["label"], row["sample_id"])
-    torn = sorted(tuple(sorted(first.values())) for first in labels.values() if len(first) > 1)
+    contents = _count(readable, ["sha256", "frame"])
+    sizes = _count(readable, ["group"])
+    labelled = readable.filter(pc.is_valid(readable["label"]))
+    torn = _count(_count(labelled, ["group", "label"]), ["group"])
+    torn = torn.filter(pc.greater(torn["n"], 1))
     return {
         "groups": len(sizes),
-        "largest_group": max(sizes.values(), default=0),
-        "byte_identical_groups": sum(len(ids) > 1 for ids in contents.values()),
-        "byte_identical_copies": len(rows) - len(contents),
-        "near_or_same_copies": len(rows) - len(sizes),
+        "largest_group": pc.max(sizes["n"]).as_py() or 0,
+        "byte_identical_groups": len(contents.filter(pc.greater(contents["n"], 1))),
+        "byte_identical_copies": len(readable) - len(contents),
+        "samples_beyond_one_a_group": len(readable) - len(sizes),
         "groups_with_two_labels": len(torn),
-        "such_as": " and ".join(torn[0]) if torn else "none",
+        "such_as": _two_labels(labelled, torn["group"]),
     }
+
+
+def _count(table: pa.Table, keys: list[str]) -> pa.Table:
+    """Rows for each value of the keys, in a column n."""
+    return table.group_by(keys).aggregate([([], "count_all")]).rename_columns({"count_all": "n"})
+
+
+def _two_labels(labelled: pa.Table, groups: pa.ChunkedArray) -> str:
+    """The first two samples that are one picture and have different labels."""
+    rows = labelled.filter(pc.is_in(labelled["group"], groups)).sort_by("sample_id").to_pylist()
+    pairs = ((r["sample_id"], o["sample_id"]) for r in rows for o in rows if _differ(r, o))
+    return " and ".join(next(pairs, ("none",)))
+
+
+def _differ(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return bool(one["group"] == other["group"] and one["label"] != other["label"])
 
 
 def _by_label(readable: pa.Table, column: str) -> dict[str, dict[str, int]]:
