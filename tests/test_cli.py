@@ -1,5 +1,6 @@
 """What a person sees: help, exit codes, one-line errors. What needs Ray is in integration/."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -65,15 +66,28 @@ def test_wrong_usage_is_one_line(invoke: Invoke, arguments: list[str], status: i
 
 
 def test_split_by_hand(invoke: Invoke, tmp_path: Path) -> None:
-    table = manifest([(i, "tumour" if i % 2 else "no_tumour", False) for i in range(40)])
+    table = manifest([(i, "tumour" if i % 2 else "no_tumour", False) for i in range(400)])
     pq.write_table(table, tmp_path / "m.parquet")
     done = invoke("split", tmp_path / "m.parquet", "--out", tmp_path / "s.parquet", "--test", "0.3", "--json")
     assert done.exit_code == 0, done.output
     splits = pq.read_table(tmp_path / "s.parquet")["split"].to_pylist()
-    assert {side: splits.count(side) for side in set(splits)} == {"train": 22, "val": 6, "test": 12}
+    assert json.loads(done.stdout)["splits"]["test"] == {
+        label: sum(s == "test" and i % 2 == odd for i, s in enumerate(splits))
+        for odd, label in enumerate(("no_tumour", "tumour"))
+    }
+    assert 90 < splits.count("test") < 150
     done = invoke("split", tmp_path / "m.parquet", "--out", tmp_path / "f.parquet", "--folds", "4")
     assert done.exit_code == 0
     assert set(pq.read_table(tmp_path / "f.parquet")["fold"].to_pylist()) == {0, 1, 2, 3}
+    assert invoke("split", "--verify", tmp_path / "f.parquet").exit_code == 0
+    done = invoke(
+        "split", tmp_path / "m.parquet", "--keep", tmp_path / "s.parquet", "--seed", "9", "--out", tmp_path / "k"
+    )
+    assert done.exit_code == 0, done.output
+    assert pq.read_table(tmp_path / "k")["split"].to_pylist() == splits
+    assert "--out says where to write" in invoke("split", tmp_path / "m.parquet").output
+    done = invoke("split", tmp_path / "m.parquet", "--folds", "4", "--keep", tmp_path / "s.parquet", "--out", "x")
+    assert (done.exit_code, "--folds takes the place of" in done.output) == (2, True)
 
 
 def test_a_file_that_is_no_manifest(invoke: Invoke, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -150,24 +151,33 @@ def test_archives_and_volumes_are_scored_row_by_row(
     assert {row["sample_id"]: row["error_code"] for row in rows} == EXPECTED
     assert (facts["files"], facts["rows"], facts["scored"]) == (13, 23, 20)
     assert all(pq.read_schema(part).equals(PREDICTIONS) for part in out.glob("part-*"))
-    part = next(iter(sorted(out.glob("part-*"))))  # as if killed when half of the archive's rows were there
+    (part,) = out.glob("part-*")  # as if killed when half of the zip's rows were there
     table = pq.read_table(part)
-    kept = [i for i, row in enumerate(table["sample_id"].to_pylist()) if not row.startswith("pacs.zip!no")]
-    metadata = {k: v for k, v in table.schema.metadata.items() if k != b"units"} | {b"units": b"{}"}
-    pq.write_table(table.take(kept[:-3]).replace_schema_metadata(metadata), part)
+    first = table.slice(0, table["sample_id"].to_pylist().index(f"pacs.zip!{SECRET}/1.dcm"))
+    there = Counter(sample_id.partition("!")[0].partition("#")[0] for sample_id in first["sample_id"].to_pylist())
+    units = {unit: n for unit, n in json.loads(table.schema.metadata[b"units"]).items() if there[unit] == n}
+    assert there["pacs.zip"]
+    assert "pacs.zip" not in units
+    metadata = {**table.schema.metadata, b"units": json.dumps(units).encode()}
+    pq.write_table(first.replace_schema_metadata(metadata), out / "part-0123456789abcdef.parquet")
+    part.unlink()
     (out / "_SUCCESS.json").unlink()
     succeed(invoke("score", run, source, "--out", out))
+    assert (out / "part-0123456789abcdef.parquet").exists()
     assert scores(out) == rows
 
 
-def test_an_archive_trains_like_a_folder(ray_cluster: None, phantoms: Path, invoke: Invoke, tmp_path: Path) -> None:
+def test_an_archive_trains_like_a_folder_without_what_is_unreadable(
+    ray_cluster: None, phantoms: Path, invoke: Invoke, tmp_path: Path
+) -> None:
     files = {str(p.relative_to(phantoms)): p.read_bytes() for p in sorted(phantoms.rglob("*")) if p.is_file()}
-    (tmp_path / "all.zip").write_bytes(zipped(files))
-    small = ["--epochs", 1, "--set", "data.image_size=64", "--set", "train.batch_size=16"]
+    (tmp_path / "all.zip").write_bytes(zipped({**files, "yes/torn.png": b"\x89PNG\r\n\x1a\n"}))
+    small = ["--epochs", 1, "--set", "data.image_size=64", "--set", "train.batch_size=16", "--json"]
     facts = json.loads(
-        succeed(invoke("train", "--data", tmp_path / "all.zip", "--out", tmp_path / "run", *small, "--json")).stdout
+        succeed(invoke("train", "--data", tmp_path / "all.zip", "--out", tmp_path / "run", *small)).stdout
     )
     assert sum(facts["samples"].values()) == 60
+    assert facts["left_out"] == {"corrupt": 1}
     evaluated = json.loads(succeed(invoke("evaluate", tmp_path / "run", "--split", "test", "--json")).stdout)
     assert (evaluated["samples"], evaluated["errors"]) == (facts["samples"]["test"], 0)
 

@@ -335,15 +335,6 @@ def test_labels_from_a_file(invoke: Invoke, tmp_path: Path) -> None:
         assert message in result.output
 
 
-def test_unreadable_files_are_left_out_and_counted(phantoms: Path, invoke: Invoke, tmp_path: Path) -> None:
-    shutil.copytree(phantoms, tmp_path / "scans")
-    (tmp_path / "scans" / "yes" / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    one = ["--data", tmp_path / "scans", "--out", tmp_path / "run", *SMALL, "--epochs", 1, "--json"]
-    facts = json.loads(succeed(invoke("train", *one)).stdout)
-    assert facts["left_out"] == {"corrupt": 1}
-    assert sum(facts["samples"].values()) == 60
-
-
 def test_files_that_changed_since_they_were_indexed(phantoms: Path, invoke: Invoke, tmp_path: Path) -> None:
     shutil.copytree(phantoms, tmp_path / "scans")
     succeed(invoke("index", tmp_path / "scans", "--out", tmp_path / "m.parquet"))
