@@ -8,6 +8,7 @@ Memory is the highest sum of all processes' proportional set sizes while `brains
 
 import argparse
 import io
+import os
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from torchvision import transforms
 from brainscale import decoding
 from brainscale.config import PreprocessConfig
 from brainscale.decoding import Wish
-from brainscale.isolation import Child
+from brainscale.isolation import KEEP_MEMORY, Child
 from brainscale.nearness import near_pairs
 from brainscale.phantoms import draw
 from brainscale.preprocess import resized_side
@@ -132,6 +133,8 @@ def proportional(pid: int) -> int:
 
 
 def main() -> None:
+    if not KEEP_MEMORY.items() <= os.environ.items():  # for both sides, what our decoding processes have
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP_MEMORY})  # noqa: S606
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--files", nargs=2, type=int, default=(2_000, 40_000), metavar=("FEW", "MANY"))

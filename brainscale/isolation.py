@@ -21,7 +21,10 @@ from brainscale.errors import SampleError
 Message = tuple[dict[str, Any], memoryview]
 Handler = Callable[[Mapping[str, Any], memoryview], Iterator[tuple[Mapping[str, Any], bytes]]]
 
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**26), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
+"""Each file needs the same large buffers again: glibc is not to give them back to the system in between."""
 _LENGTHS = struct.Struct(">IQ")  # of the facts and of the blob, bytes
+BUFFER = 2**20  # bytes under way: a typical file and its answer, so that neither side waits in the middle
 _END: dict[str, Any] = {"end": True}
 
 
@@ -68,6 +71,8 @@ class Child:
         if self._socket is None:
             self._socket, theirs = socket.socketpair()
             self._socket.settimeout(self._seconds)
+            for end in (self._socket, theirs):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
             with theirs:
                 self._process = subprocess.Popen(  # noqa: S603 (this interpreter, our own module)
                     [sys.executable, "-m", self._module, str(theirs.fileno())],
@@ -75,7 +80,7 @@ class Child:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+                    env={**os.environ, **KEEP_MEMORY, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
                 )
             _send(self._socket, self._settings, b"")
         return self._socket

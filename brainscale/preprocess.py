@@ -23,7 +23,7 @@ def plane(grey: np.ndarray, spec: PreprocessConfig) -> np.ndarray:
     stop = start + spec.image_size / whole
     box = (width * start, height * start, width * stop, height * stop)
     size = (spec.image_size, spec.image_size)
-    return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=2.0))
+    return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=1.2))
 
 
 def resized_side(spec: PreprocessConfig) -> int:
@@ -33,7 +33,7 @@ def resized_side(spec: PreprocessConfig) -> int:
 
 def enough_side(spec: PreprocessConfig) -> int:
     """Side from which decoding a JPEG smaller leaves the plane nearly as it would be, pixels."""
-    return resized_side(spec) * 3 // 2
+    return resized_side(spec) * 6 // 5
 
 
 def shown(frame: Frame, window: tuple[float, float]) -> np.ndarray:

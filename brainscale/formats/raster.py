@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from brainscale.config import LimitsConfig
 from brainscale.errors import SampleError
@@ -96,7 +96,6 @@ def _grey(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I") or image.mode == "F":
         return np.asarray(image)
     if image.has_transparency_data:
-        opaque = image.convert("RGBA")
-        black = Image.new("RGBA", opaque.size, (0, 0, 0, 255))
-        return np.asarray(Image.alpha_composite(black, opaque).convert("L"))
+        grey, opacity = image.convert("RGBA").convert("LA").split()
+        return np.asarray(ImageChops.multiply(grey, opacity))
     return np.asarray(image if image.mode == "L" else image.convert("L"))
