@@ -1,7 +1,6 @@
 """A trained model's folder: model.safetensors, model.onnx, model.json. Reading one needs no torch."""
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from brainscale.config import DataConfig, PreprocessConfig, Section
 from brainscale.errors import BundleError
+from brainscale.files import replacing
 
 WEIGHTS, ONNX, CARD = "model.safetensors", "model.onnx", "model.json"
 
@@ -115,9 +115,8 @@ def write_card(folder: Path, facts: Mapping[str, Any]) -> Card:
         "onnx_sha256": file_sha256(folder / ONNX),
     }
     card = Card.model_validate({**facts, **hashes})
-    aside = folder / f".{CARD}.{os.getpid()}.tmp"
-    aside.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    aside.replace(folder / CARD)
+    with replacing(folder / CARD) as aside:
+        aside.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return card
 
 

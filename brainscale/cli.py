@@ -224,8 +224,8 @@ def train(
     from brainscale.train import train as run
 
     complete = _is_complete(request["out"])
-    with cluster.local(settings.resources.workers), epochs(settings.train.epochs) as on_epoch:
-        facts = run(request["data"], request["out"], settings, on_epoch)
+    with cluster.local(settings.resources.workers), epochs(settings.train.epochs) as (on_epoch, on_notice):
+        facts = run(request["data"], request["out"], settings, on_epoch, on_notice)
     _say_if(complete, out)
     print_facts({"run": out, **facts}, as_json)
 
@@ -339,6 +339,24 @@ def compare(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
     if out:
         write_manifest(table, Path(out).absolute())
     click.echo(json.dumps(table.to_pylist(), indent=2) if as_json else comparing.as_text(table))
+
+
+@main.command()
+@click.argument("one", metavar="RUN_A")
+@click.argument("other", metavar="RUN_B")
+@_json
+@common
+def verify(one: str, other: str, as_json: bool) -> None:
+    """Say whether two runs are equal to the bit, or the first step and tensor where they part; exit status 1 then.
+
+    Example: brainscale verify runs/first runs/second
+    """
+    from brainscale.verify import as_text
+    from brainscale.verify import verify as run
+
+    facts = run(one, other)
+    click.echo(json.dumps(facts, indent=2) if as_json else as_text(facts))
+    sys.exit(0 if facts["equal"] else 1)
 
 
 def _is_complete(out: str) -> bool:

@@ -170,6 +170,9 @@ class TrainConfig(Section):
     patience: Annotated[int, Field(ge=1)] = 10  # epochs without a better validation loss before the end
     min_gain: Annotated[float, Field(ge=0)] = 1e-3  # of validation loss, to count as better
     threads: Annotated[int, Field(ge=1)] = 2  # CPU threads of a worker: another count may round differently
+    precision: Literal["float32", "tf32", "bf16"] = "float32"  # bf16: autocast; tf32: on CUDA only
+    channels_last: bool = True  # memory layout: faster convolutions
+    shuffle_window: Annotated[int, Field(ge=1)] = 32768  # samples shuffled together, and in reach of a worker
 
     @model_validator(mode="after")
     def _cut_evenly(self) -> "TrainConfig":
@@ -182,12 +185,20 @@ class TrainConfig(Section):
             )
         return self
 
+    @property
+    def window(self) -> int:
+        """`shuffle_window` in whole batches."""
+        return max(1, self.shuffle_window // self.batch_size) * self.batch_size
+
 
 class ResourcesConfig(Section):
     """How the work is spread; never what it gives."""
 
     workers: Annotated[int, Field(ge=1)] = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint_steps: Annotated[int, Field(ge=1)] | None = None  # within an epoch; null: by time only
+    checkpoint_seconds: Annotated[float, Field(gt=0)] = 300.0  # within an epoch, between two checkpoints
+    restarts: Annotated[int, Field(ge=0)] = 3  # times that training goes on by itself after a worker died
 
 
 class Config(Section):

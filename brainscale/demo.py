@@ -39,8 +39,8 @@ def demo(out: Path, say: Callable[[str], None]) -> None:
     write_manifest(table, manifest)
     say(f"     {summary(table)['splits']}")
     say(f"3/6  train {config.model.name}, {config.train.epochs} epochs at most")
-    with epochs(config.train.epochs) as on_epoch:
-        train(str(manifest), str(folder / "run"), config, on_epoch)
+    with epochs(config.train.epochs) as (on_epoch, on_notice):
+        train(str(manifest), str(folder / "run"), config, on_epoch, on_notice)
     say("4/6  evaluate on the test part")
     evaluate(str(folder / "run"), str(folder / "evaluation"))
     say("5/6  score every phantom, one row each")

@@ -36,7 +36,7 @@ def sum_over_workers(vector: Tensor) -> Tensor:
     Args:
         vector: one-dimensional, of the same length everywhere.
     """
-    world = dist.get_world_size() if dist.is_initialized() else 1
+    _, world = rank_and_world()
     if world == 1:
         return vector
     chunk = -(-len(vector) // world)
@@ -47,6 +47,25 @@ def sum_over_workers(vector: Tensor) -> Tensor:
     total = tree_sum(received.split(chunk)).clone()
     dist.all_gather(list(padded.split(chunk)), total)
     return padded[: len(vector)]
+
+
+def rank_and_world() -> tuple[int, int]:
+    """This worker's number, and how many there are."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def same_everywhere(numbers: Tensor) -> bool:
+    """Whether every worker holds the same numbers.
+
+    Args:
+        numbers: one-dimensional, of the same length everywhere.
+    """
+    _, world = rank_and_world()
+    if world == 1:
+        return True
+    everyones = [torch.empty_like(numbers) for _ in range(world)]
+    dist.all_gather(everyones, numbers)
+    return all(torch.equal(theirs, numbers) for theirs in everyones)
 
 
 @contextmanager
@@ -86,8 +105,8 @@ def pack(network: nn.Module, statistics: Sequence[Tensor], weight: float, figure
     return torch.cat([t.detach().reshape(-1).float() for t in (*gradients, *scaled, *figures)])
 
 
-def unpack(network: nn.Module, vector: Tensor, figures: int) -> Tensor:
-    """Put a summed vector's gradients on the parameters, move the running statistics, return the figures."""
+def unpack(network: nn.Module, vector: Tensor) -> None:
+    """Put a summed vector's gradients on the parameters and move the running statistics."""
     at = 0
     for parameter in network.parameters():
         parameter.grad = vector[at : at + parameter.numel()].view_as(parameter).to(parameter.dtype)
@@ -99,7 +118,6 @@ def unpack(network: nn.Module, vector: Tensor, figures: int) -> Tensor:
                 at += buffer.numel()
         if layer.num_batches_tracked is not None:
             layer.num_batches_tracked += 1
-    return vector[at : at + figures]
 
 
 def packed_length(network: nn.Module, figures: int) -> int:

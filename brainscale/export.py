@@ -3,7 +3,6 @@
 import contextlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from brainscale.files import replacing
 from brainscale.models.scorer import Scorer
 
 
@@ -26,10 +26,14 @@ def export_onnx(network: nn.Module, size: int, path: Path) -> None:
     """
     mode = network.training
     scorer = Scorer(network).eval()
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     planes = torch.zeros(2, size, size, dtype=torch.uint8)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet_loggers():
+        with (
+            replacing(path) as aside,
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            _quiet_loggers(),
+        ):
             warnings.simplefilter("ignore")  # the exporter warns of its own deprecated parts
             torch.onnx.export(
                 scorer,
@@ -42,10 +46,8 @@ def export_onnx(network: nn.Module, size: int, path: Path) -> None:
                 external_data=False,
                 verbose=False,
             )
-        aside.replace(path)
     finally:
         network.train(mode)
-        aside.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

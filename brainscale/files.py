@@ -2,7 +2,9 @@
 
 import json
 import os
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,10 +31,25 @@ def read_success(folder: Path) -> dict[str, Any] | None:
 
 
 def write_json(path: Path, facts: Mapping[str, Any]) -> None:
-    """Write aside, then rename."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    aside.replace(path)
+    """Write a JSON file that appears whole or not at all."""
+    with replacing(path) as aside:
+        aside.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write to; what is written takes the place of `path` when the with-block ends well.
+
+    Whoever reads `path` sees the file before or the file after, also when this process or the machine dies.
+    """
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # no other node's or process's
+    try:
+        yield aside
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())  # a rename may reach the disk before the bytes
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def output_folder(out: str | Path) -> Path:

@@ -17,6 +17,7 @@ from brainscale import names
 from brainscale.config import Config, DataConfig, fingerprint
 from brainscale.decoding import Wish, keyed
 from brainscale.errors import ManifestError, OutputError, UsageError
+from brainscale.files import replacing
 from brainscale.pipeline import over_units
 from brainscale.reading import read_tables
 from brainscale.schema import HIDDEN, MANIFEST
@@ -224,16 +225,15 @@ def require_places(table: pa.Table, source: str) -> None:
 
 
 def write_manifest(table: pa.Table, path: Path) -> None:
-    """Write a manifest aside and rename it into place.
+    """Write a manifest, or any other table, that appears whole or not at all.
 
     Raises:
         OutputError: the place cannot be written.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, aside, compression="zstd")
-        aside.replace(path)
+        with replacing(path) as aside:
+            pq.write_table(table, aside, compression="zstd")
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}") from error
 

@@ -6,7 +6,6 @@ A file of several samples is done when its last row is there, which says how man
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 
 from brainscale import names
 from brainscale.errors import OutputError
+from brainscale.files import replacing
 from brainscale.schema import PREDICTIONS
 from brainscale.sources import Unit
 
@@ -64,10 +64,9 @@ def write_part(table: pa.Table, *, folder: str, identity: Mapping[str, str]) -> 
     ids, last = table["sample_id"].to_pylist(), table["unit_rows"].to_pylist()
     units = {names.parts(i)[0]: n for i, n in zip(ids, last, strict=True) if n and (n > 1 or names.parts(i)[0] != i)}
     name = f"part-{hashlib.sha256(chr(10).join(sorted(ids)).encode()).hexdigest()[:16]}.parquet"
-    aside = Path(folder) / f".{name}.{os.getpid()}.tmp"
-    metadata = {**identity, UNITS: json.dumps(units)}
-    pq.write_table(table.select(PREDICTIONS.names).replace_schema_metadata(metadata), aside, compression="zstd")
-    aside.replace(Path(folder) / name)
+    described = table.select(PREDICTIONS.names).replace_schema_metadata({**identity, UNITS: json.dumps(units)})
+    with replacing(Path(folder) / name) as aside:
+        pq.write_table(described, aside, compression="zstd")
     finished, errors = len(last) - last.count(None), len(table) - table["error_code"].null_count
     return pa.table({"part": [name], "files": [finished], "rows": [len(table)], "errors": [errors]})
 

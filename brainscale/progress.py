@@ -16,19 +16,23 @@ EPOCH_COLUMNS = ("epoch", "learning rate", "train loss", "train acc.", "val loss
 
 
 @contextmanager
-def epochs(total: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A table that grows by a row with each epoch.
+def epochs(total: int) -> Iterator[tuple[Callable[[dict[str, Any]], None], Callable[[str], None]]]:
+    """A table that grows by a row with each epoch, and lines of text above it.
 
     Args:
         total: epochs of the run.
 
     Yields:
-        A function that takes rows of schema HISTORY.
+        A function that takes rows of schema HISTORY, and one that takes lines.
     """
     console = Console(stderr=True)
     rows: list[dict[str, Any]] = []
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True, markup=False)
+
     if not console.is_terminal:
-        yield lambda row: console.print(_line(row, total), highlight=False, soft_wrap=True)
+        yield lambda row: say(_line(row, total)), say
         return
     with Live(console=console, refresh_per_second=4) as live:
 
@@ -36,7 +40,7 @@ def epochs(total: int) -> Iterator[Callable[[dict[str, Any]], None]]:
             rows.append(row)
             live.update(_table(rows[-SHOWN_EPOCHS:], total))
 
-        yield add
+        yield add, say
 
 
 def _cells(row: dict[str, Any], total: int) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import yaml
 
 from brainscale.config import Config, parse
 from brainscale.errors import ManifestError, OutputError
-from brainscale.files import read_success, refuse_strangers, versions, write_json
+from brainscale.files import read_success, refuse_strangers, replacing, versions, write_json
 from brainscale.index import (
     index,
     is_manifest,
@@ -97,16 +97,15 @@ def open_run(run: Path, config: Config, manifest: pa.Table) -> dict[str, Any] | 
     else:
         write_manifest(manifest, run / "manifest.parquet")
         write_json(run / "environment.json", environment(config))
-        aside = run / ".config.yaml.tmp"
-        aside.write_text(config.to_yaml(), encoding="utf-8")
-        aside.replace(run / "config.yaml")  # last: a folder with it holds the other two
+        with replacing(run / "config.yaml") as aside:  # last: a folder with it holds the other two
+            aside.write_text(config.to_yaml(), encoding="utf-8")
     return read_success(run)
 
 
 def _refuse_other(run: Path, config: Config, manifest: pa.Table) -> None:
     before = parse(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")), where=str(run / "config.yaml"))
     if before.fingerprint != config.fingerprint:
-        key, old, new = next(_differences(before.model_dump(mode="json"), config.model_dump(mode="json")))
+        key, old, new = next(differences(before.model_dump(mode="json"), config.model_dump(mode="json")))
         raise OutputError(
             f"{run} is a run of another configuration: {key} is {old} there, {new} here; choose a new --out"
         )
@@ -114,11 +113,12 @@ def _refuse_other(run: Path, config: Config, manifest: pa.Table) -> None:
         raise OutputError(f"{run} is a run on other data: files, labels or split differ; choose a new --out")
 
 
-def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Keys in which two configurations differ, with both values as JSON; resources decide no result."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in [*old, *(n for n in new if n not in old)]:
             if name != "resources":
-                yield from _differences(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
+                yield from differences(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
     elif old != new:
         yield key, json.dumps(old), json.dumps(new)
 

@@ -80,6 +80,18 @@ HISTORY = pa.schema(
     ]
 )
 
+STEPS = pa.schema(
+    [
+        pa.field("epoch", pa.int32(), nullable=False),  # from 1
+        pa.field("step", pa.int32(), nullable=False),  # of the epoch, from 1
+        pa.field("learning_rate", pa.float64(), nullable=False),
+        pa.field("samples", pa.int32(), nullable=False),  # in the batch
+        pa.field("loss_sum", pa.float64(), nullable=False),  # over the samples, as trained
+        pa.field("correct", pa.int32(), nullable=False),  # of them
+        pa.field("weights", pa.list_(pa.int64()), nullable=False),  # after the step: a fingerprint of each tensor
+    ]
+)
+
 COMPARISON = pa.schema(
     [
         pa.field("model", pa.string(), nullable=False),

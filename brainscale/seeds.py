@@ -19,11 +19,12 @@ def derive(seed: int, *purpose: str | int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def deterministic(threads: int) -> None:
+def deterministic(threads: int, *, tf32: bool = False) -> None:
     """Make this process's torch bit-repeatable: fixed threads, deterministic algorithms only.
 
     Args:
         threads: CPU threads for each operation; another count may round sums differently.
+        tf32: whether CUDA may round the inputs of products to 10 bits.
     """
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read when CUDA starts
     import torch  # here: those who only derive seeds start without torch
@@ -31,3 +32,4 @@ def deterministic(threads: int) -> None:
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32

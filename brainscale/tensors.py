@@ -1,11 +1,11 @@
-"""Manifest → planes in Ray's object store, and the deterministic order in which training sees them."""
+"""Manifest → planes in Ray's object store, and random access to them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 
 from brainscale.config import LimitsConfig, PreprocessConfig
@@ -13,12 +13,44 @@ from brainscale.decoding import Wish
 from brainscale.errors import ManifestError
 from brainscale.pipeline import over_units
 from brainscale.reading import read_tables, units_of
-from brainscale.seeds import derive
 
 Blocks = list["ray.ObjectRef[pa.Table]"]
 
 
-def materialise(manifest: pa.Table, spec: PreprocessConfig, limits: LimitsConfig) -> Blocks:
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where the planes of some samples are.
+
+    Attributes:
+        blocks: tables in the object store.
+        block: int32 [n], the number of each sample's block.
+        row: int32 [n], its row there.
+    """
+
+    blocks: Blocks
+    block: np.ndarray
+    row: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Materialised:
+    """A manifest's planes in the object store.
+
+    Attributes:
+        blocks: tables of schema `reading.COLUMNS`.
+        place: sample id → block and row.
+    """
+
+    blocks: Blocks
+    place: Mapping[str, tuple[int, int]]
+
+    def places(self, sample_ids: Sequence[str]) -> Places:
+        """Where some samples are, in their order."""
+        both = np.array([self.place[i] for i in sample_ids], np.int32).reshape(-1, 2)
+        return Places(blocks=self.blocks, block=both[:, 0].copy(), row=both[:, 1].copy())
+
+
+def materialise(manifest: pa.Table, spec: PreprocessConfig, limits: LimitsConfig) -> Materialised:
     """Decode the samples of a manifest once, into blocks that stay in the object store.
 
     Args:
@@ -30,20 +62,25 @@ def materialise(manifest: pa.Table, spec: PreprocessConfig, limits: LimitsConfig
         ManifestError: a file changed, or cannot be read any more, since it was indexed.
     """
     blocks = over_units(units_of(manifest), partial(read_tables, wish=Wish(spec=spec, limits=limits))).blocks()
-    _check_unchanged(manifest, blocks)
-    return blocks
+    return Materialised(blocks=blocks, place=_found(manifest, blocks))
 
 
-def _check_unchanged(manifest: pa.Table, blocks: Blocks) -> None:
+def _found(manifest: pa.Table, blocks: Blocks) -> dict[str, tuple[int, int]]:
+    """Where each sample is, once every one of them proved to be as it was indexed."""
     expected = dict(zip(manifest["sample_id"].to_pylist(), manifest["sha256"].to_pylist(), strict=True))
-    for block in ray.get([_hashes.remote(ref) for ref in blocks]):
-        for sample_id, sha256, error in zip(*(block[c].to_pylist() for c in block.column_names), strict=True):
+    place: dict[str, tuple[int, int]] = {}
+    for number, block in enumerate(ray.get([_hashes.remote(ref) for ref in blocks])):
+        for row, (sample_id, sha256, error) in enumerate(
+            zip(*(block[c].to_pylist() for c in block.column_names), strict=True)
+        ):
             if error is not None:
                 raise ManifestError(f"'{sample_id}' cannot be read any more ({error}): index the source again")
             if sha256 != expected.pop(sample_id):
                 raise ManifestError(f"'{sample_id}' changed since it was indexed: index the source again")
+            place[sample_id] = (number, row)
     if expected:
         raise ManifestError(f"'{next(iter(expected))}' is not in its file any more: index the source again")
+    return place
 
 
 @ray.remote(num_cpus=0)
@@ -52,31 +89,40 @@ def _hashes(block: pa.Table) -> pa.Table:
 
 
 class PlaneStore:
-    """Random access to planes in the object store, without copying the set into this process.
+    """Random access to planes in the object store, without a copy of them in this process.
 
     Args:
-        blocks: tables with sample_id and plane.
-        sample_ids: the samples wanted; position i of the store is sample_ids[i].
+        places: of the samples; position i of the store is the i-th of them.
         size: side of a plane, pixels.
     """
 
-    def __init__(self, blocks: Blocks, sample_ids: Sequence[str], size: int) -> None:
-        self._planes: list[np.ndarray] = []
-        place: dict[str, tuple[int, int]] = {}
-        for number, table in enumerate(ray.get(blocks)):
-            column = pc.drop_null(table["plane"]).combine_chunks()
-            self._planes.append(_view(column, size))
-            place |= {sample_id: (number, row) for row, sample_id in enumerate(table["sample_id"].to_pylist())}
-        self._place = [place[sample_id] for sample_id in sample_ids]
-        self._size = size
+    def __init__(self, places: Places, size: int) -> None:
+        self._places, self._size = places, size
+        self._views: dict[int, np.ndarray] = {}
+        self._held: np.ndarray | None = None
 
-    def take(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
+    def hold(self, positions: np.ndarray) -> None:
+        """Keep the blocks of these positions in reach and let go of all others, so that a store may spill them."""
+        if positions is self._held:
+            return
+        wanted = {int(number) for number in np.unique(self._places.block[positions])}
+        self._views = {number: view for number, view in self._views.items() if number in wanted}
+        self._fetch(sorted(wanted - self._views.keys()))
+        self._held = positions
+
+    def take(self, positions: np.ndarray) -> np.ndarray:
         """uint8 [len(positions), S, S]."""
         out = np.empty((len(positions), self._size, self._size), np.uint8)
-        for row, position in enumerate(positions):
-            block, at = self._place[int(position)]
-            out[row] = self._planes[block][at]
+        numbers, rows = self._places.block[positions].tolist(), self._places.row[positions].tolist()
+        self._fetch(sorted(set(numbers) - self._views.keys()))
+        for at, (number, row) in enumerate(zip(numbers, rows, strict=True)):
+            out[at] = self._views[number][row]
         return out
+
+    def _fetch(self, numbers: list[int]) -> None:
+        tables = ray.get([self._places.blocks[number] for number in numbers])
+        for number, table in zip(numbers, tables, strict=True):
+            self._views[number] = _view(table["plane"].combine_chunks(), self._size)
 
 
 def _view(column: pa.Array, size: int) -> np.ndarray:
@@ -86,28 +132,3 @@ def _view(column: pa.Array, size: int) -> np.ndarray:
     offsets = np.frombuffer(column.buffers()[1], np.int32)[column.offset :]
     data = np.frombuffer(column.buffers()[2], np.uint8, count=len(column) * size * size, offset=int(offsets[0]))
     return data.reshape(len(column), size, size)
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of one epoch: a permutation of 0 … count − 1 that (seed, epoch) alone decide.
-
-    Positions count along the sorted sample ids, so a directory's order plays no part.
-    """
-    generator = np.random.Generator(np.random.Philox(key=derive(seed, "order", epoch)))
-    return generator.permutation(count)
-
-
-def batches(order: np.ndarray, batch_size: int, micro_batches: int) -> Iterator[list[np.ndarray]]:
-    """Cut an order into global batches, each a list of exactly `micro_batches` arrays, some perhaps empty.
-
-    Every position comes exactly once. The last batch may be short. A remainder of one sample joins the
-    micro-batch before it, since batch statistics need two values.
-    """
-    micro_size = batch_size // micro_batches
-    pieces = [order[at : at + micro_size] for at in range(0, len(order), micro_size)]
-    if len(pieces) > 1 and len(pieces[-1]) == 1:
-        pieces[-2:] = [np.concatenate(pieces[-2:])]
-    empty = order[:0]
-    for at in range(0, len(pieces), micro_batches):
-        batch = pieces[at : at + micro_batches]
-        yield batch + [empty] * (micro_batches - len(batch))

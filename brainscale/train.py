@@ -11,29 +11,42 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from ray.train import RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchConfig, TorchTrainer
+import pyarrow.parquet as pq
+from ray.train.torch import TorchConfig
+from ray.train.v2.api.callback import UserCallback
+from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.train.v2.torch.torch_trainer import TorchTrainer
 from safetensors.torch import save_file
 from tensorboardX import SummaryWriter
 
 from brainscale.bundle import ONNX, WEIGHTS, write_card
 from brainscale.checkpoints import Progress, load_best
 from brainscale.config import Config
-from brainscale.errors import BrainscaleError, TrainError
+from brainscale.errors import TrainError
 from brainscale.export import export_onnx
 from brainscale.files import output_folder, versions, write_success
 from brainscale.index import manifest_fingerprint
 from brainscale.models.registry import build, count_parameters
+from brainscale.notices import notice, read_notices
 from brainscale.resources import capacity
 from brainscale.runs import labelled, left_out, open_run, prepare_manifest
 from brainscale.splits import SPLITS
-from brainscale.tensors import materialise
-from brainscale.train_loop import Job, read_history, worker
+from brainscale.tensors import Places, materialise
+from brainscale.train_loop import Job, worker
 
+SIDES = ("train", "val")
+WORKER_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
 OnEpoch = Callable[[dict[str, Any]], None]
 
 
-def train(data: str, out: str, config: Config, on_epoch: OnEpoch = lambda row: None) -> dict[str, Any]:
+def train(
+    data: str,
+    out: str,
+    config: Config,
+    on_epoch: OnEpoch = lambda row: None,
+    on_notice: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
     """Train a model, or go on where a run of the same configuration and data stopped.
 
     Needs a connected Ray.
@@ -43,6 +56,7 @@ def train(data: str, out: str, config: Config, on_epoch: OnEpoch = lambda row: N
         out: the run folder.
         config: everything else.
         on_epoch: called with a row of schema HISTORY for each epoch as it ends.
+        on_notice: called with a line for each death of a worker, damaged checkpoint and the like.
 
     Returns:
         What the run's `_SUCCESS.json` says.
@@ -56,13 +70,14 @@ def train(data: str, out: str, config: Config, on_epoch: OnEpoch = lambda row: N
     done = open_run(run, config, manifest)
     if done is not None:
         return done
-    blocks = materialise(
-        manifest.filter(pc.is_in(manifest["split"], pa.array(["train", "val"]))), config.data.preprocess, config.limits
-    )
-    sides = {name: labelled(manifest, name, config) for name in ("train", "val")}
-    job = Job(config=config.model_dump(mode="json"), run=str(run), blocks=blocks, sides=sides)
-    with watching(run, on_epoch):
-        fit(job, config, run)
+    learnt = manifest.filter(pc.is_in(manifest["split"], pa.array(SIDES)))
+    planes = materialise(learnt, config.data.preprocess, config.limits)
+    sides: dict[str, tuple[list[str], list[int], Places]] = {}
+    for side in SIDES:
+        ids, labels = labelled(manifest, side, config)
+        sides[side] = (ids, labels, planes.places(ids))
+    with watching(run, on_epoch, on_notice):
+        fit(Job(config=config.model_dump(mode="json"), run=str(run), sides=sides), config, run)
     return finish(run, config, manifest)
 
 
@@ -86,53 +101,94 @@ def check_resources(config: Config) -> None:
 
 
 def fit(job: Job, config: Config, run: Path) -> None:
-    """Let Ray Train run the loop on every worker.
+    """Let Ray Train run the loop on every worker, and replace workers that die.
 
     Raises:
-        TrainError: a worker failed; one line with its reason.
+        TrainError: training cannot go on; one line with the reason.
     """
     gpu = uses_gpu(config)
+    for left in (run / "checkpoints").glob(".ray-*"):  # of a driver that was killed
+        shutil.rmtree(left, ignore_errors=True)
     scratch = run / "checkpoints" / f".ray-{uuid.uuid4().hex[:8]}"  # new each time: Ray's own notes are not resumed
     trainer = TorchTrainer(
         worker,
         train_loop_config={name: getattr(job, name) for name in job.__dataclass_fields__},
         scaling_config=ScalingConfig(num_workers=config.resources.workers, use_gpu=gpu),
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
-        run_config=RunConfig(name=scratch.name, storage_path=str(scratch.parent)),
+        run_config=RunConfig(
+            name=scratch.name,
+            storage_path=str(scratch.parent),
+            failure_config=FailureConfig(max_failures=config.resources.restarts),
+            callbacks=[Restarts(str(run), config.resources.restarts)],
+            worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
+        ),
     )
     on_interrupt = signal.getsignal(signal.SIGINT)  # Ray Train puts its own there, and leaves with status 0
     try:
-        trainer.fit()
+        result: Any = trainer.fit()
     except SystemExit:
         raise KeyboardInterrupt from None
     except TrainingFailedError as error:
-        raise TrainError(_cause(error)) from error
+        raise TrainError(f"{_cause(error)}; the run's state is kept: run the same command again to go on") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, on_interrupt)
         shutil.rmtree(scratch, ignore_errors=True)
+    if result.return_value is not None:
+        raise TrainError(result.return_value)
+
+
+class Restarts(UserCallback):
+    """Says that a worker died, and what happens next; called where Ray Train's controller runs.
+
+    Args:
+        run: the run folder.
+        limit: deaths that are made good.
+    """
+
+    def __init__(self, run: str, limit: int) -> None:
+        self.run, self.limit, self.count = run, limit, 0
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
+        """One notice for each death."""
+        self.count += 1
+        rank = min(worker_exceptions)
+        then = f"restart {self.count} of {self.limit}" if self.count <= self.limit else "no restart is left"
+        notice(Path(self.run), f"worker {rank} failed ({_first_line(worker_exceptions[rank])}): {then}")
 
 
 def _cause(error: TrainingFailedError) -> str:
     """The first worker's own reason, in one line."""
     failures = getattr(error, "worker_failures", None) or {0: getattr(error, "controller_failure", error)}
-    cause: BaseException = failures[min(failures)]
-    while cause.__cause__ is not None and not isinstance(cause, BrainscaleError):
-        cause = cause.__cause__
-    if isinstance(cause, BrainscaleError):
-        return str(cause)
-    lines = [line for line in str(cause).strip().splitlines() if line.strip()]
-    return f"a training worker failed: {lines[-1].strip() if lines else type(cause).__name__}"
+    rank = min(failures)
+    return f"worker {rank} failed: {_first_line(failures[rank])}"
+
+
+def _first_line(error: BaseException) -> str:
+    """What an exception from a worker says, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
 
 
 @contextmanager
-def watching(run: Path, on_epoch: OnEpoch) -> Iterator[None]:
-    """Follow history.parquet: TensorBoard and `on_epoch` for every epoch that ends in the with-block."""
-    stop, seen = threading.Event(), len(list(read_history(run)))
+def watching(run: Path, on_epoch: OnEpoch, on_notice: Callable[[str], None]) -> Iterator[None]:
+    """Follow what the workers write in the with-block.
+
+    Args:
+        run: the run folder.
+        on_epoch: called with a row of schema HISTORY for each epoch as it ends; TensorBoard gets it too.
+        on_notice: called with what workers have to say.
+    """
+    stop, seen, heard = threading.Event(), len(list(read_history(run))), len(read_notices(run))
     writer = SummaryWriter(str(run / "tensorboard"), purge_step=seen + 1)
 
     def publish() -> None:
-        nonlocal seen
+        nonlocal seen, heard
+        for text in read_notices(run)[heard:]:
+            heard += 1
+            on_notice(text)
         for row in list(read_history(run))[seen:]:
             seen += 1
             for name in ("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy"):
@@ -152,6 +208,13 @@ def watching(run: Path, on_epoch: OnEpoch) -> Iterator[None]:
         thread.join()
         publish()
         writer.close()
+
+
+def read_history(run: Path) -> Iterator[dict[str, Any]]:
+    """The finished epochs of a run, none before the first."""
+    path = run / "history.parquet"
+    if path.exists():
+        yield from pq.read_table(path).to_pylist()
 
 
 def finish(run: Path, config: Config, manifest: pa.Table) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from brainscale.train import train
 def main(request: dict[str, Any]) -> dict[str, Any]:
     """Train; the facts of the finished run, and its place."""
     config = parse(request["config"])
-    with epochs(config.train.epochs) as on_epoch:
-        facts = train(request["data"], request["out"], config, on_epoch)
+    with epochs(config.train.epochs) as (on_epoch, on_notice):
+        facts = train(request["data"], request["out"], config, on_epoch, on_notice)
     return {"run": request["out"], **facts}
 
 

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "brainscale"
 FLOORS = [
     ["errors", "schema", "seeds", "models.__init__"],
-    ["calls", "config", "names", "nearness", "isolation", "files", "progress", "console"],
+    ["calls", "config", "names", "nearness", "isolation", "files", "progress", "console", "notices"],
     [
         "sources",
         "archives",
@@ -19,13 +19,13 @@ FLOORS = [
         "formats.nifti",
         "formats.__init__",
     ],
-    ["preprocess", "augment", "splits", "phantoms", "exact", "checkpoints"],
+    ["preprocess", "augment", "splits", "phantoms", "exact", "checkpoints", "sampler", "trace"],
     ["metrics", "models.resampling", "models.brainmrnet", "models.baselines", "models.registry", "models.scorer"],
-    ["decoding", "bundle", "export"],
+    ["decoding", "bundle", "export", "learner"],
     ["reading", "engine", "ledger"],
     ["pipeline", "resources", "report.plots", "report.html", "report.__init__"],
     ["index", "tensors"],
-    ["audit", "overlap", "train_loop", "score", "runs"],
+    ["audit", "overlap", "train_loop", "score", "runs", "verify"],
     ["train", "evaluate"],
     ["compare", "cluster"],
     ["demo"],

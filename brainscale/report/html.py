@@ -1,7 +1,6 @@
 """report.html: one file that needs no network."""
 
 import base64
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import jinja2
 import pyarrow as pa
 
+from brainscale.files import replacing
 from brainscale.report.plots import Plot
 
 NAMES = {
@@ -47,6 +47,5 @@ def write(
     text = environment.get_template("report.html.j2").render(
         title=title, metrics=metrics.to_pylist(), names=NAMES, pictures=pictures, facts=facts, worst=worst
     )
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    with replacing(path) as aside:
+        aside.write_text(text, encoding="utf-8")
