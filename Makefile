@@ -7,7 +7,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test fuzz lint format bench lock clean
+.PHONY: help demo test fuzz kills lint format bench lock clean
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
@@ -19,6 +19,9 @@ test: $(READY) ## all tests
 
 fuzz: $(READY) ## 10,000 damaged files: each gives rows, none an exception
 	BRAINSCALE_FUZZ=10000 $(BIN)/pytest tests/test_fuzz.py
+
+kills: $(READY) ## training killed at 10 random moments, each time with the bits of a run nobody touched
+	BRAINSCALE_KILLS=10 $(BIN)/pytest -s tests/integration/test_kills.py
 
 lint: $(READY) ## style and types
 	$(BIN)/ruff check

@@ -171,7 +171,6 @@ class TrainConfig(Section):
     min_gain: Annotated[float, Field(ge=0)] = 1e-3  # of validation loss, to count as better
     threads: Annotated[int, Field(ge=1)] = 2  # CPU threads of a worker: another count may round differently
     precision: Literal["float32", "tf32", "bf16"] = "float32"  # bf16: autocast; tf32: on CUDA only
-    channels_last: bool = True  # memory layout: faster convolutions
     shuffle_window: Annotated[int, Field(ge=1)] = 32768  # samples shuffled together, and in reach of a worker
 
     @model_validator(mode="after")

@@ -85,8 +85,9 @@ class Learner:
     """
 
     def __init__(self, network: nn.Module, settings: TrainConfig, changes: AugmentConfig, device: torch.device) -> None:
-        layout = torch.channels_last if settings.channels_last else torch.contiguous_format
-        self.network = network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+        # on CUDA, tensor cores want channels last; on a CPU it measured no faster (docs/performance.md)
+        self.layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+        self.network = network.to(device=device, memory_format=self.layout)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(self.network, settings)
         self.settings, self.changes, self.device = settings, changes, device
 
@@ -167,9 +168,8 @@ class Learner:
 
     def _forward(self, planes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Planes in 0..255 → losses and right answers, float32 [n] each."""
-        layout = torch.channels_last if self.settings.channels_last else torch.contiguous_format
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            logits = self.network(normalise(planes).contiguous(memory_format=layout))
+            logits = self.network(normalise(planes).contiguous(memory_format=self.layout))
         losses = F.cross_entropy(logits.float(), labels, reduction="none")
         return losses, (logits.argmax(1) == labels).float()
 

@@ -31,5 +31,7 @@ def deterministic(threads: int, *, tf32: bool = False) -> None:
 
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    # nothing of ours reads what was not written, so there is no need to fill it first
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32

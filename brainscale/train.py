@@ -36,7 +36,6 @@ from brainscale.tensors import Places, materialise
 from brainscale.train_loop import Job, worker
 
 SIDES = ("train", "val")
-WORKER_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
 OnEpoch = Callable[[dict[str, Any]], None]
 
 
@@ -120,7 +119,6 @@ def fit(job: Job, config: Config, run: Path) -> None:
             storage_path=str(scratch.parent),
             failure_config=FailureConfig(max_failures=config.resources.restarts),
             callbacks=[Restarts(str(run), config.resources.restarts)],
-            worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
         ),
     )
     on_interrupt = signal.getsignal(signal.SIGINT)  # Ray Train puts its own there, and leaves with status 0

@@ -13,6 +13,7 @@ import ray.train.torch
 import torch
 
 from brainscale import exact, trace
+from brainscale.allocator import keep_buffers
 from brainscale.checkpoints import Progress, load_latest, save_checkpoint, weights_sha256
 from brainscale.config import Config, parse
 from brainscale.errors import BrainscaleError, TrainError
@@ -49,6 +50,7 @@ def worker(job: dict[str, Any]) -> str | None:
     """
     work = Job(**job)
     config = parse(work.config)
+    keep_buffers()
     deterministic(config.train.threads, tf32=config.train.precision == "tf32")
     try:
         model = config.model

@@ -1,35 +1,43 @@
 """VGG16, ResNet50 and DenseNet121 as torchvision builds them, with a last layer for our classes."""
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.hub import load_state_dict_from_url
-from torchvision import models
 
 from brainscale.errors import UsageError
 from brainscale.models.resampling import AdaptiveAverage
 
 IMAGENET = {
-    "vgg16": models.VGG16_Weights.IMAGENET1K_V1,
-    "resnet50": models.ResNet50_Weights.IMAGENET1K_V2,
-    "densenet121": models.DenseNet121_Weights.IMAGENET1K_V1,
+    "vgg16": "VGG16_Weights.IMAGENET1K_V1",
+    "resnet50": "ResNet50_Weights.IMAGENET1K_V2",
+    "densenet121": "DenseNet121_Weights.IMAGENET1K_V1",
 }
+"""What torchvision calls them."""
+
+
+def _torchvision() -> Any:
+    from torchvision import models  # here: it takes longer to import than torch, and brainmrnet does without
+
+    return models
 
 
 def vgg16(classes: int) -> nn.Module:
     """Simonyan and Zisserman 2015; 134,268,738 parameters for two classes."""
-    network: nn.Module = models.vgg16(num_classes=classes)
+    network: nn.Module = _torchvision().vgg16(num_classes=classes)
     network.avgpool = AdaptiveAverage(7)  # the same numbers, a deterministic backward
     return network
 
 
 def resnet50(classes: int) -> nn.Module:
     """He et al. 2016; 23,512,130 parameters for two classes."""
-    network: nn.Module = models.resnet50(num_classes=classes)
+    network: nn.Module = _torchvision().resnet50(num_classes=classes)
     return network
 
 
 def densenet121(classes: int) -> nn.Module:
     """Huang et al. 2017; 6,955,906 parameters for two classes."""
-    network: nn.Module = models.densenet121(num_classes=classes)
+    network: nn.Module = _torchvision().densenet121(num_classes=classes)
     return network
 
 
@@ -45,7 +53,7 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
         )
     try:
         weights: dict[str, Tensor] = load_state_dict_from_url(
-            IMAGENET[name].url, progress=False, check_hash=True, weights_only=True
+            _torchvision().get_weight(IMAGENET[name]).url, progress=False, check_hash=True, weights_only=True
         )
     except (OSError, RuntimeError) as error:
         raise UsageError(

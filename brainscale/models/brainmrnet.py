@@ -51,7 +51,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, inputs, H, W] → [N, outputs, H', W']."""
-        return F.relu(self.bn(self.conv2d(x)))
+        return F.relu(self.bn(self.conv2d(x)), inplace=True)
 
 
 class ChannelAttention(nn.Module):
@@ -113,8 +113,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] → the same shape."""
-        inner = F.leaky_relu(self.bn1(self.conv2d1(x)), self.slope)
-        return F.leaky_relu(self.bn2(self.conv2d2(inner)) + x, self.slope)
+        inner = F.leaky_relu(self.bn1(self.conv2d1(x)), self.slope, inplace=True)
+        return F.leaky_relu(self.bn2(self.conv2d2(inner)).add_(x), self.slope, inplace=True)
 
 
 class FirstStage(nn.Module):

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from torchvision import models
 
 from brainscale.errors import UsageError
 from brainscale.models import NAMES
@@ -161,7 +162,7 @@ def test_imagenet_weights_come_from_torchs_cache(monkeypatch: pytest.MonkeyPatch
     }
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    url = baselines.IMAGENET["densenet121"].url
+    url = models.get_weight(baselines.IMAGENET["densenet121"]).url
     cached = tmp_path / "hub" / "checkpoints" / url.rsplit("/", 1)[1]
     torch.save(old, cached)
     loaded = build("densenet121", 2, "imagenet").state_dict()

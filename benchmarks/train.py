@@ -1,0 +1,317 @@
+"""What training costs, side by side with what users would otherwise write, on the same network and batch.
+
+python benchmarks/train.py [FOLDER] [--rounds 3] [--parts epoch step averaging scaling profile]
+
+FOLDER holds yes/ and no/ with images (phantoms as JPEG without one). All parts take turns within a round, so
+that a slow minute of the machine hits every side; medians over rounds.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import transforms
+
+from brainscale import exact
+from brainscale.config import Config, load
+from brainscale.decoding import Wish, decode
+from brainscale.learner import Learner, Samples
+from brainscale.models.registry import build
+from brainscale.models.scorer import normalise
+from brainscale.phantoms import draw
+from brainscale.seeds import deterministic
+from brainscale.train_loop import Loop
+
+BATCH = 64
+CPU = torch.device("cpu")
+NOTEBOOK = transforms.Compose(
+    [
+        transforms.Resize((256, 256)),
+        transforms.CenterCrop(224),
+        transforms.ToTensor(),
+        transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ]
+)
+
+
+class Images(Dataset[tuple[Tensor, int]]):
+    """The published notebook's data set, written plainly."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, at: int) -> tuple[Tensor, int]:
+        return NOTEBOOK(Image.open(self.files[at]).convert("RGB")), int(self.files[at].parent.name == "yes")
+
+
+class Memory:
+    """Decoded planes, as a worker reads them from the object store."""
+
+    def __init__(self, planes: np.ndarray) -> None:
+        self.planes = planes
+
+    def take(self, positions: np.ndarray) -> np.ndarray:
+        return self.planes[positions]
+
+    def hold(self, positions: np.ndarray) -> None:
+        pass
+
+
+def decoded(files: list[Path], size: int = 224) -> Samples:
+    wish = Wish(spec=load(None, [f"data.image_size={size}"]).data.preprocess)
+    planes = [np.frombuffer(next(iter(decode(f.read_bytes(), wish)))[1], np.uint8) for f in files]
+    return Samples(
+        sample_ids=[f.name for f in files],
+        labels=np.array([int(f.parent.name == "yes") for f in files]),
+        planes=Memory(np.stack(planes).reshape(-1, size, size)),
+    )
+
+
+def noise(count: int, size: int) -> Samples:
+    planes = np.random.default_rng(0).integers(0, 256, (count, size, size), np.uint8)
+    return Samples(sample_ids=[str(i) for i in range(count)], labels=np.arange(count) % 2, planes=Memory(planes))
+
+
+def our_learner(config: Config) -> Learner:
+    deterministic(config.train.threads)
+    return Learner(build(config.model.name, 2), config.train, config.augment, CPU)
+
+
+def notebook_epoch(files: list[Path]) -> Callable[[], None]:
+    """DataLoader with 2 workers, Pillow transform, eager, NCHW, as published."""
+    network = build("brainmrnet", 2)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=1e-4)
+    loader = DataLoader(Images(files), BATCH, shuffle=True, num_workers=2)
+
+    def epoch() -> None:
+        torch.use_deterministic_algorithms(False)
+        network.train()
+        loss_sum = correct = 0.0
+        for images, labels in loader:
+            optimizer.zero_grad()
+            logits = network(images)
+            loss = F.cross_entropy(logits, labels)
+            loss.backward()
+            optimizer.step()
+            loss_sum += loss.item() * len(labels)
+            correct += (logits.argmax(1) == labels).sum().item()
+
+    return epoch
+
+
+def our_epoch(samples: Samples, folder: str) -> Callable[[], None]:
+    """`Loop`'s own epoch: sampler, augmentation, exact steps, trace of every step; no validation on either side."""
+    config = load(None)
+    loop = Loop(config, Path(folder), our_learner(config), samples, samples)
+
+    def epoch() -> None:
+        deterministic(config.train.threads)
+        loop.progress.steps.clear()
+        loop._train_epoch(1)
+
+    return epoch
+
+
+def bare_steps(samples: Samples, layout: torch.memory_format) -> Callable[[], None]:
+    """Forward, backward and optimiser on tensors that are in memory already."""
+    network = build("brainmrnet", 2).to(memory_format=layout)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-4)
+    order = np.arange(len(samples.labels))
+    ready = [
+        (
+            normalise(torch.from_numpy(samples.planes.take(order[at : at + BATCH]))).contiguous(memory_format=layout),
+            torch.from_numpy(samples.labels[at : at + BATCH]),
+        )
+        for at in range(0, len(order), BATCH)
+    ]
+
+    def epoch() -> None:
+        network.train()
+        for images, labels in ready:
+            optimizer.zero_grad()
+            F.cross_entropy(network(images), labels).backward()
+            optimizer.step()
+
+    return epoch
+
+
+def in_turns(sides: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+    """Median seconds of each, taking turns; one turn each is not counted."""
+    taken: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(rounds + 1):
+        for name, side in sides.items():
+            start = time.perf_counter()
+            side()
+            if turn:
+                taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+
+
+def epochs(files: list[Path], rounds: int) -> None:
+    torch.set_num_threads(2)
+    samples = decoded(files)
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = in_turns(
+            {
+                "notebook": notebook_epoch(files),
+                "bare loop, NCHW": bare_steps(samples, torch.contiguous_format),
+                "bare loop, channels last": bare_steps(samples, torch.channels_last),
+                "ours": our_epoch(samples, folder),
+            },
+            rounds,
+        )
+    print(f"epoch of {len(files)} images at 224², batch {BATCH}, brainmrnet, 1 worker with 2 threads")
+    for name, value in seconds.items():
+        print(f"  {name:<26}{value:8.2f} s  {len(files) / value:6.2f} images/s  {value / seconds['notebook']:.3f}")
+    bare = min(value for name, value in seconds.items() if name.startswith("bare"))
+    print(f"  ours against the faster bare loop: {seconds['ours'] / bare:.3f}")
+
+
+def _averaging(rank: int, folder: str, model: str, size: int, batch: int, rounds: int) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    config = load(None, [f"model.name={model}", "train.threads=1", f"train.batch_size={batch}"])
+    learner, samples = our_learner(config), noise(batch, size)
+    parallel = nn.parallel.DistributedDataParallel(build(model, 2).to(memory_format=torch.channels_last))
+    optimizer = torch.optim.AdamW(parallel.parameters(), lr=1e-3)
+    mine = np.arange(batch).reshape(2, -1)[rank]
+    micro = list(np.arange(batch).reshape(config.train.micro_batches, -1))
+    images = normalise(torch.from_numpy(samples.planes.take(mine))).contiguous(memory_format=torch.channels_last)
+    labels = torch.from_numpy(samples.labels[mine])
+
+    def ours() -> None:
+        learner.step(samples, micro, 1, 0, 1e-3)
+        dist.barrier()
+
+    def ddp() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(parallel(images), labels).backward()
+        optimizer.step()
+        dist.barrier()
+
+    vector = torch.zeros(exact.packed_length(learner.network, 2 * batch))
+
+    def sum_alone() -> None:
+        exact.sum_over_workers(vector)
+        dist.barrier()
+
+    def all_reduce_alone() -> None:
+        dist.all_reduce(vector)
+        dist.barrier()
+
+    sides = {"DDP": ddp, "ours": ours, "all-reduce alone": all_reduce_alone, "exact sum alone": sum_alone}
+    seconds = in_turns(sides, rounds)
+    if rank == 0:
+        print(f"step of {model} at {size}², batch {batch}, 2 workers with 1 thread")
+        for name, value in seconds.items():
+            print(f"  {name:<26}{value:8.3f} s")
+        print(f"  ours against DDP: {seconds['ours'] / seconds['DDP']:.3f}", flush=True)
+    dist.destroy_process_group()
+
+
+def averaging(rounds: int) -> None:
+    for model, size, batch in (("brainmrnet", 224, 16), ("resnet50", 128, 16)):
+        with tempfile.TemporaryDirectory() as folder:
+            mp.spawn(_averaging, (folder, model, size, batch, rounds), nprocs=2)
+
+
+def _scaling(rank: int, folder: str, world: int, steps: int) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world)
+    config = load(None, ["train.threads=1", "train.batch_size=32"])
+    learner, samples = our_learner(config), noise(32, 224)
+    micro = list(np.arange(32).reshape(config.train.micro_batches, -1))
+    learner.step(samples, micro, 1, 0, 1e-3)
+    dist.barrier()
+    start = time.perf_counter()
+    for _ in range(steps):
+        learner.step(samples, micro, 1, 0, 1e-3)
+    dist.barrier()
+    if rank == 0:
+        (Path(folder) / f"{world}").write_text(str(32 * steps / (time.perf_counter() - start)))
+    dist.destroy_process_group()
+
+
+def scaling(rounds: int) -> None:
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(rounds):
+        for world, seen in rates.items():
+            with tempfile.TemporaryDirectory() as folder:
+                mp.spawn(_scaling, (folder, world, 2), nprocs=world)
+                seen.append(float((Path(folder) / f"{world}").read_text()))
+    one, two = (statistics.median(seen) for seen in rates.values())
+    print("workers of one thread each, brainmrnet at 224², batch 32")
+    print(f"  1 worker {one:.2f} images/s, 2 workers {two:.2f} images/s: {two / one:.2f} times")
+
+
+def profile() -> None:
+    """Where a step's time goes, and what the processor could do at most."""
+    torch.set_num_threads(2)
+    config = load(None)
+    learner, samples = our_learner(config), noise(BATCH, 224)
+    micro = list(np.arange(BATCH).reshape(config.train.micro_batches, -1))
+    learner.step(samples, micro, 1, 0, 1e-3)
+    with FlopCounterMode(display=False) as counter:
+        F.cross_entropy(learner.network(torch.zeros(2, 3, 224, 224)), torch.tensor([0, 1])).backward()
+    flops = counter.get_total_flops() / 2 * BATCH
+    matrix = torch.randn(2048, 2048)
+    matrix @ matrix
+    start = time.perf_counter()
+    for _ in range(5):
+        matrix @ matrix
+    peak = 5 * 2 * 2048**3 / (time.perf_counter() - start)
+    start = time.perf_counter()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        learner.step(samples, micro, 1, 1, 1e-3)
+    seconds = time.perf_counter() - start
+    print(
+        f"one step of {BATCH} at 224²: {flops / 1e9:.0f} GFLOP in {seconds:.2f} s = {flops / seconds / 1e9:.1f} GFLOP/s"
+    )
+    print(f"  a product of 2048² matrices: {peak / 1e9:.1f} GFLOP/s")
+    rows = sorted(profiler.key_averages(), key=lambda row: -row.self_cpu_time_total)
+    for row in rows[:14]:
+        print(f"  {row.key:<44}{row.self_cpu_time_total / 1e6:8.3f} s  {row.self_cpu_time_total / 1e6 / seconds:6.1%}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=192, help="in an epoch")
+    parser.add_argument("--parts", nargs="+", default=["epoch", "averaging", "scaling", "profile"])
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        if given.folder is None:
+            given.folder = Path(scratch)
+            for at in range(given.images):
+                path = given.folder / ("yes" if at % 2 else "no") / f"{at}.jpg"
+                path.parent.mkdir(exist_ok=True)
+                Image.fromarray(draw(at, tumour=bool(at % 2), size=400)).save(path)
+        files = sorted(p for p in given.folder.rglob("*") if p.is_file())[: given.images]
+        if "epoch" in given.parts:
+            epochs(files, given.rounds)
+    if "averaging" in given.parts:
+        averaging(given.rounds)
+    if "scaling" in given.parts:
+        scaling(given.rounds)
+    if "profile" in given.parts:
+        profile()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    main()
