@@ -226,7 +226,7 @@ def finish(run: Path, config: Config, manifest: pa.Table) -> dict[str, Any]:
     folder = run / "model"
     folder.mkdir(exist_ok=True)
     save_file(weights, folder / WEIGHTS)
-    export_onnx(network, config.data.image_size, folder / ONNX)
+    export_onnx(config.model.name, len(config.data.classes), config.data.image_size, weights, folder / ONNX)
     card = write_card(
         folder,
         {

@@ -1,6 +1,7 @@
 """What many tests share: a command runner, images made on the spot, real scans where they are, one Ray."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -60,4 +61,18 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("phantoms")
     write_set(folder, 60, seed=7, size=80)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scans(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 real scans in yes/ and no/ where they are at hand, the phantoms elsewhere."""
+    real = SHARED / "data" / "brain_mri_253"
+    if not real.exists():
+        return phantoms
+    folder = tmp_path_factory.mktemp("scans")
+    for side in ("yes", "no"):
+        (folder / side).mkdir()
+        for path in sorted((real / side).iterdir())[:30]:
+            shutil.copy(path, folder / side)
     return folder

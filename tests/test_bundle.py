@@ -22,8 +22,7 @@ def make_bundle(folder: Path, name: str) -> Bundle:
     folder.mkdir(parents=True)
     network = build(name, 2, seed=3)
     save_file(network.state_dict(), folder / WEIGHTS)
-    export_onnx(network, 64, folder / ONNX)
-    assert network.training  # left as it was
+    export_onnx(name, 2, 64, network.state_dict(), folder / ONNX)
     write_card(
         folder,
         {

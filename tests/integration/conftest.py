@@ -24,9 +24,9 @@ def weights(run: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def run(ray_cluster: None, phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(ray_cluster: None, scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "one"
-    arguments = ["train", "--data", str(phantoms), "--out", str(folder), *SMALL, "--debug"]
+    arguments = ["train", "--data", str(scans), "--out", str(folder), *SMALL, "--debug"]
     succeed(CliRunner().invoke(main, arguments))
     return folder
 

@@ -72,10 +72,10 @@ def brainscale(*arguments: object, token: str = TOKEN) -> subprocess.CompletedPr
     return subprocess.run(command, env=environment(token), capture_output=True, text=True)
 
 
-def test_train_evaluate_and_score_as_jobs(jobs_server: str, phantoms: Path, tmp_path: Path) -> None:
+def test_train_evaluate_and_score_as_jobs(jobs_server: str, scans: Path, tmp_path: Path) -> None:
     run, at = tmp_path / "run", ("--address", jobs_server)
     small = ("--epochs", 1, "--set", "data.image_size=64", "--set", "train.batch_size=16")
-    done = brainscale("train", "--data", phantoms, "--out", run, *small, *at)
+    done = brainscale("train", "--data", scans, "--out", run, *small, *at)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "epoch 1/1" in done.stdout  # the job's own progress, followed
     assert (run / "_SUCCESS.json").exists()
@@ -85,7 +85,7 @@ def test_train_evaluate_and_score_as_jobs(jobs_server: str, phantoms: Path, tmp_
     assert '"accuracy"' in done.stdout
     assert (tmp_path / "evaluation" / "report.html").exists()
 
-    done = brainscale("score", run, phantoms, "--out", tmp_path / "scores", *at)
+    done = brainscale("score", run, scans, "--out", tmp_path / "scores", *at)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((tmp_path / "scores" / "_SUCCESS.json").read_text())["rows"] == 60
     assert sum(pq.read_metadata(p).num_rows for p in (tmp_path / "scores").glob("part-*")) == 60

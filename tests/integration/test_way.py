@@ -1,15 +1,9 @@
 """The whole way on a real Ray: index, split, train, evaluate, score, compare."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -44,80 +38,38 @@ def test_a_run_holds_what_it_should(run: Path) -> None:
     assert "cpu" in json.loads((run / "environment.json").read_text())
 
 
-def test_the_worker_count_changes_no_bit(run: Path, phantoms: Path, invoke: Invoke, tmp_path: Path) -> None:
-    other = tmp_path / "run"
-    succeed(invoke("train", "--data", phantoms, "--out", other, *SMALL, "--workers", 2))
-    assert weights(other) == weights(run)
-    assert pq.read_table(other / "history.parquet") == pq.read_table(run / "history.parquet")
-
-
-def test_a_complete_run_is_left_alone(run: Path, phantoms: Path, invoke: Invoke) -> None:
+def test_a_complete_run_is_left_alone(run: Path, scans: Path, invoke: Invoke) -> None:
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
-    assert "was complete already" in succeed(invoke("train", "--data", phantoms, "--out", run, *SMALL)).stderr
+    assert "was complete already" in succeed(invoke("train", "--data", scans, "--out", run, *SMALL)).stderr
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()} == before
 
 
-def test_another_configuration_or_other_data_is_refused(
-    run: Path, phantoms: Path, invoke: Invoke, tmp_path: Path
-) -> None:
-    result = invoke("train", "--data", phantoms, "--out", run, *SMALL, "--seed", "7")
+def test_another_configuration_or_other_data_is_refused(run: Path, scans: Path, invoke: Invoke, tmp_path: Path) -> None:
+    result = invoke("train", "--data", scans, "--out", run, *SMALL, "--seed", "7")
     assert result.exit_code == 1
     assert "a run of another configuration: train.seed is 42 there, 7 here; choose a new --out" in result.output
     fewer = tmp_path / "fewer"
-    shutil.copytree(phantoms, fewer)
+    shutil.copytree(scans, fewer)
     next((fewer / "yes").iterdir()).unlink()
     result = invoke("train", "--data", fewer, "--out", run, *SMALL)
     assert result.exit_code == 1
     assert "a run on other data" in result.output
 
 
-def wait_for(happened: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
-    """Until something happened in a process that must not end before."""
-    deadline = time.monotonic() + 240
-    while not happened():
-        assert process.poll() is None, "it ended too early"
-        assert time.monotonic() < deadline, "it takes too long"
-        time.sleep(0.05)
-
-
-def test_a_killed_run_ends_as_if_nothing_had_been(run: Path, phantoms: Path, tmp_path: Path) -> None:
-    """Ctrl-C before the first epoch, kill -9 of the driver and all it started after it; the same command each time."""
-    other = tmp_path / "run"
-    command = [sys.executable, "-m", "brainscale", "train", "--data", str(phantoms), "--out", str(other), *SMALL]
-    interrupted = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
-    wait_for((other / "checkpoints").exists, interrupted)  # Ray Train has begun
-    interrupted.send_signal(signal.SIGINT)
-    _, said = interrupted.communicate(timeout=90)
-    assert interrupted.returncode == 1
-    assert said.strip().endswith("Error: stopped; run the same command again to go on where it was")
-
-    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
-    try:
-        wait_for(lambda: bool(list((other / "checkpoints").glob("last-0001*"))), process)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert not (other / "_SUCCESS.json").exists()
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert weights(other) == weights(run)
-    assert pq.read_table(other / "history.parquet") == pq.read_table(run / "history.parquet")
-
-
 def test_a_kill_between_checkpoint_and_history_loses_no_epoch(
-    run: Path, phantoms: Path, invoke: Invoke, tmp_path: Path
+    run: Path, scans: Path, invoke: Invoke, tmp_path: Path
 ) -> None:
     """The last checkpoint is there, the history is one epoch behind, the end was never written."""
     other = tmp_path / "run"
     shutil.copytree(run, other, ignore=shutil.ignore_patterns("_SUCCESS.json", "model", "evaluation"))
     history = pq.read_table(run / "history.parquet")
     pq.write_table(history.slice(0, 1), other / "history.parquet")
-    succeed(invoke("train", "--data", phantoms, "--out", other, *SMALL))
+    succeed(invoke("train", "--data", scans, "--out", other, *SMALL))
     assert weights(other) == weights(run)
     assert pq.read_table(other / "history.parquet") == history
 
 
-def test_evaluate_and_compare(run: Path, phantoms: Path, invoke: Invoke, tmp_path: Path) -> None:
+def test_evaluate_and_compare(run: Path, scans: Path, invoke: Invoke, tmp_path: Path) -> None:
     result = json.loads(succeed(invoke("evaluate", run, "--split", "test", "--json")).stdout)
     folder = Path(result["out"])
     assert folder == run / "evaluation" / "test"
@@ -132,7 +84,7 @@ def test_evaluate_and_compare(run: Path, phantoms: Path, invoke: Invoke, tmp_pat
     assert (folder / "_SUCCESS.json").exists()
 
     other = tmp_path / "by-source"  # the source's own listing gets the run's split, content by content
-    succeed(invoke("evaluate", run, "--data", phantoms, "--split", "test", "--out", other, "--engine", "torch"))
+    succeed(invoke("evaluate", run, "--data", scans, "--split", "test", "--out", other, "--engine", "torch"))
     again = pq.read_table(other / "predictions.parquet")
     assert again["sample_id"] == predictions["sample_id"]
     assert np.allclose(again["probability"], predictions["probability"], atol=1e-5)
@@ -264,19 +216,19 @@ def test_data_that_cannot_train(invoke: Invoke, tmp_path: Path, make: Callable[[
     assert not out.exists()
 
 
-def test_folders_of_others_are_left_alone(run: Path, phantoms: Path, invoke: Invoke, tmp_path: Path) -> None:
+def test_folders_of_others_are_left_alone(run: Path, scans: Path, invoke: Invoke, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     for arguments in (
-        ["train", "--data", phantoms, *SMALL],
+        ["train", "--data", scans, *SMALL],
         ["evaluate", run],
-        ["score", run, phantoms],
+        ["score", run, scans],
         ["demo"],
     ):
         result = invoke(*arguments, "--out", tmp_path)
         assert result.exit_code == 1
         assert "holds other files" in result.output
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
-    assert "is a file" in invoke("score", run, phantoms, "--out", tmp_path / "thesis.tex").output
+    assert "is a file" in invoke("score", run, scans, "--out", tmp_path / "thesis.tex").output
 
 
 def test_nothing_readable_to_index_or_score(run: Path, invoke: Invoke, tmp_path: Path) -> None:
@@ -292,17 +244,17 @@ def test_nothing_readable_to_index_or_score(run: Path, invoke: Invoke, tmp_path:
     assert not (tmp_path / "s" / "_SUCCESS.json").exists()
 
 
-def test_more_workers_than_the_cluster_has(phantoms: Path, invoke: Invoke, tmp_path: Path) -> None:
+def test_more_workers_than_the_cluster_has(scans: Path, invoke: Invoke, tmp_path: Path) -> None:
     many = ["--workers", "16", "--set", "train.micro_batches=16", "--set", "train.batch_size=64", "--epochs", "1"]
-    result = invoke("train", "--data", phantoms, "--out", tmp_path / "run", *many)
+    result = invoke("train", "--data", scans, "--out", tmp_path / "run", *many)
     assert result.exit_code == 1
     assert "16 workers need 16 CPUs, and the cluster can have" in result.output
-    result = invoke("train", "--data", phantoms, "--out", tmp_path / "run", "--device", "cuda", *SMALL)
+    result = invoke("train", "--data", scans, "--out", tmp_path / "run", "--device", "cuda", *SMALL)
     assert "1 workers need 1 GPUs, and the cluster can have 0" in result.output
 
 
-def test_a_loss_that_explodes_stops_with_its_step(phantoms: Path, invoke: Invoke, tmp_path: Path) -> None:
-    result = invoke("train", "--data", phantoms, "--out", tmp_path / "r", *SMALL, "--set", "train.learning_rate=1e30")
+def test_a_loss_that_explodes_stops_with_its_step(scans: Path, invoke: Invoke, tmp_path: Path) -> None:
+    result = invoke("train", "--data", scans, "--out", tmp_path / "r", *SMALL, "--set", "train.learning_rate=1e30")
     assert result.exit_code == 1
     assert "the loss became" in result.output
     assert "lower train.learning_rate" in result.output
@@ -335,8 +287,8 @@ def test_labels_from_a_file(invoke: Invoke, tmp_path: Path) -> None:
         assert message in result.output
 
 
-def test_files_that_changed_since_they_were_indexed(phantoms: Path, invoke: Invoke, tmp_path: Path) -> None:
-    shutil.copytree(phantoms, tmp_path / "scans")
+def test_files_that_changed_since_they_were_indexed(scans: Path, invoke: Invoke, tmp_path: Path) -> None:
+    shutil.copytree(scans, tmp_path / "scans")
     succeed(invoke("index", tmp_path / "scans", "--out", tmp_path / "m.parquet"))
     changed = min((tmp_path / "scans" / "no").iterdir())
     write_image(changed, seed=99)
