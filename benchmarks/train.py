@@ -1,6 +1,6 @@
 """What training costs, side by side with what users would otherwise write, on the same network and batch.
 
-python benchmarks/train.py [FOLDER] [--rounds 3] [--parts epoch step averaging scaling profile]
+python benchmarks/train.py [FOLDER] [--rounds 3] [--parts epoch averaging scaling profile]
 
 FOLDER holds yes/ and no/ with images (phantoms as JPEG without one). All parts take turns within a round, so
 that a slow minute of the machine hits every side; medians over rounds.
@@ -12,6 +12,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 from brainscale import exact
+from brainscale.allocator import keep_buffers
 from brainscale.config import Config, load
 from brainscale.decoding import Wish, decode
 from brainscale.learner import Learner, Samples
@@ -36,6 +39,7 @@ from brainscale.seeds import deterministic
 from brainscale.train_loop import Loop
 
 BATCH = 64
+PARTS = ["epoch", "averaging", "scaling", "profile"]
 CPU = torch.device("cpu")
 NOTEBOOK = transforms.Compose(
     [
@@ -67,10 +71,11 @@ class Memory:
         self.planes = planes
 
     def take(self, positions: np.ndarray) -> np.ndarray:
+        """uint8 [n, S, S]."""
         return self.planes[positions]
 
     def hold(self, positions: np.ndarray) -> None:
-        pass
+        """All are held."""
 
 
 def decoded(files: list[Path], size: int = 224) -> Samples:
@@ -100,7 +105,6 @@ def notebook_epoch(files: list[Path]) -> Callable[[], None]:
     loader = DataLoader(Images(files), BATCH, shuffle=True, num_workers=2)
 
     def epoch() -> None:
-        torch.use_deterministic_algorithms(False)
         network.train()
         loss_sum = correct = 0.0
         for images, labels in loader:
@@ -115,20 +119,19 @@ def notebook_epoch(files: list[Path]) -> Callable[[], None]:
     return epoch
 
 
-def our_epoch(samples: Samples, folder: str) -> Callable[[], None]:
+def our_epoch(samples: Samples) -> Callable[[], None]:
     """`Loop`'s own epoch: sampler, augmentation, exact steps, trace of every step; no validation on either side."""
-    config = load(None)
-    loop = Loop(config, Path(folder), our_learner(config), samples, samples)
+    config = load(None, ["resources.checkpoint_seconds=1e9"])
+    loop = Loop(config, Path(), our_learner(config), samples, samples)
 
     def epoch() -> None:
-        deterministic(config.train.threads)
         loop.progress.steps.clear()
         loop._train_epoch(1)
 
     return epoch
 
 
-def bare_steps(samples: Samples, layout: torch.memory_format) -> Callable[[], None]:
+def bare_steps(samples: Samples, layout: torch.memory_format = torch.contiguous_format) -> Callable[[], None]:
     """Forward, backward and optimiser on tensors that are in memory already."""
     network = build("brainmrnet", 2).to(memory_format=layout)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-4)
@@ -163,35 +166,64 @@ def in_turns(sides: dict[str, Callable[[], None]], rounds: int) -> dict[str, flo
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
-def epochs(files: list[Path], rounds: int) -> None:
+SIDES: dict[str, Callable[[list[Path]], Callable[[], None]]] = {
+    "notebook": notebook_epoch,
+    "bare loop": lambda files: bare_steps(decoded(files)),
+    "bare loop, buffers kept": lambda files: kept(bare_steps, decoded(files)),
+    "bare loop, buffers kept, channels last": lambda files: kept(bare_steps, decoded(files), torch.channels_last),
+    "ours": lambda files: kept(our_epoch, decoded(files)),
+}
+
+
+def kept(side: Callable[..., Callable[[], None]], *given: object) -> Callable[[], None]:
+    """A side with the allocator as our training workers have it."""
+    keep_buffers()
+    return side(*given)
+
+
+def _epochs_of(name: str, files: list[Path], orders: Connection) -> None:
+    """One side in a process of its own: an epoch for each order, answered when it is done."""
     torch.set_num_threads(2)
-    samples = decoded(files)
-    with tempfile.TemporaryDirectory() as folder:
-        seconds = in_turns(
-            {
-                "notebook": notebook_epoch(files),
-                "bare loop, NCHW": bare_steps(samples, torch.contiguous_format),
-                "bare loop, channels last": bare_steps(samples, torch.channels_last),
-                "ours": our_epoch(samples, folder),
-            },
-            rounds,
-        )
+    epoch = SIDES[name](files)
+    orders.send(None)
+    while orders.recv():
+        epoch()
+        orders.send(None)
+
+
+def epochs(files: list[Path], rounds: int) -> None:
+    """Each side in a process of its own, since the allocator's settings hold for a whole process."""
+    spawn, lines = mp.get_context("spawn"), {}
+    for name in SIDES:
+        ours, theirs = spawn.Pipe()
+        spawn.Process(target=_epochs_of, args=(name, files, theirs)).start()
+        ours.recv()
+        lines[name] = ours
+
+    def epoch(line: Connection) -> None:
+        line.send(True)
+        line.recv()
+
+    seconds = in_turns({name: partial(epoch, line) for name, line in lines.items()}, rounds)
+    for line in lines.values():
+        line.send(False)
     print(f"epoch of {len(files)} images at 224², batch {BATCH}, brainmrnet, 1 worker with 2 threads")
     for name, value in seconds.items():
-        print(f"  {name:<26}{value:8.2f} s  {len(files) / value:6.2f} images/s  {value / seconds['notebook']:.3f}")
+        print(f"  {name:<40}{value:8.2f} s{len(files) / value:8.2f} images/s{value / seconds['notebook']:8.3f}")
     bare = min(value for name, value in seconds.items() if name.startswith("bare"))
-    print(f"  ours against the faster bare loop: {seconds['ours'] / bare:.3f}")
+    print(f"  ours against the fastest bare loop: {seconds['ours'] / bare:.3f}", flush=True)
 
 
 def _averaging(rank: int, folder: str, model: str, size: int, batch: int, rounds: int) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    keep_buffers()
     config = load(None, [f"model.name={model}", "train.threads=1", f"train.batch_size={batch}"])
     learner, samples = our_learner(config), noise(batch, size)
-    parallel = nn.parallel.DistributedDataParallel(build(model, 2).to(memory_format=torch.channels_last))
+    parallel = nn.parallel.DistributedDataParallel(build(model, 2))
     optimizer = torch.optim.AdamW(parallel.parameters(), lr=1e-3)
     mine = np.arange(batch).reshape(2, -1)[rank]
     micro = list(np.arange(batch).reshape(config.train.micro_batches, -1))
-    images = normalise(torch.from_numpy(samples.planes.take(mine))).contiguous(memory_format=torch.channels_last)
+    images = normalise(torch.from_numpy(samples.planes.take(mine)))
     labels = torch.from_numpy(samples.labels[mine])
 
     def ours() -> None:
@@ -232,6 +264,7 @@ def averaging(rounds: int) -> None:
 
 def _scaling(rank: int, folder: str, world: int, steps: int) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world)
+    keep_buffers()
     config = load(None, ["train.threads=1", "train.batch_size=32"])
     learner, samples = our_learner(config), noise(32, 224)
     micro = list(np.arange(32).reshape(config.train.micro_batches, -1))
@@ -260,6 +293,7 @@ def scaling(rounds: int) -> None:
 
 def profile() -> None:
     """Where a step's time goes, and what the processor could do at most."""
+    keep_buffers()
     torch.set_num_threads(2)
     config = load(None)
     learner, samples = our_learner(config), noise(BATCH, 224)
@@ -288,11 +322,12 @@ def profile() -> None:
 
 
 def main() -> None:
+    """Run the parts that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=192, help="in an epoch")
-    parser.add_argument("--parts", nargs="+", default=["epoch", "averaging", "scaling", "profile"])
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         if given.folder is None:
@@ -300,7 +335,7 @@ def main() -> None:
             for at in range(given.images):
                 path = given.folder / ("yes" if at % 2 else "no") / f"{at}.jpg"
                 path.parent.mkdir(exist_ok=True)
-                Image.fromarray(draw(at, tumour=bool(at % 2), size=400)).save(path)
+                Image.fromarray(draw(0, at, tumour=bool(at % 2), size=400)).save(path)
         files = sorted(p for p in given.folder.rglob("*") if p.is_file())[: given.images]
         if "epoch" in given.parts:
             epochs(files, given.rounds)

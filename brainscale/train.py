@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from ray.exceptions import RayError
 from ray.train.torch import TorchConfig
 from ray.train.v2.api.callback import UserCallback
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
@@ -126,7 +127,7 @@ def fit(job: Job, config: Config, run: Path) -> None:
         result: Any = trainer.fit()
     except SystemExit:
         raise KeyboardInterrupt from None
-    except TrainingFailedError as error:
+    except (TrainingFailedError, RayError) as error:
         raise TrainError(f"{_cause(error)}; the run's state is kept: run the same command again to go on") from error
     finally:
         if threading.current_thread() is threading.main_thread():
@@ -155,11 +156,13 @@ class Restarts(UserCallback):
         notice(Path(self.run), f"worker {rank} failed ({_first_line(worker_exceptions[rank])}): {then}")
 
 
-def _cause(error: TrainingFailedError) -> str:
-    """The first worker's own reason, in one line."""
-    failures = getattr(error, "worker_failures", None) or {0: getattr(error, "controller_failure", error)}
-    rank = min(failures)
-    return f"worker {rank} failed: {_first_line(failures[rank])}"
+def _cause(error: TrainingFailedError | RayError) -> str:
+    """The first worker's own reason, or what became of Ray, in one line."""
+    failures = getattr(error, "worker_failures", None)
+    if failures:
+        rank = min(failures)
+        return f"worker {rank} failed: {_first_line(failures[rank])}"
+    return f"Ray stopped under this run: {_first_line(getattr(error, 'controller_failure', error))}"
 
 
 def _first_line(error: BaseException) -> str:

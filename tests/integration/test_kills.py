@@ -103,12 +103,16 @@ def test_kill_after_kill_changes_no_bit(run: Path, scans: Path, tmp_path: Path) 
         _, said = process.communicate(timeout=SECONDS)
         assert process.returncode == 1
         assert said.strip().endswith("Error: stopped; run the same command again to go on where it was")
-    for kind, after, workers in (("driver", 1, 2), ("raylet", 1001, 1)):
+    for kind, workers in (("driver", 2), ("raylet", 1)):
+        before = steps_kept(other)
         with started([*command, "--workers", str(workers)]) as process:
-            wait_for(lambda after=after: steps_kept(other) >= after, process)  # type: ignore[misc]
+            wait_for(lambda before=before: steps_kept(other) > before, process)  # type: ignore[misc]
             assert kill(process, kind), process.communicate()
-            process.wait(SECONDS)
+            _, said = process.communicate(timeout=SECONDS)
             assert process.returncode != 0
+        if kind == "raylet":
+            assert "Error: Ray stopped under this run: " in said
+            assert said.strip().endswith("the run's state is kept: run the same command again to go on")
         assert not (other / "_SUCCESS.json").exists()
     before = len(read_notices(other))
     with started([*command, "--workers", "2"]) as process:  # a worker dies: the command goes on by itself
@@ -117,7 +121,7 @@ def test_kill_after_kill_changes_no_bit(run: Path, scans: Path, tmp_path: Path) 
         _, said = process.communicate(timeout=SECONDS)
         assert process.returncode == 0, said
     assert "restart 1 of 3" in said
-    assert said.count("going on after epoch 1, step ") == 2
+    assert "going on after epoch " in said
     assert_equal(other, run)
 
 
