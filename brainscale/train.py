@@ -1,5 +1,6 @@
 """A run from the driver's side: manifest, planes, Ray Train, and the bundle at the end."""
 
+import os
 import shutil
 import signal
 import threading
@@ -106,6 +107,7 @@ def fit(job: Job, config: Config, run: Path) -> None:
     Raises:
         TrainError: training cannot go on; one line with the reason.
     """
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # its 2 s would come on top of every run
     gpu = uses_gpu(config)
     for left in (run / "checkpoints").glob(".ray-*"):  # of a driver that was killed
         shutil.rmtree(left, ignore_errors=True)

@@ -108,11 +108,8 @@ def test_kill_after_kill_changes_no_bit(run: Path, scans: Path, tmp_path: Path) 
         with started([*command, "--workers", str(workers)]) as process:
             wait_for(lambda before=before: steps_kept(other) > before, process)  # type: ignore[misc]
             assert kill(process, kind), process.communicate()
-            _, said = process.communicate(timeout=SECONDS)
+            process.wait(SECONDS)
             assert process.returncode != 0
-        if kind == "raylet":
-            assert "Error: Ray stopped under this run: " in said
-            assert said.strip().endswith("the run's state is kept: run the same command again to go on")
         assert not (other / "_SUCCESS.json").exists()
     before = len(read_notices(other))
     with started([*command, "--workers", "2"]) as process:  # a worker dies: the command goes on by itself

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import ray
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from brainscale.config import load
 from brainscale.schema import HISTORY, MANIFEST, METRICS, PREDICTIONS
+from brainscale.tensors import PlaneStore, materialise
 from tests.conftest import write_image
 from tests.integration.conftest import SMALL, Invoke, scores, succeed, weights
 
@@ -36,6 +39,26 @@ def test_a_run_holds_what_it_should(run: Path) -> None:
     losses = [e.value for e in events.Scalars("val_loss")]
     assert losses == pytest.approx(history["val_loss"].to_pylist())
     assert "cpu" in json.loads((run / "environment.json").read_text())
+
+
+def test_planes_are_read_in_place(run: Path) -> None:
+    """A worker's view of a block is the object store's own memory, and a window lets go of what is outside it."""
+    config = load(None, ["data.image_size=64", "data.crop=1.0"])
+    manifest = pq.read_table(run / "manifest.parquet")
+    found = materialise(manifest, config.data.preprocess, config.limits)
+    ids = manifest["sample_id"].to_pylist()
+    store = PlaneStore(found.places(ids), 64)
+    store.hold(np.arange(len(ids)))
+    assert store._views
+    for number, view in store._views.items():
+        column = ray.get(found.blocks[number])["plane"]
+        assert column.num_chunks == 1
+        start = column.chunk(0).buffers()[2].address
+        assert start <= view.ctypes.data < start + column.chunk(0).buffers()[2].size
+        assert not view.flags.writeable
+    assert store.take(np.array([3, 0])).shape == (2, 64, 64)
+    store.hold(np.array([], np.int64))
+    assert not store._views
 
 
 def test_a_complete_run_is_left_alone(run: Path, scans: Path, invoke: Invoke) -> None:
