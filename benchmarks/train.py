@@ -131,14 +131,14 @@ def our_epoch(samples: Samples) -> Callable[[], None]:
     return epoch
 
 
-def bare_steps(samples: Samples, layout: torch.memory_format = torch.contiguous_format) -> Callable[[], None]:
+def bare_steps(samples: Samples) -> Callable[[], None]:
     """Forward, backward and optimiser on tensors that are in memory already."""
-    network = build("brainmrnet", 2).to(memory_format=layout)
+    network = build("brainmrnet", 2)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-4)
     order = np.arange(len(samples.labels))
     ready = [
         (
-            normalise(torch.from_numpy(samples.planes.take(order[at : at + BATCH]))).contiguous(memory_format=layout),
+            normalise(torch.from_numpy(samples.planes.take(order[at : at + BATCH]))),
             torch.from_numpy(samples.labels[at : at + BATCH]),
         )
         for at in range(0, len(order), BATCH)
@@ -170,7 +170,6 @@ SIDES: dict[str, Callable[[list[Path]], Callable[[], None]]] = {
     "notebook": notebook_epoch,
     "bare loop": lambda files: bare_steps(decoded(files)),
     "bare loop, buffers kept": lambda files: kept(bare_steps, decoded(files)),
-    "bare loop, buffers kept, channels last": lambda files: kept(bare_steps, decoded(files), torch.channels_last),
     "ours": lambda files: kept(our_epoch, decoded(files)),
 }
 
@@ -196,7 +195,8 @@ def epochs(files: list[Path], rounds: int) -> None:
     spawn, lines = mp.get_context("spawn"), {}
     for name in SIDES:
         ours, theirs = spawn.Pipe()
-        spawn.Process(target=_epochs_of, args=(name, files, theirs)).start()
+        spawn.Process(target=_epochs_of, args=(name, files, theirs), daemon=name != "notebook").start()
+        theirs.close()  # so that a side which dies is an error here, and no silence
         ours.recv()
         lines[name] = ours
 
@@ -313,12 +313,27 @@ def profile() -> None:
         learner.step(samples, micro, 1, 1, 1e-3)
     seconds = time.perf_counter() - start
     print(
-        f"one step of {BATCH} at 224²: {flops / 1e9:.0f} GFLOP in {seconds:.2f} s = {flops / seconds / 1e9:.1f} GFLOP/s"
+        f"one step of {BATCH} at 224²: {flops / 1e9:.0f} GFLOP in {seconds:.2f} s, {flops / seconds / 1e9:.1f} GFLOP/s"
     )
     print(f"  a product of 2048² matrices: {peak / 1e9:.1f} GFLOP/s")
     rows = sorted(profiler.key_averages(), key=lambda row: -row.self_cpu_time_total)
     for row in rows[:14]:
         print(f"  {row.key:<44}{row.self_cpu_time_total / 1e6:8.3f} s  {row.self_cpu_time_total / 1e6 / seconds:6.1%}")
+    layouts(samples)
+
+
+def layouts(samples: Samples) -> None:
+    """A micro-batch, forward and backward, in both memory layouts."""
+
+    def pass_in(layout: torch.memory_format) -> Callable[[], None]:
+        network = build("brainmrnet", 2).to(memory_format=layout)
+        images = normalise(torch.from_numpy(samples.planes.take(np.arange(16)))).contiguous(memory_format=layout)
+        labels = torch.from_numpy(samples.labels[:16])
+        return lambda: F.cross_entropy(network(images), labels).backward()
+
+    sides = {"NCHW": pass_in(torch.contiguous_format), "channels last": pass_in(torch.channels_last)}
+    seconds = in_turns(sides, 3)
+    print("16 images forward and backward: " + ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items()))
 
 
 def main() -> None:

@@ -91,12 +91,12 @@ def open_run(run: Path, config: Config, manifest: pa.Table) -> dict[str, Any] | 
     Raises:
         OutputError: the folder holds another run, or something else.
     """
-    refuse_strangers(run, {"config.yaml"}, "run")
+    refuse_strangers(run, {"config.yaml", "environment.json"}, "run")
     if (run / "config.yaml").exists():
         _refuse_other(run, config, manifest)
     else:
+        write_json(run / "environment.json", environment(config))  # first: a kill before the next leaves a run
         write_manifest(manifest, run / "manifest.parquet")
-        write_json(run / "environment.json", environment(config))
         with replacing(run / "config.yaml") as aside:  # last: a folder with it holds the other two
             aside.write_text(config.to_yaml(), encoding="utf-8")
     return read_success(run)

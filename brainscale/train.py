@@ -109,8 +109,7 @@ def fit(job: Job, config: Config, run: Path) -> None:
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # its 2 s would come on top of every run
     gpu = uses_gpu(config)
-    for left in (run / "checkpoints").glob(".ray-*"):  # of a driver that was killed
-        shutil.rmtree(left, ignore_errors=True)
+    clear_leftovers(run)
     scratch = run / "checkpoints" / f".ray-{uuid.uuid4().hex[:8]}"  # new each time: Ray's own notes are not resumed
     trainer = TorchTrainer(
         worker,
@@ -137,6 +136,14 @@ def fit(job: Job, config: Config, run: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
     if result.return_value is not None:
         raise TrainError(result.return_value)
+
+
+def clear_leftovers(run: Path) -> None:
+    """Remove what a command that was killed left half written."""
+    for folder in (run / "checkpoints").glob(".ray-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for aside in run.rglob(".*.tmp"):
+        aside.unlink(missing_ok=True)
 
 
 class Restarts(UserCallback):

@@ -31,6 +31,7 @@ def assert_equal(other: Path, run: Path) -> None:
     assert weights(other) == weights(run)
     for name in ("history.parquet", "steps/epoch-0001.parquet", "steps/epoch-0002.parquet"):
         assert pq.read_table(other / name) == pq.read_table(run / name)
+    assert not list(other.rglob("*.tmp"))
 
 
 def test_four_workers_give_the_bits_of_one(run: Path, scans: Path, invoke: Invoke, tmp_path: Path) -> None:
