@@ -122,7 +122,9 @@ class PlaneStore:
     def _fetch(self, numbers: list[int]) -> None:
         tables = ray.get([self._places.blocks[number] for number in numbers])
         for number, table in zip(numbers, tables, strict=True):
-            self._views[number] = _view(table["plane"].combine_chunks(), self._size)
+            column = table["plane"]
+            whole = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # which copies
+            self._views[number] = _view(whole, self._size)
 
 
 def _view(column: pa.Array, size: int) -> np.ndarray:
