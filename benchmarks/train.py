@@ -32,8 +32,8 @@ from brainscale.allocator import keep_buffers
 from brainscale.config import Config, load
 from brainscale.decoding import Wish, decode
 from brainscale.learner import Learner, Samples
+from brainscale.models.normalisation import normalise
 from brainscale.models.registry import build
-from brainscale.models.scorer import normalise
 from brainscale.phantoms import draw
 from brainscale.seeds import deterministic
 from brainscale.train_loop import Loop

@@ -71,9 +71,10 @@ def index(
     from brainscale import config as configuration
     from brainscale import index as indexing
     from brainscale.audit import header_control, summary
+    from brainscale.keys import KEY_VARIABLE, read_key
 
     settings = configuration.load(config)
-    key = indexing.read_key(patient_key)
+    key = read_key(patient_key)
     with cluster.local(workers):
         table = indexing.index(sources, settings, labels, key=key, hash_paths=hash_paths)
     indexing.require_readable(table, " ".join(sources))
@@ -86,7 +87,7 @@ def index(
     if key.random and (facts["patients"] or hash_paths):
         click.echo(
             "Note: hashes were made with a random key and match no other manifest: "
-            f"give --patient-key FILE, or set {indexing.KEY_VARIABLE}",
+            f"give --patient-key FILE, or set {KEY_VARIABLE}",
             err=True,
         )
     print_facts(facts, as_json)
@@ -276,6 +277,14 @@ def evaluate(
 @click.argument("model", metavar="MODEL")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--out", required=True, metavar="DIR", help="Folder of Parquet parts; the same again continues it.")
+@click.option("--update", is_flag=True, help="Add files that are new in the sources to a complete folder.")
+@click.option("--by", type=click.Choice(["scan"]), help="A second table: one row for each series or volume.")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="In place of the model's own.")
+@click.option("--heatmaps", metavar="DIR", help="Pictures of what spoke for a tumour in the surest positives.")
+@click.option("--top", type=click.IntRange(1), default=20, show_default=True, help="How many pictures.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True, help="On a GPU.")
+@click.option("--compile", "compiled", is_flag=True, help="Let torch compile the network first.")
+@click.option("--patient-key", metavar="FILE", help="Key of the hashes of series.  [default: one in DIR]")
 @_engine
 @_workers
 @_address
@@ -285,12 +294,16 @@ def score(
     model: str,
     sources: tuple[str, ...],
     out: str,
-    engine: str,
-    workers: int,
+    heatmaps: str | None,
+    top: int,
+    patient_key: str | None,
     address: str | None,
     as_json: bool,
+    **settings: Any,
 ) -> None:
-    """Score every file of the sources: one row each, scored or explained.
+    """Score every sample of the sources: one row each, scored or explained.
+
+    A SOURCE is what `index` takes, or one manifest. Stopped or killed, the same command goes on where it was.
 
     Example: brainscale score runs/first archive/ --out scores/
     """
@@ -298,8 +311,10 @@ def score(
         "model": _absolute(model),
         "sources": [_absolute(s) for s in sources],
         "out": _absolute(out),
-        "engine": engine,
-        "workers": workers,
+        "patient_key": patient_key and _absolute(patient_key),
+        "heatmaps": heatmaps and _absolute(heatmaps),
+        "top": top,
+        **settings,
     }
     if address:
         _submit(address, "score", request)
@@ -308,9 +323,9 @@ def score(
     from brainscale.score import score as run
 
     complete = _is_complete(request["out"])
-    with cluster.local(workers), Bar() as bar:
+    with cluster.local(settings["workers"]), Bar() as bar:
         facts = run(**request, on_start=bar.start, on_part=bar.advance)
-    _say_if(complete, out)
+    _say_if(complete and "rows_now" not in facts, out)
     print_facts({"scores": out, **facts}, as_json)
 
 

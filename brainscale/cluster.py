@@ -20,7 +20,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from brainscale.config import resource_folder
-from brainscale.errors import BrainscaleError, ClusterError, UsageError
+from brainscale.errors import BrainscaleError, ClusterError, UsageError, first_line
 
 REQUEST = "request.json"
 ANSWER_S = 10  # seconds an address may take to answer before it counts as silent
@@ -98,7 +98,7 @@ def submit(address: str, command: str, request: dict[str, Any], on_log: Callable
                 metadata={"brainscale": command},
             )
         except (RuntimeError, ConnectionError) as error:
-            raise ClusterError(f"{address} did not accept the job: {_first_line(error)}") from error
+            raise ClusterError(f"{address} did not accept the job: {first_line(error)}") from error
     try:
         asyncio.run(_follow(client, job, on_log))
         return _exit_status(client, job)
@@ -117,7 +117,7 @@ def _client(address: str) -> JobSubmissionClient:
         pass  # it answers; what it wants is the client's business
     except (OSError, ValueError) as error:
         raise ClusterError(
-            f"no Jobs server answers at {address} ({_first_line(error)}): is `ray start --head` running?"
+            f"no Jobs server answers at {address} ({first_line(error)}): is `ray start --head` running?"
         ) from None
     try:
         return JobSubmissionClient(address)
@@ -127,7 +127,7 @@ def _client(address: str) -> JobSubmissionClient:
             "or its file's path into RAY_AUTH_TOKEN_PATH"
         ) from None
     except (RuntimeError, ConnectionError) as error:
-        raise ClusterError(f"{address} does not accept jobs: {_first_line(error)}") from error
+        raise ClusterError(f"{address} does not accept jobs: {first_line(error)}") from error
 
 
 @contextmanager
@@ -154,7 +154,7 @@ def _exit_status(client: JobSubmissionClient, job: str) -> int:
     if info.status == JobStatus.SUCCEEDED:
         return 0
     if info.driver_exit_code is None or info.driver_exit_code < 0:
-        raise ClusterError(f"job {job} {str(info.status).lower()}: {_first_line(info.message or 'no reason given')}")
+        raise ClusterError(f"job {job} {str(info.status).lower()}: {first_line(info.message or 'no reason given')}")
     return int(info.driver_exit_code)
 
 
@@ -180,8 +180,3 @@ def _standard_error_aside() -> Iterator[None]:
         finally:
             os.dup2(real, 2)
             os.close(real)
-
-
-def _first_line(text: object) -> str:
-    lines = [line.strip() for line in str(text).splitlines() if line.strip()]
-    return lines[0][:300] if lines else "no reason given"

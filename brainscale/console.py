@@ -1,6 +1,7 @@
 """How the command line speaks: one-line errors, exit codes, and facts as text or JSON."""
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -23,7 +24,8 @@ class Group(click.Group):
         except click.exceptions.Exit as leave:
             sys.exit(leave.exit_code)
         except (click.Abort, KeyboardInterrupt):
-            _fail("stopped; run the same command again to go on where it was", 1)
+            given = kwargs.get("args") or (args[0] if args else None) or sys.argv[1:]
+            _fail(f"stopped; to go on where it was, run again: brainscale {shlex.join(given)}", 1)
         except click.ClickException as error:
             error.show()
             sys.exit(error.exit_code)

@@ -4,6 +4,9 @@ Both take uint8 planes and give float32 probabilities; expanding grey to three c
 happen inside, on the device.
 """
 
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -15,73 +18,121 @@ from brainscale.errors import UsageError
 ENGINES = ("auto", "onnx", "torch")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How an engine computes.
+
+    Attributes:
+        name: auto, onnx or torch.
+        on_gpu: whether torch has a GPU; `choose` decides.
+        bf16: half the width inside networks on a GPU; other bits than float32, so a folder's identity names it.
+        compiled: whether torch compiles the network first, which takes a minute and pays for many images.
+    """
+
+    name: str = "auto"
+    on_gpu: bool = False
+    bf16: bool = False
+    compiled: bool = False
+
+
+ONNX_BATCH, CPU_BATCH, GPU_BATCH = 4, 16, 128
+"""Planes at a time: what a core's cache, all cores' and a GPU's memory hold of the first stages."""
+
+
 class Engine(Protocol):
-    """Planes → probabilities."""
+    """Planes, any number of them → probabilities."""
 
     def __call__(self, planes: np.ndarray) -> np.ndarray:
         """uint8 [N, S, S] → float32 [N, classes]."""
 
 
 class OnnxEngine:
-    """ONNX Runtime on the CPU; needs no torch, so a worker starts fast."""
+    """ONNX Runtime on the CPU; needs no torch, so a worker starts fast.
+
+    Each thread computes images of its own: faster than several on one, which wait for each other in every layer.
+    """
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(str(bundle.onnx), options, providers=["CPUExecutionProvider"])
+        self._threads = ThreadPoolExecutor(threads)
+        self._classes = len(bundle.card.classes)
 
     def __call__(self, planes: np.ndarray) -> np.ndarray:
         """uint8 [N, S, S] → float32 [N, classes]."""
+        return joined(self._threads.map(self._run, cut(planes, ONNX_BATCH)), self._classes)
+
+    def _run(self, planes: np.ndarray) -> np.ndarray:
         (probabilities,) = self._session.run(["probabilities"], {"planes": planes})
         return np.asarray(probabilities)
 
 
 class TorchEngine:
-    """Torch in float32 on CUDA or the CPU."""
+    """Torch on CUDA, with channels last, or on the CPU."""
 
-    def __init__(self, bundle: Bundle, device: str, threads: int) -> None:
+    def __init__(self, bundle: Bundle, options: Options, threads: int) -> None:
         import torch  # here: ONNX workers start without it
 
         from brainscale.models.scorer import load_scorer
 
-        self._torch = torch
-        self._device = torch.device(device)
-        if self._device.type == "cpu":
-            torch.set_num_threads(threads)
+        self._torch, self._bf16 = torch, options.bf16
+        self._device = torch.device("cuda" if options.on_gpu else "cpu")
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False  # agreement with the CPU to 1e-5 needs full float32
         card = bundle.card
-        self._scorer = load_scorer(card.architecture, len(card.classes), bundle.weights).to(self._device)
+        self._classes, self._batch = len(card.classes), GPU_BATCH if options.on_gpu else CPU_BATCH
+        scorer = load_scorer(card.architecture, len(card.classes), bundle.weights).to(self._device)
+        if options.on_gpu:
+            scorer = scorer.to(memory_format=torch.channels_last)
+        else:
+            torch.set_num_threads(threads)
+        self._scorer = torch.compile(scorer, dynamic=True) if options.compiled else scorer
 
     def __call__(self, planes: np.ndarray) -> np.ndarray:
         """uint8 [N, S, S] → float32 [N, classes]."""
-        with self._torch.inference_mode():
-            batch = self._torch.from_numpy(np.array(planes)).to(self._device)
-            return np.asarray(self._scorer(batch).cpu().numpy())
+        return joined(map(self._run, cut(planes, self._batch)), self._classes)
+
+    def _run(self, planes: np.ndarray) -> np.ndarray:
+        torch = self._torch
+        with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
+            batch = torch.from_numpy(np.array(planes)).to(self._device)
+            return np.asarray(self._scorer(batch).float().cpu().numpy())
 
 
-def choose(engine: str, gpus: float) -> str:
-    """The engine that `auto` means where there are so many GPUs.
+def cut(planes: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Planes in batches."""
+    return (planes[at : at + size] for at in range(0, len(planes), size))
+
+
+def joined(pieces: Iterable[np.ndarray], classes: int) -> np.ndarray:
+    """float32 [N, classes] of all pieces, of which there may be none."""
+    return np.concatenate([np.empty((0, classes), np.float32), *pieces])
+
+
+def choose(options: Options, gpus: float) -> Options:
+    """What `auto` means where there are so many GPUs.
 
     Raises:
-        UsageError: no engine of that name.
+        UsageError: no engine of that name, or one that cannot do what is asked.
     """
-    if engine not in ENGINES:
-        raise UsageError(f"unknown engine '{engine}': known: {', '.join(ENGINES)}")
-    if engine == "auto":
-        return "torch" if gpus else "onnx"
-    return engine
+    if options.name not in ENGINES:
+        raise UsageError(f"unknown engine '{options.name}': known: {', '.join(ENGINES)}")
+    wants_torch = options.bf16 or options.compiled
+    name = ("torch" if gpus or wants_torch else "onnx") if options.name == "auto" else options.name
+    if name == "onnx" and wants_torch:
+        raise UsageError("--precision bf16 and --compile are torch's: leave --engine onnx out")
+    return replace(options, name=name, on_gpu=name == "torch" and gpus > 0)
 
 
-def load(bundle: Bundle, engine: str, *, device: str = "cpu", threads: int = 1) -> Engine:
+def load(bundle: Bundle, options: Options, *, threads: int = 1) -> Engine:
     """Start an engine on a bundle.
 
     Args:
         bundle: an opened model folder.
-        engine: onnx or torch.
-        device: of the torch engine.
+        options: as `choose` gave them.
         threads: CPU threads.
     """
-    return TorchEngine(bundle, device, threads) if engine == "torch" else OnnxEngine(bundle, threads)
+    return TorchEngine(bundle, options, threads) if options.name == "torch" else OnnxEngine(bundle, threads)

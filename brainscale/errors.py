@@ -65,3 +65,11 @@ class SampleError(BrainscaleError):
 
     def __str__(self) -> str:
         return f"{self.code}: {self.text}"
+
+
+def first_line(error: object) -> str:
+    """What an error says, or the error that caused it, in one line; 300 characters at most."""
+    while isinstance(error, BaseException) and error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__

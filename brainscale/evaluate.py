@@ -13,13 +13,15 @@ import ray
 from brainscale import metrics
 from brainscale.bundle import Bundle, open_bundle
 from brainscale.config import Config
+from brainscale.engine import Options
 from brainscale.errors import ManifestError
 from brainscale.files import output_folder, refuse_strangers, versions, write_success
 from brainscale.index import index, is_manifest, manifest_fingerprint, read_manifest
+from brainscale.keys import read_key
+from brainscale.predict import Scoring, predictions
 from brainscale.reading import units_of
 from brainscale.report import html, plots
 from brainscale.schema import PREDICTIONS, SUCCESS
-from brainscale.score import PART_ROWS, predictions
 from brainscale.splits import SPLITS
 
 SHOWN_ERRORS = 20
@@ -127,7 +129,9 @@ def _labels(rows: pa.Table, bundle: Bundle) -> dict[str, int]:
 
 def predict(rows: pa.Table, bundle: Bundle, engine: str, workers: int) -> pa.Table:
     """Predictions of manifest rows, with their labels, sorted by sample_id."""
-    scored = predictions(units_of(rows), bundle, engine, workers, rows=PART_ROWS)
+    options, key = Options(name=engine), read_key(None).secret
+    scoring = Scoring(bundle=bundle, threshold=bundle.card.threshold, engine=options, workers=workers, key=key)
+    scored = predictions(units_of(rows), scoring)
     table = pa.concat_tables(ray.get(scored.to_arrow_refs())).select(PREDICTIONS.names).sort_by("sample_id")
     gone = sorted(set(rows["sample_id"].to_pylist()) - set(table["sample_id"].to_pylist()))
     if gone:

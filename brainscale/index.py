@@ -1,7 +1,5 @@
 """Sources → manifest: every file read once, through Ray Data, and accounted for."""
 
-import os
-import secrets
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,43 +14,14 @@ from pyarrow import csv
 from brainscale import names
 from brainscale.config import Config, DataConfig, fingerprint
 from brainscale.decoding import Wish, keyed
-from brainscale.errors import ManifestError, OutputError, UsageError
+from brainscale.errors import ManifestError, OutputError
 from brainscale.files import replacing
+from brainscale.keys import Key, read_key
 from brainscale.pipeline import over_units
 from brainscale.reading import read_tables
 from brainscale.schema import HIDDEN, MANIFEST
 from brainscale.sources import listing
 from brainscale.splits import groups
-
-KEY_VARIABLE = "BRAINSCALE_PATIENT_KEY"
-SHORTEST_KEY = 16  # bytes: a shorter one can be guessed, and with it every patient number
-
-
-@dataclass(frozen=True, kw_only=True)
-class Key:
-    """The key of the hashes that stand for patients, and whether another run would use it too."""
-
-    secret: bytes
-    random: bool
-
-
-def read_key(file: str | None) -> Key:
-    """The key in a file, in the environment, or a random one.
-
-    Raises:
-        UsageError: the file cannot be read, or the key is short.
-    """
-    try:
-        given = Path(file).read_bytes().strip() if file else os.environ.get(KEY_VARIABLE, "").encode()
-    except OSError as error:
-        raise UsageError(f"the key cannot be read from {file}: {error.strerror}") from None
-    if given and len(given) < SHORTEST_KEY:
-        raise UsageError(
-            f"the patient key has {len(given)} bytes: give it {SHORTEST_KEY} or more, such as `openssl rand -hex 32`"
-        )
-    if file and not given:
-        raise UsageError(f"{file} holds no key: fill it, for example with `openssl rand -hex 32`")
-    return Key(secret=given or secrets.token_bytes(32), random=not given)
 
 
 def index(

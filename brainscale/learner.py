@@ -18,7 +18,7 @@ from brainscale import exact
 from brainscale.augment import augment
 from brainscale.config import AugmentConfig, TrainConfig
 from brainscale.errors import TrainError
-from brainscale.models.scorer import normalise
+from brainscale.models.normalisation import normalise
 from brainscale.sampler import Batch, cut
 from brainscale.seeds import derive
 

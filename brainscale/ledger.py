@@ -6,6 +6,7 @@ A file of several samples is done when its last row is there, which says how man
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,22 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from brainscale import names
-from brainscale.errors import OutputError
+from brainscale import __version__, names
+from brainscale.errors import OutputError, first_line
 from brainscale.files import replacing
 from brainscale.schema import PREDICTIONS
 from brainscale.sources import Unit
 
+WRITTEN = pa.schema(
+    [
+        ("part", pa.string()),
+        ("files", pa.int64()),  # finished with it
+        ("rows", pa.int64()),
+        ("errors", pa.int64()),
+        ("problem", pa.string()),  # why it could not be written
+    ]
+)
+"""What became of a part."""
 UNITS = "units"
 """Key of a part's metadata: rows of each file of several samples whose last row the part holds."""
 
@@ -43,6 +54,8 @@ class Ledger:
     def has(self, unit: Unit) -> bool:
         """Whether every sample of a file is there."""
         there = self.samples.get(unit.sample_id, set())
+        if unit.wanted is not None:
+            return there >= set(unit.wanted)
         return len(there) == self.rows.get(unit.sample_id, 1 if unit.sample_id in there else -1)
 
     def of(self, units: Sequence[Unit]) -> frozenset[str]:
@@ -59,16 +72,24 @@ def write_part(table: pa.Table, *, folder: str, identity: Mapping[str, str]) -> 
         identity: metadata that every part of the folder shares.
 
     Returns:
-        One row: part, files finished with it, rows, errors.
+        One row: part, files finished with it, rows, errors; and the problem if it could not be written, since
+        an exception here would reach the driver as one of Ray's.
     """
     ids, last = table["sample_id"].to_pylist(), table["unit_rows"].to_pylist()
     units = {names.parts(i)[0]: n for i, n in zip(ids, last, strict=True) if n and (n > 1 or names.parts(i)[0] != i)}
     name = f"part-{hashlib.sha256(chr(10).join(sorted(ids)).encode()).hexdigest()[:16]}.parquet"
-    described = table.select(PREDICTIONS.names).replace_schema_metadata({**identity, UNITS: json.dumps(units)})
-    with replacing(Path(folder) / name) as aside:
-        pq.write_table(described, aside, compression="zstd")
+    described = table.select(PREDICTIONS.names).replace_schema_metadata(
+        {**identity, UNITS: json.dumps(units), "brainscale": __version__}
+    )
+    problem = None
+    try:
+        with replacing(Path(folder) / name) as aside:
+            pq.write_table(described, aside, compression="zstd")
+    except OSError as error:
+        problem = os.strerror(error.errno) if error.errno else first_line(error)
     finished, errors = len(last) - last.count(None), len(table) - table["error_code"].null_count
-    return pa.table({"part": [name], "files": [finished], "rows": [len(table)], "errors": [errors]})
+    facts = {"part": name, "files": finished, "rows": len(table), "errors": errors, "problem": problem}
+    return pa.Table.from_pylist([facts], schema=WRITTEN)
 
 
 def read_ledger(folder: Path, identity: Mapping[str, str]) -> Ledger:

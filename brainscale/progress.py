@@ -70,11 +70,11 @@ def _table(rows: list[dict[str, Any]], total: int) -> Table:
 
 
 class Bar:
-    """Rows scored so far, errors among them, and images a second."""
+    """Files scored so far, errors among their rows, and images a second."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
-        self._total = self._rows = self._errors = 0
+        self._total = self._files = self._rows = self._errors = 0
         self._began = time.monotonic()
         self._bar = Progress(
             TextColumn("scoring"),
@@ -101,11 +101,11 @@ class Bar:
         self._total, self._began = total, time.monotonic()
         self._bar.update(self._task, total=total)
 
-    def advance(self, rows: int, errors: int) -> None:
-        """Count the rows of a finished part."""
-        self._rows, self._errors = self._rows + rows, self._errors + errors
+    def advance(self, files: int, rows: int, errors: int) -> None:
+        """Count what a part has finished."""
+        self._files, self._rows, self._errors = self._files + files, self._rows + rows, self._errors + errors
         rate = self._rows / max(time.monotonic() - self._began, 1e-9)
         note = f"{rate:.0f} images/s, {self._errors} errors"
-        self._bar.update(self._task, advance=rows, note=note)
+        self._bar.update(self._task, advance=files, note=note)
         if not self._console.is_terminal:
-            self._console.print(f"scored {self._rows}/{self._total}, {note}", highlight=False, soft_wrap=True)
+            self._console.print(f"scored {self._files}/{self._total} files, {note}", highlight=False, soft_wrap=True)

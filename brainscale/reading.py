@@ -51,6 +51,17 @@ def read(unit: Unit, wish: Wish) -> Iterator[dict[str, Any]]:
     Yields:
         One row for each sample in it, with columns of `COLUMNS`; at least one unless some are wanted only.
     """
+    seen = set()
+    for row in _all_rows(unit, wish):
+        seen.add(row["sample_id"])
+        yield row
+    for gone in [wanted for wanted in unit.wanted or () if wanted not in seen]:
+        _, member, frame = names.parts(gone)
+        text = "its file holds no such sample any more"
+        yield {**_row(unit, error_code="gone", error=text), "sample_id": gone, "member": member, "frame": frame}
+
+
+def _all_rows(unit: Unit, wish: Wish) -> Iterator[dict[str, Any]]:
     try:
         with opened(unit.uri) as (stream, nbytes):
             stream.seek(0)

@@ -46,12 +46,29 @@ PREDICTIONS = pa.schema(
     [
         *_sample,
         pa.field("sha256", pa.string()),
+        pa.field("scan", pa.string()),  # keyed hash of the DICOM series
+        pa.field("empty", pa.bool_()),  # a slice that shows next to nothing: scans are judged without it
         pa.field("label", pa.string()),  # the known class, where there is one
         pa.field("prediction", pa.string()),  # the class at the operating threshold
         pa.field("probability", pa.float32()),  # of a tumour: 1 − P(first class)
         pa.field("probabilities", pa.list_(pa.float32())),  # one for each class, in the bundle's order
         pa.field("model", pa.string(), nullable=False),  # sha256 of the weights
         *_failure,
+    ]
+)
+
+SCANS = pa.schema(
+    [
+        pa.field("scan", pa.string(), nullable=False),  # keyed hash of a series, else the volume's sample id
+        pa.field("model", pa.string(), nullable=False),  # sha256 of the weights
+        pa.field("slices", pa.int64(), nullable=False),  # scored and not empty: what the figures rest on
+        pa.field("empty", pa.int64(), nullable=False),
+        pa.field("errors", pa.int64(), nullable=False),
+        pa.field("highest", pa.float64()),  # probability of a tumour; null without a slice
+        pa.field("mean", pa.float64()),
+        pa.field("top_mean", pa.float64()),  # of the highest few: brainscale.scans.TOP
+        pa.field("prediction", pa.string()),  # the highest slice's class
+        pa.field("sample_id", pa.string(), nullable=False),  # the highest slice, or the first of the rows
     ]
 )
 

@@ -1,8 +1,9 @@
 """Bulk inference: units → predictions → Parquet parts. A rerun scores what the parts do not hold."""
 
 import json
-import os
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,28 +11,35 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from ray.data import ActorPoolStrategy, Dataset
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+from ray.exceptions import RayError
 
-from brainscale import engine as engines
-from brainscale.bundle import Bundle, open_bundle
-from brainscale.calls import predicted, tumour
+from brainscale import names, scans
+from brainscale.bundle import open_bundle
 from brainscale.decoding import Wish
-from brainscale.errors import ClusterError, OutputError, SourceError
-from brainscale.files import output_folder, read_success, refuse_strangers, write_success
-from brainscale.ledger import read_ledger, write_part
-from brainscale.pipeline import over_units
+from brainscale.engine import Options
+from brainscale.errors import ClusterError, OutputError, SourceError, UsageError, first_line
+from brainscale.files import output_folder, read_success, refuse_strangers, replacing, write_success
+from brainscale.index import is_manifest, read_manifest, require_places
+from brainscale.keys import folder_key, key_fingerprint
+from brainscale.ledger import Ledger, read_ledger, write_part
+from brainscale.predict import Scoring, predictions
 from brainscale.preprocess import spec_fingerprint
-from brainscale.reading import read_tables
-from brainscale.resources import capacity
-from brainscale.schema import PREDICTIONS, SUCCESS
+from brainscale.reading import read, units_of
+from brainscale.schema import SUCCESS
 from brainscale.sources import Unit, listing
 
-BATCH = 32
-"""Planes in one call of an engine."""
-PART_ROWS = 512
-"""Rows in one part, about: what is lost and done again when a job is killed."""
+KEY = ".scan-key"
+SCANS = "_scans/scans.parquet"
+"""Below an underscore, so that a reader of the folder takes the parts only."""
+PARTS_OF_A_JOB = 1000
+"""About, of a large one: what is lost and done again when it is killed is a thousandth."""
+AGAIN = "run the same command again to go on"
+PART_ROWS = 512, 65_536
+"""Rows in one part, at least and at most."""
 
-OnPart = Callable[[int, int], None]
+OnPart = Callable[[int, int, int], None]
 
 
 def score(
@@ -41,8 +49,16 @@ def score(
     *,
     engine: str = "auto",
     workers: int = 1,
+    threshold: float | None = None,
+    precision: str = "fp32",
+    compiled: bool = False,
+    by: str | None = None,
+    update: bool = False,
+    patient_key: str | None = None,
+    heatmaps: str | None = None,
+    top: int = 20,
     on_start: Callable[[int], None] = lambda total: None,
-    on_part: OnPart = lambda files, errors: None,
+    on_part: OnPart = lambda files, rows, errors: None,
 ) -> dict[str, Any]:
     """Score every file of the sources; run again, go on where it stopped.
 
@@ -50,161 +66,139 @@ def score(
 
     Args:
         model: a RUN or a bundle folder.
-        sources: folders, files, globs or addresses.
+        sources: folders, files, globs or addresses; or one manifest.
         out: the folder of parts.
         engine: auto, onnx or torch.
         workers: engines side by side.
+        threshold: in place of the model's own.
+        precision: fp32 or bf16.
+        compiled: whether torch compiles the network first.
+        by: `scan` for a second table, one row for each series or volume.
+        update: whether a complete folder takes in files that are new in the sources.
+        patient_key: file with the key of the series' hashes; by default the environment's, or a random one
+            that stays in the folder.
+        heatmaps: folder for pictures of what spoke for a tumour in the surest positives.
+        top: how many pictures.
         on_start: called once with the number of files still to score.
-        on_part: called with the finished files and the errors of each part as it is written.
+        on_part: called with the finished files, the rows and the errors of each part as it is written.
 
     Returns:
-        What `_SUCCESS.json` says; of a folder that was complete before, also how many files of the sources
-        are not in it.
+        What `_SUCCESS.json` says, and of what this call did, rows, seconds and rows a second; of a folder that
+        was complete before, how many files of the sources are not in it.
 
     Raises:
         BrainscaleError: no model, no files, the folder is another model's, or rows do not add up.
     """
     bundle = open_bundle(model)
-    units = listing(sources)
+    units = _units(sources)
     folder = output_folder(out)
-    identity = identity_of(bundle)
-    refuse_strangers(folder, {SUCCESS} | {p.name for p in folder.glob("part-*.parquet")}, "scores")
+    refuse_strangers(folder, {SUCCESS, KEY} | {p.name for p in folder.glob("part-*.parquet")}, "scores")
+    scoring = Scoring(
+        bundle=bundle,
+        threshold=bundle.card.threshold if threshold is None else threshold,
+        engine=Options(name=engine, bf16=precision == "bf16", compiled=compiled),
+        workers=workers,
+        key=folder_key(folder / KEY, patient_key),
+    )
+    identity = identity_of(scoring)
     there = read_ledger(folder, identity)
     todo = [unit for unit in units if not there.has(unit)]
     finished = read_success(folder)
-    if finished is not None:
-        return {**finished, "files_not_in_it": len(todo)} if todo else finished
+    if finished is not None and not (update and todo):
+        facts = {**finished, **({"files_not_in_it": len(todo)} if todo else {})}
+    else:
+        if not update:
+            _refuse_others(there, units, folder)
+        (folder / SUCCESS).unlink(missing_ok=True)
+        done = _score(todo, scoring, there, folder, identity, on_start, on_part)
+        counted = _checked(folder, units, identity)
+        facts = {**counted, "architecture": bundle.card.architecture, **identity}
+        write_success(folder, facts)
+        facts |= done
+    if by == "scan":
+        facts["scans"] = write_scans(folder)
+    if heatmaps:
+        facts["heatmaps"] = draw_heatmaps(folder, heatmaps, units, scoring, top)
+    return facts
+
+
+def _units(sources: Sequence[str]) -> list[Unit]:
+    """The files of the sources, or those that hold a manifest's samples.
+
+    Raises:
+        BrainscaleError: a source is missing or empty, or a manifest stands beside other sources.
+    """
+    manifests = [source for source in sources if is_manifest(source)]
+    if not manifests:
+        return listing(sources)
+    if len(sources) > 1:
+        raise UsageError(f"{manifests[0]} is a manifest: score it in a command of its own")
+    manifest = read_manifest(manifests[0])
+    require_places(manifest, manifests[0])
+    return units_of(manifest)
+
+
+def _refuse_others(there: Ledger, units: Sequence[Unit], folder: Path) -> None:
     if strange := sorted(set(there.samples) - {unit.sample_id for unit in units}):
         raise OutputError(
             f"{folder} holds rows of {len(strange)} file(s) of other sources, '{strange[0]}' first: name all its "
             "sources again, or choose a new --out"
         )
-    on_start(len(todo))
-    if todo:
-        write = partial(write_part, folder=str(folder), identity=identity)
-        scored = predictions(todo, bundle, engine, workers, rows=PART_ROWS, skip=there.of(todo))
-        for part in scored.map_batches(write, batch_format="pyarrow", batch_size=None, num_cpus=0.1).iter_rows():
-            on_part(part["files"], part["errors"])
-    return _complete(folder, units, identity, bundle)
 
 
-def predictions(
-    units: Sequence[Unit],
-    bundle: Bundle,
-    engine: str,
-    workers: int,
-    rows: int,
-    skip: frozenset[str] = frozenset(),
-) -> Dataset:
-    """A lazy table of schema PREDICTIONS with `unit_rows`, one row for each sample of the units.
-
-    Args:
-        units: what to score.
-        bundle: with what.
-        engine: auto, onnx or torch.
-        workers: engines side by side; each takes a GPU where torch runs on them.
-        rows: in a block of the result, about.
-        skip: ids that are not wanted.
+def _score(
+    todo: Sequence[Unit],
+    scoring: Scoring,
+    there: Ledger,
+    folder: Path,
+    identity: dict[str, str],
+    on_start: Callable[[int], None],
+    on_part: OnPart,
+) -> dict[str, Any]:
+    """Score units part by part → rows, seconds, rows a second.
 
     Raises:
-        ClusterError: the cluster can never give so many workers their place.
+        OutputError: a part cannot be written.
+        ClusterError: Ray stopped under the job.
     """
-    resources = capacity()
-    gpus = resources.get("GPU", 0)
-    chosen = engines.choose(engine, gpus)
-    on_gpu = chosen == "torch" and gpus > 0
-    have = gpus if on_gpu else resources.get("CPU", 0) - 1  # reading needs a CPU beside the engines
-    if have < workers:
-        kind = "GPUs" if on_gpu else "CPUs beside one for reading"
-        raise ClusterError(f"{workers} scoring workers need {workers} {kind}, and the cluster can have {have:g}")
-    wish = Wish(spec=bundle.card.preprocess)
-    planes = over_units(units, partial(read_tables, wish=wish, skip=skip)).dataset
-    return planes.map_batches(
-        ScoreBlock,
-        fn_constructor_args=(bundle, chosen, "cuda" if on_gpu else "cpu", workers),
-        compute=ActorPoolStrategy(size=workers),
-        batch_format="pyarrow",
-        batch_size=rows,
-        num_cpus=1,
-        num_gpus=1 if on_gpu else None,
-    )
+    on_start(len(todo))
+    began, rows = time.monotonic(), 0
+    if todo:
+        write = partial(write_part, folder=str(folder), identity=identity)
+        scored = predictions(todo, scoring, skip=there.of(todo))
+        size = min(max(len(todo) // PARTS_OF_A_JOB, PART_ROWS[0]), PART_ROWS[1])
+        try:
+            for part in scored.map_batches(write, batch_format="pyarrow", batch_size=size, num_cpus=0.1).iter_rows():
+                if part["problem"]:
+                    raise OutputError(f"{folder} cannot be written ({part['problem']}): mend that, {AGAIN}")
+                rows += part["rows"]
+                on_part(part["files"], part["rows"], part["errors"])
+        except RayError as error:
+            raise ClusterError(f"Ray stopped under this job ({first_line(error)}): {AGAIN}") from error
+    seconds = time.monotonic() - began
+    return {"rows_now": rows, "seconds_now": round(seconds, 1), "rows_a_second": round(rows / seconds, 1)}
 
 
-class ScoreBlock:
-    """An engine that turns blocks of planes into blocks of predictions; lives in a Ray actor."""
-
-    def __init__(self, bundle: Bundle, engine: str, device: str, workers: int) -> None:
-        threads = max(1, (os.cpu_count() or 1) // workers)
-        self._engine = engines.load(bundle, engine, device=device, threads=threads)
-        self._card = bundle.card
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        """Rows with planes → rows of schema PREDICTIONS; a row without a plane keeps its error."""
-        size = self._card.preprocess.image_size
-        present = pc.is_valid(block["plane"]).to_numpy()
-        encoded = block["plane"].drop_null().to_pylist()
-        planes = np.frombuffer(b"".join(encoded), np.uint8).reshape(-1, size, size)
-        pieces = [self._engine(planes[at : at + BATCH]) for at in range(0, len(planes), BATCH)]
-        known = np.concatenate(pieces) if pieces else np.empty((0, len(self._card.classes)), np.float32)
-        return to_predictions(
-            block, present, known, self._card.threshold, list(self._card.classes), self._card.weights_sha256
-        )
-
-
-def to_predictions(
-    block: pa.Table,
-    present: np.ndarray,
-    known: np.ndarray,
-    threshold: float,
-    classes: Sequence[str],
-    model: str,
-) -> pa.Table:
-    """Put probabilities beside the samples they belong to.
-
-    Args:
-        block: rows with sample_id, uri, member, frame, sha256, error_code and error.
-        present: bool [rows], which of them have probabilities.
-        known: float32 [present rows, classes], in the block's order.
-        threshold: of the probability of a tumour.
-        classes: names in the order of the columns.
-        model: sha256 of the weights.
-    """
-    finite = np.isfinite(known).all(1)
-    lost = _spread((~finite).tolist(), present, pa.bool_()).fill_null(False)  # scored, but not with numbers
-    present, known = present & ~lost.to_numpy(zero_copy_only=False), known[finite]
-    filled = {
-        "prediction": _spread([classes[i] for i in predicted(known, threshold)], present, pa.string()),
-        "probability": _spread(tumour(known).tolist(), present, pa.float32()),
-        "probabilities": _spread(known.tolist(), present, pa.list_(pa.float32())),
-        "model": pa.array([model] * len(block), pa.string()),
-        "error_code": pc.if_else(lost, "not_finite", block["error_code"]),
-        "error": pc.if_else(lost, "the model's output is not a number", block["error"]),
-    }
-    empty = pa.nulls(len(block))
-    columns = {name: block[name] for name in block.column_names} | filled
-    scored = pa.table([columns.get(f.name, empty).cast(f.type) for f in PREDICTIONS], schema=PREDICTIONS)
-    return scored.append_column("unit_rows", block["unit_rows"])
-
-
-def _spread(values: list[Any], present: np.ndarray, kind: pa.DataType) -> pa.Array:
-    """Values at the present rows, null elsewhere."""
-    remaining = iter(values)
-    return pa.array([next(remaining) if here else None for here in present], kind)
-
-
-def identity_of(bundle: Bundle) -> dict[str, str]:
+def identity_of(scoring: Scoring) -> dict[str, str]:
     """What decides a score; every part carries it in its metadata, and a folder holds one identity only."""
-    card = bundle.card
+    card = scoring.bundle.card
     return {
         "model": card.weights_sha256,
         "preprocess": spec_fingerprint(card.preprocess),
-        "threshold": repr(card.threshold),
+        "threshold": repr(scoring.threshold),
         "classes": json.dumps(list(card.classes)),
+        "precision": "bf16" if scoring.engine.bf16 else "fp32",
+        "scan_key": key_fingerprint(scoring.key),
     }
 
 
-def _complete(folder: Path, units: Sequence[Unit], identity: dict[str, str], bundle: Bundle) -> dict[str, Any]:
-    """Check the rows against the listing, then say that the folder is complete."""
+def _checked(folder: Path, units: Sequence[Unit], identity: dict[str, str]) -> dict[str, Any]:
+    """Counts of a folder whose rows are all there, each once.
+
+    Raises:
+        OutputError: rows are missing, or there twice.
+        SourceError: nothing could be read.
+    """
     there = read_ledger(folder, identity)
     missing = [unit.sample_id for unit in units if not there.has(unit)]
     for problem, ids in (("missing", missing), ("there twice", there.twice)):
@@ -216,13 +210,50 @@ def _complete(folder: Path, units: Sequence[Unit], identity: dict[str, str], bun
     if errors == rows:
         codes = ", ".join(f"{code} {count}" for code, count in there.codes.items())
         raise SourceError(f"none of the {errors} files could be read ({codes}): the rows in {folder} say why")
-    facts = {
-        "files": len(units),
-        "rows": rows,
-        "scored": rows - errors,
-        "errors": there.codes,
-        "architecture": bundle.card.architecture,
-        **identity,
-    }
-    write_success(folder, facts)
-    return facts
+    return {"files": len(there.samples), "rows": rows, "scored": rows - errors, "errors": there.codes}
+
+
+def read_scores(folder: Path, columns: Sequence[str]) -> pa.Table:
+    """Columns of all parts of a folder."""
+    parts = sorted(str(path) for path in folder.glob("part-*.parquet"))
+    return pads.dataset(parts, format="parquet").to_table(columns=list(columns))
+
+
+def write_scans(folder: Path) -> int:
+    """Write the table with one row for each scan; return their number."""
+    table = scans.by_scan(read_scores(folder, scans.COLUMNS))
+    path = folder / SCANS
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as aside:
+        pq.write_table(table, aside, compression="zstd")
+    return len(table)
+
+
+def draw_heatmaps(folder: Path, to: str, units: Sequence[Unit], scoring: Scoring, top: int) -> int:
+    """Draw what spoke for a tumour in the surest positives; return how many could be drawn.
+
+    Args:
+        folder: of the scores.
+        to: folder for the pictures.
+        units: the files of the scores.
+        scoring: how they were made.
+        top: pictures at most.
+    """
+    from brainscale.heatmaps import write_heatmaps  # here: it needs torch, and scoring does without
+
+    table = read_scores(folder, ["sample_id", "probability", "prediction"])
+    negative = next(iter(scoring.bundle.card.classes))
+    positive = table.filter(pc.not_equal(table["prediction"], negative))
+    order = [("probability", "descending"), ("sample_id", "ascending")]
+    rows = positive.sort_by(order).slice(0, top).to_pylist()
+    wanted: dict[str, list[str]] = {}
+    for row in rows:
+        wanted.setdefault(names.parts(row["sample_id"])[0], []).append(row["sample_id"])
+    wish = Wish(spec=scoring.bundle.card.preprocess, key=scoring.key)
+    asked = [replace(unit, wanted=tuple(wanted[unit.sample_id])) for unit in units if unit.sample_id in wanted]
+    planes = {row["sample_id"]: row["plane"] for unit in asked for row in read(unit, wish) if row.get("plane")}
+    drawn = [row for row in rows if row["sample_id"] in planes]  # a file may be gone since it was scored
+    size = scoring.bundle.card.preprocess.image_size
+    pictures = [np.frombuffer(planes[row["sample_id"]], np.uint8).reshape(size, size) for row in drawn]
+    write_heatmaps(scoring.bundle, pictures, drawn, output_folder(to))
+    return len(drawn)

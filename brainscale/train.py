@@ -25,7 +25,7 @@ from tensorboardX import SummaryWriter
 from brainscale.bundle import ONNX, WEIGHTS, write_card
 from brainscale.checkpoints import Progress, load_best
 from brainscale.config import Config
-from brainscale.errors import TrainError
+from brainscale.errors import TrainError, first_line
 from brainscale.export import export_onnx
 from brainscale.files import output_folder, versions, write_success
 from brainscale.index import manifest_fingerprint
@@ -162,7 +162,7 @@ class Restarts(UserCallback):
         self.count += 1
         rank = min(worker_exceptions)
         then = f"restart {self.count} of {self.limit}" if self.count <= self.limit else "no restart is left"
-        notice(Path(self.run), f"worker {rank} failed ({_first_line(worker_exceptions[rank])}): {then}")
+        notice(Path(self.run), f"worker {rank} failed ({first_line(worker_exceptions[rank])}): {then}")
 
 
 def _cause(error: TrainingFailedError | RayError) -> str:
@@ -170,16 +170,8 @@ def _cause(error: TrainingFailedError | RayError) -> str:
     failures = getattr(error, "worker_failures", None)
     if failures:
         rank = min(failures)
-        return f"worker {rank} failed: {_first_line(failures[rank])}"
-    return f"Ray stopped under this run: {_first_line(getattr(error, 'controller_failure', error))}"
-
-
-def _first_line(error: BaseException) -> str:
-    """What an exception from a worker says, in one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+        return f"worker {rank} failed: {first_line(failures[rank])}"
+    return f"Ray stopped under this run: {first_line(getattr(error, 'controller_failure', error))}"
 
 
 @contextmanager

@@ -6,21 +6,36 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import save_file
+from torch import nn
 
-from brainscale import engine
 from brainscale.bundle import CARD, ONNX, WEIGHTS, Bundle, open_bundle, write_card
 from brainscale.config import DEFAULT_CLASSES, PreprocessConfig
+from brainscale.engine import Options, choose, load
 from brainscale.errors import BundleError, UsageError
 from brainscale.export import export_onnx
 from brainscale.files import versions
 from brainscale.models import NAMES
+from brainscale.models.normalisation import normalise
 from brainscale.models.registry import build, count_parameters
+
+
+def trained(name: str) -> nn.Module:
+    """A network whose batch norms have seen something: folding them into convolutions must not be an identity."""
+    network = build(name, 2, seed=3).eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                module.running_mean.uniform_(-0.2, 0.2)  # type: ignore[union-attr,operator]
+                module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr,operator]
+    return network
 
 
 def make_bundle(folder: Path, name: str) -> Bundle:
     folder.mkdir(parents=True)
-    network = build(name, 2, seed=3)
+    network = trained(name)
     save_file(network.state_dict(), folder / WEIGHTS)
     export_onnx(name, 2, 64, network.state_dict(), folder / ONNX)
     write_card(
@@ -48,25 +63,39 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_engines_agree(name: str, tmp_path: Path) -> None:
+def test_engines_agree_with_the_eager_network(name: str, tmp_path: Path) -> None:
     opened = make_bundle(tmp_path / "model", name)
-    planes = np.random.default_rng(0).integers(0, 256, (5, 64, 64), np.uint8)
-    onnx = engine.load(opened, "onnx", threads=2)
-    torch = engine.load(opened, "torch", device="cpu", threads=2)
-    for size in (1, 5):
-        ours, theirs = onnx(planes[:size]), torch(planes[:size])
-        assert ours.shape == (size, 2)
-        assert ours.dtype == np.float32
-        assert np.abs(ours - theirs).max() < 1e-5
-        assert np.allclose(ours.sum(1), 1, atol=1e-5)
+    planes = np.random.default_rng(0).integers(0, 256, (7, 64, 64), np.uint8)
+    with torch.no_grad():
+        eager = torch.softmax(trained(name)(normalise(torch.from_numpy(planes))), 1).numpy()
+    for engine in ("onnx", "torch"):
+        run = load(opened, Options(name=engine), threads=2)
+        alone = np.concatenate([run(planes[i : i + 1]) for i in range(len(planes))])
+        for size in (2, 7):
+            together = run(planes[:size])
+            assert together.shape == (size, 2)
+            assert together.dtype == np.float32
+            assert np.abs(together - eager[:size]).max() < 1e-5
+            assert np.abs(together - alone[:size]).max() < 1e-6  # whatever shared the batch
 
 
 def test_auto_is_torch_where_there_are_gpus() -> None:
-    assert engine.choose("auto", 0) == "onnx"
-    assert engine.choose("auto", 2) == "torch"
-    assert engine.choose("onnx", 2) == "onnx"
+    assert choose(Options(), 0) == Options(name="onnx")
+    assert choose(Options(), 2) == Options(name="torch", on_gpu=True)
+    assert choose(Options(name="onnx"), 2) == Options(name="onnx")
+    assert choose(Options(bf16=True), 0) == Options(name="torch", bf16=True)
     with pytest.raises(UsageError, match="unknown engine 'tensorrt': known: auto, onnx, torch"):
-        engine.choose("tensorrt", 0)
+        choose(Options(name="tensorrt"), 0)
+    with pytest.raises(UsageError, match="are torch's: leave --engine onnx out"):
+        choose(Options(name="onnx", compiled=True), 0)
+
+
+def test_half_the_width_is_nearly_the_same(bundle: Bundle) -> None:
+    planes = np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8)
+    exact = load(bundle, Options(name="torch"))(planes)
+    narrow = load(bundle, Options(name="torch", bf16=True))(planes)
+    assert narrow.dtype == np.float32
+    assert 0 < np.abs(narrow - exact).max() < 0.05
 
 
 def test_a_run_and_its_model_folder_are_the_same_bundle(bundle: Bundle) -> None:

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "brainscale"
 FLOORS = [
     ["errors", "allocator", "schema", "seeds", "models.__init__"],
-    ["calls", "config", "names", "nearness", "isolation", "files", "progress", "console", "notices"],
+    ["calls", "config", "names", "nearness", "isolation", "files", "progress", "console", "notices", "keys"],
     [
         "sources",
         "archives",
@@ -20,11 +20,20 @@ FLOORS = [
         "formats.__init__",
     ],
     ["preprocess", "augment", "splits", "phantoms", "exact", "checkpoints", "sampler", "trace"],
-    ["metrics", "models.resampling", "models.brainmrnet", "models.baselines", "models.registry", "models.scorer"],
+    [
+        "metrics",
+        "models.resampling",
+        "models.normalisation",
+        "models.brainmrnet",
+        "models.inference",
+        "models.baselines",
+        "models.registry",
+        "models.scorer",
+    ],
     ["decoding", "bundle", "export", "learner"],
-    ["reading", "engine", "ledger"],
+    ["reading", "engine", "ledger", "scans", "heatmaps"],
     ["pipeline", "resources", "report.plots", "report.html", "report.__init__"],
-    ["index", "tensors"],
+    ["index", "tensors", "predict"],
     ["audit", "overlap", "train_loop", "score", "runs"],
     ["train", "evaluate", "verify"],
     ["compare", "cluster"],

@@ -3,9 +3,9 @@
 import numpy as np
 import pyarrow as pa
 
+from brainscale.predict import to_predictions
 from brainscale.reading import COLUMNS
 from brainscale.schema import PREDICTIONS
-from brainscale.score import to_predictions
 
 
 def block(errors: list[str | None]) -> pa.Table:

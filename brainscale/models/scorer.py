@@ -1,4 +1,4 @@
-"""From uint8 planes to a network's input, and the whole way to probabilities, on the network's device."""
+"""The whole way from uint8 planes to probabilities, on the network's device."""
 
 from pathlib import Path
 
@@ -6,17 +6,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from brainscale.models.inference import logits_of
 from brainscale.models.registry import build
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-def normalise(planes: Tensor) -> Tensor:
-    """Grey planes [N, H, W] in 0..255 → float32 [N, 3, H, W] with ImageNet's mean and deviation."""
-    mean = torch.tensor(IMAGENET_MEAN, device=planes.device)[:, None, None]
-    std = torch.tensor(IMAGENET_STD, device=planes.device)[:, None, None]
-    return (planes.float().unsqueeze(1) / 255 - mean) / std
 
 
 class Scorer(nn.Module):
@@ -32,7 +23,7 @@ class Scorer(nn.Module):
 
     def forward(self, planes: Tensor) -> Tensor:
         """uint8 [N, H, W] → float32 probabilities [N, classes]."""
-        return torch.softmax(self.network(normalise(planes)), 1)
+        return torch.softmax(logits_of(self.network, planes).float(), 1)  # bf16 would round the sum
 
 
 def load_scorer(name: str, classes: int, weights: Path) -> nn.Module:

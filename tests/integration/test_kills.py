@@ -9,22 +9,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
 import pyarrow.parquet as pq
 import pytest
 
 from brainscale.notices import read_notices
 from brainscale.train import clear_leftovers
 from tests.integration.conftest import SMALL, Invoke, succeed, weights
+from tests.integration.processes import SECONDS, kill, part_of, started, wait_for
 
 pytestmark = [pytest.mark.ray]
 KILLS = int(os.environ.get("BRAINSCALE_KILLS", "0"))
 SETTINGS = [*SMALL, "--set", "resources.checkpoint_steps=1"]
-SECONDS = 300
 
 
 def assert_equal(other: Path, run: Path) -> None:
@@ -42,50 +39,6 @@ def test_four_workers_give_the_bits_of_one(run: Path, scans: Path, invoke: Invok
     steps = sum(len(pq.read_table(p)) for p in (run / "steps").iterdir())
     said = succeed(invoke("verify", run, other)).stdout
     assert said.strip() == f"bit-equal: {steps} steps, and the weights that were kept"
-
-
-def part_of(process: subprocess.Popen[str], kind: str) -> psutil.Process | None:
-    """A process of a command: its driver, a training worker, or its raylet; None if there is none (yet)."""
-    with suppress(psutil.NoSuchProcess):
-        driver = psutil.Process(process.pid)
-        if kind == "driver":
-            return driver
-        for child in driver.children(recursive=True):
-            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                command = " ".join(child.cmdline())
-                if kind == "worker" and "RayTrainWorker" in command:
-                    return child
-                if kind == "raylet" and child.name() == "raylet":
-                    return child
-    return None
-
-
-@contextmanager
-def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """The command in a session of its own; nothing of it is left after the with-block."""
-    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-def wait_for(happened: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    """Until something happened, or the process ended."""
-    deadline = time.monotonic() + SECONDS
-    while not happened() and process.poll() is None:
-        assert time.monotonic() < deadline, "it takes too long"
-        time.sleep(0.05)
-
-
-def kill(process: subprocess.Popen[str], kind: str) -> bool:
-    """Whether there was one to kill."""
-    target = part_of(process, kind)
-    if target is not None:
-        target.send_signal(signal.SIGKILL)
-    return target is not None
 
 
 def steps_kept(run: Path) -> int:
@@ -108,7 +61,7 @@ def test_kill_after_kill_changes_no_bit(run: Path, scans: Path, tmp_path: Path) 
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=SECONDS)
         assert process.returncode == 1
-        assert said.strip().endswith("Error: stopped; run the same command again to go on where it was")
+        assert "Error: stopped; to go on where it was, run again: brainscale train --data" in said
     clear_leftovers(other)
     for kind, happened in (("raylet", training_begins), ("driver", lambda: steps_kept(other) > 0)):
         with started([*command, "--workers", "2"]) as process:

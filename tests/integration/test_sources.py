@@ -24,7 +24,7 @@ from click.testing import Result
 from PIL import Image
 
 from brainscale.errors import SourceError
-from brainscale.index import KEY_VARIABLE
+from brainscale.keys import KEY_VARIABLE
 from brainscale.schema import MANIFEST, PREDICTIONS
 from brainscale.sources import listing
 from tests.conftest import write_image

@@ -1,0 +1,139 @@
+"""Units of work → a lazy table of predictions: what scoring and evaluation share."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from ray.data import ActorPoolStrategy, Dataset
+
+from brainscale import engine as engines
+from brainscale.bundle import Bundle
+from brainscale.calls import predicted, tumour
+from brainscale.decoding import Wish
+from brainscale.engine import Options
+from brainscale.errors import ClusterError
+from brainscale.pipeline import over_units
+from brainscale.reading import read_tables
+from brainscale.resources import capacity
+from brainscale.schema import PREDICTIONS
+from brainscale.sources import Unit
+
+BLOCK_ROWS = 256
+"""Rows that reach an engine at a time, about: 13 MB of planes at 224²."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """How to score.
+
+    Attributes:
+        bundle: with what.
+        threshold: at and above which a probability is called a tumour.
+        engine: which engine, and how it computes.
+        workers: engines side by side at most; each takes a GPU where torch runs on them.
+        key: of the hashes that stand for series.
+    """
+
+    bundle: Bundle
+    threshold: float
+    engine: Options = field(default_factory=Options)
+    workers: int = 1
+    key: bytes = b""
+
+
+def predictions(units: Sequence[Unit], scoring: Scoring, skip: frozenset[str] = frozenset()) -> Dataset:
+    """A lazy table of schema PREDICTIONS with `unit_rows`, one row for each sample of the units.
+
+    Args:
+        units: what to score.
+        scoring: with what, and how.
+        skip: ids that are not wanted.
+
+    Raises:
+        ClusterError: the cluster can never give so many workers their place.
+    """
+    resources, workers = capacity(), scoring.workers
+    options = engines.choose(scoring.engine, resources.get("GPU", 0))
+    have = resources.get("GPU", 0) if options.on_gpu else resources.get("CPU", 0) - 1  # a CPU beside them reads
+    if have < workers:
+        kind = "GPUs" if options.on_gpu else "CPUs beside one for reading"
+        raise ClusterError(f"{workers} scoring workers need {workers} {kind}, and the cluster can have {have:g}")
+    wish = Wish(spec=scoring.bundle.card.preprocess, key=scoring.key)
+    planes = over_units(units, partial(read_tables, wish=wish, skip=skip)).dataset
+    return planes.map_batches(
+        ScoreBlock,
+        fn_constructor_args=(scoring, options),
+        compute=ActorPoolStrategy(min_size=1, max_size=workers),
+        batch_format="pyarrow",
+        batch_size=BLOCK_ROWS,
+        num_cpus=1,
+        num_gpus=1 if options.on_gpu else None,
+    )
+
+
+class ScoreBlock:
+    """An engine that turns blocks of planes into blocks of predictions; lives in a Ray actor."""
+
+    def __init__(self, scoring: Scoring, options: Options) -> None:
+        threads = max(1, (os.cpu_count() or 1) // scoring.workers)
+        self._engine = engines.load(scoring.bundle, options, threads=threads)
+        self._scoring = scoring
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Rows with planes → rows of schema PREDICTIONS; a row without a plane keeps its error."""
+        card = self._scoring.bundle.card
+        present = pc.is_valid(block["plane"]).to_numpy()
+        known = self._engine(stacked(block["plane"], card.preprocess.image_size))
+        return to_predictions(block, present, known, self._scoring.threshold, list(card.classes), card.weights_sha256)
+
+
+def stacked(column: pa.ChunkedArray, size: int) -> np.ndarray:
+    """The planes of a column that are there, uint8 [n, S, S]."""
+    encoded = column.drop_null().to_pylist()
+    return np.frombuffer(b"".join(encoded), np.uint8).reshape(-1, size, size)
+
+
+def to_predictions(
+    block: pa.Table,
+    present: np.ndarray,
+    known: np.ndarray,
+    threshold: float,
+    classes: Sequence[str],
+    model: str,
+) -> pa.Table:
+    """Put probabilities beside the samples they belong to.
+
+    Args:
+        block: rows with sample_id, uri, member, frame, sha256, scan, empty, error_code and error.
+        present: bool [rows], which of them have probabilities.
+        known: float32 [present rows, classes], in the block's order.
+        threshold: of the probability of a tumour.
+        classes: names in the order of the columns.
+        model: sha256 of the weights.
+    """
+    finite = np.isfinite(known).all(1)
+    lost = _spread((~finite).tolist(), present, pa.bool_()).fill_null(False)  # scored, but not with numbers
+    present, known = present & ~lost.to_numpy(zero_copy_only=False), known[finite]
+    filled = {
+        "prediction": _spread([classes[i] for i in predicted(known, threshold)], present, pa.string()),
+        "probability": _spread(tumour(known).tolist(), present, pa.float32()),
+        "probabilities": _spread(known.tolist(), present, pa.list_(pa.float32())),
+        "model": pa.array([model] * len(block), pa.string()),
+        "error_code": pc.if_else(lost, "not_finite", block["error_code"]),
+        "error": pc.if_else(lost, "the model's output is not a number", block["error"]),
+    }
+    empty = pa.nulls(len(block))
+    columns = {name: block[name] for name in block.column_names} | filled
+    scored = pa.table([columns.get(f.name, empty).cast(f.type) for f in PREDICTIONS], schema=PREDICTIONS)
+    return scored.append_column("unit_rows", block["unit_rows"])
+
+
+def _spread(values: list[Any], present: np.ndarray, kind: pa.DataType) -> pa.Array:
+    """Values at the present rows, null elsewhere."""
+    remaining = iter(values)
+    return pa.array([next(remaining) if here else None for here in present], kind)

@@ -1,0 +1,56 @@
+"""Commands as processes of their own, and kill -9 of what takes part."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import psutil
+
+SECONDS = 300
+
+
+def part_of(process: subprocess.Popen[str], kind: str) -> psutil.Process | None:
+    """A process of a command: its driver, a worker that trains or scores, or its raylet; None where there is none."""
+    with suppress(psutil.NoSuchProcess):
+        driver = psutil.Process(process.pid)
+        if kind == "driver":
+            return driver
+        for child in driver.children(recursive=True):
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                command = " ".join(child.cmdline())
+                if kind == "worker" and ("RayTrainWorker" in command or "MapWorker" in command):
+                    return child
+                if kind == "raylet" and child.name() == "raylet":
+                    return child
+    return None
+
+
+@contextmanager
+def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """The command in a session of its own; nothing of it is left after the with-block."""
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def wait_for(happened: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    """Until something happened, or the process ended."""
+    deadline = time.monotonic() + SECONDS
+    while not happened() and process.poll() is None:
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.05)
+
+
+def kill(process: subprocess.Popen[str], kind: str) -> bool:
+    """Whether there was one to kill."""
+    target = part_of(process, kind)
+    if target is not None:
+        target.send_signal(signal.SIGKILL)
+    return target is not None

@@ -1,0 +1,241 @@
+"""Bulk scoring: one row for each input, exactly once, whatever is killed, full or gone.
+
+BRAINSCALE_KILLS=10 makes twice as many more, each with a kill at a random moment (`make kills`).
+"""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+import pytest
+
+from brainscale.schema import PREDICTIONS
+from brainscale.schema import SCANS as SCAN_ROWS
+from brainscale.score import KEY, SCANS
+from tests.conftest import write_image
+from tests.integration.conftest import Invoke, scores, succeed, weights
+from tests.integration.processes import SECONDS, kill, part_of, started, wait_for
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+KILLS = int(os.environ.get("BRAINSCALE_KILLS", "0"))
+INPUTS = 2200
+Row = dict[str, object]
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2,200 inputs in a folder and in a zip file within it, of which every tenth cannot be read."""
+    folder = tmp_path_factory.mktemp("archive")
+    kinds = [write_image(folder / "kinds" / f"{i}.png", seed=i).read_bytes() for i in range(40)]
+    shutil.rmtree(folder / "kinds")
+    damaged = [b"", b"no image", kinds[0][:90], b"\xff\xd8\xff" + b"x" * 50]
+
+    def content(i: int) -> bytes:
+        return damaged[i // 10 % 4] if i % 10 == 0 else kinds[i % 40]
+
+    with zipfile.ZipFile(folder / "some.zip", "w") as file:
+        for i in range(600):
+            file.writestr(f"m{i:04}.png", content(i))
+    for i in range(600, INPUTS):
+        (folder / f"{i:04}.png").write_bytes(content(i))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def untouched(run: Path, archive: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    """The rows of a job that nobody disturbed."""
+    out = tmp_path_factory.mktemp("untouched") / "scores"
+    subprocess.run(command(run, archive, out), check=True, capture_output=True)
+    return scores(out)
+
+
+def command(run: Path, source: Path, out: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "brainscale", "score", str(run), str(source), "--out", str(out), *more]
+
+
+def assert_same(out: Path, untouched: list[Row]) -> None:
+    """Every row once, with the values of the untouched job, and a folder that says so."""
+    rows = scores(out)
+    assert [r["sample_id"] for r in rows] == [r["sample_id"] for r in untouched]
+    for row, other in zip(rows, untouched, strict=True):
+        assert (row["sha256"], row["error_code"], row["model"]) == (
+            other["sha256"],
+            other["error_code"],
+            other["model"],
+        )
+        assert row["probability"] == pytest.approx(other["probability"], abs=1e-6)
+    assert json.loads((out / "_SUCCESS.json").read_text())["rows"] == len(untouched)
+    assert not list(out.glob("*.tmp"))
+
+
+def test_2200_inputs_are_2200_rows(run: Path, untouched: list[Row]) -> None:
+    assert len(untouched) == len({r["sample_id"] for r in untouched}) == INPUTS
+    errors = [r for r in untouched if r["error_code"]]
+    assert len(errors) == INPUTS // 10
+    assert {r["error_code"] for r in errors} == {"empty_file", "unsupported_format", "corrupt"}
+    for row in untouched:
+        assert (row["probability"] is None) == (row["error_code"] is not None) == (row["error"] is not None)
+        assert row["model"] == weights(run)
+
+
+def test_kill_after_kill_leaves_every_row_once(run: Path, archive: Path, untouched: list[Row], tmp_path: Path) -> None:
+    """kill -9 of the raylet and of the driver after a part, then of the scoring actor: that job goes on by itself."""
+    out = tmp_path / "scores"
+    for kind in ("raylet", "driver"):
+        before = len(list(out.glob("part-*")))
+        with started(command(run, archive, out)) as process:
+            wait_for(lambda before=before: len(list(out.glob("part-*"))) > before, process)  # type: ignore[misc]
+            assert kill(process, kind), process.communicate()
+            process.wait(SECONDS)
+            assert process.returncode != 0
+        assert not (out / "_SUCCESS.json").exists()
+    before = len(list(out.glob("part-*")))
+    with started(command(run, archive, out)) as process:
+        wait_for(lambda: part_of(process, "worker"), process)
+        assert kill(process, "worker")
+        _, said = process.communicate(timeout=SECONDS)
+        assert process.returncode == 0, said
+    assert len(list(out.glob("part-*"))) > before
+    assert_same(out, untouched)
+
+
+@pytest.mark.skipif(not KILLS, reason="the long form: make kills")
+@pytest.mark.parametrize("number", range(2 * KILLS))
+def test_a_kill_at_a_random_moment_leaves_every_row_once(
+    number: int, run: Path, archive: Path, untouched: list[Row], tmp_path: Path
+) -> None:
+    out = tmp_path / "scores"
+    kind = ("driver", "worker", "driver", "raylet")[number % 4]
+    with started(command(run, archive, out)) as process:
+        wait_for(lambda: part_of(process, kind), process)
+        time.sleep(random.Random(number).uniform(0, 30 if kind == "driver" else 12))  # noqa: S311 (no secret)
+        found = kill(process, kind)
+        process.wait(SECONDS)
+    parts = len(list(out.glob("part-*")))
+    print(f"{kind} {'killed' if found else 'had ended'}; {parts} parts; status {process.returncode}")  # noqa: T201
+    done = subprocess.run(command(run, archive, out), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert_same(out, untouched)
+
+
+def test_a_full_disk_is_one_line_and_the_job_goes_on_once_there_is_room(
+    run: Path, archive: Path, untouched: list[Row], tmp_path: Path
+) -> None:
+    disk, kept = tmp_path / "disk", tmp_path / "kept"
+    disk.mkdir()
+    score = " ".join(f"'{word}'" for word in command(run, archive, disk / "scores"))
+    script = (
+        f"mount -t tmpfs -o size=60k tmpfs {disk} || exit 77; mkdir {disk}/scores; {score}; echo status $?; "
+        f"mount -o remount,size=10m {disk}; {score} || exit 1; cp -r {disk}/scores {kept}"
+    )
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True)
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("NOT TESTED: no small disk can be mounted here")
+    assert "status 1" in done.stdout, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("Error:")]
+    assert len(lines) == 1, done.stderr
+    assert "cannot be written (No space left on device): mend that, run the same command again to go on" in lines[0]
+    assert_same(kept, untouched)
+
+
+def test_an_output_that_vanishes_is_one_line(run: Path, archive: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scores"
+    with started(command(run, archive, out)) as process:
+        wait_for(lambda: list(out.glob("part-*")), process)
+        shutil.move(out, tmp_path / "elsewhere")
+        _, said = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert "cannot be written (No such file or directory)" in said
+    assert "Traceback" not in said
+
+
+def test_new_files_are_added_by_update(run: Path, invoke: Invoke, tmp_path: Path) -> None:
+    source, out = tmp_path / "scans", tmp_path / "scores"
+    for i in range(4):
+        write_image(source / f"{i}.png", seed=i)
+    succeed(invoke("score", run, source, "--out", out))
+    before = {p.name: p.stat().st_mtime_ns for p in out.glob("part-*")}
+    write_image(source / "new.png", seed=9)
+    assert json.loads(succeed(invoke("score", run, source, "--out", out, "--json")).stdout)["files_not_in_it"] == 1
+    facts = json.loads(succeed(invoke("score", run, source, "--out", out, "--update", "--json")).stdout)
+    assert (facts["rows"], facts["rows_now"]) == (5, 1)
+    assert [r["sample_id"] for r in scores(out)] == ["0.png", "1.png", "2.png", "3.png", "new.png"]
+    assert before.items() <= {p.name: p.stat().st_mtime_ns for p in out.glob("part-*")}.items()
+    assert "files_not_in_it" not in succeed(invoke("score", run, source, "--out", out, "--json")).stdout
+
+
+def test_a_manifest_is_a_source(run: Path, invoke: Invoke, tmp_path: Path) -> None:
+    source, manifest, out = tmp_path / "scans", tmp_path / "m.parquet", tmp_path / "scores"
+    for i in range(3):
+        write_image(source / f"{i}.png", seed=i)
+    with zipfile.ZipFile(source / "z.zip", "w") as file:
+        file.write(source / "0.png", "a.png")
+        file.write(source / "1.png", "b.png")
+    succeed(invoke("index", source, "--out", manifest))
+    with zipfile.ZipFile(source / "z.zip", "w") as file:  # since then, b is gone, and c came
+        file.write(source / "0.png", "a.png")
+        file.write(source / "1.png", "c.png")
+    write_image(source / "3.png", seed=3)  # and so did this
+    succeed(invoke("score", run, manifest, "--out", out))
+    assert {r["sample_id"]: r["error_code"] for r in scores(out)} == {
+        "0.png": None,
+        "1.png": None,
+        "2.png": None,
+        "z.zip!a.png": None,
+        "z.zip!b.png": "gone",
+    }
+    result = invoke("score", run, manifest, source, "--out", tmp_path / "other")
+    assert result.exit_code == 2
+    assert "is a manifest: score it in a command of its own" in result.output
+
+
+def test_scans_heatmaps_and_another_threshold(run: Path, scans: Path, invoke: Invoke, tmp_path: Path) -> None:
+    out, pictures = tmp_path / "scores", tmp_path / "pictures"
+    arguments = ["score", run, scans, "--out", out, "--by", "scan", "--threshold", "0", "--heatmaps", pictures]
+    facts = json.loads(succeed(invoke(*arguments, "--top", "3", "--json")).stdout)
+    rows = scores(out)
+    assert {r["prediction"] for r in rows} == {"tumour"}
+    assert (facts["scans"], facts["heatmaps"]) == (60, 3)
+    table = pq.read_table(out / SCANS)
+    assert table.schema == SCAN_ROWS
+    assert table["highest"].to_pylist() == sorted((r["probability"] for r in rows), reverse=True)
+    drawn = pq.read_table(pictures / "heatmaps.parquet").to_pylist()
+    assert [r["sample_id"] for r in drawn] == table["sample_id"].to_pylist()[:3]
+    assert {p.name for p in pictures.glob("*.png")} == {r["file"] for r in drawn}
+    assert (out / KEY).stat().st_mode & 0o077 == 0
+    other = invoke("score", run, scans, "--out", out, "--threshold", "0.5")
+    assert other.exit_code == 1
+    assert "holds scores of another threshold, 0.0, not 0.5" in other.output
+
+
+def test_everybody_reads_the_folder_as_one_table(run: Path, scans: Path, invoke: Invoke, tmp_path: Path) -> None:
+    out = tmp_path / "scores"
+    succeed(invoke("score", run, scans, "--out", out, "--by", "scan"))
+    assert len(pads.dataset(out, format="parquet").to_table()) == 60
+    assert len(pd.read_parquet(out)) == 60
+    parts = f"{out}/part-*.parquet"
+    called = "SELECT prediction, count(*), max(probability) FROM read_parquet(?) GROUP BY 1"
+    counted = duckdb.execute(called, [parts]).fetchall()
+    assert sum(count for _, count, _ in counted) == 60
+    frame = pl.read_parquet(parts)
+    assert frame.height == frame["sample_id"].n_unique() == 60
+    part = pq.ParquetFile(next(out.glob("part-*")))
+    assert part.schema_arrow.equals(PREDICTIONS)
+    metadata = {k.decode(): v.decode() for k, v in part.schema_arrow.metadata.items()}
+    assert json.loads(metadata["classes"]) == ["no_tumour", "tumour"]
+    assert (metadata["model"], metadata["threshold"]) == (weights(run), "0.5")
+    assert metadata["brainscale"]
+    column = part.metadata.row_group(0).column(PREDICTIONS.names.index("model"))
+    assert column.compression == "ZSTD"
+    assert "RLE_DICTIONARY" in column.encodings
