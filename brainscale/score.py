@@ -35,8 +35,10 @@ SCANS = "_scans/scans.parquet"
 """Below an underscore, so that a reader of the folder takes the parts only."""
 PARTS_OF_A_JOB = 1000
 """About, of a large one: what is lost and done again when it is killed is a thousandth."""
+NBYTES_OF_A_SAMPLE = 100_000
+"""About, in an archive, whose samples show only when it is read."""
 AGAIN = "run the same command again to go on"
-PART_ROWS = 512, 65_536
+PART_ROWS = 64, 65_536
 """Rows in one part, at least and at most."""
 
 OnPart = Callable[[int, int, int], None]
@@ -166,7 +168,7 @@ def _score(
     if todo:
         write = partial(write_part, folder=str(folder), identity=identity)
         scored = predictions(todo, scoring, skip=there.of(todo))
-        size = min(max(len(todo) // PARTS_OF_A_JOB, PART_ROWS[0]), PART_ROWS[1])
+        size = part_rows(todo)
         try:
             for part in scored.map_batches(write, batch_format="pyarrow", batch_size=size, num_cpus=0.1).iter_rows():
                 if part["problem"]:
@@ -177,6 +179,12 @@ def _score(
             raise ClusterError(f"Ray stopped under this job ({first_line(error)}): {AGAIN}") from error
     seconds = time.monotonic() - began
     return {"rows_now": rows, "seconds_now": round(seconds, 1), "rows_a_second": round(rows / seconds, 1)}
+
+
+def part_rows(units: Sequence[Unit]) -> int:
+    """Rows in one part of a job on some files."""
+    expected = sum(max(1, (unit.nbytes or 0) // NBYTES_OF_A_SAMPLE) for unit in units)
+    return min(max(expected // PARTS_OF_A_JOB, PART_ROWS[0]), PART_ROWS[1])
 
 
 def identity_of(scoring: Scoring) -> dict[str, str]:

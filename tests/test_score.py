@@ -6,6 +6,8 @@ import pyarrow as pa
 from brainscale.predict import to_predictions
 from brainscale.reading import COLUMNS
 from brainscale.schema import PREDICTIONS
+from brainscale.score import part_rows
+from brainscale.sources import Unit
 
 
 def block(errors: list[str | None]) -> pa.Table:
@@ -41,3 +43,12 @@ def test_nothing_but_errors() -> None:
     table = to_predictions(block(["corrupt"]), np.zeros(1, bool), known, 0.5, ["no", "yes"], "w")
     assert table["error_code"].to_pylist() == ["corrupt"]
     assert table["probability"].to_pylist() == [None]
+
+
+def test_a_large_job_has_about_a_thousand_parts() -> None:
+    def units(count: int, nbytes: int) -> list[Unit]:
+        return [Unit(sample_id=str(i), uri=str(i), nbytes=nbytes) for i in range(count)]
+
+    assert part_rows(units(10, 20_000)) == 64
+    assert part_rows(units(200_000, 20_000)) == 200
+    assert part_rows(units(2, 50_000_000_000)) == 1000  # two archives of half a million samples each
