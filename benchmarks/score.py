@@ -1,0 +1,259 @@
+"""What bulk scoring costs, side by side with what users would otherwise pick, on the same images and weights.
+
+python benchmarks/score.py [FOLDER] [--images 2000] [--rounds 1] [--parts peers steady start memory]
+
+FOLDER holds images, repeated until there are enough (phantoms as JPEG without one). Peers and ours are processes
+from start to exit: imports, Ray, and writing Parquet included. They take turns within a round.
+"""
+
+import argparse
+import itertools
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from score_peers import PEERS, rows
+from torch import nn
+
+from brainscale import engine
+from brainscale.bundle import ONNX, WEIGHTS, open_bundle, write_card
+from brainscale.config import DEFAULT_CLASSES, PreprocessConfig
+from brainscale.decoding import Wish, decode
+from brainscale.export import export_onnx
+from brainscale.files import versions
+from brainscale.models.registry import build, count_parameters
+from brainscale.phantoms import draw
+
+PARTS = ["peers", "steady", "start", "memory"]
+WHAT = {
+    "notebook": "(a) the published notebook's evaluation loop",
+    "timm": "(b) the way of timm's inference script",
+    "ray": "(c) Ray's documented example",
+    "ours": "brainscale score",
+}
+
+
+def make_bundle(folder: Path, size: int) -> Path:
+    """Untrained weights whose batch norms have seen something."""
+    folder.mkdir()
+    torch.manual_seed(0)
+    network = build("brainmrnet", 2)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    save_file(network.state_dict(), folder / WEIGHTS)
+    export_onnx("brainmrnet", 2, size, network.state_dict(), folder / ONNX)
+    facts = {"architecture": "brainmrnet", "classes": DEFAULT_CLASSES, "threshold": 0.5, "threshold_source": "fixed"}
+    sources = {"manifest_sha256": "", "config_sha256": "", "seed": 0, "epoch": 0, "versions": versions()}
+    spec = PreprocessConfig(image_size=size)
+    write_card(folder, {**facts, **sources, "preprocess": spec, "parameters": count_parameters(network)})
+    return folder
+
+
+def make_images(source: Path | None, folder: Path, count: int) -> Path:
+    """So many JPEGs in one folder: copies by hard link, or phantoms."""
+    folder.mkdir()
+    originals = sorted(p for p in source.rglob("*") if p.is_file()) if source else []
+    if not originals:
+        for i in range(min(count, 100)):
+            originals.append(folder / f"original-{i:03}.jpg")
+            Image.fromarray(draw(0, i, tumour=bool(i % 2), size=400)).save(originals[-1])
+    for i, original in zip(range(count), itertools.cycle(originals), strict=False):
+        copy = folder / f"{i:06}.jpg"
+        try:
+            os.link(original, copy)
+        except OSError:  # another disk
+            copy.write_bytes(original.read_bytes())
+    for original in folder.glob("original-*"):
+        original.unlink()
+    return folder
+
+
+def command(side: str, bundle: Path, images: Path, out: Path) -> list[str]:
+    if side == "ours":
+        return [sys.executable, "-m", "brainscale", "score", str(bundle), str(images), "--out", str(out)]
+    return [sys.executable, str(Path(__file__).with_name("score_peers.py")), side, str(bundle), str(images), str(out)]
+
+
+def peers(scratch: Path, images: Path, rounds: int) -> None:
+    bundle, sides = make_bundle(scratch / "bundle", 224), [*PEERS, "ours"]
+    taken: dict[str, list[float]] = {side: [] for side in sides}
+    found = {}
+    for turn in range(rounds):
+        for side in sides[turn % len(sides) :] + sides[: turn % len(sides)]:
+            out = scratch / f"{side}-{turn}"
+            start = time.perf_counter()
+            subprocess.run(command(side, bundle, images, out), check=True, capture_output=True)
+            taken[side].append(time.perf_counter() - start)
+            found[side] = dict(rows(out))
+    count = len(list(images.iterdir()))
+    seconds = {side: statistics.median(times) for side, times in taken.items()}
+    print(f"{count} JPEGs, brainmrnet at 224², two cores, from start to exit, median of {rounds}")
+    for side, value in seconds.items():
+        apart = max(abs(p - found["ours"][name]) for name, p in found[side].items())
+        print(
+            f"  {WHAT[side]:<46}{value:8.1f} s{count / value:7.1f} images/s  ours is {value / seconds['ours']:.2f} times"
+            f"  {len(found[side])} rows, at most {apart:.1e} from ours",
+            flush=True,
+        )
+
+
+PROBE = """
+import json, sys, time
+marks = {"process starts": float(sys.argv[4])}
+from brainscale import cluster
+from brainscale.score import score
+marks["imported"] = time.time()
+parts = []
+with cluster.local(1):
+    marks["Ray is up"] = time.time()
+    score(sys.argv[1], [sys.argv[2]], sys.argv[3], on_part=lambda files, rows, errors: parts.append((time.time(), rows)))
+    marks["scored"] = time.time()
+marks["Ray is down"] = time.time()
+print(json.dumps({"marks": marks, "parts": parts}))
+"""
+
+
+def probed(bundle: Path, images: Path, out: Path) -> dict[str, list[list[float]] | dict[str, float]]:
+    """One job of ours in a process of its own → when it did what."""
+    import json
+
+    arguments = [sys.executable, "-c", PROBE, str(bundle), str(images), str(out), str(time.time())]
+    done = subprocess.run(arguments, check=True, capture_output=True, text=True)
+    found: dict[str, list[list[float]] | dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def rate(parts: list[list[float]]) -> float:
+    """Images a second between the first part and the last but one: without the start, and without a short end."""
+    used = parts[1:-1]
+    return sum(count for _, count in used) / (used[-1][0] - parts[0][0])
+
+
+def steady(scratch: Path, images: Path, rounds: int) -> None:
+    """Ours between its first and last part, against ONNX Runtime alone on planes in memory."""
+    bundle = make_bundle(scratch / "steady", 224)
+    opened = open_bundle(bundle)
+    wish = Wish(spec=opened.card.preprocess)
+    files = sorted(images.iterdir())[:256]
+    planes = np.stack([np.frombuffer(next(iter(decode(f.read_bytes(), wish)))[1], np.uint8) for f in files])
+    planes = planes.reshape(-1, 224, 224)
+    limits: dict[str, Callable[[], object]] = {
+        f"(d) ONNX Runtime alone, 2 threads on a batch of {batch}": forward_only(bundle, planes, batch)
+        for batch in (1, 8, 32)
+    }
+    run = engine.load(opened, engine.Options(name="onnx"), threads=2)
+    limits["(d) our engine alone, a thread an image"] = lambda: run(planes)
+    best: dict[str, float] = dict.fromkeys(limits, 0.0)
+    ours = 0.0
+    for turn in range(rounds):
+        for name, side in limits.items():
+            start = time.perf_counter()
+            side()
+            best[name] = max(best[name], len(planes) / (time.perf_counter() - start))
+        found = probed(bundle, images, scratch / f"steady-{turn}")["parts"]
+        assert isinstance(found, list)
+        ours = max(ours, rate(found))
+    print(f"steady state, brainmrnet at 224², best of {rounds}")
+    for name, value in [*best.items(), ("brainscale score, start excluded", ours)]:
+        print(f"  {name:<54}{value:7.2f} images/s")
+    print(f"  ours against the best of (d): {ours / max(best.values()):.3f}", flush=True)
+
+
+def forward_only(bundle: Path, planes: np.ndarray, batch: int) -> Callable[[], object]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 2
+    session = onnxruntime.InferenceSession(str(bundle / ONNX), options, providers=["CPUExecutionProvider"])
+    return lambda: [session.run(None, {"planes": planes[at : at + batch]}) for at in range(0, len(planes), batch)]
+
+
+def start(scratch: Path, images: Path) -> None:
+    """Where a job of ten images spends its time."""
+    ten = make_images(images, scratch / "ten", 10)
+    found = probed(make_bundle(scratch / "small", 224), ten, scratch / "ten-out")
+    marks, parts = found["marks"], found["parts"]
+    assert isinstance(marks, dict)
+    assert isinstance(parts, list)
+    events = sorted([*((when, what) for what, when in marks.items()), (parts[0][0], "first part is written")])
+    print("a job of 10 images")
+    for when, what in events[1:]:
+        print(f"  {when - events[0][0]:6.1f} s  {what}", flush=True)
+
+
+def memory(scratch: Path, source: Path | None, counts: list[int]) -> None:
+    """Peak memory of all processes of a job, shared pages counted once; at 64², so that it ends today."""
+    bundle = make_bundle(scratch / "tiny", 64)
+    peaks = []
+    for count in counts:
+        images = make_images(source, scratch / f"many-{count}", count)
+        process = subprocess.Popen(
+            command("ours", bundle, images, scratch / f"out-{count}"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        peak, began = [0], time.perf_counter()
+        watcher = threading.Thread(target=watch, args=(process, peak))
+        watcher.start()
+        assert process.wait() == 0
+        watcher.join()
+        seconds = time.perf_counter() - began
+        peaks.append(peak[0])
+        print(
+            f"  {count:>7} images: peak {peak[0] / 2**20:7.0f} MiB, {1000 * seconds / count:6.2f} ms an image",
+            flush=True,
+        )
+    print(f"  {peaks[-1] / peaks[0]:.2f} times the memory for {counts[-1] / counts[0]:.0f} times the images")
+
+
+def watch(process: subprocess.Popen[bytes], peak: list[int]) -> None:
+    top = psutil.Process(process.pid)
+    while process.poll() is None:
+        total = 0
+        with suppress(psutil.NoSuchProcess):
+            for part in [top, *top.children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                    total += part.memory_full_info().pss
+        peak[0] = max(peak[0], total)
+        time.sleep(0.5)
+
+
+def main() -> None:
+    """Run the parts that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--memory-images", type=int, nargs=2, default=[1000, 20_000])
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        images = make_images(given.folder, scratch / "images", given.images)
+        if "peers" in given.parts:
+            peers(scratch, images, given.rounds)
+        if "steady" in given.parts:
+            steady(scratch, images, given.rounds)
+        if "start" in given.parts:
+            start(scratch, images)
+        if "memory" in given.parts:
+            memory(scratch, given.folder, given.memory_images)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    main()
