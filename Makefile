@@ -33,7 +33,7 @@ format: $(READY) ## rewrite the code in the project's style
 	$(BIN)/ruff format
 
 bench: $(READY) ## every side-by-side measurement
-	set -e; for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(BIN)/python $$script; done
+	set -e; for script in $(filter-out benchmarks/score_peers.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script; done
 
 lock: ## pin what .venv holds now (no set-up first: that would put the old pins back)
 	$(BIN)/python .ci/lock.py > .lock.tmp && mv .lock.tmp requirements.lock

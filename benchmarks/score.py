@@ -8,12 +8,12 @@ from start to exit: imports, Ray, and writing Parquet included. They take turns 
 
 import argparse
 import itertools
+import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -104,11 +104,8 @@ def peers(scratch: Path, images: Path, rounds: int) -> None:
     print(f"{count} JPEGs, brainmrnet at 224², two cores, from start to exit, median of {rounds}")
     for side, value in seconds.items():
         apart = max(abs(p - found["ours"][name]) for name, p in found[side].items())
-        print(
-            f"  {WHAT[side]:<46}{value:8.1f} s{count / value:7.1f} images/s  ours is {value / seconds['ours']:.2f} times"
-            f"  {len(found[side])} rows, at most {apart:.1e} from ours",
-            flush=True,
-        )
+        print(f"  {WHAT[side]:<46}{value:8.1f} s{count / value:7.1f} images/s{value / seconds['ours']:7.2f} of ours")
+        print(f"      {len(found[side])} rows, probabilities at most {apart:.1e} from ours", flush=True)
 
 
 PROBE = """
@@ -120,24 +117,23 @@ marks["imported"] = time.time()
 parts = []
 with cluster.local(1):
     marks["Ray is up"] = time.time()
-    score(sys.argv[1], [sys.argv[2]], sys.argv[3], on_part=lambda files, rows, errors: parts.append((time.time(), rows)))
+    seen = lambda files, rows, errors: parts.append((time.time(), rows))
+    score(sys.argv[1], [sys.argv[2]], sys.argv[3], on_part=seen)
     marks["scored"] = time.time()
 marks["Ray is down"] = time.time()
 print(json.dumps({"marks": marks, "parts": parts}))
 """
 
 
-def probed(bundle: Path, images: Path, out: Path) -> dict[str, list[list[float]] | dict[str, float]]:
-    """One job of ours in a process of its own → when it did what."""
-    import json
-
+def probed(bundle: Path, images: Path, out: Path) -> tuple[dict[str, float], list[tuple[float, int]]]:
+    """One job of ours in a process of its own → when it did what, and when each part came with how many rows."""
     arguments = [sys.executable, "-c", PROBE, str(bundle), str(images), str(out), str(time.time())]
     done = subprocess.run(arguments, check=True, capture_output=True, text=True)
-    found: dict[str, list[list[float]] | dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    found = json.loads(done.stdout.splitlines()[-1])
+    return found["marks"], found["parts"]
 
 
-def rate(parts: list[list[float]]) -> float:
+def rate(parts: list[tuple[float, int]]) -> float:
     """Images a second between the first part and the last but one: without the start, and without a short end."""
     used = parts[1:-1]
     return sum(count for _, count in used) / (used[-1][0] - parts[0][0])
@@ -164,9 +160,7 @@ def steady(scratch: Path, images: Path, rounds: int) -> None:
             start = time.perf_counter()
             side()
             best[name] = max(best[name], len(planes) / (time.perf_counter() - start))
-        found = probed(bundle, images, scratch / f"steady-{turn}")["parts"]
-        assert isinstance(found, list)
-        ours = max(ours, rate(found))
+        ours = max(ours, rate(probed(bundle, images, scratch / f"steady-{turn}")[1]))
     print(f"steady state, brainmrnet at 224², best of {rounds}")
     for name, value in [*best.items(), ("brainscale score, start excluded", ours)]:
         print(f"  {name:<54}{value:7.2f} images/s")
@@ -185,10 +179,7 @@ def forward_only(bundle: Path, planes: np.ndarray, batch: int) -> Callable[[], o
 def start(scratch: Path, images: Path) -> None:
     """Where a job of ten images spends its time."""
     ten = make_images(images, scratch / "ten", 10)
-    found = probed(make_bundle(scratch / "small", 224), ten, scratch / "ten-out")
-    marks, parts = found["marks"], found["parts"]
-    assert isinstance(marks, dict)
-    assert isinstance(parts, list)
+    marks, parts = probed(make_bundle(scratch / "small", 224), ten, scratch / "ten-out")
     events = sorted([*((when, what) for what, when in marks.items()), (parts[0][0], "first part is written")])
     print("a job of 10 images")
     for when, what in events[1:]:
@@ -201,35 +192,29 @@ def memory(scratch: Path, source: Path | None, counts: list[int]) -> None:
     peaks = []
     for count in counts:
         images = make_images(source, scratch / f"many-{count}", count)
-        process = subprocess.Popen(
-            command("ours", bundle, images, scratch / f"out-{count}"),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        peak, began = [0], time.perf_counter()
-        watcher = threading.Thread(target=watch, args=(process, peak))
-        watcher.start()
-        assert process.wait() == 0
-        watcher.join()
-        seconds = time.perf_counter() - began
-        peaks.append(peak[0])
-        print(
-            f"  {count:>7} images: peak {peak[0] / 2**20:7.0f} MiB, {1000 * seconds / count:6.2f} ms an image",
-            flush=True,
-        )
+        ours = command("ours", bundle, images, scratch / f"out-{count}")
+        process = subprocess.Popen(ours, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        began = time.perf_counter()
+        peaks.append(watch(process))
+        if process.returncode:
+            raise SystemExit(f"scoring {count} images ended with {process.returncode}")
+        each = 1000 * (time.perf_counter() - began) / count
+        print(f"  {count:>7} images: peak {peaks[-1] / 2**20:7.0f} MiB, {each:6.2f} ms an image", flush=True)
     print(f"  {peaks[-1] / peaks[0]:.2f} times the memory for {counts[-1] / counts[0]:.0f} times the images")
 
 
-def watch(process: subprocess.Popen[bytes], peak: list[int]) -> None:
-    top = psutil.Process(process.pid)
+def watch(process: subprocess.Popen[bytes]) -> int:
+    """The peak of a process and all below it until it ends, bytes."""
+    top, peak = psutil.Process(process.pid), 0
     while process.poll() is None:
         total = 0
         with suppress(psutil.NoSuchProcess):
             for part in [top, *top.children(recursive=True)]:
                 with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                     total += part.memory_full_info().pss
-        peak[0] = max(peak[0], total)
+        peak = max(peak, total)
         time.sleep(0.5)
+    return peak
 
 
 def main() -> None:

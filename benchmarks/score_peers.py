@@ -85,6 +85,7 @@ class Predictor:
         self.model = network(bundle)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Float32 [N, 3, 224, 224] in `image` → probabilities."""
         with torch.inference_mode():
             chances = torch.softmax(self.model(torch.from_numpy(batch["image"])), 1)
         return {"path": batch["path"], "probability": chances[:, 1].numpy()}
