@@ -24,6 +24,7 @@ class Card(Section):
         preprocess: how a frame becomes a plane.
         threshold: of the probability of a tumour, at and above which a sample is called one.
         threshold_source: how the threshold was chosen.
+        temperature: by which log-probabilities are divided before use, chosen on the validation part; 1 is none.
         parameters: trainable ones.
         weights_sha256: of model.safetensors.
         onnx_sha256: of model.onnx.
@@ -40,6 +41,7 @@ class Card(Section):
     preprocess: PreprocessConfig
     threshold: float = Field(ge=0, le=1)
     threshold_source: str
+    temperature: float = Field(default=1.0, gt=0)
     parameters: int
     weights_sha256: str
     onnx_sha256: str

@@ -190,6 +190,15 @@ class TrainConfig(Section):
         return max(1, self.shuffle_window // self.batch_size) * self.batch_size
 
 
+class OperatingConfig(Section):
+    """What is chosen on the validation part once training has ended; the test part has no say."""
+
+    threshold: Literal["fixed", "youden", "sensitivity"] = "fixed"
+    value: Annotated[float, Field(ge=0, le=1)] = 0.5  # the fixed threshold
+    target: Annotated[float, Field(gt=0, le=1)] = 0.95  # sensitivity to reach
+    temperature: bool = False  # whether probabilities are calibrated by one factor
+
+
 class ResourcesConfig(Section):
     """How the work is spread; never what it gives."""
 
@@ -209,6 +218,7 @@ class Config(Section):
     split: SplitConfig = SplitConfig()
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
+    operating: OperatingConfig = OperatingConfig()
     resources: ResourcesConfig = ResourcesConfig()
 
     @model_validator(mode="after")

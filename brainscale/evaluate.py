@@ -1,30 +1,27 @@
-"""A model on labelled samples: predictions, metrics, plots and a report."""
+"""A model on labelled samples: predictions, figures with intervals, plots and a report."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-import ray
 
-from brainscale import metrics
 from brainscale.bundle import Bundle, open_bundle
 from brainscale.config import Config
-from brainscale.engine import Options
 from brainscale.errors import ManifestError
-from brainscale.files import output_folder, refuse_strangers, versions, write_success
+from brainscale.files import output_folder, refuse_strangers, write_success
 from brainscale.index import index, is_manifest, manifest_fingerprint, read_manifest
-from brainscale.keys import read_key
-from brainscale.predict import Scoring, predictions
-from brainscale.reading import units_of
-from brainscale.report import html, plots
-from brainscale.schema import PREDICTIONS, SUCCESS
-from brainscale.splits import SPLITS
+from brainscale.looks import look
+from brainscale.overlap import overlap
+from brainscale.predict import predict_rows
+from brainscale.results import Evaluated, write_results
+from brainscale.schema import SUCCESS
+from brainscale.splits import DISTANCE, SPLITS
 
-SHOWN_ERRORS = 20
+LEARNT = ("train", "val")
+"""Sides that a model has seen, as its weights or as their choice."""
 
 
 def evaluate(
@@ -35,8 +32,11 @@ def evaluate(
     split: str | None = None,
     engine: str = "auto",
     workers: int = 1,
+    prevalence: float | None = None,
+    by: Sequence[str] = (),
+    training_manifest: str = "auto",
 ) -> dict[str, Any]:
-    """Evaluate a model on one side of a split, or on a whole labelled source.
+    """Evaluate a model on one side of a split, or on a whole labelled source, with the threshold it came with.
 
     Needs a connected Ray.
 
@@ -47,32 +47,57 @@ def evaluate(
         split: train, val, test or all; by default test where there is one, else all.
         engine: auto, onnx or torch.
         workers: engines side by side.
+        prevalence: of tumours where the model is to be used, for predictive values there.
+        by: columns of the manifest whose subgroups get figures of their own.
+        training_manifest: what the model was trained on, to find samples of other data in it; auto: the RUN's.
 
     Returns:
         What `_SUCCESS.json` says, with `out` and the `metrics` by name.
 
     Raises:
-        BrainscaleError: no model, no such split, no labels, or labels the model does not know.
+        BrainscaleError: no model, no such split or column, no labels, or labels the model does not know.
     """
     bundle = open_bundle(model)
     manifest = _manifest(model, data, bundle)
     split, rows = choose_rows(manifest, split)
     labels = _labels(rows, bundle)
+    if unknown := [name for name in by if name not in rows.column_names]:
+        raise ManifestError(f"the manifest has no column {unknown[0]}: there are {', '.join(rows.column_names)}")
     folder = output_folder(out or Path(model) / "evaluation" / split)
     refuse_strangers(folder, {"predictions.parquet", "metrics.parquet", SUCCESS}, "evaluation")
     (folder / SUCCESS).unlink(missing_ok=True)
-    table = predict(rows, bundle, engine, workers)
+    began = time.monotonic()
+    table = predict_rows(rows, bundle, engine, workers)
+    seconds = time.monotonic() - began
+    samples = manifest_fingerprint(rows)
+    run = Path(model) if (Path(model) / "config.yaml").is_file() else None
+    done = Evaluated(
+        bundle=bundle,
+        run=run,
+        manifest=manifest,
+        rows=rows,
+        predictions=table,
+        labels=labels,
+        shared=_shared(model, data, training_manifest, rows),
+        looks=look(run, samples, folder) if run and split not in LEARNT else None,
+        prevalence=prevalence,
+        by=tuple(by),
+    )
     facts = {
         "model": bundle.card.architecture,
         "run": Path(model).absolute().name,
         "split": split,
         "samples": len(rows),
         "errors": len(table) - table["error_code"].null_count,
+        "shared_with_training": 0 if done.shared is None else len(done.shared),
+        "looks": done.looks,
+        "images_per_second": round(len(rows) / seconds, 2),
         "parameters": bundle.card.parameters,
         "weights_sha256": bundle.card.weights_sha256,
-        "samples_sha256": manifest_fingerprint(rows),
+        "samples_sha256": samples,
+        "manifest_sha256": manifest_fingerprint(manifest),
     }
-    figures = write_results(folder, table, labels, bundle, facts)
+    figures = write_results(folder, done, facts)
     write_success(folder, facts)
     return {
         **facts,
@@ -97,6 +122,17 @@ def _manifest(model: str, data: str | None, bundle: Bundle) -> pa.Table:
     side = dict(zip(run["sha256"].to_pylist(), run["split"].to_pylist(), strict=True))
     splits = pa.array([side.get(content) for content in manifest["sha256"].to_pylist()], pa.string())
     return manifest.set_column(manifest.schema.get_field_index("split"), manifest.schema.field("split"), splits)
+
+
+def _shared(model: str, data: str | None, training_manifest: str, rows: pa.Table) -> pa.Table | None:
+    """Samples of other data that the model was trained with, exactly or nearly; None where that is not known."""
+    path = Path(model) / "manifest.parquet" if training_manifest == "auto" else Path(training_manifest)
+    if data is None or (training_manifest == "auto" and not path.is_file()):
+        return None
+    training = read_manifest(path)
+    learnt = training.filter(pc.is_in(training["split"], pa.array(LEARNT)))
+    outside = rows.filter(pc.invert(pc.is_in(rows["split"], pa.array(LEARNT)).fill_null(False)))
+    return overlap(learnt if len(learnt) else training, outside, DISTANCE)
 
 
 def choose_rows(manifest: pa.Table, split: str | None) -> tuple[str, pa.Table]:
@@ -125,69 +161,3 @@ def _labels(rows: pa.Table, bundle: Bundle) -> dict[str, int]:
     if strange:
         raise ManifestError(f"label '{strange[0]}' is no class of the model: known: {', '.join(classes)}")
     return {sample_id: classes.index(label) for sample_id, label in known.items()}
-
-
-def predict(rows: pa.Table, bundle: Bundle, engine: str, workers: int) -> pa.Table:
-    """Predictions of manifest rows, with their labels, sorted by sample_id."""
-    options, key = Options(name=engine), read_key(None).secret
-    scoring = Scoring(bundle=bundle, threshold=bundle.card.threshold, engine=options, workers=workers, key=key)
-    scored = predictions(units_of(rows), scoring)
-    table = pa.concat_tables(ray.get(scored.to_arrow_refs())).select(PREDICTIONS.names).sort_by("sample_id")
-    gone = sorted(set(rows["sample_id"].to_pylist()) - set(table["sample_id"].to_pylist()))
-    if gone:
-        raise ManifestError(f"'{gone[0]}' is not in its file any more: index the source again")
-    label = dict(zip(rows["sample_id"].to_pylist(), rows["label"].to_pylist(), strict=True))
-    labels = pa.array([label[sample_id] for sample_id in table["sample_id"].to_pylist()], pa.string())
-    return table.set_column(PREDICTIONS.get_field_index("label"), PREDICTIONS.field("label"), labels)
-
-
-def write_results(
-    folder: Path, table: pa.Table, labels: Mapping[str, int], bundle: Bundle, facts: Mapping[str, Any]
-) -> pa.Table:
-    """Write predictions, metrics, plots and the report; return the metrics.
-
-    Raises:
-        ManifestError: no labelled sample could be read.
-    """
-    used = table.filter(pc.and_(pc.is_null(table["error_code"]), pc.is_valid(table["label"])))
-    if not len(used):
-        raise ManifestError("no labelled sample could be read: `brainscale index` says why, file by file")
-    truth = np.array([labels[sample_id] for sample_id in used["sample_id"].to_pylist()])
-    probabilities = np.array(used["probabilities"].to_pylist(), np.float64)
-    classes, threshold = list(bundle.card.classes), bundle.card.threshold
-    figures = metrics.evaluate(truth, probabilities, classes, threshold)
-    pq.write_table(table, folder / "predictions.parquet", compression="zstd")
-    metadata = {key: str(value) for key, value in facts.items()}
-    pq.write_table(figures.replace_schema_metadata(metadata), folder / "metrics.parquet")
-    drawn = plots.draw(truth, probabilities, classes, threshold, folder / "plots")
-    html.write(
-        folder / "report.html",
-        title=f"{facts['model']} on {facts['split']}",
-        metrics=figures,
-        plots=drawn,
-        facts=_provenance(bundle, facts),
-        worst=worst_errors(used),
-    )
-    return figures
-
-
-def worst_errors(used: pa.Table) -> Sequence[dict[str, Any]]:
-    """The wrong predictions, the surest first."""
-    rows = used.select(["sample_id", "label", "prediction", "probability"]).to_pylist()
-    wrong = [row for row in rows if row["label"] != row["prediction"]]
-    return sorted(wrong, key=lambda row: -abs(row["probability"] - 0.5))[:SHOWN_ERRORS]
-
-
-def _provenance(bundle: Bundle, facts: Mapping[str, Any]) -> dict[str, str]:
-    card = bundle.card
-    known = {
-        **facts,
-        "threshold": f"{card.threshold:g} ({card.threshold_source})",
-        "training manifest": card.manifest_sha256,
-        "configuration": card.config_sha256,
-        "seed": card.seed,
-        "epoch": card.epoch,
-        "image size": f"{card.preprocess.image_size} px",
-        **versions(),
-    }
-    return {key.replace("_", " "): str(value) for key, value in known.items()}

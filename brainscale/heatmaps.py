@@ -7,6 +7,7 @@ over space would show where features are large and not what they say.
 """
 
 import hashlib
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -133,14 +134,13 @@ def write_heatmaps(
         OutputError: the folder or a file cannot be written.
     """
     folder, architecture, classes = output_folder(folder), bundle.card.architecture, len(bundle.card.classes)
-    network = load_scorer(architecture, classes, bundle.weights).get_submodule("network").to(device)
     marks = [hashlib.sha256(row["sample_id"].encode()).hexdigest()[:12] for row in rows]  # ids may name a patient
     own = [{"file": f"{i:03d}-{mark}.png", "method": method(architecture, classes)} for i, mark in enumerate(marks, 1)]
     table = pa.Table.from_pylist([{**row, **more} for row, more in zip(rows, own, strict=True)], schema=COLUMNS)
     try:
-        for more, picture in zip(own, _pictures(network, planes, architecture, device), strict=True):
+        for more, picture in zip(own, pictures(bundle, planes, device), strict=True):
             with replacing(folder / more["file"]) as aside:
-                Image.fromarray(picture).save(aside, format="PNG")
+                aside.write_bytes(picture)
         with replacing(folder / "heatmaps.parquet") as aside:
             pq.write_table(table, aside, compression="zstd")
     except OSError as error:
@@ -149,10 +149,14 @@ def write_heatmaps(
     return table
 
 
-def _pictures(network: nn.Module, planes: Sequence[np.ndarray], name: str, device: str) -> Iterator[np.ndarray]:
-    """RGB uint8 [S, 2 · S, 3] of each plane: the scan beside the scan under its map."""
+def pictures(bundle: Bundle, planes: Sequence[np.ndarray], device: str = "cpu") -> Iterator[bytes]:
+    """A PNG of each plane, uint8 [S, S]: the scan beside the scan under its map."""
+    card = bundle.card
+    network = load_scorer(card.architecture, len(card.classes), bundle.weights).get_submodule("network").to(device)
     for at in range(0, len(planes), BATCH):
         batch = np.stack(planes[at : at + BATCH])
-        maps = activation(network, torch.from_numpy(batch).to(device), architecture=name).cpu().numpy()
+        maps = activation(network, torch.from_numpy(batch).to(device), architecture=card.architecture).cpu().numpy()
         for plane, heat in zip(batch, maps, strict=True):
-            yield np.hstack([np.stack([plane] * 3, 2), overlay(plane, heat)])
+            picture = io.BytesIO()
+            Image.fromarray(np.hstack([np.stack([plane] * 3, 2), overlay(plane, heat)])).save(picture, format="PNG")
+            yield picture.getvalue()

@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import ray
 from ray.data import ActorPoolStrategy, Dataset
 
 from brainscale import engine as engines
 from brainscale.bundle import Bundle
-from brainscale.calls import predicted, tumour
+from brainscale.calls import predicted, tempered, tumour
 from brainscale.decoding import Wish
 from brainscale.engine import Options
 from brainscale.errors import ClusterError
+from brainscale.keys import read_key
 from brainscale.pipeline import over_units
-from brainscale.reading import read_tables
+from brainscale.reading import read_tables, units_of
 from brainscale.resources import capacity
 from brainscale.schema import PREDICTIONS
 from brainscale.sources import Unit
@@ -76,6 +78,17 @@ def predictions(units: Sequence[Unit], scoring: Scoring, skip: frozenset[str] = 
     )
 
 
+def predict_rows(rows: pa.Table, bundle: Bundle, engine: str, workers: int) -> pa.Table:
+    """Predictions of a manifest's rows in this process, with their labels, sorted by sample_id."""
+    options, key = Options(name=engine), read_key(None).secret
+    scoring = Scoring(bundle=bundle, threshold=bundle.card.threshold, engine=options, workers=workers, key=key)
+    scored = predictions(units_of(rows), scoring)
+    table = pa.concat_tables(ray.get(scored.to_arrow_refs())).select(PREDICTIONS.names).sort_by("sample_id")
+    label = dict(zip(rows["sample_id"].to_pylist(), rows["label"].to_pylist(), strict=True))
+    labels = pa.array([label.get(sample_id) for sample_id in table["sample_id"].to_pylist()], pa.string())
+    return table.set_column(PREDICTIONS.get_field_index("label"), PREDICTIONS.field("label"), labels)
+
+
 class ScoreBlock:
     """An engine that turns blocks of planes into blocks of predictions; lives in a Ray actor."""
 
@@ -88,7 +101,7 @@ class ScoreBlock:
         """Rows with planes → rows of schema PREDICTIONS; a row without a plane keeps its error."""
         card = self._scoring.bundle.card
         present = pc.is_valid(block["plane"]).to_numpy()
-        known = self._engine(stacked(block["plane"], card.preprocess.image_size))
+        known = tempered(self._engine(stacked(block["plane"], card.preprocess.image_size)), card.temperature)
         return to_predictions(block, present, known, self._scoring.threshold, list(card.classes), card.weights_sha256)
 
 

@@ -8,8 +8,10 @@ import atexit
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from brainscale import decoding, names
@@ -69,6 +71,27 @@ def _all_rows(unit: Unit, wish: Wish) -> Iterator[dict[str, Any]]:
                 yield from _rows(unit, member, wish)
     except SampleError as error:
         yield _row(unit, error_code=error.code, error=error.text)
+
+
+def planes_of(units: Sequence[Unit], sample_ids: Sequence[str], wish: Wish) -> dict[str, np.ndarray]:
+    """Planes of a few samples, uint8 [S, S], in this process; those that cannot be read are left out.
+
+    Args:
+        units: files that hold them, and others.
+        sample_ids: the samples.
+        wish: what is wanted of each frame.
+    """
+    wanted: dict[str, list[str]] = {}
+    for sample_id in sample_ids:
+        wanted.setdefault(names.parts(sample_id)[0], []).append(sample_id)
+    asked = [replace(unit, wanted=tuple(wanted[unit.sample_id])) for unit in units if unit.sample_id in wanted]
+    shape = (wish.spec.image_size, wish.spec.image_size)
+    return {
+        row["sample_id"]: np.frombuffer(row["plane"], np.uint8).reshape(shape)
+        for unit in asked
+        for row in read(unit, wish)
+        if row.get("plane")
+    }
 
 
 def _rows(unit: Unit, member: Member, wish: Wish) -> Iterator[dict[str, Any]]:

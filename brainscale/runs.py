@@ -5,7 +5,7 @@ import os
 import platform
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,13 @@ def left_out(manifest: pa.Table) -> dict[str, int]:
     rows = manifest.filter(pc.is_null(manifest["split"]))
     reasons = zip(rows["error_code"].to_pylist(), rows["empty"].to_pylist(), strict=True)
     return dict(sorted(Counter(code or ("empty_slice" if empty else "no_split") for code, empty in reasons).items()))
+
+
+def training_of(facts: Mapping[str, Any]) -> dict[str, object]:
+    """What a model's card says of its training, from what the run's `_SUCCESS.json` says."""
+    sides = {f"{side} samples": count for side, count in facts["samples"].items()}
+    reasons = ", ".join(f"{reason} {count}" for reason, count in facts["left_out"].items())
+    return {**sides, "left out": reasons or "none"}
 
 
 def environment(config: Config) -> dict[str, Any]:

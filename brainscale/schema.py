@@ -80,7 +80,7 @@ METRICS = pa.schema(
         pa.field("high", pa.float64()),
         pa.field("method", pa.string()),  # how the interval was made
         pa.field("n", pa.int64(), nullable=False),  # samples the figure rests on
-        pa.field("reason", pa.string()),  # why a value or an interval is absent
+        pa.field("reason", pa.string()),  # why a value or an interval is absent, or what the interval leaves out
     ]
 )
 
@@ -109,18 +109,57 @@ STEPS = pa.schema(
     ]
 )
 
+PUBLISHED = ("accuracy", "auroc", "sensitivity", "specificity", "macro_precision", "macro_recall")
+"""Metrics of the published table, in its order."""
+
 COMPARISON = pa.schema(
     [
         pa.field("model", pa.string(), nullable=False),
         pa.field("run", pa.string(), nullable=False),
-        pa.field("accuracy", pa.float64()),
-        pa.field("auroc", pa.float64()),
-        pa.field("sensitivity", pa.float64()),
-        pa.field("specificity", pa.float64()),
-        pa.field("macro_precision", pa.float64()),
-        pa.field("macro_recall", pa.float64()),
+        *[
+            field
+            for name in PUBLISHED
+            for field in (
+                pa.field(name, pa.float64()),
+                pa.field(f"{name}_low", pa.float64()),  # 95 % interval
+                pa.field(f"{name}_high", pa.float64()),
+            )
+        ],
         pa.field("n", pa.int64(), nullable=False),
-        pa.field("parameters", pa.int64(), nullable=False),
-        pa.field("weights_sha256", pa.string(), nullable=False),
+        pa.field("parameters", pa.int64()),  # null for the header-only control
+        pa.field("flops", pa.int64()),  # of one image
+        pa.field("images_per_second", pa.float64()),  # as evaluated, start included
+        pa.field("weights_sha256", pa.string()),
+    ]
+)
+
+PAIRS = pa.schema(
+    [
+        pa.field("a", pa.string(), nullable=False),
+        pa.field("b", pa.string(), nullable=False),
+        pa.field("n", pa.int64(), nullable=False),
+        pa.field("auroc_a", pa.float64()),  # a tumour of any kind against none
+        pa.field("auroc_b", pa.float64()),
+        pa.field("difference", pa.float64()),  # of the AUROCs, a − b
+        pa.field("low", pa.float64()),  # 95 % interval of the difference, DeLong
+        pa.field("high", pa.float64()),
+        pa.field("p", pa.float64()),  # DeLong's test, two-sided
+        pa.field("p_holm", pa.float64()),  # adjusted for all pairs of the table
+        pa.field("only_a", pa.int64(), nullable=False),  # samples that a alone called rightly
+        pa.field("only_b", pa.int64(), nullable=False),
+        pa.field("mcnemar_p", pa.float64(), nullable=False),  # exact, two-sided
+        pa.field("mcnemar_p_holm", pa.float64(), nullable=False),
+        pa.field("reason", pa.string()),  # why a value is absent
+    ]
+)
+
+SUBGROUPS = pa.schema(
+    [
+        pa.field("column", pa.string(), nullable=False),
+        pa.field("value", pa.string()),  # of the column, or the third of a numeric one; null where it is not known
+        pa.field("samples", pa.int64(), nullable=False),  # of the subgroup
+        pa.field("metric", pa.string(), nullable=False),
+        pa.field("figure", pa.float64()),  # null with a reason where it is not defined, or the subgroup too small
+        *[METRICS.field(name) for name in ("low", "high", "method", "n", "reason")],
     ]
 )

@@ -3,19 +3,17 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 from ray.exceptions import RayError
 
-from brainscale import names, scans
+from brainscale import scans
 from brainscale.bundle import open_bundle
 from brainscale.decoding import Wish
 from brainscale.engine import Options
@@ -26,7 +24,7 @@ from brainscale.keys import folder_key, key_fingerprint
 from brainscale.ledger import Ledger, read_ledger, write_part
 from brainscale.predict import Scoring, predictions
 from brainscale.preprocess import spec_fingerprint
-from brainscale.reading import read, units_of
+from brainscale.reading import planes_of, units_of
 from brainscale.schema import SUCCESS
 from brainscale.sources import Unit, listing
 
@@ -194,6 +192,7 @@ def identity_of(scoring: Scoring) -> dict[str, str]:
         "model": card.weights_sha256,
         "preprocess": spec_fingerprint(card.preprocess),
         "threshold": repr(scoring.threshold),
+        "temperature": repr(card.temperature),
         "classes": json.dumps(list(card.classes)),
         "precision": "bf16" if scoring.engine.bf16 else "fp32",
         "scan_key": key_fingerprint(scoring.key),
@@ -254,14 +253,7 @@ def draw_heatmaps(folder: Path, to: str, units: Sequence[Unit], scoring: Scoring
     positive = table.filter(pc.not_equal(table["prediction"], negative))
     order = [("probability", "descending"), ("sample_id", "ascending")]
     rows = positive.sort_by(order).slice(0, top).to_pylist()
-    wanted: dict[str, list[str]] = {}
-    for row in rows:
-        wanted.setdefault(names.parts(row["sample_id"])[0], []).append(row["sample_id"])
-    wish = Wish(spec=scoring.bundle.card.preprocess, key=scoring.key)
-    asked = [replace(unit, wanted=tuple(wanted[unit.sample_id])) for unit in units if unit.sample_id in wanted]
-    planes = {row["sample_id"]: row["plane"] for unit in asked for row in read(unit, wish) if row.get("plane")}
+    planes = planes_of(units, [row["sample_id"] for row in rows], Wish(spec=scoring.bundle.card.preprocess))
     drawn = [row for row in rows if row["sample_id"] in planes]  # a file may be gone since it was scored
-    size = scoring.bundle.card.preprocess.image_size
-    pictures = [np.frombuffer(planes[row["sample_id"]], np.uint8).reshape(size, size) for row in drawn]
-    write_heatmaps(scoring.bundle, pictures, drawn, output_folder(to))
+    write_heatmaps(scoring.bundle, [planes[row["sample_id"]] for row in drawn], drawn, output_folder(to))
     return len(drawn)

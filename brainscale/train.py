@@ -22,8 +22,9 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from safetensors.torch import save_file
 from tensorboardX import SummaryWriter
 
-from brainscale.bundle import ONNX, WEIGHTS, write_card
+from brainscale.bundle import ONNX, WEIGHTS, open_bundle, write_card
 from brainscale.checkpoints import Progress, load_best
+from brainscale.choice import chosen, fixed, is_fixed
 from brainscale.config import Config
 from brainscale.errors import TrainError, first_line
 from brainscale.export import export_onnx
@@ -31,8 +32,9 @@ from brainscale.files import output_folder, versions, write_success
 from brainscale.index import manifest_fingerprint
 from brainscale.models.registry import build, count_parameters
 from brainscale.notices import notice, read_notices
+from brainscale.report.card import ModelFacts, write_model_card
 from brainscale.resources import capacity
-from brainscale.runs import labelled, left_out, open_run, prepare_manifest
+from brainscale.runs import labelled, left_out, open_run, prepare_manifest, training_of
 from brainscale.splits import SPLITS
 from brainscale.tensors import Places, materialise
 from brainscale.train_loop import Job, worker
@@ -231,22 +233,21 @@ def finish(run: Path, config: Config, manifest: pa.Table) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     save_file(weights, folder / WEIGHTS)
     export_onnx(config.model.name, len(config.data.classes), config.data.image_size, weights, folder / ONNX)
-    card = write_card(
-        folder,
-        {
-            "architecture": config.model.name,
-            "classes": config.data.classes,
-            "preprocess": config.data.preprocess,
-            "threshold": 0.5,
-            "threshold_source": "fixed",
-            "parameters": count_parameters(network),
-            "manifest_sha256": manifest_fingerprint(manifest),
-            "config_sha256": config.fingerprint,
-            "seed": config.train.seed,
-            "epoch": progress.best["epoch"],
-            "versions": versions(),
-        },
-    )
+    known = {
+        "architecture": config.model.name,
+        "classes": config.data.classes,
+        "preprocess": config.data.preprocess,
+        **fixed(config.operating),
+        "parameters": count_parameters(network),
+        "manifest_sha256": manifest_fingerprint(manifest),
+        "config_sha256": config.fingerprint,
+        "seed": config.train.seed,
+        "epoch": progress.best["epoch"],
+        "versions": versions(),
+    }
+    card = write_card(folder, known)
+    if not is_fixed(config.operating):
+        card = write_card(folder, known | chosen(config.operating, open_bundle(folder), manifest))
     sizes = {side: pc.sum(pc.equal(manifest["split"], side)).as_py() or 0 for side in SPLITS}
     facts = {
         "samples": sizes,
@@ -256,5 +257,6 @@ def finish(run: Path, config: Config, manifest: pa.Table) -> dict[str, Any]:
         "best_val_loss": progress.best["val_loss"],
         **{name: getattr(card, name) for name in ("weights_sha256", "manifest_sha256", "config_sha256")},
     }
+    write_model_card(folder, ModelFacts(card=card, training=training_of(facts)))
     write_success(run, facts)
     return facts

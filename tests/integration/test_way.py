@@ -24,7 +24,7 @@ def test_a_run_holds_what_it_should(run: Path) -> None:
     names = {p.name for p in run.iterdir()}
     assert names >= {"config.yaml", "manifest.parquet", "history.parquet", "environment.json", "checkpoints"}
     assert names >= {"tensorboard", "model", "_SUCCESS.json"}
-    assert {p.name for p in (run / "model").iterdir()} == {"model.safetensors", "model.onnx", "model.json"}
+    assert {p.name for p in (run / "model").iterdir()} == {"model.safetensors", "model.onnx", "model.json", "README.md"}
     assert not list(run.rglob("*.tmp"))
     assert pq.read_schema(run / "manifest.parquet") == MANIFEST
     history = pq.read_table(run / "history.parquet")
@@ -113,22 +113,15 @@ def test_evaluate_and_compare(run: Path, scans: Path, invoke: Invoke, tmp_path: 
     assert np.allclose(again["probability"], predictions["probability"], atol=1e-5)
 
     table = succeed(invoke("compare", run, other, "--out", tmp_path / "t.parquet"))
-    assert table.stdout.splitlines()[0].split() == [
-        "Model",
-        "Accuracy",
-        "AUC",
-        "Sensitivity",
-        "Specificity",
-        "Avg",
-        "Precision",
-        "Avg",
-        "Recall",
-        "Test",
-        "samples",
-        "Parameters",
-    ]
-    assert len(pq.read_table(tmp_path / "t.parquet")) == 2
+    headings = table.stdout.splitlines()[0]
+    published = "Model Accuracy AUC Sensitivity Specificity Avg Precision Avg Recall Test samples Parameters GFLOP"
+    assert headings.split() == [*published.split(), "Images/s"]
+    assert "AUC A − B" in table.stdout  # paired tests, since both saw the same samples
+    models = pq.read_table(tmp_path / "t.parquet")["model"].to_pylist()
+    assert models[:2] == ["brainmrnet", "brainmrnet"]
     assert "different samples" not in table.stderr
+    markdown = succeed(invoke("compare", run, other, "--markdown")).stdout.splitlines()
+    assert markdown[0].startswith("| Model | Accuracy (95 % CI) | AUC (95 % CI) |")
     bad = invoke("evaluate", run, "--split", "holdout")
     assert bad.exit_code == 1
     assert "no sample stands on side 'holdout': there are train, val, test, all" in bad.output

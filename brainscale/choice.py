@@ -1,0 +1,55 @@
+"""What is chosen on the validation part once training has ended: temperature, then threshold."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from brainscale import operating
+from brainscale.bundle import Bundle
+from brainscale.calls import tempered, tumour
+from brainscale.config import OperatingConfig
+from brainscale.predict import predict_rows
+
+
+def is_fixed(config: OperatingConfig) -> bool:
+    """Whether there is nothing to choose."""
+    return config.threshold == "fixed" and not config.temperature
+
+
+def fixed(config: OperatingConfig) -> dict[str, Any]:
+    """The card's fields before anything was chosen."""
+    return {"threshold": config.value, "threshold_source": "fixed", "temperature": 1.0}
+
+
+def chosen(config: OperatingConfig, bundle: Bundle, manifest: pa.Table) -> dict[str, Any]:
+    """The card's fields that the validation part decides; needs a connected Ray.
+
+    Args:
+        config: what is to be chosen.
+        bundle: the model, not calibrated.
+        manifest: of the run.
+
+    Raises:
+        ManifestError: the validation part cannot decide.
+    """
+    table = predict_rows(manifest.filter(pc.equal(manifest["split"], "val")), bundle, "auto", 1)
+    table = table.filter(pc.is_valid(table["probability"]))
+    classes = list(bundle.card.classes)
+    labels = np.array([classes.index(label) for label in table["label"].to_pylist()], np.int64)
+    chances = np.array(table["probabilities"].to_pylist(), np.float64)
+    temperature = operating.temperature(chances, labels) if config.temperature else 1.0
+    scores = tumour(tempered(chances, temperature))
+    among = f"on {len(labels)} validation samples"
+    facts = {**fixed(config), "temperature": temperature}
+    if config.threshold == "youden":
+        return {**facts, "threshold": operating.youden(labels, scores), "threshold_source": f"Youden's index {among}"}
+    if config.threshold == "sensitivity":
+        source = f"the highest with a sensitivity of {config.target:g} {among}"
+        return {
+            **facts,
+            "threshold": operating.for_sensitivity(labels, scores, config.target),
+            "threshold_source": source,
+        }
+    return facts

@@ -1,0 +1,1 @@
+"""The commands, by what they work on; heavy imports wait until one runs."""

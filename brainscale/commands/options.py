@@ -1,0 +1,44 @@
+"""What several commands share: options, paths as a cluster sees them, jobs."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+address = click.option("--address", metavar="URL", help="Run as a job on this Ray cluster (its Jobs server).")
+workers = click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Side by side.")
+engine = click.option("--engine", default="auto", show_default=True, help="auto, onnx or torch.")
+
+
+def say(text: str) -> None:
+    """A line for a person, on standard error."""
+    click.echo(text, err=True)
+
+
+def is_complete(out: str) -> bool:
+    """Whether a folder holds finished work."""
+    from brainscale.files import read_success
+
+    return read_success(Path(out)) is not None
+
+
+def say_if(complete: bool, out: str) -> None:
+    """Say that there was nothing to do."""
+    if complete:
+        say(f"{out} was complete already: nothing was done")
+
+
+def absolute(source: str) -> str:
+    """A path that means the same in another process; an address as it is."""
+    if source.startswith("@"):
+        return f"@{Path(source[1:]).absolute()}"
+    return source if "://" in source else str(Path(source).absolute())
+
+
+def submit(address: str, command: str, request: dict[str, Any]) -> None:
+    """Run the command as a job and leave with its exit status."""
+    from brainscale import cluster
+
+    sys.exit(cluster.submit(address, command, request, lambda text: click.echo(text, nl=False)))

@@ -1,0 +1,80 @@
+"""Commands that run models: score, demo."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from brainscale.commands import options
+from brainscale.console import common, print_facts
+
+
+@click.command()
+@click.argument("model", metavar="MODEL")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--out", required=True, metavar="DIR", help="Folder of Parquet parts; the same again continues it.")
+@click.option("--update", is_flag=True, help="Add files that are new in the sources to a complete folder.")
+@click.option("--by", type=click.Choice(["scan"]), help="A second table: one row for each series or volume.")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="In place of the model's own.")
+@click.option("--heatmaps", metavar="DIR", help="Pictures of what spoke for a tumour in the surest positives.")
+@click.option("--top", type=click.IntRange(1), default=20, show_default=True, help="How many pictures.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True, help="On a GPU.")
+@click.option("--compile", "compiled", is_flag=True, help="Let torch compile the network first.")
+@click.option("--patient-key", metavar="FILE", help="Key of the hashes of series.  [default: one in DIR]")
+@options.engine
+@options.workers
+@options.address
+@options.json
+@common
+def score(
+    model: str,
+    sources: tuple[str, ...],
+    out: str,
+    heatmaps: str | None,
+    top: int,
+    patient_key: str | None,
+    address: str | None,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Score every sample of the sources: one row each, scored or explained.
+
+    A SOURCE is what `index` takes, or one manifest. Stopped or killed, the same command goes on where it was.
+
+    Example: brainscale score runs/first archive/ --out scores/
+    """
+    request: dict[str, Any] = {
+        "model": options.absolute(model),
+        "sources": [options.absolute(s) for s in sources],
+        "out": options.absolute(out),
+        "patient_key": patient_key and options.absolute(patient_key),
+        "heatmaps": heatmaps and options.absolute(heatmaps),
+        "top": top,
+        **settings,
+    }
+    if address:
+        options.submit(address, "score", request)
+    from brainscale import cluster
+    from brainscale.progress import Bar
+    from brainscale.score import score as run
+
+    complete = options.is_complete(request["out"])
+    with cluster.local(settings["workers"]), Bar() as bar:
+        facts = run(**request, on_start=bar.start, on_part=bar.advance)
+    options.say_if(complete and "rows_now" not in facts, out)
+    print_facts({"scores": out, **facts}, as_json)
+
+
+@click.command()
+@click.option("--out", default="demo", show_default=True, help="Folder for the phantoms and results.")
+@common
+def demo(out: str) -> None:
+    """Make phantoms, train, evaluate, score and compare; minutes on two cores.
+
+    Example: brainscale demo --out demo
+    """
+    from brainscale import cluster
+    from brainscale.demo import demo as run
+
+    with cluster.local(1):
+        run(Path(out), say=click.echo)

@@ -1,0 +1,154 @@
+"""Cross-validation as one run: a model for each fold, its predictions pooled."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from brainscale import metrics
+from brainscale.config import Config
+from brainscale.errors import ManifestError
+from brainscale.evaluate import evaluate
+from brainscale.files import output_folder, read_success, refuse_strangers, replacing, write_success
+from brainscale.index import index, is_manifest, manifest_fingerprint, read_manifest, write_manifest
+from brainscale.schema import PUBLISHED, SUCCESS
+from brainscale.splits import fold
+from brainscale.train import train
+
+
+def cross_validate(
+    data: str,
+    out: str,
+    config: Config,
+    *,
+    folds: int,
+    repeats: int = 1,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Train and evaluate a model for each fold; run again, go on where it stopped.
+
+    Fold i is the test part of model i, fold i + 1 its validation part, and it learns from the others; no group is
+    cut. Needs a connected Ray.
+
+    Args:
+        data: a manifest, or a source to index.
+        out: the folder of all runs.
+        config: of each of them.
+        folds: 3 or more.
+        repeats: times that the folds are cut anew, with the seed's successors.
+        say: takes a line when a fold begins.
+
+    Returns:
+        What `_SUCCESS.json` says: figures of each fold with mean and spread, and of all predictions pooled.
+
+    Raises:
+        BrainscaleError: the data cannot be folded or trained on, or the folder is another's.
+    """
+    folder = output_folder(out)
+    refuse_strangers(folder, {SUCCESS, "repeat-1", "folds-1.parquet"}, "cross-validation")
+    if (done := read_success(folder)) is not None:
+        return done
+    table = read_manifest(data) if is_manifest(data) else index([data], config)
+    runs = []
+    for repeat in range(1, repeats + 1):
+        cut = fold(table, folds=folds, seed=config.split.seed + repeat - 1)
+        write_manifest(cut, folder / f"folds-{repeat}.parquet")
+        for number in range(folds):
+            say(f"repeat {repeat} of {repeats}, fold {number + 1} of {folds}")
+            runs.append(_one(cut, folds, number, folder / f"repeat-{repeat}", config))
+    facts = {**_summary(runs, folder, config), "folds": folds, "repeats": repeats}
+    facts["manifest_sha256"] = manifest_fingerprint(table)
+    write_success(folder, facts)
+    return facts
+
+
+def _one(cut: pa.Table, folds: int, number: int, folder: Path, config: Config) -> Path:
+    """Train and evaluate one fold's model → its evaluation."""
+    manifest, run = folder / f"fold-{number + 1}.parquet", folder / f"fold-{number + 1}"
+    write_manifest(sides_of(cut, folds, number), manifest)
+    train(str(manifest), str(run), config)
+    evaluation = run / "evaluation" / "test"
+    if read_success(evaluation) is None:
+        evaluate(str(run))
+    return evaluation
+
+
+def sides_of(cut: pa.Table, folds: int, number: int) -> pa.Table:
+    """The folds as sides of a split.
+
+    Args:
+        cut: a manifest with folds.
+        folds: how many.
+        number: of the fold that is the test part, from 0; the next is the validation part.
+
+    Raises:
+        ManifestError: fewer than three folds, which leave nothing to learn from.
+    """
+    if folds < 3:
+        raise ManifestError(f"{folds} folds leave nothing to learn from beside a test and a validation part: give 3")
+    place = {number: "test", (number + 1) % folds: "val"}
+    sides = [None if at is None else place.get(at, "train") for at in cut["fold"].to_pylist()]
+    at = cut.schema.get_field_index("split")
+    return cut.set_column(at, cut.schema.field("split"), pa.array(sides, pa.string()))
+
+
+def _summary(evaluations: list[Path], folder: Path, config: Config) -> dict[str, Any]:
+    """Figures of each fold, their mean and deviation, and the pooled ones with intervals."""
+    each = [metrics.as_mapping(pq.read_table(path / "metrics.parquet")) for path in evaluations]
+    spread = {}
+    for name in PUBLISHED:
+        values = np.array([rows[name]["value"] for rows in each if rows[name]["value"] is not None], np.float64)
+        deviation = float(values.std(ddof=1)) if len(values) > 1 else None
+        spread[name] = {"mean": float(values.mean()) if len(values) else None, "deviation": deviation}
+    pooled = _pooled(evaluations, config)
+    with replacing(folder / "metrics.parquet") as aside:
+        pq.write_table(pooled, aside, compression="zstd")
+    named = ("value", "low", "high", "n")
+    return {
+        "models": [str(path.relative_to(folder).parent.parent) for path in evaluations],
+        "figures": {name: [rows[name]["value"] for rows in each] for name in PUBLISHED},
+        "spread": spread,
+        "pooled": {row["metric"]: {key: row[key] for key in named} for row in pooled.to_pylist()},
+    }
+
+
+def _pooled(evaluations: list[Path], config: Config) -> pa.Table:
+    """Figures over all out-of-fold predictions; a group's samples, and repeats of one, are drawn together.
+
+    Sensitivity and the like are at each model's own threshold only where all have the same; else at 0.5.
+    """
+    classes = list(config.data.classes)
+    used, groups = [], []
+    for path in evaluations:
+        table = pq.read_table(path / "predictions.parquet", columns=["sample_id", "label", "probabilities"])
+        table = table.filter(pc.and_(pc.is_valid(table["label"]), pc.is_valid(table["probabilities"])))
+        manifest = read_manifest(path.parent.parent / "manifest.parquet")
+        group = dict(zip(manifest["sample_id"].to_pylist(), manifest["group"].to_pylist(), strict=True))
+        groups += [group[sample_id] or sample_id for sample_id in table["sample_id"].to_pylist()]
+        used.append(table)
+    together = pa.concat_tables(used)
+    labels = np.array([classes.index(label) for label in together["label"].to_pylist()], np.int64)
+    chances = np.array(together["probabilities"].to_pylist(), np.float64)
+    return metrics.evaluate(labels, chances, classes, _threshold(evaluations), groups=groups)
+
+
+def _threshold(evaluations: list[Path]) -> float:
+    found = {float(pq.read_schema(path / "metrics.parquet").metadata[b"threshold"]) for path in evaluations}
+    return found.pop() if len(found) == 1 else 0.5
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """A line for each figure: mean and deviation over the folds, then pooled with its interval."""
+    lines = [f"{'figure':<18}{'mean of folds':>15}{'deviation':>11}{'pooled':>9}  95 % interval"]
+    for name in PUBLISHED:
+        mean, deviation = (found["spread"][name][key] for key in ("mean", "deviation"))
+        pooled = found["pooled"][name]
+        interval = "–" if pooled["low"] is None else f"{pooled['low']:.4f} to {pooled['high']:.4f}"
+        numbers = ("–" if value is None else f"{value:.4f}" for value in (mean, deviation, pooled["value"]))
+        shown = list(numbers)
+        lines.append(f"{name.replace('_', ' '):<18}{shown[0]:>15}{shown[1]:>11}{shown[2]:>9}  {interval}")
+    return "\n".join(lines)

@@ -1,0 +1,105 @@
+"""Honest evaluation on a real Ray: what is chosen on validation, looks at the test part, outside data, folds."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from brainscale.bundle import open_bundle
+from brainscale.choice import chosen
+from brainscale.config import OperatingConfig
+from brainscale.looks import read_looks
+from brainscale.schema import METRICS, PUBLISHED, SUBGROUPS
+from tests.integration.conftest import SMALL, Invoke, succeed
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+
+def test_threshold_and_temperature_come_from_validation_alone(run: Path) -> None:
+    bundle, manifest = open_bundle(run), pq.read_table(run / "manifest.parquet")
+    config = OperatingConfig(threshold="sensitivity", target=0.9, temperature=True)
+    facts = chosen(config, bundle, manifest)
+    count = pc.sum(pc.equal(manifest["split"], "val")).as_py()
+    assert facts["threshold_source"] == f"the highest with a sensitivity of 0.9 on {count} validation samples"
+    assert 0 < facts["threshold"] < 1
+    assert facts["temperature"] > 0
+    others = pc.if_else(pc.equal(manifest["split"], "val"), manifest["label"], pa.scalar(None, pa.string()))
+    blind = manifest.set_column(manifest.schema.get_field_index("label"), "label", others)
+    assert chosen(config, bundle, blind) == facts  # no other label has a say
+
+
+def test_a_calibrated_model_is_scored_with_its_temperature(
+    run: Path, scans: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    other = tmp_path / "run"
+    shutil.copytree(run, other, ignore=shutil.ignore_patterns("_SUCCESS.json", "model", "evaluation", "config.yaml"))
+    options = ["--calibrate", "--youden"]
+    succeed(invoke("train", "--data", run / "manifest.parquet", "--out", tmp_path / "new", *SMALL, *options))
+    card = json.loads((tmp_path / "new" / "model" / "model.json").read_text())
+    assert card["temperature"] != 1
+    assert card["threshold_source"].startswith("Youden's index on ")
+    assert "Youden" in (tmp_path / "new" / "model" / "README.md").read_text()
+    for folder, place in ((run, "plain"), (tmp_path / "new", "calibrated")):
+        succeed(invoke("score", folder, scans, "--out", tmp_path / place))
+    plain, calibrated = (
+        np.array(pq.read_table(tmp_path / place).sort_by("sample_id")["probabilities"].to_pylist(), np.float64)
+        for place in ("plain", "calibrated")
+    )
+    by_hand = plain ** (1 / card["temperature"])
+    assert np.allclose(calibrated, by_hand / by_hand.sum(1, keepdims=True), atol=1e-5)
+
+
+def test_looks_at_the_test_part_are_counted(run: Path, invoke: Invoke, tmp_path: Path) -> None:
+    before = len(read_looks(run))
+    arguments = ["evaluate", run, "--split", "test", "--by", "format", "--prevalence", "0.01"]
+    facts = json.loads(succeed(invoke(*arguments, "--out", tmp_path / "a", "--json")).stdout)
+    assert facts["looks"] == before + 1
+    assert facts["metrics"]["ppv_at_prevalence"] is None or facts["metrics"]["ppv_at_prevalence"] < 0.5
+    assert f"looked at {before + 1} time" in (tmp_path / "a" / "report.html").read_text()
+    assert pq.read_schema(tmp_path / "a" / "subgroups.parquet").equals(SUBGROUPS)
+    succeed(invoke("evaluate", run, "--split", "val", "--out", tmp_path / "b"))
+    assert len(read_looks(run)) == before + 1  # validation is no secret
+    strange = invoke("evaluate", run, "--by", "hospital", "--out", tmp_path / "c")
+    assert strange.exit_code == 1
+    assert "the manifest has no column hospital" in strange.output
+
+
+def test_outside_data_that_is_not_outside(run: Path, scans: Path, invoke: Invoke, tmp_path: Path) -> None:
+    """A copy of the training source under other names, and the model's folder knows."""
+    for side in ("yes", "no"):
+        (tmp_path / "outside" / side).mkdir(parents=True)
+        for i, path in enumerate(sorted((scans / side).iterdir())):
+            shutil.copy(path, tmp_path / "outside" / side / f"other-{i}{path.suffix}")
+    succeed(invoke("index", tmp_path / "outside", "--out", tmp_path / "outside.parquet"))
+    arguments = ["evaluate", run, "--data", tmp_path / "outside.parquet", "--out", tmp_path / "e", "--json"]
+    facts = json.loads(succeed(invoke(*arguments)).stdout)
+    learnt = pq.read_table(run / "manifest.parquet")["split"].to_pylist()
+    assert facts["shared_with_training"] >= learnt.count("train") + learnt.count("val")
+    without = pq.read_table(tmp_path / "e" / "metrics-without-shared.parquet")
+    assert without.schema.equals(METRICS)
+    assert without["n"].to_pylist()[0] == 60 - facts["shared_with_training"]
+    assert "samples that the model was trained with" in (tmp_path / "e" / "report.html").read_text()
+
+
+def test_folds_are_one_run(scans: Path, invoke: Invoke, tmp_path: Path) -> None:
+    out = tmp_path / "folds"
+    small = ["--set", "data.image_size=64", "--set", "train.batch_size=32", "--epochs", "1"]
+    arguments = ["train", "--data", scans, "--out", out, *small, "--folds", "3"]
+    facts = json.loads(succeed(invoke(*arguments, "--json")).stdout)
+    assert len(facts["models"]) == 3
+    assert facts["pooled"]["accuracy"]["n"] == 60  # every sample was in the test part once
+    tested = [
+        set(pq.read_table(out / model / "evaluation" / "test" / "predictions.parquet")["sample_id"].to_pylist())
+        for model in facts["models"]
+    ]
+    assert sum(map(len, tested)) == len(set.union(*tested)) == 60
+    assert set(facts["spread"]) == set(PUBLISHED)
+    mean = np.mean(facts["figures"]["accuracy"])
+    assert facts["spread"]["accuracy"]["mean"] == pytest.approx(mean)
+    again = succeed(invoke(*arguments)).stdout
+    assert "mean of folds" in again.splitlines()[0]
