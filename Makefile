@@ -21,7 +21,7 @@ fuzz: $(READY) ## 10,000 damaged files: each gives rows, none an exception
 	BRAINSCALE_FUZZ=10000 $(BIN)/pytest tests/test_fuzz.py
 
 kills: $(READY) ## training and scoring killed at random moments, each time with the result of a run nobody touched
-	BRAINSCALE_KILLS=10 $(BIN)/pytest -s tests/integration/test_kills.py tests/integration/test_scoring.py
+	BRAINSCALE_KILLS=10 $(BIN)/pytest -n 0 -s tests/integration/test_kills.py tests/integration/test_scoring.py
 
 lint: $(READY) ## style and types
 	$(BIN)/ruff check

@@ -1,8 +1,10 @@
 """Honest evaluation on a real Ray: what is chosen on validation, looks at the test part, outside data, folds."""
 
+import asyncio
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +18,8 @@ from brainscale.config import OperatingConfig
 from brainscale.looks import read_looks
 from brainscale.schema import METRICS, PUBLISHED, SUBGROUPS
 from tests.integration.conftest import SMALL, Invoke, succeed
+from tests.report import cdp
+from tests.report.test_browser import HEARD, READ, set_to
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -60,7 +64,7 @@ def test_looks_at_the_test_part_are_counted(run: Path, invoke: Invoke, tmp_path:
     facts = json.loads(succeed(invoke(*arguments, "--out", tmp_path / "a", "--json")).stdout)
     assert facts["looks"] == before + 1
     assert facts["metrics"]["ppv_at_prevalence"] is None or facts["metrics"]["ppv_at_prevalence"] < 0.5
-    assert f"looked at {before + 1} time" in (tmp_path / "a" / "report.html").read_text()
+    assert f"evaluated <strong>{before + 1} time" in (tmp_path / "a" / "report.html").read_text()
     assert pq.read_schema(tmp_path / "a" / "subgroups.parquet").equals(SUBGROUPS)
     succeed(invoke("evaluate", run, "--split", "val", "--out", tmp_path / "b"))
     assert len(read_looks(run)) == before + 1  # validation is no secret
@@ -103,3 +107,27 @@ def test_folds_are_one_run(scans: Path, invoke: Invoke, tmp_path: Path) -> None:
     assert facts["spread"]["accuracy"]["mean"] == pytest.approx(mean)
     again = succeed(invoke(*arguments)).stdout
     assert "mean of folds" in again.splitlines()[0]
+
+
+def test_the_report_of_a_run_in_a_browser(run: Path, invoke: Invoke, tmp_path: Path) -> None:
+    out = tmp_path / "evaluation"
+    succeed(invoke("evaluate", run, "--split", "all", "--by", "width", "--out", out))
+    table = pq.read_table(out / "predictions.parquet")
+    sick = pc.equal(table["label"], "tumour").to_numpy()
+    called = table["probability"].to_numpy() >= 0.25
+
+    async def look() -> tuple[dict[str, str], list[Any]]:
+        async with cdp.tab(tmp_path) as tab:
+            await tab.open(out / "report.html", 1280, 900)
+            await tab.run(set_to("threshold", 0.25))
+            shown = await tab.run(READ)
+            for width in (1280, 390):
+                await tab.resize(width, 900)
+                await tab.picture(tmp_path / f"{width}.png", whole=True)
+            return shown, tab.named(*HEARD)
+
+    shown, heard = asyncio.run(look())
+    assert heard == []
+    counts = {"tp": sick & called, "fn": sick & ~called, "fp": ~sick & called, "tn": ~sick & ~called}
+    assert {name: int(shown[name]) for name in counts} == {name: int(some.sum()) for name, some in counts.items()}
+    assert all((tmp_path / f"{width}.png").stat().st_size > 50_000 for width in (1280, 390))

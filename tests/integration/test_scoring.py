@@ -29,13 +29,13 @@ from tests.integration.processes import SECONDS, kill, part_of, started, wait_fo
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 KILLS = int(os.environ.get("BRAINSCALE_KILLS", "0"))
-INPUTS = 2200
+INPUTS = 1000
 Row = dict[str, object]
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """2,200 inputs in a folder and in a zip file within it, of which every tenth cannot be read."""
+    """1,000 inputs in a folder and in a zip file within it, of which every tenth cannot be read."""
     folder = tmp_path_factory.mktemp("archive")
     kinds = [write_image(folder / "kinds" / f"{i}.png", seed=i).read_bytes() for i in range(40)]
     shutil.rmtree(folder / "kinds")
@@ -45,9 +45,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return damaged[i // 10 % 4] if i % 10 == 0 else kinds[i % 40]
 
     with zipfile.ZipFile(folder / "some.zip", "w") as file:
-        for i in range(600):
+        for i in range(400):
             file.writestr(f"m{i:04}.png", content(i))
-    for i in range(600, INPUTS):
+    for i in range(400, INPUTS):
         (folder / f"{i:04}.png").write_bytes(content(i))
     return folder
 
@@ -79,7 +79,7 @@ def assert_same(out: Path, untouched: list[Row]) -> None:
     assert not list(out.glob("*.tmp"))
 
 
-def test_2200_inputs_are_2200_rows(run: Path, untouched: list[Row]) -> None:
+def test_1000_inputs_are_1000_rows(run: Path, untouched: list[Row]) -> None:
     assert len(untouched) == len({r["sample_id"] for r in untouched}) == INPUTS
     errors = [r for r in untouched if r["error_code"]]
     assert len(errors) == INPUTS // 10
