@@ -69,6 +69,8 @@ def train(
         "data": options.absolute(data),
         "out": options.absolute(out),
         "config": settings.model_dump(mode="json"),
+        "folds": folds,
+        "repeats": repeats,
     }
     if address:
         options.submit(address, "train", request)
@@ -79,7 +81,7 @@ def train(
         from brainscale.folds import as_text, cross_validate
 
         with cluster.local(settings.resources.workers):
-            found = cross_validate(**request | {"config": settings}, folds=folds, repeats=repeats, say=options.say)
+            found = cross_validate(**request | {"config": settings}, say=options.say)
         click.echo(json.dumps(found, indent=2) if as_json else as_text(found))
         return
     from brainscale.train import train as run
