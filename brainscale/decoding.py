@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import imagehash
 import numpy as np
 from PIL import Image
 
@@ -114,6 +113,8 @@ def keyed(identifier: str | None, key: bytes) -> str | None:
 
 def perceptual_hash(grey: np.ndarray) -> str | None:
     """64 bits in 16 digits: signs of the lowest frequencies of a 32 × 32 reduction; None without contrast."""
+    import imagehash  # here: it needs scipy, and scoring asks for no hash
+
     return str(imagehash.phash(Image.fromarray(grey))) if np.ptp(grey) >= FLAT else None
 
 
