@@ -14,14 +14,16 @@ help: ## this list
 demo: $(READY) ## the whole way on phantoms, in demo/
 	$(BIN)/brainscale demo --out demo
 
-test: $(READY) ## all tests
-	$(BIN)/pytest
+test: $(READY) ## all tests: those on a Ray cluster, and the others beside them
+	@$(BIN)/pytest -m "not ray" > .others.log 2>&1 & others=$$!; \
+	$(BIN)/pytest -m ray; status=$$?; \
+	wait $$others || status=$$?; cat .others.log; exit $$status
 
 fuzz: $(READY) ## 10,000 damaged files: each gives rows, none an exception
 	BRAINSCALE_FUZZ=10000 $(BIN)/pytest tests/test_fuzz.py
 
 kills: $(READY) ## training and scoring killed at random moments, each time with the result of a run nobody touched
-	BRAINSCALE_KILLS=10 $(BIN)/pytest -n 0 -s tests/integration/test_kills.py tests/integration/test_scoring.py
+	BRAINSCALE_KILLS=10 $(BIN)/pytest -s tests/integration/test_kills.py tests/integration/test_scoring.py
 
 lint: $(READY) ## style and types
 	$(BIN)/ruff check

@@ -20,13 +20,6 @@ def shared(relative: str) -> Path:
     return path
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever needs Ray runs in one process, on one cluster; the rest runs beside it."""
-    for item in items:
-        if item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group("ray"))
-
-
 @pytest.fixture(scope="session")
 def real_scans() -> Path:
     """253 public MRI images in yes/ and no/."""
