@@ -68,7 +68,7 @@ def tile_starts(length: int) -> list[int] | None:
         length: rows before the last stage's pooling.
     """
     pooled = length // 2
-    lowest = [int(((i + 0.5) * pooled / HYPERCOLUMN_SIDE - 0.5) // 1) for i in range(HYPERCOLUMN_SIDE)]
+    lowest = _lower_rows(pooled)
     starts = [2 * low - 2 for low in lowest]
     inside = starts[0] >= 0 and starts[-1] + TILE <= length and lowest[-1] + 1 < pooled
     return starts if inside and length > HYPERCOLUMN_SIDE * TILE else None
@@ -99,5 +99,9 @@ def _tiled(block: ResidualBlock, before: Tensor, rows: list[int], columns: list[
 def _shares(pooled: int) -> Tensor:
     """float32 [4, 2]: the weights of the two rows between which each of the hypercolumn's lies."""
     matrix = bilinear_matrix(pooled, HYPERCOLUMN_SIDE)
-    low = [int(((i + 0.5) * pooled / HYPERCOLUMN_SIDE - 0.5) // 1) for i in range(HYPERCOLUMN_SIDE)]
-    return torch.stack([matrix[i, at : at + 2] for i, at in enumerate(low)])
+    return torch.stack([matrix[i, at : at + 2] for i, at in enumerate(_lower_rows(pooled))])
+
+
+def _lower_rows(pooled: int) -> list[int]:
+    """The lower of the two rows between which each of the hypercolumn's lies."""
+    return [int(((i + 0.5) * pooled / HYPERCOLUMN_SIDE - 0.5) // 1) for i in range(HYPERCOLUMN_SIDE)]
