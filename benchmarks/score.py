@@ -30,11 +30,12 @@ from torch import nn
 from brainscale import engine
 from brainscale.bundle import ONNX, WEIGHTS, open_bundle, write_card
 from brainscale.config import DEFAULT_CLASSES, PreprocessConfig
-from brainscale.decoding import Wish, decode
+from brainscale.decoding import decode
 from brainscale.export import export_onnx
 from brainscale.files import versions
 from brainscale.models.registry import build, count_parameters
 from brainscale.phantoms import draw
+from brainscale.wish import Wish
 
 PARTS = ["peers", "steady", "start", "memory"]
 WHAT = {

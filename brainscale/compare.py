@@ -14,7 +14,7 @@ from brainscale.audit import header_control
 from brainscale.errors import BundleError, UsageError
 from brainscale.evaluate import evaluate
 from brainscale.files import read_success
-from brainscale.index import read_manifest
+from brainscale.manifest import read_manifest
 from brainscale.pairs import compare_pairs
 from brainscale.schema import COMPARISON, PUBLISHED
 

@@ -12,8 +12,9 @@ from brainscale.bundle import Bundle, open_bundle
 from brainscale.config import Config
 from brainscale.errors import ManifestError
 from brainscale.files import output_folder, refuse_strangers, write_success
-from brainscale.index import index, is_manifest, manifest_fingerprint, read_manifest
+from brainscale.index import index
 from brainscale.looks import look
+from brainscale.manifest import is_manifest, manifest_fingerprint, read_manifest
 from brainscale.overlap import overlap
 from brainscale.predict import predict_rows
 from brainscale.results import Evaluated, write_results

@@ -15,7 +15,6 @@ from ray.data import ActorPoolStrategy, Dataset
 from brainscale import engine as engines
 from brainscale.bundle import Bundle
 from brainscale.calls import predicted, tempered, tumour
-from brainscale.decoding import Wish
 from brainscale.engine import Options
 from brainscale.errors import ClusterError
 from brainscale.keys import read_key
@@ -24,6 +23,7 @@ from brainscale.reading import read_tables, units_of
 from brainscale.resources import capacity
 from brainscale.schema import PREDICTIONS
 from brainscale.sources import Unit
+from brainscale.wish import Wish
 
 BLOCK_ROWS, GPU_BLOCK_ROWS = 64, 512
 """Rows that reach an engine at a time, about: seconds of work, so that Ray's milliseconds for each do not count."""

@@ -9,24 +9,23 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 from ray.exceptions import RayError
 
 from brainscale import scans
 from brainscale.bundle import open_bundle
-from brainscale.decoding import Wish
 from brainscale.engine import Options
 from brainscale.errors import ClusterError, OutputError, SourceError, UsageError, first_line
 from brainscale.files import output_folder, read_success, refuse_strangers, replacing, write_success
-from brainscale.index import is_manifest, read_manifest, require_places
 from brainscale.keys import folder_key, key_fingerprint
 from brainscale.ledger import Ledger, read_ledger, write_part
+from brainscale.manifest import is_manifest, read_manifest, require_places
 from brainscale.predict import Scoring, predictions
 from brainscale.preprocess import spec_fingerprint
 from brainscale.reading import planes_of, units_of
 from brainscale.schema import SUCCESS
 from brainscale.sources import Unit, listing
+from brainscale.wish import Wish
 
 KEY = ".scan-key"
 SCANS = "_scans/scans.parquet"
@@ -223,7 +222,7 @@ def _checked(folder: Path, units: Sequence[Unit], identity: dict[str, str]) -> d
 def read_scores(folder: Path, columns: Sequence[str]) -> pa.Table:
     """Columns of all parts of a folder."""
     parts = sorted(str(path) for path in folder.glob("part-*.parquet"))
-    return pads.dataset(parts, format="parquet").to_table(columns=list(columns))
+    return pa.concat_tables(pq.read_table(part, columns=list(columns)) for part in parts)
 
 
 def write_scans(folder: Path) -> int:

@@ -29,7 +29,7 @@ from brainscale.config import Config
 from brainscale.errors import TrainError, first_line
 from brainscale.export import export_onnx
 from brainscale.files import output_folder, versions, write_success
-from brainscale.index import manifest_fingerprint
+from brainscale.manifest import manifest_fingerprint
 from brainscale.models.registry import build, count_parameters
 from brainscale.notices import notice, read_notices
 from brainscale.report.card import ModelFacts, write_model_card

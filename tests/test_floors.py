@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "brainscale"
 FLOORS = [
     ["errors", "allocator", "schema", "seeds", "models.__init__"],
     ["calls", "config", "names", "nearness", "isolation", "files", "progress", "console", "notices", "keys", "looks"],
+    ["manifest", "wish"],
     [
         "sources",
         "archives",

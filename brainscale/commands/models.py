@@ -163,7 +163,7 @@ def compare(runs: tuple[str, ...], out: str | None, markdown: bool, as_json: boo
 
     from brainscale import cluster
     from brainscale import compare as comparing
-    from brainscale.index import write_manifest
+    from brainscale.manifest import write_manifest
 
     with nullcontext() if comparing.ready(runs) else cluster.local(1):
         table = comparing.compare(runs)
