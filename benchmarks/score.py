@@ -186,7 +186,8 @@ def steady(scratch: Path, images: Path, rounds: int) -> None:
         f"(d) ONNX Runtime alone, 2 threads on a batch of {batch}": forward_only(bundle, planes, batch)
         for batch in (1, 8, 16, 32)
     }
-    ours_alone = engine.load(opened, engine.Options(name="onnx"), threads=2)
+    onnx = engine.Options(name="onnx")
+    ours_alone = engine.load(opened.card, engine.network_of(opened, onnx), onnx, threads=2)
     limits["(d) our engine alone, a thread an image"] = lambda: ours_alone(planes)
     for side in limits.values():
         side()  # not counted: a session's first run takes its memory

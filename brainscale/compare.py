@@ -22,6 +22,9 @@ HEADINGS = dict(
     zip(PUBLISHED, ("Accuracy", "AUC", "Sensitivity", "Specificity", "Avg Precision", "Avg Recall"), strict=True)
 )
 """Metric → heading of the published table."""
+RUN = ("config.yaml", "*.json", "manifest.parquet", "history.parquet", "model/*", "evaluation/*")
+READ = (*RUN, "metrics.parquet", "predictions.parquet")
+"""What is read of a run or an evaluation in an object store."""
 CONTROL = "header-only control"
 """Tells a tumour by file size, width, height and pixel mode alone: a model that is no better learnt a shortcut."""
 

@@ -1,5 +1,6 @@
 """The manifest as a file: one row for each sample, held to its schema whenever it is read."""
 
+import io
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from brainscale.config import fingerprint
 from brainscale.errors import ManifestError, OutputError
 from brainscale.files import replacing
 from brainscale.schema import HIDDEN, MANIFEST
+from brainscale.storage import Store, is_address, parted
 
 
 def is_manifest(path: str) -> bool:
@@ -25,7 +27,11 @@ def read_manifest(path: str | Path) -> pa.Table:
         ManifestError: no such file, not Parquet, or not a manifest.
     """
     try:
-        table = pq.read_table(path)
+        if is_address(path):
+            folder, name = parted(str(path))
+            table = pq.read_table(pa.BufferReader(Store(folder).get(name)))
+        else:
+            table = pq.read_table(path)
     except FileNotFoundError:
         raise ManifestError(f"no manifest at {path}: make one with `brainscale index SOURCE --out M.parquet`") from None
     except (OSError, pa.ArrowInvalid) as error:
@@ -65,12 +71,23 @@ def require_places(table: pa.Table, source: str) -> None:
         raise ManifestError(f"{source} does not say where its images are: index again without --hash-paths")
 
 
-def write_manifest(table: pa.Table, path: Path) -> None:
+def write_manifest(table: pa.Table, place: str | Path) -> None:
     """Write a manifest, or any other table, that appears whole or not at all.
+
+    Args:
+        table: what to write.
+        place: a path or an address.
 
     Raises:
         OutputError: the place cannot be written.
     """
+    if is_address(place):
+        sink = io.BytesIO()
+        pq.write_table(table, sink, compression="zstd")
+        folder, name = parted(str(place))
+        Store(folder).put(name, sink)
+        return
+    path = Path(place).absolute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as aside:

@@ -15,6 +15,9 @@ from brainscale.manifest import manifest_fingerprint, read_manifest
 from brainscale.runs import differences
 from brainscale.trace import Step, read_steps
 
+READ = ("config.yaml", "*.parquet", "environment.json")
+"""What is read of a run in an object store."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parting:

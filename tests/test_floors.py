@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).parents[1] / "brainscale"
 FLOORS = [
     ["errors", "allocator", "schema", "seeds", "models.__init__"],
     ["calls", "config", "names", "nearness", "isolation", "files", "progress", "console", "notices", "keys", "looks"],
-    ["manifest", "wish"],
+    ["storage", "wish"],
+    ["manifest"],
     [
         "sources",
         "archives",
