@@ -15,7 +15,7 @@ from brainscale.manifest import manifest_fingerprint, read_manifest
 from brainscale.runs import differences
 from brainscale.trace import Step, read_steps
 
-READ = ("config.yaml", "*.parquet", "environment.json")
+READ = ("config.yaml", "*.parquet", "*.json")
 """What is read of a run in an object store."""
 
 

@@ -145,9 +145,9 @@ def test_a_store_that_stays_busy_is_one_clear_line(gate: Gate, address: str, mon
     assert time.monotonic() - began < 60
 
 
-def test_what_a_store_refuses_is_not_asked_again(gate: Gate) -> None:
+def test_what_a_store_refuses_is_not_asked_again(gate: Gate, address: str) -> None:
     with pytest.raises(StorageError) as refused:
-        put(Store(f"s3://no-such-bucket/x{options(gate.address)}"), "a", b"")
+        put(Store(address.replace("s3://bucket", "s3://no-such-bucket")), "a", b"")
     assert "NO_SUCH_BUCKET" in str(refused.value) or "does not exist" in str(refused.value)
 
 
