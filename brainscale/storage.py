@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from functools import cache
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeVar
 from urllib.parse import unquote
@@ -67,7 +67,7 @@ def filesystem_of(address: str) -> tuple[pafs.FileSystem, str]:
     try:
         return pafs.FileSystem.from_uri(address)  # type: ignore[no-any-return]
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise StorageError(f"{address} is no address of a store: {first_line(error)}") from error
+        raise StorageError(f"{address} is no address that can be read or written: {first_line(error)}") from error
 
 
 def patiently(operation: Callable[[], Got], place: str) -> Got:
@@ -149,7 +149,7 @@ class Store:
         filesystem, root = filesystem_of(self.address)
         for name in names:
             try:
-                patiently(lambda name=name: filesystem.delete_file(f"{root}/{name}"), self.address)  # type: ignore[misc]
+                patiently(partial(filesystem.delete_file, f"{root}/{name}"), self.address)
             except FileNotFoundError:
                 continue
 
