@@ -23,11 +23,11 @@ from torchvision import transforms
 
 from brainscale import decoding
 from brainscale.config import PreprocessConfig
-from brainscale.decoding import Wish
 from brainscale.isolation import KEEP_MEMORY, Child
 from brainscale.nearness import near_pairs
 from brainscale.phantoms import draw
 from brainscale.preprocess import resized_side
+from brainscale.wish import Wish
 
 ROUNDS = 7
 WISH = Wish(spec=PreprocessConfig())

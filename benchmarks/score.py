@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -30,11 +30,12 @@ from torch import nn
 from brainscale import engine
 from brainscale.bundle import ONNX, WEIGHTS, open_bundle, write_card
 from brainscale.config import DEFAULT_CLASSES, PreprocessConfig
-from brainscale.decoding import Wish, decode
+from brainscale.decoding import decode
 from brainscale.export import export_onnx
 from brainscale.files import versions
 from brainscale.models.registry import build, count_parameters
 from brainscale.phantoms import draw
+from brainscale.wish import Wish
 
 PARTS = ["peers", "steady", "start", "memory"]
 WHAT = {
@@ -52,8 +53,8 @@ def make_bundle(folder: Path, size: int) -> Path:
     network = build("brainmrnet", 2)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            nn.init.uniform_(module.running_mean, -0.2, 0.2)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.get_buffer("running_mean"), -0.2, 0.2)
+            nn.init.uniform_(module.get_buffer("running_var"), 0.5, 1.5)
     save_file(network.state_dict(), folder / WEIGHTS)
     export_onnx("brainmrnet", 2, size, network.state_dict(), folder / ONNX)
     facts = {"architecture": "brainmrnet", "classes": DEFAULT_CLASSES, "threshold": 0.5, "threshold_source": "fixed"}
@@ -67,6 +68,8 @@ def make_images(source: Path | None, folder: Path, count: int) -> Path:
     """So many JPEGs in one folder: copies by hard link, or phantoms."""
     folder.mkdir()
     originals = sorted(p for p in source.rglob("*") if p.is_file()) if source else []
+    if source and not originals:
+        raise SystemExit(f"{source} holds no files")
     if not originals:
         for i in range(min(count, 100)):
             originals.append(folder / f"original-{i:03}.jpg")
@@ -88,24 +91,41 @@ def command(side: str, bundle: Path, images: Path, out: Path) -> list[str]:
     return [sys.executable, str(Path(__file__).with_name("score_peers.py")), side, str(bundle), str(images), str(out)]
 
 
+def run(arguments: list[str]) -> float:
+    """Seconds from start to exit; what a side said, if it failed."""
+    start = time.perf_counter()
+    done = subprocess.run(arguments, check=False, capture_output=True, text=True)
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stderr[-4000:]}")
+    return seconds
+
+
+def scored(out: Path, count: int) -> dict[str, float]:
+    """Probability by file name: so many rows, each file once."""
+    written = list(rows(out))
+    found = dict(written)
+    if not len(written) == len(found) == count:
+        raise SystemExit(f"{out} holds {len(written)} rows of {len(found)} files, not of {count}")
+    return found
+
+
 def peers(scratch: Path, images: Path, rounds: int) -> None:
     bundle, sides = make_bundle(scratch / "bundle", 224), [*PEERS, "ours"]
     taken: dict[str, list[float]] = {side: [] for side in sides}
-    found = {}
+    found, count = {}, len(list(images.iterdir()))
     for turn in range(rounds):
         for side in sides[turn % len(sides) :] + sides[: turn % len(sides)]:
             out = scratch / f"{side}-{turn}"
-            start = time.perf_counter()
-            subprocess.run(command(side, bundle, images, out), check=True, capture_output=True)
-            taken[side].append(time.perf_counter() - start)
-            found[side] = dict(rows(out))
-    count = len(list(images.iterdir()))
+            taken[side].append(run(command(side, bundle, images, out)))
+            found[side] = scored(out, count)
     seconds = {side: statistics.median(times) for side, times in taken.items()}
-    print(f"{count} JPEGs, brainmrnet at 224², two cores, from start to exit, median of {rounds}")
+    print(f"{count} JPEGs, brainmrnet at 224², {os.cpu_count()} cores, from start to exit, median of {rounds}")
     for side, value in seconds.items():
         apart = max(abs(p - found["ours"][name]) for name, p in found[side].items())
-        print(f"  {WHAT[side]:<46}{value:8.1f} s{count / value:7.1f} images/s{value / seconds['ours']:7.2f} of ours")
+        print(f"  {WHAT[side]:<46}{value:8.1f} s{count / value:7.1f} images/s{value / seconds['ours']:7.2f} × ours")
         print(f"      {len(found[side])} rows, probabilities at most {apart:.1e} from ours", flush=True)
+    print(f"  over the images, ours spread by {np.ptp(list(found['ours'].values())):.1e}", flush=True)
 
 
 PROBE = """
@@ -113,29 +133,44 @@ import json, sys, time
 marks = {"process starts": float(sys.argv[4])}
 from brainscale import cluster
 from brainscale.score import score
-marks["imported"] = time.time()
+marks["python and imports"] = time.time()
 parts = []
 with cluster.local(1):
-    marks["Ray is up"] = time.time()
-    seen = lambda files, rows, errors: parts.append((time.time(), rows))
-    score(sys.argv[1], [sys.argv[2]], sys.argv[3], on_part=seen)
-    marks["scored"] = time.time()
-marks["Ray is down"] = time.time()
-print(json.dumps({"marks": marks, "parts": parts}))
+    marks["ray.init"] = time.time()
+    score(sys.argv[1], [sys.argv[2]], sys.argv[3], on_part=lambda *seen: parts.append((time.time(), seen[0])))
+    marks["rest of the scoring"] = time.time()
+marks["ray.shutdown"] = time.time()
+with open(sys.argv[5], "w") as file:
+    json.dump({"marks": marks, "parts": parts}, file)
 """
 
 
-def probed(bundle: Path, images: Path, out: Path) -> tuple[dict[str, float], list[tuple[float, int]]]:
-    """One job of ours in a process of its own → when it did what, and when each part came with how many rows."""
-    arguments = [sys.executable, "-c", PROBE, str(bundle), str(images), str(out), str(time.time())]
-    done = subprocess.run(arguments, check=True, capture_output=True, text=True)
-    found = json.loads(done.stdout.splitlines()[-1])
+def probe(bundle: Path, images: Path, out: Path) -> tuple[list[str], Path]:
+    """The command of one job of ours that writes down when it did what, and where it writes that."""
+    told = out.with_suffix(".json")
+    return [sys.executable, "-c", PROBE, str(bundle), str(images), str(out), str(time.time()), str(told)], told
+
+
+def told_in(path: Path) -> tuple[dict[str, float], list[tuple[float, int]]]:
+    """When a job did what, and when each part came with how many files."""
+    found = json.loads(path.read_text())
     return found["marks"], found["parts"]
+
+
+def probed(bundle: Path, images: Path, out: Path) -> tuple[dict[str, float], list[tuple[float, int]]]:
+    """The same of one job of ours, with its process's exit."""
+    arguments, told = probe(bundle, images, out)
+    run(arguments)
+    ended = time.time()
+    marks, parts = told_in(told)
+    return {**marks, "exit": ended}, parts
 
 
 def rate(parts: list[tuple[float, int]]) -> float:
     """Images a second between the first part and the last but one: without the start, and without a short end."""
     used = parts[1:-1]
+    if not used:
+        raise SystemExit(f"steady state needs 3 parts, and the job wrote {len(parts)}: give it more images")
     return sum(count for _, count in used) / (used[-1][0] - parts[0][0])
 
 
@@ -149,10 +184,13 @@ def steady(scratch: Path, images: Path, rounds: int) -> None:
     planes = planes.reshape(-1, 224, 224)
     limits: dict[str, Callable[[], object]] = {
         f"(d) ONNX Runtime alone, 2 threads on a batch of {batch}": forward_only(bundle, planes, batch)
-        for batch in (1, 8, 32)
+        for batch in (1, 8, 16, 32)
     }
-    run = engine.load(opened, engine.Options(name="onnx"), threads=2)
-    limits["(d) our engine alone, a thread an image"] = lambda: run(planes)
+    onnx = engine.Options(name="onnx")
+    ours_alone = engine.load(opened.card, engine.network_of(opened, onnx), onnx, threads=2)
+    limits["(d) our engine alone, a thread an image"] = lambda: ours_alone(planes)
+    for side in limits.values():
+        side()  # not counted: a session's first run takes its memory
     best: dict[str, float] = dict.fromkeys(limits, 0.0)
     ours = 0.0
     for turn in range(rounds):
@@ -180,10 +218,11 @@ def start(scratch: Path, images: Path) -> None:
     """Where a job of ten images spends its time."""
     ten = make_images(images, scratch / "ten", 10)
     marks, parts = probed(make_bundle(scratch / "small", 224), ten, scratch / "ten-out")
-    events = sorted([*((when, what) for what, when in marks.items()), (parts[0][0], "first part is written")])
+    events = sorted([*((when, what) for what, when in marks.items()), (parts[0][0], "first part")])
     print("a job of 10 images")
-    for when, what in events[1:]:
-        print(f"  {when - events[0][0]:6.1f} s  {what}", flush=True)
+    for (before, _), (when, what) in itertools.pairwise(events):
+        print(f"  {when - before:6.1f} s  {what}", flush=True)
+    print(f"  {events[-1][0] - events[0][0]:6.1f} s  from start to exit")
 
 
 def memory(scratch: Path, source: Path | None, counts: list[int]) -> None:
@@ -192,14 +231,13 @@ def memory(scratch: Path, source: Path | None, counts: list[int]) -> None:
     peaks = []
     for count in counts:
         images = make_images(source, scratch / f"many-{count}", count)
-        ours = command("ours", bundle, images, scratch / f"out-{count}")
-        process = subprocess.Popen(ours, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        began = time.perf_counter()
+        arguments, told = probe(bundle, images, scratch / f"out-{count}")
+        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         peaks.append(watch(process))
         if process.returncode:
             raise SystemExit(f"scoring {count} images ended with {process.returncode}")
-        each = 1000 * (time.perf_counter() - began) / count
-        print(f"  {count:>7} images: peak {peaks[-1] / 2**20:7.0f} MiB, {each:6.2f} ms an image", flush=True)
+        each = 1000 / rate(told_in(told)[1])
+        print(f"  {count:>7} images: peak {peaks[-1] / 2**20:7.0f} MiB, {each:6.2f} ms an image, steady", flush=True)
     print(f"  {peaks[-1] / peaks[0]:.2f} times the memory for {counts[-1] / counts[0]:.0f} times the images")
 
 

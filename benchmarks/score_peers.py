@@ -73,8 +73,8 @@ def timm(bundle: Path, folder: Path, out: Path) -> None:
             top, place = torch.softmax(model(batch.contiguous(memory_format=torch.channels_last)), 1).topk(2)
             tops.append(top.numpy())
             places.append(place.numpy())
-    top, place = np.concatenate(tops), np.concatenate(places)
-    write(images.files, top[np.arange(len(top)), place.argmax(1)].tolist(), out)
+    chances, classes = np.concatenate(tops), np.concatenate(places)
+    write(images.files, chances[np.arange(len(chances)), classes.argmax(1)].tolist(), out)
 
 
 class Predictor:
@@ -93,7 +93,7 @@ class Predictor:
 
 def preprocess(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     images = batch["image"].astype(np.float32) / 255
-    normal = (images[:, 16:240, 16:240] - np.float32(MEAN)) / np.float32(STD)
+    normal = (images[:, 16:240, 16:240] - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
     return {"path": batch["path"], "image": np.ascontiguousarray(normal.transpose(0, 3, 1, 2))}
 
 

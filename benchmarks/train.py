@@ -30,13 +30,14 @@ from torchvision import transforms
 from brainscale import exact
 from brainscale.allocator import keep_buffers
 from brainscale.config import Config, load
-from brainscale.decoding import Wish, decode
+from brainscale.decoding import decode
 from brainscale.learner import Learner, Samples
 from brainscale.models.normalisation import normalise
 from brainscale.models.registry import build
 from brainscale.phantoms import draw
 from brainscale.seeds import deterministic
 from brainscale.train_loop import Loop
+from brainscale.wish import Wish
 
 BATCH = 64
 PARTS = ["epoch", "averaging", "scaling", "profile"]

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
-from brainscale.index import counts
+from brainscale.manifest import counts
 from brainscale.metrics import auroc
 from brainscale.names import parts
 from brainscale.schema import SKIPPED

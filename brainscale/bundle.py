@@ -13,6 +13,8 @@ from brainscale.errors import BundleError
 from brainscale.files import replacing
 
 WEIGHTS, ONNX, CARD = "model.safetensors", "model.onnx", "model.json"
+FILES = ("model/*", "model.*", "config.yaml")
+"""Patterns of what a run or a bundle holds of a model, and what tells a run without one."""
 
 
 class Card(Section):

@@ -14,7 +14,7 @@ from brainscale.audit import header_control
 from brainscale.errors import BundleError, UsageError
 from brainscale.evaluate import evaluate
 from brainscale.files import read_success
-from brainscale.index import read_manifest
+from brainscale.manifest import read_manifest
 from brainscale.pairs import compare_pairs
 from brainscale.schema import COMPARISON, PUBLISHED
 
@@ -22,6 +22,9 @@ HEADINGS = dict(
     zip(PUBLISHED, ("Accuracy", "AUC", "Sensitivity", "Specificity", "Avg Precision", "Avg Recall"), strict=True)
 )
 """Metric → heading of the published table."""
+RUN = ("config.yaml", "*.json", "manifest.parquet", "history.parquet", "model/*", "evaluation/*")
+READ = (*RUN, "metrics.parquet", "predictions.parquet")
+"""What is read of a run or an evaluation in an object store."""
 CONTROL = "header-only control"
 """Tells a tumour by file size, width, height and pixel mode alone: a model that is no better learnt a shortcut."""
 

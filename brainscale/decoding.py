@@ -3,57 +3,24 @@
 `decode` is a plain function; `python -m brainscale.decoding` serves it to `reading`.
 """
 
-import hashlib
-import hmac
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from brainscale.config import LimitsConfig, PreprocessConfig
 from brainscale.errors import SampleError
 from brainscale.formats import dicom, nifti, raster
 from brainscale.formats.frame import Frame
 from brainscale.isolation import Handler, bound_memory, serve
+from brainscale.keys import keyed
 from brainscale.preprocess import enough_side, plane, shown
+from brainscale.wish import Wish
 
 HEAD = 512  # bytes that tell the format
 HASH_SIDE = 256  # pixels: a JPEG is decoded no smaller for its perceptual hash
 FLAT = 8  # grey levels: an image with less contrast has no perceptual hash, or all would be one group
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What is wanted of each frame.
-
-    Attributes:
-        spec: how a frame becomes a plane.
-        limits: what a file may ask for.
-        planes: whether planes are wanted.
-        hashes: whether perceptual hashes are wanted.
-        key: of the keyed hash of patients and series.
-    """
-
-    spec: PreprocessConfig
-    limits: LimitsConfig = field(default_factory=LimitsConfig)
-    planes: bool = True
-    hashes: bool = False
-    key: bytes = b""
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything, for the child process."""
-        models = {"spec": self.spec.model_dump(mode="json"), "limits": self.limits.model_dump(mode="json")}
-        return {**models, "planes": self.planes, "hashes": self.hashes, "key": self.key.hex()}
-
-    @classmethod
-    def from_json(cls, facts: Mapping[str, Any]) -> "Wish":
-        """What `to_json` gave."""
-        spec, limits = PreprocessConfig(**facts["spec"]), LimitsConfig(**facts["limits"])
-        key = bytes.fromhex(facts["key"])
-        return cls(spec=spec, limits=limits, planes=facts["planes"], hashes=facts["hashes"], key=key)
 
 
 def decode(data: bytes, wish: Wish, frames: set[int | None] | None = None) -> Iterator[tuple[dict[str, Any], bytes]]:
@@ -104,11 +71,6 @@ def _answer(frame: Frame, wish: Wish) -> tuple[dict[str, Any], bytes]:
     if wish.hashes and not frame.empty:
         facts["phash"] = perceptual_hash(grey)
     return facts, plane(grey, wish.spec).tobytes() if wish.planes else b""
-
-
-def keyed(identifier: str | None, key: bytes) -> str | None:
-    """A hash that says whether two identifiers are one, and not which: HMAC-SHA256, 128 bits."""
-    return hmac.new(key, identifier.encode(), hashlib.sha256).hexdigest()[:32] if identifier else None
 
 
 def perceptual_hash(grey: np.ndarray) -> str | None:

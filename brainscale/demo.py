@@ -9,7 +9,8 @@ from brainscale.compare import as_text, compare
 from brainscale.config import load
 from brainscale.evaluate import evaluate
 from brainscale.files import output_folder, refuse_strangers
-from brainscale.index import index, write_manifest
+from brainscale.index import index
+from brainscale.manifest import write_manifest
 from brainscale.progress import Bar, epochs
 from brainscale.score import score
 from brainscale.splits import split

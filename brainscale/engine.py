@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import onnxruntime
 
-from brainscale.bundle import Bundle
+from brainscale.bundle import Bundle, Card
 from brainscale.errors import UsageError
 
 ENGINES = ("auto", "onnx", "torch")
@@ -52,14 +52,14 @@ class OnnxEngine:
     Each thread computes images of its own: faster than several on one, which wait for each other in every layer.
     """
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
+    def __init__(self, card: Card, network: bytes, threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(str(bundle.onnx), options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
         self._threads = ThreadPoolExecutor(threads)
-        self._classes = len(bundle.card.classes)
+        self._classes = len(card.classes)
 
     def __call__(self, planes: np.ndarray) -> np.ndarray:
         """uint8 [N, S, S] → float32 [N, classes]."""
@@ -73,7 +73,7 @@ class OnnxEngine:
 class TorchEngine:
     """Torch on CUDA, with channels last, or on the CPU."""
 
-    def __init__(self, bundle: Bundle, options: Options, threads: int) -> None:
+    def __init__(self, card: Card, network: bytes, options: Options, threads: int) -> None:
         import torch  # here: ONNX workers start without it
 
         from brainscale.models.scorer import load_scorer
@@ -82,9 +82,8 @@ class TorchEngine:
         self._device = torch.device("cuda" if options.on_gpu else "cpu")
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False  # agreement with the CPU to 1e-5 needs full float32
-        card = bundle.card
         self._classes, self._batch = len(card.classes), GPU_BATCH if options.on_gpu else CPU_BATCH
-        scorer = load_scorer(card.architecture, len(card.classes), bundle.weights).to(self._device)
+        scorer = load_scorer(card.architecture, len(card.classes), network).to(self._device)
         if options.on_gpu:
             scorer = scorer.to(memory_format=torch.channels_last)
         else:
@@ -127,12 +126,20 @@ def choose(options: Options, gpus: float) -> Options:
     return replace(options, name=name, on_gpu=name == "torch" and gpus > 0)
 
 
-def load(bundle: Bundle, options: Options, *, threads: int = 1) -> Engine:
-    """Start an engine on a bundle.
+def network_of(bundle: Bundle, options: Options) -> bytes:
+    """The file of a bundle that an engine runs: what travels to engines on other machines."""
+    return (bundle.weights if options.name == "torch" else bundle.onnx).read_bytes()
+
+
+def load(card: Card, network: bytes, options: Options, *, threads: int = 1) -> Engine:
+    """Start an engine.
 
     Args:
-        bundle: an opened model folder.
+        card: of a bundle.
+        network: as `network_of` gave it.
         options: as `choose` gave them.
         threads: CPU threads.
     """
-    return TorchEngine(bundle, options, threads) if options.name == "torch" else OnnxEngine(bundle, threads)
+    if options.name == "torch":
+        return TorchEngine(card, network, options, threads)
+    return OnnxEngine(card, network, threads)

@@ -8,6 +8,7 @@ BrainscaleError          exit 1: the work failed
 ├── BundleError          a model folder is missing, incomplete or altered
 ├── TrainError           training stopped: the loss, a worker, the resources
 ├── ClusterError         a cluster does not answer, or refused
+├── StorageError         an object store does not answer, or refused
 └── SampleError          one sample cannot be read: it becomes a row, never an exception to the user
 
 A message says what is wrong, where, and what to do, in one line.
@@ -48,6 +49,19 @@ class TrainError(BrainscaleError):
 
 class ClusterError(BrainscaleError):
     """A cluster does not answer, or does not accept the job."""
+
+
+class StorageError(BrainscaleError):
+    """An object store does not answer, or refuses.
+
+    Args:
+        text: one line for a person.
+        final: whether it refused, so that asking again is of no use.
+    """
+
+    def __init__(self, text: str, final: bool = False) -> None:
+        super().__init__(text)
+        self.final = final
 
 
 class SampleError(BrainscaleError):

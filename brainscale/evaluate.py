@@ -2,24 +2,31 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.bundle import Bundle, open_bundle
+from brainscale.bundle import FILES, Bundle, open_bundle
 from brainscale.config import Config
 from brainscale.errors import ManifestError
-from brainscale.files import output_folder, refuse_strangers, write_success
-from brainscale.index import index, is_manifest, manifest_fingerprint, read_manifest
+from brainscale.files import write_success
+from brainscale.index import index
 from brainscale.looks import look
+from brainscale.manifest import is_manifest, manifest_fingerprint, read_manifest
 from brainscale.overlap import overlap
 from brainscale.predict import predict_rows
+from brainscale.resources import require_shared
 from brainscale.results import Evaluated, write_results
 from brainscale.schema import SUCCESS
 from brainscale.splits import DISTANCE, SPLITS
+from brainscale.storage import at_hand, below, fetched, is_address
 
+OURS = ("predictions.parquet", "metrics.parquet")
+OF_A_RUN = ("manifest.parquet", "history.parquet", SUCCESS, "*.jsonl", f"evaluation/*/{SUCCESS}")
+"""What is read of a run, beside its model."""
 LEARNT = ("train", "val")
 """Sides that a model has seen, as its weights or as their choice."""
 
@@ -35,6 +42,7 @@ def evaluate(
     prevalence: float | None = None,
     by: Sequence[str] = (),
     training_manifest: str = "auto",
+    shared: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a model on one side of a split, or on a whole labelled source, with the threshold it came with.
 
@@ -50,6 +58,7 @@ def evaluate(
         prevalence: of tumours where the model is to be used, for predictive values there.
         by: columns of the manifest whose subgroups get figures of their own.
         training_manifest: what the model was trained on, to find samples of other data in it; auto: the RUN's.
+        shared: whether paths are on storage that every node of a cluster mounts.
 
     Returns:
         What `_SUCCESS.json` says, with `out` and the `metrics` by name.
@@ -57,20 +66,53 @@ def evaluate(
     Raises:
         BrainscaleError: no model, no such split or column, no labels, or labels the model does not know.
     """
-    bundle = open_bundle(model)
-    manifest = _manifest(model, data, bundle)
-    split, rows = choose_rows(manifest, split)
+    require_shared([place for place in (data, out) if place], shared)
+    with fetched(model, *FILES, *OF_A_RUN, push=True) as place:
+        bundle = open_bundle(place)
+        manifest = _manifest(place, data, bundle)
+        split, rows = choose_rows(manifest, split)
+        asked = Asked(
+            data=data,
+            split=split,
+            engine=engine,
+            workers=workers,
+            prevalence=prevalence,
+            by=tuple(by),
+            training_manifest=training_manifest,
+        )
+        folder = out or place / "evaluation" / split
+        with at_hand(folder, (SUCCESS,), known=OURS, what="evaluation") as at:
+            facts = _evaluated(place, bundle, manifest, rows, asked, at.path)
+        default = below(model, f"evaluation/{split}") if is_address(model) else str(at)
+        return {**facts, "out": str(at) if out else default}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The arguments of `evaluate`, with the split that was chosen."""
+
+    data: str | None
+    split: str
+    engine: str
+    workers: int
+    prevalence: float | None
+    by: tuple[str, ...]
+    training_manifest: str
+
+
+def _evaluated(
+    place: Path, bundle: Bundle, manifest: pa.Table, rows: pa.Table, asked: Asked, folder: Path
+) -> dict[str, Any]:
+    """Predict, compare with the labels, and write what came of it."""
     labels = _labels(rows, bundle)
-    if unknown := [name for name in by if name not in rows.column_names]:
+    if unknown := [name for name in asked.by if name not in rows.column_names]:
         raise ManifestError(f"the manifest has no column {unknown[0]}: there are {', '.join(rows.column_names)}")
-    folder = output_folder(out or Path(model) / "evaluation" / split)
-    refuse_strangers(folder, {"predictions.parquet", "metrics.parquet", SUCCESS}, "evaluation")
     (folder / SUCCESS).unlink(missing_ok=True)
     began = time.monotonic()
-    table = predict_rows(rows, bundle, engine, workers)
+    table = predict_rows(rows, bundle, asked.engine, asked.workers)
     seconds = time.monotonic() - began
     samples = manifest_fingerprint(rows)
-    run = Path(model) if (Path(model) / "config.yaml").is_file() else None
+    run = place if (place / "config.yaml").is_file() else None
     done = Evaluated(
         bundle=bundle,
         run=run,
@@ -78,15 +120,15 @@ def evaluate(
         rows=rows,
         predictions=table,
         labels=labels,
-        shared=_shared(model, data, training_manifest, rows),
-        looks=look(run, samples, folder) if run and split not in LEARNT else None,
-        prevalence=prevalence,
-        by=tuple(by),
+        shared=_shared(place, asked, rows),
+        looks=look(run, samples, folder) if run and asked.split not in LEARNT else None,
+        prevalence=asked.prevalence,
+        by=asked.by,
     )
     facts = {
         "model": bundle.card.architecture,
-        "run": Path(model).absolute().name,
-        "split": split,
+        "run": place.absolute().name,
+        "split": asked.split,
         "samples": len(rows),
         "errors": len(table) - table["error_code"].null_count,
         "shared_with_training": 0 if done.shared is None else len(done.shared),
@@ -101,17 +143,16 @@ def evaluate(
     write_success(folder, facts)
     return {
         **facts,
-        "out": str(folder),
         "metrics": {row["metric"]: row["value"] for row in figures.to_pylist()},
     }
 
 
-def _manifest(model: str, data: str | None, bundle: Bundle) -> pa.Table:
+def _manifest(place: Path, data: str | None, bundle: Bundle) -> pa.Table:
     """The manifest to evaluate on; an indexed source gets the run's own splits, content by content."""
-    own = Path(model) / "manifest.parquet"
+    own = place / "manifest.parquet"
     if data is None:
         if not own.is_file():
-            raise ManifestError(f"{model} has no manifest of its own: say what to evaluate on with --data")
+            raise ManifestError(f"{place} has no manifest of its own: say what to evaluate on with --data")
         return read_manifest(own)
     if is_manifest(data):
         return read_manifest(data)
@@ -124,12 +165,12 @@ def _manifest(model: str, data: str | None, bundle: Bundle) -> pa.Table:
     return manifest.set_column(manifest.schema.get_field_index("split"), manifest.schema.field("split"), splits)
 
 
-def _shared(model: str, data: str | None, training_manifest: str, rows: pa.Table) -> pa.Table | None:
+def _shared(place: Path, asked: Asked, rows: pa.Table) -> pa.Table | None:
     """Samples of other data that the model was trained with, exactly or nearly; None where that is not known."""
-    path = Path(model) / "manifest.parquet" if training_manifest == "auto" else Path(training_manifest)
-    if data is None or (training_manifest == "auto" and not path.is_file()):
+    own, auto = place / "manifest.parquet", asked.training_manifest == "auto"
+    if asked.data is None or (auto and not own.is_file()):
         return None
-    training = read_manifest(path)
+    training = read_manifest(own if auto else asked.training_manifest)
     learnt = training.filter(pc.is_in(training["split"], pa.array(LEARNT)))
     outside = rows.filter(pc.invert(pc.is_in(rows["split"], pa.array(LEARNT)).fill_null(False)))
     return overlap(learnt if len(learnt) else training, outside, DISTANCE)

@@ -14,7 +14,8 @@ from brainscale.config import Config
 from brainscale.errors import ManifestError
 from brainscale.evaluate import evaluate
 from brainscale.files import output_folder, read_success, refuse_strangers, replacing, write_success
-from brainscale.index import index, is_manifest, manifest_fingerprint, read_manifest, write_manifest
+from brainscale.index import index
+from brainscale.manifest import is_manifest, manifest_fingerprint, read_manifest, write_manifest
 from brainscale.schema import PUBLISHED, SUCCESS
 from brainscale.splits import fold
 from brainscale.train import train

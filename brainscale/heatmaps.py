@@ -152,7 +152,11 @@ def write_heatmaps(
 def pictures(bundle: Bundle, planes: Sequence[np.ndarray], device: str = "cpu") -> Iterator[bytes]:
     """A PNG of each plane, uint8 [S, S]: the scan beside the scan under its map."""
     card = bundle.card
-    network = load_scorer(card.architecture, len(card.classes), bundle.weights).get_submodule("network").to(device)
+    network = (
+        load_scorer(card.architecture, len(card.classes), bundle.weights.read_bytes())
+        .get_submodule("network")
+        .to(device)
+    )
     for at in range(0, len(planes), BATCH):
         batch = np.stack(planes[at : at + BATCH])
         maps = activation(network, torch.from_numpy(batch).to(device), architecture=card.architecture).cpu().numpy()

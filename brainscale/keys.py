@@ -1,6 +1,7 @@
 """The key of the hashes that stand for patients and series: tables hold these, never an identifier."""
 
 import hashlib
+import hmac
 import os
 import secrets
 from dataclasses import dataclass
@@ -63,6 +64,11 @@ def folder_key(place: Path, file: str | None) -> bytes:
         return bytes.fromhex(place.read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
         raise OutputError(f"{place} cannot be used ({error}): mend that, or choose a new --out") from None
+
+
+def keyed(identifier: str | None, key: bytes) -> str | None:
+    """A hash that says whether two identifiers are one, and not which: HMAC-SHA256, 128 bits."""
+    return hmac.new(key, identifier.encode(), hashlib.sha256).hexdigest()[:32] if identifier else None
 
 
 def key_fingerprint(secret: bytes) -> str:

@@ -5,6 +5,7 @@ A file of several samples is done when its last row is there, which says how man
 """
 
 import hashlib
+import io
 import json
 import os
 from collections import Counter
@@ -13,13 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from brainscale import __version__, names
-from brainscale.errors import OutputError, first_line
+from brainscale.errors import OutputError, StorageError, first_line
 from brainscale.files import replacing
+from brainscale.reading import unreached
 from brainscale.schema import PREDICTIONS
-from brainscale.sources import Unit
+from brainscale.sources import UNREACHABLE, Unit
+from brainscale.storage import Mirror, Store, is_address
 
 WRITTEN = pa.schema(
     [
@@ -31,6 +35,7 @@ WRITTEN = pa.schema(
     ]
 )
 """What became of a part."""
+PARTS = "part-*.parquet"
 UNITS = "units"
 """Key of a part's metadata: rows of each file of several samples whose last row the part holds."""
 
@@ -68,7 +73,7 @@ def write_part(table: pa.Table, *, folder: str, identity: Mapping[str, str]) -> 
 
     Args:
         table: schema PREDICTIONS, and `unit_rows`: on a file's last row, how many rows the file has.
-        folder: where to.
+        folder: where to, a path or an address.
         identity: metadata that every part of the folder shares.
 
     Returns:
@@ -81,31 +86,46 @@ def write_part(table: pa.Table, *, folder: str, identity: Mapping[str, str]) -> 
     described = table.select(PREDICTIONS.names).replace_schema_metadata(
         {**identity, UNITS: json.dumps(units), "brainscale": __version__}
     )
-    problem = None
-    try:
-        with replacing(Path(folder) / name) as aside:
-            pq.write_table(described, aside, compression="zstd")
-    except OSError as error:
-        problem = os.strerror(error.errno) if error.errno else first_line(error)
+    problem = _written(described, folder, name)
     finished, errors = len(last) - last.count(None), len(table) - table["error_code"].null_count
     facts = {"part": name, "files": finished, "rows": len(table), "errors": errors, "problem": problem}
     return pa.Table.from_pylist([facts], schema=WRITTEN)
 
 
-def read_ledger(folder: Path, identity: Mapping[str, str]) -> Ledger:
+def _written(table: pa.Table, folder: str, name: str) -> str | None:
+    """Why a part could not be written, if it could not."""
+    silent = table.filter(pc.equal(table["error_code"], UNREACHABLE))
+    if len(silent):
+        return unreached(silent)
+    try:
+        if is_address(folder):
+            sink = io.BytesIO()
+            pq.write_table(table, sink, compression="zstd")
+            Store(folder).put(name, sink)
+        else:
+            with replacing(Path(folder) / name) as aside:
+                pq.write_table(table, aside, compression="zstd")
+    except OSError as error:
+        return os.strerror(error.errno) if error.errno else first_line(error)
+    except StorageError as error:
+        return str(error)
+    return None
+
+
+def read_ledger(folder: Mirror, identity: Mapping[str, str]) -> Ledger:
     """What the parts of a folder hold; what a killed job left half written is removed.
 
     Raises:
         OutputError: a part is damaged, or of another model or configuration.
     """
-    for aside in folder.glob(".part-*.tmp"):
+    for aside in folder.path.glob(".part-*.tmp"):
         aside.unlink(missing_ok=True)  # of a job that was killed; a live one keeps its folder to itself
     samples: dict[str, set[str]] = {}
     rows: dict[str, int] = {}
     codes: Counter[str] = Counter()
     twice = []
-    for path in sorted(folder.glob("part-*.parquet")):
-        table, metadata = _read(path)
+    for name in folder.listed(PARTS):
+        table, metadata = _read(folder, name)
         for key, ours in identity.items():
             if (theirs := metadata.get(key)) != ours:
                 raise OutputError(f"{folder} holds scores of another {key}, {theirs}, not {ours}: choose a new --out")
@@ -119,9 +139,11 @@ def read_ledger(folder: Path, identity: Mapping[str, str]) -> Ledger:
     return Ledger(samples=samples, rows=rows, codes=dict(sorted(codes.items())), twice=twice)
 
 
-def _read(path: Path) -> tuple[pa.Table, dict[str, str]]:
+def _read(folder: Mirror, name: str) -> tuple[pa.Table, dict[str, str]]:
     try:
-        table = pq.read_table(path, columns=["sample_id", "error_code"])
+        table = folder.table(name, ["sample_id", "error_code"])
     except (OSError, pa.ArrowInvalid) as error:
-        raise OutputError(f"{path} cannot be read ({error}): remove it, and its rows are scored again") from None
+        raise OutputError(
+            f"{folder}/{name} cannot be read ({error}): remove it, and its rows are scored again"
+        ) from None
     return table, {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}

@@ -1,33 +1,29 @@
-"""What workers have to say to the person at the terminal: lines appended to a file of the run.
+"""What workers have to say to the person at the terminal: one small file of the run for each line.
 
-They run on other machines, and the command that waits for them reads the file as it grows.
+They run on other machines, and the command that waits for them reads what comes.
 """
 
 import json
 import time
+import uuid
+from collections.abc import Collection
 from pathlib import Path
 
-NOTICES = "notices.jsonl"
+from brainscale.files import write_json
+
+NOTICES = "notices"
 
 
 def notice(run: Path, text: str) -> None:
-    """Append a line; one short write, so that two writers do not mix."""
-    line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "text": text}, ensure_ascii=False)
-    with (run / NOTICES).open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+    """Say a line."""
+    (run / NOTICES).mkdir(exist_ok=True)
+    said = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "text": text}
+    write_json(run / NOTICES / f"{time.time_ns():020}-{uuid.uuid4().hex[:8]}.json", said)
 
 
-def read_notices(run: Path) -> list[str]:
-    """The texts so far; a line that was cut by a kill is left out."""
-    try:
-        lines = (run / NOTICES).read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
-    return [text for line in lines for text in _text(line)]
-
-
-def _text(line: str) -> list[str]:
-    try:
-        return [str(json.loads(line)["text"])]
-    except (ValueError, KeyError, TypeError):
-        return []
+def read_notices(run: Path, but: Collection[str] = ()) -> dict[str, str]:
+    """Name → text of each line so far, in their order, without those whose names are given."""
+    paths = sorted((run / NOTICES).glob("*.json"))
+    return {
+        path.name: str(json.loads(path.read_text(encoding="utf-8"))["text"]) for path in paths if path.name not in but
+    }

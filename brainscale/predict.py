@@ -15,15 +15,15 @@ from ray.data import ActorPoolStrategy, Dataset
 from brainscale import engine as engines
 from brainscale.bundle import Bundle
 from brainscale.calls import predicted, tempered, tumour
-from brainscale.decoding import Wish
 from brainscale.engine import Options
 from brainscale.errors import ClusterError
 from brainscale.keys import read_key
 from brainscale.pipeline import over_units
-from brainscale.reading import read_tables, units_of
+from brainscale.reading import read_tables, require_answers, units_of
 from brainscale.resources import capacity
 from brainscale.schema import PREDICTIONS
 from brainscale.sources import Unit
+from brainscale.wish import Wish
 
 BLOCK_ROWS, GPU_BLOCK_ROWS = 64, 512
 """Rows that reach an engine at a time, about: seconds of work, so that Ray's milliseconds for each do not count."""
@@ -66,10 +66,11 @@ def predictions(units: Sequence[Unit], scoring: Scoring, skip: frozenset[str] = 
         kind = "GPUs" if options.on_gpu else "CPUs beside one for reading"
         raise ClusterError(f"{workers} scoring workers need {workers} {kind}, and the cluster can have {have:g}")
     wish = Wish(spec=scoring.bundle.card.preprocess, key=scoring.key)
+    network = ray.put(engines.network_of(scoring.bundle, options))
     planes = over_units(units, partial(read_tables, wish=wish, skip=skip)).dataset
     return planes.map_batches(
         ScoreBlock,
-        fn_constructor_args=(scoring, options),
+        fn_constructor_args=(scoring, options, network),
         compute=ActorPoolStrategy(min_size=1, max_size=workers),
         batch_format="pyarrow",
         batch_size=GPU_BLOCK_ROWS if options.on_gpu else BLOCK_ROWS,
@@ -84,6 +85,7 @@ def predict_rows(rows: pa.Table, bundle: Bundle, engine: str, workers: int) -> p
     scoring = Scoring(bundle=bundle, threshold=bundle.card.threshold, engine=options, workers=workers, key=key)
     scored = predictions(units_of(rows), scoring)
     table = pa.concat_tables(ray.get(scored.to_arrow_refs())).select(PREDICTIONS.names).sort_by("sample_id")
+    require_answers(table)
     label = dict(zip(rows["sample_id"].to_pylist(), rows["label"].to_pylist(), strict=True))
     labels = pa.array([label.get(sample_id) for sample_id in table["sample_id"].to_pylist()], pa.string())
     return table.set_column(PREDICTIONS.get_field_index("label"), PREDICTIONS.field("label"), labels)
@@ -92,9 +94,9 @@ def predict_rows(rows: pa.Table, bundle: Bundle, engine: str, workers: int) -> p
 class ScoreBlock:
     """An engine that turns blocks of planes into blocks of predictions; lives in a Ray actor."""
 
-    def __init__(self, scoring: Scoring, options: Options) -> None:
+    def __init__(self, scoring: Scoring, options: Options, network: "ray.ObjectRef[bytes]") -> None:
         threads = max(1, (os.cpu_count() or 1) // scoring.workers)
-        self._engine = engines.load(scoring.bundle, options, threads=threads)
+        self._engine = engines.load(scoring.bundle.card, ray.get(network), options, threads=threads)
         self._scoring = scoring
 
     def __call__(self, block: pa.Table) -> pa.Table:

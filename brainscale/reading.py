@@ -13,15 +13,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from brainscale import decoding, names
+from brainscale import names
 from brainscale.archives import Member, members
-from brainscale.decoding import Wish
-from brainscale.errors import SampleError
+from brainscale.errors import SampleError, StorageError
 from brainscale.isolation import Child
 from brainscale.schema import MANIFEST
-from brainscale.sources import Unit, opened
+from brainscale.sources import UNREACHABLE, Unit, opened
+from brainscale.storage import AGAIN
+from brainscale.wish import Wish
 
+DECODER = "brainscale.decoding"  # a module to run, not to import: the formats are its business alone
 ROWS = 64
 """Rows handed on at a time: what is in memory does not grow with an archive or a volume."""
 
@@ -141,7 +144,7 @@ def _decoder(wish: Wish) -> Child:
     key = json.dumps(settings)
     if key not in _decoders:
         _end_decoder()
-        _decoders[key] = Child(decoding.__name__, settings, wish.limits.seconds)
+        _decoders[key] = Child(DECODER, settings, wish.limits.seconds)
     return _decoders[key]
 
 
@@ -162,6 +165,22 @@ def units_of(manifest: pa.Table) -> list[Unit]:
     for sample_id, uri in zip(manifest["sample_id"].to_pylist(), manifest["uri"].to_pylist(), strict=True):
         wanted.setdefault((names.parts(sample_id)[0], uri), []).append(sample_id)
     return [Unit(sample_id=unit, uri=uri, wanted=tuple(ids)) for (unit, uri), ids in wanted.items()]
+
+
+def require_answers(table: pa.Table) -> None:
+    """Refuse rows of a store that did not answer: nobody knows what these samples are.
+
+    Raises:
+        StorageError: names the first.
+    """
+    silent = table.filter(pc.equal(table["error_code"], UNREACHABLE))
+    if len(silent):
+        raise StorageError(f"{unreached(silent)}: mend that, {AGAIN}")
+
+
+def unreached(silent: pa.Table) -> str:
+    """What to say of rows of a store that did not answer."""
+    return f"the store of {len(silent)} sample(s) does not answer, '{silent['sample_id'][0].as_py()}' first"
 
 
 def read_tables(units: pa.Table, *, wish: Wish, skip: frozenset[str] = frozenset()) -> Iterator[pa.Table]:

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 
 from brainscale import heatmaps, metrics
 from brainscale.bundle import Bundle
-from brainscale.decoding import Wish
 from brainscale.errors import ManifestError
 from brainscale.files import read_success, replacing, versions
 from brainscale.models.cost import flops
@@ -25,6 +24,7 @@ from brainscale.report.html import EXCLUDED, Case
 from brainscale.runs import training_of
 from brainscale.schema import HISTORY
 from brainscale.subgroups import by_column
+from brainscale.wish import Wish
 
 SHOWN = 12
 """Cases of each kind in the report's gallery."""

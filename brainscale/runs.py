@@ -17,8 +17,8 @@ import yaml
 from brainscale.config import Config, parse
 from brainscale.errors import ManifestError, OutputError
 from brainscale.files import read_success, refuse_strangers, replacing, versions, write_json
-from brainscale.index import (
-    index,
+from brainscale.index import index
+from brainscale.manifest import (
     is_manifest,
     manifest_fingerprint,
     read_manifest,

@@ -4,29 +4,29 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 from ray.exceptions import RayError
 
 from brainscale import scans
-from brainscale.bundle import open_bundle
-from brainscale.decoding import Wish
+from brainscale.bundle import FILES, open_bundle
 from brainscale.engine import Options
 from brainscale.errors import ClusterError, OutputError, SourceError, UsageError, first_line
-from brainscale.files import output_folder, read_success, refuse_strangers, replacing, write_success
-from brainscale.index import is_manifest, read_manifest, require_places
+from brainscale.files import read_success, replacing, write_success
 from brainscale.keys import folder_key, key_fingerprint
-from brainscale.ledger import Ledger, read_ledger, write_part
+from brainscale.ledger import PARTS, Ledger, read_ledger, write_part
+from brainscale.manifest import is_manifest, read_manifest, require_places
 from brainscale.predict import Scoring, predictions
 from brainscale.preprocess import spec_fingerprint
 from brainscale.reading import planes_of, units_of
+from brainscale.resources import require_shared
 from brainscale.schema import SUCCESS
 from brainscale.sources import Unit, listing
+from brainscale.storage import AGAIN, Mirror, at_hand, fetched
+from brainscale.wish import Wish
 
 KEY = ".scan-key"
 SCANS = "_scans/scans.parquet"
@@ -35,7 +35,7 @@ PARTS_OF_A_JOB = 1000
 """About, of a large one: what is lost and done again when it is killed is a thousandth."""
 NBYTES_OF_A_SAMPLE = 100_000
 """About, in an archive, whose samples show only when it is read."""
-AGAIN = "run the same command again to go on"
+OURS = (SUCCESS, KEY, "_scans/*")
 PART_ROWS = 64, 65_536
 """Rows in one part, at least and at most."""
 
@@ -57,6 +57,7 @@ def score(
     patient_key: str | None = None,
     heatmaps: str | None = None,
     top: int = 20,
+    shared: bool = False,
     on_start: Callable[[int], None] = lambda total: None,
     on_part: OnPart = lambda files, rows, errors: None,
 ) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def score(
     Args:
         model: a RUN or a bundle folder.
         sources: folders, files, globs or addresses; or one manifest.
-        out: the folder of parts.
+        out: the folder of parts, a path or an address.
         engine: auto, onnx or torch.
         workers: engines side by side.
         threshold: in place of the model's own.
@@ -79,6 +80,7 @@ def score(
             that stays in the folder.
         heatmaps: folder for pictures of what spoke for a tumour in the surest positives.
         top: how many pictures.
+        shared: whether paths are on storage that every node of a cluster mounts.
         on_start: called once with the number of files still to score.
         on_part: called with the finished files, the rows and the errors of each part as it is written.
 
@@ -89,37 +91,49 @@ def score(
     Raises:
         BrainscaleError: no model, no files, the folder is another model's, or rows do not add up.
     """
-    bundle = open_bundle(model)
-    units = _units(sources)
-    folder = output_folder(out)
-    refuse_strangers(folder, {SUCCESS, KEY} | {p.name for p in folder.glob("part-*.parquet")}, "scores")
-    scoring = Scoring(
-        bundle=bundle,
-        threshold=bundle.card.threshold if threshold is None else threshold,
-        engine=Options(name=engine, bf16=precision == "bf16", compiled=compiled),
-        workers=workers,
-        key=folder_key(folder / KEY, patient_key),
-    )
+    require_shared([*sources, out], shared)
+    with fetched(model, *FILES) as place, at_hand(out, OURS, known=[PARTS], what="scores") as folder:
+        bundle = open_bundle(place)
+        units = _units(sources)
+        scoring = Scoring(
+            bundle=bundle,
+            threshold=bundle.card.threshold if threshold is None else threshold,
+            engine=Options(name=engine, bf16=precision == "bf16", compiled=compiled),
+            workers=workers,
+            key=folder_key(folder.path / KEY, patient_key),
+        )
+        facts = _completed(folder, units, scoring, update, on_start, on_part)
+        if by == "scan":
+            facts["scans"] = write_scans(folder)
+        if heatmaps:
+            facts["heatmaps"] = draw_heatmaps(folder, heatmaps, units, scoring, top)
+    return facts
+
+
+def _completed(
+    folder: Mirror,
+    units: Sequence[Unit],
+    scoring: Scoring,
+    update: bool,
+    on_start: Callable[[int], None],
+    on_part: OnPart,
+) -> dict[str, Any]:
+    """Score what a folder does not hold, check it, and say that it is complete."""
     identity = identity_of(scoring)
     there = read_ledger(folder, identity)
     todo = [unit for unit in units if not there.has(unit)]
-    finished = read_success(folder)
+    finished = read_success(folder.path)
     if finished is not None and not (update and todo):
-        facts = {**finished, **({"files_not_in_it": len(todo)} if todo else {})}
-    else:
-        if not update:
-            _refuse_others(there, units, folder)
-        (folder / SUCCESS).unlink(missing_ok=True)
-        done = _score(todo, scoring, there, folder, identity, on_start, on_part)
-        counted = _checked(folder, units, identity)
-        facts = {**counted, "architecture": bundle.card.architecture, **identity}
-        write_success(folder, facts)
-        facts |= done
-    if by == "scan":
-        facts["scans"] = write_scans(folder)
-    if heatmaps:
-        facts["heatmaps"] = draw_heatmaps(folder, heatmaps, units, scoring, top)
-    return facts
+        return {**finished, **({"files_not_in_it": len(todo)} if todo else {})}
+    if not update:
+        _refuse_others(there, units, folder)
+    (folder.path / SUCCESS).unlink(missing_ok=True)
+    folder.push()  # the key before any part that counts on it
+    done = _score(todo, scoring, there, folder, identity, on_start, on_part)
+    counted = _checked(folder, units, identity)
+    facts = {**counted, "architecture": scoring.bundle.card.architecture, **identity}
+    write_success(folder.path, facts)
+    return facts | done
 
 
 def _units(sources: Sequence[str]) -> list[Unit]:
@@ -138,7 +152,7 @@ def _units(sources: Sequence[str]) -> list[Unit]:
     return units_of(manifest)
 
 
-def _refuse_others(there: Ledger, units: Sequence[Unit], folder: Path) -> None:
+def _refuse_others(there: Ledger, units: Sequence[Unit], folder: Mirror) -> None:
     if strange := sorted(set(there.samples) - {unit.sample_id for unit in units}):
         raise OutputError(
             f"{folder} holds rows of {len(strange)} file(s) of other sources, '{strange[0]}' first: name all its "
@@ -150,7 +164,7 @@ def _score(
     todo: Sequence[Unit],
     scoring: Scoring,
     there: Ledger,
-    folder: Path,
+    folder: Mirror,
     identity: dict[str, str],
     on_start: Callable[[int], None],
     on_part: OnPart,
@@ -199,7 +213,7 @@ def identity_of(scoring: Scoring) -> dict[str, str]:
     }
 
 
-def _checked(folder: Path, units: Sequence[Unit], identity: dict[str, str]) -> dict[str, Any]:
+def _checked(folder: Mirror, units: Sequence[Unit], identity: dict[str, str]) -> dict[str, Any]:
     """Counts of a folder whose rows are all there, each once.
 
     Raises:
@@ -220,28 +234,27 @@ def _checked(folder: Path, units: Sequence[Unit], identity: dict[str, str]) -> d
     return {"files": len(there.samples), "rows": rows, "scored": rows - errors, "errors": there.codes}
 
 
-def read_scores(folder: Path, columns: Sequence[str]) -> pa.Table:
+def read_scores(folder: Mirror, columns: Sequence[str]) -> pa.Table:
     """Columns of all parts of a folder."""
-    parts = sorted(str(path) for path in folder.glob("part-*.parquet"))
-    return pads.dataset(parts, format="parquet").to_table(columns=list(columns))
+    return pa.concat_tables(folder.table(name, columns) for name in folder.listed(PARTS))
 
 
-def write_scans(folder: Path) -> int:
+def write_scans(folder: Mirror) -> int:
     """Write the table with one row for each scan; return their number."""
     table = scans.by_scan(read_scores(folder, scans.COLUMNS))
-    path = folder / SCANS
+    path = folder.path / SCANS
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as aside:
         pq.write_table(table, aside, compression="zstd")
     return len(table)
 
 
-def draw_heatmaps(folder: Path, to: str, units: Sequence[Unit], scoring: Scoring, top: int) -> int:
+def draw_heatmaps(folder: Mirror, to: str, units: Sequence[Unit], scoring: Scoring, top: int) -> int:
     """Draw what spoke for a tumour in the surest positives; return how many could be drawn.
 
     Args:
         folder: of the scores.
-        to: folder for the pictures.
+        to: folder for the pictures, a path or an address.
         units: the files of the scores.
         scoring: how they were made.
         top: pictures at most.
@@ -255,5 +268,6 @@ def draw_heatmaps(folder: Path, to: str, units: Sequence[Unit], scoring: Scoring
     rows = positive.sort_by(order).slice(0, top).to_pylist()
     planes = planes_of(units, [row["sample_id"] for row in rows], Wish(spec=scoring.bundle.card.preprocess))
     drawn = [row for row in rows if row["sample_id"] in planes]  # a file may be gone since it was scored
-    write_heatmaps(scoring.bundle, [planes[row["sample_id"]] for row in drawn], drawn, output_folder(to))
+    with at_hand(to, (), known=["*"]) as pictures:
+        write_heatmaps(scoring.bundle, [planes[row["sample_id"]] for row in drawn], drawn, pictures.path)
     return len(drawn)

@@ -5,6 +5,7 @@ a file, an archive's members or a volume's slices, shows when it is read.
 """
 
 import glob
+import io
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,14 +13,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 from urllib.parse import quote, unquote_to_bytes
 
-import pyarrow as pa
 from pyarrow import fs as pafs
 
-from brainscale.errors import SampleError, SourceError
+from brainscale.errors import SampleError, SourceError, StorageError, UsageError
 from brainscale.names import plain, readable
+from brainscale.storage import filesystem_of, is_address, patiently
+
+UNREACHABLE = "store_unreachable"
+"""Code of a sample whose store did not answer: the job ends with it, for nobody knows what the sample is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +72,8 @@ def opened(uri: str) -> Iterator[tuple[BinaryIO, int]]:
     """A file's bytes as a seekable stream, and their number.
 
     Raises:
-        SampleError: `unreadable` or `not_a_file`; without the path, which tables do not hold in free text.
+        SampleError: `unreadable`, `not_a_file` or `store_unreachable`; without the path, which tables do not hold
+            in free text.
     """
     try:
         with _open(uri) as stream:
@@ -77,14 +82,55 @@ def opened(uri: str) -> Iterator[tuple[BinaryIO, int]]:
         raise SampleError("unreadable", "the file does not exist any more") from None
     except PermissionError:
         raise SampleError("unreadable", "permission denied") from None
-    except (OSError, SourceError) as error:
+    except StorageError as error:
+        raise SampleError("unreadable" if error.final else UNREACHABLE, "its store does not give it out") from None
+    except OSError as error:
         raise SampleError("unreadable", f"the file cannot be read ({type(error).__name__})") from None
 
 
+class _Remote(io.RawIOBase):
+    """An object's bytes; a store that does not answer in the middle is asked again for the rest."""
+
+    def __init__(self, file: Any, address: str) -> None:
+        self._file, self._address = file, address
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def read(self, count: int = -1) -> bytes:
+        """So many bytes, or all that are left."""
+        at = self._file.tell()
+
+        def again() -> bytes:
+            self._file.seek(at)
+            return bytes(self._file.read(None if count is None or count < 0 else count))
+
+        return patiently(again, self._address)
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
 def _open(uri: str) -> BinaryIO:
-    if "://" in uri and not uri.startswith("file://"):
-        filesystem, path = _filesystem(uri)
-        return cast("BinaryIO", filesystem.open_input_file(path))
+    if is_address(uri):
+        filesystem, path = filesystem_of(uri)
+        return cast("BinaryIO", _Remote(patiently(lambda: filesystem.open_input_file(path), uri), uri))
     local = unquote_to_bytes(uri.removeprefix("file://")) if uri.startswith("file://") else os.fsencode(uri)
     descriptor = os.open(local, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer must not block
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -110,7 +156,7 @@ def _files(source: str) -> Iterable[tuple[str, str, int | None]]:
     """(relative path, uri, size) of each file; a glob's paths are relative to its fixed part."""
     if source.startswith("@"):
         return _listed(source[1:])
-    if "://" in source and not source.startswith("file://"):
+    if is_address(source):
         return _remote(source)
     path = Path(os.fsdecode(unquote_to_bytes(source.removeprefix("file://")))) if "://" in source else Path(source)
     if not os.path.lexists(path) and glob.has_magic(str(path)):
@@ -169,26 +215,17 @@ def _listed(file: str) -> Iterator[tuple[str, str, int | None]]:
 def _remote(source: str) -> Iterator[tuple[str, str, int | None]]:
     scheme, _, rest = source.partition("://")
     options = f"?{rest.partition('?')[2]}" if "?" in rest else ""
-    if "@" in rest.partition("/")[0] or "_key=" in options:
-        place = f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
-        raise SourceError(f"{place}: keys do not belong in an address, which is written to tables: use the environment")
-    filesystem, path = _filesystem(source)
     try:
-        info = filesystem.get_file_info(path)
+        filesystem, path = filesystem_of(source)
+        info = patiently(lambda: filesystem.get_file_info(path), source)
         if info.type == pafs.FileType.NotFound:
             raise SourceError(f"{source} does not exist")
         whole = info.type == pafs.FileType.File
-        found = [info] if whole else filesystem.get_file_info(pafs.FileSelector(path, recursive=True))
-        for item in found:
-            if item.type == pafs.FileType.File:
-                relative = item.base_name if whole else str(PurePosixPath(item.path).relative_to(path))
-                yield relative, f"{scheme}://{quote(item.path)}{options}", item.size
-    except OSError as error:
-        raise SourceError(f"{source} cannot be listed: {error}") from error
-
-
-def _filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
-    try:
-        return pafs.FileSystem.from_uri(uri)  # type: ignore[no-any-return]
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise SourceError(f"{uri} is no address that can be read: {error}") from error
+        below = pafs.FileSelector(path, recursive=True)
+        found = [info] if whole else patiently(lambda: filesystem.get_file_info(below), source)
+    except (UsageError, StorageError) as error:
+        raise SourceError(str(error)) from None
+    for item in found:
+        if item.type == pafs.FileType.File:
+            relative = item.base_name if whole else str(PurePosixPath(item.path).relative_to(path))
+            yield relative, f"{scheme}://{quote(item.path)}{options}", item.size

@@ -9,10 +9,10 @@ import pyarrow as pa
 import ray
 
 from brainscale.config import LimitsConfig, PreprocessConfig
-from brainscale.decoding import Wish
 from brainscale.errors import ManifestError
 from brainscale.pipeline import over_units
 from brainscale.reading import read_tables, units_of
+from brainscale.wish import Wish
 
 Blocks = list["ray.ObjectRef[pa.Table]"]
 

@@ -28,18 +28,23 @@ from brainscale.choice import chosen, fixed, is_fixed
 from brainscale.config import Config
 from brainscale.errors import TrainError, first_line
 from brainscale.export import export_onnx
-from brainscale.files import output_folder, versions, write_success
-from brainscale.index import manifest_fingerprint
+from brainscale.files import versions, write_success
+from brainscale.manifest import manifest_fingerprint
 from brainscale.models.registry import build, count_parameters
 from brainscale.notices import notice, read_notices
 from brainscale.report.card import ModelFacts, write_model_card
-from brainscale.resources import capacity
+from brainscale.resources import capacity, require_shared
 from brainscale.runs import labelled, left_out, open_run, prepare_manifest, training_of
+from brainscale.schema import SUCCESS
 from brainscale.splits import SPLITS
+from brainscale.storage import Mirror, at_hand
 from brainscale.tensors import Places, materialise
 from brainscale.train_loop import Job, worker
 
 SIDES = ("train", "val")
+OURS = ("config.yaml", "environment.json", "manifest.parquet", "history.parquet", "notices/*", SUCCESS)
+"""What a driver needs of a run to go on with it."""
+STORE_S = 2.0  # seconds between two looks at a run in an object store
 OnEpoch = Callable[[dict[str, Any]], None]
 
 
@@ -56,7 +61,7 @@ def train(
 
     Args:
         data: a manifest, or a source to index and split.
-        out: the run folder.
+        out: the run folder, a path or an address.
         config: everything else.
         on_epoch: called with a row of schema HISTORY for each epoch as it ends.
         on_notice: called with a line for each death of a worker, damaged checkpoint and the like.
@@ -68,11 +73,17 @@ def train(
         BrainscaleError: the data cannot train, the folder is another run's, or training failed.
     """
     check_resources(config)
+    require_shared([data, out], config.resources.shared)
     manifest = prepare_manifest(data, config)
-    run = output_folder(out)
-    done = open_run(run, config, manifest)
-    if done is not None:
-        return done
+    with at_hand(out, OURS, what="run") as run:
+        return open_run(run.path, config, manifest) or _trained(run, config, manifest, on_epoch, on_notice)
+
+
+def _trained(
+    run: Mirror, config: Config, manifest: pa.Table, on_epoch: OnEpoch, on_notice: Callable[[str], None]
+) -> dict[str, Any]:
+    """Planes, Ray Train, bundle."""
+    run.push()
     learnt = manifest.filter(pc.is_in(manifest["split"], pa.array(SIDES)))
     planes = materialise(learnt, config.data.preprocess, config.limits)
     sides: dict[str, tuple[list[str], list[int], Places]] = {}
@@ -81,7 +92,8 @@ def train(
         sides[side] = (ids, labels, planes.places(ids))
     with watching(run, on_epoch, on_notice):
         fit(Job(config=config.model_dump(mode="json"), run=str(run), sides=sides), config, run)
-    return finish(run, config, manifest)
+    run.pull("history.parquet", "checkpoints/best-*", afresh=True)
+    return finish(run.path, config, manifest)
 
 
 def uses_gpu(config: Config) -> bool:
@@ -103,7 +115,7 @@ def check_resources(config: Config) -> None:
         raise TrainError(f"{workers} workers need {workers} {kind}s, and the cluster can have {have.get(kind, 0):g}")
 
 
-def fit(job: Job, config: Config, run: Path) -> None:
+def fit(job: Job, config: Config, run: Mirror) -> None:
     """Let Ray Train run the loop on every worker, and replace workers that die.
 
     Raises:
@@ -112,15 +124,17 @@ def fit(job: Job, config: Config, run: Path) -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # its 2 s would come on top of every run
     gpu = uses_gpu(config)
     clear_leftovers(run)
-    scratch = run / "checkpoints" / f".ray-{uuid.uuid4().hex[:8]}"  # new each time: Ray's own notes are not resumed
+    filesystem, checkpoints = run.filesystem("checkpoints")
+    scratch = f".ray-{uuid.uuid4().hex[:8]}"  # new each time: Ray's own notes are not resumed
     trainer = TorchTrainer(
         worker,
         train_loop_config={name: getattr(job, name) for name in job.__dataclass_fields__},
         scaling_config=ScalingConfig(num_workers=config.resources.workers, use_gpu=gpu),
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         run_config=RunConfig(
-            name=scratch.name,
-            storage_path=str(scratch.parent),
+            name=scratch,
+            storage_path=checkpoints,
+            storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=config.resources.restarts),
             callbacks=[Restarts(str(run), config.resources.restarts)],
         ),
@@ -135,16 +149,19 @@ def fit(job: Job, config: Config, run: Path) -> None:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, on_interrupt)
-        shutil.rmtree(scratch, ignore_errors=True)
+        clear_leftovers(run)
     if result.return_value is not None:
         raise TrainError(result.return_value)
 
 
-def clear_leftovers(run: Path) -> None:
-    """Remove what a command that was killed left half written."""
-    for folder in (run / "checkpoints").glob(".ray-*"):
+def clear_leftovers(run: Mirror) -> None:
+    """Remove Ray's own notes, and what a command that was killed left half written."""
+    if run.store is not None:
+        run.store.remove(name for name in run.store.names() if name.startswith("checkpoints/.ray-"))
+        return
+    for folder in (run.path / "checkpoints").glob(".ray-*"):
         shutil.rmtree(folder, ignore_errors=True)
-    for aside in run.rglob(".*.tmp"):
+    for aside in run.path.rglob(".*.tmp"):
         aside.unlink(missing_ok=True)
 
 
@@ -164,7 +181,8 @@ class Restarts(UserCallback):
         self.count += 1
         rank = min(worker_exceptions)
         then = f"restart {self.count} of {self.limit}" if self.count <= self.limit else "no restart is left"
-        notice(Path(self.run), f"worker {rank} failed ({first_line(worker_exceptions[rank])}): {then}")
+        with at_hand(self.run, (), known=["*"]) as run:
+            notice(run.path, f"worker {rank} failed ({first_line(worker_exceptions[rank])}): {then}")
 
 
 def _cause(error: TrainingFailedError | RayError) -> str:
@@ -177,7 +195,7 @@ def _cause(error: TrainingFailedError | RayError) -> str:
 
 
 @contextmanager
-def watching(run: Path, on_epoch: OnEpoch, on_notice: Callable[[str], None]) -> Iterator[None]:
+def watching(run: Mirror, on_epoch: OnEpoch, on_notice: Callable[[str], None]) -> Iterator[None]:
     """Follow what the workers write in the with-block.
 
     Args:
@@ -185,22 +203,23 @@ def watching(run: Path, on_epoch: OnEpoch, on_notice: Callable[[str], None]) -> 
         on_epoch: called with a row of schema HISTORY for each epoch as it ends; TensorBoard gets it too.
         on_notice: called with what workers have to say.
     """
-    stop, seen, heard = threading.Event(), len(list(read_history(run))), len(read_notices(run))
-    writer = SummaryWriter(str(run / "tensorboard"), purge_step=seen + 1)
+    stop, seen, heard = threading.Event(), len(list(read_history(run.path))), set(read_notices(run.path))
+    writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=seen + 1)
 
     def publish() -> None:
-        nonlocal seen, heard
-        for text in read_notices(run)[heard:]:
-            heard += 1
+        nonlocal seen
+        run.pull("history.parquet", "notices/*")
+        for name, text in read_notices(run.path, but=heard).items():
+            heard.add(name)
             on_notice(text)
-        for row in list(read_history(run))[seen:]:
+        for row in list(read_history(run.path))[seen:]:
             seen += 1
             for name in ("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy"):
                 writer.add_scalar(name, row[name], row["epoch"])
             on_epoch(row)
 
     def follow() -> None:
-        while not stop.wait(0.2):
+        while not stop.wait(0.2 if run.store is None else STORE_S):
             publish()
 
     thread = threading.Thread(target=follow, daemon=True)

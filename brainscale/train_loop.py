@@ -24,7 +24,11 @@ from brainscale.notices import notice
 from brainscale.sampler import cut, epoch_order
 from brainscale.schema import HISTORY
 from brainscale.seeds import derive, deterministic
+from brainscale.storage import Mirror, at_hand
 from brainscale.tensors import Places, PlaneStore
+
+CHECKPOINTS = ("checkpoints/*.safetensors", "steps/*", "history.parquet")
+"""What a worker needs of a run to go on with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,7 @@ class Job:
 
     Attributes:
         config: the resolved configuration.
-        run: absolute path of the run folder, seen by every worker.
+        run: the run folder, an absolute path that every worker sees or an address.
         sides: train and val → sample ids, class indices, and where the planes are.
     """
 
@@ -64,7 +68,8 @@ def worker(job: dict[str, Any]) -> str | None:
             )
             for name, (ids, labels, places) in work.sides.items()
         }
-        Loop(config, Path(work.run), learner, sides["train"], sides["val"]).run()
+        with at_hand(work.run, CHECKPOINTS, known=["*"]) as run:
+            Loop(config, run, learner, sides["train"], sides["val"]).run()
     except BrainscaleError as error:
         return str(error)
     return None
@@ -75,15 +80,15 @@ class Loop:
 
     Args:
         config: the resolved configuration.
-        run: the run folder.
+        run: the run folder; its `path` holds the latest checkpoints.
         learner: the network.
         train: samples to learn from.
         val: samples that choose the model.
     """
 
-    def __init__(self, config: Config, run: Path, learner: Learner, train: Samples, val: Samples) -> None:
+    def __init__(self, config: Config, run: Mirror, learner: Learner, train: Samples, val: Samples) -> None:
         self.settings, self.resources = config.train, config.resources
-        self.run_folder, self.checkpoints = run, run / "checkpoints"
+        self.place, self.run_folder, self.checkpoints = run, run.path, run.path / "checkpoints"
         self.learner, self.train, self.val = learner, train, val
         self.leads = exact.rank_and_world()[0] == 0
         self.tensors = trace.floats(learner.network.state_dict())
@@ -102,7 +107,7 @@ class Loop:
         say = self._notice if self.leads else lambda text: None
         progress = load_latest(self.checkpoints, self.learner.network, self.learner.optimizer, say)
         if not exact.same_everywhere(torch.tensor([progress.epoch, len(progress.steps)], device=self.learner.device)):
-            raise TrainError(f"workers see different files in {self.checkpoints}: it must be one folder for all")
+            raise TrainError(f"workers see different files in {self.place}: it must be one folder for all")
         if self.leads and progress.history:
             write_history(progress.history, self.run_folder)  # a kill may have come between checkpoint and history
         if progress.history or progress.steps:
@@ -163,6 +168,7 @@ class Loop:
         if self.leads:
             self._save()
             write_history(progress.history, self.run_folder)
+            self.place.push()
 
     def _agree(self, row: dict[str, Any]) -> None:
         if not exact.same_everywhere(torch.tensor(row["weights"], device=self.learner.device)):
@@ -178,6 +184,7 @@ class Loop:
 
     def _save(self) -> None:
         save_checkpoint(self.checkpoints, self.learner.network, self.learner.optimizer, self.progress)
+        self.place.push()
         self.saved_at = time.monotonic()
 
     def _kept(self) -> str:
@@ -186,6 +193,7 @@ class Loop:
 
     def _notice(self, text: str) -> None:
         notice(self.run_folder, text)
+        self.place.push()
 
 
 def write_history(history: list[dict[str, Any]], run: Path) -> None:

@@ -11,9 +11,12 @@ import yaml
 from brainscale.config import parse
 from brainscale.errors import SourceError
 from brainscale.files import read_success
-from brainscale.index import manifest_fingerprint, read_manifest
+from brainscale.manifest import manifest_fingerprint, read_manifest
 from brainscale.runs import differences
 from brainscale.trace import Step, read_steps
+
+READ = ("config.yaml", "*.parquet", "*.json")
+"""What is read of a run in an object store."""
 
 
 @dataclass(frozen=True, kw_only=True)

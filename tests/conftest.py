@@ -41,6 +41,8 @@ def ray_cluster() -> Iterator[None]:
 
     from brainscale import cluster
 
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):  # of servers that tests start; its workers inherit them
+        os.environ.setdefault(name, "testing")
     with cluster.local(4):
         yield
     assert not ray.is_initialized()

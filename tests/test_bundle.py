@@ -12,7 +12,7 @@ from torch import nn
 
 from brainscale.bundle import CARD, ONNX, WEIGHTS, Bundle, open_bundle, write_card
 from brainscale.config import DEFAULT_CLASSES, PreprocessConfig
-from brainscale.engine import Options, choose, load
+from brainscale.engine import Engine, Options, choose, load, network_of
 from brainscale.errors import BundleError, UsageError
 from brainscale.export import export_onnx
 from brainscale.files import versions
@@ -57,6 +57,10 @@ def make_bundle(folder: Path, name: str) -> Bundle:
     return open_bundle(folder)
 
 
+def started(bundle: Bundle, options: Options) -> Engine:
+    return load(bundle.card, network_of(bundle, options), options, threads=2)
+
+
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return make_bundle(tmp_path_factory.mktemp("b") / "model", "brainmrnet")
@@ -69,7 +73,7 @@ def test_engines_agree_with_the_eager_network(name: str, tmp_path: Path) -> None
     with torch.no_grad():
         eager = torch.softmax(trained(name)(normalise(torch.from_numpy(planes))), 1).numpy()
     for engine in ("onnx", "torch"):
-        run = load(opened, Options(name=engine), threads=2)
+        run = started(opened, Options(name=engine))
         alone = np.concatenate([run(planes[i : i + 1]) for i in range(len(planes))])
         for size in (2, 7):
             together = run(planes[:size])
@@ -92,8 +96,8 @@ def test_auto_is_torch_where_there_are_gpus() -> None:
 
 def test_half_the_width_is_nearly_the_same(bundle: Bundle) -> None:
     planes = np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8)
-    exact = load(bundle, Options(name="torch"))(planes)
-    narrow = load(bundle, Options(name="torch", bf16=True))(planes)
+    exact = started(bundle, Options(name="torch"))(planes)
+    narrow = started(bundle, Options(name="torch", bf16=True))(planes)
     assert narrow.dtype == np.float32
     assert 0 < np.abs(narrow - exact).max() < 0.05
 

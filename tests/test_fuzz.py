@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from brainscale.config import LimitsConfig, PreprocessConfig
-from brainscale.decoding import Wish
 from brainscale.reading import COLUMNS, read, read_tables, unit_table
 from brainscale.sources import Unit
+from brainscale.wish import Wish
 from tests.test_archives import tarred, zipped, zstd
 from tests.test_reading import GREY, encoded
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from brainscale.config import PreprocessConfig
-from brainscale.decoding import Wish
 from brainscale.errors import SampleError
 from brainscale.isolation import Child
 from brainscale.reading import read_tables, unit_table
 from brainscale.sources import listing
+from brainscale.wish import Wish
 from tests.conftest import write_image
 
 ODD_CHILD = """

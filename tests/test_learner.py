@@ -18,6 +18,7 @@ from brainscale.learner import Learner, Samples
 from brainscale.models.registry import build
 from brainscale.notices import read_notices
 from brainscale.seeds import derive, deterministic
+from brainscale.storage import Mirror
 from brainscale.train_loop import Loop
 
 SMALL = ["data.image_size=64", "train.batch_size=8", "train.epochs=2", "train.threads=1", "train.shuffle_window=16"]
@@ -50,7 +51,7 @@ def learner(config: Config) -> Learner:
 def loop(config: Config, run: Path) -> Loop:
     deterministic(config.train.threads)
     run.mkdir(exist_ok=True)
-    return Loop(config, run, learner(config), samples(19), samples(5))
+    return Loop(config, Mirror(run), learner(config), samples(19), samples(5))
 
 
 def left_behind(run: Path) -> tuple[object, ...]:
@@ -140,7 +141,7 @@ def test_a_damaged_checkpoint_is_named_and_changes_no_bit(untouched: Path, tmp_p
     newest.write_bytes(newest.read_bytes()[:-1])
     loop(config, run).run()
     assert left_behind(run) == left_behind(untouched)
-    damaged, going_on = read_notices(run)
+    damaged, going_on = read_notices(run).values()
     assert damaged.startswith(f"checkpoint {newest.name} cannot be read")
     assert going_on == "going on after epoch 1, step 2 of the next"
 

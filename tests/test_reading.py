@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from brainscale.config import LimitsConfig, PreprocessConfig
-from brainscale.decoding import Wish
 from brainscale.errors import SampleError, SourceError
 from brainscale.formats import raster
 from brainscale.formats.frame import Frame
 from brainscale.preprocess import plane, to_uint8
 from brainscale.reading import COLUMNS, read, read_tables, unit_table
 from brainscale.sources import Unit, listing
+from brainscale.wish import Wish
 from tests.conftest import write_image
 
 SPEC = PreprocessConfig(image_size=64, crop=1.0)

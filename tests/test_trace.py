@@ -11,7 +11,7 @@ from brainscale import trace
 from brainscale.config import load
 from brainscale.errors import SourceError
 from brainscale.files import write_success
-from brainscale.index import write_manifest
+from brainscale.manifest import write_manifest
 from brainscale.schema import MANIFEST
 from brainscale.verify import as_text, verify
 

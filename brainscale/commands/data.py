@@ -1,7 +1,6 @@
 """Commands on data: index, split, overlap."""
 
 import json
-from pathlib import Path
 
 import click
 
@@ -38,16 +37,17 @@ def index(
     """
     from brainscale import cluster
     from brainscale import config as configuration
-    from brainscale import index as indexing
     from brainscale.audit import header_control, summary
+    from brainscale.index import index as run
     from brainscale.keys import KEY_VARIABLE, read_key
+    from brainscale.manifest import require_readable, write_manifest
 
     settings = configuration.load(config)
     key = read_key(patient_key)
     with cluster.local(workers):
-        table = indexing.index(sources, settings, labels, key=key, hash_paths=hash_paths)
-    indexing.require_readable(table, " ".join(sources))
-    indexing.write_manifest(table, Path(out).absolute())
+        table = run(sources, settings, labels, key=key, hash_paths=hash_paths)
+    require_readable(table, " ".join(sources))
+    write_manifest(table, out)
     facts = {
         "manifest": out,
         **summary(table),
@@ -90,16 +90,16 @@ def split(
 
     Example: brainscale split scans.parquet --val 0.15 --test 0.2 --out scans-split.parquet
     """
-    from brainscale import index as indexing
     from brainscale import splits
     from brainscale.audit import summary
+    from brainscale.manifest import read_manifest, write_manifest
 
     if folds is not None and (val is not None or test is not None or keep is not None):
         raise UsageError("--folds takes the place of --val, --test and --keep: give one or the other")
     val, test = 0.15 if val is None else val, 0.2 if test is None else test
     if val + test >= 1:
         raise UsageError(f"--val {val:g} and --test {test:g} leave nothing to train on")
-    table = indexing.read_manifest(manifest)
+    table = read_manifest(manifest)
     if verify:
         facts = splits.verify(table, splits.DISTANCE if distance is None else distance)
         print_facts({"manifest": manifest, **facts}, as_json)
@@ -111,9 +111,9 @@ def split(
     if folds is not None:
         table = splits.fold(table, folds=folds, seed=seed)
     else:
-        kept = splits.sides(indexing.read_manifest(keep)) if keep else None
+        kept = splits.sides(read_manifest(keep)) if keep else None
         table = splits.split(table, val=val, test=test, seed=seed, keep=kept)
-    indexing.write_manifest(table, Path(out).absolute())
+    write_manifest(table, out)
     print_facts({"manifest": out, **summary(table)}, as_json)
 
 
@@ -129,13 +129,13 @@ def overlap(one: str, other: str, distance: int, out: str | None, as_json: bool)
 
     Example: brainscale overlap training.parquet external.parquet
     """
-    from brainscale import index as indexing
+    from brainscale.manifest import read_manifest, write_manifest
     from brainscale.overlap import overlap as find
 
-    other_table = indexing.read_manifest(other)
-    found = find(indexing.read_manifest(one), other_table, distance)
+    other_table = read_manifest(other)
+    found = find(read_manifest(one), other_table, distance)
     if out:
-        indexing.write_manifest(found, Path(out).absolute())
+        write_manifest(found, out)
     if as_json:
         click.echo(json.dumps(found.to_pylist(), indent=2))
         return

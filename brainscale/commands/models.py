@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -26,6 +25,7 @@ from brainscale.errors import UsageError
 @click.option("--target-sensitivity", type=click.FloatRange(0, 1, True), help="The threshold reaches it on validation.")
 @click.option("--youden", is_flag=True, help="Threshold by Youden's index on validation.")
 @click.option("--calibrate", is_flag=True, help="Calibrate probabilities by one temperature, on validation.")
+@options.shared
 @click.option("--set", "overrides", multiple=True, metavar="a.b=c", help="Any value of the configuration.")
 @options.address
 @options.json
@@ -40,6 +40,7 @@ def train(
     target_sensitivity: float | None,
     youden: bool,
     calibrate: bool,
+    shared: bool,
     address: str | None,
     as_json: bool,
     **named: Any,
@@ -61,6 +62,7 @@ def train(
         raise UsageError("--youden and --target-sensitivity both choose the threshold: give one")
     chosen = [f"{places[name]}={value}" for name, value in named.items() if value is not None]
     chosen += ["operating.temperature=true"] if calibrate else []
+    chosen += ["resources.shared=true"] if shared else []
     chosen += ["operating.threshold=youden"] if youden else []
     if target_sensitivity is not None:
         chosen += ["operating.threshold=sensitivity", f"operating.target={target_sensitivity}"]
@@ -105,6 +107,7 @@ def train(
 )
 @options.engine
 @options.workers
+@options.shared
 @options.address
 @options.json
 @common
@@ -118,6 +121,7 @@ def evaluate(
     prevalence: float | None,
     by: tuple[str, ...],
     training_manifest: str,
+    shared: bool,
     address: str | None,
     as_json: bool,
 ) -> None:
@@ -134,6 +138,7 @@ def evaluate(
         "workers": workers,
         "prevalence": prevalence,
         "by": by,
+        "shared": shared,
         "training_manifest": training_manifest if training_manifest == "auto" else options.absolute(training_manifest),
     }
     if address:
@@ -159,23 +164,27 @@ def compare(runs: tuple[str, ...], out: str | None, markdown: bool, as_json: boo
 
     Example: brainscale compare runs/brainmrnet runs/resnet50 --out table.parquet
     """
-    from contextlib import nullcontext
+    from contextlib import ExitStack, nullcontext
 
     from brainscale import cluster
     from brainscale import compare as comparing
-    from brainscale.index import write_manifest
+    from brainscale.manifest import write_manifest
+    from brainscale.storage import fetched
 
-    with nullcontext() if comparing.ready(runs) else cluster.local(1):
-        table = comparing.compare(runs)
-    if not comparing.same_samples(runs):
+    with ExitStack() as copies:
+        here = [str(copies.enter_context(fetched(run, *comparing.READ, push=True))) for run in runs]
+        with nullcontext() if comparing.ready(here) else cluster.local(1):
+            table = comparing.compare(here)
+        same, tests = comparing.same_samples(here), comparing.pairs(here)
+    if not same:
         click.echo("Note: these runs were evaluated on different samples; their figures do not compare.", err=True)
     if out:
-        write_manifest(table, Path(out).absolute())
+        write_manifest(table, out)
     if as_json:
         click.echo(json.dumps(table.to_pylist(), indent=2))
         return
     click.echo(comparing.as_markdown(table) if markdown else comparing.as_text(table))
-    if (tests := comparing.pairs(runs)) is not None and not markdown:
+    if tests is not None and not markdown:
         click.echo(f"\n{comparing.pairs_as_text(tests)}")
 
 
@@ -189,9 +198,11 @@ def verify(one: str, other: str, as_json: bool) -> None:
 
     Example: brainscale verify runs/first runs/second
     """
-    from brainscale.verify import as_text
+    from brainscale.storage import fetched
+    from brainscale.verify import READ, as_text
     from brainscale.verify import verify as run
 
-    facts = run(one, other)
+    with fetched(one, *READ) as first, fetched(other, *READ) as second:
+        facts = run(str(first), str(second))
     click.echo(json.dumps(facts, indent=2) if as_json else as_text(facts))
     sys.exit(0 if facts["equal"] else 1)

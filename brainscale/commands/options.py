@@ -9,6 +9,9 @@ import click
 json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 address = click.option("--address", metavar="URL", help="Run as a job on this Ray cluster (its Jobs server).")
 workers = click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Side by side.")
+shared = click.option(
+    "--shared", is_flag=True, envvar="BRAINSCALE_SHARED_PATHS", help="Paths are on storage that every node mounts."
+)
 engine = click.option("--engine", default="auto", show_default=True, help="auto, onnx or torch.")
 
 
@@ -20,8 +23,11 @@ def say(text: str) -> None:
 def is_complete(out: str) -> bool:
     """Whether a folder holds finished work."""
     from brainscale.files import read_success
+    from brainscale.schema import SUCCESS
+    from brainscale.storage import fetched
 
-    return read_success(Path(out)) is not None
+    with fetched(out, SUCCESS) as folder:
+        return read_success(folder) is not None
 
 
 def say_if(complete: bool, out: str) -> None:

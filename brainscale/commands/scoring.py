@@ -23,6 +23,7 @@ from brainscale.console import common, print_facts
 @click.option("--patient-key", metavar="FILE", help="Key of the hashes of series.  [default: one in DIR]")
 @options.engine
 @options.workers
+@options.shared
 @options.address
 @options.json
 @common

@@ -1,9 +1,7 @@
 """The whole way from uint8 planes to probabilities, on the network's device."""
 
-from pathlib import Path
-
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from brainscale.models.inference import logits_of
@@ -26,8 +24,8 @@ class Scorer(nn.Module):
         return torch.softmax(logits_of(self.network, planes).float(), 1)  # bf16 would round the sum
 
 
-def load_scorer(name: str, classes: int, weights: Path) -> nn.Module:
+def load_scorer(name: str, classes: int, weights: bytes) -> nn.Module:
     """A scorer in evaluation mode with a bundle's weights, loaded strictly."""
     network = build(name, classes)
-    network.load_state_dict(load_file(weights))
+    network.load_state_dict(load(weights))
     return Scorer(network).eval()

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from brainscale.notices import read_notices
+from brainscale.storage import Mirror
 from brainscale.train import clear_leftovers
 from tests.integration.conftest import SMALL, Invoke, succeed, weights
 from tests.integration.processes import SECONDS, kill, part_of, started, wait_for
@@ -62,7 +63,7 @@ def test_kill_after_kill_changes_no_bit(run: Path, scans: Path, tmp_path: Path) 
         _, said = process.communicate(timeout=SECONDS)
         assert process.returncode == 1
         assert "Error: stopped; to go on where it was, run again: brainscale train --data" in said
-    clear_leftovers(other)
+    clear_leftovers(Mirror(other))
     for kind, happened in (("raylet", training_begins), ("driver", lambda: steps_kept(other) > 0)):
         with started([*command, "--workers", "2"]) as process:
             wait_for(happened, process)

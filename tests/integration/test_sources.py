@@ -4,11 +4,8 @@ import gzip
 import io
 import json
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +26,7 @@ from brainscale.schema import MANIFEST, PREDICTIONS
 from brainscale.sources import listing
 from tests.conftest import write_image
 from tests.integration.conftest import scores, succeed
+from tests.stores import s3_server
 from tests.test_archives import tarred, zipped
 
 pytestmark = pytest.mark.ray
@@ -213,24 +211,10 @@ def test_splits_are_verified_and_overlaps_found(
 @pytest.fixture
 def object_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     """An S3-speaking server on loopback, for this test alone; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = (tmp_path / "moto.log").open("wb")
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log
-    )
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
-    for _ in range(150):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.2)
-    yield f"127.0.0.1:{port}"
-    server.send_signal(signal.SIGTERM)
-    server.wait()
-    log.close()
+    with s3_server(tmp_path / "moto.log") as port:
+        yield f"127.0.0.1:{port}"
 
 
 def test_an_object_store_is_a_source_like_any_other(object_store: str, source: Path, tmp_path: Path) -> None:

@@ -1,0 +1,110 @@
+"""Train, evaluate and score with every output in an object store, which is busy for a while in the middle."""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from brainscale import storage
+from brainscale.storage import Store, below, filesystem_of
+from tests.integration.conftest import SMALL, Invoke, scores, succeed, weights
+from tests.stores import Gate, make_bucket, options, s3_server
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def gate(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+    with s3_server(tmp_path_factory.mktemp("s3") / "log") as port:
+        gate = Gate(port)
+        make_bucket(gate.address, "bucket")
+        yield gate
+        gate.close()
+
+
+@pytest.fixture(scope="module")
+def home(gate: Gate) -> str:
+    return f"s3://bucket/work{options(gate.address)}"
+
+
+def test_a_run_in_a_store_is_the_run_of_a_disk(home: str, gate: Gate, run: Path, scans: Path, invoke: Invoke) -> None:
+    place = below(home, "run")
+    train = ("train", "--data", scans, "--out", place, *SMALL)
+    first = succeed(invoke(*train))
+    assert "epoch 2/2" in first.stderr
+    assert json.loads(Store(place).get("_SUCCESS.json"))["weights_sha256"] == weights(run)
+    names = Store(place).names()
+    assert {"config.yaml", "manifest.parquet", "history.parquet", "model/model.onnx"} <= names.keys()
+    assert any(name.startswith("tensorboard/") for name in names)
+    assert not [name for name in names if ".ray-" in name or name.endswith(".tmp")]
+    again = succeed(invoke(*train))
+    assert "was complete already" in again.stderr
+    refused = invoke(*train, "--seed", 7)
+    assert refused.exit_code == 1
+    assert f"{place} is a run of another configuration: train.seed is 42 there, 7 here" in refused.stderr
+    assert "equal" in succeed(invoke("verify", place, run)).stdout
+
+    done = succeed(invoke("evaluate", place, "--json"))
+    facts = json.loads(done.stdout)
+    assert facts["out"] == below(place, "evaluation/test")
+    assert facts["looks"] == 1
+    assert {"evaluation/test/report.html", "evaluation/test/_SUCCESS.json", "test_looks.jsonl"} <= Store(
+        place
+    ).names().keys()
+    assert "brainmrnet" in succeed(invoke("compare", place, run)).stdout
+
+
+def test_scores_in_a_store_are_complete_whatever_the_store_does(
+    home: str, gate: Gate, run: Path, scans: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    for path in scans.rglob("*.*"):
+        with path.open("rb") as source:
+            Store(below(home, "scans")).put(path.relative_to(scans).as_posix(), source)
+    out, elsewhere = below(home, "scores"), tmp_path / "scores"
+    score = ("score", run, below(home, "scans"), "--out", out, "--by", "scan")
+    gate.refused = 0
+    threading.Timer(2, lambda: setattr(gate, "is_open", False)).start()
+    threading.Timer(6, lambda: setattr(gate, "is_open", True)).start()
+    succeed(invoke(*score))
+    assert gate.refused > 0
+    succeed(invoke("score", run, scans, "--out", elsewhere))
+    assert rows(out) == {row["sample_id"]: row["probability"] for row in scores(elsewhere)}
+    names = Store(out).names()
+    assert {"_SUCCESS.json", "_scans/scans.parquet"} <= names.keys()
+
+    part = next(name for name in names if name.startswith("part-"))
+    lost = pq.read_table(filesystem_of(out)[0].open_input_file(f"{filesystem_of(out)[1]}/{part}")).num_rows
+    Store(out).remove([part, "_SUCCESS.json"])  # as a killed job leaves a folder
+    facts = json.loads(succeed(invoke(*score, "--json")).stdout)
+    assert facts["rows_now"] == lost
+    assert facts["rows"] == 60
+    assert len(rows(out)) == 60
+
+
+def rows(out: str) -> dict[str, float]:
+    filesystem, path = filesystem_of(out)
+    found: dict[str, float] = {}
+    for name in Store(out).names():
+        if name.startswith("part-"):
+            for row in pq.read_table(filesystem.open_input_file(f"{path}/{name}")).to_pylist():
+                assert row["sample_id"] not in found
+                found[row["sample_id"]] = row["probability"]
+    return found
+
+
+def test_a_store_that_stays_silent_ends_a_job_with_one_line(
+    home: str, gate: Gate, run: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "PAUSES", (0.1,))
+    gate.is_open = False
+    try:
+        result = invoke("score", run, below(home, "scans"), "--out", below(home, "other"))
+    finally:
+        gate.is_open = True
+    assert result.exit_code == 1
+    (line,) = [text for text in result.stderr.splitlines() if text.startswith("Error")]
+    assert "cannot be used" in line
+    assert "run the same command again" in line

@@ -1,0 +1,169 @@
+"""Folders of an object store: whole objects, what changed and nothing else, patience, and clear refusals."""
+
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from brainscale import storage
+from brainscale.errors import OutputError, SampleError, StorageError, UsageError
+from brainscale.files import read_success, write_success
+from brainscale.manifest import read_manifest, write_manifest
+from brainscale.schema import MANIFEST, SUCCESS
+from brainscale.sources import UNREACHABLE, opened
+from brainscale.storage import Store, at_hand, below, fetched, parted
+from tests.stores import Gate, make_bucket, options, s3_server
+
+
+@pytest.fixture(scope="module")
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+    with pytest.MonkeyPatch.context() as patch, s3_server(tmp_path_factory.mktemp("s3") / "log") as port:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "testing")
+        gate = Gate(port)
+        make_bucket(gate.address, "bucket")
+        yield gate
+        gate.close()
+
+
+@pytest.fixture
+def address(gate: Gate, request: pytest.FixtureRequest) -> str:
+    """A folder of this test's own."""
+    gate.is_open = True
+    return f"s3://bucket/{request.node.name}{options(gate.address)}"
+
+
+def put(store: Store, name: str, data: bytes) -> None:
+    store.put(name, io.BytesIO(data))
+
+
+def test_an_object_is_written_read_listed_and_removed(address: str) -> None:
+    store = Store(address)
+    assert store.names() == {}
+    big = bytes(range(256)) * 2**16  # 16 MiB: in several pieces
+    put(store, "a/b c%.bin", big)
+    put(store, "top", b"")
+    assert sorted(store.names()) == ["a/b c%.bin", "top"]
+    assert store.get("a/b c%.bin") == big
+    store.remove(["top", "never-was"])
+    assert sorted(store.names()) == ["a/b c%.bin"]
+    with pytest.raises(FileNotFoundError):
+        store.get("top")
+
+
+def test_a_copy_is_put_back_with_what_changed_and_its_success_last(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    real_put, real_remove = Store.put, Store.remove
+    monkeypatch.setattr(Store, "put", lambda self, name, source: (done.append(name), real_put(self, name, source)))
+    monkeypatch.setattr(
+        Store, "remove", lambda self, names: real_remove(self, [done.append(f"-{n}") or n for n in names])
+    )
+    with at_hand(address, (SUCCESS, "z*", "kept")) as folder:
+        assert str(folder) == address
+        (folder.path / "zoo").write_text("1")
+        (folder.path / "kept").write_text("same")
+        (folder.path / ".half.tmp").write_text("never")
+        write_success(folder.path, {"rows": 1})
+    assert done == ["kept", "zoo", SUCCESS]
+    done.clear()
+    with at_hand(address, (SUCCESS, "z*", "kept")) as folder:
+        assert read_success(folder.path) is not None
+        (folder.path / SUCCESS).unlink()
+        (folder.path / "zoo").write_text("22")
+        folder.push()
+        assert done == [f"-{SUCCESS}", "zoo"]
+        write_success(folder.path, {"rows": 2})
+    assert done == [f"-{SUCCESS}", "zoo", SUCCESS]
+    assert json.loads(Store(address).get(SUCCESS))["rows"] == 2
+
+
+def test_two_copies_see_each_other(address: str) -> None:
+    with at_hand(address, ()) as one, at_hand(address, (), known=["*"]) as other:
+        for text in ("first", "second, longer"):
+            (one.path / "history").write_text(text)
+            one.push()
+            other.pull("history")
+            assert (other.path / "history").read_text() == text
+        other.push()
+        assert sorted(Store(address).names()) == ["history"]
+
+
+def test_a_folder_of_something_else_is_refused_by_its_address(address: str) -> None:
+    put(Store(address), "thesis.doc", b"mine")
+    with pytest.raises(OutputError) as refused, at_hand(address, (SUCCESS,), what="scores"):
+        pytest.fail("taken")
+    assert str(refused.value) == f"{address} holds other files and no scores: choose a new folder"
+
+
+def test_errors_name_the_address_and_not_the_copy(address: str) -> None:
+    put(Store(address), SUCCESS, b"{")
+    with pytest.raises(OutputError) as failed, fetched(address, SUCCESS) as folder:
+        read_success(folder)
+    assert address in str(failed.value)
+    assert "/tmp" not in str(failed.value)  # noqa: S108
+
+
+def test_a_name_that_climbs_out_of_the_folder_is_not_brought(address: str, tmp_path: Path) -> None:
+    put(Store(address), "a/../../escaped", b"no")
+    with fetched(address, "*") as folder:
+        assert not (folder.parent / "escaped").exists()
+        assert list(folder.rglob("*")) == []
+
+
+def test_manifests_lie_in_stores_too(address: str) -> None:
+    row = dict.fromkeys(MANIFEST.names) | {"sample_id": "a", "uri": "/a", "empty": False}
+    table = pa.Table.from_pylist([row], schema=MANIFEST)
+    place = below(address, "m one.parquet")
+    write_manifest(table, place)
+    assert read_manifest(place).equals(table)
+    assert parted(place) == (address, "m one.parquet")
+
+
+def test_a_store_that_is_busy_for_a_while_is_asked_again(gate: Gate, address: str) -> None:
+    put(Store(address), "x", b"content")
+    gate.is_open, gate.refused = False, 0
+    threading.Timer(3, lambda: setattr(gate, "is_open", True)).start()
+    assert Store(address).get("x") == b"content"
+    assert gate.refused > 1
+
+
+def test_a_store_that_stays_busy_is_one_clear_line(gate: Gate, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "PAUSES", (0.1,))
+    gate.is_open = False
+    began = time.monotonic()
+    with pytest.raises(StorageError, match=r"cannot be used \(.*\): mend that, run the same command again to go on"):
+        put(Store(address), "x", b"content")
+    with pytest.raises(SampleError, match=UNREACHABLE), opened(below(address, "x")):
+        pytest.fail("read")
+    assert time.monotonic() - began < 60
+
+
+def test_what_a_store_refuses_is_not_asked_again(gate: Gate, address: str) -> None:
+    with pytest.raises(StorageError) as refused:
+        put(Store(address.replace("s3://bucket", "s3://no-such-bucket")), "a", b"")
+    assert "NO_SUCH_BUCKET" in str(refused.value) or "does not exist" in str(refused.value)
+
+
+def test_keys_in_an_address_are_refused_without_saying_them() -> None:
+    with pytest.raises(UsageError) as refused, at_hand("s3://key:sesame@bucket/x", ()):
+        pytest.fail("taken")
+    assert "sesame" not in str(refused.value)
+
+
+def test_a_read_that_breaks_in_the_middle_goes_on(gate: Gate, address: str) -> None:
+    data = bytes(range(256)) * 2**12
+    put(Store(address), "scan", data)
+    with opened(below(address, "scan")) as (stream, size):
+        assert size == len(data)
+        stream.seek(0)
+        first = stream.read(1000)
+        gate.is_open = False
+        threading.Timer(1.5, lambda: setattr(gate, "is_open", True)).start()
+        assert first + stream.read(-1) == data
