@@ -28,8 +28,7 @@ def require_options(line: str) -> dict[str, Any]:
             return dict(context.params)
 
 
-def shown(page: Path) -> list[str]:
-    """The `brainscale ...` lines of a page's code blocks, continued lines joined."""
+def shown(page: Path, start: str) -> list[str]:
+    """Lines of a page's code blocks that begin like this."""
     blocks = re.findall(r"^```[a-z]*\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    lines = [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    return [line for line in lines if line.startswith("brainscale ")]
+    return [line.strip() for block in blocks for line in block.splitlines() if line.startswith(start)]

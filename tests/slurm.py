@@ -13,8 +13,9 @@ SRUN = """#!/bin/bash
 # Runs a step's command here; writes down how it was asked, and who may read the token.
 while [[ $1 == --* ]]; do shift; done
 echo "$*" >> "$FAKE_LOG"
-echo "token $(stat -c %a "${RAY_AUTH_TOKEN_PATH:-/none}" 2>/dev/null)" \\
-  "folder $(stat -c %a "$(dirname "${RAY_AUTH_TOKEN_PATH:-/none}")") in-environment ${RAY_AUTH_TOKEN:-no}" >> "$FAKE_LOG"
+token=${RAY_AUTH_TOKEN_PATH:-/none}
+echo "token $(stat -c %a "$token" 2>/dev/null) folder $(stat -c %a "$(dirname "$token")")" \\
+  "in-environment ${RAY_AUTH_TOKEN:-no}" >> "$FAKE_LOG"
 case "$1 $2 $3" in
   hostname*) echo "127.0.0.1 10.0.0.1 " ;;
   "ray start --head") exec "$@" --dashboard-agent-listen-port="$AGENT_1" $ON_ONE_MACHINE ;;

@@ -18,18 +18,20 @@ time.sleep(600)
 """
 
 
-def allocation(folder: Path, brainscale: str) -> Allocation:
+def allocation(folder: Path, brainscale: str, all_up: bool = True) -> Allocation:
     """Two nodes where ray only listens, and brainscale is a shell script."""
     commands = folder / "venv" / "bin"
     executable(commands / "ray", RAY)
-    executable(commands / "python", "#!/bin/bash\nexit 0\n")  # waits for no nodes
+    executable(commands / "python", f"#!/bin/bash\nsleep 1\nexit {0 if all_up else 1}\n")
     both_up = 'until [ "$(grep -c "^token 600" "$FAKE_LOG")" = 2 ]; do sleep 0.1; done'
     executable(commands / "brainscale", f"#!/bin/bash\n{both_up}\n{brainscale}\n")
     return Allocation(folder, {"VIRTUAL_ENV": str(folder / "venv")})
 
 
 def test_shellcheck_has_nothing_to_say() -> None:
-    done = subprocess.run([Path(PYTHON).with_name("shellcheck"), "--severity=style", SCRIPT], capture_output=True, text=True)
+    done = subprocess.run(
+        [Path(PYTHON).with_name("shellcheck"), "--severity=style", SCRIPT], capture_output=True, text=True
+    )
     assert done.stdout == ""
     assert done.returncode == 0
 
@@ -66,6 +68,17 @@ def test_nodes_listen_for_jobs_on_loopback_only(tmp_path: Path) -> None:
     head, worker = [line for line in here.log.read_text().splitlines() if line.startswith("ray start")]
     assert "--dashboard-host=127.0.0.1" in head
     assert f"--address=127.0.0.1:{here.port}" in worker
+
+
+def test_nodes_that_do_not_come_up_end_it_with_what_ray_said(tmp_path: Path) -> None:
+    here = allocation(tmp_path, "echo never", all_up=False)
+    executable(tmp_path / "venv" / "bin" / "ray", RAY.replace("time.sleep", "print('no room', flush=True); time.sleep"))
+    job = here.start("score")
+    output, _ = job.communicate(timeout=60)
+    assert job.returncode == 1
+    assert "no room" in output
+    assert "never" not in output
+    assert here.left_behind() == []
 
 
 def test_ended_early_it_still_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ NO_SPOT = {"InsufficientInstanceCapacity", "MaxSpotInstanceCountExceeded", "Spot
 MARKET = "InstanceMarketOptions"
 
 
-class SpotFirst(AWSNodeProvider):  # type: ignore[misc]  # Ray is not annotated
+class SpotFirst(AWSNodeProvider):
     """Ray's AWS provider; a spot node that no availability zone has comes on demand."""
 
     def create_node(self, node_config: dict[str, Any], tags: dict[str, str], count: int) -> dict[str, Any]:
