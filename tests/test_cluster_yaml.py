@@ -139,6 +139,20 @@ def test_the_world_reaches_ssh_and_nothing_else(rehearsal: Rehearsal) -> None:
     assert {pair["GroupId"] for rule in inside for pair in rule["UserIdGroupPairs"]} == {group["GroupId"]}
 
 
+@pytest.mark.parametrize(
+    ("node_type", "accelerators"), [("gpu_worker", {"accelerator_type:A10G"}), ("cpu_worker", set())]
+)
+def test_a_worker_has_what_its_instance_type_has(rehearsal: Rehearsal, node_type: str, accelerators: set[str]) -> None:
+    import boto3
+
+    worker = rehearsal.config["available_node_types"][node_type]
+    (facts,) = boto3.client("ec2").describe_instance_types(InstanceTypes=[worker["node_config"]["InstanceType"]])[
+        "InstanceTypes"
+    ]
+    assert worker["resources"]["CPU"] == facts["VCpuInfo"]["DefaultVCpus"]
+    assert {r for r in worker["resources"] if r.startswith("accelerator_type")} == accelerators  # which Ray looked up
+
+
 @pytest.mark.parametrize("node_type", ["gpu_worker", "cpu_worker"])
 def test_workers_are_spot_and_may_use_the_bucket(rehearsal: Rehearsal, node_type: str) -> None:
     instance = rehearsal.start(node_type)
@@ -164,6 +178,17 @@ def test_without_spot_a_worker_comes_on_demand(rehearsal: Rehearsal, monkeypatch
     instance = rehearsal.start("gpu_worker")
     assert instance.instance_lifecycle is None
     assert instance.instance_type == "g5.2xlarge"
+
+
+def test_ray_itself_would_go_on_asking_for_spot() -> None:
+    """Why spot_first.py is there: autoscaler v2 takes note of nodes that stay pending, not of refused ones."""
+    from ray.autoscaler.v2.instance_manager.subscribers.cloud_resource_monitor import CloudResourceMonitor
+    from ray.core.generated.instance_manager_pb2 import Instance, InstanceUpdateEvent
+
+    monitor = CloudResourceMonitor()
+    refused = InstanceUpdateEvent(instance_type="gpu_worker", new_instance_status=Instance.ALLOCATION_FAILED)
+    monitor.notify([refused])
+    assert monitor.get_recoverable_resource_availabilities() == {}
 
 
 def test_another_refusal_is_passed_on(rehearsal: Rehearsal, monkeypatch: pytest.MonkeyPatch) -> None:
