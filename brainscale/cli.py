@@ -3,7 +3,7 @@
 import click
 
 from brainscale import __version__
-from brainscale.commands import data, models, scoring
+from brainscale.commands import data, jobs, models, scoring
 from brainscale.console import Group
 
 
@@ -18,6 +18,6 @@ def main() -> None:
 
 for command in (
     *(scoring.demo, data.index, data.split, data.overlap),
-    *(models.train, models.evaluate, scoring.score, models.compare, models.verify),
+    *(models.train, models.evaluate, scoring.score, models.compare, models.verify, jobs.jobs),
 ):
     main.add_command(command)

@@ -1,42 +1,49 @@
-"""Connect to Ray: a local one for this command, the one a job runs in, or a cluster by its Jobs address."""
+"""Connect to Ray: a local one for this command, or the one around it."""
 
-import asyncio
 import json
 import logging
 import os
-import shutil
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import AuthenticationError
-from ray.job_submission import JobStatus, JobSubmissionClient
 
-from brainscale.config import resource_folder
-from brainscale.errors import BrainscaleError, ClusterError, UsageError, first_line
+from brainscale.errors import BrainscaleError, ClusterError, first_line
 
 REQUEST = "request.json"
-ANSWER_S = 10  # seconds an address may take to answer before it counts as silent
+RESULT = "brainscale-result: "
+"""What a job's log has before its result, one line of JSON."""
 
 
 @contextmanager
-def local(workers: int) -> Iterator[None]:
-    """A Ray on this machine for the with-block; one that is already connected serves as it is.
+def local(workers: int, object_store_gib: float | None = None) -> Iterator[None]:
+    """A Ray on this machine for the with-block; one that is already connected, or around this process, serves as it is.
 
     It counts more CPUs than workers, so that reading tasks are never starved by them.
 
     Args:
         workers: how many the work will ask for.
+        object_store_gib: memory of a new Ray's object store; Ray's own choice without.
     """
     if ray.is_initialized():
         yield
+        return
+    if around := os.environ.get("RAY_ADDRESS"):  # as in a job, or where a scheduler started the nodes
+        try:
+            ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ClusterError(
+                f"no Ray answers at RAY_ADDRESS={around} ({first_line(error)}): unset it for a local one"
+            ) from None
+        _quiet()
+        try:
+            yield
+        finally:
+            ray.shutdown()
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray warns of this default otherwise
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its core writes to our standard error otherwise
@@ -45,6 +52,7 @@ def local(workers: int) -> Iterator[None]:
             address="local",
             num_cpus=max(os.cpu_count() or 1, workers + 1),
             include_dashboard=False,
+            object_store_memory=None if object_store_gib is None else int(object_store_gib * 2**30),
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
@@ -66,96 +74,14 @@ def run_job(function: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     try:
-        ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
-        _quiet()
-        print(json.dumps(function(request), indent=2), flush=True)  # noqa: T201 (a job's log is its output)
-    except BrainscaleError as error:
-        sys.stderr.write(f"Error: {error}\n")
-        raise SystemExit(error.exit_code) from None
-
-
-def submit(address: str, command: str, request: dict[str, Any], on_log: Callable[[str], None]) -> int:
-    """Run jobs/COMMAND.py on a cluster, follow its log, and wait for its end.
-
-    Args:
-        address: of the Jobs server, such as http://127.0.0.1:8265.
-        command: train, evaluate or score.
-        request: JSON-able arguments of the job; paths as the cluster sees them.
-        on_log: called with pieces of the job's log as they come.
-
-    Returns:
-        The job's exit status.
-
-    Raises:
-        ClusterError: nobody answers, the job is refused, or it never ran.
-    """
-    client = _client(address)
-    with _code(request) as folder:
-        try:
-            job = client.submit_job(
-                entrypoint=f"python jobs/{command}.py {REQUEST}",
-                runtime_env={"working_dir": str(folder)},
-                metadata={"brainscale": command},
-            )
-        except (RuntimeError, ConnectionError) as error:
-            raise ClusterError(f"{address} did not accept the job: {first_line(error)}") from error
-    try:
-        asyncio.run(_follow(client, job, on_log))
-        return _exit_status(client, job)
-    except KeyboardInterrupt:
-        stop = f"ray job stop {job} --address {address}"
-        raise ClusterError(f"the job goes on at {address}; to end it: {stop}") from None
-
-
-def _client(address: str) -> JobSubmissionClient:
-    if not address.startswith(("http://", "https://")):
-        raise UsageError(f"--address takes a Jobs URL such as http://127.0.0.1:8265, not '{address}'")
-    try:
-        with urllib.request.urlopen(f"{address.rstrip('/')}/api/version", timeout=ANSWER_S):  # noqa: S310 (checked)
-            pass
-    except urllib.error.HTTPError:
-        pass  # it answers; what it wants is the client's business
-    except (OSError, ValueError) as error:
-        raise ClusterError(
-            f"no Jobs server answers at {address} ({first_line(error)}): is `ray start --head` running?"
-        ) from None
-    try:
-        return JobSubmissionClient(address)
-    except AuthenticationError:
-        raise ClusterError(
-            f"{address} does not accept this client's token: put the cluster's into RAY_AUTH_TOKEN, "
-            "or its file's path into RAY_AUTH_TOKEN_PATH"
-        ) from None
-    except (RuntimeError, ConnectionError) as error:
-        raise ClusterError(f"{address} does not accept jobs: {first_line(error)}") from error
-
-
-@contextmanager
-def _code(request: dict[str, Any]) -> Iterator[Path]:
-    """A folder with the package, jobs/, configs/ and the request: all that travels."""
-    with tempfile.TemporaryDirectory(prefix="brainscale-") as name:
-        folder, ignore = Path(name), shutil.ignore_patterns("__pycache__", "jobs", "configs")
-        shutil.copytree(Path(__file__).parent, folder / "brainscale", ignore=ignore)
-        for extra in ("jobs", "configs"):
-            shutil.copytree(resource_folder(extra), folder / extra, ignore=shutil.ignore_patterns("__pycache__"))
-        (folder / REQUEST).write_text(json.dumps(request), encoding="utf-8")
-        yield folder
-
-
-async def _follow(client: JobSubmissionClient, job: str, on_log: Callable[[str], None]) -> None:
-    async for piece in client.tail_job_logs(job):
-        on_log(piece)
-
-
-def _exit_status(client: JobSubmissionClient, job: str) -> int:
-    while not client.get_job_status(job).is_terminal():
-        time.sleep(0.5)
-    info = client.get_job_info(job)
-    if info.status == JobStatus.SUCCEEDED:
-        return 0
-    if info.driver_exit_code is None or info.driver_exit_code < 0:
-        raise ClusterError(f"job {job} {str(info.status).lower()}: {first_line(info.message or 'no reason given')}")
-    return int(info.driver_exit_code)
+        with local(1):
+            result = function(request)
+        print(RESULT + json.dumps(result), flush=True)  # noqa: T201 (a job's log is its output)
+    except Exception as error:  # noqa: BLE001 (a job's log is for a person)
+        known = isinstance(error, BrainscaleError)
+        said = str(error) if known else f"unexpected {type(error).__name__}: {first_line(error)}"
+        sys.stderr.write(f"Error: {said}\n")
+        raise SystemExit(getattr(error, "exit_code", 1)) from None
 
 
 def _quiet() -> None:

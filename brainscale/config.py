@@ -206,6 +206,9 @@ class ResourcesConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_steps: Annotated[int, Field(ge=1)] | None = None  # within an epoch; null: by time only
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 300.0  # within an epoch, between two checkpoints
+    cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0  # that Ray sets aside; torch's threads are train.threads
+    gpus_per_worker: Annotated[float, Field(gt=0)] = 1.0  # where it trains on GPUs
+    object_store_gib: Annotated[float, Field(gt=0)] | None = None  # of a local Ray; null: Ray's own choice
     shared: bool = False  # paths are on storage that every node of a cluster mounts
     restarts: Annotated[int, Field(ge=0)] = 3  # times that training goes on by itself after a worker died
 

@@ -1,7 +1,7 @@
 """Units of work → a lazy table of predictions: what scoring and evaluation share."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,11 +16,10 @@ from brainscale import engine as engines
 from brainscale.bundle import Bundle
 from brainscale.calls import predicted, tempered, tumour
 from brainscale.engine import Options
-from brainscale.errors import ClusterError
 from brainscale.keys import read_key
 from brainscale.pipeline import over_units
 from brainscale.reading import read_tables, require_answers, units_of
-from brainscale.resources import capacity
+from brainscale.resources import capacity, require_room
 from brainscale.schema import PREDICTIONS
 from brainscale.sources import Unit
 from brainscale.wish import Wish
@@ -38,6 +37,8 @@ class Scoring:
         threshold: at and above which a probability is called a tumour.
         engine: which engine, and how it computes.
         workers: engines side by side at most; each takes a GPU where torch runs on them.
+        min_workers: engines that stay when there is little to do.
+        cpus_per_worker: of each engine; by default those of its machine, shared by as many as may be there.
         key: of the hashes that stand for series.
     """
 
@@ -45,37 +46,43 @@ class Scoring:
     threshold: float
     engine: Options = field(default_factory=Options)
     workers: int = 1
+    min_workers: int = 1
+    cpus_per_worker: int | None = None
     key: bytes = b""
 
 
-def predictions(units: Sequence[Unit], scoring: Scoring, skip: frozenset[str] = frozenset()) -> Dataset:
+def predictions(
+    units: Sequence[Unit],
+    scoring: Scoring,
+    skip: frozenset[str] = frozenset(),
+    on_notice: Callable[[str], None] = lambda text: None,
+) -> Dataset:
     """A lazy table of schema PREDICTIONS with `unit_rows`, one row for each sample of the units.
 
     Args:
         units: what to score.
         scoring: with what, and how.
         skip: ids that are not wanted.
+        on_notice: told if nodes have to be waited for.
 
     Raises:
         ClusterError: the cluster can never give so many workers their place.
     """
-    resources, workers = capacity(), scoring.workers
-    options = engines.choose(scoring.engine, resources.get("GPU", 0))
-    have = resources.get("GPU", 0) if options.on_gpu else resources.get("CPU", 0) - 1  # a CPU beside them reads
-    if have < workers:
-        kind = "GPUs" if options.on_gpu else "CPUs beside one for reading"
-        raise ClusterError(f"{workers} scoring workers need {workers} {kind}, and the cluster can have {have:g}")
+    options = engines.choose(scoring.engine, capacity().get("GPU", 0))
+    each = {"CPU": float(scoring.cpus_per_worker or 1), **({"GPU": 1.0} if options.on_gpu else {})}
+    if waiting := require_room(scoring.workers, each, beside=1):
+        on_notice(waiting)
     wish = Wish(spec=scoring.bundle.card.preprocess, key=scoring.key)
     network = ray.put(engines.network_of(scoring.bundle, options))
     planes = over_units(units, partial(read_tables, wish=wish, skip=skip)).dataset
     return planes.map_batches(
         ScoreBlock,
         fn_constructor_args=(scoring, options, network),
-        compute=ActorPoolStrategy(min_size=1, max_size=workers),
+        compute=ActorPoolStrategy(min_size=scoring.min_workers, max_size=scoring.workers),
         batch_format="pyarrow",
         batch_size=GPU_BLOCK_ROWS if options.on_gpu else BLOCK_ROWS,
-        num_cpus=1,
-        num_gpus=1 if options.on_gpu else None,
+        num_cpus=each["CPU"],
+        num_gpus=each.get("GPU"),
     )
 
 
@@ -95,7 +102,7 @@ class ScoreBlock:
     """An engine that turns blocks of planes into blocks of predictions; lives in a Ray actor."""
 
     def __init__(self, scoring: Scoring, options: Options, network: "ray.ObjectRef[bytes]") -> None:
-        threads = max(1, (os.cpu_count() or 1) // scoring.workers)
+        threads = scoring.cpus_per_worker or max(1, (os.cpu_count() or 1) // scoring.workers)
         self._engine = engines.load(scoring.bundle.card, ray.get(network), options, threads=threads)
         self._scoring = scoring
 

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -42,6 +43,15 @@ PART_ROWS = 64, 65_536
 OnPart = Callable[[int, int, int], None]
 
 
+@dataclass(frozen=True)
+class Ears:
+    """Who is told of what happens: see `score`."""
+
+    on_start: Callable[[int], None]
+    on_part: OnPart
+    on_notice: Callable[[str], None]
+
+
 def score(
     model: str,
     sources: Sequence[str],
@@ -49,6 +59,8 @@ def score(
     *,
     engine: str = "auto",
     workers: int = 1,
+    min_workers: int = 1,
+    cpus_per_worker: int | None = None,
     threshold: float | None = None,
     precision: str = "fp32",
     compiled: bool = False,
@@ -60,6 +72,7 @@ def score(
     shared: bool = False,
     on_start: Callable[[int], None] = lambda total: None,
     on_part: OnPart = lambda files, rows, errors: None,
+    on_notice: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Score every file of the sources; run again, go on where it stopped.
 
@@ -70,7 +83,9 @@ def score(
         sources: folders, files, globs or addresses; or one manifest.
         out: the folder of parts, a path or an address.
         engine: auto, onnx or torch.
-        workers: engines side by side.
+        workers: engines side by side at most.
+        min_workers: engines that stay when there is little to do.
+        cpus_per_worker: of each engine; by default those of its machine, shared by all that may be there.
         threshold: in place of the model's own.
         precision: fp32 or bf16.
         compiled: whether torch compiles the network first.
@@ -83,6 +98,7 @@ def score(
         shared: whether paths are on storage that every node of a cluster mounts.
         on_start: called once with the number of files still to score.
         on_part: called with the finished files, the rows and the errors of each part as it is written.
+        on_notice: told if nodes have to be waited for.
 
     Returns:
         What `_SUCCESS.json` says, and of what this call did, rows, seconds and rows a second; of a folder that
@@ -100,9 +116,11 @@ def score(
             threshold=bundle.card.threshold if threshold is None else threshold,
             engine=Options(name=engine, bf16=precision == "bf16", compiled=compiled),
             workers=workers,
+            min_workers=min(min_workers, workers),
+            cpus_per_worker=cpus_per_worker,
             key=folder_key(folder.path / KEY, patient_key),
         )
-        facts = _completed(folder, units, scoring, update, on_start, on_part)
+        facts = _completed(folder, units, scoring, update, Ears(on_start, on_part, on_notice))
         if by == "scan":
             facts["scans"] = write_scans(folder)
         if heatmaps:
@@ -115,8 +133,7 @@ def _completed(
     units: Sequence[Unit],
     scoring: Scoring,
     update: bool,
-    on_start: Callable[[int], None],
-    on_part: OnPart,
+    ears: Ears,
 ) -> dict[str, Any]:
     """Score what a folder does not hold, check it, and say that it is complete."""
     identity = identity_of(scoring)
@@ -129,7 +146,7 @@ def _completed(
         _refuse_others(there, units, folder)
     (folder.path / SUCCESS).unlink(missing_ok=True)
     folder.push()  # the key before any part that counts on it
-    done = _score(todo, scoring, there, folder, identity, on_start, on_part)
+    done = _score(todo, scoring, there, folder, identity, ears)
     counted = _checked(folder, units, identity)
     facts = {**counted, "architecture": scoring.bundle.card.architecture, **identity}
     write_success(folder.path, facts)
@@ -166,8 +183,7 @@ def _score(
     there: Ledger,
     folder: Mirror,
     identity: dict[str, str],
-    on_start: Callable[[int], None],
-    on_part: OnPart,
+    ears: Ears,
 ) -> dict[str, Any]:
     """Score units part by part → rows, seconds, rows a second.
 
@@ -175,18 +191,18 @@ def _score(
         OutputError: a part cannot be written.
         ClusterError: Ray stopped under the job.
     """
-    on_start(len(todo))
+    ears.on_start(len(todo))
     began, rows = time.monotonic(), 0
     if todo:
         write = partial(write_part, folder=str(folder), identity=identity)
-        scored = predictions(todo, scoring, skip=there.of(todo))
+        scored = predictions(todo, scoring, there.of(todo), ears.on_notice)
         size = part_rows(todo)
         try:
             for part in scored.map_batches(write, batch_format="pyarrow", batch_size=size, num_cpus=0.1).iter_rows():
                 if part["problem"]:
                     raise OutputError(f"{folder} cannot be written ({part['problem']}): mend that, {AGAIN}")
                 rows += part["rows"]
-                on_part(part["files"], part["rows"], part["errors"])
+                ears.on_part(part["files"], part["rows"], part["errors"])
         except RayError as error:
             raise ClusterError(f"Ray stopped under this job ({first_line(error)}): {AGAIN}") from error
     seconds = time.monotonic() - began

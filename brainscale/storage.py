@@ -52,6 +52,18 @@ def parted(address: str) -> tuple[str, str]:
     return f"{folder}{mark}{options}", unquote(name)
 
 
+def refuse_keys(place: str) -> None:
+    """Refuse an address that holds a key or a password, without saying it.
+
+    Raises:
+        UsageError: it does.
+    """
+    scheme, mark, rest = place.partition("://")
+    if mark and ("@" in rest.partition("/")[0] or "_key=" in rest.partition("?")[2]):
+        where = f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
+        raise UsageError(f"{where}: keys do not belong in an address, which is written to tables: use the environment")
+
+
 @cache
 def filesystem_of(address: str) -> tuple[pafs.FileSystem, str]:
     """A store's file system, and the path there.
@@ -60,10 +72,7 @@ def filesystem_of(address: str) -> tuple[pafs.FileSystem, str]:
         UsageError: keys in the address.
         StorageError: no address of a store.
     """
-    scheme, _, rest = address.partition("://")
-    if "@" in rest.partition("/")[0] or "_key=" in rest.partition("?")[2]:
-        place = f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
-        raise UsageError(f"{place}: keys do not belong in an address, which is written to tables: use the environment")
+    refuse_keys(address)
     try:
         return pafs.FileSystem.from_uri(address)  # type: ignore[no-any-return]
     except (OSError, ValueError, pa.ArrowException) as error:

@@ -33,7 +33,7 @@ from brainscale.manifest import manifest_fingerprint
 from brainscale.models.registry import build, count_parameters
 from brainscale.notices import notice, read_notices
 from brainscale.report.card import ModelFacts, write_model_card
-from brainscale.resources import capacity, require_shared
+from brainscale.resources import capacity, require_room, require_shared
 from brainscale.runs import labelled, left_out, open_run, prepare_manifest, training_of
 from brainscale.schema import SUCCESS
 from brainscale.splits import SPLITS
@@ -72,7 +72,8 @@ def train(
     Raises:
         BrainscaleError: the data cannot train, the folder is another run's, or training failed.
     """
-    check_resources(config)
+    if waiting := require_room(config.resources.workers, each_worker(config)):
+        on_notice(waiting)
     require_shared([data, out], config.resources.shared)
     manifest = prepare_manifest(data, config)
     with at_hand(out, OURS, what="run") as run:
@@ -99,20 +100,14 @@ def _trained(
 def uses_gpu(config: Config) -> bool:
     """Whether the run trains on GPUs: as configured, or wherever the cluster can have one for each worker."""
     if config.resources.device == "auto":
-        return capacity().get("GPU", 0) >= config.resources.workers
+        return capacity().get("GPU", 0) >= config.resources.workers * config.resources.gpus_per_worker
     return config.resources.device == "cuda"
 
 
-def check_resources(config: Config) -> None:
-    """Refuse at once what the cluster can never give.
-
-    Raises:
-        TrainError: names what was asked for and what is there.
-    """
-    have, workers = capacity(), config.resources.workers
-    kind = "GPU" if uses_gpu(config) else "CPU"
-    if have.get(kind, 0) < workers:
-        raise TrainError(f"{workers} workers need {workers} {kind}s, and the cluster can have {have.get(kind, 0):g}")
+def each_worker(config: Config) -> dict[str, float]:
+    """What Ray sets aside for a worker."""
+    cpus = {"CPU": config.resources.cpus_per_worker}
+    return cpus | ({"GPU": config.resources.gpus_per_worker} if uses_gpu(config) else {})
 
 
 def fit(job: Job, config: Config, run: Mirror) -> None:
@@ -129,7 +124,9 @@ def fit(job: Job, config: Config, run: Mirror) -> None:
     trainer = TorchTrainer(
         worker,
         train_loop_config={name: getattr(job, name) for name in job.__dataclass_fields__},
-        scaling_config=ScalingConfig(num_workers=config.resources.workers, use_gpu=gpu),
+        scaling_config=ScalingConfig(
+            num_workers=config.resources.workers, use_gpu=gpu, resources_per_worker=each_worker(config)
+        ),
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         run_config=RunConfig(
             name=scratch,

@@ -3,6 +3,7 @@
 from typing import Any
 
 from brainscale.cluster import run_job
+from brainscale.commands.options import say
 from brainscale.progress import Bar
 from brainscale.score import score
 
@@ -10,7 +11,7 @@ from brainscale.score import score
 def main(request: dict[str, Any]) -> dict[str, Any]:
     """Score; the counts, and where the parts are."""
     with Bar() as bar:
-        facts = score(**request, on_start=bar.start, on_part=bar.advance)
+        facts = score(**request, on_start=bar.start, on_part=bar.advance, on_notice=say)
     return {"scores": request["out"], **facts}
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from brainscale.cluster import run_job
 from brainscale.commands.options import say
 from brainscale.config import parse
-from brainscale.folds import cross_validate
+from brainscale.folds import as_text, cross_validate
 from brainscale.progress import epochs
 from brainscale.train import train
 
@@ -14,10 +14,10 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     """Train or cross-validate; the facts of the finished run, and its place."""
     config = parse(request["config"])
     if request["folds"] is not None:
-        facts = cross_validate(
+        found = cross_validate(
             request["data"], request["out"], config, folds=request["folds"], repeats=request["repeats"], say=say
         )
-        return {"out": request["out"], **facts}
+        return {"out": request["out"], **found, "text": as_text(found)}
     with epochs(config.train.epochs) as (on_epoch, on_notice):
         facts = train(request["data"], request["out"], config, on_epoch, on_notice)
     return {"run": request["out"], **facts}

@@ -53,10 +53,10 @@ FLOORS = [
     ["index", "tensors", "predict", "ledger"],
     ["audit", "overlap", "train_loop", "score", "runs"],
     ["results", "choice", "verify"],
-    ["train", "evaluate"],
+    ["train", "evaluate", "inventory"],
     ["compare", "cluster", "folds"],
-    ["demo"],
-    ["commands.options", "commands.data", "commands.models", "commands.scoring", "commands.__init__"],
+    ["demo", "jobs"],
+    ["commands.options", "commands.data", "commands.models", "commands.scoring", "commands.jobs", "commands.__init__"],
     ["cli"],
     ["__main__"],
 ]

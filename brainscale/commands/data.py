@@ -1,6 +1,7 @@
 """Commands on data: index, split, overlap."""
 
 import json
+from typing import Any
 
 import click
 
@@ -17,6 +18,8 @@ from brainscale.errors import UsageError
 @click.option("--patient-key", metavar="FILE", help="Key of the patients' hashes.  [default: $BRAINSCALE_PATIENT_KEY]")
 @click.option("--hash-paths", is_flag=True, help="Hash the names of files too; such a manifest cannot be trained on.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Files read side by side.")
+@options.shared
+@options.address
 @options.json
 @common
 def index(
@@ -27,6 +30,9 @@ def index(
     patient_key: str | None,
     hash_paths: bool,
     workers: int,
+    shared: bool,
+    address: str | None,
+    no_wait: bool,
     as_json: bool,
 ) -> None:
     """List every sample of the sources, with hashes, groups and errors, labelled by folder.
@@ -35,31 +41,25 @@ def index(
 
     Example: brainscale index scans/ --out scans.parquet
     """
-    from brainscale import cluster
     from brainscale import config as configuration
-    from brainscale.audit import header_control, summary
-    from brainscale.index import index as run
-    from brainscale.keys import KEY_VARIABLE, read_key
-    from brainscale.manifest import require_readable, write_manifest
 
-    settings = configuration.load(config)
-    key = read_key(patient_key)
-    with cluster.local(workers):
-        table = run(sources, settings, labels, key=key, hash_paths=hash_paths)
-    require_readable(table, " ".join(sources))
-    write_manifest(table, out)
-    facts = {
-        "manifest": out,
-        **summary(table),
-        "header_only_control": header_control(table, next(iter(settings.data.classes))),
+    request: dict[str, Any] = {
+        "sources": [options.absolute(source) for source in sources],
+        "out": options.absolute(out),
+        "labels": labels if labels == "folder" else options.absolute(labels),
+        "patient_key": patient_key and options.absolute(patient_key),
+        "hash_paths": hash_paths,
+        "shared": shared,
     }
-    if key.random and (facts["patients"] or hash_paths):
-        click.echo(
-            "Note: hashes were made with a random key and match no other manifest: "
-            f"give --patient-key FILE, or set {KEY_VARIABLE}",
-            err=True,
-        )
-    print_facts(facts, as_json)
+    settings = configuration.load(config)
+    if address:
+        options.submit(address, no_wait, "index", {**request, "config": settings.model_dump(mode="json")}, as_json)
+    from brainscale import cluster
+    from brainscale.inventory import take
+
+    with cluster.local(workers):
+        facts = take(**request, config=settings, say=options.say)
+    print_facts({**facts, "manifest": out}, as_json)
 
 
 @click.command()

@@ -2,13 +2,17 @@
 
 import json
 import sys
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from brainscale.commands import options
 from brainscale.console import common, print_facts
 from brainscale.errors import UsageError
+
+if TYPE_CHECKING:
+    from brainscale.config import Config
 
 
 @click.command()
@@ -42,6 +46,7 @@ def train(
     calibrate: bool,
     shared: bool,
     address: str | None,
+    no_wait: bool,
     as_json: bool,
     **named: Any,
 ) -> None:
@@ -75,24 +80,29 @@ def train(
         "repeats": repeats,
     }
     if address:
-        options.submit(address, "train", request)
-    from brainscale import cluster
+        options.submit(address, no_wait, "train", request, as_json)
     from brainscale.progress import epochs
 
     if folds is not None:
         from brainscale.folds import as_text, cross_validate
 
-        with cluster.local(settings.resources.workers):
+        with _ray(settings):
             found = cross_validate(**request | {"config": settings}, say=options.say)
         click.echo(json.dumps(found, indent=2) if as_json else as_text(found))
         return
     from brainscale.train import train as run
 
     complete = options.is_complete(request["out"])
-    with cluster.local(settings.resources.workers), epochs(settings.train.epochs) as (on_epoch, on_notice):
+    with _ray(settings), epochs(settings.train.epochs) as (on_epoch, on_notice):
         facts = run(request["data"], request["out"], settings, on_epoch, on_notice)
     options.say_if(complete, out)
     print_facts({"run": out, **facts}, as_json)
+
+
+def _ray(settings: "Config") -> AbstractContextManager[None]:
+    from brainscale import cluster
+
+    return cluster.local(settings.resources.workers, settings.resources.object_store_gib)
 
 
 @click.command()
@@ -123,6 +133,7 @@ def evaluate(
     training_manifest: str,
     shared: bool,
     address: str | None,
+    no_wait: bool,
     as_json: bool,
 ) -> None:
     """Evaluate a model on labelled samples: predictions, figures with intervals and a report.
@@ -142,7 +153,7 @@ def evaluate(
         "training_manifest": training_manifest if training_manifest == "auto" else options.absolute(training_manifest),
     }
     if address:
-        options.submit(address, "evaluate", request)
+        options.submit(address, no_wait, "evaluate", request, as_json)
     from brainscale import cluster
     from brainscale.evaluate import evaluate as run
 

@@ -1,18 +1,34 @@
 """What several commands share: options, paths as a cluster sees them, jobs."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from brainscale.console import print_facts
+from brainscale.errors import ClusterError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
 json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-address = click.option("--address", metavar="URL", help="Run as a job on this Ray cluster (its Jobs server).")
+ADDRESS = "BRAINSCALE_ADDRESS"
+_server = click.option(
+    "--address", metavar="URL", envvar=ADDRESS, help="Run as a job on this Ray cluster (its Jobs server)."
+)
+_no_wait = click.option("--no-wait", is_flag=True, help="With --address: print the job's id and leave.")
 workers = click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Side by side.")
 shared = click.option(
     "--shared", is_flag=True, envvar="BRAINSCALE_SHARED_PATHS", help="Paths are on storage that every node mounts."
 )
 engine = click.option("--engine", default="auto", show_default=True, help="auto, onnx or torch.")
+
+
+def address(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--address and --no-wait."""
+    return _server(_no_wait(command))
 
 
 def say(text: str) -> None:
@@ -43,8 +59,36 @@ def absolute(source: str) -> str:
     return source if "://" in source else str(Path(source).absolute())
 
 
-def submit(address: str, command: str, request: dict[str, Any]) -> None:
+def submit(address: str, no_wait: bool, command: str, request: dict[str, Any], as_json: bool) -> NoReturn:
     """Run the command as a job and leave with its exit status."""
-    from brainscale import cluster
+    from brainscale import jobs
 
-    sys.exit(cluster.submit(address, command, request, lambda text: click.echo(text, nl=False)))
+    client = jobs.connect(address)
+    job = jobs.submit(client, command, request)
+    if no_wait:
+        click.echo(job)
+        sys.exit(0)
+    say(f"job {job}")
+    follow(address, client, job, as_json)
+
+
+def follow(address: str, client: "JobSubmissionClient", job: str, as_json: bool) -> NoReturn:
+    """Show a job as if it ran here, and leave with its exit status; Ctrl-C leaves it running, or stops it if asked."""
+    from brainscale import jobs
+
+    try:
+        ended = jobs.follow(client, job, say)
+    except KeyboardInterrupt:
+        if sys.stdin.isatty() and click.confirm("\nStop the job too?", default=False, err=True):
+            raise ClusterError(f"job {job} {jobs.stop(client, job)}; run the same command again to go on") from None
+        at = f"{job} --address {address}"
+        raise ClusterError(
+            f"the job goes on; `brainscale jobs logs {at} --follow` shows it, `brainscale jobs stop {at}` ends it"
+        ) from None
+    if ended.result is not None:
+        text = ended.result.pop("text", None)
+        if text and not as_json:
+            click.echo(text)
+        else:
+            print_facts(ended.result, as_json)
+    sys.exit(ended.status)

@@ -23,6 +23,11 @@ from brainscale.console import common, print_facts
 @click.option("--patient-key", metavar="FILE", help="Key of the hashes of series.  [default: one in DIR]")
 @options.engine
 @options.workers
+@click.option("--min-workers", type=click.IntRange(1), default=1, show_default=True, help="Kept even when idle.")
+@click.option(
+    "--cpus-per-worker", type=click.IntRange(1), help="Of each engine.  [default: a machine's, shared evenly]"
+)
+@click.option("--object-store-gib", type=click.FloatRange(0.1), help="Memory for blocks of a local Ray.")
 @options.shared
 @options.address
 @options.json
@@ -34,7 +39,9 @@ def score(
     heatmaps: str | None,
     top: int,
     patient_key: str | None,
+    object_store_gib: float | None,
     address: str | None,
+    no_wait: bool,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -54,14 +61,14 @@ def score(
         **settings,
     }
     if address:
-        options.submit(address, "score", request)
+        options.submit(address, no_wait, "score", request, as_json)
     from brainscale import cluster
     from brainscale.progress import Bar
     from brainscale.score import score as run
 
     complete = options.is_complete(request["out"])
-    with cluster.local(settings["workers"]), Bar() as bar:
-        facts = run(**request, on_start=bar.start, on_part=bar.advance)
+    with cluster.local(settings["workers"], object_store_gib), Bar() as bar:
+        facts = run(**request, on_start=bar.start, on_part=bar.advance, on_notice=options.say)
     options.say_if(complete and "rows_now" not in facts, out)
     print_facts({"scores": out, **facts}, as_json)
 

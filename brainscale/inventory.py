@@ -1,0 +1,58 @@
+"""Index sources, write the manifest, and say what is in it: the command `index`, here or on a cluster."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from brainscale.audit import header_control, summary
+from brainscale.config import Config
+from brainscale.index import index
+from brainscale.keys import KEY_VARIABLE, read_key
+from brainscale.manifest import require_readable, write_manifest
+from brainscale.resources import require_shared
+
+
+def take(
+    sources: Sequence[str],
+    out: str,
+    config: Config,
+    *,
+    labels: str = "folder",
+    patient_key: str | None = None,
+    hash_paths: bool = False,
+    shared: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Write the manifest of some sources. Needs a connected Ray.
+
+    Args:
+        sources: folders, files, globs, @lists or addresses.
+        out: the manifest, a path or an address.
+        config: class map, preprocessing and limits.
+        labels: `folder`, or a CSV file.
+        patient_key: file with the key of the patients' hashes.
+        hash_paths: whether the names of files are hashed too.
+        shared: whether paths are on storage that every node of a cluster mounts.
+        say: takes notes for a person.
+
+    Returns:
+        manifest (its place), the summary, and the header-only control.
+
+    Raises:
+        BrainscaleError: a source, a label file or a key cannot be used, or nothing can be read.
+    """
+    require_shared([*sources, out], shared)
+    key = read_key(patient_key)
+    table = index(sources, config, labels, key=key, hash_paths=hash_paths)
+    require_readable(table, " ".join(sources))
+    write_manifest(table, out)
+    facts = {
+        "manifest": out,
+        **summary(table),
+        "header_only_control": header_control(table, next(iter(config.data.classes))),
+    }
+    if key.random and (facts["patients"] or hash_paths):
+        say(
+            "Note: hashes were made with a random key and match no other manifest: "
+            f"give --patient-key FILE, or set {KEY_VARIABLE}"
+        )
+    return facts
