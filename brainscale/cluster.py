@@ -19,6 +19,7 @@ import ray
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from brainscale import logs
 from brainscale.config import resource_folder
 from brainscale.errors import BrainscaleError, ClusterError, UsageError, first_line
 
@@ -70,7 +71,8 @@ def run_job(function: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         _quiet()
         print(json.dumps(function(request), indent=2), flush=True)  # noqa: T201 (a job's log is its output)
     except BrainscaleError as error:
-        sys.stderr.write(f"Error: {error}\n")
+        text = str(error) if logs.structured() else f"Error: {error}"
+        logs.log("error", text, level="error", exit_status=error.exit_code)
         raise SystemExit(error.exit_code) from None
 
 
@@ -94,7 +96,10 @@ def submit(address: str, command: str, request: dict[str, Any], on_log: Callable
         try:
             job = client.submit_job(
                 entrypoint=f"python jobs/{command}.py {REQUEST}",
-                runtime_env={"working_dir": str(folder)},
+                runtime_env={
+                    "working_dir": str(folder),
+                    "env_vars": {logs.VARIABLE: os.environ.get(logs.VARIABLE, "text")},
+                },
                 metadata={"brainscale": command},
             )
         except (RuntimeError, ConnectionError) as error:

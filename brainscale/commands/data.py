@@ -54,10 +54,9 @@ def index(
         "header_only_control": header_control(table, next(iter(settings.data.classes))),
     }
     if key.random and (facts["patients"] or hash_paths):
-        click.echo(
+        options.say(
             "Note: hashes were made with a random key and match no other manifest: "
-            f"give --patient-key FILE, or set {KEY_VARIABLE}",
-            err=True,
+            f"give --patient-key FILE, or set {KEY_VARIABLE}"
         )
     print_facts(facts, as_json)
 
@@ -142,4 +141,4 @@ def overlap(one: str, other: str, distance: int, out: str | None, as_json: bool)
     for row in found.to_pylist():
         near = row["kind"] if not row["distance"] else f"{row['kind']}, {row['distance']} bits"
         click.echo(f"{row['sample_id']}  {near}  {row['other']}")
-    click.echo(f"{len(found)} of {len(other_table)} samples of {other} are in {one}", err=True)
+    options.say(f"{len(found)} of {len(other_table)} samples of {other} are in {one}")

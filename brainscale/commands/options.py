@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from brainscale import logs
+
 json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 address = click.option("--address", metavar="URL", help="Run as a job on this Ray cluster (its Jobs server).")
 workers = click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Side by side.")
@@ -17,7 +19,7 @@ engine = click.option("--engine", default="auto", show_default=True, help="auto,
 
 def say(text: str) -> None:
     """A line for a person, on standard error."""
-    click.echo(text, err=True)
+    logs.log("notice", text)
 
 
 def is_complete(out: str) -> bool:
