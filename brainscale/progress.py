@@ -114,7 +114,12 @@ class Bar:
         note = f"{rate:.0f} images/s, {self._errors} errors"
         self._bar.update(self._task, advance=files, note=note)
         if logs.structured():
-            counts: dict[str, Any] = {"files": self._files, "of": self._total, "rows": self._rows, "errors": self._errors}
+            counts: dict[str, Any] = {
+                "files": self._files,
+                "of": self._total,
+                "rows": self._rows,
+                "errors": self._errors,
+            }
             logs.log("scored", **counts, images_a_second=round(rate, 1))
         elif not self._console.is_terminal:
             self._console.print(f"scored {self._files}/{self._total} files, {note}", highlight=False, soft_wrap=True)
