@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 
+from brainscale import logs
 from brainscale.errors import BrainscaleError, ClusterError, first_line
 
 REQUEST = "request.json"
@@ -78,10 +79,10 @@ def run_job(function: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
             result = function(request)
         print(RESULT + json.dumps(result), flush=True)  # noqa: T201 (a job's log is its output)
     except Exception as error:  # noqa: BLE001 (a job's log is for a person)
-        known = isinstance(error, BrainscaleError)
+        known, status = isinstance(error, BrainscaleError), getattr(error, "exit_code", 1)
         said = str(error) if known else f"unexpected {type(error).__name__}: {first_line(error)}"
-        sys.stderr.write(f"Error: {said}\n")
-        raise SystemExit(getattr(error, "exit_code", 1)) from None
+        logs.log("error", said if logs.structured() else f"Error: {said}", level="error", exit_status=status)
+        raise SystemExit(status) from None
 
 
 def _quiet() -> None:

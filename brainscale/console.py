@@ -1,6 +1,7 @@
 """How the command line speaks: one-line errors, exit codes, and facts as text or JSON."""
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 
 import click
 
+from brainscale import logs
 from brainscale.errors import BrainscaleError
 
 Command = Callable[..., Any]
@@ -19,6 +21,7 @@ class Group(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run, and leave with 0 done, 1 failed, 2 wrong usage."""
+        before = os.environ.get(logs.VARIABLE)
         try:
             return super().main(*args, **{**kwargs, "standalone_mode": False})
         except click.exceptions.Exit as leave:
@@ -27,12 +30,20 @@ class Group(click.Group):
             given = kwargs.get("args") or (args[0] if args else None) or sys.argv[1:]
             _fail(f"stopped; to go on where it was, run again: brainscale {shlex.join(given)}", 1)
         except click.ClickException as error:
+            if logs.structured():
+                _fail(error.format_message(), error.exit_code)
             error.show()
             sys.exit(error.exit_code)
+        finally:  # --log-format is of this call only
+            if before is None:
+                os.environ.pop(logs.VARIABLE, None)
+            else:
+                os.environ[logs.VARIABLE] = before
 
 
 def _fail(message: str, status: int) -> None:
-    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    line = " ".join(message.split())
+    logs.log("error", line if logs.structured() else f"Error: {line}", level="error", exit_status=status)
     sys.exit(status)
 
 
@@ -58,7 +69,8 @@ def common(command: Command) -> Command:
 
 
 def print_facts(facts: dict[str, Any], as_json: bool) -> None:
-    """One line for each fact, or JSON, on standard output."""
+    """One line for each fact, or JSON, on standard output; in a structured log too."""
+    logs.log("done", facts=facts)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import secrets
 import shutil
 import tempfile
@@ -19,7 +20,7 @@ from aiohttp import ClientError
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from brainscale import __version__
+from brainscale import __version__, logs
 from brainscale.cluster import REQUEST, RESULT
 from brainscale.config import resource_folder
 from brainscale.errors import ClusterError, UsageError, first_line
@@ -94,11 +95,15 @@ def submit(client: JobSubmissionClient, command: str, request: dict[str, Any]) -
                 f"what the job needs is {nbytes / 2**20:.0f} MiB, and a Jobs server takes {LIMIT / 2**20:.0f}: "
                 "name its sources in a file on the cluster's storage (@FILE) or a manifest"
             )
+        spoken = {logs.VARIABLE: os.environ.get(logs.VARIABLE, "text")}
         try:
             return client.submit_job(
                 entrypoint=f"python jobs/{command}.py {REQUEST}",
                 submission_id=job,
-                runtime_env={"working_dir": str(folder)},
+                runtime_env={
+                    "working_dir": str(folder),
+                    "env_vars": {logs.VARIABLE: os.environ.get(logs.VARIABLE, "text")},
+                },
                 metadata={"brainscale": __version__, "command": command, "out": str(request.get("out") or "")},
             )
         except UNREACHED as error:
@@ -206,9 +211,9 @@ def _facts(info: JobDetails) -> dict[str, Any]:
     }
 
 
-def logs(client: JobSubmissionClient, job: str) -> str:
+def log_of(client: JobSubmissionClient, job: str) -> str:
     """A job's log so far."""
-    return _asked(lambda: client.get_job_logs(job), job)
+    return str(_asked(lambda: client.get_job_logs(job), job))
 
 
 def stop(client: JobSubmissionClient, job: str) -> str:

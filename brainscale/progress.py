@@ -11,6 +11,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from brainscale import logs
+
 SHOWN_EPOCHS = 15
 EPOCH_COLUMNS = ("epoch", "learning rate", "train loss", "train acc.", "val loss", "val acc.", "")
 
@@ -25,6 +27,9 @@ def epochs(total: int) -> Iterator[tuple[Callable[[dict[str, Any]], None], Calla
     Yields:
         A function that takes rows of schema HISTORY, and one that takes lines.
     """
+    if logs.structured():
+        yield lambda row: logs.log("epoch", epochs=total, **row), lambda text: logs.log("notice", text)
+        return
     console = Console(stderr=True)
     rows: list[dict[str, Any]] = []
 
@@ -76,6 +81,7 @@ class Bar:
         self._console = Console(stderr=True)
         self._total = self._files = self._rows = self._errors = 0
         self._began = time.monotonic()
+        live = self._console.is_terminal and not logs.structured()
         self._bar = Progress(
             TextColumn("scoring"),
             BarColumn(),
@@ -83,7 +89,7 @@ class Bar:
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not live,
         )
         self._task = self._bar.add_task("scoring", total=None, note="")
 
@@ -107,5 +113,13 @@ class Bar:
         rate = self._rows / max(time.monotonic() - self._began, 1e-9)
         note = f"{rate:.0f} images/s, {self._errors} errors"
         self._bar.update(self._task, advance=files, note=note)
-        if not self._console.is_terminal:
+        if logs.structured():
+            counts: dict[str, Any] = {
+                "files": self._files,
+                "of": self._total,
+                "rows": self._rows,
+                "errors": self._errors,
+            }
+            logs.log("scored", **counts, images_a_second=round(rate, 1))
+        elif not self._console.is_terminal:
             self._console.print(f"scored {self._files}/{self._total} files, {note}", highlight=False, soft_wrap=True)

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "brainscale"
 FLOORS = [
-    ["errors", "allocator", "schema", "seeds", "models.__init__"],
+    ["errors", "logs", "allocator", "schema", "seeds", "models.__init__"],
     ["calls", "config", "names", "nearness", "isolation", "files", "progress", "console", "keys", "looks"],
     ["storage", "wish", "notices"],
     ["manifest"],

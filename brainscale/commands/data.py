@@ -142,4 +142,4 @@ def overlap(one: str, other: str, distance: int, out: str | None, as_json: bool)
     for row in found.to_pylist():
         near = row["kind"] if not row["distance"] else f"{row['kind']}, {row['distance']} bits"
         click.echo(f"{row['sample_id']}  {near}  {row['other']}")
-    click.echo(f"{len(found)} of {len(other_table)} samples of {other} are in {one}", err=True)
+    options.say(f"{len(found)} of {len(other_table)} samples of {other} are in {one}")

@@ -52,13 +52,12 @@ def logs(job: str, follow: bool, address: str | None, as_json: bool) -> None:
 
     Example: brainscale jobs logs brainscale-train-20261124-101500-0f9a3c --follow
     """
-    from brainscale.jobs import connect
-    from brainscale.jobs import logs as log
+    from brainscale.jobs import connect, log_of
 
     client = connect(_given(address))
     if follow:
         options.follow(_given(address), client, job, as_json)
-    click.echo(log(client, job), nl=False)
+    click.echo(log_of(client, job), nl=False)
 
 
 @jobs.command()

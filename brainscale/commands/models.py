@@ -188,7 +188,7 @@ def compare(runs: tuple[str, ...], out: str | None, markdown: bool, as_json: boo
             table = comparing.compare(here)
         same, tests = comparing.same_samples(here), comparing.pairs(here)
     if not same:
-        click.echo("Note: these runs were evaluated on different samples; their figures do not compare.", err=True)
+        options.say("Note: these runs were evaluated on different samples; their figures do not compare.")
     if out:
         write_manifest(table, out)
     if as_json:

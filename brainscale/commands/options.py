@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from brainscale import logs
 from brainscale.console import print_facts
 from brainscale.errors import ClusterError
 
@@ -33,7 +34,7 @@ def address(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def say(text: str) -> None:
     """A line for a person, on standard error."""
-    click.echo(text, err=True)
+    logs.log("notice", text)
 
 
 def is_complete(out: str) -> bool:
@@ -77,7 +78,7 @@ def follow(address: str, client: "JobSubmissionClient", job: str, as_json: bool)
     from brainscale import jobs
 
     try:
-        ended = jobs.follow(client, job, say)
+        ended = jobs.follow(client, job, lambda line: click.echo(line, err=True))
     except KeyboardInterrupt:
         if sys.stdin.isatty() and click.confirm("\nStop the job too?", default=False, err=True):
             raise ClusterError(f"job {job} {jobs.stop(client, job)}; run the same command again to go on") from None

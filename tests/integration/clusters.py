@@ -57,7 +57,7 @@ class Cluster:
     def start_head(self, cpus: int) -> None:
         """Start the head and wait until it takes jobs."""
         self._start(
-            *("--head", f"--port={self.port}", f"--num-cpus={cpus}", f"--temp-dir={self.folder}"),
+            *("--head", f"--port={self.port}", f"--num-cpus={cpus}"),
             *("--dashboard-host=127.0.0.1", f"--dashboard-port={self.jobs_port}"),
             f"--dashboard-agent-listen-port={free_port()}",
         )
@@ -89,8 +89,10 @@ class Cluster:
 
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
         fixed = ("--block", "--node-ip-address=127.0.0.1", "--object-store-memory=200000000", "--disable-usage-stats")
+        own = self.folder / f"{len(list(self.folder.iterdir()))}"  # one for all is cleared by the next node to start
+        own.mkdir()
         node = subprocess.Popen(
-            [BIN / "ray", "start", *fixed, *arguments],
+            [BIN / "ray", "start", *fixed, f"--temp-dir={own}", *arguments],
             env=self.environment(),
             start_new_session=True,
             stdout=subprocess.DEVNULL,

@@ -1,0 +1,108 @@
+"""What can be said of jobs without a cluster: what travels, what does not, and a log that breaks off."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.job_submission import JobDetails, JobStatus, JobType
+
+from brainscale import jobs
+from brainscale.cluster import RESULT
+from brainscale.errors import ClusterError, UsageError
+
+TEXT = "first\nsecond\n" + RESULT + json.dumps({"rows": 3}) + "\nlast without an end"
+
+
+class Server:
+    """Answers as Ray's client does for one job whose log connection breaks wherever it is told to."""
+
+    def __init__(self, breaks: Iterator[int]) -> None:
+        self.breaks, self.connections = breaks, 0
+        self.sent: dict[str, Any] = {}
+
+    async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+        self.connections += 1
+        end = next(self.breaks, None)
+        for at in range(0, len(TEXT) if end is None else end, 7):
+            yield TEXT[at : min(at + 7, end or len(TEXT))]
+        if end is not None:
+            raise ConnectionError("cut")
+
+    def get_job_status(self, job: str) -> JobStatus:
+        return JobStatus.SUCCEEDED
+
+    def get_job_logs(self, job: str) -> str:
+        return TEXT
+
+    def get_job_info(self, job: str) -> JobDetails:
+        return JobDetails(type=JobType.SUBMISSION, submission_id=job, status=JobStatus.SUCCEEDED, entrypoint="")
+
+    def submit_job(self, **sent: Any) -> str:
+        self.sent = sent
+        folder = Path(sent["runtime_env"]["working_dir"])
+        self.names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        return str(sent["submission_id"])
+
+
+@pytest.mark.parametrize("breaks", [[], [0], [3, 6, 11], [8, 20, len(TEXT)]])
+def test_each_line_comes_once_however_often_the_connection_breaks(
+    breaks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    server, lines = Server(iter(breaks)), []
+    found = jobs.follow(server, "job", lines.append)  # type: ignore[arg-type]
+    assert lines == ["first", "second", "last without an end"]
+    assert found == jobs.Ended(status=0, result={"rows": 3})
+    assert server.connections == len(breaks) + 1
+
+
+def test_a_server_that_is_gone_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "GONE_S", 0.0)
+    with pytest.raises(ClusterError, match=r"the Jobs server has gone \(cut\): .* run the same command again to go on"):
+        jobs.follow(Server(iter([5] * 100)), "job", lambda line: None)  # type: ignore[arg-type]
+
+
+def test_the_package_travels_and_nothing_else() -> None:
+    server = Server(iter([]))
+    first, second = (jobs.submit(server, "score", {"out": "s3://b/c", "sources": ["x"]}) for _ in range(2))  # type: ignore[arg-type]
+    assert first != second
+    assert first.startswith("brainscale-score-")
+    tops = {name.partition("/")[0] for name in server.names}
+    assert tops == {"brainscale", "jobs", "configs", "request.json"}
+    assert {"brainscale/jobs.py", "brainscale/commands/jobs.py", "jobs/score.py"} <= server.names
+    assert not [name for name in server.names if "__pycache__" in name]
+    assert server.sent["metadata"]["out"] == "s3://b/c"
+
+
+def test_what_is_too_large_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "LIMIT", 10_000)
+    with pytest.raises(ClusterError, match="what the job needs is 0 MiB, and a Jobs server takes 0: name its sources"):
+        jobs.submit(Server(iter([])), "score", {"out": None})  # type: ignore[arg-type]
+
+
+def test_keys_do_not_travel() -> None:
+    server = Server(iter([]))
+    with pytest.raises(UsageError) as refused:
+        jobs.submit(server, "score", {"sources": ["s3://user:sesame@bucket/scans"], "out": "o"})  # type: ignore[arg-type]
+    assert "sesame" not in str(refused.value)
+    assert server.sent == {}
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        (
+            "ray://127.0.0.1:10001",
+            "--address takes a Jobs URL such as http://127.0.0.1:8265, not 'ray://127.0.0.1:10001'",
+        ),
+        ("http://me:sesame@127.0.0.1:8265", "--address holds a password"),
+        ("http://127.0.0.1:9", "no Jobs server answers at http://127.0.0.1:9"),
+    ],
+)
+def test_addresses_that_cannot_be(address: str, said: str) -> None:
+    with pytest.raises((UsageError, ClusterError)) as refused:
+        jobs.connect(address)
+    assert said in str(refused.value)
+    assert "sesame" not in str(refused.value)

@@ -1,0 +1,61 @@
+"""Standard error as one JSON object a line; standard output as ever."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import Result
+
+from brainscale import logs
+from brainscale.progress import Bar, epochs
+from tests.test_splits import manifest
+
+Invoke = Callable[..., Result]
+
+
+def lines(text: str) -> list[dict[str, object]]:
+    found = [json.loads(line) for line in text.splitlines()]
+    assert all(list(line)[:3] == ["time", "level", "event"] for line in found)
+    return found
+
+
+def test_errors_and_facts_are_objects_and_the_result_stays(invoke: Invoke, tmp_path: Path) -> None:
+    pq.write_table(manifest([(i, "tumour" if i % 2 else "no_tumour", False) for i in range(20)]), tmp_path / "m")
+    arguments = ["split", tmp_path / "m", "--out", tmp_path / "s"]
+    plain, done = invoke(*arguments), invoke("--log-format", "json", *arguments)
+    assert (done.exit_code, done.stdout, plain.stderr) == (0, plain.stdout, "")
+    (line,) = lines(done.stderr)
+    assert (line["level"], line["event"], line["facts"]["manifest"]) == ("info", "done", str(tmp_path / "s"))  # type: ignore[index]
+    for wrong, status in ((["split", "none", "--out", "y"], 1), (["bogus"], 2), (["train"], 2)):
+        failed = invoke("--log-format", "json", *wrong)
+        (line,) = lines(failed.stderr)
+        assert (failed.exit_code, failed.stdout, line["level"], line["exit_status"]) == (status, "", "error", status)
+        assert line["message"]
+        assert "Error:" not in str(line["message"])
+    assert invoke("split", "none", "--out", "y").stderr.startswith("Error: ")  # one call's choice is not the next's
+
+
+def test_progress_is_objects(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv(logs.VARIABLE, "json")
+    with epochs(3) as (on_epoch, on_notice):
+        on_epoch({"epoch": 1, "val_loss": 0.5})
+        on_notice("worker 0 failed")
+    with Bar() as bar:
+        bar.start(4)
+        bar.advance(2, 3, 1)
+    epoch, said, scored = lines(capsys.readouterr().err)
+    assert (epoch["event"], epoch["epoch"], epoch["epochs"], epoch["val_loss"]) == ("epoch", 1, 3, 0.5)
+    assert (said["event"], said["message"]) == ("notice", "worker 0 failed")
+    assert (scored["files"], scored["of"], scored["rows"], scored["errors"]) == (2, 4, 3, 1)
+
+
+def test_the_environment_asks_too() -> None:
+    command = [sys.executable, "-m", "brainscale", "split", "none.parquet", "--out", "y"]
+    done = subprocess.run(command, env=os.environ | {logs.VARIABLE: "json"}, capture_output=True, text=True)
+    (line,) = lines(done.stderr)
+    assert (done.returncode, line["event"], line["exit_status"]) == (1, "error", 1)
