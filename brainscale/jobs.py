@@ -95,7 +95,6 @@ def submit(client: JobSubmissionClient, command: str, request: dict[str, Any]) -
                 f"what the job needs is {nbytes / 2**20:.0f} MiB, and a Jobs server takes {LIMIT / 2**20:.0f}: "
                 "name its sources in a file on the cluster's storage (@FILE) or a manifest"
             )
-        spoken = {logs.VARIABLE: os.environ.get(logs.VARIABLE, "text")}
         try:
             return client.submit_job(
                 entrypoint=f"python jobs/{command}.py {REQUEST}",

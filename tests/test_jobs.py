@@ -78,7 +78,9 @@ def test_the_package_travels_and_nothing_else() -> None:
 
 def test_what_is_too_large_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "LIMIT", 10_000)
-    with pytest.raises(ClusterError, match="what the job needs is 0 MiB, and a Jobs server takes 0: name its sources"):
+    with pytest.raises(
+        ClusterError, match=r"what the job needs is \d MiB, and a Jobs server takes 0: name its sources"
+    ):
         jobs.submit(Server(iter([])), "score", {"out": None})  # type: ignore[arg-type]
 
 
