@@ -159,14 +159,16 @@ def test_a_slope_that_many_resamples_do_not_have_has_no_interval() -> None:
     assert (slope["high"], slope["reason"]) == (None, "no interval: too many resamples separate the classes")
 
 
-def test_the_error_of_calibration_is_reflected_and_noted() -> None:
-    """Resamples' ECE lies above the samples', as that lies above the truth: so the interval reaches down."""
+def test_the_error_of_calibration_of_a_calibrated_model_may_be_0() -> None:
+    """Resamples' ECE lies above the samples', as that lies above the truth; twice the logit is more than noise."""
     generator = np.random.default_rng(0)
     said = generator.random(300)
     labels = (generator.random(300) < said).astype(int)
     row = metrics.as_mapping(metrics.evaluate(labels, binary(list(said)), CLASSES))["ece"]
-    assert (row["method"], row["reason"]) == ("reflected bootstrap", bootstrap.BIASED)
+    assert (row["method"], row["reason"], row["low"]) == ("bootstrap", bootstrap.WITHIN_NOISE, 0)
     assert row["value"] - row["low"] > row["high"] - row["value"]
+    row = metrics.as_mapping(metrics.evaluate(labels, binary(list(expit(3 * logit(said)))), CLASSES))["ece"]
+    assert (row["reason"], row["low"] > 0.01) == (bootstrap.BIASED, True)
 
 
 def test_predictive_values_at_a_prevalence_by_hand() -> None:
