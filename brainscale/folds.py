@@ -116,7 +116,8 @@ def _side_by_side(every: Sequence[Fold], config: Config, at_once: int, say: Call
     Raises:
         BrainscaleError: a fold failed; those beside it are stopped, and go on when the command is run again.
     """
-    waiting, running = list(every), {}
+    waiting = list(every)
+    running: dict[ray.ObjectRef[None], tuple[Fold, Callable[[], None]]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
@@ -134,7 +135,7 @@ def _side_by_side(every: Sequence[Fold], config: Config, at_once: int, say: Call
             ray.cancel(task, force=True)  # its trainer and workers are its own, and end with it
 
 
-@ray.remote(num_cpus=0, max_retries=0)
+@ray.remote(num_cpus=0, max_retries=0, max_calls=1)  # a process of its own: its actors and their CPUs end with it
 def _train_and_evaluate(manifest: str, run: str, config: Config) -> None:
     train(manifest, run, config)
     if read_success(Path(run) / "evaluation" / "test") is None:

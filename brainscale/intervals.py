@@ -191,7 +191,7 @@ def jackknife_weights(codes: np.ndarray, blocks: int = 200) -> np.ndarray:
     """
     _, at = np.unique(codes, return_inverse=True)
     some = min(int(at.max()) + 1, blocks)
-    return (at % some != np.arange(some)[:, None]).astype(np.float64)
+    return np.asarray(at % some != np.arange(some)[:, None], np.float64)
 
 
 def t_quantile(size: int) -> float:
