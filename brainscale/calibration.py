@@ -26,9 +26,13 @@ def expected_calibration_error(weights: np.ndarray, confidence: np.ndarray, righ
         confidence: float [N], what the model says.
         right: bool or 0/1 [N], what came true.
     """
+    return np.asarray(np.abs(gaps(weights, confidence, right)).sum(1))
+
+
+def gaps(weights: np.ndarray, confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """What is said less what came true in each bin, in shares of all samples [R, bins]: their sizes add to the ECE."""
     bins = np.eye(ECE_BINS)[np.minimum((confidence * ECE_BINS).astype(np.int64), ECE_BINS - 1)]
-    gaps = np.abs(weights @ (bins * (confidence - right)[:, None]))
-    return ratio(gaps.sum(1), weights.sum(1))
+    return ratio(weights @ (bins * (confidence - right)[:, None]), weights.sum(1, keepdims=True))
 
 
 def calibration_slope(weights: np.ndarray, sick: np.ndarray, probability: np.ndarray) -> np.ndarray:

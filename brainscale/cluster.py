@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import worker as ray_worker
 
 from brainscale import logs
 from brainscale.errors import BrainscaleError, ClusterError, first_line
@@ -86,9 +87,19 @@ def run_job(function: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
 
 
 def _quiet() -> None:
-    """Ray's own notes go to its log files; warnings and errors still reach standard error."""
+    """Ray's own notes go to its log files; warnings and errors still reach standard error.
+
+    The raylet's would reach standard output, where results are.
+    """
+    ray_worker.print_to_stdstream = _raylet_says
     for name in ("ray", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _raylet_says(data: dict[str, Any], ignore_prefix: bool) -> None:
+    """To standard error; not that many processes were started, which folds side by side need."""
+    if "worker processes have been started" not in str(data["lines"]):
+        ray_worker.print_worker_logs(data, sys.stderr, ignore_prefix)
 
 
 @contextmanager

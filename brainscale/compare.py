@@ -25,6 +25,9 @@ HEADINGS = dict(
 RUN = ("config.yaml", "*.json", "manifest.parquet", "history.parquet", "model/*", "evaluation/*")
 READ = (*RUN, "metrics.parquet", "predictions.parquet")
 """What is read of a run or an evaluation in an object store."""
+COSTS = ("parameters", "flops", "images_per_second")
+FACTS = ("model", "run", "samples_sha256", "classes", "threshold", "weights_sha256", *COSTS)
+"""What a comparison needs to know of an evaluation, besides its figures."""
 CONTROL = "header-only control"
 """Tells a tumour by file size, width, height and pixel mode alone: a model that is no better learnt a shortcut."""
 
@@ -147,8 +150,16 @@ def _row(run: Path) -> dict[str, Any]:
 
 
 def _facts(folder: Path) -> dict[str, str]:
+    """What an evaluation says of itself beside its figures.
+
+    Raises:
+        BundleError: it lacks some of it, as an older version's does.
+    """
     metadata = pq.read_schema(folder / "metrics.parquet").metadata or {}
-    return {key.decode(): value.decode() for key, value in metadata.items()}
+    facts = {key.decode(): value.decode() for key, value in metadata.items()}
+    if lacking := [name for name in FACTS if name not in facts]:
+        raise BundleError(f"{folder} does not say {lacking[0]}: an older version wrote it; evaluate that model again")
+    return facts
 
 
 def as_text(table: pa.Table) -> str:

@@ -59,7 +59,7 @@ def output_folder(out: str | Path) -> Path:
         OutputError: an address, a file, or a place that cannot be written.
     """
     if "://" in str(out):
-        raise OutputError(f"outputs go to a local or mounted folder for now, not to {out}: give a path")
+        raise OutputError(f"{out} is an address, and this goes to a local or mounted folder: give a path")
     folder = Path(out).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Cross-validation as one run: a model for each fold, its predictions pooled."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,38 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import ray
+from ray.exceptions import RayError, RayTaskError
 
 from brainscale import metrics
 from brainscale.config import Config
-from brainscale.errors import ManifestError
+from brainscale.errors import BrainscaleError, ManifestError, TrainError, first_line
 from brainscale.evaluate import evaluate
 from brainscale.files import output_folder, read_success, refuse_strangers, replacing, write_success
 from brainscale.index import index
 from brainscale.manifest import is_manifest, manifest_fingerprint, read_manifest, write_manifest
+from brainscale.notices import read_notices
+from brainscale.resources import capacity, require_room
 from brainscale.schema import PUBLISHED, SUCCESS
 from brainscale.splits import fold
-from brainscale.train import train
+from brainscale.train import each_worker, read_history, train, uses_gpu
+
+LOOK_S = 0.5
+"""Seconds between two looks at what the folds have written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """One model of the cross-validation: its name for people, the manifest it learns from, and its run."""
+
+    name: str
+    manifest: Path
+    run: Path
+
+    @property
+    def evaluation(self) -> Path:
+        """Where its figures are."""
+        return self.run / "evaluation" / "test"
 
 
 def cross_validate(
@@ -28,6 +50,7 @@ def cross_validate(
     *,
     folds: int,
     repeats: int = 1,
+    at_once: int | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Train and evaluate a model for each fold; run again, go on where it stopped.
@@ -41,7 +64,8 @@ def cross_validate(
         config: of each of them.
         folds: 3 or more.
         repeats: times that the folds are cut anew, with the seed's successors.
-        say: takes a line when a fold begins.
+        at_once: folds side by side, at most; as many as the cluster has room for, without it. The models are the same.
+        say: takes a line when a fold begins, ends an epoch, or has something to tell.
 
     Returns:
         What `_SUCCESS.json` says: figures of each fold with mean and spread, and of all predictions pooled.
@@ -53,29 +77,100 @@ def cross_validate(
     refuse_strangers(folder, {SUCCESS, "repeat-1", "folds-1.parquet"}, "cross-validation")
     if (done := read_success(folder)) is not None:
         return done
+    if waiting := require_room(config.resources.workers, each_worker(config)):
+        say(waiting)
     table = read_manifest(data) if is_manifest(data) else index([data], config)
-    runs = []
+    every: list[Fold] = []
     for repeat in range(1, repeats + 1):
         cut = fold(table, folds=folds, seed=config.split.seed + repeat - 1)
         write_manifest(cut, folder / f"folds-{repeat}.parquet")
         for number in range(folds):
-            say(f"repeat {repeat} of {repeats}, fold {number + 1} of {folds}")
-            runs.append(_one(cut, folds, number, folder / f"repeat-{repeat}", config))
-    facts = {**_summary(runs, folder, config), "folds": folds, "repeats": repeats}
+            stem = folder / f"repeat-{repeat}" / f"fold-{number + 1}"
+            name = f"repeat {repeat} of {repeats}, fold {number + 1} of {folds}"
+            every.append(Fold(name=name, manifest=stem.with_name(f"{stem.name}.parquet"), run=stem))
+            write_manifest(sides_of(cut, folds, number), every[-1].manifest)
+    _side_by_side(every, config, room(config, at_once), say)
+    facts = {**_summary([one.evaluation for one in every], folder, config), "folds": folds, "repeats": repeats}
     facts["manifest_sha256"] = manifest_fingerprint(table)
     write_success(folder, facts)
     return facts
 
 
-def _one(cut: pa.Table, folds: int, number: int, folder: Path, config: Config) -> Path:
-    """Train and evaluate one fold's model → its evaluation."""
-    manifest, run = folder / f"fold-{number + 1}.parquet", folder / f"fold-{number + 1}"
-    write_manifest(sides_of(cut, folds, number), manifest)
-    train(str(manifest), str(run), config)
-    evaluation = run / "evaluation" / "test"
-    if read_success(evaluation) is None:
-        evaluate(str(run))
-    return evaluation
+def room(config: Config, at_once: int | None = None) -> int:
+    """How many folds find their workers at the same time, a CPU left for reading; `at_once` of them at most.
+
+    Unless told how many, folds on CPUs are not given fewer CPUs than their workers have threads.
+    """
+    have, workers = capacity(), config.resources.workers
+    fit = (have.get("CPU", 0) - 1) // workers
+    if uses_gpu(config):
+        fit = min(fit, have.get("GPU", 0) // workers)
+    elif at_once is None:
+        fit = fit // config.train.threads
+    return max(1, int(fit if at_once is None else min(fit, at_once)))
+
+
+def _side_by_side(every: Sequence[Fold], config: Config, at_once: int, say: Callable[[str], None]) -> None:
+    """Train and evaluate all folds, so many at a time, and pass on what they write.
+
+    Each has a small driver of its own, a Ray task: Ray Train's handling of signals is one for a process.
+
+    Raises:
+        BrainscaleError: a fold failed; those beside it are stopped, and go on when the command is run again.
+    """
+    waiting = list(every)
+    running: dict[ray.ObjectRef[None], tuple[Fold, Callable[[], None]]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                one = waiting.pop(0)
+                say(one.name)
+                publish = _publisher(one, config.train.epochs, say)
+                running[_train_and_evaluate.remote(str(one.manifest), str(one.run), config)] = one, publish
+            done, _ = ray.wait(list(running), timeout=LOOK_S)
+            for _, publish in running.values():
+                publish()
+            for task in done:
+                _ended(running.pop(task)[0], task)
+    finally:
+        for task in running:
+            ray.cancel(task, force=True)  # its trainer and workers are its own, and end with it
+
+
+@ray.remote(num_cpus=0, max_retries=0, max_calls=1)  # a process of its own: its actors and their CPUs end with it
+def _train_and_evaluate(manifest: str, run: str, config: Config) -> None:
+    train(manifest, run, config)
+    if read_success(Path(run) / "evaluation" / "test") is None:
+        evaluate(run)
+
+
+def _ended(one: Fold, task: "ray.ObjectRef[None]") -> None:
+    """Raise what a fold raised."""
+    try:
+        ray.get(task)
+    except RayTaskError as error:
+        if isinstance(error.cause, BrainscaleError):
+            raise error.cause from error
+        raise
+    except RayError as error:
+        raise TrainError(f"{one.name}: {first_line(error)}; run the same command again to go on") from error
+
+
+def _publisher(one: Fold, epochs: int, say: Callable[[str], None]) -> Callable[[], None]:
+    """A function that says what a fold's run has written since it was last called."""
+    seen, heard = len(list(read_history(one.run))), set(read_notices(one.run))
+
+    def publish() -> None:
+        nonlocal seen
+        for name, text in read_notices(one.run, but=heard).items():
+            heard.add(name)
+            say(f"{one.name}: {text}")
+        for row in list(read_history(one.run))[seen:]:
+            seen += 1
+            losses = f"train loss {row['train_loss']:.4f}, val loss {row['val_loss']:.4f}"
+            say(f"{one.name}: epoch {row['epoch']}/{epochs}, {losses}")
+
+    return publish
 
 
 def sides_of(cut: pa.Table, folds: int, number: int) -> pa.Table:

@@ -1,7 +1,7 @@
 """Labels and probabilities → figures with 95 % intervals.
 
-Proportions have Wilson's interval, an AUROC of two sides DeLong's, the rest a seeded percentile bootstrap
-that draws whole groups.
+Proportions have Wilson's interval, an AUROC of two sides DeLong's on the logit scale, where it is less skewed
+(M. S. Pepe, 2003, 5.2.5), the rest a seeded bootstrap that draws whole groups.
 """
 
 import math
@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from scipy.special import expit, logit
 
 from brainscale.bootstrap import AT_PREVALENCE, Figure, absent, bootstrapped
 from brainscale.calls import predicted, tumour
 from brainscale.errors import UsageError
-from brainscale.intervals import Z, delong, effective_size, group_codes, wilson
+from brainscale.intervals import delong, effective_size, group_codes, t_quantile, wilson
 from brainscale.schema import METRICS
 
 METRIC_NAMES = (
@@ -175,6 +176,7 @@ def _area(positive: np.ndarray, scores: np.ndarray, codes: np.ndarray, name: str
         return Figure(value=value, n=n, reason="no interval: a class has one sample, or one group")
     if variance == 0:  # DeLong's interval would be one point, as if nothing were uncertain
         return Figure(value=value, n=n, reason="no interval: every pair of samples is ordered alike")
-    half = Z * math.sqrt(variance)
-    method = _by_group("DeLong", codes)
-    return Figure(value=value, low=max(0.0, value - half), high=min(1.0, value + half), method=method, n=n)
+    smaller = min(len(np.unique(codes[side])) for side in (positive, ~positive))
+    half = t_quantile(smaller) * math.sqrt(variance) / (value * (1 - value))
+    low, high = expit(logit(value) + np.array([-half, half])).tolist()
+    return Figure(value=value, low=low, high=high, method=_by_group("DeLong", codes), n=n)

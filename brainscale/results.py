@@ -99,10 +99,11 @@ def write_results(folder: Path, done: Evaluated, facts: Mapping[str, Any]) -> pa
         probabilities=chances,
         threshold=card.threshold,
         threshold_source=card.threshold_source,
+        groups=groups,
         temperature_source=None
         if card.temperature == 1
         else f"log loss on the validation part: {card.temperature:.4g}",
-        plots=plots.draw(truth, chances, classes, card.threshold, folder / "plots"),
+        plots=plots.draw(truth, chances, classes, card.threshold, folder / "plots", groups),
         history=_history(done.run),
         **_gallery(done, used),
         flow=_flow(done, len(used)),

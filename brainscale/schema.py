@@ -147,7 +147,7 @@ PAIRS = pa.schema(
         pa.field("p_holm", pa.float64()),  # adjusted for all pairs of the table
         pa.field("only_a", pa.int64(), nullable=False),  # samples that a alone called rightly
         pa.field("only_b", pa.int64(), nullable=False),
-        pa.field("mcnemar_p", pa.float64(), nullable=False),  # exact, two-sided
+        pa.field("mcnemar_p", pa.float64(), nullable=False),  # exact, two-sided, by group
         pa.field("mcnemar_p_holm", pa.float64(), nullable=False),
         pa.field("reason", pa.string()),  # why a value is absent
     ]

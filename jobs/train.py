@@ -14,9 +14,8 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     """Train or cross-validate; the facts of the finished run, and its place."""
     config = parse(request["config"])
     if request["folds"] is not None:
-        found = cross_validate(
-            request["data"], request["out"], config, folds=request["folds"], repeats=request["repeats"], say=say
-        )
+        named = {name: request[name] for name in ("data", "out", "folds", "repeats", "at_once")}
+        found = cross_validate(**named, config=config, say=say)
         return {"out": request["out"], **found, "text": as_text(found)}
     with epochs(config.train.epochs) as (on_epoch, on_notice):
         facts = train(request["data"], request["out"], config, on_epoch, on_notice)

@@ -159,14 +159,16 @@ def test_a_slope_that_many_resamples_do_not_have_has_no_interval() -> None:
     assert (slope["high"], slope["reason"]) == (None, "no interval: too many resamples separate the classes")
 
 
-def test_the_error_of_calibration_is_reflected_and_noted() -> None:
-    """Resamples' ECE lies above the samples', as that lies above the truth: so the interval reaches down."""
+def test_the_error_of_calibration_of_a_calibrated_model_may_be_0() -> None:
+    """Resamples' ECE lies above the samples', as that lies above the truth; twice the logit is more than noise."""
     generator = np.random.default_rng(0)
     said = generator.random(300)
     labels = (generator.random(300) < said).astype(int)
     row = metrics.as_mapping(metrics.evaluate(labels, binary(list(said)), CLASSES))["ece"]
-    assert (row["method"], row["reason"]) == ("reflected bootstrap", bootstrap.BIASED)
+    assert (row["method"], row["reason"], row["low"]) == ("bootstrap", bootstrap.WITHIN_NOISE, 0)
     assert row["value"] - row["low"] > row["high"] - row["value"]
+    row = metrics.as_mapping(metrics.evaluate(labels, binary(list(expit(3 * logit(said)))), CLASSES))["ece"]
+    assert (row["reason"], row["low"] > 0.01) == (bootstrap.BIASED, True)
 
 
 def test_predictive_values_at_a_prevalence_by_hand() -> None:
@@ -343,13 +345,11 @@ def truth() -> dict[str, float]:
 
 
 @pytest.mark.skipif("BRAINSCALE_LONG" not in os.environ, reason="simulates 400 studies twice: set BRAINSCALE_LONG")
-@pytest.mark.parametrize(("patients", "slices", "least"), [(200, 1, 0.9), (60, 5, 0.85)])
-def test_intervals_hold_the_truth_in_95_of_100_studies(patients: int, slices: int, least: float) -> None:
-    """Few patients have intervals a little too narrow, as a percentile bootstrap's are: hence the bounds.
+@pytest.mark.parametrize(("patients", "slices"), [(200, 1), (60, 5)])
+def test_intervals_hold_the_truth_in_95_of_100_studies(patients: int, slices: int) -> None:
+    """Counts of 400 studies lie within 3 standard errors, 0.033, of 0.95, or above; few are to be above 0.99.
 
-    With several slices of a patient Wilson and DeLong are not held to it: they count them as independent.
-
-    Nor is the ECE: of few samples it lies above the truth, and no bootstrap knows by how much.
+    The ECE's interval is wide on purpose: it has a lower bound only.
     """
     expected, generator = truth(), np.random.default_rng(patients)
     held: dict[str, list[bool]] = {name: [] for name in expected}
@@ -360,7 +360,5 @@ def test_intervals_hold_the_truth_in_95_of_100_studies(patients: int, slices: in
                 held[row["metric"]].append(row["low"] <= expected[row["metric"]] <= row["high"])
     coverage = {name: float(np.mean(times)) for name, times in held.items()}
     print(f"\n{patients} patients, {slices} slices each: {coverage}")  # noqa: T201
-    dependent = {"accuracy", "sensitivity", "specificity", "ppv", "npv", "auroc"} if slices > 1 else set()
     for name, share in coverage.items():
-        if name not in dependent | {"ece"}:
-            assert least <= share <= 0.99, (name, share)
+        assert 0.917 <= share <= (1 if name == "ece" else 0.99), (name, share)

@@ -1,8 +1,11 @@
+import itertools
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, chi2
 
 from brainscale import pairs
 from brainscale.errors import UsageError
@@ -28,6 +31,56 @@ def test_mcnemar_is_the_binomial_test(only_a: int, only_b: int) -> None:
     right_a = np.array([True] * only_a + [False] * only_b, bool)
     p = pairs.mcnemar(right_a, ~right_a).p
     assert p == pytest.approx(binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1)
+
+
+def rights(differences: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Calls of two models, and the groups in which one has so many more right ones than the other."""
+    right_a = np.concatenate([np.full(abs(d), d > 0) for d in differences])
+    codes = np.repeat(np.arange(len(differences)), np.abs(differences))
+    return right_a, ~right_a, codes
+
+
+PET = [-2, -1, -1, -2, -1, 1]
+"""Glands called rightly by PET less by SPECT, where that is not 0 among 21 patients (Obuchowski 1998)."""
+
+
+def test_groups_of_calls_by_hand_and_as_published() -> None:
+    """A sum of 6 of at most 8: 1 + 4 of 64 signs reach it on either side. Obuchowski's statistic was 2.86."""
+    test = pairs.mcnemar(*rights(PET))
+    assert (test.only_a, test.only_b, test.p) == (1, 7, pytest.approx(2 * 5 / 64))
+    assert pairs.mcnemar(*rights(PET)[:2]).p == pytest.approx(2 * 9 / 256)  # as if glands were independent
+    d = np.array(PET)
+    assert 20 / 21 * d.sum() ** 2 / (d**2).sum() == pytest.approx(2.86, abs=5e-3)
+    many = pairs.mcnemar(*rights(PET * 300)).p  # 2,400 glands that differ: counted out
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pairs, "EXACT", 0)
+        assert pairs.mcnemar(*rights(PET)).p == pytest.approx(chi2.sf(36 / 12, 1))
+        assert pairs.mcnemar(*rights(PET * 300)).p == pytest.approx(many, rel=1e-3, abs=1e-12)
+
+
+@given(st.lists(st.integers(-4, 4), min_size=1, max_size=9))
+@settings(max_examples=60, deadline=None)
+def test_all_signs_are_counted_out(differences: list[int]) -> None:
+    sums = np.array([np.dot(signs, differences) for signs in itertools.product((-1, 1), repeat=len(differences))])
+    p = pairs.mcnemar(*rights(differences)).p
+    assert p == pytest.approx((np.abs(sums) >= abs(sum(differences))).mean())
+
+
+@pytest.mark.skipif("BRAINSCALE_LONG" not in os.environ, reason="simulates 4,000 studies: set BRAINSCALE_LONG")
+def test_mcnemar_by_group_errs_in_5_of_100_studies() -> None:
+    """40 patients of 6 slices whose calls hang together: as if slices were independent, it errs far more often."""
+    generator, by_group, alone, n = np.random.default_rng(0), 0, 0, 4000
+    codes = np.repeat(np.arange(40), 6)
+    for _ in range(n):
+        share = generator.beta(0.6, 0.6, 40)[codes]  # of patients on whom a is right where one of them is
+        differ = generator.random(240) < 0.4
+        right_a = generator.random(240) < share
+        pair = right_a | ~differ, ~right_a | ~differ
+        by_group += pairs.mcnemar(*pair, codes).p < 0.05
+        alone += pairs.mcnemar(*pair).p < 0.05
+    print(f"\nerrors by group {by_group / n:.4f}, as if independent {alone / n:.4f}")  # noqa: T201
+    assert 0.03 < by_group / n < 0.05 + 3 * (0.05 * 0.95 / n) ** 0.5
+    assert alone / n > 0.1
 
 
 def test_holm_by_hand() -> None:

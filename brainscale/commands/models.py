@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--epochs", type=click.IntRange(1), help="At most so many.")
 @click.option("--folds", type=click.IntRange(3), help="Cross-validate: so many folds, each the test part once.")
 @click.option("--repeats", type=click.IntRange(1), default=1, show_default=True, help="Of the folds, cut anew.")
+@click.option("--at-once", type=click.IntRange(1), help="Folds side by side.  [default: as many as there is room for]")
 @click.option("--target-sensitivity", type=click.FloatRange(0, 1, True), help="The threshold reaches it on validation.")
 @click.option("--youden", is_flag=True, help="Threshold by Youden's index on validation.")
 @click.option("--calibrate", is_flag=True, help="Calibrate probabilities by one temperature, on validation.")
@@ -41,6 +42,7 @@ def train(
     overrides: tuple[str, ...],
     folds: int | None,
     repeats: int,
+    at_once: int | None,
     target_sensitivity: float | None,
     youden: bool,
     calibrate: bool,
@@ -78,6 +80,7 @@ def train(
         "config": settings.model_dump(mode="json"),
         "folds": folds,
         "repeats": repeats,
+        "at_once": at_once,
     }
     if address:
         options.submit(address, no_wait, "train", request, as_json)

@@ -83,7 +83,7 @@ def up(y: float) -> float:
 
 def roc(data: Scores, at: Point | None) -> Chart:
     """ROC curve with its band."""
-    band = curves.roc(curves.by_score(data.sick, data.scores))
+    band = curves.roc(data.ranked)
     return Chart(
         name="roc",
         title="ROC curve",
@@ -101,7 +101,7 @@ def roc(data: Scores, at: Point | None) -> Chart:
 
 def precision_recall(data: Scores, at: Point | None) -> Chart:
     """Precision-recall curve with its band; drawn in steps, since precision does not move in straight lines."""
-    band, share = curves.precision_recall(curves.by_score(data.sick, data.scores)), float(data.sick.mean())
+    band, share = curves.precision_recall(data.ranked), float(data.sick.mean())
     return Chart(
         name="pr",
         title="Precision-recall curve",
@@ -123,7 +123,7 @@ def precision_recall(data: Scores, at: Point | None) -> Chart:
 
 def calibration(data: Scores) -> Chart:
     """Share with a tumour by score, with intervals and the count of each bin."""
-    bins = curves.calibration(data.sick, data.scores)
+    bins = curves.calibration(data.sick, data.scores, data.codes)
     said = [f"mean score {b.score:.2f}, {b.share:.2f} of {b.n} have a tumour" for b in bins]
     ends = "".join(f"M{across(b.score)} {up(b.low)}V{up(b.high)}" for b in bins)
     dots = "".join(_dot(across(b.score), up(b.share)) for b in bins)

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from brainscale.calls import predicted, tumour
 from brainscale.files import replacing
+from brainscale.intervals import group_codes
 from brainscale.metrics import confusion
 from brainscale.report import charts, curves
 from brainscale.report.plots import Plot, Scores
@@ -58,6 +59,7 @@ class Page:
         probabilities: float [N, classes].
         threshold: the operating threshold of the probability of a tumour; unused with more than two classes.
         threshold_source: how it was chosen.
+        groups: [N], patient or group of duplicates, which bands and bars know of.
         temperature_source: how the temperature was chosen, where the scores were calibrated.
         plots: pictures to take along, embedded as PNG.
         history: rows of schema HISTORY, where the training is known.
@@ -77,6 +79,7 @@ class Page:
     probabilities: np.ndarray
     threshold: float
     threshold_source: str
+    groups: Sequence[Any] | None = None
     temperature_source: str | None = None
     plots: Sequence[Plot] = ()
     history: Sequence[Mapping[str, Any]] | None = None
@@ -152,7 +155,7 @@ def _contents(page: Page) -> dict[str, Any]:
         "threshold": round(float(page.threshold), 6),
         "drawn": [] if data.reason else _charts(page, data),
         "calibration": None if data.reason else charts.calibration(data),
-        "bins": [] if data.reason else curves.calibration(data.sick, data.scores),
+        "bins": [] if data.reason else curves.calibration(data.sick, data.scores, data.codes),
         "own": None if data.reason else _at_threshold(data.sick, data.scores, page.threshold),
         "data": None if data.reason else embedded(_live(page, data)),
         "confusion": _confusion(page) if len(page.classes) > 2 and data.reason is None else None,
@@ -165,7 +168,12 @@ def _contents(page: Page) -> dict[str, Any]:
 
 def _scores(page: Page) -> Scores:
     threshold = page.threshold if len(page.classes) == 2 else None
-    return Scores(sick=np.asarray(page.labels) > 0, scores=tumour(np.asarray(page.probabilities)), threshold=threshold)
+    return Scores(
+        sick=np.asarray(page.labels) > 0,
+        scores=tumour(np.asarray(page.probabilities)),
+        threshold=threshold,
+        codes=None if page.groups is None else group_codes(page.groups),
+    )
 
 
 def _sides(page: Page) -> tuple[str, str]:

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -14,6 +16,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score
 
 from brainscale.calls import predicted, tumour
+from brainscale.intervals import group_codes
 from brainscale.metrics import auroc, confusion
 from brainscale.report import curves
 
@@ -34,11 +37,24 @@ class Plot:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """What is plotted: whether each sample has a tumour, its score, and the threshold where one is used."""
+    """What is plotted.
+
+    Attributes:
+        sick: bool [N], whether each sample has a tumour.
+        scores: float [N].
+        threshold: where one is used.
+        codes: int [N], number of each sample's group; each its own without them.
+    """
 
     sick: npt.NDArray[np.bool_]
     scores: npt.NDArray[np.float64]
     threshold: float | None
+    codes: npt.NDArray[np.int64] | None = None
+
+    @cached_property
+    def ranked(self) -> curves.Ranked:
+        """The samples by score, as they are and resampled: for all curves the same."""
+        return curves.by_score(self.sick, self.scores, self.codes)
 
     @property
     def reason(self) -> str | None:
@@ -54,7 +70,12 @@ class Scores:
 
 
 def draw(
-    labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], threshold: float, folder: Path
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+    threshold: float,
+    folder: Path,
+    groups: Sequence[Any] | None = None,
 ) -> list[Plot]:
     """Write roc, precision-recall, calibration, scores and confusion, each as .png and .svg.
 
@@ -66,10 +87,16 @@ def draw(
         classes: names.
         threshold: of the probability of a tumour.
         folder: made if it is not there.
+        groups: [N], patient or group of duplicates: bands and bars know of them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     binary = probabilities.shape[1] == 2  # with more classes, the likeliest is called: no threshold
-    data = Scores(sick=labels > 0, scores=tumour(probabilities), threshold=threshold if binary else None)
+    data = Scores(
+        sick=labels > 0,
+        scores=tumour(probabilities),
+        threshold=threshold if binary else None,
+        codes=None if groups is None else group_codes(groups),
+    )
     counts = confusion(labels, predicted(probabilities, threshold), len(classes))
     return [
         _plot(folder / "roc", "ROC: a tumour against none", "ROC curve", data.one_sided, lambda a: _roc(a, data)),
@@ -98,7 +125,7 @@ def _plot(stem: Path, title: str, what: str, reason: str | None, drawn: Callable
 
 def _roc(axes: Axes, data: Scores) -> str:
     sick, scores = data.sick, data.scores
-    band = curves.roc(curves.by_score(sick, scores))
+    band = curves.roc(data.ranked)
     area = auroc(sick.astype(np.int64), np.stack([1 - scores, scores], 1), ("none", "tumour")).value
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
     axes.fill_between(curves.GRID, band.low, band.high, color=BLUE, alpha=0.2, linewidth=0, label="95 % band")
@@ -114,7 +141,7 @@ def _roc(axes: Axes, data: Scores) -> str:
 
 def _precision_recall(axes: Axes, data: Scores) -> str:
     sick, scores = data.sick, data.scores
-    band, prevalence = curves.precision_recall(curves.by_score(sick, scores)), float(sick.mean())
+    band, prevalence = curves.precision_recall(data.ranked), float(sick.mean())
     average = float(average_precision_score(sick, scores))
     axes.axhline(prevalence, color=GREY, linestyle="--", linewidth=1)
     axes.fill_between(
@@ -131,7 +158,7 @@ def _precision_recall(axes: Axes, data: Scores) -> str:
 
 
 def _calibration(axes: Axes, data: Scores) -> str:
-    bins = curves.calibration(data.sick, data.scores)
+    bins = curves.calibration(data.sick, data.scores, data.codes)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
     ends = [[b.share - b.low for b in bins], [b.high - b.share for b in bins]]
     x, y = [b.score for b in bins], [b.share for b in bins]

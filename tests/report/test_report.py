@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from brainscale.intervals import drawn_groups
 from brainscale.report import charts, curves, html, plots
+from brainscale.seeds import derive
 from tests.report import pages
 from tests.report.pages import CLASSES, EVIL
 
@@ -220,15 +222,42 @@ def test_curves_hold_for_all_samples(samples: list[tuple[bool, int]]) -> None:
     bins = curves.calibration(sick, scores)
     assert sum(b.n for b in bins) == len(sick)
     assert all(0 <= b.low <= b.share <= b.high <= 1 for b in bins)
-    groups = curves.by_score(sick, scores)
-    assert (groups.sick.sum(), groups.well.sum()) == (sick.sum(), (~sick).sum())
+    ranked = curves.by_score(sick, scores)
+    assert (ranked.counts.sick.sum(), ranked.counts.well.sum()) == (sick.sum(), (~sick).sum())
     if sick.all() or not sick.any():
         return
-    for band in (curves.roc(groups), curves.precision_recall(groups)):
+    for band in (curves.roc(ranked), curves.precision_recall(ranked)):
         assert (band.low <= band.high).all()
         assert ((band.low >= 0) & (band.high <= 1)).all()
         assert (np.diff(band.x) >= 0).all()
-    assert (np.diff(curves.roc(groups).y) >= 0).all()
+    assert (np.diff(curves.roc(ranked).y) >= 0).all()
+
+
+def test_bands_and_bars_see_patients_and_not_slices() -> None:
+    """Eight copies of each sample: the bands are those of 60 patients, and not of 480."""
+    generator = np.random.default_rng(1)
+    sick = np.arange(60) % 2 > 0
+    scores = 1 / (1 + np.exp(-generator.normal(size=60) - sick))
+    copies, groups = (np.repeat(sick, 8), np.repeat(scores, 8)), np.repeat(np.arange(60), 8)
+    ranked = [curves.by_score(*s) for s in ((sick, scores), copies)] + [curves.by_score(*copies, groups)]
+    for curve in (curves.roc, curves.precision_recall):
+        once, alone, by_group = (float(np.mean(b.high - b.low)) for b in map(curve, ranked))
+        assert by_group == pytest.approx(once, rel=0.1)
+        assert by_group > 2 * alone
+    bars = [curves.calibration(sick, scores), curves.calibration(*copies), curves.calibration(*copies, groups)]
+    for once, alone, by_group in zip(*bars, strict=True):
+        assert by_group.high - by_group.low == pytest.approx(once.high - once.low, abs=0.1)
+        assert by_group.high - by_group.low > 1.5 * (alone.high - alone.low)
+
+
+def test_bands_are_of_the_resamples_of_the_figures() -> None:
+    generator = np.random.default_rng(1)
+    sick, scores, codes = generator.random(50) < 0.5, generator.random(50).round(1), np.arange(50) // 3
+    times = np.concatenate(list(drawn_groups(17, curves.RESAMPLES, derive(0, "bootstrap"), width=50)))
+    drawn = curves.by_score(sick, scores, codes).resampled
+    steps = np.unique(scores, return_inverse=True)[1]
+    by_hand = np.stack([np.bincount(steps[sick], row[codes[sick]], 11) for row in times])
+    assert np.array_equal(drawn.sick, by_hand)
 
 
 def test_the_order_of_scores_near_one_is_not_lost() -> None:
