@@ -41,7 +41,7 @@ def local(workers: int, object_store_gib: float | None = None) -> Iterator[None]
             raise ClusterError(
                 f"no Ray answers at RAY_ADDRESS={around} ({first_line(error)}): unset it for a local one"
             ) from None
-        _quiet()
+        quiet()
         try:
             yield
         finally:
@@ -58,7 +58,7 @@ def local(workers: int, object_store_gib: float | None = None) -> Iterator[None]
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    _quiet()
+    quiet()
     token = Path.home() / ".ray" / "auth_token"
     if token.exists():  # whoever reads it may run code here, and Ray lets everybody read it
         token.chmod(0o600)
@@ -86,7 +86,7 @@ def run_job(function: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         raise SystemExit(status) from None
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Ray's own notes go to its log files; warnings and errors still reach standard error.
 
     The raylet's would reach standard output, where results are.

@@ -21,7 +21,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from brainscale import __version__, logs
-from brainscale.cluster import REQUEST, RESULT
+from brainscale.cluster import REQUEST, RESULT, quiet
 from brainscale.config import resource_folder
 from brainscale.errors import ClusterError, UsageError, first_line
 from brainscale.storage import refuse_keys
@@ -50,6 +50,7 @@ def connect(address: str) -> JobSubmissionClient:
         )
     if "@" in urlsplit(address).netloc:
         raise UsageError("--address holds a password: put the cluster's token into RAY_AUTH_TOKEN instead")
+    quiet()
     try:
         with urllib.request.urlopen(f"{address.rstrip('/')}/api/version", timeout=ANSWER_S):  # noqa: S310 (checked)
             pass
