@@ -7,7 +7,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test fuzz kills lint format bench lock clean
+.PHONY: help demo test fuzz kills faults lint format bench lock clean
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
@@ -24,6 +24,9 @@ fuzz: $(READY) ## 10,000 damaged files: each gives rows, none an exception
 
 kills: $(READY) ## training and scoring killed at random moments, each time with the result of a run nobody touched
 	BRAINSCALE_KILLS=10 $(BIN)/pytest -s tests/integration/test_kills.py tests/integration/test_scoring.py
+
+faults: $(READY) ## nodes and heads of a cluster that die, and a scheduler's allocation, with real processes
+	BRAINSCALE_LONG=1 $(BIN)/pytest -s tests/integration/test_nodes.py tests/integration/test_slurm.py
 
 lint: $(READY) ## style and types
 	$(BIN)/ruff check

@@ -92,7 +92,7 @@ def quiet() -> None:
     The raylet's would reach standard output, where results are.
     """
     ray_worker.print_to_stdstream = _raylet_says
-    for name in ("ray", "ray.data", "ray.train"):
+    for name in ("ray", "ray.data", "ray.train", "ray.dashboard.modules.dashboard_sdk"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 

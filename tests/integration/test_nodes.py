@@ -1,6 +1,7 @@
 """Jobs on three nodes of which one dies in the middle, and a head that dies."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -102,6 +103,7 @@ def test_a_path_that_nodes_do_not_share_is_refused(
     assert f"Error: {scans} is a path, and this cluster has 3 nodes with disks of their own" in said
 
 
+@pytest.mark.skipif("BRAINSCALE_LONG" not in os.environ, reason="the long form: make faults")
 def test_a_head_that_dies_is_said_and_the_same_command_goes_on_elsewhere(
     run: Path,
     many: Path,
