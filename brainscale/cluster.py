@@ -17,6 +17,8 @@ from brainscale import logs
 from brainscale.errors import BrainscaleError, ClusterError, first_line
 
 REQUEST = "request.json"
+TALKERS = ("ray", "ray.data", "ray.train", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
+"""Loggers that have a level of their own."""
 RESULT = "brainscale-result: "
 """What a job's log has before its result, one line of JSON."""
 
@@ -92,7 +94,7 @@ def quiet() -> None:
     The raylet's would reach standard output, where results are.
     """
     ray_worker.print_to_stdstream = _raylet_says
-    for name in ("ray", "ray.data", "ray.train", "ray.dashboard.modules.dashboard_sdk"):
+    for name in TALKERS:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 

@@ -1,6 +1,7 @@
 """configs/cluster/slurm.sbatch with a real Ray: a head and a worker node on loopback, and a job on them."""
 
 import json
+import os
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,7 +11,10 @@ from tests.conftest import write_image
 from tests.slurm import PYTHON, SCRIPT, Allocation
 from tests.test_bundle import make_bundle
 
-pytestmark = pytest.mark.ray
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.skipif("BRAINSCALE_LONG" not in os.environ, reason="the long form: make faults"),
+]
 
 
 def test_a_job_in_an_allocation(tmp_path: Path) -> None:
