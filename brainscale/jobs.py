@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -70,6 +71,8 @@ def connect(address: str) -> JobSubmissionClient:
             f"no Jobs server answers at {address} ({first_line(error)}): is `ray start --head` running?"
         ) from None
     try:
+        for name in ("ray", "ray.dashboard.modules.dashboard_sdk"):  # it tells of uploads on standard error
+            logging.getLogger(name).setLevel(logging.WARNING)
         return _Client(address)
     except AuthenticationError:
         raise ClusterError(
