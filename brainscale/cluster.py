@@ -3,10 +3,11 @@
 import json
 import logging
 import os
+import secrets
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ TALKERS = ("ray", "ray.data", "ray.train", "ray.dashboard.modules.dashboard_sdk"
 """Loggers that have a level of their own."""
 RESULT = "brainscale-result: "
 """What a job's log has before its result, one line of JSON."""
+
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
 @contextmanager
@@ -51,6 +54,7 @@ def local(workers: int, object_store_gib: float | None = None) -> Iterator[None]
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray warns of this default otherwise
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its core writes to our standard error otherwise
+    _private_token()
     with _standard_error_aside():  # it says there, once, that it took the level
         ray.init(
             address="local",
@@ -61,9 +65,6 @@ def local(workers: int, object_store_gib: float | None = None) -> Iterator[None]
             logging_level=logging.ERROR,
         )
     quiet()
-    token = Path.home() / ".ray" / "auth_token"
-    if token.exists():  # whoever reads it may run code here, and Ray lets everybody read it
-        token.chmod(0o600)
     try:
         yield
     finally:
@@ -86,6 +87,18 @@ def run_job(function: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         said = str(error) if known else f"unexpected {type(error).__name__}: {first_line(error)}"
         logs.log("error", said if logs.structured() else f"Error: {said}", level="error", exit_status=status)
         raise SystemExit(status) from None
+
+
+def _private_token() -> None:
+    """The token that Ray asks for, readable by its owner alone; Ray would let everybody read the one it makes."""
+    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        return
+    token = Path.home() / ".ray" / "auth_token"
+    with suppress(OSError):  # a home that cannot be written: Ray says so if it matters
+        token.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError), os.fdopen(os.open(token, NEW, 0o600), "w") as stream:
+            stream.write(secrets.token_hex(32))
+        token.chmod(0o600)
 
 
 def quiet() -> None:

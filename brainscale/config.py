@@ -5,7 +5,6 @@ overrides one value. The fingerprint covers what decides the result, and leaves 
 decides how fast it comes.
 """
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterable
@@ -23,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from brainscale import settings
 from brainscale.errors import UsageError
 from brainscale.models import NAMES
 
@@ -59,7 +59,7 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _known(self) -> "ModelConfig":
         if self.name not in NAMES:
-            raise ValueError(f"unknown model '{self.name}'{_did_you_mean(self.name, NAMES)}")
+            raise ValueError(f"unknown model '{self.name}'{settings.did_you_mean(self.name, NAMES)}")
         return self
 
 
@@ -265,9 +265,9 @@ def load(source: str | None = None, overrides: Iterable[str] = ()) -> Config:
     Raises:
         UsageError: the file is absent or not YAML, or a key or a value is wrong.
     """
-    values = _read(_find(source)) if source else {}
+    values = settings.read(_find(source)) if source else {}
     for text in overrides:
-        _override(values, text)
+        settings.override(values, text)
     return parse(values, where=source or "configuration")
 
 
@@ -280,7 +280,7 @@ def parse(values: Any, where: str = "configuration") -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise UsageError(f"{where}: {_explain(error)}") from None
+        raise UsageError(f"{where}: {settings.explain(error, Config)}") from None
 
 
 def _find(source: str) -> Path:
@@ -291,60 +291,4 @@ def _find(source: str) -> Path:
     if path.is_file():
         return path
     names = sorted(p.stem for p in resource_folder("configs").glob("*.yaml"))
-    raise UsageError(f"no configuration '{source}'{_did_you_mean(source, names)}, or the path of a YAML file")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise UsageError(f"{path} must hold sections such as `train:`, not a {type(values).__name__}")
-    return values
-
-
-def _override(values: dict[str, Any], text: str) -> None:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise UsageError(f"--set takes section.key=value, such as train.epochs=10, not '{text}'")
-    *sections, last = key.strip().split(".")
-    place = values
-    for name in sections:
-        inner = place.setdefault(name, {})
-        if not isinstance(inner, dict):
-            raise UsageError(f"--set {text}: '{name}' is a value, not a section")
-        place = inner
-    try:
-        place[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UsageError(f"--set {text}: the value is not YAML") from None
-
-
-def _explain(error: ValidationError) -> str:
-    """The first problem in one line, with the valid keys or a near one where that helps."""
-    problem = error.errors(include_url=False)[0]
-    location = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        *sections, key = [str(part) for part in problem["loc"]]
-        known = _keys(sections)
-        return f"unknown key '{location}'{_did_you_mean(key, known)}"
-    message = problem["msg"].removeprefix("Value error, ")
-    given = problem["input"]
-    shown = f", not {given!r}" if location and not isinstance(given, dict) and "ctx" in problem else ""
-    return f"{location}: {message}{shown}" if location else message
-
-
-def _keys(sections: list[str]) -> list[str]:
-    model: Any = Config
-    for name in sections:
-        model = model.model_fields[name].annotation
-    return list(model.model_fields)
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    return (f": did you mean '{near[0]}'?" if near else ":") + f" known: {', '.join(known)}"
+    raise UsageError(f"no configuration '{source}'{settings.did_you_mean(source, names)}, or the path of a YAML file")

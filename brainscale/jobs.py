@@ -10,8 +10,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,12 +27,21 @@ from brainscale.config import resource_folder
 from brainscale.errors import ClusterError, UsageError, first_line
 from brainscale.storage import refuse_keys
 
+REQUEST_S = 120.0  # seconds that one request may take, such as the upload
 ANSWER_S = 10.0  # seconds an address may take to answer before it counts as silent
 GONE_S = 30.0  # seconds without an answer after which a server that did answer counts as gone
 STOP_S = 60.0  # seconds a job may take to end once it was told to
+QUIET_S = 60.0  # seconds of a log without a line after which its connection is made anew
 LIMIT = 100 * 2**20  # bytes that a Jobs server takes as one upload
 UNREACHED = (RuntimeError, ConnectionError, OSError, ClientError, asyncio.TimeoutError)
 """How Ray's client says that a server does not answer, or not as it should."""
+
+
+class _Client(JobSubmissionClient):
+    """Ray's, which would wait for a silent server for ever."""
+
+    def _do_request(self, *args: Any, **kwargs: Any) -> Any:
+        return super()._do_request(*args, **{"timeout": REQUEST_S, **kwargs})
 
 
 def connect(address: str) -> JobSubmissionClient:
@@ -61,7 +71,7 @@ def connect(address: str) -> JobSubmissionClient:
             f"no Jobs server answers at {address} ({first_line(error)}): is `ray start --head` running?"
         ) from None
     try:
-        return JobSubmissionClient(address)
+        return _Client(address)
     except AuthenticationError:
         raise ClusterError(
             f"{address} does not accept this client's token: put the cluster's into RAY_AUTH_TOKEN, "
@@ -162,10 +172,12 @@ class _Log:
         self.result: dict[str, Any] | None = None
 
     async def take(self, client: JobSubmissionClient, job: str) -> None:
-        at = 0
-        async for piece in client.tail_job_logs(job):
-            self._add(piece[max(0, self._seen - at) :])
-            at += len(piece)
+        at, pieces = 0, client.tail_job_logs(job)
+        with suppress(StopAsyncIteration, asyncio.TimeoutError):  # a connection may die without a word
+            while True:
+                piece = await asyncio.wait_for(anext(pieces), QUIET_S)
+                self._add(piece[max(0, self._seen - at) :])
+                at += len(piece)
 
     def end(self, whole: str) -> None:
         """What is left of the whole log, and its last line if nothing ends it."""
@@ -186,7 +198,7 @@ class _Log:
 def _exit_status(info: JobDetails) -> int:
     if info.status == JobStatus.SUCCEEDED:
         return 0
-    if info.driver_exit_code is None or info.driver_exit_code < 0:
+    if info.status == JobStatus.STOPPED or info.driver_exit_code is None or info.driver_exit_code <= 0:
         reason = first_line(info.message or "no reason given")
         raise ClusterError(f"job {info.submission_id} {str(info.status).lower()}: {reason}")
     return int(info.driver_exit_code)
@@ -241,7 +253,7 @@ def _asked(question: Callable[[], Any], job: str = "") -> Any:
 
 
 def _is_unknown(error: BaseException) -> bool:
-    return "404" in str(error) or "does not exist" in str(error)
+    return "status code 404" in str(error) or getattr(error, "status", None) == HTTPStatus.NOT_FOUND
 
 
 def _unknown(job: str) -> ClusterError:

@@ -1,6 +1,6 @@
 """What a cluster can give, now or once it has grown."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import ray
 from ray._private.state import state
@@ -42,15 +42,51 @@ def require_room(workers: int, each: Mapping[str, float], beside: float = 0) -> 
             raise ClusterError(
                 f"{workers} workers need {amount:g} {kind}s{reading}, and the cluster can have {grown.get(kind, 0):g}"
             )
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for kind, amount in each.items():
-        largest = max((node.get(kind, 0.0) for node in nodes), default=0.0)
-        if grown == live and largest < amount:
-            raise ClusterError(f"a worker needs {amount:g} {kind}s on one node, and the largest node has {largest:g}")
+    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    _require_places(workers, each, there, kinds_of_nodes())
     if all(live.get(kind, 0) >= amount for kind, amount in need.items()):
         return None
-    asked, there = (", ".join(f"{of.get(kind, 0):g} {kind}s" for kind in need) for of in (need, live))
-    return f"waiting for {asked}: the cluster has {there} now, and its autoscaler may add nodes"
+    asked, have = (", ".join(f"{of.get(kind, 0):g} {kind}s" for kind in need) for of in (need, live))
+    return f"waiting for {asked}: the cluster has {have} now, and its autoscaler may add nodes"
+
+
+def kinds_of_nodes() -> list[dict[str, float]]:
+    """CPU, GPU … of each kind of node that the autoscaler may start; none without an autoscaler."""
+    config = state.get_cluster_config()
+    groups = config.node_group_configs if config is not None else []
+    return [{kind: float(amount) for kind, amount in group.resources.items()} for group in groups if group.max_count]
+
+
+def _require_places(
+    workers: int, each: Mapping[str, float], nodes: Sequence[Mapping[str, float]], kinds: Sequence[Mapping[str, float]]
+) -> None:
+    """Refuse workers that fit on no node, or that the nodes cannot all hold where none can be added.
+
+    Args:
+        workers: how many, all at once.
+        each: CPU, GPU … that one of them takes.
+        nodes: what each node has.
+        kinds: what a node of each kind has that an autoscaler may add.
+
+    Raises:
+        ClusterError: names what is asked for and what is there.
+    """
+    asked = " and ".join(f"{amount:g} {kind}s" for kind, amount in each.items())
+    if not any(_places(node, each) for node in [*nodes, *kinds]):
+        nodes_have = " or ".join(sorted({_named(node, each) for node in [*nodes, *kinds]})) or "nothing"
+        raise ClusterError(f"a worker needs {asked} on one node, and a node has {nodes_have}")
+    places = sum(_places(node, each) for node in nodes)
+    if not kinds and places < workers:
+        raise ClusterError(f"{workers} workers need {asked} each on one node, and the nodes have room for {places}")
+
+
+def _places(node: Mapping[str, float], each: Mapping[str, float]) -> float:
+    """Workers that a node can hold, in whole."""
+    return min(node.get(kind, 0) // amount for kind, amount in each.items())
+
+
+def _named(node: Mapping[str, float], each: Mapping[str, float]) -> str:
+    return " and ".join(f"{node.get(kind, 0):g} {kind}s" for kind in each)
 
 
 def require_shared(places: Iterable[str], shared: bool) -> None:

@@ -33,7 +33,7 @@ def test_scoring_workers_need_no_torch() -> None:
     assert done.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("command", ["demo", "index", "split", "train", "evaluate", "score", "compare"])
+@pytest.mark.parametrize("command", ["demo", "index", "split", "train", "evaluate", "score", "compare", "jobs"])
 def test_every_command_has_help_with_an_example(invoke: Invoke, command: str) -> None:
     result = invoke(command, "--help")
     assert result.exit_code == 0
@@ -51,6 +51,9 @@ def test_every_command_has_help_with_an_example(invoke: Invoke, command: str) ->
         (["train", "--data", "x", "--out", "y", "--workers", "3"], 2, "3 workers cannot share 4 micro-batches"),
         (["train", "--data", "x", "--out", "y", "--address", "host:1"], 2, "--address takes a Jobs URL"),
         (["score", "m", "x", "--out", "y", "--address", "http://127.0.0.1:9"], 1, "no Jobs server answers at"),
+        (["score", "m", "x", "--out", "y", "--no-wait"], 2, "--no-wait goes with --address"),
+        (["jobs", "stop", "an-id"], 2, "--address says where the Jobs server is"),
+        (["jobs", "list", "--address", "http://me:sesame@127.0.0.1:9"], 2, "--address holds a password"),
         (["split", "none.parquet", "--out", "y"], 1, "no manifest at none.parquet"),
         (["split", "m.parquet", "--out", "y", "--folds", "3", "--val", "0.1"], 2, "--folds takes the place of"),
         (["split", "m.parquet", "--out", "y", "--val", "0.5", "--test", "0.5"], 2, "leave nothing to train on"),

@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "brainscale"
 FLOORS = [
     ["errors", "logs", "allocator", "schema", "seeds", "models.__init__"],
+    ["settings"],
     ["calls", "config", "names", "nearness", "isolation", "files", "progress", "console", "keys", "looks"],
     ["storage", "wish", "notices"],
     ["manifest"],

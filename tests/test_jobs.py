@@ -1,15 +1,18 @@
 """What can be said of jobs without a cluster: what travels, what does not, and a log that breaks off."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from ray.job_submission import JobDetails, JobStatus, JobType
 
 from brainscale import jobs
 from brainscale.cluster import RESULT
+from brainscale.commands import options
 from brainscale.errors import ClusterError, UsageError
 
 TEXT = "first\nsecond\n" + RESULT + json.dumps({"rows": 3}) + "\nlast without an end"
@@ -108,3 +111,85 @@ def test_addresses_that_cannot_be(address: str, said: str) -> None:
         jobs.connect(address)
     assert said in str(refused.value)
     assert "sesame" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "said"),
+    [
+        (JobStatus.FAILED, 2, 2),
+        (JobStatus.FAILED, None, "job an-id failed: why"),
+        (JobStatus.FAILED, -9, "job an-id failed: why"),
+        (JobStatus.STOPPED, 0, "job an-id stopped: why"),
+        (JobStatus.STOPPED, 1, "job an-id stopped: why"),
+    ],
+)
+def test_only_a_job_that_succeeded_ends_with_0(status: JobStatus, code: int | None, said: int | str) -> None:
+    class Over(Server):
+        def get_job_status(self, job: str) -> JobStatus:
+            return status
+
+        def get_job_info(self, job: str) -> JobDetails:
+            facts: dict[str, Any] = {"submission_id": job, "status": status, "driver_exit_code": code}
+            return JobDetails(type=JobType.SUBMISSION, entrypoint="", message="why", **facts)
+
+    server: Any = Over(iter([]))
+    if isinstance(said, int):
+        assert jobs.follow(server, "an-id", lambda line: None).status == said
+        return
+    with pytest.raises(ClusterError, match=said):
+        jobs.follow(server, "an-id", lambda line: None)
+
+
+def test_a_port_with_404_in_it_is_no_unknown_job() -> None:
+    class Deaf(Server):
+        problem = "HTTPConnectionPool(host='127.0.0.1', port=40404): refused"
+
+        def stop_job(self, job: str) -> bool:
+            raise RuntimeError(self.problem)
+
+    server: Any = Deaf(iter([]))
+    with pytest.raises(ClusterError, match="the Jobs server does not answer: HTTPConnectionPool"):
+        jobs.stop(server, "an-id")
+    server.problem = "Request failed with status code 404: Job an-id does not exist."
+    with pytest.raises(ClusterError, match="no job an-id: `brainscale jobs list` names those that are there"):
+        jobs.stop(server, "an-id")
+
+
+def test_a_connection_that_died_without_a_word_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mute(Server):
+        async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+            first = self.connections == 0
+            async for piece in super().tail_job_logs(job):
+                yield piece
+                if first and piece.startswith("seco"):
+                    await asyncio.sleep(60)
+
+        def get_job_status(self, job: str) -> JobStatus:
+            return JobStatus.RUNNING if self.connections == 1 else JobStatus.SUCCEEDED
+
+    monkeypatch.setattr(jobs, "QUIET_S", 0.05)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    server, lines = Mute(iter([])), []
+    found = jobs.follow(server, "job", lines.append)  # type: ignore[arg-type]
+    assert lines == ["first", "second", "last without an end"]
+    assert (server.connections, found.result) == (2, {"rows": 3})
+
+
+@pytest.mark.parametrize("answer", [True, False, click.Abort()])
+def test_ctrl_c_on_a_terminal_asks(answer: "bool | click.Abort", monkeypatch: pytest.MonkeyPatch) -> None:
+    def follow(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def confirm(*_: object, **__: object) -> bool:
+        if isinstance(answer, click.Abort):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr(jobs, "follow", follow)
+    monkeypatch.setattr(jobs, "stop", lambda *_: "stopped")
+    monkeypatch.setattr(click, "confirm", confirm)
+    server: Any = Server(iter([]))
+    said = r"job j stopped; run the same command again" if answer is True else r"the job goes on; .* jobs stop j --addr"
+    with pytest.raises(ClusterError, match=said):
+        options.follow("http://127.0.0.1:1", server, "j", as_json=False)

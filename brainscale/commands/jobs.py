@@ -9,7 +9,9 @@ from brainscale.commands import options
 from brainscale.console import Group, common
 from brainscale.errors import UsageError
 
-server = click.option("--address", metavar="URL", envvar=options.ADDRESS, help="The cluster's Jobs server.")
+server = click.option(
+    "--address", metavar="URL", envvar=options.ADDRESS, show_envvar=True, help="The cluster's Jobs server."
+)
 
 
 @click.group(cls=Group)

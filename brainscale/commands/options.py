@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
 json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 ADDRESS = "BRAINSCALE_ADDRESS"
 _server = click.option(
-    "--address", metavar="URL", envvar=ADDRESS, help="Run as a job on this Ray cluster (its Jobs server)."
+    "--address",
+    metavar="URL",
+    envvar=ADDRESS,
+    show_envvar=True,
+    help="Run as a job on this Ray cluster (its Jobs server).",
 )
 _no_wait = click.option("--no-wait", is_flag=True, help="With --address: print the job's id and leave.")
 workers = click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Side by side.")
@@ -29,7 +34,14 @@ engine = click.option("--engine", default="auto", show_default=True, help="auto,
 
 def address(command: Callable[..., Any]) -> Callable[..., Any]:
     """--address and --no-wait."""
-    return _server(_no_wait(command))
+
+    @wraps(command)
+    def run(*args: Any, address: str | None, no_wait: bool, **kwargs: Any) -> Any:
+        if no_wait and not address:
+            raise click.UsageError(f"--no-wait goes with --address, which says where the job runs; or set {ADDRESS}")
+        return command(*args, address=address, no_wait=no_wait, **kwargs)
+
+    return _server(_no_wait(run))
 
 
 def say(text: str) -> None:
@@ -80,7 +92,7 @@ def follow(address: str, client: "JobSubmissionClient", job: str, as_json: bool)
     try:
         ended = jobs.follow(client, job, lambda line: click.echo(line, err=True))
     except KeyboardInterrupt:
-        if sys.stdin.isatty() and click.confirm("\nStop the job too?", default=False, err=True):
+        if _wants_stop():
             raise ClusterError(f"job {job} {jobs.stop(client, job)}; run the same command again to go on") from None
         at = f"{job} --address {address}"
         raise ClusterError(
@@ -93,3 +105,13 @@ def follow(address: str, client: "JobSubmissionClient", job: str, as_json: bool)
         else:
             print_facts(ended.result, as_json)
     sys.exit(ended.status)
+
+
+def _wants_stop() -> bool:
+    """Ask, where somebody can answer; another Ctrl-C is no."""
+    if not sys.stdin.isatty():
+        return False
+    try:
+        return click.confirm("\nStop the job too?", default=False, err=True)
+    except click.Abort:
+        return False

@@ -1,0 +1,79 @@
+"""What a cluster can never give, said before anything starts; no Ray is asked here."""
+
+import re
+from typing import Any
+
+import pytest
+from ray.core.generated import autoscaler_pb2
+
+from brainscale import config, resources
+from brainscale.errors import ClusterError
+
+FOUR = {"CPU": 4.0, "memory": 1e9}
+GPUS = {"CPU": 8.0, "GPU": 1.0}
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, float]], groups: list[dict[str, Any]]) -> None:
+    """Nodes that are there, and kinds that an autoscaler may add."""
+    kinds = {kind for node in nodes for kind in node}
+    total = {kind: sum(node.get(kind, 0) for node in nodes) for kind in kinds}
+    monkeypatch.setattr("ray.cluster_resources", lambda: total)
+    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": node} for node in nodes])
+    there = autoscaler_pb2.ClusterConfig(
+        node_group_configs=[autoscaler_pb2.NodeGroupConfig(**group) for group in groups]
+    )
+    monkeypatch.setattr(resources.state, "get_cluster_config", lambda: there if groups else None)
+
+
+@pytest.mark.parametrize(
+    ("workers", "each", "said"),
+    [
+        (2, {"CPU": 4.0}, None),
+        (4, {"CPU": 2.0}, None),
+        (9, {"CPU": 1.0}, "9 workers need 9 CPUs, and the cluster can have 8"),
+        (1, {"CPU": 8.0}, "a worker needs 8 CPUs on one node, and a node has 4 CPUs"),
+        (2, {"CPU": 3.0}, None),
+        (1, {"CPU": 1.0, "GPU": 1.0}, "1 workers need 1 GPUs, and the cluster can have 0"),
+    ],
+)
+def test_two_nodes_of_four(
+    workers: int, each: dict[str, float], said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, [FOUR, FOUR], [])
+    if said is None:
+        assert resources.require_room(workers, each) is None
+        return
+    with pytest.raises(ClusterError, match=f"^{re.escape(said)}$"):
+        resources.require_room(workers, each)
+
+
+def test_enough_in_all_and_too_little_on_each_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, [FOUR, FOUR, FOUR], [])
+    said = "4 workers need 3 CPUs each on one node, and the nodes have room for 3"
+    with pytest.raises(ClusterError, match=said):
+        resources.require_room(4, {"CPU": 3.0})
+
+
+def test_what_an_autoscaler_may_add_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, [FOUR], [{"name": "gpu", "resources": {"CPU": 8, "GPU": 1}, "max_count": 2}])
+    said = resources.require_room(2, {"CPU": 4.0, "GPU": 1.0})
+    assert said == "waiting for 8 CPUs, 2 GPUs: the cluster has 4 CPUs, 0 GPUs now, and its autoscaler may add nodes"
+    with pytest.raises(ClusterError, match="a worker needs 16 CPUs on one node, and a node has 4 CPUs or 8 CPUs"):
+        resources.require_room(1, {"CPU": 16.0})
+    with pytest.raises(ClusterError, match="3 workers need 3 GPUs, and the cluster can have 2"):
+        resources.require_room(3, {"GPU": 1.0})
+
+
+def test_kinds_without_a_limit_and_without_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = [
+        {"name": "any", "resources": {"CPU": 32}, "max_count": -1},
+        {"name": "off", "resources": {"CPU": 64}, "max_count": 0},
+    ]
+    pretend(monkeypatch, [FOUR], groups)
+    assert resources.kinds_of_nodes() == [{"CPU": 32}]
+    assert str(resources.require_room(2, {"CPU": 16.0})).startswith("waiting for 32 CPUs")
+
+
+def test_room_is_no_part_of_what_a_run_is() -> None:
+    room = ["resources.cpus_per_worker=4", "resources.gpus_per_worker=0.5", "resources.object_store_gib=2"]
+    assert config.load(None, room).fingerprint == config.Config().fingerprint
