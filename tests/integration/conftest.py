@@ -1,6 +1,7 @@
 """What the tests on a real Ray share: one short training, and how to read what commands leave behind."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from click.testing import CliRunner, Result
 from brainscale.cli import main
 
 Invoke = Callable[..., Result]
+long = pytest.mark.skipif("BRAINSCALE_LONG" not in os.environ, reason="the long form: make faults")
 SMALL = ["--set", "data.image_size=64", "--set", "data.crop=1.0", "--set", "train.batch_size=16", "--epochs", "2"]
 
 

@@ -1,7 +1,6 @@
 """Jobs on three nodes of which one dies in the middle, and a head that dies."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from click.testing import CliRunner
 
 from brainscale.cli import main
 from tests.integration.clusters import Cluster, cluster
-from tests.integration.conftest import SMALL, scores, succeed, weights
+from tests.integration.conftest import SMALL, long, scores, succeed, weights
 
 pytestmark = pytest.mark.ray
 
@@ -103,7 +102,7 @@ def test_a_path_that_nodes_do_not_share_is_refused(
     assert f"Error: {scans} is a path, and this cluster has 3 nodes with disks of their own" in said
 
 
-@pytest.mark.skipif("BRAINSCALE_LONG" not in os.environ, reason="the long form: make faults")
+@long
 def test_a_head_that_dies_is_said_and_the_same_command_goes_on_elsewhere(
     run: Path,
     many: Path,

@@ -1,19 +1,19 @@
 """configs/cluster/slurm.sbatch with a real Ray: a head and a worker node on loopback, and a job on them."""
 
 import json
-import os
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import write_image
+from tests.integration.conftest import long
 from tests.slurm import PYTHON, SCRIPT, Allocation
 from tests.test_bundle import make_bundle
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.skipif("BRAINSCALE_LONG" not in os.environ, reason="the long form: make faults"),
+    long,
 ]
 
 
