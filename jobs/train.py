@@ -19,7 +19,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
         )
         return {"out": request["out"], **facts}
     with epochs(config.train.epochs) as (on_epoch, on_notice):
-        facts = train(request["data"], request["out"], config, on_epoch, on_notice)
+        facts = train(request["data"], request["out"], config, on_epoch, on_notice, request["tracking"])
     return {"run": request["out"], **facts}
 
 

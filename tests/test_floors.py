@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "brainscale"
 FLOORS = [
     ["errors", "logs", "allocator", "schema", "seeds", "models.__init__"],
     ["calls", "config", "names", "nearness", "isolation", "files", "progress", "console", "keys", "looks"],
-    ["storage", "wish", "notices"],
+    ["storage", "wish", "notices", "tracking", "telemetry"],
     ["manifest"],
     [
         "sources",

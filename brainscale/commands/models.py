@@ -25,6 +25,7 @@ from brainscale.errors import UsageError
 @click.option("--target-sensitivity", type=click.FloatRange(0, 1, True), help="The threshold reaches it on validation.")
 @click.option("--youden", is_flag=True, help="Threshold by Youden's index on validation.")
 @click.option("--calibrate", is_flag=True, help="Calibrate probabilities by one temperature, on validation.")
+@click.option("--mlflow", "tracking", metavar="URI", help="An MLflow server, or a folder, that gets the run too.")
 @options.shared
 @click.option("--set", "overrides", multiple=True, metavar="a.b=c", help="Any value of the configuration.")
 @options.address
@@ -40,6 +41,7 @@ def train(
     target_sensitivity: float | None,
     youden: bool,
     calibrate: bool,
+    tracking: str | None,
     shared: bool,
     address: str | None,
     as_json: bool,
@@ -50,7 +52,10 @@ def train(
     Example: brainscale train --data scans/ --config brainmrnet --out runs/first
     """
     from brainscale import config as configuration
+    from brainscale.tracking import checked, require
 
+    if tracking is not None and folds is not None:
+        raise UsageError("--mlflow follows one run, not the many of --folds: leave one out")
     places = {
         "model": "model.name",
         "workers": "resources.workers",
@@ -74,8 +79,11 @@ def train(
         "folds": folds,
         "repeats": repeats,
     }
+    track = tracking and checked(tracking)
     if address:
-        options.submit(address, "train", request)
+        options.submit(address, "train", request | {"tracking": track})
+    if track:
+        require()
     from brainscale import cluster
     from brainscale.progress import epochs
 
@@ -90,7 +98,7 @@ def train(
 
     complete = options.is_complete(request["out"])
     with cluster.local(settings.resources.workers), epochs(settings.train.epochs) as (on_epoch, on_notice):
-        facts = run(request["data"], request["out"], settings, on_epoch, on_notice)
+        facts = run(request["data"], request["out"], settings, on_epoch, on_notice, track)
     options.say_if(complete, out)
     print_facts({"run": out, **facts}, as_json)
 
