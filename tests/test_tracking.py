@@ -1,4 +1,4 @@
-"""Runs in MLflow: a folder that its own client reads back, and servers that fail. A real training is in integration/."""
+"""Runs in MLflow: a folder that its own client reads back, servers that fail. A real training is in integration/."""
 
 import base64
 import importlib.util

@@ -21,6 +21,17 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 CODE = "telemetry_test"
 
 
+@ray.remote(num_cpus=0)
+class Worker:
+    def __init__(self, bundle: Bundle) -> None:
+        options = Options(name="onnx")
+        network = ray.put(engines.network_of(bundle, options))
+        self._engine = ScoreBlock(Scoring(bundle=bundle, threshold=0.5), options, network)
+
+    def score(self, rows: pa.Table) -> pa.Table:
+        return self._engine(rows)
+
+
 def block(bundle: Bundle) -> pa.Table:
     """Two planes and an error."""
     size = bundle.card.preprocess.image_size
@@ -51,10 +62,8 @@ def value(text: str, name: str, *labels: str) -> float | None:
 
 def test_ray_exports_what_was_scored_and_how_training_goes(run: Path) -> None:
     bundle = open_bundle(run)
-    options = Options(name="onnx")
-    network = ray.put(engines.network_of(bundle, options))
-    actor = ray.remote(num_cpus=0)(ScoreBlock).remote(Scoring(bundle=bundle, threshold=0.5), options, network)
-    scored = ray.get(actor.__call__.remote(block(bundle)))
+    actor = Worker.remote(bundle)
+    scored = ray.get(actor.score.remote(block(bundle)))
     assert scored["error_code"].to_pylist() == [None, None, CODE]
     TrainingMeter().epoch(7, images=60, seconds=4.0)
     wanted, until = f'code="{CODE}"', time.monotonic() + 60
