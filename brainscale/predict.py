@@ -1,6 +1,7 @@
 """Units of work → a lazy table of predictions: what scoring and evaluation share."""
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +23,7 @@ from brainscale.reading import read_tables, require_answers, units_of
 from brainscale.resources import capacity, require_room
 from brainscale.schema import PREDICTIONS
 from brainscale.sources import Unit
+from brainscale.telemetry import ScoringMeter
 from brainscale.wish import Wish
 
 BLOCK_ROWS, GPU_BLOCK_ROWS = 64, 512
@@ -104,14 +106,17 @@ class ScoreBlock:
     def __init__(self, scoring: Scoring, options: Options, network: "ray.ObjectRef[bytes]") -> None:
         threads = scoring.cpus_per_worker or max(1, (os.cpu_count() or 1) // scoring.workers)
         self._engine = engines.load(scoring.bundle.card, ray.get(network), options, threads=threads)
-        self._scoring = scoring
+        self._scoring, self._meter = scoring, ScoringMeter()
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Rows with planes → rows of schema PREDICTIONS; a row without a plane keeps its error."""
-        card = self._scoring.bundle.card
+        card, began = self._scoring.bundle.card, time.monotonic()
         present = pc.is_valid(block["plane"]).to_numpy()
         known = tempered(self._engine(stacked(block["plane"], card.preprocess.image_size)), card.temperature)
-        return to_predictions(block, present, known, self._scoring.threshold, list(card.classes), card.weights_sha256)
+        seconds = time.monotonic() - began
+        rows = to_predictions(block, present, known, self._scoring.threshold, list(card.classes), card.weights_sha256)
+        self._meter.block(rows["error_code"].to_pylist(), seconds)
+        return rows
 
 
 def stacked(column: pa.ChunkedArray, size: int) -> np.ndarray:

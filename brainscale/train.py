@@ -39,10 +39,11 @@ from brainscale.schema import SUCCESS
 from brainscale.splits import SPLITS
 from brainscale.storage import Mirror, at_hand
 from brainscale.tensors import Places, materialise
+from brainscale.tracking import NOTE, checked, require, tracked
 from brainscale.train_loop import Job, worker
 
 SIDES = ("train", "val")
-OURS = ("config.yaml", "environment.json", "manifest.parquet", "history.parquet", "notices/*", SUCCESS)
+OURS = ("config.yaml", "environment.json", "manifest.parquet", "history.parquet", "notices/*", NOTE, SUCCESS)
 """What a driver needs of a run to go on with it."""
 STORE_S = 2.0  # seconds between two looks at a run in an object store
 OnEpoch = Callable[[dict[str, Any]], None]
@@ -54,6 +55,7 @@ def train(
     config: Config,
     on_epoch: OnEpoch = lambda row: None,
     on_notice: Callable[[str], None] = lambda text: None,
+    tracking: str | None = None,
 ) -> dict[str, Any]:
     """Train a model, or go on where a run of the same configuration and data stopped.
 
@@ -65,6 +67,7 @@ def train(
         config: everything else.
         on_epoch: called with a row of schema HISTORY for each epoch as it ends.
         on_notice: called with a line for each death of a worker, damaged checkpoint and the like.
+        tracking: address of an MLflow server, or a folder, that gets the run too.
 
     Returns:
         What the run's `_SUCCESS.json` says.
@@ -72,16 +75,24 @@ def train(
     Raises:
         BrainscaleError: the data cannot train, the folder is another run's, or training failed.
     """
+    if tracking is not None:
+        tracking = checked(tracking)
+        require()
     if waiting := require_room(config.resources.workers, each_worker(config)):
         on_notice(waiting)
     require_shared([data, out], config.resources.shared)
     manifest = prepare_manifest(data, config)
     with at_hand(out, OURS, what="run") as run:
-        return open_run(run.path, config, manifest) or _trained(run, config, manifest, on_epoch, on_notice)
+        return open_run(run.path, config, manifest) or _trained(run, config, manifest, on_epoch, on_notice, tracking)
 
 
 def _trained(
-    run: Mirror, config: Config, manifest: pa.Table, on_epoch: OnEpoch, on_notice: Callable[[str], None]
+    run: Mirror,
+    config: Config,
+    manifest: pa.Table,
+    on_epoch: OnEpoch,
+    on_notice: Callable[[str], None],
+    tracking: str | None,
 ) -> dict[str, Any]:
     """Planes, Ray Train, bundle."""
     run.push()
@@ -91,10 +102,20 @@ def _trained(
     for side in SIDES:
         ids, labels = labelled(manifest, side, config)
         sides[side] = (ids, labels, planes.places(ids))
-    with watching(run, on_epoch, on_notice):
-        fit(Job(config=config.model_dump(mode="json"), run=str(run), sides=sides), config, run)
-    run.pull("history.parquet", "checkpoints/best-*", afresh=True)
-    return finish(run.path, config, manifest)
+    hashes = {"config_sha256": config.fingerprint, "manifest_sha256": manifest_fingerprint(manifest)}
+    with tracked(tracking, run.path, config, hashes, list(read_history(run.path)), on_notice) as tracker:
+        run.push()
+
+        def on_row(row: dict[str, Any]) -> None:
+            on_epoch(row)
+            tracker.epoch(row)
+
+        with watching(run, on_row, on_notice):
+            fit(Job(config=config.model_dump(mode="json"), run=str(run), sides=sides), config, run)
+        run.pull("history.parquet", "checkpoints/best-*", afresh=True)
+        facts = finish(run.path, config, manifest)
+        tracker.end("FINISHED", {"weights_sha256": facts["weights_sha256"]}, run.path / "model")
+    return facts
 
 
 def uses_gpu(config: Config) -> bool:

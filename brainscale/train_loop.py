@@ -25,6 +25,7 @@ from brainscale.sampler import cut, epoch_order
 from brainscale.schema import HISTORY
 from brainscale.seeds import derive, deterministic
 from brainscale.storage import Mirror, at_hand
+from brainscale.telemetry import TrainingMeter
 from brainscale.tensors import Places, PlaneStore
 
 CHECKPOINTS = ("checkpoints/*.safetensors", "steps/*", "history.parquet")
@@ -95,6 +96,7 @@ class Loop:
         self.factors = trace.multipliers(learner.device)
         self.progress = Progress()
         self.saved_at = time.monotonic()
+        self.meter = TrainingMeter()
 
     def run(self) -> None:
         """Train until the epochs or the patience end."""
@@ -119,13 +121,17 @@ class Loop:
         settings = self.settings
         order = epoch_order(len(self.train.sample_ids), settings.seed, epoch, settings.window)
         plan = list(cut(order, settings.window, settings.batch_size, settings.micro_batches))
-        for step in range(len(self.progress.steps), len(plan)):
+        began, done = time.monotonic(), len(self.progress.steps)
+        for step in range(done, len(plan)):
             window, batch = plan[step]
             self.train.planes.hold(window)
             rate = learning_rate((epoch - 1) * len(plan) + step, len(plan), settings)
             self.progress.steps.append(self._step(batch, epoch, step, rate))
             if self.leads and step + 1 < len(plan) and self._due(step + 1):
                 self._save()
+        if self.leads:
+            images = sum(row["samples"] for row in self.progress.steps[done:])
+            self.meter.epoch(epoch, images, time.monotonic() - began)
 
     def _step(self, batch: list[np.ndarray], epoch: int, step: int, rate: float) -> dict[str, Any]:
         """One step → its row of schema STEPS."""

@@ -18,7 +18,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
         found = cross_validate(**named, config=config, say=say)
         return {"out": request["out"], **found, "text": as_text(found)}
     with epochs(config.train.epochs) as (on_epoch, on_notice):
-        facts = train(request["data"], request["out"], config, on_epoch, on_notice)
+        facts = train(request["data"], request["out"], config, on_epoch, on_notice, request["tracking"])
     return {"run": request["out"], **facts}
 
 

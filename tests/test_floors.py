@@ -10,7 +10,7 @@ FLOORS = [
     ["errors", "logs", "allocator", "schema", "seeds", "models.__init__"],
     ["settings"],
     ["calls", "config", "names", "nearness", "isolation", "files", "progress", "console", "keys", "looks"],
-    ["storage", "wish", "notices"],
+    ["storage", "wish", "notices", "tracking", "telemetry"],
     ["manifest"],
     [
         "sources",

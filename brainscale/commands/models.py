@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--target-sensitivity", type=click.FloatRange(0, 1, True), help="The threshold reaches it on validation.")
 @click.option("--youden", is_flag=True, help="Threshold by Youden's index on validation.")
 @click.option("--calibrate", is_flag=True, help="Calibrate probabilities by one temperature, on validation.")
+@click.option("--mlflow", "tracking", metavar="URI", help="An MLflow server, or a folder, that gets the run too.")
 @options.shared
 @click.option("--set", "overrides", multiple=True, metavar="a.b=c", help="Any value of the configuration.")
 @options.address
@@ -46,6 +47,7 @@ def train(
     target_sensitivity: float | None,
     youden: bool,
     calibrate: bool,
+    tracking: str | None,
     shared: bool,
     address: str | None,
     no_wait: bool,
@@ -57,7 +59,10 @@ def train(
     Example: brainscale train --data scans/ --config brainmrnet --out runs/first
     """
     from brainscale import config as configuration
+    from brainscale.tracking import checked, require
 
+    if tracking is not None and folds is not None:
+        raise UsageError("--mlflow follows one run, not the many of --folds: leave one out")
     places = {
         "model": "model.name",
         "workers": "resources.workers",
@@ -82,8 +87,11 @@ def train(
         "repeats": repeats,
         "at_once": at_once,
     }
+    track = tracking and checked(tracking)
     if address:
-        options.submit(address, no_wait, "train", request, as_json)
+        options.submit(address, no_wait, "train", request | {"tracking": track}, as_json)
+    if track:
+        require()
     from brainscale.progress import epochs
 
     if folds is not None:
@@ -97,7 +105,7 @@ def train(
 
     complete = options.is_complete(request["out"])
     with _ray(settings), epochs(settings.train.epochs) as (on_epoch, on_notice):
-        facts = run(request["data"], request["out"], settings, on_epoch, on_notice)
+        facts = run(request["data"], request["out"], settings, on_epoch, on_notice, track)
     options.say_if(complete, out)
     print_facts({"run": out, **facts}, as_json)
 

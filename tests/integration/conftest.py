@@ -29,6 +29,7 @@ def weights(run: Path) -> str:
 def run(ray_cluster: None, scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "one"
     arguments = ["train", "--data", str(scans), "--out", str(folder), *SMALL, "--debug"]
+    arguments += ["--mlflow", str(folder.parent / "mlflow")]
     succeed(CliRunner().invoke(main, arguments))
     return folder
 
