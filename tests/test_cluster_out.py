@@ -10,7 +10,7 @@ def test_the_raylet_speaks_on_standard_error(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_worker, "print_to_stdstream", ray_worker.print_to_stdstream)  # put back at the end
-    cluster._quiet()
+    cluster.quiet()
     for line in ("WARNING: 8 PYTHON worker processes have been started on node: n", "a node is low on memory"):
         ray_worker.print_to_stdstream({"lines": [line], "pid": "raylet", "is_err": False}, ignore_prefix=False)
     said = capsys.readouterr()
