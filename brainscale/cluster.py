@@ -55,15 +55,19 @@ def local(workers: int, object_store_gib: float | None = None) -> Iterator[None]
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray warns of this default otherwise
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its core writes to our standard error otherwise
     _private_token()
-    with _standard_error_aside():  # it says there, once, that it took the level
-        ray.init(
-            address="local",
-            num_cpus=max(os.cpu_count() or 1, workers + 1),
-            include_dashboard=False,
-            object_store_memory=None if object_store_gib is None else int(object_store_gib * 2**30),
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+    try:
+        with _standard_error_aside():  # it says there, once, that it took the level
+            ray.init(
+                address="local",
+                num_cpus=max(os.cpu_count() or 1, workers + 1),
+                include_dashboard=False,
+                object_store_memory=None if object_store_gib is None else int(object_store_gib * 2**30),
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except Exception as error:  # Ray raises no kind of its own where its processes do not come up in time
+        ray.shutdown()
+        raise ClusterError(f"Ray did not start ({first_line(error)}): run the same command again") from error
     quiet()
     try:
         yield
