@@ -175,7 +175,8 @@ class _Log:
         at, pieces = 0, client.tail_job_logs(job)
         with suppress(StopAsyncIteration, asyncio.TimeoutError):  # a connection may die without a word
             while True:
-                piece = await asyncio.wait_for(anext(pieces), QUIET_S)
+                async with asyncio.timeout(QUIET_S):  # wait_for may lose a Ctrl-C that comes with a piece
+                    piece = await anext(pieces)
                 self._add(piece[max(0, self._seen - at) :])
                 at += len(piece)
 

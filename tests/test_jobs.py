@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,20 @@ class Server:
         folder = Path(sent["runtime_env"]["working_dir"])
         self.names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
         return str(sent["submission_id"])
+
+
+def test_no_ctrl_c_is_lost_in_a_busy_log() -> None:
+    """One that comes at the moment of a piece ends the following all the same."""
+
+    class Busy(Server):
+        async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+            await asyncio.sleep(0)
+            signal.raise_signal(signal.SIGINT)
+            for _ in range(100):
+                yield "epoch\n"
+
+    with pytest.raises(KeyboardInterrupt):
+        jobs.follow(Busy(iter([])), "job", lambda line: None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("breaks", [[], [0], [3, 6, 11], [8, 20, len(TEXT)]])
