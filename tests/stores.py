@@ -17,10 +17,17 @@ BUSY = f"HTTP/1.1 503 Slow Down\r\nConnection: close\r\nContent-Length: {len(ERR
 
 
 class Gate:
-    """Passes connections on to a server while it is open, and answers 503 to each while it is shut."""
+    """Passes requests on to a server while it is open, and answers 503 to each while it is shut.
+
+    Attributes:
+        is_open: whether it is.
+        busy: numbers of the requests, from 0, that an open gate refuses too.
+        asked: requests and further pieces of them that came.
+        refused: of these, how many were.
+    """
 
     def __init__(self, port: int) -> None:
-        self.is_open, self.refused = True, 0
+        self.is_open, self.busy, self.asked, self.refused = True, range(0), 0, 0
         self._to = port
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
@@ -36,21 +43,27 @@ class Gate:
                 threading.Thread(target=self._pass, args=(client,), daemon=True).start()
 
     def _pass(self, client: socket.socket) -> None:
-        with suppress(OSError), client:
-            if not self.is_open:
-                self.refused += 1
-                client.recv(2**16)
-                client.sendall(BUSY)
-                return
-            with socket.create_connection(("127.0.0.1", self._to)) as server:
-                threading.Thread(target=self._copy, args=(server, client), daemon=True).start()
-                self._copy(client, server)
+        with suppress(OSError), client, socket.create_connection(("127.0.0.1", self._to)) as server:
+            threading.Thread(target=self._answer, args=(server, client), daemon=True).start()
+            while data := client.recv(2**16):
+                if self._refuses():
+                    client.sendall(BUSY)
+                    break
+                server.sendall(data)
+            for end in (server, client):
+                end.shutdown(socket.SHUT_RDWR)
 
-    def _copy(self, one: socket.socket, other: socket.socket) -> None:
+    def _refuses(self) -> bool:
+        number, self.asked = self.asked, self.asked + 1
+        shut = not self.is_open or number in self.busy
+        self.refused += shut
+        return shut
+
+    def _answer(self, server: socket.socket, client: socket.socket) -> None:
         with suppress(OSError):
-            while self.is_open and (data := one.recv(2**16)):
-                other.sendall(data)
-        for end in (one, other):
+            while self.is_open and (data := server.recv(2**16)):
+                client.sendall(data)
+        for end in (client, server):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
