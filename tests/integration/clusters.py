@@ -3,7 +3,6 @@
 import json
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -124,9 +123,4 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         yield nodes
     finally:
         for node in reversed(list(nodes.nodes)):
-            with suppress(ProcessLookupError):
-                os.killpg(node.pid, signal.SIGTERM)
-            try:
-                node.wait(30)
-            except subprocess.TimeoutExpired:
-                nodes.kill(node)
+            nodes.kill(node)
