@@ -14,10 +14,12 @@ help: ## this list
 demo: $(READY) ## the whole way on phantoms, in demo/
 	$(BIN)/brainscale demo --out demo
 
-test: $(READY) ## all tests: those on a Ray cluster, and the others beside them
+test: SHELL := /bin/bash
+test: .SHELLFLAGS := -o pipefail -c
+test: $(READY) ## all tests: those on a Ray cluster, and the others beside them; ends with both summaries
 	@$(BIN)/pytest -m "not ray" > .others.log 2>&1 & others=$$!; \
-	$(BIN)/pytest -m ray; status=$$?; \
-	wait $$others || status=$$?; cat .others.log; exit $$status
+	$(BIN)/pytest -m ray 2>&1 | tee .ray.log; status=$$?; \
+	wait $$others || status=$$?; cat .others.log; sed -n '/= short test summary/,$$p' .ray.log; exit $$status
 
 fuzz: $(READY) ## 10,000 damaged files: each gives rows, none an exception
 	BRAINSCALE_FUZZ=10000 $(BIN)/pytest tests/test_fuzz.py
