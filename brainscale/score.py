@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from ray.exceptions import RayError
 
-from brainscale import scans
+from brainscale import names, scans
 from brainscale.bundle import FILES, open_bundle
 from brainscale.engine import Options
 from brainscale.errors import ClusterError, OutputError, SourceError, UsageError, first_line
 from brainscale.files import read_success, replacing, write_success
 from brainscale.keys import folder_key, key_fingerprint
-from brainscale.ledger import PARTS, Ledger, read_ledger, write_part
+from brainscale.ledger import PARTS, Ledger, ids_of, read_ledger, write_part
 from brainscale.manifest import is_manifest, read_manifest, require_places
 from brainscale.predict import Scoring, predictions
 from brainscale.preprocess import spec_fingerprint
@@ -37,6 +37,8 @@ PARTS_OF_A_JOB = 1000
 NBYTES_OF_A_SAMPLE = 100_000
 """About, in an archive, whose samples show only when it is read."""
 OURS = (SUCCESS, KEY, "_scans/*")
+FILES_AT_A_TIME = 2**20
+"""That one Ray dataset covers: Ray's memory of its blocks stays below a gigabyte whatever the archive."""
 PART_ROWS = 64, 65_536
 """Rows in one part, at least and at most."""
 
@@ -138,7 +140,7 @@ def _completed(
     """Score what a folder does not hold, check it, and say that it is complete."""
     identity = identity_of(scoring)
     there = read_ledger(folder, identity)
-    todo = [unit for unit in units if not there.has(unit)]
+    todo = there.missing(units)
     finished = read_success(folder.path)
     if finished is not None and not (update and todo):
         return {**finished, **({"files_not_in_it": len(todo)} if todo else {})}
@@ -170,9 +172,10 @@ def _units(sources: Sequence[str]) -> list[Unit]:
 
 
 def _refuse_others(there: Ledger, units: Sequence[Unit], folder: Mirror) -> None:
-    if strange := sorted(set(there.samples) - {unit.sample_id for unit in units}):
+    if len(strange := there.others(units)):
+        first = min(map(names.unit, ids_of(folder, files=strange)))
         raise OutputError(
-            f"{folder} holds rows of {len(strange)} file(s) of other sources, '{strange[0]}' first: name all its "
+            f"{folder} holds rows of {len(strange)} file(s) of other sources, '{first}' first: name all its "
             "sources again, or choose a new --out"
         )
 
@@ -192,11 +195,12 @@ def _score(
         ClusterError: Ray stopped under the job.
     """
     ears.on_start(len(todo))
-    began, rows = time.monotonic(), 0
-    if todo:
-        write = partial(write_part, folder=str(folder), identity=identity)
-        scored = predictions(todo, scoring, there.of(todo), ears.on_notice)
-        size = part_rows(todo)
+    began, rows, size = time.monotonic(), 0, part_rows(todo)
+    write = partial(write_part, folder=str(folder), identity=identity)
+    for at in range(0, len(todo), FILES_AT_A_TIME):
+        files = todo[at : at + FILES_AT_A_TIME]
+        skip = frozenset(ids_of(folder, files=there.begun(files)))
+        scored = predictions(files, scoring, skip, ears.on_notice)
         try:
             for part in scored.map_batches(write, batch_format="pyarrow", batch_size=size, num_cpus=0.1).iter_rows():
                 if part["problem"]:
@@ -206,7 +210,7 @@ def _score(
         except RayError as error:
             raise ClusterError(f"Ray stopped under this job ({first_line(error)}): {AGAIN}") from error
     seconds = time.monotonic() - began
-    return {"rows_now": rows, "seconds_now": round(seconds, 1), "rows_a_second": round(rows / seconds, 1)}
+    return {"rows_now": rows, "seconds_now": round(seconds, 1), "rows_a_second": round(rows / max(seconds, 1e-9), 1)}
 
 
 def part_rows(units: Sequence[Unit]) -> int:
@@ -237,17 +241,18 @@ def _checked(folder: Mirror, units: Sequence[Unit], identity: dict[str, str]) ->
         SourceError: nothing could be read.
     """
     there = read_ledger(folder, identity)
-    missing = [unit.sample_id for unit in units if not there.has(unit)]
-    for problem, ids in (("missing", missing), ("there twice", there.twice)):
+    missing = [unit.sample_id for unit in there.missing(units)]
+    twice = list(ids_of(folder, samples=there.twice))
+    for problem, ids in (("there twice", twice), ("missing", missing)):
         if ids:
             raise OutputError(
                 f"{folder}: {len(ids)} file(s) or row(s) {problem}, '{ids[0]}' first: run again, or choose a new --out"
             )
-    rows, errors = sum(map(len, there.samples.values())), sum(there.codes.values())
+    rows, errors = len(there.samples), sum(there.codes.values())
     if errors == rows:
         codes = ", ".join(f"{code} {count}" for code, count in there.codes.items())
         raise SourceError(f"none of the {errors} files could be read ({codes}): the rows in {folder} say why")
-    return {"files": len(there.samples), "rows": rows, "scored": rows - errors, "errors": there.codes}
+    return {"files": len(there.files), "rows": rows, "scored": rows - errors, "errors": there.codes}
 
 
 def read_scores(folder: Mirror, columns: Sequence[str]) -> pa.Table:
