@@ -10,9 +10,11 @@ from ray.data import DataContext, Dataset
 from brainscale.reading import unit_table
 from brainscale.sources import Unit
 
-UNITS_IN_A_BLOCK = 64
+UNITS_IN_A_BLOCK, MOST_UNITS_IN_A_BLOCK = 64, 1024
+TASKS = 4096
+"""About, that a large job is cut into: each costs the driver milliseconds, and some kilobytes while it lasts."""
 NBYTES_IN_A_BLOCK = 64 * 2**20
-"""What one task reads, at most, unless a single file is larger: fixed, so that blocks never depend on the cluster."""
+"""What one task reads, at most, unless a single file is larger. Blocks never depend on the cluster."""
 READ_CPUS = 0.5
 """CPUs that a reading task asks for: trainers and scorers beside it must find theirs."""
 
@@ -49,9 +51,10 @@ def blocks_of(units: Sequence[Unit]) -> Iterator[list[Unit]]:
     """Units in their order, cut by number and by bytes: a large archive is a task of its own."""
     block: list[Unit] = []
     nbytes = 0
+    most = min(max(len(units) // TASKS, UNITS_IN_A_BLOCK), MOST_UNITS_IN_A_BLOCK)
     for unit in units:
         size = unit.nbytes or 0
-        if block and (len(block) == UNITS_IN_A_BLOCK or nbytes + size > NBYTES_IN_A_BLOCK):
+        if block and (len(block) == most or nbytes + size > NBYTES_IN_A_BLOCK):
             yield block
             block, nbytes = [], 0
         block.append(unit)

@@ -37,8 +37,8 @@ PARTS_OF_A_JOB = 1000
 NBYTES_OF_A_SAMPLE = 100_000
 """About, in an archive, whose samples show only when it is read."""
 OURS = (SUCCESS, KEY, "_scans/*")
-FILES_AT_A_TIME = 2**20
-"""That one Ray dataset covers: Ray's memory of its blocks stays below a gigabyte whatever the archive."""
+FILES_AT_A_TIME = 2**24
+"""That one Ray dataset covers: what Ray remembers of its blocks is bounded, whatever the archive."""
 PART_ROWS = 64, 65_536
 """Rows in one part, at least and at most."""
 
