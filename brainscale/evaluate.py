@@ -1,7 +1,7 @@
 """A model on labelled samples: predictions, figures with intervals, plots and a report."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ def evaluate(
     by: Sequence[str] = (),
     training_manifest: str = "auto",
     shared: bool = False,
+    on_notice: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Evaluate a model on one side of a split, or on a whole labelled source, with the threshold it came with.
 
@@ -59,6 +60,7 @@ def evaluate(
         by: columns of the manifest whose subgroups get figures of their own.
         training_manifest: what the model was trained on, to find samples of other data in it; auto: the RUN's.
         shared: whether paths are on storage that every node of a cluster mounts.
+        on_notice: told if nodes have to be waited for.
 
     Returns:
         What `_SUCCESS.json` says, with `out` and the `metrics` by name.
@@ -79,6 +81,7 @@ def evaluate(
             prevalence=prevalence,
             by=tuple(by),
             training_manifest=training_manifest,
+            on_notice=on_notice,
         )
         folder = out or place / "evaluation" / split
         with at_hand(folder, (SUCCESS,), known=OURS, what="evaluation") as at:
@@ -98,6 +101,7 @@ class Asked:
     prevalence: float | None
     by: tuple[str, ...]
     training_manifest: str
+    on_notice: Callable[[str], None]
 
 
 def _evaluated(
@@ -109,7 +113,7 @@ def _evaluated(
         raise ManifestError(f"the manifest has no column {unknown[0]}: there are {', '.join(rows.column_names)}")
     (folder / SUCCESS).unlink(missing_ok=True)
     began = time.monotonic()
-    table = predict_rows(rows, bundle, asked.engine, asked.workers)
+    table = predict_rows(rows, bundle, asked.engine, asked.workers, asked.on_notice)
     seconds = time.monotonic() - began
     samples = manifest_fingerprint(rows)
     run = place if (place / "config.yaml").is_file() else None

@@ -88,11 +88,17 @@ def predictions(
     )
 
 
-def predict_rows(rows: pa.Table, bundle: Bundle, engine: str, workers: int) -> pa.Table:
+def predict_rows(
+    rows: pa.Table,
+    bundle: Bundle,
+    engine: str,
+    workers: int,
+    on_notice: Callable[[str], None] = lambda text: None,
+) -> pa.Table:
     """Predictions of a manifest's rows in this process, with their labels, sorted by sample_id."""
     options, key = Options(name=engine), read_key(None).secret
     scoring = Scoring(bundle=bundle, threshold=bundle.card.threshold, engine=options, workers=workers, key=key)
-    scored = predictions(units_of(rows), scoring)
+    scored = predictions(units_of(rows), scoring, on_notice=on_notice)
     table = pa.concat_tables(ray.get(scored.to_arrow_refs())).select(PREDICTIONS.names).sort_by("sample_id")
     require_answers(table)
     label = dict(zip(rows["sample_id"].to_pylist(), rows["label"].to_pylist(), strict=True))

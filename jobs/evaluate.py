@@ -3,12 +3,13 @@
 from typing import Any
 
 from brainscale.cluster import run_job
+from brainscale.commands.options import say
 from brainscale.evaluate import evaluate
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
     """Evaluate; the figures, and where the report is."""
-    return evaluate(**request)
+    return evaluate(**request, on_notice=say)
 
 
 if __name__ == "__main__":

@@ -169,7 +169,7 @@ def evaluate(
     from brainscale.evaluate import evaluate as run
 
     with cluster.local(workers):
-        facts = run(**request)
+        facts = run(**request, on_notice=options.say)
     print_facts(facts, as_json)
 
 

@@ -54,3 +54,14 @@ def kill(process: subprocess.Popen[str], kind: str) -> bool:
     if target is not None:
         target.send_signal(signal.SIGKILL)
     return target is not None
+
+
+def kill_with_workers(process: subprocess.Popen[str], kind: str) -> bool:
+    """The same, and every process of Ray's that works for it: workers of a dead driver or raylet go on for a while."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    found = kill(process, kind)
+    for member in family:
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if member.cmdline()[:1] and member.cmdline()[0].startswith("ray::"):
+                member.kill()
+    return found

@@ -18,7 +18,7 @@ from brainscale.notices import read_notices
 from brainscale.storage import Mirror
 from brainscale.train import clear_leftovers
 from tests.integration.conftest import SMALL, Invoke, succeed, weights
-from tests.integration.processes import SECONDS, kill, part_of, started, wait_for
+from tests.integration.processes import SECONDS, kill, kill_with_workers, part_of, started, wait_for
 
 pytestmark = [pytest.mark.ray]
 KILLS = int(os.environ.get("BRAINSCALE_KILLS", "0"))
@@ -67,14 +67,14 @@ def test_kill_after_kill_changes_no_bit(run: Path, scans: Path, tmp_path: Path) 
     for kind, happened in (("raylet", training_begins), ("driver", lambda: steps_kept(other) > 0)):
         with started([*command, "--workers", "2"]) as process:
             wait_for(happened, process)
-            assert kill(process, kind), process.communicate()
+            assert kill_with_workers(process, kind)
             process.wait(SECONDS)
             assert process.returncode != 0
         assert not (other / "_SUCCESS.json").exists()
     before = len(read_notices(other))
     with started([*command, "--workers", "2"]) as process:  # a worker dies: the command goes on by itself
         wait_for(lambda: len(read_notices(other)) > before, process)
-        assert kill(process, "worker"), process.communicate()
+        assert kill(process, "worker")
         _, said = process.communicate(timeout=SECONDS)
         assert process.returncode == 0, said
     assert "restart 1 of 3" in said
