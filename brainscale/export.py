@@ -29,7 +29,7 @@ def trace(name: str, classes: int, size: int) -> torch.onnx.ONNXProgram:
         classes: outputs.
         size: side of a plane, pixels.
     """
-    scorer = Scorer(build(name, classes)).eval()
+    scorer = Scorer(build(name, classes), winograd=True).eval()
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet_loggers():
         warnings.simplefilter("ignore")  # the exporter warns of its own deprecated parts
         program = torch.onnx.export(

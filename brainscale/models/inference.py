@@ -1,7 +1,8 @@
 """BrainMRNet as scoring runs it: the same numbers from fewer operations.
 
-Grey planes need one input channel, not three equal ones; and of the last residual block only the rows and
-columns that the 4 × 4 hypercolumn reads, a tenth of its second convolution at 224².
+Grey planes need one input channel, not three equal ones; of the last residual block only the rows and
+columns that the 4 × 4 hypercolumn reads, a tenth of its second convolution at 224²; and on a CPU, the larger
+convolutions half their products.
 """
 
 from typing import cast
@@ -10,19 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brainscale.models.brainmrnet import HYPERCOLUMN_SIDE, BrainMRNet, BrainMRNetPaper, ResidualBlock
+from brainscale.models.brainmrnet import HYPERCOLUMN_SIDE, BrainMRNet, BrainMRNetPaper, ConvBlock, ResidualBlock
 from brainscale.models.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalise
 from brainscale.models.resampling import bilinear_matrix, resample
+from brainscale.models.winograd import conv3x3
 
 TILE = 8  # rows behind two pooled ones: twice two, and a margin of two for two 3 × 3 convolutions
 
 
-def logits_of(network: nn.Module, planes: Tensor) -> Tensor:
+def logits_of(network: nn.Module, planes: Tensor, *, winograd: bool = False) -> Tensor:
     """What a network in evaluation mode says of grey planes.
 
     Args:
         network: normalised [N, 3, H, W] → logits [N, classes].
         planes: uint8 [N, H, W].
+        winograd: whether to save products in large convolutions: for ONNX Runtime on a CPU.
 
     Returns:
         float32 [N, classes]: `network(normalise(planes))` to rounding.
@@ -30,10 +33,12 @@ def logits_of(network: nn.Module, planes: Tensor) -> Tensor:
     if not isinstance(network, BrainMRNet) or isinstance(network, BrainMRNetPaper):
         logits: Tensor = network(normalise(planes))
         return logits
+    block, residual = (_saving_block, _saving_residual) if winograd else (ConvBlock.__call__, ResidualBlock.__call__)
     first = _first_stage(network, planes)
-    second = network.stage2(first)
+    inner = network.stage2.cbam(block(network.stage2.conv, first))
+    second = F.max_pool2d(residual(network.stage2.residual, inner), 2)
     third = network.stage3
-    before = third.cbam(third.conv(second))
+    before = third.cbam(block(third.conv, second))
     rows, columns = (tile_starts(length) for length in before.shape[-2:])
     if rows is None or columns is None:
         last = F.max_pool2d(third.residual(before), 2)
@@ -52,6 +57,24 @@ def _first_stage(network: BrainMRNet, planes: Tensor) -> Tensor:
     bias = cast("Tensor", block.conv2d.bias) - (weight * (mean / std)).sum((1, 2, 3))
     grey = F.conv2d(planes.float().unsqueeze(1), (weight / (255 * std)).sum(1, keepdim=True), bias)
     return F.max_pool2d(network.stage1.conv2(F.relu(block.bn(grey))), 2)
+
+
+def _saving_block(block: ConvBlock, x: Tensor) -> Tensor:
+    """`block(x)` with fewer products."""
+    return F.relu(_saving(block.conv2d, block.bn, x))
+
+
+def _saving_residual(block: ResidualBlock, x: Tensor) -> Tensor:
+    """`block(x)` with fewer products."""
+    inner = F.leaky_relu(_saving(block.conv2d1, block.bn1, x), block.slope)
+    return F.leaky_relu(_saving(block.conv2d2, block.bn2, inner) + x, block.slope)
+
+
+def _saving(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """`norm(conv(x))` in evaluation mode, the norm in the weights."""
+    scale = norm.weight / torch.sqrt(cast("Tensor", norm.running_var) + norm.eps)
+    bias = (cast("Tensor", conv.bias) - cast("Tensor", norm.running_mean)) * scale + norm.bias
+    return conv3x3(x, conv.weight * scale[:, None, None, None], bias, cast("int", conv.padding[0]))
 
 
 def _resized(stage: Tensor) -> Tensor:
@@ -83,12 +106,10 @@ def _tiled(block: ResidualBlock, before: Tensor, rows: list[int], columns: list[
         rows: first row of each tile.
         columns: first column of each tile.
     """
-    count, channels, height, width = before.shape
+    _, channels, height, width = before.shape
     side = HYPERCOLUMN_SIDE
-    here = [torch.tensor([start + i for start in starts for i in range(TILE)]) for starts in (rows, columns)]
-    picked = before.index_select(2, here[0].to(before.device)).index_select(3, here[1].to(before.device))
-    tiles = picked.reshape(count, channels, side, TILE, side, TILE).permute(0, 2, 4, 1, 3, 5)
-    tiles = tiles.reshape(-1, channels, TILE, TILE)
+    bands = torch.stack([before[:, :, start : start + TILE] for start in rows], 1)
+    tiles = torch.stack([bands[..., start : start + TILE] for start in columns], 2).reshape(-1, channels, TILE, TILE)
     inner = F.leaky_relu(block.bn1(F.conv2d(tiles, block.conv2d1.weight, block.conv2d1.bias)), block.slope)
     outer = block.bn2(F.conv2d(inner, block.conv2d2.weight, block.conv2d2.bias)) + tiles[:, :, 2:-2, 2:-2]
     pooled = F.max_pool2d(F.leaky_relu(outer, block.slope), 2).sum(1).reshape(-1, side, side, 2, 2)

@@ -13,15 +13,17 @@ class Scorer(nn.Module):
 
     Args:
         network: normalised [N, 3, H, W] → logits [N, classes].
+        winograd: see `logits_of`.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, *, winograd: bool = False) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.winograd = network, winograd
 
     def forward(self, planes: Tensor) -> Tensor:
         """uint8 [N, H, W] → float32 probabilities [N, classes]."""
-        return torch.softmax(logits_of(self.network, planes).float(), 1)  # bf16 would round the sum
+        logits = logits_of(self.network, planes, winograd=self.winograd)
+        return torch.softmax(logits.float(), 1)  # bf16 would round the sum
 
 
 def load_scorer(name: str, classes: int, weights: bytes) -> nn.Module:

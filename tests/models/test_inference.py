@@ -9,9 +9,10 @@ from brainscale.models.normalisation import normalise
 from brainscale.models.registry import build
 
 
+@pytest.mark.parametrize("winograd", [False, True])
 @pytest.mark.parametrize("name", ["brainmrnet", "brainmrnet_paper"])
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (96, 131), (160, 64), (224, 224)])
-def test_same_logits(name: str, height: int, width: int) -> None:
+def test_same_logits(name: str, height: int, width: int, winograd: bool) -> None:
     network = build(name, 3, seed=1).eval()
     torch.manual_seed(0)
     for module in network.modules():
@@ -21,7 +22,8 @@ def test_same_logits(name: str, height: int, width: int) -> None:
     with torch.no_grad():
         network.head.classifier.weight.mul_(20)  # type: ignore[union-attr,operator]
         planes = torch.randint(0, 256, (2, height, width), dtype=torch.uint8)
-        assert torch.allclose(logits_of(network, planes), network(normalise(planes)), rtol=0, atol=1e-5)
+        logits = logits_of(network, planes, winograd=winograd)
+        assert torch.allclose(logits, network(normalise(planes)), rtol=0, atol=1e-5)
 
 
 def test_tiles_hold_what_the_hypercolumn_reads() -> None:
