@@ -42,13 +42,15 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
     count, channels, height, width = x.shape
     rows, columns = height + 2 * padding - 2, width + 2 * padding - 2
     fours = -(-rows // ROWS)
-    padded = F.pad(x, (padding, padding, padding, padding + ROWS * fours - rows))
+    if missing := ROWS * fours - rows:
+        x = F.pad(x, (0, 0, 0, missing))
     before = torch.tensor(BEFORE, device=x.device, dtype=x.dtype)[:, None, None, :, None]
-    mixed = [F.conv2d(padded, part.expand(channels, 1, 6, 1), stride=(ROWS, 1), groups=channels) for part in before]
+    mixed = [F.conv2d(x, by.expand(channels, 1, 6, 1), None, (ROWS, 1), (padding, 0), 1, channels) for by in before]
     kernel = torch.tensor(KERNEL, device=x.device, dtype=torch.float64)
     kernels = torch.einsum("jk,dckx->jdcx", kernel, weight.double()).to(x.dtype).unsqueeze(3)
-    a, b, c, d, e, f = (F.conv2d(part, by) for part, by in zip(mixed, kernels, strict=True))
+    biases = [None, bias, None, None, None, None]  # the second reaches each row once
+    across = zip(mixed, kernels, biases, strict=True)
+    a, b, c, d, e, f = (F.conv2d(part, by, also, padding=(0, padding)) for part, by, also in across)
     even1, odd1, even2, odd2 = b + c, b - c, d + e, d - e
     outer = [a + even1 + even2, odd1 + 2 * odd2, even1 + 4 * even2, odd1 + 8 * odd2 + f]
-    stacked = torch.stack(outer, 3).reshape(count, -1, ROWS * fours, columns)
-    return stacked[:, :, :rows] + bias[:, None, None]
+    return torch.stack(outer, 3).reshape(count, -1, ROWS * fours, columns)[:, :, :rows]
