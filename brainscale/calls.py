@@ -5,8 +5,8 @@ import numpy as np
 TINY = 1e-30  # a probability of 0 has no logarithm
 
 
-def predicted(probabilities: np.ndarray, threshold: float) -> np.ndarray:
-    """Class indices [N]: by the threshold on P(tumour) with two classes, the likeliest with more."""
+def predicted(probabilities: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
+    """Class indices [N]: by the threshold, one or [N], on P(tumour) with two classes, the likeliest with more."""
     if probabilities.shape[1] > 2:
         return np.asarray(probabilities.argmax(1))
     return (tumour(probabilities) >= threshold).astype(np.int64)

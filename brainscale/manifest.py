@@ -21,7 +21,7 @@ def is_manifest(path: str) -> bool:
 
 
 def read_manifest(path: str | Path) -> pa.Table:
-    """Read a manifest and hold it to the schema.
+    """Read a manifest and hold it to the schema; columns of one's own, such as a site, stay behind its own.
 
     Raises:
         ManifestError: no such file, not Parquet, or not a manifest.
@@ -39,7 +39,8 @@ def read_manifest(path: str | Path) -> pa.Table:
     missing = [name for name in MANIFEST.names if name not in table.column_names]
     if missing:
         raise ManifestError(f"{path} is no manifest: it has no column {', '.join(missing)}")
-    table = table.select(MANIFEST.names).cast(MANIFEST)
+    more = [table.schema.field(name) for name in table.column_names if name not in MANIFEST.names]
+    table = table.select([*MANIFEST.names, *(f.name for f in more)]).cast(pa.schema([*MANIFEST, *more]))
     twice = [i for i, n in Counter(table["sample_id"].to_pylist()).items() if n > 1]
     if twice:
         raise ManifestError(f"{path} names the sample '{twice[0]}' more than once: sample ids must be unique")

@@ -44,7 +44,7 @@ def evaluate(
     labels: np.ndarray,
     probabilities: np.ndarray,
     classes: Sequence[str],
-    threshold: float = 0.5,
+    threshold: float | np.ndarray = 0.5,
     *,
     groups: Sequence[Any] | np.ndarray | None = None,
     prevalence: float | None = None,
@@ -59,7 +59,7 @@ def evaluate(
         labels: int [N], class indices; 0 is the class without a tumour.
         probabilities: float [N, classes].
         classes: names in the order of the columns.
-        threshold: of the probability of a tumour, where there are two classes.
+        threshold: of the probability of a tumour, where there are two classes; or one for each sample [N].
         groups: [N], patient or group of duplicates: the bootstrap draws these, and intervals of proportions and
             areas take them into account.
         prevalence: share of tumours where the model is to serve, for PPV and NPV there.
@@ -81,10 +81,10 @@ def evaluate(
     if why_none:
         return _table(dict.fromkeys(names, Figure(value=None, n=len(labels), reason=why_none)))
     codes = np.zeros(len(labels), np.int64) if groups is None else group_codes(groups)
-    order = np.lexsort((codes, labels, *probabilities.T))
-    labels, probabilities = labels[order], probabilities[order]
-    codes = np.arange(len(labels)) if groups is None else codes[order]
     called = predicted(probabilities, threshold)
+    order = np.lexsort((codes, labels, called, *probabilities.T))
+    labels, called, probabilities = labels[order], called[order], probabilities[order]
+    codes = np.arange(len(labels)) if groups is None else codes[order]
     exact = {**_proportions(labels, called, classes, codes), **_areas(labels, probabilities, classes, codes)}
     figures = {**bootstrapped(labels, probabilities, called, classes, codes, prevalence), **exact}
     return _table({name: figures[name] for name in names})

@@ -325,6 +325,15 @@ def test_the_threshold_moves_calls() -> None:
     assert predicted(probabilities, 0.61).tolist() == [0, 0, 0]
 
 
+def test_a_threshold_for_each_sample() -> None:
+    """Out-of-fold predictions are called at their own models' thresholds, whatever the order."""
+    labels, scores, thresholds = np.array([0, 1, 1, 0]), [0.3, 0.3, 0.6, 0.6], np.array([0.5, 0.2, 0.5, 0.7])
+    rows = metrics.as_mapping(metrics.evaluate(labels, binary(scores), CLASSES, thresholds))
+    assert [rows[name]["value"] for name in ("accuracy", "f1", "macro_recall")] == [1, 1, 1]
+    rows = metrics.as_mapping(metrics.evaluate(labels[::-1], binary(scores[::-1]), CLASSES, thresholds))
+    assert rows["accuracy"]["value"] == 0.5
+
+
 def draw(generator: np.random.Generator, patients: int, slices: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Slices of patients: labels, P(tumour) of a model that is too sure, and the patient of each."""
     labels = generator.integers(0, 2, patients)
