@@ -26,7 +26,8 @@ class Card(Section):
         preprocess: how a frame becomes a plane.
         threshold: of the probability of a tumour, at and above which a sample is called one.
         threshold_source: how the threshold was chosen.
-        temperature: by which log-probabilities are divided before use, chosen on the validation part; 1 is none.
+        temperature: by which log-probabilities are divided before use; 1 is none.
+        temperature_source: how the temperature was chosen.
         parameters: trainable ones.
         weights_sha256: of model.safetensors.
         onnx_sha256: of model.onnx.
@@ -34,6 +35,7 @@ class Card(Section):
         config_sha256: fingerprint of the configuration.
         seed: of the run.
         epoch: the one whose weights these are.
+        epoch_source: how the epoch was chosen.
         versions: of the libraries that made it.
     """
 
@@ -44,6 +46,7 @@ class Card(Section):
     threshold: float = Field(ge=0, le=1)
     threshold_source: str
     temperature: float = Field(default=1.0, gt=0)
+    temperature_source: str = "none"
     parameters: int
     weights_sha256: str
     onnx_sha256: str
@@ -51,6 +54,7 @@ class Card(Section):
     config_sha256: str
     seed: int
     epoch: int
+    epoch_source: str = "lowest validation loss"
     versions: dict[str, str]
 
     @property

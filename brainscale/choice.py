@@ -20,7 +20,7 @@ def is_fixed(config: OperatingConfig) -> bool:
 
 def fixed(config: OperatingConfig) -> dict[str, Any]:
     """The card's fields before anything was chosen."""
-    return {"threshold": config.value, "threshold_source": "fixed", "temperature": 1.0}
+    return {"threshold": config.value, "threshold_source": "fixed", "temperature": 1.0, "temperature_source": "none"}
 
 
 def chosen(config: OperatingConfig, bundle: Bundle, manifest: pa.Table) -> dict[str, Any]:
@@ -42,7 +42,9 @@ def chosen(config: OperatingConfig, bundle: Bundle, manifest: pa.Table) -> dict[
     temperature = operating.temperature(chances, labels) if config.temperature else 1.0
     scores = tumour(tempered(chances, temperature))
     among = f"on {len(labels)} validation samples"
-    facts = {**fixed(config), "temperature": temperature}
+    facts = fixed(config)
+    if config.temperature:
+        facts |= {"temperature": temperature, "temperature_source": f"the lowest log loss {among}"}
     if config.threshold == "youden":
         return {**facts, "threshold": operating.youden(labels, scores), "threshold_source": f"Youden's index {among}"}
     if config.threshold == "sensitivity":

@@ -82,4 +82,6 @@ def print_facts(facts: dict[str, Any], as_json: bool) -> None:
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items()) or "none"
+    if value is None:
+        return "–"
     return f"{value:.4f}" if isinstance(value, float) else str(value)

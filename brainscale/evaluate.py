@@ -53,7 +53,8 @@ def evaluate(
         model: a RUN or a bundle folder.
         out: where to write; by default RUN/evaluation/SPLIT.
         data: a manifest or a source; by default the RUN's own manifest.
-        split: train, val, test or all; by default test where there is one, else all.
+        split: train, val, test or all; by default test where there is one, else all. A source has the RUN's sides
+            where it holds nothing else, or where one is named.
         engine: auto, onnx or torch.
         workers: engines side by side.
         prevalence: of tumours where the model is to be used, for predictive values there.
@@ -71,7 +72,7 @@ def evaluate(
     require_shared([place for place in (data, out) if place], shared)
     with fetched(model, *FILES, *OF_A_RUN, push=True) as place:
         bundle = open_bundle(place)
-        manifest = _manifest(place, data, bundle)
+        manifest = _manifest(place, data, split, bundle)
         split, rows = choose_rows(manifest, split)
         asked = Asked(
             data=data,
@@ -125,7 +126,7 @@ def _evaluated(
         predictions=table,
         labels=labels,
         shared=_shared(place, asked, rows),
-        looks=look(run, samples, folder) if run and asked.split not in LEARNT else None,
+        looks=look(run, sealed, folder) if run and (sealed := _sealed(rows)) else None,
         prevalence=asked.prevalence,
         by=asked.by,
     )
@@ -135,8 +136,9 @@ def _evaluated(
         "split": asked.split,
         "samples": len(rows),
         "errors": len(table) - table["error_code"].null_count,
-        "shared_with_training": 0 if done.shared is None else len(done.shared),
+        "shared_with_training": None if done.shared is None else len(done.shared),
         "looks": done.looks,
+        "prevalence": asked.prevalence,
         "images_per_second": round(len(rows) / seconds, 2),
         "parameters": bundle.card.parameters,
         "weights_sha256": bundle.card.weights_sha256,
@@ -151,8 +153,8 @@ def _evaluated(
     }
 
 
-def _manifest(place: Path, data: str | None, bundle: Bundle) -> pa.Table:
-    """The manifest to evaluate on; an indexed source gets the run's own splits, content by content."""
+def _manifest(place: Path, data: str | None, split: str | None, bundle: Bundle) -> pa.Table:
+    """The manifest to evaluate on."""
     own = place / "manifest.parquet"
     if data is None:
         if not own.is_file():
@@ -161,23 +163,43 @@ def _manifest(place: Path, data: str | None, bundle: Bundle) -> pa.Table:
     if is_manifest(data):
         return read_manifest(data)
     manifest = index([data], Config(data=bundle.card.data))
-    if not own.is_file():
-        return manifest
-    run = read_manifest(own)
+    return with_sides(manifest, read_manifest(own), split) if own.is_file() else manifest
+
+
+def with_sides(manifest: pa.Table, run: pa.Table, split: str | None) -> pa.Table:
+    """An indexed source with the sides of a run, content by content.
+
+    A source that holds other files too has them only where a side is asked for: else the few test images that an
+    outside set shares with the run would stand for all of it.
+
+    Args:
+        manifest: of the source.
+        run: the run's manifest.
+        split: the side that was asked for, if any.
+    """
     side = dict(zip(run["sha256"].to_pylist(), run["split"].to_pylist(), strict=True))
-    splits = pa.array([side.get(content) for content in manifest["sha256"].to_pylist()], pa.string())
+    contents = manifest["sha256"].to_pylist()
+    if split is None and not side.keys() >= set(contents):
+        return manifest
+    splits = pa.array([side.get(content) for content in contents], pa.string())
     return manifest.set_column(manifest.schema.get_field_index("split"), manifest.schema.field("split"), splits)
 
 
+def _sealed(rows: pa.Table) -> list[str]:
+    """Contents of the rows that were to stay unseen: the test part, in all sides too; else all but what was learnt."""
+    test = rows.filter(pc.equal(rows["split"], "test"))
+    unseen = test if len(test) else rows.filter(pc.invert(pc.is_in(rows["split"], pa.array(LEARNT))))
+    return [str(content) for content in unseen["sha256"].drop_null().to_pylist()]
+
+
 def _shared(place: Path, asked: Asked, rows: pa.Table) -> pa.Table | None:
-    """Samples of other data that the model was trained with, exactly or nearly; None where that is not known."""
+    """Samples that the model has learnt from or was chosen by, exactly or nearly; None where that is not known."""
     own, auto = place / "manifest.parquet", asked.training_manifest == "auto"
-    if asked.data is None or (auto and not own.is_file()):
+    if auto and not own.is_file():
         return None
     training = read_manifest(own if auto else asked.training_manifest)
     learnt = training.filter(pc.is_in(training["split"], pa.array(LEARNT)))
-    outside = rows.filter(pc.invert(pc.is_in(rows["split"], pa.array(LEARNT)).fill_null(False)))
-    return overlap(learnt if len(learnt) else training, outside, DISTANCE)
+    return overlap(learnt if len(learnt) else training, rows, DISTANCE)
 
 
 def choose_rows(manifest: pa.Table, split: str | None) -> tuple[str, pa.Table]:

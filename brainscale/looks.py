@@ -2,26 +2,30 @@
 
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
+
+from brainscale.config import fingerprint
 
 LOG = "test_looks.jsonl"
 
 
-def look(run: Path, samples_sha256: str, out: Path) -> int:
+def look(run: Path, contents: Iterable[str], out: Path) -> int:
     """Note in a run's folder that its model is being judged on some samples.
 
     Args:
         run: the run folder.
-        samples_sha256: fingerprint of the samples.
+        contents: sha256 of each sample's bytes; neither order nor names tell one set from another.
         out: where the evaluation goes.
 
     Returns:
         How many times these samples were looked at, this time included.
     """
-    line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "samples": samples_sha256, "out": out.name}
+    samples = fingerprint(sorted(contents))
+    line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "samples": samples, "out": out.name}
     with (run / LOG).open("a", encoding="utf-8") as log:
         log.write(json.dumps(line) + "\n")
-    return sum(found["samples"] == samples_sha256 for found in read_looks(run))
+    return sum(found["samples"] == samples for found in read_looks(run))
 
 
 def read_looks(run: Path) -> list[dict[str, str]]:

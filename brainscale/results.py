@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from brainscale import heatmaps, metrics
 from brainscale.bundle import Bundle
+from brainscale.calls import tumour
 from brainscale.errors import ManifestError
 from brainscale.files import read_success, replacing, versions
 from brainscale.models.cost import flops
@@ -21,7 +22,7 @@ from brainscale.reading import planes_of, units_of
 from brainscale.report import html, plots
 from brainscale.report.card import ModelFacts, write_model_card
 from brainscale.report.html import EXCLUDED, Case
-from brainscale.runs import training_of
+from brainscale.runs import left_out, training_of
 from brainscale.schema import HISTORY
 from brainscale.subgroups import by_column
 from brainscale.wish import Wish
@@ -41,7 +42,8 @@ class Evaluated:
         rows: those of the side that was asked for.
         predictions: schema PREDICTIONS, one row for each of them.
         labels: sample_id → class index.
-        shared: those that the model was trained with, as `overlap` gives them; None where that is not known.
+        shared: those that the model has learnt from or was chosen by, as `overlap` gives them; None where that is
+            not known.
         looks: how many times these samples were looked at; None for sides that are not sealed.
         prevalence: of tumours where the model is to be used.
         by: columns whose subgroups get figures of their own.
@@ -86,6 +88,7 @@ def write_results(folder: Path, done: Evaluated, facts: Mapping[str, Any]) -> pa
     figures = metrics.evaluate(
         truth, chances, classes, card.threshold, groups=groups, prevalence=done.prevalence
     ).replace_schema_metadata({key: str(value) for key, value in _metadata(done, facts).items()})
+    _write(done.manifest, folder / "manifest.parquet")
     _write(done.predictions, folder / "predictions.parquet")
     _write(figures, folder / "metrics.parquet")
     subgroups = _subgroups(done, ids, truth, chances, groups)
@@ -100,17 +103,18 @@ def write_results(folder: Path, done: Evaluated, facts: Mapping[str, Any]) -> pa
         threshold=card.threshold,
         threshold_source=card.threshold_source,
         groups=groups,
-        temperature_source=None
-        if card.temperature == 1
-        else f"log loss on the validation part: {card.temperature:.4g}",
+        temperature_source=None if card.temperature == 1 else f"{card.temperature:.4g} ({card.temperature_source})",
+        prevalence=done.prevalence,
         plots=plots.draw(truth, chances, classes, card.threshold, folder / "plots", groups),
         history=_history(done.run),
         **_gallery(done, used),
-        flow=_flow(done, len(used)),
+        flow=_flow(done),
         duplicates=_duplicates(done.rows),
+        shared=None if done.shared is None else dict(Counter(done.shared["kind"].to_pylist())),
+        without_shared=_without_shared(folder, done, ids, truth, chances),
         looks=done.looks,
-        subgroups=None if subgroups is None else _shown(subgroups),
-        facts={**_provenance(done, facts), **_without_shared(folder, done, ids, truth, chances)},
+        subgroups=subgroups,
+        facts=_provenance(done, facts),
     )
     html.write(folder / "report.html", page)
     _complete_card(done, figures, facts)
@@ -123,12 +127,14 @@ def _complete_card(done: Evaluated, figures: pa.Table, facts: Mapping[str, Any])
     if trained is None or facts["split"] != "test" or facts["manifest_sha256"] != done.bundle.card.manifest_sha256:
         return
     card, training = done.bundle.card, training_of(trained)
-    about = ModelFacts(card=card, training=training, metrics=figures, evaluated_on="the test part of its own data")
+    about = ModelFacts(
+        card=card,
+        training=training,
+        metrics=figures,
+        evaluated_on="the test part of its own data",
+        prevalence=done.prevalence,
+    )
     write_model_card(done.bundle.folder, about)
-
-
-def _temperature(value: float) -> str | None:
-    return None if value == 1 else f"{value:.4g}, by the log loss on the validation part"
 
 
 def _write(table: pa.Table, path: Path) -> None:
@@ -161,59 +167,50 @@ def _subgroups(
     return pa.concat_tables(tables) if tables else None
 
 
-def _shown(subgroups: pa.Table) -> pa.Table:
-    """The figures of subgroups that a page has room for."""
-    return subgroups.filter(pc.is_in(subgroups["metric"], pa.array(["auroc", "sensitivity", "specificity"])))
-
-
 def _without_shared(
     folder: Path, done: Evaluated, ids: Sequence[str], truth: np.ndarray, chances: np.ndarray
-) -> dict[str, str]:
-    """Figures of the samples that the model was not trained with; their table, and lines for the report."""
+) -> pa.Table | None:
+    """Figures of the samples that the model has not seen, where it has seen some and not all; written, too."""
+    path = folder / "metrics-without-shared.parquet"
+    path.unlink(missing_ok=True)  # of an evaluation before this one
     if done.shared is None:
-        return {}
+        return None
     _write(done.shared, folder / "shared.parquet")
     known = set(done.shared["sample_id"].to_pylist())
     own = np.array([sample_id not in known for sample_id in ids], bool)
-    kinds = ", ".join(f"{kind} {count}" for kind, count in Counter(done.shared["kind"].to_pylist()).items())
-    said = {"samples that the model was trained with": f"{len(known)} ({kinds or 'none'})"}
     if own.all() or not own.any():
-        return said
-    kept = [sample_id for sample_id in ids if sample_id not in known]
+        return None
+    card, kept = done.bundle.card, [sample_id for sample_id in ids if sample_id not in known]
+    groups = _groups(done, kept)
     table = metrics.evaluate(
-        truth[own],
-        chances[own],
-        list(done.bundle.card.classes),
-        done.bundle.card.threshold,
-        groups=_groups(done, kept),
-        prevalence=done.prevalence,
+        truth[own], chances[own], list(card.classes), card.threshold, groups=groups, prevalence=done.prevalence
     )
-    _write(table, folder / "metrics-without-shared.parquet")
-    shown = {row["metric"]: row for row in table.to_pylist() if row["metric"] in html.HEADLINE}
-    return said | {f"{name} without them": _interval(row) for name, row in shown.items()}
-
-
-def _interval(row: Mapping[str, Any]) -> str:
-    if row["value"] is None:
-        return f"not defined: {row['reason']}"
-    interval = "" if row["low"] is None else f" ({row['low']:.3f} to {row['high']:.3f})"
-    return f"{row['value']:.3f}{interval}, n = {row['n']}"
+    _write(table, path)
+    return table
 
 
 def _gallery(done: Evaluated, used: pa.Table) -> dict[str, list[Case]]:
     """The worst errors and the least certain cases, with pictures of what spoke for a tumour."""
-    threshold = done.bundle.card.threshold
     rows = used.select(["sample_id", "label", "prediction", "probability"]).to_pylist()
-    wrong = [row for row in rows if row["label"] != row["prediction"]]
-    worst = sorted(wrong, key=lambda row: -abs(row["probability"] - threshold))[:SHOWN]
+    lead = dict(zip(used["sample_id"].to_pylist(), _leads(done, used).tolist(), strict=True))
+    sure = sorted(rows, key=lambda row: -lead[row["sample_id"]])
+    worst = [row for row in sure if row["label"] != row["prediction"]][:SHOWN]
     named = {row["sample_id"] for row in worst}
-    others = [row for row in rows if row["sample_id"] not in named]
-    uncertain = sorted(others, key=lambda row: abs(row["probability"] - threshold))[:SHOWN]
+    uncertain = [row for row in sure[::-1] if row["sample_id"] not in named][:SHOWN]
     pictures = _pictures(done, [row["sample_id"] for row in (*worst, *uncertain)])
     return {
         name: [Case(**row, picture=pictures.get(row["sample_id"])) for row in some]
         for name, some in (("worst", worst), ("uncertain", uncertain))
     }
+
+
+def _leads(done: Evaluated, used: pa.Table) -> np.ndarray:
+    """How sure each call is [n]: its distance from the threshold; with more classes, from the second likeliest."""
+    chances = np.array(used["probabilities"].to_pylist(), np.float64)
+    if chances.shape[1] == 2:
+        return np.abs(tumour(chances) - done.bundle.card.threshold)
+    ordered = np.sort(chances, axis=1)
+    return np.asarray(ordered[:, -1] - ordered[:, -2])
 
 
 def _pictures(done: Evaluated, sample_ids: Sequence[str]) -> dict[str, bytes]:
@@ -227,22 +224,22 @@ def _history(run: Path | None) -> list[dict[str, Any]] | None:
     return pq.read_table(path, schema=HISTORY).to_pylist() if path is not None and path.is_file() else None
 
 
-def _flow(done: Evaluated, used: int) -> dict[str, int]:
-    """From the files seen to the samples used."""
-    codes = Counter(code for code in done.predictions["error_code"].to_pylist() if code)
-    unlabelled = done.rows["label"].null_count - sum(
-        code is not None and label is None
-        for code, label in zip(
-            done.predictions["error_code"].to_pylist(), done.predictions["label"].to_pylist(), strict=True
-        )
-    )
-    excluded = {**codes, **({"no label": unlabelled} if unlabelled else {})}
+def _flow(done: Evaluated) -> dict[str, int]:
+    """From the files seen to the samples used; what was left out adds up to the difference."""
+    table, aside = done.predictions, Counter[str]()
+    if len(done.rows) < len(done.manifest):
+        sides = Counter(done.manifest["split"].drop_null().to_pylist())
+        here = set(done.rows["split"].to_pylist())
+        aside.update({f"{side} part": count for side, count in sides.items() if side not in here})
+        aside.update(left_out(done.manifest))
+    aside.update(table["error_code"].drop_null().to_pylist())
+    aside["no label"] = pc.sum(pc.and_(pc.is_null(table["error_code"]), pc.is_null(table["label"]))).as_py()
     return {
         "files seen": len(units_of(done.manifest)),
         "samples in them": len(done.manifest),
         "samples of this side": len(done.rows),
-        **{f"{EXCLUDED}{reason}": count for reason, count in sorted(excluded.items())},
-        "samples used": used,
+        **{f"{EXCLUDED}{reason.replace('_', ' ')}": count for reason, count in sorted(aside.items()) if count},
+        "samples used": len(done.used),
     }
 
 
@@ -260,7 +257,6 @@ def _provenance(done: Evaluated, facts: Mapping[str, Any]) -> dict[str, str]:
     card = done.bundle.card
     known = {
         **facts,
-        "threshold": f"{card.threshold:g} ({card.threshold_source})",
         "training manifest": card.manifest_sha256,
         "configuration": card.config_sha256,
         "seed": card.seed,

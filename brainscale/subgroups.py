@@ -51,7 +51,7 @@ def by_column(
         some = None if groups is None else [groups[int(i)] for i in rows]
         table = evaluate(labels[rows], probabilities[rows], classes, threshold, groups=some)
         if len(rows) < smallest:
-            table = _suppressed(table, smallest)
+            table = _suppressed(table, len(rows), smallest)
         subgroup = {"column": column, "value": value, "samples": len(rows)}
         found += [{**row, "figure": row["value"], **subgroup} for row in table.to_pylist()]
     return pa.Table.from_pylist(found, schema=SUBGROUPS)
@@ -90,7 +90,8 @@ def _members(values: Sequence[Any] | np.ndarray) -> list[tuple[str | None, np.nd
     return members if known.all() else [*members, (None, np.flatnonzero(~known))]
 
 
-def _suppressed(table: pa.Table, smallest: int) -> pa.Table:
+def _suppressed(table: pa.Table, n: int, smallest: int) -> pa.Table:
+    """The table without figures, nor how many of the few have a tumour or are called so."""
     reason = f"fewer than {smallest} samples"
-    absent = {"value": None, "low": None, "high": None, "method": None, "reason": reason}
+    absent = {"value": None, "low": None, "high": None, "method": None, "n": n, "reason": reason}
     return pa.Table.from_pylist([{**row, **absent} for row in table.to_pylist()], schema=METRICS)

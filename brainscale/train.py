@@ -280,6 +280,7 @@ def finish(run: Path, config: Config, manifest: pa.Table) -> dict[str, Any]:
         "config_sha256": config.fingerprint,
         "seed": config.train.seed,
         "epoch": progress.best["epoch"],
+        "epoch_source": f"lowest validation loss of {progress.epoch} epochs",
         "versions": versions(),
     }
     card = write_card(folder, known)

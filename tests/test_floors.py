@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parents[1] / "brainscale"
 FLOORS = [
     ["errors", "logs", "allocator", "schema", "seeds", "models.__init__"],
     ["settings"],
-    ["calls", "config", "names", "nearness", "isolation", "files", "progress", "console", "keys", "looks"],
-    ["storage", "wish", "notices", "tracking", "telemetry"],
+    ["calls", "config", "names", "nearness", "isolation", "files", "progress", "console", "keys"],
+    ["storage", "wish", "notices", "tracking", "telemetry", "looks"],
     ["manifest"],
     [
         "sources",

@@ -44,6 +44,7 @@ def test_small_subgroups_have_no_figures() -> None:
     small = [r for r in rows if r["value"] == "a"]
     assert {(r["figure"], r["low"], r["high"], r["method"]) for r in small} == {(None, None, None, None)}
     assert {r["reason"] for r in small} == {"fewer than 20 samples"}
+    assert {r["n"] for r in small} == {19}  # not how many have a tumour, or are called so
     assert len(small) == len(rows) / 2
     kept = by_column(labels, probabilities, values, CLASSES, column="sex", smallest=19).to_pylist()
     assert kept[0]["figure"] is not None

@@ -27,7 +27,7 @@ class ModelFacts:
         training: counts and hashes of the training data, name → value.
         metrics: table of schema METRICS, where the model was evaluated.
         evaluated_on: the set those figures are of.
-        temperature_source: how the temperature was chosen, where the scores were calibrated.
+        prevalence: of tumours where the model is to be used, for the figures there.
         provenance: what else is known, name → value.
         claim: answers to items of CLAIM 2024 by number, from 1; they take the place of what the run knows.
     """
@@ -36,7 +36,7 @@ class ModelFacts:
     training: Mapping[str, object] = field(default_factory=dict)
     metrics: pa.Table | None = None
     evaluated_on: str | None = None
-    temperature_source: str | None = None
+    prevalence: float | None = None
     provenance: Mapping[str, object] = field(default_factory=dict)
     claim: Mapping[int, str] = field(default_factory=dict)
 
@@ -62,7 +62,7 @@ def write_model_card(folder: Path, facts: ModelFacts) -> Path:
         keep_trailing_newline=True,
     )
     text = environment.get_template("model_card.md.j2").render(
-        facts=facts, rows=_rows(facts.metrics), provenance=_provenance(facts), checklist=_checklist(facts)
+        facts=facts, rows=_rows(facts), provenance=_provenance(facts), checklist=_checklist(facts)
     )
     with replacing(folder / README) as aside:
         aside.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -76,16 +76,16 @@ def escaped(value: object) -> str:
     return re.sub(r"(?i)\bwww\.", lambda found: f"{found[0][:-1]}&#46;", line).replace("@", "&#64;")
 
 
-def _rows(metrics: pa.Table | None) -> list[dict[str, str]]:
+def _rows(facts: ModelFacts) -> list[dict[str, str]]:
     return [
         {
-            "name": words(row["metric"])["name"],
+            "name": words(row["metric"], facts.prevalence)["name"],
             "value": figure(row["value"]),
             "interval": "–" if row["low"] is None else f"{figure(row['low'])} to {figure(row['high'])}",
             "n": figure(row["n"]),
             "note": "; ".join(filter(None, (row["method"], row["reason"]))),
         }
-        for row in (metrics.to_pylist() if metrics is not None else [])
+        for row in (facts.metrics.to_pylist() if facts.metrics is not None else [])
     ]
 
 
@@ -121,15 +121,21 @@ def _known(facts: ModelFacts) -> dict[int, str]:
         + ", ".join(card.classes),
         23: ", ".join(f"{name} {version}" for name, version in card.versions.items()),
         25: f"the configuration with the fingerprint {card.config_sha256}, saved in the run as config.yaml",
-        26: f"lowest validation loss: epoch {card.epoch}",
+        26: f"{card.epoch_source}: epoch {card.epoch}",
         27: "none: one model",
         40: "see Intended use and limits, above; " + OPEN,
         41: "research use only; " + OPEN,
     }
     if counts:
+        known[12] = "samples that cannot be read are left out and counted, see Training data; missing labels: " + OPEN
         known[35] = f"samples: {counts}; patients: {OPEN}"
     if facts.metrics is not None:
-        named = ", ".join(row["name"] for row in _rows(facts.metrics))
+        named = ", ".join(row["name"] for row in _rows(facts))
         known |= {28: named, 29: "95 % intervals; the method of each is in the table of figures, above"}
+        known |= {
+            31: "heatmaps of the worst errors and the least certain cases, in the report; not validated",
+            32: f"on {facts.evaluated_on}; see Figures, above" if facts.evaluated_on else OPEN,
+            39: "the worst errors are in the report; " + OPEN,
+        }
         known |= {37: "see Figures, above; other partitions: " + OPEN, 38: "see Figures, above"}
     return known

@@ -18,12 +18,14 @@ from markupsafe import Markup
 from brainscale.calls import predicted, tumour
 from brainscale.files import replacing
 from brainscale.intervals import group_codes
-from brainscale.metrics import confusion
+from brainscale.metrics import as_mapping, confusion
 from brainscale.report import charts, curves
 from brainscale.report.plots import Plot, Scores
 from brainscale.report.words import words
+from brainscale.weighted import predictive_values
 
 FOLDER = Path(__file__).parent
+OF_SUBGROUPS = ("auroc", "sensitivity", "specificity")
 HEADLINE = ("auroc", "sensitivity", "specificity", "ppv", "npv", "accuracy")
 EXCLUDED = "excluded: "
 
@@ -60,15 +62,18 @@ class Page:
         threshold: the operating threshold of the probability of a tumour; unused with more than two classes.
         threshold_source: how it was chosen.
         groups: [N], patient or group of duplicates, which bands and bars know of.
-        temperature_source: how the temperature was chosen, where the scores were calibrated.
+        temperature_source: the temperature and how it was chosen, where the scores were calibrated.
+        prevalence: of tumours where the model is to be used, for the figures there.
         plots: pictures to take along, embedded as PNG.
         history: rows of schema HISTORY, where the training is known.
         worst: wrong calls, the surest first.
         uncertain: samples nearest to the threshold.
         flow: name → count, from the files seen to the samples used; names that begin with `excluded: ` give reasons.
         duplicates: name → count, such as groups and copies.
-        looks: how many times this test set has been looked at, this time included.
-        subgroups: one row for each; any columns.
+        shared: samples that the model has learnt from or was chosen by, by what ties them; None where not known.
+        without_shared: table of schema METRICS of the others, where there are some of either.
+        looks: how many times this run has looked at this test set, this time included.
+        subgroups: table of schema SUBGROUPS.
         facts: provenance, name → value.
     """
 
@@ -81,12 +86,15 @@ class Page:
     threshold_source: str
     groups: Sequence[Any] | None = None
     temperature_source: str | None = None
+    prevalence: float | None = None
     plots: Sequence[Plot] = ()
     history: Sequence[Mapping[str, Any]] | None = None
     worst: Sequence[Case] = ()
     uncertain: Sequence[Case] = ()
     flow: Mapping[str, int] = field(default_factory=dict)
     duplicates: Mapping[str, int] = field(default_factory=dict)
+    shared: Mapping[str, int] | None = None
+    without_shared: pa.Table | None = None
     looks: int | None = None
     subgroups: pa.Table | None = None
     facts: Mapping[str, object] = field(default_factory=dict)
@@ -144,7 +152,9 @@ def figure(value: object, digits: int = 3) -> str:
 def _contents(page: Page) -> dict[str, Any]:
     """What the template shows besides the page's own fields."""
     data = _scores(page)
-    rows = [{**row, **words(row["metric"])} for row in _rows(page.metrics)]
+    rows = [{**row, **words(row["metric"], page.prevalence)} for row in page.metrics.to_pylist()]
+    own = None if data.reason else _at_threshold(data.sick, data.scores, page.threshold)
+    percent = None if own is None else _percent(page, own)
     large = [row for name in HEADLINE for row in rows if row["metric"] == name]
     return {
         "headline": large,
@@ -156,13 +166,17 @@ def _contents(page: Page) -> dict[str, Any]:
         "drawn": [] if data.reason else _charts(page, data),
         "calibration": None if data.reason else charts.calibration(data),
         "bins": [] if data.reason else curves.calibration(data.sick, data.scores, data.codes),
-        "own": None if data.reason else _at_threshold(data.sick, data.scores, page.threshold),
+        "own": own,
+        "percent": percent,
+        "there": None if own is None or percent is None else _there(own, percent),
         "data": None if data.reason else embedded(_live(page, data)),
         "confusion": _confusion(page) if len(page.classes) > 2 and data.reason is None else None,
         "training": charts.history(page.history) if page.history else [],
         "steps": {name: n for name, n in page.flow.items() if not name.startswith(EXCLUDED)},
         "excluded": {n.removeprefix(EXCLUDED): c for n, c in page.flow.items() if n.startswith(EXCLUDED)},
-        "subgroups": _rows(page.subgroups) if page.subgroups is not None else [],
+        "seen": None if page.shared is None else sum(page.shared.values()),
+        "without": [] if page.without_shared is None else _beside(large, page.without_shared),
+        "subgroups": [] if page.subgroups is None else _subgroups(page.subgroups),
     }
 
 
@@ -216,9 +230,34 @@ def _confusion(page: Page) -> list[list[int]]:
     return counts
 
 
-def _rows(table: pa.Table) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return rows
+def _percent(page: Page, own: Mapping[str, int]) -> float:
+    """Prevalence that the page begins with, in per cent: the stated one, else that of the set."""
+    if page.prevalence is not None:
+        return round(100 * page.prevalence, 6)
+    return round(100 * (own["tp"] + own["fn"]) / sum(own.values()), 1)
+
+
+def _there(own: Mapping[str, int], percent: float) -> tuple[float, float]:
+    """PPV and NPV at a prevalence; NaN where nothing is called so."""
+    counts = np.array([[own["tn"], own["fp"]], [own["fn"], own["tp"]]])
+    ppv, npv = predictive_values(counts, percent / 100)
+    return float(ppv), float(npv)
+
+
+def _beside(large: Sequence[dict[str, Any]], without: pa.Table) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The important figures, with those of fewer samples."""
+    other = as_mapping(without)
+    return [(row, dict(other[row["metric"]])) for row in large]
+
+
+def _subgroups(table: pa.Table) -> list[dict[str, Any]]:
+    """A row for each subgroup, with those of its figures that a page has room for."""
+    found: dict[tuple[str, str | None], dict[str, Any]] = {}
+    for row in table.to_pylist():
+        line = found.setdefault((row["column"], row["value"]), {**row, "figures": {}})
+        if row["metric"] in OF_SUBGROUPS:
+            line["figures"][row["metric"]] = {**row, "value": row["figure"]}
+    return list(found.values())
 
 
 def _png(picture: bytes | Path) -> str:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from PIL import Image
 
 from brainscale import metrics
 from brainscale.report import html, plots
+from brainscale.subgroups import by_column
 
 CLASSES = ("no_tumour", "tumour")
 EVIL = "</script><script>alert(1)</script>&\"'\u2028.png"
@@ -73,7 +73,7 @@ def full(folder: Path, threshold: float = 0.4237) -> html.Page:
         title=f"brainmrnet on {EVIL}",
         threshold=threshold,
         threshold_source=f"highest Youden index on val {EVIL}",
-        temperature_source="1.31, lowest log loss on val",
+        temperature_source="1.31 (lowest log loss on val)",
         plots=[plot(folder)],
         history=history(),
         worst=[case(EVIL, picture(1)), case("a/very/long/" + "name" * 30 + ".png", picture(2)), case("plain.png")],
@@ -81,7 +81,11 @@ def full(folder: Path, threshold: float = 0.4237) -> html.Page:
         flow={"files seen": 1234, "samples": 1200, "used": 160, "excluded: empty slice": 30, f"excluded: {EVIL}": 4},
         duplicates={"groups": 12, "copies": 31, EVIL: 1},
         looks=3,
-        subgroups=pa.table({"subgroup": ["female", EVIL], "n": [90, 70], "AUROC": [0.93, None]}),
+        shared={"bytes": 1400, "picture": 2},
+        without_shared=metrics.evaluate(labels[:60], probabilities[:60], CLASSES, threshold),
+        subgroups=by_column(
+            labels, probabilities, np.where(np.arange(160) < 150, "female", EVIL), CLASSES, column=f"sex{EVIL}"
+        ),
         facts={"seed": 42, "weights sha256": "ab" * 32, EVIL: EVIL},
     )
 

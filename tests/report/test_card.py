@@ -79,6 +79,21 @@ def test_more_classes_have_no_threshold(tmp_path: Path) -> None:
     assert "- meningioma\n" in text
 
 
+def test_what_validation_chose_is_told_with_how(tmp_path: Path) -> None:
+    plain = written(tmp_path)
+    assert "Temperature" not in plain
+    assert "Epoch: 7. How it was chosen: lowest validation loss." in plain
+    source = "the lowest log loss on 35 validation samples"
+    assert f"Temperature: 1.31. How it was chosen: {source}." in written(
+        tmp_path, card=made(temperature=1.31, temperature_source=source)
+    )
+
+
+def test_the_prevalence_of_its_figures_is_named(tmp_path: Path) -> None:
+    figures = metrics.evaluate(*pages.scores(), pages.CLASSES, prevalence=0.02)
+    assert "| PPV at a prevalence of 2 % |" in written(tmp_path, metrics=figures, prevalence=0.02)
+
+
 def test_answers_of_the_authors_take_precedence(tmp_path: Path) -> None:
     assert rows(written(tmp_path, claim={44: "none", 26: "by hand"}))[26][1] == "by hand"
     with pytest.raises(ValueError, match="CLAIM 2024 has no item 45: items go from 1 to 44"):

@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from brainscale import metrics
+from brainscale.calibration import ECE_BINS
 from brainscale.intervals import drawn_groups
 from brainscale.report import charts, curves, html, plots
 from brainscale.seeds import derive
@@ -129,9 +131,53 @@ def test_a_page_of_many_samples_stays_small(tmp_path: Path) -> None:
 
 def test_flow_duplicates_looks_and_subgroups_are_told(tmp_path: Path) -> None:
     texts = [t.strip() for t in Read(pages.written(tmp_path, pages.full(tmp_path))).texts]
-    for shown in ("1,234", "files seen", "empty slice", "30", "copies", "31", "3 times", "female", "0.930"):
+    for shown in ("1,234", "files seen", "empty slice", "30", "copies", "31", "3 times"):
         assert shown in texts, shown
     assert "excluded: empty slice" not in texts
+    of = texts.index(f"sex{EVIL}: female")
+    labels, probabilities = pages.scores()
+    figures = metrics.as_mapping(metrics.evaluate(labels[:150], probabilities[:150], CLASSES))
+    area = figures["auroc"]
+    interval = f"{html.figure(area['low'])} to {html.figure(area['high'])}"
+    assert [t for t in texts[of + 1 :] if t][:3] == ["150", html.figure(area["value"]), interval]
+    of = texts.index(f"sex{EVIL}: {EVIL}")
+    assert [t for t in texts[of + 1 :] if t][:3] == ["10", "–", "fewer than 20 samples"]
+
+
+def test_what_the_model_knows_of_the_samples_stands_first(tmp_path: Path) -> None:
+    """Figures with and without them, side by side; and what is not known is not passed over."""
+    page = pages.full(tmp_path)
+    text = pages.written(tmp_path, page)
+    assert text.index("The model knows 1,402 of these samples") < text.index('<section id="figures"')
+    table = text[text.index("Figures with and without") :]
+    assert page.without_shared is not None
+    for name in html.HEADLINE:
+        for figures in (page.metrics, page.without_shared):
+            row = metrics.as_mapping(figures)[name]
+            assert f">{html.figure(row['value'])}<" in table, name
+            assert f"n = {row['n']}" in table, name
+    none = pages.written(tmp_path, replace(page, shared={}, without_shared=None))
+    assert "The model knows" not in none
+    assert "has no sample in common with these" in none
+    unknown = pages.written(tmp_path, replace(page, shared=None, without_shared=None))
+    assert "The model knows" not in unknown
+    assert "<strong>not known</strong>" in unknown
+
+
+def test_the_stated_prevalence_is_named_and_the_fields_own(tmp_path: Path) -> None:
+    labels, probabilities = pages.scores()
+    figures = metrics.evaluate(labels, probabilities, CLASSES, prevalence=0.0005)
+    page = replace(pages.page(labels, probabilities), metrics=figures, prevalence=0.0005)
+    text = pages.written(tmp_path, page)
+    assert "PPV at a prevalence of 0.05 %" in text
+    field = next(a for a in Read(text).all("input") if a["id"] == "prevalence")
+    assert field["value"] == "0.05"
+    there = metrics.as_mapping(figures)["ppv_at_prevalence"]["value"]
+    assert f'id="live-ppv-there">{html.figure(there)}<' in text
+
+
+def test_bins_of_the_calibration_error_are_declared(tmp_path: Path) -> None:
+    assert f"in {ECE_BINS} bins of equal width" in pages.written(tmp_path, pages.page(*pages.scores()))
 
 
 def test_the_least_of_a_page_has_no_empty_rooms(tmp_path: Path) -> None:
