@@ -14,7 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from brainscale import metrics
 from brainscale.config import Config
-from brainscale.errors import BrainscaleError, ManifestError, TrainError, first_line
+from brainscale.errors import BrainscaleError, ManifestError, OutputError, TrainError, first_line
 from brainscale.evaluate import evaluate
 from brainscale.files import output_folder, read_success, refuse_strangers, replacing, write_success
 from brainscale.index import index
@@ -75,11 +75,19 @@ def cross_validate(
     """
     folder = output_folder(out)
     refuse_strangers(folder, {SUCCESS, "repeat-1", "folds-1.parquet"}, "cross-validation")
+    table = read_manifest(data) if is_manifest(data) else index([data], config)
+    own = {
+        "folds": folds,
+        "repeats": repeats,
+        "config_sha256": config.fingerprint,
+        "manifest_sha256": manifest_fingerprint(table),
+    }
     if (done := read_success(folder)) is not None:
+        if other := next((name for name, value in own.items() if done.get(name) != value), None):
+            raise OutputError(f"{folder} is a cross-validation with another {other}: choose a new --out")
         return done
     if waiting := require_room(config.resources.workers, each_worker(config)):
         say(waiting)
-    table = read_manifest(data) if is_manifest(data) else index([data], config)
     every: list[Fold] = []
     for repeat in range(1, repeats + 1):
         cut = fold(table, folds=folds, seed=config.split.seed + repeat - 1)
@@ -90,8 +98,7 @@ def cross_validate(
             every.append(Fold(name=name, manifest=stem.with_name(f"{stem.name}.parquet"), run=stem))
             write_manifest(sides_of(cut, folds, number), every[-1].manifest)
     _side_by_side(every, config, room(config, at_once), say)
-    facts = {**_summary([one.evaluation for one in every], folder, config), "folds": folds, "repeats": repeats}
-    facts["manifest_sha256"] = manifest_fingerprint(table)
+    facts = {**_summary([one.evaluation for one in every], folder, config), **own}
     write_success(folder, facts)
     return facts
 
@@ -213,28 +220,24 @@ def _summary(evaluations: list[Path], folder: Path, config: Config) -> dict[str,
 
 
 def _pooled(evaluations: list[Path], config: Config) -> pa.Table:
-    """Figures over all out-of-fold predictions; a group's samples, and repeats of one, are drawn together.
+    """Figures over all out-of-fold predictions, each called at its own model's threshold.
 
-    Sensitivity and the like are at each model's own threshold only where all have the same; else at 0.5.
+    A group's samples, and repeats of one, are drawn together.
     """
     classes = list(config.data.classes)
-    used, groups = [], []
+    used, groups, thresholds = [], [], []
     for path in evaluations:
         table = pq.read_table(path / "predictions.parquet", columns=["sample_id", "label", "probabilities"])
         table = table.filter(pc.and_(pc.is_valid(table["label"]), pc.is_valid(table["probabilities"])))
-        manifest = read_manifest(path.parent.parent / "manifest.parquet")
+        manifest = read_manifest(path / "manifest.parquet")
         group = dict(zip(manifest["sample_id"].to_pylist(), manifest["group"].to_pylist(), strict=True))
         groups += [group[sample_id] or sample_id for sample_id in table["sample_id"].to_pylist()]
+        thresholds += [float(pq.read_schema(path / "metrics.parquet").metadata[b"threshold"])] * len(table)
         used.append(table)
     together = pa.concat_tables(used)
     labels = np.array([classes.index(label) for label in together["label"].to_pylist()], np.int64)
     chances = np.array(together["probabilities"].to_pylist(), np.float64)
-    return metrics.evaluate(labels, chances, classes, _threshold(evaluations), groups=groups)
-
-
-def _threshold(evaluations: list[Path]) -> float:
-    found = {float(pq.read_schema(path / "metrics.parquet").metadata[b"threshold"]) for path in evaluations}
-    return found.pop() if len(found) == 1 else 0.5
+    return metrics.evaluate(labels, chances, classes, np.array(thresholds), groups=groups)
 
 
 def as_text(found: dict[str, Any]) -> str:
