@@ -1,20 +1,23 @@
 """What a researcher wants to know of a manifest before believing a figure that rests on it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.model_selection import StratifiedGroupKFold
 
+from brainscale.errors import ManifestError
+from brainscale.intervals import group_codes
 from brainscale.manifest import counts
 from brainscale.metrics import auroc
 from brainscale.names import parts
 from brainscale.schema import SKIPPED
 
-CONTROL_ROWS = 20_000  # the control looks at so many at most, evenly spaced
+CONTROL_ROWS = 20_000  # the control learns from so many at most, evenly spaced
 FOLDS = 5
 
 
@@ -84,8 +87,54 @@ def _by_label(readable: pa.Table, column: str) -> dict[str, dict[str, int]]:
     return {str(v): counts(rows.filter(pc.equal(rows[column], v)), "label") for v in values}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Votes:
+    """What file headers alone say of each labelled sample of a manifest, by classifiers that saw none of its group."""
+
+    sample_ids: list[str]
+    labels: np.ndarray  # int [N], class indices
+    probabilities: np.ndarray  # float64 [N, classes]
+    codes: np.ndarray  # int [N], number of each sample's group
+
+    def of(self, sample_ids: Sequence[str]) -> "Votes":
+        """Those of some samples, in their order."""
+        place = {sample_id: at for at, sample_id in enumerate(self.sample_ids)}
+        at = [place[sample_id] for sample_id in sample_ids]
+        return Votes(
+            sample_ids=list(sample_ids),
+            labels=self.labels[at],
+            probabilities=self.probabilities[at],
+            codes=self.codes[at],
+        )
+
+
+def header_votes(table: pa.Table, number: Mapping[str, int]) -> Votes:
+    """Classify by file size, width, height and pixel mode alone, cross-validated by group.
+
+    Args:
+        table: a manifest.
+        number: label → class index from 0.
+
+    Raises:
+        ManifestError: too few groups of some class.
+    """
+    rows = table.filter(pc.and_(pc.is_null(table["error_code"]), pc.is_in(table["label"], pa.array(list(number)))))
+    labels = np.array([number[label] for label in rows["label"].to_pylist()], np.int64)
+    group = np.array(rows["group"].to_pylist())
+    fewest = min(len(set(group[labels == i])) for i in number.values())
+    if fewest < FOLDS:
+        raise ManifestError(f"each class needs {FOLDS} groups, and one has {fewest}")
+    headers, votes = _headers(rows), np.zeros((len(rows), len(set(number.values()))))
+    for learn, judge in StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(headers, labels, group):
+        some = learn[:: -(-len(learn) // CONTROL_ROWS)]
+        forest = RandomForestClassifier(200, min_samples_leaf=3, random_state=0).fit(headers[some], labels[some])
+        votes[np.ix_(judge, forest.classes_)] = forest.predict_proba(headers[judge])
+    ids = rows["sample_id"].to_pylist()
+    return Votes(sample_ids=ids, labels=labels, probabilities=votes, codes=group_codes(group))
+
+
 def header_control(table: pa.Table, without: str) -> dict[str, Any]:
-    """How well file size, width, height and pixel mode alone tell a tumour, cross-validated by group.
+    """How well file headers alone tell a tumour.
 
     A network that is no better has learnt how the files were made, not what they show.
 
@@ -94,19 +143,16 @@ def header_control(table: pa.Table, without: str) -> dict[str, Any]:
         without: name of the class without a tumour.
 
     Returns:
-        auroc with its 95 % interval (DeLong) and n; or a reason where it cannot be had.
+        auroc with its 95 % interval (DeLong by group) and n; or a reason where it cannot be had.
     """
     rows = table.filter(pc.and_(pc.is_null(table["error_code"]), pc.is_valid(table["label"])))
     rows = rows.take(np.arange(0, len(rows), max(1, -(-len(rows) // CONTROL_ROWS))))
-    sick = np.array([label != without for label in rows["label"].to_pylist()], bool)
-    group = np.array(rows["group"].to_pylist())
-    fewest = min((len(set(group[sick == side])) for side in (False, True)), default=0)
-    if fewest < FOLDS:
-        return {"reason": f"each of two classes needs {FOLDS} groups, and one has {fewest}"}
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
-    forest = RandomForestClassifier(200, min_samples_leaf=3, random_state=0)
-    voted = cross_val_predict(forest, _headers(rows), sick, groups=group, cv=folds, method="predict_proba")[:, 1]
-    figure = auroc(sick.astype(int), np.stack([1 - voted, voted], axis=1), ("without", "with"))
+    number = {label: int(label != without) for label in ("a tumour", without, *rows["label"].to_pylist())}
+    try:
+        found = header_votes(rows, number)
+    except ManifestError as error:
+        return {"reason": str(error)}
+    figure = auroc(found.labels, found.probabilities, ("without", "with"), found.codes)
     return {"auroc": figure.value, "low": figure.low, "high": figure.high, "n": figure.n}
 
 

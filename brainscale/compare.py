@@ -1,7 +1,8 @@
 """Several runs in one table: the published columns, one row for each model."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from brainscale.audit import header_control
-from brainscale.errors import BundleError, UsageError
+from brainscale import metrics
+from brainscale.audit import Votes, header_votes
+from brainscale.errors import BundleError, ManifestError, UsageError
 from brainscale.evaluate import evaluate
 from brainscale.files import read_success
 from brainscale.manifest import read_manifest
 from brainscale.pairs import compare_pairs
+from brainscale.report.card import escaped
 from brainscale.schema import COMPARISON, PUBLISHED
 
 HEADINGS = dict(
@@ -47,11 +50,26 @@ def ready(runs: Sequence[str]) -> bool:
     return all(evaluated(Path(run)) is not None for run in runs)
 
 
-def compare(runs: Sequence[str]) -> pa.Table:
-    """One row for each run, from its evaluation on the test side; made first where there is none.
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What `compare` finds.
 
-    Needs a connected Ray unless the runs are `ready`. A last row is the header-only control of the first run's
-    manifest, where there is one.
+    Attributes:
+        table: of schema COMPARISON, a row for each run and one for the control.
+        pairs: of schema PAIRS; None where nothing can be paired.
+        same: whether all runs were evaluated on the same samples; figures on different ones do not compare.
+    """
+
+    table: pa.Table
+    pairs: pa.Table | None
+    same: bool
+
+
+def compare(runs: Sequence[str]) -> Comparison:
+    """Runs side by side, from their evaluations on the test side; made first where there is none.
+
+    Needs a connected Ray unless the runs are `ready`. The header-only control is judged on the samples of the first
+    run, and takes part in the paired tests.
 
     Args:
         runs: run folders, or folders that `evaluate` wrote.
@@ -60,61 +78,59 @@ def compare(runs: Sequence[str]) -> pa.Table:
         BrainscaleError: as `ready` and `evaluate` do.
     """
     ready(runs)
-    rows = [_row(Path(run)) for run in runs]
-    first = next((Path(run) for run in runs if (Path(run) / "manifest.parquet").is_file()), None)
-    control = None if first is None else _control(first)
-    return pa.Table.from_pylist([*rows, *([control] if control else [])], schema=COMPARISON)
+    folders = {run: evaluated(Path(run)) or Path(evaluate(run)["out"]) for run in runs}
+    facts = {run: _facts(folder) for run, folder in folders.items()}
+    same = len({(known["samples_sha256"], known["classes"]) for known in facts.values()}) == 1
+    first = runs[0]
+    classes = json.loads(facts[first]["classes"])
+    judged = _used(folders[first])
+    control = _control(read_manifest(folders[first] / "manifest.parquet"), judged, classes)
+    rows = [_row(folder, facts[run]) for run, folder in folders.items()]
+    if control is not None:
+        rows.append(_control_row(control, facts[first]["run"], classes))
+    tested = _pairs(folders, facts, control) if same else None
+    return Comparison(table=pa.Table.from_pylist(rows, schema=COMPARISON), pairs=tested, same=same)
 
 
-def _control(run: Path) -> dict[str, Any] | None:
-    """The control's row, where a run's manifest has enough groups for one."""
-    folder = evaluated(run)
-    without = None if folder is None else json.loads(_facts(folder)["classes"])[0]
-    found = header_control(read_manifest(run / "manifest.parquet"), without) if without else {}
-    if found.get("auroc") is None:
+def _control(manifest: pa.Table, judged: pa.Table, classes: Sequence[str]) -> Votes | None:
+    """The control's votes on the samples that the models were judged on, where there are enough groups for one."""
+    try:
+        votes = header_votes(manifest, {name: i for i, name in enumerate(classes)})
+    except ManifestError:
         return None
-    interval = {"auroc": found["auroc"], "auroc_low": found["low"], "auroc_high": found["high"]}
-    return {"model": CONTROL, "run": run.name, **interval, "n": found["n"]}
+    return votes.of(judged["sample_id"].to_pylist())
 
 
-def pairs(runs: Sequence[str]) -> pa.Table | None:
-    """Paired tests between models on the same samples, Holm-corrected; None where there is no pair."""
-    folders = {run: evaluated(Path(run)) for run in runs}
-    known = {run: folder for run, folder in folders.items() if folder is not None}
-    if len(known) < 2 or not same_samples(runs):
+def _control_row(votes: Votes, run: str, classes: Sequence[str]) -> dict[str, Any]:
+    rows = metrics.evaluate(votes.labels, votes.probabilities, classes, groups=votes.codes).to_pylist()
+    return {**_figures(rows), "model": CONTROL, "run": run}
+
+
+def _pairs(
+    folders: Mapping[str, Path], facts: Mapping[str, Mapping[str, str]], control: Votes | None
+) -> pa.Table | None:
+    """Paired tests on the samples that all could read, Holm-corrected; None where there is no pair."""
+    tables = {run: _used(folder) for run, folder in folders.items()}
+    shared = pa.array(sorted(set.intersection(*(set(table["sample_id"].to_pylist()) for table in tables.values()))))
+    tables = {run: table.filter(pc.is_in(table["sample_id"], shared)) for run, table in tables.items()}
+    first = next(iter(folders))
+    classes, ids = json.loads(facts[first]["classes"]), tables[first]["sample_id"].to_pylist()
+    labels = np.array([classes.index(label) for label in tables[first]["label"].to_pylist()], np.int64)
+    chances = {run: np.array(table["probabilities"].to_pylist(), np.float64) for run, table in tables.items()}
+    thresholds = {run: float(known["threshold"]) for run, known in facts.items()}
+    if control is not None:
+        chances[CONTROL], thresholds[CONTROL] = control.of(ids).probabilities, 0.5
+    if len(chances) < 2:
         return None
-    tables = {run: _used(folder) for run, folder in known.items()}
-    shared = set.intersection(*(set(table["sample_id"].to_pylist()) for table in tables.values()))
-    tables = {
-        run: table.filter(pc.is_in(table["sample_id"], pa.array(sorted(shared)))).sort_by("sample_id")
-        for run, table in tables.items()
-    }
-    first = next(iter(tables.values()))
-    classes = json.loads(_facts(next(iter(known.values())))["classes"])
-    labels = np.array([classes.index(label) for label in first["label"].to_pylist()], np.int64)
-    chances = {_name(run): np.array(table["probabilities"].to_pylist(), np.float64) for run, table in tables.items()}
-    thresholds = {_name(run): float(_facts(folder)["threshold"]) for run, folder in known.items()}
-    return compare_pairs(chances, labels, thresholds, _groups(runs, first["sample_id"].to_pylist()))
-
-
-def _groups(runs: Sequence[str], sample_ids: Sequence[str]) -> list[str | None] | None:
-    """Groups of the samples, as the first run's manifest has them."""
-    for run in runs:
-        path = Path(run) / "manifest.parquet"
-        if path.is_file():
-            table = pq.read_table(path, columns=["sample_id", "group"])
-            group = dict(zip(table["sample_id"].to_pylist(), table["group"].to_pylist(), strict=True))
-            return [group.get(sample_id) for sample_id in sample_ids]
-    return None
-
-
-def _name(run: str) -> str:
-    return str(Path(run))
+    samples = pq.read_table(folders[first] / "manifest.parquet", columns=["sample_id", "group"])
+    group = dict(zip(samples["sample_id"].to_pylist(), samples["group"].to_pylist(), strict=True))
+    return compare_pairs(chances, labels, thresholds, [group[sample_id] for sample_id in ids])
 
 
 def _used(folder: Path) -> pa.Table:
+    """The evaluation's predictions that count, sorted by sample_id."""
     table = pq.read_table(folder / "predictions.parquet", columns=["sample_id", "label", "probabilities"])
-    return table.filter(pc.and_(pc.is_valid(table["label"]), pc.is_valid(table["probabilities"])))
+    return table.filter(pc.and_(pc.is_valid(table["label"]), pc.is_valid(table["probabilities"]))).sort_by("sample_id")
 
 
 def evaluated(run: Path) -> Path | None:
@@ -123,30 +139,24 @@ def evaluated(run: Path) -> Path | None:
     return next((p for p in places if (p / "metrics.parquet").is_file() and read_success(p) is not None), None)
 
 
-def same_samples(runs: Sequence[str]) -> bool:
-    """Whether all runs were evaluated on the same samples; figures on different ones do not compare."""
-    folders = [evaluated(Path(run)) for run in runs]
-    return len({_facts(folder)["samples_sha256"] for folder in folders if folder is not None}) == 1
-
-
-def _row(run: Path) -> dict[str, Any]:
-    folder = evaluated(run)
-    if folder is None:
-        folder = Path(evaluate(str(run))["out"])
-    facts = _facts(folder)
-    rows = pq.read_table(folder / "metrics.parquet").to_pylist()
-    figures = {row["metric"]: row for row in rows if row["metric"] in PUBLISHED}
-    named = (("", "value"), ("_low", "low"), ("_high", "high"))
+def _row(folder: Path, facts: Mapping[str, str]) -> dict[str, Any]:
     return {
-        **{f"{name}{end}": row[key] for name, row in figures.items() for end, key in named},
+        **_figures(pq.read_table(folder / "metrics.parquet").to_pylist()),
         "model": facts["model"],
         "run": facts["run"],
-        "n": figures["accuracy"]["n"],
         "parameters": int(facts["parameters"]),
         "flops": int(facts["flops"]),
         "images_per_second": float(facts["images_per_second"]),
         "weights_sha256": facts["weights_sha256"],
     }
+
+
+def _figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The published columns of a table of figures, and n."""
+    figures = {row["metric"]: row for row in rows if row["metric"] in PUBLISHED}
+    named = (("", "value"), ("_low", "low"), ("_high", "high"))
+    columns = {f"{name}{end}": row[key] for name, row in figures.items() for end, key in named}
+    return {**columns, "n": figures["accuracy"]["n"]}
 
 
 def _facts(folder: Path) -> dict[str, str]:
@@ -157,17 +167,19 @@ def _facts(folder: Path) -> dict[str, str]:
     """
     metadata = pq.read_schema(folder / "metrics.parquet").metadata or {}
     facts = {key.decode(): value.decode() for key, value in metadata.items()}
-    if lacking := [name for name in FACTS if name not in facts]:
-        raise BundleError(f"{folder} does not say {lacking[0]}: an older version wrote it; evaluate that model again")
+    lacking = [name for name in FACTS if name not in facts]
+    if lacking or not (folder / "manifest.parquet").is_file():
+        what = lacking[0] if lacking else "what it was made on"
+        raise BundleError(f"{folder} does not say {what}: an older version wrote it; evaluate that model again")
     return facts
 
 
 def as_text(table: pa.Table) -> str:
     """The table for a terminal, the published columns first, with 95 % intervals below the figures."""
     lines = [["Model", *HEADINGS.values(), "Test samples", "Parameters", "GFLOP", "Images/s"]]
-    for row in table.to_pylist():
-        lines.append([row["model"], *(_number(row[name]) for name in PUBLISHED), *_costs(row)])
-        lines.append(["", *(_range(row, name) for name in PUBLISHED), *[""] * 4])
+    for name, row in zip(_models(table), table.to_pylist(), strict=True):
+        lines.append([name, *(_number(row[metric]) for metric in PUBLISHED), *_costs(row)])
+        lines.append(["", *(_range(row, metric) for metric in PUBLISHED), *[""] * 4])
     return _aligned(lines)
 
 
@@ -175,15 +187,30 @@ def as_markdown(table: pa.Table) -> str:
     """The same as a Markdown table, each interval behind its figure."""
     heading = ["Model", *(f"{heading} (95 % CI)" for heading in HEADINGS.values())]
     lines = [[*heading, "Test samples", "Parameters", "GFLOP", "Images/s"]]
-    lines.append(["---", *["---:"] * (len(lines[0]) - 1)])
-    for row in table.to_pylist():
-        figures = (f"{_number(row[name])} {_range(row, name)}".strip() for name in PUBLISHED)
-        lines.append([row["model"], *figures, *_costs(row)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    for name, row in zip(_models(table), table.to_pylist(), strict=True):
+        figures = (f"{_number(row[metric])} {_range(row, metric)}".strip() for metric in PUBLISHED)
+        lines.append([name, *figures, *_costs(row)])
+    return _marked_down(lines)
+
+
+def _models(table: pa.Table) -> list[str]:
+    """What to call each row: its model, and its run where several are of one model."""
+    models = table["model"].to_pylist()
+    runs = zip(models, table["run"].to_pylist(), strict=True)
+    return [f"{model} ({run})" if models.count(model) > 1 else model for model, run in runs]
 
 
 def pairs_as_text(table: pa.Table) -> str:
     """Paired tests for a terminal."""
+    return _aligned(_tests(table))
+
+
+def pairs_as_markdown(table: pa.Table) -> str:
+    """The same as a Markdown table."""
+    return _marked_down(_tests(table))
+
+
+def _tests(table: pa.Table) -> list[list[str]]:
     lines = [
         ["A", "B", "AUC A − B", "95 % interval", "p (DeLong, Holm)", "only A right", "only B", "p (McNemar, Holm)"]
     ]
@@ -192,7 +219,14 @@ def pairs_as_text(table: pa.Table) -> str:
         counts = [str(row["only_a"]), str(row["only_b"])]
         tests = [_number(row["difference"]), between, _number(row["p_holm"])]
         lines.append([row["a"], row["b"], *tests, *counts, _number(row["mcnemar_p_holm"])])
-    return _aligned(lines)
+    return lines
+
+
+def _marked_down(lines: list[list[str]]) -> str:
+    """Cells as a Markdown table, the first line its heading; names come from folders, and are no markup."""
+    rule = ["---", *["---:"] * (len(lines[0]) - 1)]
+    rows = (line if at == 0 else [escaped(cell) for cell in line] for at, line in enumerate(lines))
+    return "\n".join(f"| {' | '.join(line)} |" for line in [next(rows), rule, *rows])
 
 
 def _costs(row: dict[str, Any]) -> list[str]:

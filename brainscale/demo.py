@@ -51,5 +51,5 @@ def demo(out: Path, say: Callable[[str], None]) -> None:
         )
     say(f"     {facts['rows']} rows in {out / 'scores'}")
     say("6/6  compare\n")
-    say(as_text(compare([str(folder / "evaluation")])))
+    say(as_text(compare([str(folder / "evaluation")]).table))
     say(f"\nReport: {out / 'evaluation' / 'report.html'}")

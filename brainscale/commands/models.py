@@ -175,7 +175,7 @@ def evaluate(
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@click.option("--out", metavar="T.parquet", help="Write the table as Parquet too.")
+@click.option("--out", metavar="T.parquet", help="Write the table as Parquet too, and the tests beside it.")
 @click.option("--markdown", is_flag=True, help="Print it as Markdown.")
 @options.json
 @common
@@ -196,18 +196,19 @@ def compare(runs: tuple[str, ...], out: str | None, markdown: bool, as_json: boo
     with ExitStack() as copies:
         here = [str(copies.enter_context(fetched(run, *comparing.READ, push=True))) for run in runs]
         with nullcontext() if comparing.ready(here) else cluster.local(1):
-            table = comparing.compare(here)
-        same, tests = comparing.same_samples(here), comparing.pairs(here)
-    if not same:
+            found = comparing.compare(here)
+    if not found.same:
         options.say("Note: these runs were evaluated on different samples; their figures do not compare.")
     if out:
-        write_manifest(table, out)
+        write_manifest(found.table, out)
+        if found.pairs is not None:
+            write_manifest(found.pairs, f"{out.removesuffix('.parquet')}-pairs.parquet")
     if as_json:
-        click.echo(json.dumps(table.to_pylist(), indent=2))
+        click.echo(json.dumps(found.table.to_pylist(), indent=2))
         return
-    click.echo(comparing.as_markdown(table) if markdown else comparing.as_text(table))
-    if tests is not None and not markdown:
-        click.echo(f"\n{comparing.pairs_as_text(tests)}")
+    click.echo(comparing.as_markdown(found.table) if markdown else comparing.as_text(found.table))
+    if found.pairs is not None:
+        click.echo(f"\n{(comparing.pairs_as_markdown if markdown else comparing.pairs_as_text)(found.pairs)}")
 
 
 @click.command()
