@@ -38,7 +38,7 @@ def chosen(config: OperatingConfig, bundle: Bundle, manifest: pa.Table) -> dict[
     table = table.filter(pc.is_valid(table["probability"]))
     classes = list(bundle.card.classes)
     labels = np.array([classes.index(label) for label in table["label"].to_pylist()], np.int64)
-    chances = np.array(table["probabilities"].to_pylist(), np.float64)
+    chances = np.array(table["probabilities"].to_pylist(), np.float32)  # as an engine gives them: a cut may be a score
     temperature = operating.temperature(chances, labels) if config.temperature else 1.0
     scores = tumour(tempered(chances, temperature))
     among = f"on {len(labels)} validation samples"
