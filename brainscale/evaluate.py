@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -64,7 +64,7 @@ def evaluate(
         on_notice: told if nodes have to be waited for.
 
     Returns:
-        What `_SUCCESS.json` says, with `out` and the `metrics` by name.
+        What `_SUCCESS.json` says, with `out`, and the `metrics` and their 95 % `intervals` by name.
 
     Raises:
         BrainscaleError: no model, no such split or column, no labels, or labels the model does not know.
@@ -133,6 +133,7 @@ def _evaluated(
     facts = {
         "model": bundle.card.architecture,
         "run": place.absolute().name,
+        "data": asked.data and PurePosixPath(asked.data.partition("?")[0]).name,
         "split": asked.split,
         "samples": len(rows),
         "errors": len(table) - table["error_code"].null_count,
@@ -150,6 +151,7 @@ def _evaluated(
     return {
         **facts,
         "metrics": {row["metric"]: row["value"] for row in figures.to_pylist()},
+        "intervals": {row["metric"]: [row["low"], row["high"]] for row in figures.to_pylist()},
     }
 
 

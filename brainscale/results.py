@@ -95,7 +95,7 @@ def write_results(folder: Path, done: Evaluated, facts: Mapping[str, Any]) -> pa
     if subgroups is not None:
         _write(subgroups, folder / "subgroups.parquet")
     page = html.Page(
-        title=f"{facts['model']} on {facts['split']}",
+        title=_title(facts),
         metrics=figures,
         classes=classes,
         labels=truth,
@@ -119,6 +119,11 @@ def write_results(folder: Path, done: Evaluated, facts: Mapping[str, Any]) -> pa
     html.write(folder / "report.html", page)
     _complete_card(done, figures, facts)
     return figures
+
+
+def _title(facts: Mapping[str, Any]) -> str:
+    side = "all samples" if facts["split"] == "all" else f"{facts['split']} part"
+    return " of ".join(filter(None, (f"{facts['model']}: {side}", facts["data"])))
 
 
 def _complete_card(done: Evaluated, figures: pa.Table, facts: Mapping[str, Any]) -> None:

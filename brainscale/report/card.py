@@ -115,8 +115,8 @@ def _known(facts: ModelFacts) -> dict[int, str]:
     known = {
         1: f"image classification by a convolutional network, {card.architecture}",
         9: f"{', '.join(f'{name} {value}' for name, value in preprocess.items())}; part of the model, in model.json",
-        19: f"by the seed {card.seed}; the training manifest has the fingerprint {card.manifest_sha256}",
-        20: "groups: samples of one patient, where the patient is known, and near duplicates stay on one side",
+        19: f"as the training manifest says, of the fingerprint {card.manifest_sha256}; saved in the run",
+        20: "where brainscale split the data, groups: samples of one patient, where known, and near duplicates",
         22: f"{card.architecture}, {card.parameters:,} parameters; input {card.preprocess.image_size} px; outputs: "
         + ", ".join(card.classes),
         23: ", ".join(f"{name} {version}" for name, version in card.versions.items()),

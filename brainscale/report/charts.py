@@ -190,7 +190,8 @@ def history(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
 def _by_epoch(rows: Sequence[Mapping[str, Any]], what: str) -> Chart:
     columns = {side: [float(row[f"{side}_{what}"]) for row in rows] for side in ("train", "val")}
     epochs, finite = [int(row["epoch"]) for row in rows], [v for c in columns.values() for v in c if np.isfinite(v)]
-    levels = _nice(min(finite, default=0), max(finite, default=1), 4)
+    levels, most = _nice(min(finite, default=0), max(finite, default=1), 4), 1 if what == "accuracy" else np.inf
+    levels = sorted({min(level, most) for level in levels})
     low, high, last = levels[0], max(levels[-1], levels[0] + 1e-9), max(2, *epochs)
     lines = {
         side: [((e - 1) / (last - 1), (v - low) / (high - low)) for e, v in zip(epochs, c, strict=True) if _real(v)]

@@ -66,11 +66,17 @@ def test_looks_at_the_test_part_are_counted(run: Path, invoke: Invoke, tmp_path:
     arguments = ["evaluate", run, "--split", "test", "--by", "format", "--prevalence", "0.01"]
     facts = json.loads(succeed(invoke(*arguments, "--out", tmp_path / "a", "--json")).stdout)
     assert facts["looks"] == before + 1
+    low, high = facts["intervals"]["accuracy"]
+    assert low < facts["metrics"]["accuracy"] < high or facts["metrics"]["accuracy"] in (0, 1)
     assert facts["metrics"]["ppv_at_prevalence"] is None or facts["metrics"]["ppv_at_prevalence"] < 0.5
     assert f"evaluated <strong>{before + 1} time" in (tmp_path / "a" / "report.html").read_text()
     assert pq.read_schema(tmp_path / "a" / "subgroups.parquet").equals(SUBGROUPS)
     succeed(invoke("evaluate", run, "--split", "val", "--out", tmp_path / "b"))
     assert len(read_looks(run)) == before + 1  # validation is no secret
+    shown = succeed(invoke("evaluate", run, "--split", "all", "--out", tmp_path / "all")).stdout.splitlines()
+    assert next(line for line in shown if line.startswith("looks ")).split() == ["looks", str(before + 2)]
+    accuracy = next(line for line in shown if line.startswith("accuracy ")).split()
+    assert (len(accuracy), accuracy[3]) == (5, "to")  # the value, and where its interval goes
     strange = invoke("evaluate", run, "--by", "hospital", "--out", tmp_path / "c")
     assert strange.exit_code == 1
     assert "the manifest has no column hospital" in strange.output
@@ -90,7 +96,12 @@ def test_outside_data_that_is_not_outside(run: Path, scans: Path, invoke: Invoke
     without = pq.read_table(tmp_path / "e" / "metrics-without-shared.parquet")
     assert without.schema.equals(METRICS)
     assert without["n"].to_pylist()[0] == 60 - facts["shared_with_training"]
-    assert "samples that the model was trained with" in (tmp_path / "e" / "report.html").read_text()
+    page = (tmp_path / "e" / "report.html").read_text()
+    assert f"The model knows {facts['shared_with_training']} of these samples" in page
+    assert "<h1>brainmrnet: all samples of outside.parquet</h1>" in page
+    bare = ["evaluate", run / "model", "--data", tmp_path / "outside.parquet", "--out", tmp_path / "bare"]
+    assert json.loads(succeed(invoke(*bare, "--json")).stdout)["shared_with_training"] is None
+    assert "<strong>not known</strong>" in (tmp_path / "bare" / "report.html").read_text()
 
 
 def test_folds_are_one_run(scans: Path, invoke: Invoke, tmp_path: Path) -> None:
@@ -110,6 +121,10 @@ def test_folds_are_one_run(scans: Path, invoke: Invoke, tmp_path: Path) -> None:
     assert facts["spread"]["accuracy"]["mean"] == pytest.approx(mean)
     again = succeed(invoke(*arguments)).stdout
     assert "mean of folds" in again.splitlines()[0]
+    for other, key in ((["--seed", "7"], "config_sha256"), (["--repeats", "2"], "repeats")):
+        refused = invoke(*arguments, *other)
+        assert refused.exit_code == 1
+        assert f"is a cross-validation with another {key}: choose a new --out" in refused.output
 
 
 @long

@@ -11,8 +11,9 @@ import pytest
 import ray
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from brainscale.compare import CONTROL
 from brainscale.config import load
-from brainscale.schema import HISTORY, MANIFEST, METRICS, PREDICTIONS
+from brainscale.schema import HISTORY, MANIFEST, METRICS, PAIRS, PREDICTIONS
 from brainscale.tensors import PlaneStore, materialise
 from tests.conftest import write_image
 from tests.integration.conftest import SMALL, Invoke, scores, succeed, weights
@@ -120,8 +121,12 @@ def test_evaluate_and_compare(run: Path, scans: Path, invoke: Invoke, tmp_path: 
     models = pq.read_table(tmp_path / "t.parquet")["model"].to_pylist()
     assert models[:2] == ["brainmrnet", "brainmrnet"]
     assert "different samples" not in table.stderr
+    paired = pq.read_table(tmp_path / "t-pairs.parquet")
+    assert paired.schema.equals(PAIRS)
+    assert len(paired) == (3 if CONTROL in models else 1)
     markdown = succeed(invoke("compare", run, other, "--markdown")).stdout.splitlines()
     assert markdown[0].startswith("| Model | Accuracy (95 % CI) | AUC (95 % CI) |")
+    assert any(line.startswith("| A | B | AUC A − B |") for line in markdown)
     bad = invoke("evaluate", run, "--split", "holdout")
     assert bad.exit_code == 1
     assert "no sample stands on side 'holdout': there are train, val, test, all" in bad.output

@@ -191,8 +191,11 @@ def test_on_paper_there_are_no_controls(tmp_path: Path) -> None:
         shown = "[...document.querySelectorAll('fieldset, nav, .downloads')].filter(e => e.checkVisibility()).length"
         assert await tab.run(shown) == 0
         assert await tab.run("document.querySelector('#roc').checkVisibility()")
+        style = "(name => getComputedStyle(document.querySelector(name)))"
+        assert await tab.run(f"{style}('.live').breakInside") == "avoid"  # else a page may end within its numbers
+        assert await tab.run(f"{style}('.flow').display") == "flex"  # a sheet is as narrow as a phone, and no phone
 
-    visit(tmp_path, pages.full(tmp_path), act)
+    visit(tmp_path, pages.full(tmp_path), act, width=700)
 
 
 def test_one_side_only_and_three_classes_stay_quiet(tmp_path: Path) -> None:

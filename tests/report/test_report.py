@@ -240,6 +240,11 @@ def test_numbers_for_people(value: object, shown: str) -> None:
     assert html.figure(value) == shown
 
 
+def test_no_accuracy_is_above_one() -> None:
+    _, accuracy = charts.history([{**row, "val_accuracy": 1.0} for row in pages.history(3)])
+    assert max(float(text) for _, text in accuracy.y_ticks) == 1
+
+
 def test_a_history_with_gaps_or_one_epoch_can_be_drawn() -> None:
     rows = pages.history(3)
     rows[1]["val_loss"] = float("nan")
