@@ -1,6 +1,6 @@
 """Cross-validation as one run: a model for each fold, its predictions pooled."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,16 +75,13 @@ def cross_validate(
     """
     folder = output_folder(out)
     refuse_strangers(folder, {SUCCESS, "repeat-1", "folds-1.parquet"}, "cross-validation")
+    own = {"folds": folds, "repeats": repeats, "config_sha256": config.fingerprint}
+    done = read_success(folder)
+    _refuse_other(folder, done, own)
     table = read_manifest(data) if is_manifest(data) else index([data], config)
-    own = {
-        "folds": folds,
-        "repeats": repeats,
-        "config_sha256": config.fingerprint,
-        "manifest_sha256": manifest_fingerprint(table),
-    }
-    if (done := read_success(folder)) is not None:
-        if other := next((name for name, value in own.items() if done.get(name) != value), None):
-            raise OutputError(f"{folder} is a cross-validation with another {other}: choose a new --out")
+    own["manifest_sha256"] = manifest_fingerprint(table)
+    _refuse_other(folder, done, own)
+    if done is not None:
         return done
     if waiting := require_room(config.resources.workers, each_worker(config)):
         say(waiting)
@@ -101,6 +98,13 @@ def cross_validate(
     facts = {**_summary([one.evaluation for one in every], folder, config), **own}
     write_success(folder, facts)
     return facts
+
+
+def _refuse_other(folder: Path, done: Mapping[str, Any] | None, own: Mapping[str, Any]) -> None:
+    """Refuse to take another cross-validation's figures for these."""
+    other = next((name for name, value in own.items() if done is not None and done.get(name) != value), None)
+    if other is not None:
+        raise OutputError(f"{folder} is a cross-validation with another {other}: choose a new --out")
 
 
 def room(config: Config, at_once: int | None = None) -> int:

@@ -43,8 +43,6 @@ def test_threshold_and_temperature_come_from_validation_alone(run: Path) -> None
 def test_a_calibrated_model_is_scored_with_its_temperature(
     run: Path, scans: Path, invoke: Invoke, tmp_path: Path
 ) -> None:
-    other = tmp_path / "run"
-    shutil.copytree(run, other, ignore=shutil.ignore_patterns("_SUCCESS.json", "model", "evaluation", "config.yaml"))
     options = ["--calibrate", "--youden"]
     succeed(invoke("train", "--data", run / "manifest.parquet", "--out", tmp_path / "new", *SMALL, *options))
     card = json.loads((tmp_path / "new" / "model" / "model.json").read_text())
