@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from brainscale import evaluate, results
+from brainscale.errors import ManifestError
 from brainscale.looks import LOG, look
 from brainscale.manifest import read_manifest
 from brainscale.report.html import EXCLUDED
@@ -108,6 +110,21 @@ def test_what_was_left_out_adds_up(side: str) -> None:
         "all": {"corrupt": 2, "no label": 2},
     }
     assert reasons == expected[side]
+
+
+def test_where_nothing_could_be_read_nothing_is_written(tmp_path: Path) -> None:
+    table = manifest([0, 1, 1], error_code=["corrupt"] * 3)
+    done = results.Evaluated(
+        bundle=SimpleNamespace(card=None),  # type: ignore[arg-type]
+        run=None,
+        manifest=table,
+        rows=table,
+        predictions=predictions(table, np.zeros(3)),
+        labels={},
+    )
+    with pytest.raises(ManifestError, match="no labelled sample could be read: `brainscale index` says why"):
+        results.write_results(tmp_path, done, {})
+    assert not list(tmp_path.iterdir())
 
 
 def test_columns_of_ones_own_stay(tmp_path: Path) -> None:

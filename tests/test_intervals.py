@@ -181,3 +181,21 @@ def test_groups_with_both_sides() -> None:
     alone = intervals.delong(scores, labels)[1]
     grouped = intervals.delong(scores, labels, np.arange(600) // 2)[1]
     assert grouped < 0.3 * alone
+
+
+def test_the_variance_by_group_is_obuchowskis_written_out() -> None:
+    """S10 / m + S01 / n + 2 S11 / mn of Biometrics 53, 1997, sum by sum, with groups of one side and of both."""
+    generator = np.random.default_rng(5)
+    for _ in range(50):
+        sick = np.r_[True, True, False, False, generator.random(40) < 0.5]
+        scores, group = generator.integers(0, 9, 44) / 8 + 0.3 * sick, np.r_[0, 1, 0, 1, generator.integers(0, 12, 40)]
+        wins = (scores[sick][:, None] > scores[~sick]) + 0.5 * (scores[sick][:, None] == scores[~sick])
+        m, n, area = sick.sum(), (~sick).sum(), wins.mean()
+        own = {k: (wins.mean(1)[group[sick] == k] - area).sum() for k in np.unique(group)}
+        other = {k: (wins.mean(0)[group[~sick] == k] - area).sum() for k in np.unique(group)}
+        size, i10, i01 = len(own), len(np.unique(group[sick])), len(np.unique(group[~sick]))
+        s10 = i10 / ((i10 - 1) * m) * sum(v**2 for v in own.values())
+        s01 = i01 / ((i01 - 1) * n) * sum(v**2 for v in other.values())
+        s11 = size / (size - 1) * sum(own[k] * other[k] for k in own)
+        expected = s10 / m + s01 / n + 2 * s11 / (m * n)
+        assert intervals.delong(scores, sick, group) == pytest.approx((area, max(0, expected)))
