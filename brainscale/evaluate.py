@@ -51,7 +51,7 @@ def evaluate(
 
     Args:
         model: a RUN or a bundle folder.
-        out: where to write; by default RUN/evaluation/SPLIT.
+        out: where to write; by default RUN/evaluation/SPLIT, and RUN/evaluation/DATA-SPLIT for other data than its own.
         data: a manifest or a source; by default the RUN's own manifest.
         split: train, val, test or all; by default test where there is one, else all. A source has the RUN's sides
             where it holds nothing else, or where one is named.
@@ -70,8 +70,9 @@ def evaluate(
         BrainscaleError: no model, no such split or column, no labels, or labels the model does not know.
     """
     require_shared([place for place in (data, out) if place], shared)
-    with fetched(model, *FILES, *OF_A_RUN, push=True) as place:
-        bundle = open_bundle(place)
+    with fetched(model, *FILES, *OF_A_RUN, push=True) as given:
+        bundle = open_bundle(given)
+        place = _run_of(bundle) or given
         manifest = _manifest(place, data, split, bundle)
         split, rows = choose_rows(manifest, split)
         asked = Asked(
@@ -84,10 +85,12 @@ def evaluate(
             training_manifest=training_manifest,
             on_notice=on_notice,
         )
-        folder = out or place / "evaluation" / split
+        own = data is None or manifest_fingerprint(manifest) == bundle.card.manifest_sha256
+        name = split if own else f"{(_name(data) or 'data').removesuffix('.parquet')}-{split}"
+        folder = out or place / "evaluation" / name
         with at_hand(folder, (SUCCESS,), known=OURS, what="evaluation") as at:
             facts = _evaluated(place, bundle, manifest, rows, asked, at.path)
-        default = below(model, f"evaluation/{split}") if is_address(model) else str(at)
+        default = below(model, f"evaluation/{name}") if is_address(model) else str(at)
         return {**facts, "out": str(at) if out else default}
 
 
@@ -117,7 +120,7 @@ def _evaluated(
     table = predict_rows(rows, bundle, asked.engine, asked.workers, asked.on_notice)
     seconds = time.monotonic() - began
     samples = manifest_fingerprint(rows)
-    run = place if (place / "config.yaml").is_file() else None
+    run = _run_of(bundle)
     done = Evaluated(
         bundle=bundle,
         run=run,
@@ -133,7 +136,7 @@ def _evaluated(
     facts = {
         "model": bundle.card.architecture,
         "run": place.absolute().name,
-        "data": asked.data and PurePosixPath(asked.data.partition("?")[0]).name,
+        "data": _name(asked.data),
         "split": asked.split,
         "samples": len(rows),
         "errors": len(table) - table["error_code"].null_count,
@@ -153,6 +156,17 @@ def _evaluated(
         "metrics": {row["metric"]: row["value"] for row in figures.to_pylist()},
         "intervals": {row["metric"]: [row["low"], row["high"]] for row in figures.to_pylist()},
     }
+
+
+def _run_of(bundle: Bundle) -> Path | None:
+    """The run that a bundle lies in: its looks are counted, and it knows what was learnt, named or not."""
+    run = bundle.folder.absolute().parent
+    return run if all((run / name).is_file() for name in ("config.yaml", "manifest.parquet")) else None
+
+
+def _name(data: str | None) -> str | None:
+    """What to call the data: the last part of its place, without a store's options."""
+    return data and PurePosixPath(data.partition("?")[0]).name
 
 
 def _manifest(place: Path, data: str | None, split: str | None, bundle: Bundle) -> pa.Table:

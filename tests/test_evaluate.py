@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -78,6 +79,24 @@ def test_what_the_model_knows_is_found_on_any_side(tmp_path: Path) -> None:
     assert of_all is not None
     assert len(of_all) == 8  # what was learnt from, and what chose
     assert evaluate._shared(tmp_path / "no run", asked(data="x.parquet"), outside) is None
+
+
+def test_a_run_is_known_by_its_models_folder_too(tmp_path: Path) -> None:
+    """Else a look through the folder would not be counted."""
+    bundle: Any = SimpleNamespace(folder=tmp_path / "run" / "model")
+    bundle.folder.mkdir(parents=True)
+    assert evaluate._run_of(bundle) is None
+    for name in ("config.yaml", "manifest.parquet"):
+        (tmp_path / "run" / name).touch()
+    assert evaluate._run_of(bundle) == tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [("/a/b.parquet", "b.parquet"), ("s3://c/site 1/?region=x&endpoint_override=y", "site 1"), (None, None)],
+)
+def test_data_are_called_by_the_end_of_their_place(data: str | None, name: str | None) -> None:
+    assert evaluate._name(data) == name
 
 
 def flow(table: pa.Table, side: str) -> dict[str, int]:

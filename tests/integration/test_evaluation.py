@@ -87,19 +87,23 @@ def test_outside_data_that_is_not_outside(run: Path, scans: Path, invoke: Invoke
         for i, path in enumerate(sorted((scans / side).iterdir())):
             shutil.copy(path, tmp_path / "outside" / side / f"other-{i}{path.suffix}")
     succeed(invoke("index", tmp_path / "outside", "--out", tmp_path / "outside.parquet"))
-    arguments = ["evaluate", run, "--data", tmp_path / "outside.parquet", "--out", tmp_path / "e", "--json"]
+    arguments = ["evaluate", run / "model", "--data", tmp_path / "outside.parquet", "--json"]
     facts = json.loads(succeed(invoke(*arguments)).stdout)
+    out = run / "evaluation" / "outside-all"  # not in the place of its own test part, which a comparison looks for
+    assert Path(facts["out"]) == out
+    assert facts["looks"] == 1
     learnt = pq.read_table(run / "manifest.parquet")["split"].to_pylist()
     assert facts["shared_with_training"] >= learnt.count("train") + learnt.count("val")
-    without = pq.read_table(tmp_path / "e" / "metrics-without-shared.parquet")
+    without = pq.read_table(out / "metrics-without-shared.parquet")
     assert without.schema.equals(METRICS)
     assert without["n"].to_pylist()[0] == 60 - facts["shared_with_training"]
-    page = (tmp_path / "e" / "report.html").read_text()
+    page = (out / "report.html").read_text()
     assert f"The model knows {facts['shared_with_training']} of these samples" in page
     assert "<h1>brainmrnet: all samples of outside.parquet</h1>" in page
-    bare = ["evaluate", run / "model", "--data", tmp_path / "outside.parquet", "--out", tmp_path / "bare"]
-    assert json.loads(succeed(invoke(*bare, "--json")).stdout)["shared_with_training"] is None
-    assert "<strong>not known</strong>" in (tmp_path / "bare" / "report.html").read_text()
+    shutil.copytree(run / "model", tmp_path / "bare")
+    arguments[1] = tmp_path / "bare"
+    assert json.loads(succeed(invoke(*arguments, "--out", tmp_path / "e")).stdout)["shared_with_training"] is None
+    assert "<strong>not known</strong>" in (tmp_path / "e" / "report.html").read_text()
 
 
 def test_folds_are_one_run(scans: Path, invoke: Invoke, tmp_path: Path) -> None:
