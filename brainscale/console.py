@@ -74,9 +74,20 @@ def print_facts(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
+    facts = _with_intervals(facts)
     width = max(map(len, facts))
     for name, value in facts.items():
         click.echo(f"{name.replace('_', ' '):<{width}}  {_plain(value)}")
+
+
+def _with_intervals(facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts with a line for each figure, where there are figures with intervals."""
+    if "intervals" not in facts:
+        return facts
+    lines = {name: _plain(value) for name, value in facts["metrics"].items()}
+    for name, (low, high) in facts["intervals"].items():
+        lines[name] += "" if low is None else f"  {low:.4f} to {high:.4f}"
+    return {name: value for name, value in facts.items() if name not in ("metrics", "intervals")} | lines
 
 
 def _plain(value: Any) -> str:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 
+from brainscale.console import print_facts
 from tests.test_splits import manifest
 
 Invoke = Callable[..., Result]
@@ -98,6 +99,19 @@ def test_a_file_that_is_no_manifest(invoke: Invoke, tmp_path: Path) -> None:
     assert "is not a Parquet file" in invoke("split", tmp_path / "text.parquet", "--out", "y").output
     pq.write_table(manifest([(1, "tumour", False)]).drop_columns(["sha256"]), tmp_path / "less.parquet")
     assert "it has no column sha256" in invoke("split", tmp_path / "less.parquet", "--out", "y").output
+
+
+def test_figures_stand_beside_their_intervals(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {
+        "looks": None,
+        "metrics": {"auroc": 0.9, "mcc": None, "macro_recall": 1.0},
+        "intervals": {"auroc": [0.8, 0.95], "mcc": [None, None], "macro_recall": [None, None]},
+    }
+    print_facts(facts, as_json=False)
+    expected = ["looks         –", "auroc         0.9000  0.8000 to 0.9500", "mcc           –", "macro recall  1.0000"]
+    assert capsys.readouterr().out.splitlines() == expected
+    print_facts(facts, as_json=True)
+    assert json.loads(capsys.readouterr().out) == facts
 
 
 def test_debug_shows_the_traceback(invoke: Invoke) -> None:

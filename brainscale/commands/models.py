@@ -170,13 +170,7 @@ def evaluate(
 
     with cluster.local(workers):
         facts = run(**request, on_notice=options.say)
-    print_facts(facts if as_json else _with_intervals(**facts), as_json)
-
-
-def _with_intervals(metrics: dict[str, Any], intervals: dict[str, Any], **facts: Any) -> dict[str, Any]:
-    """The facts with a line for each figure."""
-    ends = {name: "" if low is None else f"  {low:.4f} to {high:.4f}" for name, (low, high) in intervals.items()}
-    return facts | {name: "–" if value is None else f"{value:.4f}{ends[name]}" for name, value in metrics.items()}
+    print_facts(facts, as_json)
 
 
 @click.command()
