@@ -32,6 +32,7 @@ FLOORS = [
         "models.normalisation",
         "models.brainmrnet",
         "models.inference",
+        "models.winograd",
         "models.baselines",
         "models.registry",
         "models.scorer",
