@@ -35,8 +35,8 @@ class Options:
     compiled: bool = False
 
 
-ONNX_BATCH, CPU_BATCH, GPU_BATCH = 4, 16, 128
-"""Planes at a time: what a core's cache, all cores' and a GPU's memory hold of the first stages."""
+ONNX_BATCH, CPU_BATCH, GPU_BATCH = 1, 16, 128
+"""Planes at a time: what a core's cache holds of the first stages for its thread, all cores', and a GPU's memory."""
 
 
 class Engine(Protocol):
