@@ -2,12 +2,14 @@
 
 A part is written aside and renamed to a name made from its sample ids, so a retried task writes the same name.
 A file of several samples is done when its last row is there, which says how many it has, and as many are.
+The job that began last owns the folder: what an earlier one, or what a kill left of it, has still to write is refused.
 """
 
 import hashlib
 import io
 import json
 import os
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from brainscale import __version__, names
-from brainscale.errors import OutputError, StorageError, first_line
+from brainscale.errors import BrainscaleError, OutputError, first_line
 from brainscale.files import replacing
 from brainscale.reading import unreached
 from brainscale.schema import PREDICTIONS
@@ -39,6 +41,8 @@ WRITTEN = pa.schema(
 PARTS = "part-*.parquet"
 UNITS = "units"
 """Key of a part's metadata: rows of each file of several samples whose last row the part holds."""
+JOB = ".job"
+"""Names the job that owns the folder; gone when the folder is complete."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,48 +95,80 @@ def _within(some: np.ndarray, sorted_ones: np.ndarray) -> np.ndarray:
     return np.asarray(sorted_ones[at] == some)
 
 
-def write_part(table: pa.Table, *, folder: str, identity: Mapping[str, str]) -> pa.Table:
+def take_over(folder: Mirror) -> str:
+    """Make a folder the property of a job that begins; return the job's name."""
+    job = uuid.uuid4().hex
+    (folder.path / JOB).write_text(job, encoding="utf-8")
+    return job
+
+
+def write_part(table: pa.Table, *, folder: str, job: str, identity: Mapping[str, str]) -> pa.Table:
     """Write one part.
 
     Args:
         table: schema PREDICTIONS, and `unit_rows`: on a file's last row, how many rows the file has.
         folder: where to, a path or an address.
+        job: that owns the folder, as `take_over` named it.
         identity: metadata that every part of the folder shares.
 
     Returns:
         One row: part, files finished with it, rows, errors; and the problem if it could not be written, since
         an exception here would reach the driver as one of Ray's.
     """
-    ids, last = table["sample_id"].to_pylist(), table["unit_rows"].to_pylist()
+    ids, last = _ids(table), table["unit_rows"].to_pylist()
     units = {names.unit(i): n for i, n in zip(ids, last, strict=True) if n and (n > 1 or names.unit(i) != i)}
-    name = f"part-{hashlib.sha256(chr(10).join(sorted(ids)).encode()).hexdigest()[:16]}.parquet"
+    name = _name_of(ids)
     described = table.select(PREDICTIONS.names).replace_schema_metadata(
         {**identity, UNITS: json.dumps(units), "brainscale": __version__}
     )
-    problem = _written(described, folder, name)
+    problem = _written(described, folder, name, job)
     finished, errors = len(last) - last.count(None), len(table) - table["error_code"].null_count
     facts = {"part": name, "files": finished, "rows": len(table), "errors": errors, "problem": problem}
     return pa.Table.from_pylist([facts], schema=WRITTEN)
 
 
-def _written(table: pa.Table, folder: str, name: str) -> str | None:
+def _name_of(ids: Sequence[str]) -> str:
+    return f"part-{hashlib.sha256(chr(10).join(sorted(ids)).encode()).hexdigest()[:16]}.parquet"
+
+
+def _written(table: pa.Table, folder: str, name: str, job: str) -> str | None:
     """Why a part could not be written, if it could not."""
     silent = table.filter(pc.equal(table["error_code"], UNREACHABLE))
     if len(silent):
         return unreached(silent)
     try:
-        if is_address(folder):
-            sink = io.BytesIO()
-            pq.write_table(table, sink, compression="zstd")
-            Store(folder).put(name, sink)
-        else:
-            with replacing(Path(folder) / name) as aside:
-                pq.write_table(table, aside, compression="zstd")
+        _put(table, folder, name, job)
     except OSError as error:
         return os.strerror(error.errno) if error.errno else first_line(error)
-    except StorageError as error:
+    except BrainscaleError as error:
         return str(error)
     return None
+
+
+def _put(table: pa.Table, folder: str, name: str, job: str) -> None:
+    """Write a part whole or not at all, and only for the folder's owner."""
+    if is_address(folder):
+        sink = io.BytesIO()
+        pq.write_table(table, sink, compression="zstd")
+        _require_owner(job, folder)
+        Store(folder).put(name, sink)
+        return
+    with replacing(Path(folder) / name) as aside:
+        pq.write_table(table, aside, compression="zstd")
+        _require_owner(job, folder)
+
+
+def owns(job: str, folder: str) -> bool:
+    """Whether a folder, a path or an address, is still a job's."""
+    try:
+        return job == (Store(folder).get(JOB) if is_address(folder) else (Path(folder) / JOB).read_bytes()).decode()
+    except FileNotFoundError:
+        return False
+
+
+def _require_owner(job: str, folder: str) -> None:
+    if not owns(job, folder):
+        raise OutputError("another job took it over")
 
 
 def read_ledger(folder: Mirror, identity: Mapping[str, str]) -> Ledger:
@@ -153,7 +189,7 @@ def read_ledger(folder: Mirror, identity: Mapping[str, str]) -> Ledger:
                 raise OutputError(f"{folder} holds scores of another {key}, {theirs}, not {ours}: choose a new --out")
         of_several |= json.loads(metadata.get(UNITS, "{}"))
         codes.update(code for code in table["error_code"].to_pylist() if code is not None)
-        ids = table["sample_id"].to_pylist()
+        ids = _ids(table)
         samples.append(digests(ids))
         files.append(digests(map(names.unit, ids)))
     return _summed(np.concatenate(samples), np.concatenate(files), of_several, dict(sorted(codes.items())))
@@ -189,9 +225,37 @@ def ids_of(folder: Mirror, *, files: np.ndarray | None = None, samples: np.ndarr
     if asked is None or not len(asked):
         return
     for name in folder.listed(PARTS):
-        ids = _read(folder, name)[0]["sample_id"].to_pylist()
+        ids = _ids(_read(folder, name)[0])
         wanted = _within(digests(map(key, ids)), asked).tolist()
         yield from (i for i, ours in zip(ids, wanted, strict=True) if ours)
+
+
+def keep_once(folder: Mirror, twice: np.ndarray, job: str) -> None:
+    """Put one part, with each row once, in the place of the parts that share rows.
+
+    Killed in between, it leaves what it can be called for again.
+
+    Args:
+        folder: of the parts.
+        twice: digests of the samples that are there more than once, sorted; at least one.
+        job: that owns the folder.
+    """
+    shared = [name for name in folder.listed(PARTS) if _within(digests(_ids(_read(folder, name)[0])), twice).any()]
+    tables = [folder.table(name, PREDICTIONS.names) for name in shared]
+    rows = pa.concat_tables(tables)
+    once = rows.take(np.sort(np.unique(digests(_ids(rows)), return_index=True)[1]))
+    key = UNITS.encode()
+    units = dict(pair for table in tables for pair in json.loads(table.schema.metadata[key]).items())
+    name = _name_of(_ids(once))
+    _put(once.replace_schema_metadata({**rows.schema.metadata, key: json.dumps(units)}), str(folder), name, job)
+    for old in shared:
+        if old != name:
+            folder.remove(old)
+
+
+def _ids(table: pa.Table) -> list[str]:
+    ids: list[str] = table["sample_id"].to_pylist()
+    return ids
 
 
 def _read(folder: Mirror, name: str) -> tuple[pa.Table, dict[str, str]]:

@@ -18,7 +18,7 @@ from brainscale.engine import Options
 from brainscale.errors import ClusterError, OutputError, SourceError, UsageError, first_line
 from brainscale.files import read_success, replacing, write_success
 from brainscale.keys import folder_key, key_fingerprint
-from brainscale.ledger import PARTS, Ledger, ids_of, read_ledger, write_part
+from brainscale.ledger import JOB, PARTS, Ledger, ids_of, keep_once, owns, read_ledger, take_over, write_part
 from brainscale.manifest import is_manifest, read_manifest, require_places
 from brainscale.predict import Scoring, predictions
 from brainscale.preprocess import spec_fingerprint
@@ -36,7 +36,7 @@ PARTS_OF_A_JOB = 1000
 """About, of a large one: what is lost and done again when it is killed is a thousandth."""
 NBYTES_OF_A_SAMPLE = 100_000
 """About, in an archive, whose samples show only when it is read."""
-OURS = (SUCCESS, KEY, "_scans/*")
+OURS = (SUCCESS, KEY, JOB, "_scans/*")
 FILES_AT_A_TIME = 2**24
 """That one Ray dataset covers: what Ray remembers of its blocks is bounded, whatever the archive."""
 PART_ROWS = 64, 65_536
@@ -147,9 +147,13 @@ def _completed(
     if not update:
         _refuse_others(there, units, folder)
     (folder.path / SUCCESS).unlink(missing_ok=True)
+    job = take_over(folder)
     folder.push()  # the key before any part that counts on it
-    done = _score(todo, scoring, there, folder, identity, ears)
-    counted = _checked(folder, units, identity)
+    done = _score(todo, scoring, there, folder, job, identity, ears)
+    if not owns(job, str(folder)):
+        raise OutputError(f"{folder} was taken over by another job, which writes its rows: wait for that one")
+    counted = _checked(folder, units, job, identity, ears)
+    (folder.path / JOB).unlink()  # what an earlier job has still to write finds no owner
     facts = {**counted, "architecture": scoring.bundle.card.architecture, **identity}
     write_success(folder.path, facts)
     return facts | done
@@ -185,6 +189,7 @@ def _score(
     scoring: Scoring,
     there: Ledger,
     folder: Mirror,
+    job: str,
     identity: dict[str, str],
     ears: Ears,
 ) -> dict[str, Any]:
@@ -196,7 +201,7 @@ def _score(
     """
     ears.on_start(len(todo))
     began, rows, size = time.monotonic(), 0, part_rows(todo)
-    write = partial(write_part, folder=str(folder), identity=identity)
+    write = partial(write_part, folder=str(folder), job=job, identity=identity)
     for at in range(0, len(todo), FILES_AT_A_TIME):
         files = todo[at : at + FILES_AT_A_TIME]
         skip = frozenset(ids_of(folder, files=there.begun(files)))
@@ -233,7 +238,7 @@ def identity_of(scoring: Scoring) -> dict[str, str]:
     }
 
 
-def _checked(folder: Mirror, units: Sequence[Unit], identity: dict[str, str]) -> dict[str, Any]:
+def _checked(folder: Mirror, units: Sequence[Unit], job: str, identity: dict[str, str], ears: Ears) -> dict[str, Any]:
     """Counts of a folder whose rows are all there, each once.
 
     Raises:
@@ -241,6 +246,10 @@ def _checked(folder: Mirror, units: Sequence[Unit], identity: dict[str, str]) ->
         SourceError: nothing could be read.
     """
     there = read_ledger(folder, identity)
+    if len(there.twice):  # written by an earlier job between our reading of the parts and our taking over
+        keep_once(folder, there.twice, job)
+        ears.on_notice(f"{len(there.twice)} row(s) were also written by an earlier job: one of each is kept")
+        there = read_ledger(folder, identity)
     missing = [unit.sample_id for unit in there.missing(units)]
     twice = list(ids_of(folder, samples=there.twice))
     for problem, ids in (("there twice", twice), ("missing", missing)):

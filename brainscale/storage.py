@@ -200,6 +200,13 @@ class Mirror:
         path = f"{root}/{name}"
         return patiently(lambda: pq.read_table(path, columns=list(columns), filesystem=filesystem), str(self))
 
+    def remove(self, name: str) -> None:
+        """Delete a file where it belongs; one that is not there is no error."""
+        if self.store is None:
+            (self.path / name).unlink(missing_ok=True)
+        else:
+            self.store.remove([name])
+
     def pull(self, *patterns: str, afresh: bool = False) -> None:
         """Bring objects that match a pattern and changed since; all that match, if asked afresh."""
         if self.store is None:

@@ -6,18 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brainscale import names
 from brainscale.errors import OutputError
-from brainscale.ledger import PARTS, digests, ids_of, read_ledger, write_part
+from brainscale.ledger import JOB, PARTS, digests, ids_of, keep_once, read_ledger, take_over, write_part
 from brainscale.schema import PREDICTIONS
 from brainscale.sources import Unit
 from brainscale.storage import Mirror
 
 IDENTITY = {"model": "w"}
+OWNER = "this job"
 SCHEMA = PREDICTIONS.append(pa.field("unit_rows", pa.int32()))
 Row = tuple[str, int | None]  # id, rows of its file if it is the last one
 
@@ -26,7 +28,9 @@ def part(folder: Path, rows: list[Row], code: str | None = None) -> None:
     table = pa.Table.from_pylist(
         [{"sample_id": i, "uri": i, "model": "w", "unit_rows": n, "error_code": code} for i, n in rows], schema=SCHEMA
     )
-    write_part(table, folder=str(folder), identity=IDENTITY)
+    (folder / JOB).write_text(OWNER)
+    (told,) = write_part(table, folder=str(folder), job=OWNER, identity=IDENTITY).to_pylist()
+    assert told["problem"] is None
 
 
 def rows_of(unit: str, count: int) -> list[Row]:
@@ -71,6 +75,43 @@ def test_rows_of_other_files_and_rows_that_are_twice_are_named(tmp_path: Path) -
     assert set(ids_of(folder, samples=ledger.twice)) == {"b"}
     assert set(ids_of(folder, files=ledger.others([unit("a"), unit("b")]))) == {"c#0"}
     assert [u.sample_id for u in ledger.missing([unit("a"), unit("b"), unit("c"), unit("d")])] == ["c", "d"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=6), st.randoms(use_true_random=False))
+def test_rows_of_two_jobs_are_kept_once(sizes: list[int], chance: random.Random) -> None:
+    rows = [row for i, size in enumerate(sizes) for row in rows_of(f"f{i}", size)]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Mirror(Path(name))
+        for _ in range(2):  # each job writes every row, in parts of its own
+            chance.shuffle(rows)
+            cuts = sorted(chance.sample(range(len(rows) + 1), min(2, len(rows))))
+            for some in (rows[: cuts[0]], rows[cuts[0] : cuts[-1]], rows[cuts[-1] :]):
+                if some:
+                    part(folder.path, some)
+        before = read_ledger(folder, IDENTITY)
+        if len(before.twice):  # else both jobs cut their parts alike
+            keep_once(folder, before.twice, OWNER)
+        after = read_ledger(folder, IDENTITY)
+        assert not len(after.twice)
+        assert after.samples.tolist() == before.samples.tolist() == sorted(digests(i for i, _ in rows).tolist())
+        assert after.missing([unit(f"f{i}") for i in range(len(sizes))]) == []
+        assert sum(pq.read_metadata(p).num_rows for p in folder.path.glob(PARTS)) == len(rows)
+
+
+def test_a_job_writes_nothing_once_another_has_taken_over(tmp_path: Path) -> None:
+    table = pa.Table.from_pylist([{"sample_id": "a", "uri": "a", "model": "w", "unit_rows": 1}], schema=SCHEMA)
+    first = take_over(Mirror(tmp_path))
+    second = take_over(Mirror(tmp_path))
+    told = {
+        job: write_part(table, folder=str(tmp_path), job=job, identity=IDENTITY)["problem"][0].as_py()
+        for job in (first, second)
+    }
+    assert told == {first: "another job took it over", second: None}
+    assert [p.name for p in tmp_path.iterdir() if p.suffix == ".tmp"] == []
+    (tmp_path / JOB).unlink()  # as the folder is complete
+    late = write_part(table, folder=str(tmp_path), job=second, identity=IDENTITY)
+    assert late["problem"].to_pylist() == ["another job took it over"]
 
 
 def test_samples_that_a_manifest_wants_are_enough(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pandas as pd
@@ -20,9 +21,12 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 
+from brainscale.errors import OutputError
+from brainscale.files import read_success
+from brainscale.ledger import JOB
 from brainscale.schema import PREDICTIONS
 from brainscale.schema import SCANS as SCAN_ROWS
-from brainscale.score import KEY, SCANS
+from brainscale.score import KEY, SCANS, score
 from tests.conftest import write_image
 from tests.integration.conftest import Invoke, scores, succeed, weights
 from tests.integration.processes import SECONDS, kill, part_of, started, wait_for
@@ -147,6 +151,40 @@ def test_a_full_disk_is_one_line_and_the_job_goes_on_once_there_is_room(
     assert len(lines) == 1, done.stderr
     assert "cannot be written (No space left on device): mend that, run the same command again to go on" in lines[0]
     assert_same(kept, untouched)
+
+
+@pytest.mark.parametrize("count", [10, 200])  # of one part, which is written by then, and of several
+def test_the_job_that_began_last_owns_the_folder(count: int, run: Path, tmp_path: Path) -> None:
+    """While a job runs, another begins on its folder and ends: the first one writes nothing more, and says why."""
+    source, out = tmp_path / "scans", tmp_path / "scores"
+    for i in range(count):
+        write_image(source / f"{i:03}.png", seed=i)
+    ended: list[dict[str, Any]] = []
+
+    def begin_another(files: int, rows: int, errors: int) -> None:
+        if not ended:
+            ended.append({})
+            ended[0].update(score(str(run), [str(source)], str(out)))
+
+    with pytest.raises(OutputError, match="another job"):
+        score(str(run), [str(source)], str(out), on_part=begin_another)
+    ids = [r["sample_id"] for r in scores(out)]
+    assert len(ids) == len(set(ids)) == ended[0]["rows"] == count
+    assert read_success(out)
+
+
+def test_rows_that_two_jobs_wrote_are_kept_once(run: Path, scans: Path, invoke: Invoke, tmp_path: Path) -> None:
+    """As when a killed job's last write comes after the next one read the parts: the same command mends it."""
+    out = tmp_path / "scores"
+    succeed(invoke("score", run, scans, "--out", out))
+    rows = scores(out)
+    whole = pq.read_table(next(out.glob("part-*")))
+    pq.write_table(whole.slice(20, 7), out / "part-0000000000000000.parquet")
+    (out / "_SUCCESS.json").unlink()
+    said = succeed(invoke("score", run, scans, "--out", out))
+    assert "7 row(s) were also written by an earlier job: one of each is kept" in said.stderr
+    assert scores(out) == rows
+    assert not (out / JOB).exists()
 
 
 def test_an_output_that_vanishes_is_one_line(run: Path, archive: Path, tmp_path: Path) -> None:
