@@ -23,6 +23,14 @@ TALKERS = ("ray", "ray.data", "ray.train", "ray.dashboard.modules.dashboard_sdk"
 RESULT = "brainscale-result: "
 """What a job's log has before its result, one line of JSON."""
 
+OF_OUR_OWN = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray warns of this default otherwise
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # its core writes to our standard error otherwise
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing of a job on scans is reported anywhere
+    "RAY_num_workers_soft_limit": "16",  # an idle process ends, and its successor imports a second long, otherwise
+}
+"""Environment of a Ray that we start; what is set already stays."""
+
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
@@ -52,8 +60,8 @@ def local(workers: int, object_store_gib: float | None = None) -> Iterator[None]
         finally:
             ray.shutdown()
         return
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray warns of this default otherwise
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its core writes to our standard error otherwise
+    for name, value in OF_OUR_OWN.items():
+        os.environ.setdefault(name, value)
     _private_token()
     try:
         with _standard_error_aside():  # it says there, once, that it took the level
