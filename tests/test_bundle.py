@@ -33,17 +33,17 @@ def trained(name: str) -> nn.Module:
     return network
 
 
-def make_bundle(folder: Path, name: str) -> Bundle:
+def make_bundle(folder: Path, name: str, side: int = 64) -> Bundle:
     folder.mkdir(parents=True)
     network = trained(name)
     save_file(network.state_dict(), folder / WEIGHTS)
-    export_onnx(name, 2, 64, network.state_dict(), folder / ONNX)
+    export_onnx(name, 2, side, network.state_dict(), folder / ONNX)
     write_card(
         folder,
         {
             "architecture": name,
             "classes": DEFAULT_CLASSES,
-            "preprocess": PreprocessConfig(image_size=64),
+            "preprocess": PreprocessConfig(image_size=side),
             "threshold": 0.5,
             "threshold_source": "fixed",
             "parameters": count_parameters(network),
@@ -66,10 +66,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return make_bundle(tmp_path_factory.mktemp("b") / "model", "brainmrnet")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_engines_agree_with_the_eager_network(name: str, tmp_path: Path) -> None:
-    opened = make_bundle(tmp_path / "model", name)
-    planes = np.random.default_rng(0).integers(0, 256, (7, 64, 64), np.uint8)
+@pytest.mark.parametrize(("name", "side"), [*((name, 64) for name in NAMES), ("brainmrnet", 224)])
+def test_engines_agree_with_the_eager_network(name: str, side: int, tmp_path: Path) -> None:
+    opened = make_bundle(tmp_path / "model", name, side)
+    planes = np.random.default_rng(0).integers(0, 256, (7, side, side), np.uint8)
     with torch.no_grad():
         eager = torch.softmax(trained(name)(normalise(torch.from_numpy(planes))), 1).numpy()
     for engine in ("onnx", "torch"):

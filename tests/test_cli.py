@@ -29,7 +29,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_scoring_workers_need_no_torch() -> None:
-    code = "import sys, brainscale.engine, brainscale.reading; print('torch' in sys.modules)"
+    code = "import sys, brainscale.predict, brainscale.ledger; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
