@@ -26,7 +26,7 @@ from brainscale.files import replacing
 from brainscale.reading import unreached
 from brainscale.schema import PREDICTIONS
 from brainscale.sources import UNREACHABLE, Unit
-from brainscale.storage import Mirror, Store, is_address
+from brainscale.storage import AGAIN, Mirror, Store, is_address
 
 WRITTEN = pa.schema(
     [
@@ -96,9 +96,22 @@ def _within(some: np.ndarray, sorted_ones: np.ndarray) -> np.ndarray:
 
 
 def take_over(folder: Mirror) -> str:
-    """Make a folder the property of a job that begins; return the job's name."""
+    """Make a folder the property of a job that begins, without what an earlier one left half written.
+
+    Returns:
+        The job's name.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
     job = uuid.uuid4().hex
-    (folder.path / JOB).write_text(job, encoding="utf-8")
+    try:
+        with replacing(folder.path / JOB) as aside:
+            aside.write_text(job, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written ({error.strerror}): mend that, {AGAIN}") from None
+    for half in folder.path.glob(".*.tmp"):
+        half.unlink(missing_ok=True)
     return job
 
 
@@ -172,13 +185,11 @@ def _require_owner(job: str, folder: str) -> None:
 
 
 def read_ledger(folder: Mirror, identity: Mapping[str, str]) -> Ledger:
-    """What the parts of a folder hold; what a killed job left half written is removed.
+    """What the parts of a folder hold.
 
     Raises:
         OutputError: a part is damaged, or of another model or configuration.
     """
-    for aside in folder.path.glob(".part-*.tmp"):
-        aside.unlink(missing_ok=True)  # of a job that was killed; a live one keeps its folder to itself
     samples, files = [digests([])], [digests([])]
     of_several: dict[str, int] = {}
     codes: Counter[str] = Counter()
