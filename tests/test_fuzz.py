@@ -92,7 +92,7 @@ def check(data: bytes) -> None:
 
 
 @given(st.one_of(st.binary(max_size=600), mutated(), mutated(), mutated()))
-@settings(max_examples=CASES, deadline=None)
+@settings(max_examples=CASES)
 def test_any_bytes_give_rows_and_never_an_exception(data: bytes) -> None:
     check(data)
 

@@ -152,7 +152,7 @@ def test_copies_of_samples_make_no_narrower_interval() -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6) | st.just(np.inf), min_size=1, max_size=200))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_percentiles_are_draws_and_hold_the_middle(draws: list[float]) -> None:
     low, high = intervals.percentiles(np.array(draws))
     assert {low, high} <= set(draws)

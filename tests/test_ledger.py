@@ -43,7 +43,7 @@ def unit(name: str, wanted: tuple[str, ...] | None = None) -> Unit:
     return Unit(sample_id=name, uri=name, wanted=wanted)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.randoms(use_true_random=False))
 def test_a_file_is_missing_until_every_sample_of_it_is_there(sizes: list[int], chance: random.Random) -> None:
     rows = [row for i, size in enumerate(sizes) for row in rows_of(f"f{i}", size)]
@@ -77,7 +77,7 @@ def test_rows_of_other_files_and_rows_that_are_twice_are_named(tmp_path: Path) -
     assert [u.sample_id for u in ledger.missing([unit("a"), unit("b"), unit("c"), unit("d")])] == ["c", "d"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=6), st.randoms(use_true_random=False))
 def test_rows_of_two_jobs_are_kept_once(sizes: list[int], chance: random.Random) -> None:
     rows = [row for i, size in enumerate(sizes) for row in rows_of(f"f{i}", size)]

@@ -190,7 +190,7 @@ BOUNDS = dict.fromkeys(("log_loss", "calibration_slope", "calibration_intercept"
 
 
 @given(samples, st.randoms(use_true_random=False), st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_what_holds_for_all_inputs(pairs: list[tuple[int, int]], random: Random, grouped: bool) -> None:
     labels = np.array([label for label, _ in pairs])
     scores = np.array([score / 20 for _, score in pairs])

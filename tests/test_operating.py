@@ -27,7 +27,7 @@ def test_youden_by_hand() -> None:
 
 
 @given(both_sides)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_no_threshold_beats_youdens(case: tuple[np.ndarray, np.ndarray]) -> None:
     labels, scores = case
     reached = sum(rates(labels, scores, operating.youden(labels, scores))) - 1
@@ -44,7 +44,7 @@ def test_a_target_by_hand() -> None:
 
 
 @given(both_sides, st.floats(0.01, 1))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_highest_threshold_that_reaches_the_target(case: tuple[np.ndarray, np.ndarray], target: float) -> None:
     labels, scores = case
     threshold = operating.for_sensitivity(labels, scores, target)

@@ -26,7 +26,7 @@ def test_mcnemar_by_hand() -> None:
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_mcnemar_is_the_binomial_test(only_a: int, only_b: int) -> None:
     right_a = np.array([True] * only_a + [False] * only_b, bool)
     p = pairs.mcnemar(right_a, ~right_a).p
@@ -59,7 +59,7 @@ def test_groups_of_calls_by_hand_and_as_published() -> None:
 
 
 @given(st.lists(st.integers(-4, 4), min_size=1, max_size=9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_all_signs_are_counted_out(differences: list[int]) -> None:
     sums = np.array([np.dot(signs, differences) for signs in itertools.product((-1, 1), repeat=len(differences))])
     p = pairs.mcnemar(*rights(differences)).p
@@ -92,7 +92,7 @@ def test_holm_by_hand() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_holm_keeps_order_and_lowers_nothing(p_values: list[float]) -> None:
     adjusted = np.array(pairs.holm(p_values), float)
     assert ((adjusted >= p_values) & (adjusted <= 1)).all()

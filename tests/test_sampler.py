@@ -14,7 +14,7 @@ from brainscale.sampler import BLOCK, cut, epoch_order
     batches_in_window=st.integers(1, 40),
     epoch=st.integers(1, 5),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_each_sample_comes_once(count: int, micro: int, size: int, batches_in_window: int, epoch: int) -> None:
     batch_size = size * micro
     window = batch_size * batches_in_window

@@ -45,7 +45,7 @@ def sides(table: pa.Table, column: str) -> dict[str, set[object]]:
 
 
 @given(samples, st.integers(0, 2**40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_group_is_cut_and_only_usable_rows_are_dealt(rows: list[tuple[int, str | None, bool]], seed: int) -> None:
     table = manifest(rows)
     for deal, column in (
@@ -72,7 +72,7 @@ def test_shares_hold_within_each_label_in_the_mean() -> None:
 
 
 @given(st.integers(0, 40), st.integers(0, 1000), st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_more_files_move_no_group(added: int, seed: int, data: st.DataObject) -> None:
     """New images, and byte-identical copies of old ones."""
     rows = [(i, "tumour" if i % 2 else "no_tumour", False) for i in range(100)]
@@ -135,7 +135,7 @@ def test_verify_finds_a_cut_whatever_the_column_group_says() -> None:
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=60, unique=True), st.integers(0, 8), st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_near_pairs_are_those_of_comparing_all(values: list[int], distance: int, data: st.DataObject) -> None:
     near = [v ^ sum(1 << b for b in data.draw(st.sets(st.integers(0, 63), max_size=9))) for v in values[:20]]
     hashes = np.array(sorted({*values, *near}), np.uint64)

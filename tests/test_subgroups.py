@@ -67,7 +67,7 @@ def test_numbers_are_cut_into_thirds() -> None:
 
 
 @given(st.lists(st.floats(-1e3, 1e3) | st.integers(0, 3).map(float), min_size=1, max_size=80).map(np.array))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_thirds_part_all_numbers_and_no_equals(values: np.ndarray) -> None:
     parts = [where for _, where in thirds(values)]
     assert (np.sum(parts, 0) == 1).all()

@@ -24,7 +24,7 @@ def fingerprint(tensor: torch.Tensor) -> int:
 
 
 @given(st.integers(1, 400), st.integers(0, 399), st.integers(0, 31), st.integers(0, 2**30))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_bit_that_differs_shows(count: int, at: int, bit: int, seed: int) -> None:
     tensor = torch.randn(count, generator=torch.Generator().manual_seed(seed))
     other = tensor.clone()

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from brainscale import exact
@@ -68,7 +68,6 @@ def test_a_flip_is_left_right() -> None:
 
 
 @given(st.sampled_from([1, 2, 4, 8, 16]), st.integers(0, 2**30))
-@settings(deadline=None)
 def test_the_tree_is_the_same_however_it_is_shared(count: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     vectors = [torch.randn(7, generator=generator) * 10**i for i in range(count)]
