@@ -30,11 +30,11 @@ from score import make_bundle, make_images, watch
 from brainscale import cluster, engine, score
 from brainscale.bundle import open_bundle
 from brainscale.ledger import read_ledger
+from brainscale.mirror import Mirror
 from brainscale.pipeline import over_units
 from brainscale.predict import BLOCK_ROWS, Scoring, to_predictions
 from brainscale.reading import COLUMNS, read
 from brainscale.sources import Unit, listing
-from brainscale.storage import Mirror
 from brainscale.wish import Wish
 
 CORES = 16

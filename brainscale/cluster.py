@@ -27,7 +27,7 @@ OF_OUR_OWN = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray warns of this default otherwise
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # its core writes to our standard error otherwise
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing of a job on scans is reported anywhere
-    "RAY_num_workers_soft_limit": "16",  # an idle process ends, and its successor imports a second long, otherwise
+    "RAY_num_workers_soft_limit": "16",  # idle processes end otherwise, and a new one imports for a second
 }
 """Environment of a Ray that we start; what is set already stays."""
 

@@ -16,13 +16,14 @@ from brainscale.files import write_success
 from brainscale.index import index
 from brainscale.looks import look
 from brainscale.manifest import is_manifest, manifest_fingerprint, read_manifest
+from brainscale.mirror import at_hand, fetched
 from brainscale.overlap import overlap
 from brainscale.predict import predict_rows
 from brainscale.resources import require_shared
 from brainscale.results import Evaluated, write_results
 from brainscale.schema import SUCCESS
 from brainscale.splits import DISTANCE, SPLITS
-from brainscale.storage import at_hand, below, fetched, is_address
+from brainscale.storage import below, is_address
 
 OURS = ("predictions.parquet", "metrics.parquet")
 OF_A_RUN = ("manifest.parquet", "history.parquet", SUCCESS, "*.jsonl", f"evaluation/*/{SUCCESS}")

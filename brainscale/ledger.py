@@ -23,10 +23,11 @@ import pyarrow.parquet as pq
 from brainscale import __version__, names
 from brainscale.errors import BrainscaleError, OutputError, first_line
 from brainscale.files import replacing
+from brainscale.mirror import Mirror
 from brainscale.reading import unreached
 from brainscale.schema import PREDICTIONS
 from brainscale.sources import UNREACHABLE, Unit
-from brainscale.storage import AGAIN, Mirror, Store, is_address
+from brainscale.storage import AGAIN, Store, is_address
 
 WRITTEN = pa.schema(
     [

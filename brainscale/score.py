@@ -20,13 +20,14 @@ from brainscale.files import read_success, replacing, write_success
 from brainscale.keys import folder_key, key_fingerprint
 from brainscale.ledger import JOB, PARTS, Ledger, ids_of, keep_once, owns, read_ledger, take_over, write_part
 from brainscale.manifest import is_manifest, read_manifest, require_places
+from brainscale.mirror import Mirror, at_hand, fetched
 from brainscale.predict import Scoring, predictions
 from brainscale.preprocess import spec_fingerprint
 from brainscale.reading import planes_of, units_of
 from brainscale.resources import require_shared
 from brainscale.schema import SUCCESS
 from brainscale.sources import Unit, listing
-from brainscale.storage import AGAIN, Mirror, at_hand, fetched
+from brainscale.storage import AGAIN
 from brainscale.wish import Wish
 
 KEY = ".scan-key"

@@ -30,6 +30,7 @@ from brainscale.errors import TrainError, first_line
 from brainscale.export import export_onnx
 from brainscale.files import versions, write_success
 from brainscale.manifest import manifest_fingerprint
+from brainscale.mirror import Mirror, at_hand
 from brainscale.models.registry import build, count_parameters
 from brainscale.notices import notice, read_notices
 from brainscale.report.card import ModelFacts, write_model_card
@@ -37,7 +38,6 @@ from brainscale.resources import capacity, require_room, require_shared
 from brainscale.runs import labelled, left_out, open_run, prepare_manifest, training_of
 from brainscale.schema import SUCCESS
 from brainscale.splits import SPLITS
-from brainscale.storage import Mirror, at_hand
 from brainscale.tensors import Places, materialise
 from brainscale.tracking import NOTE, checked, require, tracked
 from brainscale.train_loop import Job, worker

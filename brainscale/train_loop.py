@@ -19,12 +19,12 @@ from brainscale.config import Config, parse
 from brainscale.errors import BrainscaleError, TrainError
 from brainscale.files import replacing
 from brainscale.learner import Learner, Samples, learning_rate
+from brainscale.mirror import Mirror, at_hand
 from brainscale.models.registry import build
 from brainscale.notices import notice
 from brainscale.sampler import cut, epoch_order
 from brainscale.schema import HISTORY
 from brainscale.seeds import derive, deterministic
-from brainscale.storage import Mirror, at_hand
 from brainscale.telemetry import TrainingMeter
 from brainscale.tensors import Places, PlaneStore
 

@@ -11,7 +11,7 @@ FLOORS = [
     ["settings"],
     ["calls", "config", "names", "nearness", "isolation", "files", "progress", "console", "keys"],
     ["storage", "wish", "notices", "tracking", "telemetry", "looks"],
-    ["manifest"],
+    ["manifest", "mirror"],
     [
         "sources",
         "archives",

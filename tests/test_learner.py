@@ -15,10 +15,10 @@ from brainscale.checkpoints import weights_sha256
 from brainscale.config import Config, load
 from brainscale.errors import TrainError
 from brainscale.learner import Learner, Samples
+from brainscale.mirror import Mirror
 from brainscale.models.registry import build
 from brainscale.notices import read_notices
 from brainscale.seeds import derive, deterministic
-from brainscale.storage import Mirror
 from brainscale.train_loop import Loop
 
 SMALL = ["data.image_size=64", "train.batch_size=8", "train.epochs=2", "train.threads=1", "train.shuffle_window=16"]

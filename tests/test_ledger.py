@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from brainscale import names
 from brainscale.errors import OutputError
 from brainscale.ledger import JOB, PARTS, digests, ids_of, keep_once, read_ledger, take_over, write_part
+from brainscale.mirror import Mirror
 from brainscale.schema import PREDICTIONS
 from brainscale.sources import Unit
-from brainscale.storage import Mirror
 
 IDENTITY = {"model": "w"}
 OWNER = "this job"

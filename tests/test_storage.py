@@ -14,9 +14,10 @@ from brainscale import storage
 from brainscale.errors import OutputError, SampleError, StorageError, UsageError
 from brainscale.files import read_success, write_success
 from brainscale.manifest import read_manifest, write_manifest
+from brainscale.mirror import at_hand, fetched
 from brainscale.schema import MANIFEST, SUCCESS
 from brainscale.sources import UNREACHABLE, opened
-from brainscale.storage import Store, at_hand, below, fetched, parted
+from brainscale.storage import Store, below, parted
 from tests.stores import Gate, make_bucket, options, s3_server
 
 

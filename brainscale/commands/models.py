@@ -191,7 +191,7 @@ def compare(runs: tuple[str, ...], out: str | None, markdown: bool, as_json: boo
     from brainscale import cluster
     from brainscale import compare as comparing
     from brainscale.manifest import write_manifest
-    from brainscale.storage import fetched
+    from brainscale.mirror import fetched
 
     with ExitStack() as copies:
         here = [str(copies.enter_context(fetched(run, *comparing.READ, push=True))) for run in runs]
@@ -221,7 +221,7 @@ def verify(one: str, other: str, as_json: bool) -> None:
 
     Example: brainscale verify runs/first runs/second
     """
-    from brainscale.storage import fetched
+    from brainscale.mirror import fetched
     from brainscale.verify import READ, as_text
     from brainscale.verify import verify as run
 

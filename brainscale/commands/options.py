@@ -52,8 +52,8 @@ def say(text: str) -> None:
 def is_complete(out: str) -> bool:
     """Whether a folder holds finished work."""
     from brainscale.files import read_success
+    from brainscale.mirror import fetched
     from brainscale.schema import SUCCESS
-    from brainscale.storage import fetched
 
     with fetched(out, SUCCESS) as folder:
         return read_success(folder) is not None

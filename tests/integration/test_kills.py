@@ -14,8 +14,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from brainscale.mirror import Mirror
 from brainscale.notices import read_notices
-from brainscale.storage import Mirror
 from brainscale.train import clear_leftovers
 from tests.integration.conftest import SMALL, Invoke, succeed, weights
 from tests.integration.processes import SECONDS, kill, kill_with_workers, part_of, started, wait_for

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -99,8 +100,15 @@ def test_1000_inputs_are_1000_rows(run: Path, untouched: list[Row]) -> None:
 
 
 def test_kill_after_kill_leaves_every_row_once(run: Path, archive: Path, untouched: list[Row], tmp_path: Path) -> None:
-    """kill -9 of the raylet and of the driver after a part, then of the scoring actor: that job goes on by itself."""
+    """Ctrl-C, kill -9 of raylet and driver after a part each, then of the scoring actor: that job goes on itself."""
     out = tmp_path / "scores"
+    with started(command(run, archive, out)) as process:
+        wait_for(lambda: list(out.glob("part-*")), process)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=SECONDS)
+        assert process.returncode == 1
+        assert "Error: stopped; to go on where it was, run again: brainscale score " in said
+    assert not (out / "_SUCCESS.json").exists()
     for kind in ("raylet", "driver"):
         before = len(list(out.glob("part-*")))
         with started(command(run, archive, out)) as process:
@@ -147,16 +155,17 @@ def test_a_full_disk_is_one_line_and_the_job_goes_on_once_there_is_room(
     score = " ".join(f"'{word}'" for word in command(run, archive, disk / "scores"))
     script = (
         f"mount -t tmpfs -o size=60k tmpfs {disk} || exit 77; mkdir {disk}/scores; {score}; echo status $?; "
-        f"cat /dev/zero > {disk}/full 2>&-; {score} || rm {disk}/full; "
-        f"mount -o remount,size=10m {disk}; {score} || exit 1; cp -r {disk}/scores {kept}"
+        f"cat /dev/zero > {disk}/full 2>&-; {score} || rm {disk}/full; mount -o remount,ro {disk}; {score}; "
+        f"mount -o remount,rw,size=10m {disk}; {score} || exit 1; cp -r {disk}/scores {kept}"
     )
     done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True)
     if done.returncode == 77 or "unshare" in done.stderr:
         pytest.skip("NOT TESTED: no small disk can be mounted here")
     assert "status 1" in done.stdout, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("Error:")]
-    assert len(lines) == 2, done.stderr  # full in the middle, and full from the start
-    for line in lines:
+    assert len(lines) == 3, done.stderr  # full in the middle, full from the start, read-only
+    assert lines[2].endswith("scores cannot be written: permission denied")
+    for line in lines[:2]:
         assert "cannot be written (No space left on device): mend that, run the same command again to go on" in line
     assert "Traceback" not in done.stderr
     assert_same(kept, untouched)
