@@ -34,7 +34,7 @@ def chosen(config: OperatingConfig, bundle: Bundle, manifest: pa.Table) -> dict[
     Raises:
         ManifestError: the validation part cannot decide.
     """
-    table = predict_rows(manifest.filter(pc.equal(manifest["split"], "val")), bundle, "auto", 1)
+    table = predict_rows(manifest.filter(pc.equal(manifest["split"], "val")), bundle)
     table = table.filter(pc.is_valid(table["probability"]))
     classes = list(bundle.card.classes)
     labels = np.array([classes.index(label) for label in table["label"].to_pylist()], np.int64)

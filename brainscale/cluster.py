@@ -35,13 +35,13 @@ NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
 @contextmanager
-def local(workers: int, object_store_gib: float | None = None) -> Iterator[None]:
+def local(workers: int | None = None, object_store_gib: float | None = None) -> Iterator[None]:
     """A Ray on this machine for the with-block; one that is already connected, or around this process, serves as it is.
 
     It counts more CPUs than workers, so that reading tasks are never starved by them.
 
     Args:
-        workers: how many the work will ask for.
+        workers: how many the work will ask for, where that is known.
         object_store_gib: memory of a new Ray's object store; Ray's own choice without.
     """
     if ray.is_initialized():
@@ -67,7 +67,7 @@ def local(workers: int, object_store_gib: float | None = None) -> Iterator[None]
         with _standard_error_aside():  # it says there, once, that it took the level
             ray.init(
                 address="local",
-                num_cpus=max(os.cpu_count() or 1, workers + 1),
+                num_cpus=max(os.cpu_count() or 1, (workers or 1) + 1),
                 include_dashboard=False,
                 object_store_memory=None if object_store_gib is None else int(object_store_gib * 2**30),
                 log_to_driver=False,
@@ -91,7 +91,7 @@ def run_job(function: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     try:
-        with local(1):
+        with local():
             result = function(request)
         print(RESULT + json.dumps(result), flush=True)  # noqa: T201 (a job's log is its output)
     except KeyboardInterrupt:  # how a stopped job's SIGTERM arrives

@@ -202,7 +202,7 @@ class OperatingConfig(Section):
 class ResourcesConfig(Section):
     """How the work is spread; never what it gives."""
 
-    workers: Annotated[int, Field(ge=1)] = 1
+    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"  # auto: one for each GPU, or else each node
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_steps: Annotated[int, Field(ge=1)] | None = None  # within an epoch; null: by time only
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 300.0  # within an epoch, between two checkpoints
@@ -228,7 +228,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _workers_divide(self) -> "Config":
         workers, micro = self.resources.workers, self.train.micro_batches
-        if micro % workers:
+        if workers != "auto" and micro % workers:
             fit = ", ".join(str(2**k) for k in range(micro.bit_length()))
             raise ValueError(f"{workers} workers cannot share {micro} micro-batches evenly: use {fit}")
         return self

@@ -39,7 +39,7 @@ def evaluate(
     data: str | None = None,
     split: str | None = None,
     engine: str = "auto",
-    workers: int = 1,
+    workers: int | None = None,
     prevalence: float | None = None,
     by: Sequence[str] = (),
     training_manifest: str = "auto",
@@ -57,7 +57,7 @@ def evaluate(
         split: train, val, test or all; by default test where there is one, else all. A source has the RUN's sides
             where it holds nothing else, or where one is named.
         engine: auto, onnx or torch.
-        workers: engines side by side.
+        workers: engines side by side at most; without it, all that the cluster has room for.
         prevalence: of tumours where the model is to be used, for predictive values there.
         by: columns of the manifest whose subgroups get figures of their own.
         training_manifest: what the model was trained on, to find samples of other data in it; auto: the RUN's.
@@ -102,7 +102,7 @@ class Asked:
     data: str | None
     split: str
     engine: str
-    workers: int
+    workers: int | None
     prevalence: float | None
     by: tuple[str, ...]
     training_manifest: str

@@ -23,7 +23,7 @@ from brainscale.notices import read_notices
 from brainscale.resources import capacity, require_room
 from brainscale.schema import PUBLISHED, SUCCESS
 from brainscale.splits import fold
-from brainscale.train import each_worker, read_history, train, uses_gpu
+from brainscale.train import each_worker, read_history, train, uses_gpu, with_workers, workers_of
 
 LOOK_S = 0.5
 """Seconds between two looks at what the folds have written."""
@@ -83,7 +83,8 @@ def cross_validate(
     _refuse_other(folder, done, own)
     if done is not None:
         return done
-    if waiting := require_room(config.resources.workers, each_worker(config)):
+    config = with_workers(config, workers_of(config))  # a fold each, side by side, rather than one on many
+    if waiting := require_room(workers_of(config), each_worker(config)):
         say(waiting)
     every: list[Fold] = []
     for repeat in range(1, repeats + 1):
@@ -112,7 +113,7 @@ def room(config: Config, at_once: int | None = None) -> int:
 
     Unless told how many, folds on CPUs are not given fewer CPUs than their workers have threads.
     """
-    have, workers = capacity(), config.resources.workers
+    have, workers = capacity(), workers_of(config)
     fit = (have.get("CPU", 0) - 1) // workers
     if uses_gpu(config):
         fit = min(fit, have.get("GPU", 0) // workers)
@@ -152,7 +153,7 @@ def _side_by_side(every: Sequence[Fold], config: Config, at_once: int, say: Call
 def _train_and_evaluate(manifest: str, run: str, config: Config) -> None:
     train(manifest, run, config)
     if read_success(Path(run) / "evaluation" / "test") is None:
-        evaluate(run)
+        evaluate(run, workers=1)  # the other folds hold the rest
 
 
 def _ended(one: Fold, task: "ray.ObjectRef[None]") -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ from brainscale.calls import predicted, tempered, tumour
 from brainscale.engine import Options
 from brainscale.keys import read_key
 from brainscale.pipeline import over_units
+from brainscale.placement import Engines
+from brainscale.placement import engines as engines_on
 from brainscale.reading import read_tables, require_answers, units_of
-from brainscale.resources import capacity, require_room
+from brainscale.resources import capacity, nodes_there, nodes_to_come, require_room
 from brainscale.schema import PREDICTIONS
 from brainscale.sources import Unit
 from brainscale.telemetry import ScoringMeter
@@ -28,6 +31,8 @@ from brainscale.wish import Wish
 
 BLOCK_ROWS, GPU_BLOCK_ROWS = 64, 512
 """Rows that reach an engine at a time, about: seconds of work, so that Ray's milliseconds for each do not count."""
+NBYTES_OF_A_SAMPLE = 100_000
+"""About, in an archive."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,16 +43,17 @@ class Scoring:
         bundle: with what.
         threshold: at and above which a probability is called a tumour.
         engine: which engine, and how it computes.
-        workers: engines side by side at most; each takes a GPU where torch runs on them.
+        workers: engines side by side at most, each with a GPU where torch runs on them; without it, all that the
+            cluster has room for and the work has use for.
         min_workers: engines that stay when there is little to do.
-        cpus_per_worker: of each engine; by default those of its machine, shared by as many as may be there.
+        cpus_per_worker: of each engine; by default those of its node, shared by as many as were asked for.
         key: of the hashes that stand for series.
     """
 
     bundle: Bundle
     threshold: float
     engine: Options = field(default_factory=Options)
-    workers: int = 1
+    workers: int | None = None
     min_workers: int = 1
     cpus_per_worker: int | None = None
     key: bytes = b""
@@ -71,16 +77,17 @@ def predictions(
         ClusterError: the cluster can never give so many workers their place.
     """
     options = engines.choose(scoring.engine, capacity().get("GPU", 0))
-    each = {"CPU": float(scoring.cpus_per_worker or 1), **({"GPU": 1.0} if options.on_gpu else {})}
-    if waiting := require_room(scoring.workers, each, beside=1):
+    place = _place(scoring, options, units)
+    each = {"CPU": float(place.cpus), **({"GPU": 1.0} if options.on_gpu else {})}
+    if waiting := require_room(place.workers, each, beside=1):
         on_notice(waiting)
     wish = Wish(spec=scoring.bundle.card.preprocess, key=scoring.key)
     network = ray.put(engines.network_of(scoring.bundle, options))
     planes = over_units(units, partial(read_tables, wish=wish, skip=skip)).dataset
     return planes.map_batches(
         ScoreBlock,
-        fn_constructor_args=(scoring, options, network),
-        compute=ActorPoolStrategy(min_size=scoring.min_workers, max_size=scoring.workers),
+        fn_constructor_args=(scoring, options, network, place.threads),
+        compute=ActorPoolStrategy(min_size=min(scoring.min_workers, place.workers), max_size=place.workers),
         batch_format="pyarrow",
         batch_size=GPU_BLOCK_ROWS if options.on_gpu else BLOCK_ROWS,
         num_cpus=each["CPU"],
@@ -88,11 +95,32 @@ def predictions(
     )
 
 
+def _place(scoring: Scoring, options: Options, units: Sequence[Unit]) -> Engines:
+    """Where engines go: one for each GPU, or as the CPUs of the nodes allow."""
+    rows, room = expected_rows(units), capacity()
+    if options.on_gpu:
+        most = min(int(room["GPU"]), ceil(rows / GPU_BLOCK_ROWS))
+        cpus = scoring.cpus_per_worker or 1
+        return Engines(workers=scoring.workers or max(1, most), threads=cpus, cpus=cpus)
+    return engines_on(
+        [*nodes_there(), *nodes_to_come()],
+        room.get("CPU", 0),
+        workers=scoring.workers,
+        cpus=scoring.cpus_per_worker,
+        blocks=ceil(rows / BLOCK_ROWS),
+    )
+
+
+def expected_rows(units: Sequence[Unit]) -> int:
+    """Samples of some units, about: those of an archive show only when it is read."""
+    return sum(max(1, (unit.nbytes or 0) // NBYTES_OF_A_SAMPLE) for unit in units)
+
+
 def predict_rows(
     rows: pa.Table,
     bundle: Bundle,
-    engine: str,
-    workers: int,
+    engine: str = "auto",
+    workers: int | None = 1,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> pa.Table:
     """Predictions of a manifest's rows in this process, with their labels, sorted by sample_id."""
@@ -109,8 +137,8 @@ def predict_rows(
 class ScoreBlock:
     """An engine that turns blocks of planes into blocks of predictions; lives in a Ray actor."""
 
-    def __init__(self, scoring: Scoring, options: Options, network: "ray.ObjectRef[bytes]") -> None:
-        threads = scoring.cpus_per_worker or max(1, (os.cpu_count() or 1) // scoring.workers)
+    def __init__(self, scoring: Scoring, options: Options, network: "ray.ObjectRef[bytes]", threads: int) -> None:
+        threads = min(threads, os.cpu_count() or threads)  # it may be on a smaller node than the one it was cut for
         self._engine = engines.load(scoring.bundle.card, ray.get(network), options, threads=threads)
         self._scoring, self._meter = scoring, ScoringMeter()
 

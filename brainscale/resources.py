@@ -1,11 +1,14 @@
 """What a cluster can give, now or once it has grown."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import ray
 from ray._private.state import state
 
 from brainscale.errors import ClusterError, UsageError
+from brainscale.placement import Nodes
 from brainscale.storage import is_address
 
 
@@ -52,9 +55,27 @@ def require_room(workers: int, each: Mapping[str, float], beside: float = 0) -> 
 
 def kinds_of_nodes() -> list[dict[str, float]]:
     """CPU, GPU … of each kind of node that the autoscaler may start; none without an autoscaler."""
+    return [{kind: float(amount) for kind, amount in group.resources.items()} for group in _groups()]
+
+
+def _groups() -> list[Any]:
     config = state.get_cluster_config()
-    groups = config.node_group_configs if config is not None else []
-    return [{kind: float(amount) for kind, amount in group.resources.items()} for group in groups if group.max_count]
+    return [group for group in config.node_group_configs if group.max_count] if config is not None else []
+
+
+def nodes_there() -> list[Nodes]:
+    """The nodes of the cluster as it is, by their CPUs."""
+    sizes = Counter(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
+    return [Nodes(count, cpus) for cpus, count in sizes.items()]
+
+
+def nodes_to_come() -> list[Nodes]:
+    """Those that an autoscaler may start, some of which may be there already."""
+    no_limit = 2**20
+    return [
+        Nodes(group.max_count if group.max_count > 0 else no_limit, int(group.resources.get("CPU", 0)))
+        for group in _groups()
+    ]
 
 
 def _require_places(

@@ -21,7 +21,7 @@ from brainscale.keys import folder_key, key_fingerprint
 from brainscale.ledger import JOB, PARTS, Ledger, ids_of, keep_once, owns, read_ledger, take_over, write_part
 from brainscale.manifest import is_manifest, read_manifest, require_places
 from brainscale.mirror import Mirror, at_hand, fetched
-from brainscale.predict import Scoring, predictions
+from brainscale.predict import Scoring, expected_rows, predictions
 from brainscale.preprocess import spec_fingerprint
 from brainscale.reading import planes_of, units_of
 from brainscale.resources import require_shared
@@ -35,8 +35,6 @@ SCANS = "_scans/scans.parquet"
 """Below an underscore, so that a reader of the folder takes the parts only."""
 PARTS_OF_A_JOB = 1000
 """About, of a large one: what is lost and done again when it is killed is a thousandth."""
-NBYTES_OF_A_SAMPLE = 100_000
-"""About, in an archive, whose samples show only when it is read."""
 OURS = (SUCCESS, KEY, JOB, "_scans/*")
 FILES_AT_A_TIME = 2**24
 """That one Ray dataset covers: what Ray remembers of its blocks is bounded, whatever the archive."""
@@ -61,7 +59,7 @@ def score(
     out: str,
     *,
     engine: str = "auto",
-    workers: int = 1,
+    workers: int | None = None,
     min_workers: int = 1,
     cpus_per_worker: int | None = None,
     threshold: float | None = None,
@@ -86,9 +84,9 @@ def score(
         sources: folders, files, globs or addresses; or one manifest.
         out: the folder of parts, a path or an address.
         engine: auto, onnx or torch.
-        workers: engines side by side at most.
+        workers: engines side by side at most; without it, all that the cluster has room for.
         min_workers: engines that stay when there is little to do.
-        cpus_per_worker: of each engine; by default those of its machine, shared by all that may be there.
+        cpus_per_worker: of each engine; by default those of its node, shared by as many as were asked for.
         threshold: in place of the model's own.
         precision: fp32 or bf16.
         compiled: whether torch compiles the network first.
@@ -119,7 +117,7 @@ def score(
             threshold=bundle.card.threshold if threshold is None else threshold,
             engine=Options(name=engine, bf16=precision == "bf16", compiled=compiled),
             workers=workers,
-            min_workers=min(min_workers, workers),
+            min_workers=min_workers,
             cpus_per_worker=cpus_per_worker,
             key=folder_key(folder.path / KEY, patient_key),
         )
@@ -221,8 +219,7 @@ def _score(
 
 def part_rows(units: Sequence[Unit]) -> int:
     """Rows in one part of a job on some files."""
-    expected = sum(max(1, (unit.nbytes or 0) // NBYTES_OF_A_SAMPLE) for unit in units)
-    return min(max(expected // PARTS_OF_A_JOB, PART_ROWS[0]), PART_ROWS[1])
+    return min(max(expected_rows(units) // PARTS_OF_A_JOB, PART_ROWS[0]), PART_ROWS[1])
 
 
 def identity_of(scoring: Scoring) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import ray
 from ray.exceptions import RayError
 from ray.train.torch import TorchConfig
 from ray.train.v2.api.callback import UserCallback
@@ -33,8 +34,9 @@ from brainscale.manifest import manifest_fingerprint
 from brainscale.mirror import Mirror, at_hand
 from brainscale.models.registry import build, count_parameters
 from brainscale.notices import notice, read_notices
+from brainscale.placement import trainers
 from brainscale.report.card import ModelFacts, write_model_card
-from brainscale.resources import capacity, require_room, require_shared
+from brainscale.resources import capacity, nodes_there, require_room, require_shared
 from brainscale.runs import labelled, left_out, open_run, prepare_manifest, training_of
 from brainscale.schema import SUCCESS
 from brainscale.splits import SPLITS
@@ -78,7 +80,8 @@ def train(
     if tracking is not None:
         tracking = checked(tracking)
         require()
-    if waiting := require_room(config.resources.workers, each_worker(config)):
+    config = placed(config)
+    if waiting := require_room(workers_of(config), each_worker(config)):
         on_notice(waiting)
     require_shared([data, out], config.resources.shared)
     manifest = prepare_manifest(data, config)
@@ -118,10 +121,31 @@ def _trained(
     return facts
 
 
+def placed(config: Config) -> Config:
+    """The configuration with a number of workers, where it left that to the cluster."""
+    room, train = config.resources, config.train
+    if room.workers != "auto":
+        return config
+    live = ray.cluster_resources()
+    most = min(live.get("GPU", 0) // room.gpus_per_worker, live.get("CPU", 0) // room.cpus_per_worker)
+    fit = [nodes for nodes in nodes_there() if nodes.cpus >= room.cpus_per_worker]
+    return with_workers(config, trainers(fit, max(1, int(most)) if uses_gpu(config) else 0, train.micro_batches))
+
+
+def with_workers(config: Config, workers: int) -> Config:
+    """The configuration with so many workers, which decide no result."""
+    return config.model_copy(update={"resources": config.resources.model_copy(update={"workers": workers})})
+
+
+def workers_of(config: Config) -> int:
+    """How many workers a run has; one as long as that is left to the cluster."""
+    return 1 if config.resources.workers == "auto" else config.resources.workers
+
+
 def uses_gpu(config: Config) -> bool:
     """Whether the run trains on GPUs: as configured, or wherever the cluster can have one for each worker."""
     if config.resources.device == "auto":
-        return capacity().get("GPU", 0) >= config.resources.workers * config.resources.gpus_per_worker
+        return capacity().get("GPU", 0) >= workers_of(config) * config.resources.gpus_per_worker
     return config.resources.device == "cuda"
 
 
@@ -146,7 +170,7 @@ def fit(job: Job, config: Config, run: Mirror) -> None:
         worker,
         train_loop_config={name: getattr(job, name) for name in job.__dataclass_fields__},
         scaling_config=ScalingConfig(
-            num_workers=config.resources.workers, use_gpu=gpu, resources_per_worker=each_worker(config)
+            num_workers=workers_of(config), use_gpu=gpu, resources_per_worker=each_worker(config)
         ),
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         run_config=RunConfig(

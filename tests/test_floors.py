@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "brainscale"
 FLOORS = [
     ["errors", "logs", "allocator", "schema", "seeds", "models.__init__"],
-    ["settings"],
+    ["settings", "placement"],
     ["calls", "config", "names", "nearness", "isolation", "files", "progress", "console", "keys"],
     ["storage", "wish", "notices", "tracking", "telemetry", "looks"],
     ["manifest", "mirror"],

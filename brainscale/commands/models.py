@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 @click.option("--out", required=True, metavar="RUN", help="The run's folder; the same again continues it.")
 @click.option("--config", metavar="NAME|FILE", help="A named configuration or a YAML file.")
 @click.option("--model", metavar="NAME", help="The network: brainmrnet, brainmrnet_paper, vgg16, …")
-@click.option("--workers", type=click.IntRange(1), help="Data-parallel workers; the result does not depend on it.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Data-parallel; the result does not depend on it.  [default: one for each GPU, or else each node]",
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where the network lives.")
 @click.option("--seed", type=click.IntRange(0), help="Of every random draw.")
 @click.option("--epochs", type=click.IntRange(1), help="At most so many.")
@@ -113,7 +117,8 @@ def train(
 def _ray(settings: "Config") -> AbstractContextManager[None]:
     from brainscale import cluster
 
-    return cluster.local(settings.resources.workers, settings.resources.object_store_gib)
+    room = settings.resources
+    return cluster.local(None if room.workers == "auto" else room.workers, room.object_store_gib)
 
 
 @click.command()
@@ -138,7 +143,7 @@ def evaluate(
     side: str | None,
     out: str | None,
     engine: str,
-    workers: int,
+    workers: int | None,
     prevalence: float | None,
     by: tuple[str, ...],
     training_manifest: str,
@@ -195,7 +200,7 @@ def compare(runs: tuple[str, ...], out: str | None, markdown: bool, as_json: boo
 
     with ExitStack() as copies:
         here = [str(copies.enter_context(fetched(run, *comparing.READ, push=True))) for run in runs]
-        with nullcontext() if comparing.ready(here) else cluster.local(1):
+        with nullcontext() if comparing.ready(here) else cluster.local():
             found = comparing.compare(here)
     if not found.same:
         options.say("Note: these runs were evaluated on different samples; their figures do not compare.")

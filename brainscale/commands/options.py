@@ -25,7 +25,9 @@ _server = click.option(
     help="Run as a job on this Ray cluster (its Jobs server).",
 )
 _no_wait = click.option("--no-wait", is_flag=True, help="With --address: print the job's id and leave.")
-workers = click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Side by side.")
+workers = click.option(
+    "--workers", type=click.IntRange(1), help="Engines side by side.  [default: one for each GPU, or else each node]"
+)
 shared = click.option(
     "--shared", is_flag=True, envvar="BRAINSCALE_SHARED_PATHS", help="Paths are on storage that every node mounts."
 )

@@ -84,5 +84,5 @@ def demo(out: str) -> None:
     from brainscale import cluster
     from brainscale.demo import demo as run
 
-    with cluster.local(1):
+    with cluster.local():
         run(Path(out), say=click.echo)

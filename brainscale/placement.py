@@ -1,0 +1,80 @@
+"""How many workers there are and how large, where nobody says. Never what they compute."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+NEARLY_ALL = 0.9
+"""Share of the CPUs that engines may leave unused for being larger, and so fewer: each loads the model."""
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Nodes of one size: how many, and CPUs of each."""
+
+    count: int
+    cpus: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engines:
+    """How scoring is spread over CPUs.
+
+    Attributes:
+        workers: engines side by side at most.
+        threads: that each computes on.
+        cpus: that Ray sets aside for each; fewer than its threads, since reading takes place beside it.
+    """
+
+    workers: int
+    threads: int
+    cpus: int
+
+
+def engines(
+    nodes: Sequence[Nodes], in_all: float, *, workers: int | None = None, cpus: int | None = None, blocks: int = 1
+) -> Engines:
+    """Engines on CPUs: as many as there is room for, each on a node of its own unless more are asked for.
+
+    Args:
+        nodes: that are there or that an autoscaler may add.
+        in_all: CPUs that the cluster can have at the same time.
+        workers: as asked for; without it, all that there is room and work for.
+        cpus: of each, as asked for.
+        blocks: of work; more engines than that would have nothing to do.
+    """
+    threads = cpus or _threads(nodes, workers)
+    most = workers or max(1, min(_places(nodes, threads), blocks))
+    aside = cpus or (_more_than_half(threads) if most > 1 else 1)
+    if workers is None:  # a CPU is left for reading
+        most = max(1, min(most, int(in_all - 1) // aside))
+    return Engines(workers=most, threads=threads, cpus=aside)
+
+
+def _threads(nodes: Sequence[Nodes], workers: int | None) -> int:
+    """Of an engine: a whole node's, where the engines then use nearly all there is; fewer where more were asked for."""
+    sizes = sorted({size.cpus for size in nodes if size.cpus}, reverse=True) or [1]
+    if workers is not None:
+        return next((n for n in range(sizes[0], 1, -1) if _places(nodes, n) >= workers), 1)
+    used = {threads: threads * _places(nodes, threads) for threads in sizes}
+    return next(threads for threads in sizes if used[threads] >= NEARLY_ALL * max(used.values()))
+
+
+def _places(nodes: Sequence[Nodes], threads: int) -> int:
+    return sum(size.count * (size.cpus // threads) for size in nodes)
+
+
+def _more_than_half(cpus: int) -> int:
+    """CPUs that keep a second engine off a node and still leave some to reading."""
+    return cpus // 2 + 1 if cpus > 2 else 1
+
+
+def trainers(nodes: Sequence[Nodes], gpus: int, micro_batches: int) -> int:
+    """Training workers: one for each GPU, or for each node where there are none, as far as a batch can be shared.
+
+    Args:
+        nodes: that are there now.
+        gpus: of all of them, where the run uses GPUs; else 0.
+        micro_batches: of a batch, a power of two; workers share them evenly.
+    """
+    most = gpus or sum(size.count for size in nodes if size.cpus)
+    return min(micro_batches, 1 << max(0, most.bit_length() - 1))
