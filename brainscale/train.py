@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import ray
 from ray.exceptions import RayError
 from ray.train.torch import TorchConfig
-from ray.train.v2.api.callback import UserCallback
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
@@ -33,10 +32,11 @@ from brainscale.files import versions, write_success
 from brainscale.manifest import manifest_fingerprint
 from brainscale.mirror import Mirror, at_hand
 from brainscale.models.registry import build, count_parameters
-from brainscale.notices import notice, read_notices
+from brainscale.notices import read_notices
 from brainscale.placement import trainers
 from brainscale.report.card import ModelFacts, write_model_card
 from brainscale.resources import capacity, nodes_there, require_room, require_shared
+from brainscale.restarts import Restarts
 from brainscale.runs import labelled, left_out, open_run, prepare_manifest, training_of
 from brainscale.schema import SUCCESS
 from brainscale.splits import SPLITS
@@ -205,26 +205,6 @@ def clear_leftovers(run: Mirror) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     for aside in run.path.rglob(".*.tmp"):
         aside.unlink(missing_ok=True)
-
-
-class Restarts(UserCallback):
-    """Says that a worker died, and what happens next; called where Ray Train's controller runs.
-
-    Args:
-        run: the run folder.
-        limit: deaths that are made good.
-    """
-
-    def __init__(self, run: str, limit: int) -> None:
-        self.run, self.limit, self.count = run, limit, 0
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
-        """One notice for each death."""
-        self.count += 1
-        rank = min(worker_exceptions)
-        then = f"restart {self.count} of {self.limit}" if self.count <= self.limit else "no restart is left"
-        with at_hand(self.run, (), known=["*"]) as run:
-            notice(run.path, f"worker {rank} failed ({first_line(worker_exceptions[rank])}): {then}")
 
 
 def _cause(error: TrainingFailedError | RayError) -> str:

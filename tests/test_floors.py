@@ -22,7 +22,7 @@ FLOORS = [
         "formats.nifti",
         "formats.__init__",
     ],
-    ["preprocess", "augment", "splits", "phantoms", "exact", "checkpoints", "sampler", "trace"],
+    ["preprocess", "augment", "splits", "phantoms", "exact", "checkpoints", "sampler", "trace", "restarts"],
     ["intervals", "weighted"],
     ["calibration", "operating", "pairs"],
     ["bootstrap"],

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from brainscale.placement import Nodes, engines, trainers
 
 MANY = 10**6
-MIXED = [Nodes(1, 0), Nodes(4, 8), Nodes(4, 16)]
+MIXED = [(1, 0), (4, 8), (4, 16)]
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_a_folder_holds_all_of_a_run(run: Path, tmp_path: Path) -> None:
     client, found = only_run(tmp_path / "store")
     assert (said, found.info.status, found.info.run_name) == ([], "FINISHED", "first")
     params, tags = found.data.params, found.data.tags
-    assert (params["model.name"], params["train.seed"], params["resources.workers"]) == ("brainmrnet", "42", "1")
+    assert (params["model.name"], params["train.seed"], params["resources.workers"]) == ("brainmrnet", "42", "auto")
     assert json.loads(params["data.classes"]) == load().data.classes
     assert {key: tags[key] for key in (*TAGS, "weights_sha256")} == TAGS | {"weights_sha256": "e2"}
     assert tags["brainscale"]

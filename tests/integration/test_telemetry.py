@@ -26,7 +26,7 @@ class Worker:
     def __init__(self, bundle: Bundle) -> None:
         options = Options(name="onnx")
         network = ray.put(engines.network_of(bundle, options))
-        self._engine = ScoreBlock(Scoring(bundle=bundle, threshold=0.5), options, network)
+        self._engine = ScoreBlock(Scoring(bundle=bundle, threshold=0.5), options, network, threads=1)
 
     def score(self, rows: pa.Table) -> pa.Table:
         return self._engine(rows)
