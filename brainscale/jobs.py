@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import secrets
 import shutil
 import tempfile
@@ -81,13 +80,14 @@ def connect(address: str) -> JobSubmissionClient:
         raise ClusterError(f"{address} does not accept jobs: {first_line(error)}") from error
 
 
-def submit(client: JobSubmissionClient, command: str, request: dict[str, Any]) -> str:
+def submit(client: JobSubmissionClient, command: str, request: dict[str, Any], log_format: str = "text") -> str:
     """Send a command to a cluster.
 
     Args:
         client: of its Jobs server.
         command: train, evaluate, score or index: the script of that name in jobs/.
         request: JSON-able arguments; paths as the cluster sees them.
+        log_format: of what it says, text or json.
 
     Returns:
         The job's id, which no other job has.
@@ -110,10 +110,7 @@ def submit(client: JobSubmissionClient, command: str, request: dict[str, Any]) -
             return client.submit_job(
                 entrypoint=f"python jobs/{command}.py {REQUEST}",
                 submission_id=job,
-                runtime_env={
-                    "working_dir": str(folder),
-                    "env_vars": {logs.VARIABLE: os.environ.get(logs.VARIABLE, "text")},
-                },
+                runtime_env={"working_dir": str(folder), "env_vars": {logs.VARIABLE: log_format}},
                 metadata={"brainscale": __version__, "command": command, "out": str(request.get("out") or "")},
             )
         except UNREACHED as error:

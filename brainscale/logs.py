@@ -15,6 +15,17 @@ def structured() -> bool:
     return os.environ.get(VARIABLE) == "json"
 
 
+def parsed(line: str) -> dict[str, Any] | None:
+    """The object of a structured line, None for a line for a person."""
+    if not line.startswith("{"):
+        return None
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) and "event" in said else None
+
+
 def log(event: str, text: str | None = None, *, level: str = "info", **fields: Any) -> None:
     """Write one line to standard error.
 

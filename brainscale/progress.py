@@ -1,8 +1,9 @@
-"""Progress on standard error: live on a terminal, plain lines otherwise."""
+"""Progress on standard error, of this process or of a job's log: live on a terminal, plain lines otherwise."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -102,6 +103,10 @@ class Bar:
     ) -> None:
         self._bar.stop()
 
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+
     def start(self, total: int) -> None:
         """Say how many there are to score."""
         self._total, self._began = total, time.monotonic()
@@ -111,15 +116,69 @@ class Bar:
         """Count what a part has finished."""
         self._files, self._rows, self._errors = self._files + files, self._rows + rows, self._errors + errors
         rate = self._rows / max(time.monotonic() - self._began, 1e-9)
-        note = f"{rate:.0f} images/s, {self._errors} errors"
-        self._bar.update(self._task, advance=files, note=note)
+        counts = {"files": self._files, "of": self._total, "rows": self._rows, "errors": self._errors}
+        self.show({**counts, "images_a_second": round(rate, 1)})
+
+    def show(self, counts: dict[str, Any]) -> None:
+        """Say what has been counted so far, here or in a job: files, of, rows, errors, images_a_second."""
+        self._bar.update(self._task, total=counts["of"], completed=counts["files"], note=_note(counts))
         if logs.structured():
-            counts: dict[str, Any] = {
-                "files": self._files,
-                "of": self._total,
-                "rows": self._rows,
-                "errors": self._errors,
-            }
-            logs.log("scored", **counts, images_a_second=round(rate, 1))
+            logs.log("scored", **counts)
         elif not self._console.is_terminal:
-            self._console.print(f"scored {self._files}/{self._total} files, {note}", highlight=False, soft_wrap=True)
+            self._console.print(_scored(counts), highlight=False, soft_wrap=True)
+
+
+def _note(counts: dict[str, Any]) -> str:
+    return f"{counts['images_a_second']:.0f} images/s, {counts['errors']} errors"
+
+
+def _scored(counts: dict[str, Any]) -> str:
+    return f"scored {counts['files']}/{counts['of']} files, {_note(counts)}"
+
+
+def as_text(line: str) -> str | None:
+    """What a person reads of a line of a job's log, structured or not; None for one that is for machines only."""
+    said = logs.parsed(line)
+    if said is None:
+        return line
+    match said["event"]:
+        case "scored":
+            return _scored(said)
+        case "epoch":
+            return _line(said, said["epochs"])
+        case "error":
+            return f"Error: {said['message']}"
+        case _:
+            return said.get("message")
+
+
+@contextmanager
+def following() -> Iterator[Callable[[str], None]]:
+    """A function that takes a job's log line by line, and shows it as the command would have that runs there."""
+    console = Console(stderr=True)
+    if logs.structured() or not console.is_terminal:
+        yield lambda line: _passed_on(line if logs.structured() else as_text(line))
+        return
+    with ExitStack() as live:
+        bar: Bar | None = None
+        table: tuple[Callable[[dict[str, Any]], None], Callable[[str], None]] | None = None
+
+        def show(line: str) -> None:
+            nonlocal bar, table
+            said = logs.parsed(line)
+            if said is not None and said["event"] == "scored":
+                bar = bar or live.enter_context(Bar())
+                bar.show(said)
+            elif said is not None and said["event"] == "epoch":
+                table = table or live.enter_context(epochs(said["epochs"]))
+                table[0](said)
+            elif (text := as_text(line)) is not None:
+                (table[1] if table else bar.say if bar else _passed_on)(text)
+
+        yield show
+
+
+def _passed_on(line: str | None) -> None:
+    if line is not None:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()

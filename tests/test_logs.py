@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 from click.testing import Result
 
 from brainscale import logs
-from brainscale.progress import Bar, epochs
+from brainscale.progress import Bar, as_text, epochs, following
 from tests.test_splits import manifest
 
 Invoke = Callable[..., Result]
@@ -52,6 +53,38 @@ def test_progress_is_objects(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert (epoch["event"], epoch["epoch"], epoch["epochs"], epoch["val_loss"]) == ("epoch", 1, 3, 0.5)
     assert (said["event"], said["message"]) == ("notice", "worker 0 failed")
     assert (scored["files"], scored["of"], scored["rows"], scored["errors"]) == (2, 4, 3, 1)
+
+
+def test_a_job_s_objects_read_like_the_command_s_own_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = dict.fromkeys(("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy"), 0.5)
+
+    def speak() -> str:
+        with epochs(3) as (on_epoch, on_notice):
+            on_epoch({"epoch": 1, "best": True, **row})
+            on_notice("worker 0 failed")
+        with Bar() as bar:
+            bar.start(4)
+            bar.advance(2, 3, 1)
+        return capsys.readouterr().err
+
+    own = speak()
+    monkeypatch.setenv(logs.VARIABLE, "json")
+    job = speak()
+    monkeypatch.delenv(logs.VARIABLE)
+    with following() as show:
+        for line in [*job.splitlines(), "a line of Ray's", '{"no": "event"}']:
+            show(line)
+    rate = re.compile(r"\d+ images/s")
+    shown = capsys.readouterr().err
+    assert rate.sub("", shown) == rate.sub("", own) + "a line of Ray's\n" + '{"no": "event"}\n'
+    assert len(own.splitlines()) == 3
+    monkeypatch.setenv(logs.VARIABLE, "json")
+    with following() as show:
+        show(job.splitlines()[0])
+    assert capsys.readouterr().err == job.splitlines()[0] + "\n"
+    assert as_text(json.dumps({"event": "done", "facts": {}})) is None
 
 
 def test_the_environment_asks_too() -> None:

@@ -55,11 +55,15 @@ def logs(job: str, follow: bool, address: str | None, as_json: bool) -> None:
     Example: brainscale jobs logs brainscale-train-20261124-101500-0f9a3c --follow
     """
     from brainscale.jobs import connect, log_of
+    from brainscale.logs import structured
+    from brainscale.progress import as_text
 
     client = connect(_given(address))
     if follow:
         options.follow(_given(address), client, job, as_json)
-    click.echo(log_of(client, job), nl=False)
+    for line in log_of(client, job).splitlines():
+        if (shown := line if structured() else as_text(line)) is not None:
+            click.echo(shown)
 
 
 @jobs.command()

@@ -79,7 +79,8 @@ def submit(address: str, no_wait: bool, command: str, request: dict[str, Any], a
     from brainscale import jobs
 
     client = jobs.connect(address)
-    job = jobs.submit(client, command, request)
+    live = sys.stderr.isatty() and not no_wait  # what is shown there is made of objects
+    job = jobs.submit(client, command, request, "json" if live or logs.structured() else "text")
     if no_wait:
         click.echo(job)
         sys.exit(0)
@@ -90,9 +91,11 @@ def submit(address: str, no_wait: bool, command: str, request: dict[str, Any], a
 def follow(address: str, client: "JobSubmissionClient", job: str, as_json: bool) -> NoReturn:
     """Show a job as if it ran here, and leave with its exit status; Ctrl-C leaves it running, or stops it if asked."""
     from brainscale import jobs
+    from brainscale.progress import following
 
     try:
-        ended = jobs.follow(client, job, lambda line: click.echo(line, err=True))
+        with following() as show:
+            ended = jobs.follow(client, job, show)
     except KeyboardInterrupt:
         if _wants_stop():
             raise ClusterError(f"job {job} {jobs.stop(client, job)}; run the same command again to go on") from None
