@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import secrets
 import shutil
 import tempfile
@@ -32,6 +33,8 @@ GONE_S = 30.0  # seconds without an answer after which a server that did answer 
 STOP_S = 60.0  # seconds a job may take to end once it was told to
 QUIET_S = 60.0  # seconds of a log without a line after which its connection is made anew
 LIMIT = 100 * 2**20  # bytes that a Jobs server takes as one upload
+SERVERS_OWN = re.compile(r"\S+ \S+\tINFO job_manager\.py|Running entrypoint for job ")
+"""What a Jobs server notes in a job's log."""
 UNREACHED = (RuntimeError, ConnectionError, OSError, ClientError, asyncio.TimeoutError)
 """How Ray's client says that a server does not answer, or not as it should."""
 
@@ -189,7 +192,7 @@ class _Log:
         for line in lines:
             if line.startswith(RESULT):
                 self.result = json.loads(line.removeprefix(RESULT))
-            else:
+            elif not SERVERS_OWN.match(line):
                 self._on_line(line)
 
 

@@ -1,11 +1,11 @@
 """The same commands as Ray jobs, through a Jobs server that this test starts on loopback."""
 
 import json
+import re
 import secrets
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +14,10 @@ import pytest
 
 from tests.integration.clusters import Cluster, cluster
 from tests.integration.conftest import SMALL
+from tests.integration.terminals import terminal
 
 pytestmark = pytest.mark.ray
+COMMAND = [sys.executable, "-m", "brainscale"]
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +29,12 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def started(head: Cluster, *arguments: object, token: str | None = None) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "brainscale", *map(str, arguments)]
     return subprocess.Popen(
-        command, env=head.environment(token), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, *map(str, arguments)],
+        env=head.environment(token),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -45,7 +50,9 @@ def brainscale(head: Cluster, *arguments: object, token: str | None = None) -> t
 
 def test_the_four_commands_as_jobs(head: Cluster, scans: Path, tmp_path: Path) -> None:
     run, manifest, at = tmp_path / "run", tmp_path / "m.parquet", ("--address", head.jobs)
-    status, out, err = brainscale(head, "index", scans, "--out", manifest, *at)
+    status, job, err = brainscale(head, "index", scans, "--out", manifest, *at, "--no-wait")
+    assert (status, err) == (0, "")
+    status, out, err = brainscale(head, "jobs", "logs", job.strip(), "--follow", *at)
     assert status == 0, out + err
     assert out.startswith("manifest")
     assert len(pq.read_table(manifest)) == 60
@@ -88,26 +95,37 @@ def test_a_wrong_token_is_one_line(head: Cluster, tmp_path: Path) -> None:
 
 
 def test_a_job_that_is_left_is_listed_and_stopped(head: Cluster, scans: Path, tmp_path: Path) -> None:
-    at = ("--address", head.jobs)
-    long = ("train", "--data", scans, "--out", tmp_path / "run", *SMALL, "--epochs", 200, *at)
-    status, job, err = brainscale(head, *long, "--no-wait")
-    assert (status, err) == (0, "")
-    job = job.strip()
+    at, run = ("--address", head.jobs), tmp_path / "run"
+    train = ("train", "--data", scans, "--out", run, *SMALL, "--epochs", "200", *at)
+    with terminal([*COMMAND, *map(str, train)], head.environment()) as screen:
+        screen.wait_for("1/200")  # in the table that the command shows without a cluster
+        screen.type("\x03")
+        screen.wait_for("Stop the job too? [y/N]")
+        screen.type("n\n")
+        assert screen.end() == 1
+    assert "│" in screen.shown
+    job = re.findall(r"job (brainscale-train-[\w-]+)", screen.shown)[0]
+    assert f"the job goes on; `brainscale jobs logs {job} --address {head.jobs} --follow` shows it" in screen.shown
+
     (there,) = [found for found in json.loads(brainscale(head, "jobs", "list", *at, "--json")[1]) if found["id"] == job]
-    assert (there["command"], there["out"]) == ("train", str(tmp_path / "run"))
-    assert there["status"] in ("pending", "running")
+    assert (there["command"], there["out"], there["status"]) == ("train", str(run), "running")
     assert head.token not in json.dumps(there)
 
-    follower = started(head, "jobs", "logs", job, "--follow", *at)
-    deadline = time.monotonic() + 240
-    while not (tmp_path / "run" / "history.parquet").exists():
-        assert time.monotonic() < deadline, "it does not train"
-        time.sleep(0.2)
+    follower = started(head, "jobs", "logs", job, "--follow", *at)  # no terminal: nobody to ask
+    first = str(follower.stderr and follower.stderr.readline())
+    assert first.startswith("epoch 1/200  learning rate ")
     follower.send_signal(signal.SIGINT)
     status, out, err = ended(follower)
-    assert status == 1
-    assert f"the job goes on; `brainscale jobs logs {job} --address {head.jobs} --follow` shows it" in err
+    assert (status, out) == (1, "")
+    assert "Error: the job goes on; " in err
 
+    with terminal([*COMMAND, "jobs", "logs", job, "--follow", *at], head.environment()) as screen:
+        screen.wait_for("/200")
+        screen.type("\x03")
+        screen.wait_for("Stop the job too? [y/N]")
+        screen.type("y\n")
+        assert screen.end() == 1
+    assert f"job {job} stopped; run the same command again to go on" in screen.shown
     assert brainscale(head, "jobs", "stop", job, *at)[:2] == (0, f"{job} stopped\n")
     assert "epoch 1/200" in brainscale(head, "jobs", "logs", job, *at)[1]
     status, out, err = brainscale(head, "jobs", "logs", "brainscale-none", *at)

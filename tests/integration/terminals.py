@@ -1,0 +1,75 @@
+"""Commands on a terminal of their own, read and typed at as a person would."""
+
+import fcntl
+import os
+import pty
+import select
+import subprocess
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+class Terminal:
+    """A process whose standard streams are one terminal.
+
+    Attributes:
+        shown: all that it has written, with what moves the cursor.
+    """
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._ours, theirs = pty.openpty()
+        self.shown = ""
+        self.process = subprocess.Popen(
+            command,
+            env={**environment, "TERM": "xterm", "COLUMNS": "160"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 (Ctrl-C is a signal then)
+        )
+        os.close(theirs)
+
+    def type(self, text: str) -> None:
+        os.write(self._ours, text.encode())
+
+    def wait_for(self, text: str, seconds: float = 240) -> None:
+        """Read until a text is shown."""
+        deadline, begin = time.monotonic() + seconds, len(self.shown)
+        while text not in self.shown[begin:]:
+            assert time.monotonic() < deadline, f"no '{text}' in: {self.shown[-2000:]}"
+            assert self._read(), f"it ended without '{text}': {self.shown[-2000:]}"
+
+    def end(self) -> int:
+        """Read to the end; the exit status."""
+        while self._read():
+            pass
+        return self.process.wait(60)
+
+    def _read(self) -> bool:
+        """Whether there may be more to come."""
+        if select.select([self._ours], [], [], 0.5)[0]:
+            try:
+                self.shown += os.read(self._ours, 2**16).decode(errors="replace")
+            except OSError:  # how a terminal without a process ends
+                return False
+        return True
+
+    def close(self) -> None:
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.wait(60)
+        os.close(self._ours)
+
+
+@contextmanager
+def terminal(command: list[str | Path], environment: dict[str, str]) -> Iterator[Terminal]:
+    """A command on a terminal; it has ended after the with-block."""
+    there = Terminal([str(word) for word in command], environment)
+    try:
+        yield there
+    finally:
+        there.close()
