@@ -70,12 +70,13 @@ def evaluate(
     Raises:
         BrainscaleError: no model, no such split or column, no labels, or labels the model does not know.
     """
-    require_shared([place for place in (data, out) if place], shared)
+    require_shared([data, out], shared)
     with fetched(model, *FILES, *OF_A_RUN, push=True) as given:
         bundle = open_bundle(given)
         place = _run_of(bundle) or given
         manifest = _manifest(place, data, split, bundle)
         split, rows = choose_rows(manifest, split)
+        require_shared(rows["uri"].to_pylist(), shared)
         asked = Asked(
             data=data,
             split=split,

@@ -9,6 +9,7 @@ from brainscale.index import index
 from brainscale.keys import KEY_VARIABLE, read_key
 from brainscale.manifest import require_readable, write_manifest
 from brainscale.resources import require_shared
+from brainscale.sources import listing
 
 
 def take(
@@ -41,6 +42,8 @@ def take(
         BrainscaleError: a source, a label file or a key cannot be used, or nothing can be read.
     """
     require_shared([*sources, out], shared)
+    if lists := [source for source in sources if source.startswith("@")]:
+        require_shared((unit.uri for unit in listing(lists)), shared)
     key = read_key(patient_key)
     table = index(sources, config, labels, key=key, hash_paths=hash_paths)
     require_readable(table, " ".join(sources))

@@ -110,19 +110,20 @@ def _named(node: Mapping[str, float], each: Mapping[str, float]) -> str:
     return " and ".join(f"{node.get(kind, 0):g} {kind}s" for kind in each)
 
 
-def require_shared(places: Iterable[str], shared: bool) -> None:
+def require_shared(places: Iterable[str | None], shared: bool) -> None:
     """Refuse a path where several nodes work and nobody said that all of them see it.
 
     Args:
-        places: sources and outputs.
+        places: sources, outputs, and what manifests and lists name; a list itself (@FILE) is the driver's.
         shared: whether somebody did.
 
     Raises:
         UsageError: names the first path.
     """
     nodes = sum(node["Alive"] for node in ray.nodes())
-    local = next((place for place in places if not is_address(place)), None)
-    if nodes > 1 and local is not None and not shared:
+    if shared or nodes < 2:
+        return
+    for local in (place for place in places if place and not place.startswith("@") and not is_address(place)):
         raise UsageError(
             f"{local} is a path, and this cluster has {nodes} nodes with disks of their own: give an address such as "
             "s3://bucket/folder, or --shared if every node mounts it there"

@@ -108,10 +108,11 @@ def score(
     Raises:
         BrainscaleError: no model, no files, the folder is another model's, or rows do not add up.
     """
-    require_shared([*sources, out], shared)
+    require_shared([*sources, out, heatmaps], shared)
     with fetched(model, *FILES) as place, at_hand(out, OURS, known=[PARTS], what="scores") as folder:
         bundle = open_bundle(place)
         units = _units(sources)
+        require_shared((unit.uri for unit in units), shared)
         scoring = Scoring(
             bundle=bundle,
             threshold=bundle.card.threshold if threshold is None else threshold,

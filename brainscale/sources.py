@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 from pyarrow import fs as pafs
 
 from brainscale.errors import SampleError, SourceError, StorageError, UsageError
 from brainscale.names import plain, readable
-from brainscale.storage import filesystem_of, is_address, patiently
+from brainscale.storage import Store, filesystem_of, is_address, parted, patiently
 
 UNREACHABLE = "store_unreachable"
 """Code of a sample whose store did not answer: the job ends with it, for nobody knows what the sample is."""
@@ -200,16 +200,25 @@ def _matched(pattern: Path) -> Iterator[tuple[str, str, int | None]]:
 def _listed(file: str) -> Iterator[tuple[str, str, int | None]]:
     """Files that a text file names, one a line, with paths below the deepest folder that holds them all."""
     try:
-        lines = [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [line.strip() for line in _content(file).decode().splitlines()]
+    except (OSError, UnicodeDecodeError, StorageError) as error:
         raise SourceError(f"@{file} is no list of files: {error}") from None
     paths = [line if "://" in line else str(Path(line).absolute()) for line in lines if line]
     if len({("://" in path) and path.partition("://")[0] for path in paths}) > 1:
         raise SourceError(f"@{file} names both paths and addresses: give two lists")
-    base = os.path.commonpath([str(PurePosixPath(path).parent) for path in paths]) if paths else ""
-    for path in paths:
-        relative = str(PurePosixPath(path).relative_to(base))
+    names = [unquote(path.partition("?")[0]) if "://" in path else path for path in paths]
+    base = os.path.commonpath([str(PurePosixPath(name).parent) for name in names]) if names else ""
+    for path, name in zip(paths, names, strict=True):
+        relative = str(PurePosixPath(name).relative_to(base))
         yield (relative, path, None) if "://" in path else _entry(Path(path), relative)
+
+
+def _content(place: str) -> bytes:
+    """Of a small file, here or in a store."""
+    if not is_address(place):
+        return Path(place).read_bytes()
+    folder, name = parted(place)
+    return Store(folder).get(name)
 
 
 def _remote(source: str) -> Iterator[tuple[str, str, int | None]]:

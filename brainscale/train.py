@@ -85,6 +85,7 @@ def train(
         on_notice(waiting)
     require_shared([data, out], config.resources.shared)
     manifest = prepare_manifest(data, config)
+    require_shared(manifest["uri"].to_pylist(), config.resources.shared)
     with at_hand(out, OURS, what="run") as run:
         return open_run(run.path, config, manifest) or _trained(run, config, manifest, on_epoch, on_notice, tracking)
 

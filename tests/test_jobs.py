@@ -16,9 +16,7 @@ from brainscale.cluster import RESULT
 from brainscale.commands import options
 from brainscale.errors import ClusterError, UsageError
 
-NOTES = (
-    "2026-11-25 16:43:19,197\tINFO job_manager.py:581 -- Runtime env is setting up.\nRunning entrypoint for job x: y\n"
-)
+NOTES = "2026-11-25 16:43:19,197\tINFO job_manager.py:581 -- Setting up.\nRunning entrypoint for job x: y\n"
 TEXT = f"{NOTES}first\nsecond\n{RESULT}{json.dumps({'rows': 3})}\nlast without an end"
 
 

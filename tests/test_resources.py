@@ -1,13 +1,15 @@
 """What a cluster can never give, said before anything starts; no Ray is asked here."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ray.core.generated import autoscaler_pb2
 
 from brainscale import config, resources
-from brainscale.errors import ClusterError
+from brainscale.errors import ClusterError, UsageError
+from brainscale.inventory import take
 
 FOUR = {"CPU": 4.0, "memory": 1e9}
 GPUS = {"CPU": 8.0, "GPU": 1.0}
@@ -72,6 +74,27 @@ def test_kinds_without_a_limit_and_without_a_node(monkeypatch: pytest.MonkeyPatc
     pretend(monkeypatch, [FOUR], groups)
     assert resources.kinds_of_nodes() == [{"CPU": 32}]
     assert str(resources.require_room(2, {"CPU": 16.0})).startswith("waiting for 32 CPUs")
+
+
+SAID = "is a path, and this cluster has 2 nodes with disks of their own: give an address such as s3://bucket/folder"
+
+
+def test_a_path_means_another_disk_on_each_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = ["s3://bucket/scans", None, "gs://bucket/out", "@/here/list.txt"]
+    pretend(monkeypatch, [FOUR], [])
+    resources.require_shared(["/here"], shared=False)
+    pretend(monkeypatch, [FOUR, FOUR], [])
+    resources.require_shared(bucket, shared=False)
+    resources.require_shared(["/here"], shared=True)
+    with pytest.raises(UsageError, match=f"^/here {SAID}, or --shared"):
+        resources.require_shared([*bucket, "/here", "/there"], shared=False)
+
+
+def test_what_a_list_names_is_looked_at_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "list").write_text("/here/a.png\n")
+    pretend(monkeypatch, [FOUR, FOUR], [])
+    with pytest.raises(UsageError, match=f"^/here/a.png {SAID}"):
+        take([f"@{tmp_path}/list"], "s3://bucket/m.parquet", config.Config())
 
 
 def test_room_is_no_part_of_what_a_run_is() -> None:

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pytest
 
 from brainscale import storage
-from brainscale.errors import OutputError, SampleError, StorageError, UsageError
+from brainscale.errors import OutputError, SampleError, SourceError, StorageError, UsageError
 from brainscale.files import read_success, write_success
 from brainscale.manifest import read_manifest, write_manifest
 from brainscale.mirror import at_hand, fetched
 from brainscale.schema import MANIFEST, SUCCESS
-from brainscale.sources import UNREACHABLE, opened
+from brainscale.sources import UNREACHABLE, listing, opened
 from brainscale.storage import Store, below, parted
 from tests.stores import Gate, make_bucket, options, s3_server
 
@@ -125,6 +125,16 @@ def test_manifests_lie_in_stores_too(address: str) -> None:
     write_manifest(table, place)
     assert read_manifest(place).equals(table)
     assert parted(place) == (address, "m one.parquet")
+
+
+def test_a_list_of_files_lies_in_a_store_too(address: str) -> None:
+    mark = address.partition("?")[2]
+    lines = [f"s3://bucket/scans/{name}?{mark}" for name in ("b/2.png", "a/1%20one.png")]
+    put(Store(address), "list.txt", "\n".join(lines).encode())
+    units = listing([f"@{below(address, 'list.txt')}"])
+    assert [(unit.sample_id, unit.uri) for unit in units] == [("a/1 one.png", lines[1]), ("b/2.png", lines[0])]
+    with pytest.raises(SourceError, match="is no list of files"):
+        listing([f"@{below(address, 'nowhere.txt')}"])
 
 
 def test_a_store_that_is_busy_for_a_while_is_asked_again(gate: Gate, address: str) -> None:

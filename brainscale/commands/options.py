@@ -70,7 +70,7 @@ def say_if(complete: bool, out: str) -> None:
 def absolute(source: str) -> str:
     """A path that means the same in another process; an address as it is."""
     if source.startswith("@"):
-        return f"@{Path(source[1:]).absolute()}"
+        return f"@{absolute(source[1:])}"
     return source if "://" in source else str(Path(source).absolute())
 
 
