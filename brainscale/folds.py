@@ -1,6 +1,6 @@
 """Cross-validation as one run: a model for each fold, its predictions pooled."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,31 +16,43 @@ from brainscale import metrics
 from brainscale.config import Config
 from brainscale.errors import BrainscaleError, ManifestError, OutputError, TrainError, first_line
 from brainscale.evaluate import evaluate
-from brainscale.files import output_folder, read_success, refuse_strangers, replacing, write_success
+from brainscale.files import read_success, replacing, write_success
 from brainscale.index import index
 from brainscale.manifest import is_manifest, manifest_fingerprint, read_manifest, write_manifest
+from brainscale.mirror import Mirror, at_hand, is_complete
 from brainscale.notices import read_notices
-from brainscale.resources import capacity, require_room
+from brainscale.resources import capacity, require_room, require_shared
 from brainscale.schema import PUBLISHED, SUCCESS
 from brainscale.splits import fold
-from brainscale.train import each_worker, read_history, train, uses_gpu, with_workers, workers_of
+from brainscale.storage import below
+from brainscale.train import STORE_S, each_worker, read_history, train, uses_gpu, with_workers, workers_of
 
 LOOK_S = 0.5
 """Seconds between two looks at what the folds have written."""
+SAID = ("repeat-*/history.parquet", "repeat-*/notices/*")
+FIGURES = tuple(f"repeat-*/evaluation/test/{name}.parquet" for name in ("metrics", "predictions", "manifest"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fold:
-    """One model of the cross-validation: its name for people, the manifest it learns from, and its run."""
+    """One model of the cross-validation.
+
+    Attributes:
+        name: for people.
+        manifest: what it learns from, a path or an address.
+        run: its run folder, a path or an address.
+        copy: what is at hand of the run.
+    """
 
     name: str
-    manifest: Path
-    run: Path
+    manifest: str
+    run: str
+    copy: Path
 
     @property
     def evaluation(self) -> Path:
-        """Where its figures are."""
-        return self.run / "evaluation" / "test"
+        """Where its figures are at hand."""
+        return self.copy / "evaluation" / "test"
 
 
 def cross_validate(
@@ -60,7 +72,7 @@ def cross_validate(
 
     Args:
         data: a manifest, or a source to index.
-        out: the folder of all runs.
+        out: the folder of all runs, a path or an address.
         config: of each of them.
         folds: 3 or more.
         repeats: times that the folds are cut anew, with the seed's successors.
@@ -73,35 +85,44 @@ def cross_validate(
     Raises:
         BrainscaleError: the data cannot be folded or trained on, or the folder is another's.
     """
-    folder = output_folder(out)
-    refuse_strangers(folder, {SUCCESS, "repeat-1", "folds-1.parquet"}, "cross-validation")
-    own = {"folds": folds, "repeats": repeats, "config_sha256": config.fingerprint}
-    done = read_success(folder)
-    _refuse_other(folder, done, own)
-    table = read_manifest(data) if is_manifest(data) else index([data], config)
-    own["manifest_sha256"] = manifest_fingerprint(table)
-    _refuse_other(folder, done, own)
-    if done is not None:
-        return done
-    config = with_workers(config, workers_of(config))  # a fold each, side by side, rather than one on many
-    if waiting := require_room(workers_of(config), each_worker(config)):
-        say(waiting)
-    every: list[Fold] = []
-    for repeat in range(1, repeats + 1):
-        cut = fold(table, folds=folds, seed=config.split.seed + repeat - 1)
-        write_manifest(cut, folder / f"folds-{repeat}.parquet")
-        for number in range(folds):
-            stem = folder / f"repeat-{repeat}" / f"fold-{number + 1}"
-            name = f"repeat {repeat} of {repeats}, fold {number + 1} of {folds}"
-            every.append(Fold(name=name, manifest=stem.with_name(f"{stem.name}.parquet"), run=stem))
-            write_manifest(sides_of(cut, folds, number), every[-1].manifest)
-    _side_by_side(every, config, room(config, at_once), say)
-    facts = {**_summary([one.evaluation for one in every], folder, config), **own}
-    write_success(folder, facts)
+    require_shared([data, out], config.resources.shared)
+    with at_hand(out, (SUCCESS,), known=("repeat-*", "folds-*.parquet"), what="cross-validation") as folder:
+        own = {"folds": folds, "repeats": repeats, "config_sha256": config.fingerprint}
+        done = read_success(folder.path)
+        _refuse_other(folder, done, own)
+        table = read_manifest(data) if is_manifest(data) else index([data], config)
+        own["manifest_sha256"] = manifest_fingerprint(table)
+        _refuse_other(folder, done, own)
+        if done is not None:
+            return done
+        config = with_workers(config, workers_of(config))  # a fold each, side by side, rather than one on many
+        if waiting := require_room(workers_of(config), each_worker(config)):
+            say(waiting)
+        every = [one for repeat in range(1, repeats + 1) for one in _cut(table, folder, config, folds, repeat, repeats)]
+        _side_by_side(every, folder, config, room(config, at_once), say)
+        folder.pull(*FIGURES)
+        facts = {**_summary([one.evaluation for one in every], folder.path, config), **own}
+        write_success(folder.path, facts)
     return facts
 
 
-def _refuse_other(folder: Path, done: Mapping[str, Any] | None, own: Mapping[str, Any]) -> None:
+def _cut(table: pa.Table, folder: Mirror, config: Config, folds: int, repeat: int, repeats: int) -> Iterator[Fold]:
+    """The folds of one repeat, with their manifests written."""
+    cut = fold(table, folds=folds, seed=config.split.seed + repeat - 1)
+    write_manifest(cut, folder.place(f"folds-{repeat}.parquet"))
+    for number in range(folds):
+        stem = f"repeat-{repeat}/fold-{number + 1}"
+        one = Fold(
+            name=f"repeat {repeat} of {repeats}, fold {number + 1} of {folds}",
+            manifest=folder.place(f"{stem}.parquet"),
+            run=folder.place(stem),
+            copy=folder.path / stem,
+        )
+        write_manifest(sides_of(cut, folds, number), one.manifest)
+        yield one
+
+
+def _refuse_other(folder: Mirror, done: Mapping[str, Any] | None, own: Mapping[str, Any]) -> None:
     """Refuse to take another cross-validation's figures for these."""
     other = next((name for name, value in own.items() if done is not None and done.get(name) != value), None)
     if other is not None:
@@ -122,7 +143,9 @@ def room(config: Config, at_once: int | None = None) -> int:
     return max(1, int(fit if at_once is None else min(fit, at_once)))
 
 
-def _side_by_side(every: Sequence[Fold], config: Config, at_once: int, say: Callable[[str], None]) -> None:
+def _side_by_side(
+    every: Sequence[Fold], folder: Mirror, config: Config, at_once: int, say: Callable[[str], None]
+) -> None:
     """Train and evaluate all folds, so many at a time, and pass on what they write.
 
     Each has a small driver of its own, a Ray task: Ray Train's handling of signals is one for a process.
@@ -130,6 +153,7 @@ def _side_by_side(every: Sequence[Fold], config: Config, at_once: int, say: Call
     Raises:
         BrainscaleError: a fold failed; those beside it are stopped, and go on when the command is run again.
     """
+    folder.pull(*SAID)
     waiting = list(every)
     running: dict[ray.ObjectRef[None], tuple[Fold, Callable[[], None]]] = {}
     try:
@@ -138,8 +162,9 @@ def _side_by_side(every: Sequence[Fold], config: Config, at_once: int, say: Call
                 one = waiting.pop(0)
                 say(one.name)
                 publish = _publisher(one, config.train.epochs, say)
-                running[_train_and_evaluate.remote(str(one.manifest), str(one.run), config)] = one, publish
-            done, _ = ray.wait(list(running), timeout=LOOK_S)
+                running[_train_and_evaluate.remote(one.manifest, one.run, config)] = one, publish
+            done, _ = ray.wait(list(running), timeout=LOOK_S if folder.store is None else STORE_S)
+            folder.pull(*SAID)
             for _, publish in running.values():
                 publish()
             for task in done:
@@ -152,7 +177,7 @@ def _side_by_side(every: Sequence[Fold], config: Config, at_once: int, say: Call
 @ray.remote(num_cpus=0, max_retries=0, max_calls=1)  # a process of its own: its actors and their CPUs end with it
 def _train_and_evaluate(manifest: str, run: str, config: Config) -> None:
     train(manifest, run, config)
-    if read_success(Path(run) / "evaluation" / "test") is None:
+    if not is_complete(below(run, "evaluation/test")):
         evaluate(run, workers=1)  # the other folds hold the rest
 
 
@@ -170,14 +195,14 @@ def _ended(one: Fold, task: "ray.ObjectRef[None]") -> None:
 
 def _publisher(one: Fold, epochs: int, say: Callable[[str], None]) -> Callable[[], None]:
     """A function that says what a fold's run has written since it was last called."""
-    seen, heard = len(list(read_history(one.run))), set(read_notices(one.run))
+    seen, heard = len(list(read_history(one.copy))), set(read_notices(one.copy))
 
     def publish() -> None:
         nonlocal seen
-        for name, text in read_notices(one.run, but=heard).items():
+        for name, text in read_notices(one.copy, but=heard).items():
             heard.add(name)
             say(f"{one.name}: {text}")
-        for row in list(read_history(one.run))[seen:]:
+        for row in list(read_history(one.copy))[seen:]:
             seen += 1
             losses = f"train loss {row['train_loss']:.4f}, val loss {row['val_loss']:.4f}"
             say(f"{one.name}: epoch {row['epoch']}/{epochs}, {losses}")

@@ -16,8 +16,8 @@ from brainscale.storage import Store, is_address, parted
 
 
 def is_manifest(path: str) -> bool:
-    """Whether a `--data` argument names a manifest rather than a source."""
-    return path.endswith(".parquet")
+    """Whether a `--data` argument names a manifest rather than a source; an address may have options behind it."""
+    return (path.partition("?")[0] if is_address(path) else path).endswith(".parquet")
 
 
 def read_manifest(path: str | Path) -> pa.Table:

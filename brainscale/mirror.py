@@ -15,9 +15,9 @@ from pyarrow import Table
 from pyarrow import fs as pafs
 
 from brainscale.errors import BrainscaleError, OutputError
-from brainscale.files import output_folder, replacing
+from brainscale.files import output_folder, read_success, replacing
 from brainscale.schema import SUCCESS
-from brainscale.storage import Store, filesystem_of, is_address, parted, patiently
+from brainscale.storage import Store, below, filesystem_of, is_address, parted, patiently
 
 
 @dataclass
@@ -36,6 +36,10 @@ class Mirror:
 
     def __str__(self) -> str:
         return self.store.address if self.store else str(self.path)
+
+    def place(self, name: str) -> str:
+        """The path or address of something in the folder."""
+        return below(self.store.address, name) if self.store else str(self.path / name)
 
     def filesystem(self, name: str) -> tuple[pafs.FileSystem | None, str]:
         """For libraries that write by themselves: a file system, none for the local one, and a path in the folder."""
@@ -142,6 +146,12 @@ def fetched(place: str | Path, *patterns: str, push: bool = False) -> Iterator[P
         finally:
             if push:
                 mirror.push()
+
+
+def is_complete(place: str | Path) -> bool:
+    """Whether a folder holds finished work."""
+    with fetched(place, SUCCESS) as folder:
+        return read_success(folder) is not None
 
 
 @contextmanager

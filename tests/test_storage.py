@@ -13,7 +13,7 @@ import pytest
 from brainscale import storage
 from brainscale.errors import OutputError, SampleError, SourceError, StorageError, UsageError
 from brainscale.files import read_success, write_success
-from brainscale.manifest import read_manifest, write_manifest
+from brainscale.manifest import is_manifest, read_manifest, write_manifest
 from brainscale.mirror import at_hand, fetched
 from brainscale.schema import MANIFEST, SUCCESS
 from brainscale.sources import UNREACHABLE, listing, opened
@@ -123,6 +123,8 @@ def test_manifests_lie_in_stores_too(address: str) -> None:
     table = pa.Table.from_pylist([row], schema=MANIFEST)
     place = below(address, "m one.parquet")
     write_manifest(table, place)
+    assert is_manifest(place)
+    assert not is_manifest(below(address, "m.parquet.png"))
     assert read_manifest(place).equals(table)
     assert parted(place) == (address, "m one.parquet")
 

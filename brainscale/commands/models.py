@@ -105,9 +105,10 @@ def train(
             found = cross_validate(**request | {"config": settings}, say=options.say)
         click.echo(json.dumps(found, indent=2) if as_json else as_text(found))
         return
+    from brainscale.mirror import is_complete
     from brainscale.train import train as run
 
-    complete = options.is_complete(request["out"])
+    complete = is_complete(request["out"])
     with _ray(settings), epochs(settings.train.epochs) as (on_epoch, on_notice):
         facts = run(request["data"], request["out"], settings, on_epoch, on_notice, track)
     options.say_if(complete, out)
@@ -197,6 +198,7 @@ def compare(runs: tuple[str, ...], out: str | None, markdown: bool, as_json: boo
     from brainscale import compare as comparing
     from brainscale.manifest import write_manifest
     from brainscale.mirror import fetched
+    from brainscale.storage import is_address
 
     with ExitStack() as copies:
         here = [str(copies.enter_context(fetched(run, *comparing.READ, push=True))) for run in runs]
@@ -207,7 +209,8 @@ def compare(runs: tuple[str, ...], out: str | None, markdown: bool, as_json: boo
     if out:
         write_manifest(found.table, out)
         if found.pairs is not None:
-            write_manifest(found.pairs, f"{out.removesuffix('.parquet')}-pairs.parquet")
+            base, mark, behind = out.partition("?") if is_address(out) else (out, "", "")
+            write_manifest(found.pairs, f"{base.removesuffix('.parquet')}-pairs.parquet{mark}{behind}")
     if as_json:
         click.echo(json.dumps(found.table.to_pylist(), indent=2))
         return

@@ -51,16 +51,6 @@ def say(text: str) -> None:
     logs.log("notice", text)
 
 
-def is_complete(out: str) -> bool:
-    """Whether a folder holds finished work."""
-    from brainscale.files import read_success
-    from brainscale.mirror import fetched
-    from brainscale.schema import SUCCESS
-
-    with fetched(out, SUCCESS) as folder:
-        return read_success(folder) is not None
-
-
 def say_if(complete: bool, out: str) -> None:
     """Say that there was nothing to do."""
     if complete:

@@ -63,10 +63,11 @@ def score(
     if address:
         options.submit(address, no_wait, "score", request, as_json)
     from brainscale import cluster
+    from brainscale.mirror import is_complete
     from brainscale.progress import Bar
     from brainscale.score import score as run
 
-    complete = options.is_complete(request["out"])
+    complete = is_complete(request["out"])
     with cluster.local(settings["workers"], object_store_gib), Bar() as bar:
         facts = run(**request, on_start=bar.start, on_part=bar.advance, on_notice=options.say)
     options.say_if(complete and "rows_now" not in facts, out)

@@ -19,10 +19,13 @@ from brainscale.config import OperatingConfig, parse
 from brainscale.errors import OutputError
 from brainscale.looks import read_looks
 from brainscale.schema import METRICS, PUBLISHED, SUBGROUPS
+from brainscale.storage import Store
 from brainscale.train import train
 from tests.integration.conftest import SMALL, Invoke, long, succeed, weights
 from tests.report import cdp
 from tests.report.test_browser import HEARD, READ, set_to
+from tests.stores import make_bucket, s3_server
+from tests.stores import options as s3_options
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -129,6 +132,16 @@ def test_folds_are_one_run(scans: Path, invoke: Invoke, tmp_path: Path) -> None:
     assert facts["spread"]["accuracy"]["mean"] == pytest.approx(mean)
     again = succeed(invoke(*arguments)).stdout
     assert "mean of folds" in again.splitlines()[0]
+    with s3_server(tmp_path / "log") as port:  # it goes on in a store where another machine left it
+        make_bucket(f"127.0.0.1:{port}", "bucket")
+        place = f"s3://bucket/folds{s3_options(f'127.0.0.1:{port}')}"
+        for path in (path for path in out.rglob("*") if path.is_file() and path != out / "_SUCCESS.json"):
+            if path.parent != out / "repeat-1" / "fold-2" / "evaluation" / "test":
+                with path.open("rb") as source:
+                    Store(place).put(path.relative_to(out).as_posix(), source)
+        there = succeed(invoke("train", "--data", scans, "--out", place, *small, "--folds", "3", "--json"))
+        assert json.loads(there.stdout) == facts
+        assert json.loads(Store(place).get("_SUCCESS.json"))["pooled"] == facts["pooled"]
     for other, key in ((["--seed", "7"], "config_sha256"), (["--repeats", "2"], "repeats")):
         refused = invoke(*arguments, *other)
         assert refused.exit_code == 1
