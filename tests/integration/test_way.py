@@ -1,7 +1,10 @@
 """The whole way on a real Ray: index, split, train, evaluate, score, compare."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,6 +140,21 @@ def test_rays_token_is_its_owners_alone(ray_cluster: None) -> None:
     if not token.exists():
         pytest.skip("NOT TESTED: this Ray runs without a token file")
     assert token.stat().st_mode & 0o077 == 0
+
+
+ASK = "import sys; from ray._raylet import GcsClient; print(len(GcsClient(sys.argv[1]).get_all_node_info(timeout=9)))"
+
+
+@pytest.mark.parametrize(
+    ("given", "served"), [({}, True), ({"RAY_AUTH_TOKEN": "0" * 64}, False), ({"RAY_AUTH_MODE": "disabled"}, False)]
+)
+def test_a_local_ray_serves_nobody_without_its_token(ray_cluster: None, given: dict[str, str], served: bool) -> None:
+    address = ray.get_runtime_context().gcs_address
+    asked = subprocess.run(
+        [sys.executable, "-c", ASK, address], env={**os.environ, **given}, capture_output=True, text=True
+    )
+    assert (asked.stdout == "1\n") is served, asked.stderr
+    assert ("authentication" in asked.stderr) is not served
 
 
 def mixed(folder: Path) -> Path:
