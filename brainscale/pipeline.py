@@ -15,7 +15,7 @@ TASKS = 4096
 """About, that a large job is cut into: each costs the driver milliseconds, and some kilobytes while it lasts."""
 NBYTES_IN_A_BLOCK = 64 * 2**20
 """What one task reads, at most, unless a single file is larger. Blocks never depend on the cluster."""
-READ_CPUS = 0.5
+READ_CPUS = 0.4
 """CPUs that a reading task asks for: trainers and scorers beside it must find theirs."""
 
 

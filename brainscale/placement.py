@@ -22,12 +22,12 @@ class Engines:
     Attributes:
         workers: engines side by side at most.
         threads: that each computes on.
-        cpus: that Ray sets aside for each; fewer than its threads, since reading takes place beside it.
+        cpus: that Ray sets aside for each: so many that a node has no place for one more, and always some for reading.
     """
 
     workers: int
     threads: int
-    cpus: int
+    cpus: float
 
 
 def engines(
@@ -43,11 +43,9 @@ def engines(
         blocks: of work; more engines than that would have nothing to do.
     """
     threads = cpus or _threads(nodes, workers)
-    most = workers or max(1, min(_places(nodes, threads), blocks))
-    aside = cpus or (_more_than_half(threads) if most > 1 else 1)
-    if workers is None:  # a CPU is left for reading
-        most = max(1, min(most, int(in_all - 1) // aside))
-    return Engines(workers=most, threads=threads, cpus=aside)
+    aside = max((_apart(size.cpus, threads) for size in nodes if size.cpus >= threads), default=1.0)
+    most = workers or max(1, min(_places(nodes, threads), blocks, int((in_all - 1) / aside)))
+    return Engines(workers=most, threads=threads, cpus=aside if most > 1 else 1.0)
 
 
 def _threads(nodes: Sequence[Nodes], workers: int | None) -> int:
@@ -63,9 +61,12 @@ def _places(nodes: Sequence[Nodes], threads: int) -> int:
     return sum(size.count * (size.cpus // threads) for size in nodes)
 
 
-def _more_than_half(cpus: int) -> int:
-    """CPUs that keep a second engine off a node and still leave some to reading."""
-    return cpus // 2 + 1 if cpus > 2 else 1
+def _apart(cpus: int, threads: int) -> float:
+    """CPUs that keep one engine more off a node; what they leave of it is nearly as much, and goes to reading.
+
+    Without that, engines of a node that was lost would fill the others, and wait there for reading that has no place.
+    """
+    return round(cpus / (cpus // threads + 1) + 0.001, 3)
 
 
 def trainers(nodes: Sequence[Nodes], gpus: int, micro_batches: int) -> int:

@@ -45,7 +45,7 @@ class Scoring:
         engine: which engine, and how it computes.
         workers: engines side by side at most, each with a GPU where torch runs on them; without it, all that the
             cluster has room for and the work has use for.
-        min_workers: engines that stay when there is little to do.
+        min_workers: engines that begin, and stay when there is little to do; without it, all.
         cpus_per_worker: of each engine; by default those of its node, shared by as many as were asked for.
         key: of the hashes that stand for series.
     """
@@ -54,7 +54,7 @@ class Scoring:
     threshold: float
     engine: Options = field(default_factory=Options)
     workers: int | None = None
-    min_workers: int = 1
+    min_workers: int | None = None
     cpus_per_worker: int | None = None
     key: bytes = b""
 
@@ -78,7 +78,8 @@ def predictions(
     """
     options = engines.choose(scoring.engine, capacity().get("GPU", 0))
     place = _place(scoring, options, units)
-    each = {"CPU": float(place.cpus), **({"GPU": 1.0} if options.on_gpu else {})}
+    least = min(place.workers, scoring.min_workers or place.workers)  # left to itself, a pool takes a third of the CPUs
+    each = {"CPU": place.cpus, **({"GPU": 1.0} if options.on_gpu else {})}
     if waiting := require_room(place.workers, each, beside=1):
         on_notice(waiting)
     wish = Wish(spec=scoring.bundle.card.preprocess, key=scoring.key)
@@ -87,7 +88,7 @@ def predictions(
     return planes.map_batches(
         ScoreBlock,
         fn_constructor_args=(scoring, options, network, place.threads),
-        compute=ActorPoolStrategy(min_size=min(scoring.min_workers, place.workers), max_size=place.workers),
+        compute=ActorPoolStrategy(min_size=least, max_size=place.workers),
         batch_format="pyarrow",
         batch_size=GPU_BLOCK_ROWS if options.on_gpu else BLOCK_ROWS,
         num_cpus=each["CPU"],
@@ -101,7 +102,7 @@ def _place(scoring: Scoring, options: Options, units: Sequence[Unit]) -> Engines
     if options.on_gpu:
         most = min(int(room["GPU"]), ceil(rows / GPU_BLOCK_ROWS))
         cpus = scoring.cpus_per_worker or 1
-        return Engines(workers=scoring.workers or max(1, most), threads=cpus, cpus=cpus)
+        return Engines(workers=scoring.workers or max(1, most), threads=cpus, cpus=float(cpus))
     return engines_on(
         [*nodes_there(), *nodes_to_come()],
         room.get("CPU", 0),

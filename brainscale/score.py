@@ -60,7 +60,7 @@ def score(
     *,
     engine: str = "auto",
     workers: int | None = None,
-    min_workers: int = 1,
+    min_workers: int | None = None,
     cpus_per_worker: int | None = None,
     threshold: float | None = None,
     precision: str = "fp32",
@@ -85,7 +85,7 @@ def score(
         out: the folder of parts, a path or an address.
         engine: auto, onnx or torch.
         workers: engines side by side at most; without it, all that the cluster has room for.
-        min_workers: engines that stay when there is little to do.
+        min_workers: engines that begin, and stay when there is little to do; without it, all.
         cpus_per_worker: of each engine; by default those of its node, shared by as many as were asked for.
         threshold: in place of the model's own.
         precision: fp32 or bf16.

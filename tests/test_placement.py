@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brainscale.pipeline import READ_CPUS
 from brainscale.placement import Nodes, engines, trainers
 
 MANY = 10**6
@@ -16,40 +17,52 @@ MIXED = [(1, 0), (4, 8), (4, 16)]
         ([(1, 2)], None, None, MANY, (1, 2, 1)),  # one machine: one engine on all of it
         ([(1, 16)], None, None, MANY, (1, 16, 1)),
         ([(1, 1)], None, None, MANY, (1, 1, 1)),
-        ([(1, 0), (10, 16)], None, None, MANY, (10, 16, 9)),  # a node each: no second one fits beside it
-        ([(1, 2), (10, 64)], None, None, MANY, (10, 64, 33)),  # the head is left to reading
-        (MIXED, None, None, MANY, (12, 8, 5)),  # two on the larger nodes, rather than half the smaller ones idle
-        ([(1, 1), (2, 2)], None, None, MANY, (4, 1, 1)),  # one CPU stays with reading
-        ([(1, 0), (10, 16)], None, None, 3, (3, 16, 9)),  # not more than have something to do
+        ([(1, 0), (10, 16)], None, None, MANY, (10, 16, 8.001)),  # a node each: no second one fits beside it
+        ([(1, 2), (10, 64)], None, None, MANY, (10, 64, 32.001)),  # the head is left to reading
+        (MIXED, None, None, MANY, (12, 8, 5.334)),  # two on the larger nodes, rather than half the smaller ones idle
+        ([(1, 1), (2, 2)], None, None, MANY, (5, 1, 0.668)),
+        ([(1, 0), (10, 16)], None, None, 3, (3, 16, 8.001)),  # not more than have something to do
         ([(1, 0), (10, 16)], None, None, 1, (1, 16, 1)),
-        ([(10, 16)], None, 4, MANY, (39, 4, 4)),
+        ([(10, 16)], None, 4, MANY, (40, 4, 3.201)),
         ([(10, 16)], 1, None, MANY, (1, 16, 1)),
-        ([(2, 16)], 3, None, MANY, (3, 8, 5)),
-        ([(1, 16)], 4, None, MANY, (4, 4, 3)),
-        ([(1, 3)], 2, None, MANY, (2, 1, 1)),
-        ([(1, 2)], 9, None, MANY, (9, 1, 1)),  # that it is too many is said elsewhere
-        ([(10, 16)], 8, 2, MANY, (8, 2, 2)),
+        ([(2, 16)], 3, None, MANY, (3, 8, 5.334)),
+        ([(1, 16)], 4, None, MANY, (4, 4, 3.201)),
+        ([(1, 3)], 2, None, MANY, (2, 1, 0.751)),
+        ([(1, 2)], 9, None, MANY, (9, 1, 0.668)),  # that it is too many is said elsewhere
+        ([(10, 16)], 8, 2, MANY, (8, 2, 1.779)),
+        ([(1, 2)], 2, 4, MANY, (2, 4, 1)),
     ],
 )
 def test_engines(
-    nodes: list[tuple[int, int]], workers: int | None, cpus: int | None, blocks: int, asked: tuple[int, int, int]
+    nodes: list[tuple[int, int]], workers: int | None, cpus: int | None, blocks: int, asked: tuple[int, int, float]
 ) -> None:
     there = [Nodes(*size) for size in nodes]
     found = engines(there, sum(n * c for n, c in nodes), workers=workers, cpus=cpus, blocks=blocks)
     assert (found.workers, found.threads, found.cpus) == asked
 
 
-@given(st.lists(st.builds(Nodes, st.integers(1, 50), st.integers(0, 128)), min_size=1, max_size=5), st.integers(1, 500))
+SOME_NODES = st.lists(st.builds(Nodes, st.integers(1, 50), st.integers(0, 128)), min_size=1, max_size=5)
+
+
+@given(SOME_NODES, st.integers(1, 500))
 def test_what_is_chosen_finds_room_beside_reading(nodes: list[Nodes], blocks: int) -> None:
     in_all = sum(size.count * size.cpus for size in nodes)
     found = engines(nodes, in_all, blocks=blocks)
     assert 1 <= found.workers <= max(1, blocks)
     if in_all < 2:
         return
-    assert found.workers * found.cpus < in_all
+    assert found.workers * found.cpus <= in_all - 1
     assert sum(size.count * (size.cpus // found.cpus) for size in nodes) >= found.workers
     if found.workers > 1:
         assert found.workers * found.threads <= in_all  # no CPU is asked to compute for two
+
+
+@given(st.integers(1, 50), st.integers(1, 128), st.integers(2, 500))
+def test_whatever_nodes_are_lost_the_others_still_read(count: int, cpus: int, workers: int) -> None:
+    found = engines([Nodes(count, cpus)], count * cpus, workers=workers)
+    on_one = cpus // found.cpus  # that come to a node when all others are gone
+    assert cpus - on_one * found.cpus >= READ_CPUS
+    assert on_one <= cpus // found.threads
 
 
 def test_what_an_autoscaler_may_add_counts_and_no_more_than_it_may() -> None:

@@ -23,7 +23,7 @@ from brainscale.console import common, print_facts
 @click.option("--patient-key", metavar="FILE", help="Key of the hashes of series.  [default: one in DIR]")
 @options.engine
 @options.workers
-@click.option("--min-workers", type=click.IntRange(1), default=1, show_default=True, help="Kept even when idle.")
+@click.option("--min-workers", type=click.IntRange(1), help="That begin, and stay when idle.  [default: all]")
 @click.option(
     "--cpus-per-worker", type=click.IntRange(1), help="Of each engine.  [default: a machine's, shared evenly]"
 )
