@@ -1,14 +1,14 @@
 """An S3-speaking server on loopback, and a gate before it that a test can shut."""
 
-import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import boto3
 
@@ -24,11 +24,12 @@ class Gate:
         busy: numbers of the requests, from 0, that an open gate refuses too.
         asked: requests and further pieces of them that came.
         refused: of these, how many were.
+        to: port of the server.
     """
 
     def __init__(self, port: int) -> None:
         self.is_open, self.busy, self.asked, self.refused = True, range(0), 0, 0
-        self._to = port
+        self.to = port
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
         threading.Thread(target=self._serve, daemon=True).start()
@@ -43,7 +44,7 @@ class Gate:
                 threading.Thread(target=self._pass, args=(client,), daemon=True).start()
 
     def _pass(self, client: socket.socket) -> None:
-        with suppress(OSError), client, socket.create_connection(("127.0.0.1", self._to)) as server:
+        with suppress(OSError), client, socket.create_connection(("127.0.0.1", self.to)) as server:
             threading.Thread(target=self._answer, args=(server, client), daemon=True).start()
             while data := client.recv(2**16):
                 if self._refuses():
@@ -68,30 +69,68 @@ class Gate:
                 end.shutdown(socket.SHUT_RDWR)
 
 
+class Server:
+    """moto's server mode, in a process that can be killed and started again with the objects that it held.
+
+    Attributes:
+        port: on loopback; another after each start.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self._log, self._kept = log, dict[tuple[str, str], bytes]()
+        self.start()
+
+    def start(self) -> None:
+        """A new process, with what the last one held; uploads that it had begun are lost."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = int(free.getsockname()[1])
+        with self._log.open("ab") as sink:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)], stdout=sink, stderr=sink
+            )
+        for _ in range(150):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    break
+            time.sleep(0.2)
+        for bucket in {bucket for bucket, _ in self._kept}:
+            make_bucket(f"127.0.0.1:{self.port}", bucket)
+        for (bucket, name), data in self._kept.items():
+            self._client().put_object(Bucket=bucket, Key=name, Body=data)
+
+    def kill(self) -> None:
+        """End the process at once; nobody must be writing."""
+        client = self._client()
+        for bucket in (found["Name"] for found in client.list_buckets()["Buckets"]):
+            for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+                for name in (found["Key"] for found in page.get("Contents", [])):
+                    self._kept[bucket, name] = client.get_object(Bucket=bucket, Key=name)["Body"].read()
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+    def _client(self) -> Any:
+        return client_of(f"127.0.0.1:{self.port}")
+
+
 @contextmanager
 def s3_server(log: Path) -> Iterator[int]:
-    """moto's server mode; its port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    with log.open("wb") as sink:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=sink, stderr=sink
-        )
-    for _ in range(150):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.2)
-    try:
-        yield port
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait()
+    """A server for the with-block; its port."""
+    with closing(Server(log)) as server:
+        yield server.port
+
+
+def client_of(address: str) -> Any:
+    keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+    return boto3.client("s3", endpoint_url=f"http://{address}", region_name="us-east-1", **keys)
 
 
 def make_bucket(address: str, name: str) -> None:
-    boto3.client("s3", endpoint_url=f"http://{address}", region_name="us-east-1").create_bucket(Bucket=name)
+    client_of(address).create_bucket(Bucket=name)
 
 
 def options(address: str) -> str:

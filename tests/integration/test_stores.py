@@ -1,7 +1,10 @@
 """Train, evaluate and score with every output in an object store, which is busy for a while in the middle."""
 
 import json
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,7 +13,7 @@ import pytest
 from brainscale import storage
 from brainscale.storage import Store, below, filesystem_of
 from tests.integration.conftest import SMALL, Invoke, scores, succeed, weights
-from tests.stores import Gate, make_bucket, options, s3_server
+from tests.stores import Gate, Server, make_bucket, options, s3_server
 
 pytestmark = pytest.mark.ray
 
@@ -92,16 +95,56 @@ def rows(out: str) -> dict[str, float]:
     return found
 
 
-def test_a_store_that_stays_silent_ends_a_job_with_one_line(
-    home: str, gate: Gate, run: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with closing(Server(tmp_path / "log")) as server:
+        yield server
+
+
+def test_a_store_that_dies_in_the_middle_and_comes_back(
+    run: Path, scans: Path, server: Server, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "PAUSES", (0.1,))
-    gate.is_open = False
-    try:
-        result = invoke("score", run, below(home, "scans"), "--out", below(home, "other"))
-    finally:
-        gate.is_open = True
+    """Back soon: the job goes on by itself. Back late: one line, and the same command goes on."""
+    gate = Gate(server.port)
+    make_bucket(gate.address, "bucket")
+    place = f"s3://bucket/dies{options(gate.address)}"
+    out, kept = below(place, "scores"), list[int]()
+
+    def die() -> None:
+        gate.is_open = False
+        server.kill()
+        gate.is_open = True  # to nobody: connections break
+
+    def come_back() -> None:
+        gate.is_open = False
+        server.start()
+        gate.to, gate.is_open = server.port, True
+
+    def outage() -> None:
+        while not (parts := [name for name in Store(out).names() if name.startswith("part-")]):
+            time.sleep(0.05)
+        kept.append(len(parts))
+        die()
+        time.sleep(2)
+        come_back()
+
+    trouble = threading.Thread(target=outage)
+    trouble.start()
+    facts = json.loads(succeed(invoke("score", run, *[scans] * 8, "--out", out, "--json")).stdout)
+    trouble.join()
+    assert kept[0] < 8  # of eight parts
+    assert facts["rows"] == len(rows(out)) == 480
+
+    late = ("score", run, scans, "--out", below(place, "late"))
+    with monkeypatch.context() as impatient:
+        impatient.setattr(storage, "PAUSES", (0.1,))
+        die()
+        result = invoke(*late)
     assert result.exit_code == 1
     (line,) = [text for text in result.stderr.splitlines() if text.startswith("Error")]
     assert "cannot be used" in line
     assert "run the same command again" in line
+    come_back()
+    succeed(invoke(*late))
+    assert len(rows(below(place, "late"))) == 60
+    gate.close()
