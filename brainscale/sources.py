@@ -20,7 +20,7 @@ from pyarrow import fs as pafs
 
 from brainscale.errors import SampleError, SourceError, StorageError, UsageError
 from brainscale.names import plain, readable
-from brainscale.storage import Store, filesystem_of, is_address, parted, patiently
+from brainscale.storage import ANONYMOUS, Store, filesystem_of, is_address, parted, patiently
 
 UNREACHABLE = "store_unreachable"
 """Code of a sample whose store did not answer: the job ends with it, for nobody knows what the sample is."""
@@ -89,10 +89,16 @@ def opened(uri: str) -> Iterator[tuple[BinaryIO, int]]:
 
 
 class _Remote(io.RawIOBase):
-    """An object's bytes; a store that does not answer in the middle is asked again for the rest."""
+    """An object's bytes, each read a request of its own; a store that does not answer is asked again."""
 
-    def __init__(self, file: Any, address: str) -> None:
-        self._file, self._address = file, address
+    def __init__(self, address: str) -> None:
+        filesystem, path = filesystem_of(address)
+        self._file = patiently(lambda: filesystem.open_input_file(path), address)
+        self._address, self._at = address, 0
+        if filesystem.type_name == "gcs":  # whose file would open a stream for that, and hold every thread meanwhile
+            self._size = int(patiently(lambda: filesystem.get_file_info(path), address).size)
+        else:
+            self._size = int(self._file.size())
 
     def readable(self) -> bool:
         return True
@@ -101,20 +107,19 @@ class _Remote(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        return int(self._file.tell())
+        return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return int(self._file.seek(offset, whence))
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
 
     def read(self, count: int = -1) -> bytes:
         """So many bytes, or all that are left."""
-        at = self._file.tell()
-
-        def again() -> bytes:
-            self._file.seek(at)
-            return bytes(self._file.read(None if count is None or count < 0 else count))
-
-        return patiently(again, self._address)
+        left = max(0, self._size - self._at)
+        wanted = left if count is None or count < 0 else min(count, left)
+        data = patiently(lambda: bytes(self._file.read_at(wanted, self._at)), self._address) if wanted else b""
+        self._at += len(data)
+        return data
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
@@ -129,8 +134,7 @@ class _Remote(io.RawIOBase):
 
 def _open(uri: str) -> BinaryIO:
     if is_address(uri):
-        filesystem, path = filesystem_of(uri)
-        return cast("BinaryIO", _Remote(patiently(lambda: filesystem.open_input_file(path), uri), uri))
+        return cast("BinaryIO", _Remote(uri))
     local = unquote_to_bytes(uri.removeprefix("file://")) if uri.startswith("file://") else os.fsencode(uri)
     descriptor = os.open(local, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer must not block
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -224,6 +228,7 @@ def _content(place: str) -> bytes:
 def _remote(source: str) -> Iterator[tuple[str, str, int | None]]:
     scheme, _, rest = source.partition("://")
     options = f"?{rest.partition('?')[2]}" if "?" in rest else ""
+    user = ANONYMOUS if rest.startswith(ANONYMOUS) else ""
     try:
         filesystem, path = filesystem_of(source)
         info = patiently(lambda: filesystem.get_file_info(path), source)
@@ -237,4 +242,4 @@ def _remote(source: str) -> Iterator[tuple[str, str, int | None]]:
     for item in found:
         if item.type == pafs.FileType.File:
             relative = item.base_name if whole else str(PurePosixPath(item.path).relative_to(path))
-            yield relative, f"{scheme}://{quote(item.path)}{options}", item.size
+            yield relative, f"{scheme}://{user}{quote(item.path)}{options}", item.size

@@ -19,6 +19,10 @@ from brainscale.errors import StorageError, UsageError, first_line
 Got = TypeVar("Got")
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Seconds between attempts: a store's outage of a minute costs a minute."""
+GOOGLE_S = 5
+"""Seconds that Google's client asks again by itself, beneath our own attempts; left to itself, a quarter of an hour."""
+ANONYMOUS = "anonymous@"
+"""Before a public bucket's name, in Google's store."""
 FINAL = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY", "SIGNATURE_DOES_NOT_MATCH", "PERMISSION_DENIED")
 """What a store says that no patience changes."""
 AGAIN = "run the same command again to go on"
@@ -44,13 +48,13 @@ def parted(address: str) -> tuple[str, str]:
 
 
 def refuse_keys(place: str) -> None:
-    """Refuse an address that holds a key or a password, without saying it.
+    """Refuse an address that holds a key or a password, without saying it; `anonymous@` is neither.
 
     Raises:
         UsageError: it does.
     """
     scheme, mark, rest = place.partition("://")
-    if mark and ("@" in rest.partition("/")[0] or "_key=" in rest.partition("?")[2]):
+    if mark and ("@" in rest.removeprefix(ANONYMOUS).partition("/")[0] or "_key=" in rest.partition("?")[2]):
         where = f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
         raise UsageError(f"{where}: keys do not belong in an address, which is written to tables: use the environment")
 
@@ -64,8 +68,10 @@ def filesystem_of(address: str) -> tuple[pafs.FileSystem, str]:
         StorageError: no address of a store.
     """
     refuse_keys(address)
+    scheme, mark = address.partition("://")[0], "&" if "?" in address else "?"
+    limit = f"{mark}retry_limit_seconds={GOOGLE_S}" if scheme in ("gs", "gcs") and "retry_limit_" not in address else ""
     try:
-        return pafs.FileSystem.from_uri(address)  # type: ignore[no-any-return]
+        return pafs.FileSystem.from_uri(address + limit)  # type: ignore[no-any-return]
     except (OSError, ValueError, pa.ArrowException) as error:
         raise StorageError(f"{address} is no address that can be read or written: {first_line(error)}") from error
 

@@ -1,4 +1,4 @@
-"""An S3-speaking server on loopback, and a gate before it that a test can shut."""
+"""Servers on loopback that speak S3, or as Google's store does, and a gate before them that a test can shut."""
 
 import socket
 import subprocess
@@ -14,6 +14,14 @@ import boto3
 
 ERROR = "<Error><Code>SlowDown</Code><Message>Please reduce your request rate</Message></Error>"
 BUSY = f"HTTP/1.1 503 Slow Down\r\nConnection: close\r\nContent-Length: {len(ERROR)}\r\n\r\n{ERROR}".encode()
+
+
+EMULATOR = """
+from http import server
+server.HTTPServer = server.ThreadingHTTPServer  # it would serve one connection at a time
+from gcp_storage_emulator.__main__ import main
+main()
+"""
 
 
 class Gate:
@@ -82,18 +90,12 @@ class Server:
 
     def start(self) -> None:
         """A new process, with what the last one held; uploads that it had begun are lost."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
         with self._log.open("ab") as sink:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)], stdout=sink, stderr=sink
             )
-        for _ in range(150):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    break
-            time.sleep(0.2)
+        wait_for(self.port)
         for bucket in {bucket for bucket, _ in self._kept}:
             make_bucket(f"127.0.0.1:{self.port}", bucket)
         for (bucket, name), data in self._kept.items():
@@ -124,6 +126,35 @@ def s3_server(log: Path) -> Iterator[int]:
         yield server.port
 
 
+@contextmanager
+def gs_server(log: Path) -> Iterator[int]:
+    """An emulator of Google's store with a bucket, for the with-block; its port."""
+    port = free_port()
+    start = ["start", "--host", "127.0.0.1", "--port", str(port), "--in-memory", "--default-bucket", "bucket"]
+    with log.open("wb") as sink:
+        server = subprocess.Popen([sys.executable, "-c", EMULATOR, *start], stdout=sink, stderr=sink)
+    try:
+        wait_for(port)
+        yield port
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def wait_for(port: int) -> None:
+    for _ in range(150):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+
+
 def client_of(address: str) -> Any:
     keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
     return boto3.client("s3", endpoint_url=f"http://{address}", region_name="us-east-1", **keys)
@@ -131,6 +162,13 @@ def client_of(address: str) -> Any:
 
 def make_bucket(address: str, name: str) -> None:
     client_of(address).create_bucket(Bucket=name)
+
+
+def place(kind: str, address: str, folder: str) -> str:
+    """Where a folder of the servers' bucket is: kind s3 or gs."""
+    if kind == "gs":
+        return f"gs://anonymous@bucket/{folder}?endpoint_override={address}&scheme=http"
+    return f"s3://bucket/{folder}{options(address)}"
 
 
 def options(address: str) -> str:

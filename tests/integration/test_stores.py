@@ -13,7 +13,7 @@ import pytest
 from brainscale import storage
 from brainscale.storage import Store, below, filesystem_of
 from tests.integration.conftest import SMALL, Invoke, scores, succeed, weights
-from tests.stores import Gate, Server, make_bucket, options, s3_server
+from tests.stores import Gate, Server, gs_server, make_bucket, options, place, s3_server
 
 pytestmark = pytest.mark.ray
 
@@ -33,12 +33,12 @@ def home(gate: Gate) -> str:
 
 
 def test_a_run_in_a_store_is_the_run_of_a_disk(home: str, gate: Gate, run: Path, scans: Path, invoke: Invoke) -> None:
-    place = below(home, "run")
-    train = ("train", "--data", scans, "--out", place, *SMALL)
+    at = below(home, "run")
+    train = ("train", "--data", scans, "--out", at, *SMALL)
     first = succeed(invoke(*train))
     assert "epoch 2/2" in first.stderr
-    assert json.loads(Store(place).get("_SUCCESS.json"))["weights_sha256"] == weights(run)
-    names = Store(place).names()
+    assert json.loads(Store(at).get("_SUCCESS.json"))["weights_sha256"] == weights(run)
+    names = Store(at).names()
     assert {"config.yaml", "manifest.parquet", "history.parquet", "model/model.onnx"} <= names.keys()
     assert any(name.startswith("tensorboard/") for name in names)
     assert not [name for name in names if ".ray-" in name or name.endswith(".tmp")]
@@ -46,17 +46,17 @@ def test_a_run_in_a_store_is_the_run_of_a_disk(home: str, gate: Gate, run: Path,
     assert "was complete already" in again.stderr
     refused = invoke(*train, "--seed", 7)
     assert refused.exit_code == 1
-    assert f"{place} is a run of another configuration: train.seed is 42 there, 7 here" in refused.stderr
-    assert "equal" in succeed(invoke("verify", place, run)).stdout
+    assert f"{at} is a run of another configuration: train.seed is 42 there, 7 here" in refused.stderr
+    assert "equal" in succeed(invoke("verify", at, run)).stdout
 
-    done = succeed(invoke("evaluate", place, "--json"))
+    done = succeed(invoke("evaluate", at, "--json"))
     facts = json.loads(done.stdout)
-    assert facts["out"] == below(place, "evaluation/test")
+    assert facts["out"] == below(at, "evaluation/test")
     assert facts["looks"] == 1
     assert {"evaluation/test/report.html", "evaluation/test/_SUCCESS.json", "test_looks.jsonl"} <= Store(
-        place
+        at
     ).names().keys()
-    assert "brainmrnet" in succeed(invoke("compare", place, run)).stdout
+    assert "brainmrnet" in succeed(invoke("compare", at, run)).stdout
 
 
 def test_scores_in_a_store_are_complete_whatever_the_store_does(
@@ -84,6 +84,18 @@ def test_scores_in_a_store_are_complete_whatever_the_store_does(
     assert len(rows(out)) == 60
 
 
+def test_google_s_store_is_one_like_any_other(run: Path, scans: Path, tmp_path: Path, invoke: Invoke) -> None:
+    with gs_server(tmp_path / "log") as port:
+        source, out = (place("gs", f"127.0.0.1:{port}", folder) for folder in ("scans", "scores"))
+        for path in scans.rglob("*.*"):
+            with path.open("rb") as file:
+                Store(source).put(path.relative_to(scans).as_posix(), file)
+        succeed(invoke("score", run, source, "--out", out))
+        succeed(invoke("score", run, scans, "--out", tmp_path / "scores"))
+        assert rows(out) == {row["sample_id"]: row["probability"] for row in scores(tmp_path / "scores")}
+        assert "was complete already" in succeed(invoke("score", run, source, "--out", out)).stderr
+
+
 def rows(out: str) -> dict[str, float]:
     filesystem, path = filesystem_of(out)
     found: dict[str, float] = {}
@@ -107,8 +119,8 @@ def test_a_store_that_dies_in_the_middle_and_comes_back(
     """Back soon: the job goes on by itself. Back late: one line, and the same command goes on."""
     gate = Gate(server.port)
     make_bucket(gate.address, "bucket")
-    place = f"s3://bucket/dies{options(gate.address)}"
-    out, kept = below(place, "scores"), list[int]()
+    home = place("s3", gate.address, "dies")
+    out, kept = below(home, "scores"), list[int]()
 
     def die() -> None:
         gate.is_open = False
@@ -135,7 +147,7 @@ def test_a_store_that_dies_in_the_middle_and_comes_back(
     assert kept[0] < 8  # of eight parts
     assert facts["rows"] == len(rows(out)) == 480
 
-    late = ("score", run, scans, "--out", below(place, "late"))
+    late = ("score", run, scans, "--out", below(home, "late"))
     with monkeypatch.context() as impatient:
         impatient.setattr(storage, "PAUSES", (0.1,))
         die()
@@ -146,5 +158,5 @@ def test_a_store_that_dies_in_the_middle_and_comes_back(
     assert "run the same command again" in line
     come_back()
     succeed(invoke(*late))
-    assert len(rows(below(place, "late"))) == 60
+    assert len(rows(below(home, "late"))) == 60
     gate.close()
