@@ -20,7 +20,7 @@ from brainscale.engine import Options
 from brainscale.keys import read_key
 from brainscale.pipeline import over_units
 from brainscale.reading import read_tables, require_answers, units_of
-from brainscale.resources import capacity, require_room
+from brainscale.resources import can_have_gpus, require_room
 from brainscale.schema import PREDICTIONS
 from brainscale.sources import Unit
 from brainscale.telemetry import ScoringMeter
@@ -70,7 +70,7 @@ def predictions(
     Raises:
         ClusterError: the cluster can never give so many workers their place.
     """
-    options = engines.choose(scoring.engine, capacity().get("GPU", 0))
+    options = engines.choose(scoring.engine, float(scoring.engine.name != "onnx" and can_have_gpus()))
     each = {"CPU": float(scoring.cpus_per_worker or 1), **({"GPU": 1.0} if options.on_gpu else {})}
     if waiting := require_room(scoring.workers, each, beside=1):
         on_notice(waiting)

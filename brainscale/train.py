@@ -34,7 +34,7 @@ from brainscale.mirror import Mirror, at_hand
 from brainscale.models.registry import build, count_parameters
 from brainscale.notices import notice, read_notices
 from brainscale.report.card import ModelFacts, write_model_card
-from brainscale.resources import capacity, require_room, require_shared
+from brainscale.resources import can_have_gpus, require_room, require_shared
 from brainscale.runs import labelled, left_out, open_run, prepare_manifest, training_of
 from brainscale.schema import SUCCESS
 from brainscale.splits import SPLITS
@@ -78,9 +78,9 @@ def train(
     if tracking is not None:
         tracking = checked(tracking)
         require()
+    require_shared([data, out], config.resources.shared)
     if waiting := require_room(config.resources.workers, each_worker(config)):
         on_notice(waiting)
-    require_shared([data, out], config.resources.shared)
     manifest = prepare_manifest(data, config)
     with at_hand(out, OURS, what="run") as run:
         return open_run(run.path, config, manifest) or _trained(run, config, manifest, on_epoch, on_notice, tracking)
@@ -121,7 +121,7 @@ def _trained(
 def uses_gpu(config: Config) -> bool:
     """Whether the run trains on GPUs: as configured, or wherever the cluster can have one for each worker."""
     if config.resources.device == "auto":
-        return capacity().get("GPU", 0) >= config.resources.workers * config.resources.gpus_per_worker
+        return can_have_gpus(config.resources.workers, config.resources.gpus_per_worker)
     return config.resources.device == "cuda"
 
 
