@@ -28,8 +28,8 @@ fuzz: $(READY) ## 10,000 damaged files: each gives rows, none an exception
 kills: $(READY) ## training and scoring killed at random moments, each time with the result of a run nobody touched
 	BRAINSCALE_KILLS=10 $(BIN)/pytest -s tests/integration/test_kills.py tests/integration/test_scoring.py
 
-faults: $(READY) ## nodes and heads that die, a scheduler's allocation, folds side by side: the long tests on Ray
-	BRAINSCALE_LONG=1 $(BIN)/pytest tests/integration -k "nodes or slurm or fold"
+faults: $(READY) ## nodes and heads that die, a scheduler's allocation, nodes on demand, folds side by side: the long tests on Ray
+	BRAINSCALE_LONG=1 $(BIN)/pytest tests/integration -k "nodes or slurm or fold or autoscaling"
 
 lint: $(READY) ## style and types
 	$(BIN)/ruff check

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+ALL = 1024
+"""More threads than a node has CPUs: an engine takes those of its node at most."""
 NEARLY_ALL = 0.9
 """Share of the CPUs that engines may leave unused for being larger, and so fewer: each loads the model."""
 
@@ -42,6 +44,9 @@ def engines(
         cpus: of each, as asked for.
         blocks: of work; more engines than that would have nothing to do.
     """
+    if not any(size.cpus for size in nodes):  # none is there yet, and nobody says of what size they will be
+        alone = workers in (None, 1)
+        return Engines(workers=workers or 1, threads=cpus or (ALL if alone else 1), cpus=float(cpus or 1))
     threads = cpus or _threads(nodes, workers)
     aside = max((_apart(size.cpus, threads) for size in nodes if size.cpus >= threads), default=1.0)
     most = workers or max(1, min(_places(nodes, threads), blocks, int((in_all - 1) / aside)))

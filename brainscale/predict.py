@@ -1,6 +1,5 @@
 """Units of work → a lazy table of predictions: what scoring and evaluation share."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from brainscale.pipeline import over_units
 from brainscale.placement import Engines
 from brainscale.placement import engines as engines_on
 from brainscale.reading import read_tables, require_answers, units_of
-from brainscale.resources import capacity, nodes_there, nodes_to_come, require_room
+from brainscale.resources import can_have_gpus, capacity, cpus_here, grows, nodes_there, nodes_to_come, require_room
 from brainscale.schema import PREDICTIONS
 from brainscale.sources import Unit
 from brainscale.telemetry import ScoringMeter
@@ -76,8 +75,10 @@ def predictions(
     Raises:
         ClusterError: the cluster can never give so many workers their place.
     """
-    options = engines.choose(scoring.engine, capacity().get("GPU", 0))
+    options = engines.choose(scoring.engine, float(scoring.engine.name != "onnx" and can_have_gpus()))
     place = _place(scoring, options, units)
+    if scoring.workers is None and grows():
+        on_notice(f"{place.workers} engine(s): --workers N, and --cpus-per-worker K, ask for nodes that may be added")
     least = min(place.workers, scoring.min_workers or place.workers)  # left to itself, a pool takes a third of the CPUs
     each = {"CPU": place.cpus, **({"GPU": 1.0} if options.on_gpu else {})}
     if waiting := require_room(place.workers, each, beside=1):
@@ -100,7 +101,7 @@ def _place(scoring: Scoring, options: Options, units: Sequence[Unit]) -> Engines
     """Where engines go: one for each GPU, or as the CPUs of the nodes allow."""
     rows, room = expected_rows(units), capacity()
     if options.on_gpu:
-        most = min(int(room["GPU"]), ceil(rows / GPU_BLOCK_ROWS))
+        most = min(int(room.get("GPU", 0)), ceil(rows / GPU_BLOCK_ROWS))
         cpus = scoring.cpus_per_worker or 1
         return Engines(workers=scoring.workers or max(1, most), threads=cpus, cpus=float(cpus))
     return engines_on(
@@ -139,7 +140,7 @@ class ScoreBlock:
     """An engine that turns blocks of planes into blocks of predictions; lives in a Ray actor."""
 
     def __init__(self, scoring: Scoring, options: Options, network: "ray.ObjectRef[bytes]", threads: int) -> None:
-        threads = min(threads, os.cpu_count() or threads)  # it may be on a smaller node than the one it was cut for
+        threads = min(threads, cpus_here())  # it may be on a smaller node than the one it was cut for
         self._engine = engines.load(scoring.bundle.card, ray.get(network), options, threads=threads)
         self._scoring, self._meter = scoring, ScoringMeter()
 

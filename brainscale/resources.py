@@ -1,25 +1,37 @@
 """What a cluster can give, now or once it has grown."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import ray
 from ray._private.state import state
 
+from brainscale import autoscaler
 from brainscale.errors import ClusterError, UsageError
 from brainscale.placement import Nodes
 from brainscale.storage import is_address
 
 
 def capacity() -> dict[str, float]:
-    """CPU, GPU … that are there, or that the autoscaler may start.
-
-    A cluster that scales from zero has nothing until a job asks; what it can never have is refused at once.
-    """
+    """CPU, GPU … that are there, or that a platform which publishes its limits may start; open Ray publishes none."""
     live: dict[str, float] = ray.cluster_resources()
     limits = state.get_max_resources_from_cluster_config() or {}
     return {kind: max(live.get(kind, 0.0), float(limits.get(kind, 0))) for kind in {**live, **limits}}
+
+
+def can_have_gpus(workers: int = 1, each: float = 1.0) -> bool:
+    """Whether there are GPUs for so many workers, or an autoscaler says that there would be, and starts them."""
+    if capacity().get("GPU", 0) >= workers * each:
+        return True
+    return not kinds_of_nodes() and _gpus_on_demand(ray.get_runtime_context().gcs_address, workers, each)
+
+
+@cache
+def _gpus_on_demand(cluster: str, workers: int, each: float) -> bool:  # noqa: ARG001 (one answer for each cluster)
+    return bool(autoscaler.would_hold([{"GPU": each}] * workers))
 
 
 def require_room(workers: int, each: Mapping[str, float], beside: float = 0) -> str | None:
@@ -37,30 +49,68 @@ def require_room(workers: int, each: Mapping[str, float], beside: float = 0) -> 
         ClusterError: names what is asked for and what is there.
     """
     live: dict[str, float] = ray.cluster_resources()
-    grown = capacity()
     need = {kind: workers * amount + (beside if kind == "CPU" else 0) for kind, amount in each.items()}
+    nodes, kinds = [node["Resources"] for node in ray.nodes() if node["Alive"]], kinds_of_nodes()
+    enough = all(live.get(kind, 0) >= amount for kind, amount in need.items())
+    if enough and sum(_places(node, each) for node in nodes) >= workers:
+        return None
+    bundles = [dict(each)] * workers + ([{"CPU": beside}] if beside else [])
+    held = None if kinds else autoscaler.would_hold(bundles)
+    if held is None:
+        _require_totals(workers, need, capacity(), beside)
+        _require_places(workers, each, nodes, kinds)
+    elif not held and not _may_be_freed(each, nodes, live):
+        raise ClusterError(_too_much(workers, each, beside, nodes))
+    asked, have = (", ".join(f"{of.get(kind, 0):g} {kind}s" for kind in need) for of in (need, live))
+    spread = ", not as they are asked for" if enough else ""
+    return f"waiting for {asked}: the cluster has {have} now{spread}, and its autoscaler may add nodes"
+
+
+def _may_be_freed(each: Mapping[str, float], nodes: Sequence[Mapping[str, float]], live: Mapping[str, float]) -> bool:
+    """Whether others hold what a worker would find place in: an autoscaler counts only what is free."""
+    free: dict[str, float] = ray.available_resources()
+    held = any(free.get(kind, 0) < live.get(kind, 0) for kind in each)
+    return held and any(_places(node, each) for node in nodes)
+
+
+def _too_much(workers: int, each: Mapping[str, float], beside: float, nodes: Sequence[Mapping[str, float]]) -> str:
+    asked, reading = _named(each, each), f" and {beside:g} CPUs to read" if beside else ""
+    there = " or ".join(sorted({_named(node, each) for node in nodes})) or "nothing"
+    return (
+        f"{workers} workers need {asked} each on one node{reading}: a node has {there}, and the autoscaler has no "
+        "nodes to add that would hold them"
+    )
+
+
+def _require_totals(workers: int, need: Mapping[str, float], grown: Mapping[str, float], beside: float) -> None:
     for kind, amount in need.items():
         if grown.get(kind, 0) < amount:
             reading = f", {beside:g} of them to read" if beside and kind == "CPU" else ""
             raise ClusterError(
                 f"{workers} workers need {amount:g} {kind}s{reading}, and the cluster can have {grown.get(kind, 0):g}"
             )
-    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    _require_places(workers, each, there, kinds_of_nodes())
-    if all(live.get(kind, 0) >= amount for kind, amount in need.items()):
-        return None
-    asked, have = (", ".join(f"{of.get(kind, 0):g} {kind}s" for kind in need) for of in (need, live))
-    return f"waiting for {asked}: the cluster has {have} now, and its autoscaler may add nodes"
 
 
 def kinds_of_nodes() -> list[dict[str, float]]:
-    """CPU, GPU … of each kind of node that the autoscaler may start; none without an autoscaler."""
+    """CPU, GPU … of each kind of node that may be started, where a platform publishes them."""
     return [{kind: float(amount) for kind, amount in group.resources.items()} for group in _groups()]
+
+
+def grows() -> bool:
+    """Whether nodes may be added of which nobody knows how many and how large."""
+    return not _groups() and autoscaler.is_there()
 
 
 def _groups() -> list[Any]:
     config = state.get_cluster_config()
     return [group for group in config.node_group_configs if group.max_count] if config is not None else []
+
+
+def cpus_here() -> int:
+    """CPUs of this process's node, as Ray and the machine count them."""
+    node = ray.get_runtime_context().get_node_id()
+    counted = next((there["Resources"].get("CPU", 0) for there in ray.nodes() if there["NodeID"] == node), 0)
+    return max(1, min(int(counted) or 1, os.cpu_count() or 1))
 
 
 def nodes_there() -> list[Nodes]:
@@ -92,7 +142,7 @@ def _require_places(
     Raises:
         ClusterError: names what is asked for and what is there.
     """
-    asked = " and ".join(f"{amount:g} {kind}s" for kind, amount in each.items())
+    asked = _named(each, each)
     if not any(_places(node, each) for node in [*nodes, *kinds]):
         nodes_have = " or ".join(sorted({_named(node, each) for node in [*nodes, *kinds]})) or "nothing"
         raise ClusterError(f"a worker needs {asked} on one node, and a node has {nodes_have}")
@@ -111,7 +161,7 @@ def _named(node: Mapping[str, float], each: Mapping[str, float]) -> str:
 
 
 def require_shared(places: Iterable[str | None], shared: bool) -> None:
-    """Refuse a path where several nodes work and nobody said that all of them see it.
+    """Refuse a path where several nodes work, or will, and nobody said that all of them see it.
 
     Args:
         places: sources, outputs, and what manifests and lists name; a list itself (@FILE) is the driver's.
@@ -121,10 +171,11 @@ def require_shared(places: Iterable[str | None], shared: bool) -> None:
         UsageError: names the first path.
     """
     nodes = sum(node["Alive"] for node in ray.nodes())
-    if shared or nodes < 2:
+    if shared or (nodes < 2 and not _groups() and not autoscaler.is_there()):
         return
+    several = f"has {nodes} nodes" if nodes > 1 else "may add nodes"
     for local in (place for place in places if place and not place.startswith("@") and not is_address(place)):
         raise UsageError(
-            f"{local} is a path, and this cluster has {nodes} nodes with disks of their own: give an address such as "
+            f"{local} is a path, and this cluster {several} with disks of their own: give an address such as "
             "s3://bucket/folder, or --shared if every node mounts it there"
         )

@@ -35,7 +35,7 @@ from brainscale.models.registry import build, count_parameters
 from brainscale.notices import read_notices
 from brainscale.placement import trainers
 from brainscale.report.card import ModelFacts, write_model_card
-from brainscale.resources import capacity, nodes_there, require_room, require_shared
+from brainscale.resources import can_have_gpus, nodes_there, require_room, require_shared
 from brainscale.restarts import Restarts
 from brainscale.runs import labelled, left_out, open_run, prepare_manifest, training_of
 from brainscale.schema import SUCCESS
@@ -80,10 +80,10 @@ def train(
     if tracking is not None:
         tracking = checked(tracking)
         require()
+    require_shared([data, out], config.resources.shared)
     config = placed(config)
     if waiting := require_room(workers_of(config), each_worker(config)):
         on_notice(waiting)
-    require_shared([data, out], config.resources.shared)
     manifest = prepare_manifest(data, config)
     require_shared(manifest["uri"].to_pylist(), config.resources.shared)
     with at_hand(out, OURS, what="run") as run:
@@ -146,7 +146,7 @@ def workers_of(config: Config) -> int:
 def uses_gpu(config: Config) -> bool:
     """Whether the run trains on GPUs: as configured, or wherever the cluster can have one for each worker."""
     if config.resources.device == "auto":
-        return capacity().get("GPU", 0) >= workers_of(config) * config.resources.gpus_per_worker
+        return can_have_gpus(workers_of(config), config.resources.gpus_per_worker)
     return config.resources.device == "cuda"
 
 

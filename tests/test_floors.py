@@ -39,7 +39,7 @@ FLOORS = [
         "models.cost",
     ],
     ["decoding", "bundle", "export", "learner", "subgroups"],
-    ["reading", "engine", "scans", "heatmaps"],
+    ["reading", "engine", "scans", "heatmaps", "autoscaler"],
     [
         "pipeline",
         "resources",

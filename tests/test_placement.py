@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brainscale.pipeline import READ_CPUS
-from brainscale.placement import Nodes, engines, trainers
+from brainscale.placement import ALL, Nodes, engines, trainers
 
 MANY = 10**6
 MIXED = [(1, 0), (4, 8), (4, 16)]
@@ -31,6 +31,9 @@ MIXED = [(1, 0), (4, 8), (4, 16)]
         ([(1, 2)], 9, None, MANY, (9, 1, 0.668)),  # that it is too many is said elsewhere
         ([(10, 16)], 8, 2, MANY, (8, 2, 1.779)),
         ([(1, 2)], 2, 4, MANY, (2, 4, 1)),
+        ([(1, 0)], None, None, MANY, (1, ALL, 1)),  # a head that waits for nodes of any size
+        ([(1, 0)], 8, None, MANY, (8, 1, 1)),
+        ([(1, 0)], 8, 16, MANY, (8, 16, 16)),
     ],
 )
 def test_engines(

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +16,13 @@ FOUR = {"CPU": 4.0, "memory": 1e9}
 GPUS = {"CPU": 8.0, "GPU": 1.0}
 
 
-def pretend(monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, float]], groups: list[dict[str, Any]]) -> None:
-    """Nodes that are there, and kinds that an autoscaler may add."""
+def pretend(
+    monkeypatch: pytest.MonkeyPatch,
+    nodes: list[dict[str, float]],
+    groups: list[dict[str, Any]],
+    would_hold: bool | None = None,
+) -> None:
+    """Nodes that are there, kinds that a platform says it may add, or what an autoscaler answers."""
     kinds = {kind for node in nodes for kind in node}
     total = {kind: sum(node.get(kind, 0) for node in nodes) for kind in kinds}
     monkeypatch.setattr("ray.cluster_resources", lambda: total)
@@ -25,6 +31,8 @@ def pretend(monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, float]], grou
         node_group_configs=[autoscaler_pb2.NodeGroupConfig(**group) for group in groups]
     )
     monkeypatch.setattr(resources.state, "get_cluster_config", lambda: there if groups else None)
+    monkeypatch.setattr(resources.autoscaler, "would_hold", lambda bundles: would_hold)
+    monkeypatch.setattr(resources.autoscaler, "is_there", lambda: would_hold is not None)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +72,64 @@ def test_what_an_autoscaler_may_add_is_waited_for(monkeypatch: pytest.MonkeyPatc
         resources.require_room(1, {"CPU": 16.0})
     with pytest.raises(ClusterError, match="3 workers need 3 GPUs, and the cluster can have 2"):
         resources.require_room(3, {"GPU": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("would_hold", "free", "said"),
+    [
+        (True, 4.0, None),
+        (False, 1.0, None),  # others hold what there is
+        (
+            False,
+            4.0,
+            "2 workers need 4 CPUs each on one node and 1 CPUs to read: a node has 4 CPUs, and the autoscaler has no "
+            "nodes to add that would hold them",
+        ),
+        (None, 4.0, "2 workers need 9 CPUs, 1 of them to read, and the cluster can have 4"),
+    ],
+)
+def test_an_autoscaler_is_asked(
+    would_hold: bool | None, free: float, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, [FOUR], [], would_hold)
+    monkeypatch.setattr("ray.available_resources", lambda: {"CPU": free})
+    if said is None:
+        waiting = resources.require_room(2, {"CPU": 4.0}, beside=1)
+        assert waiting == "waiting for 9 CPUs: the cluster has 4 CPUs now, and its autoscaler may add nodes"
+        return
+    with pytest.raises(ClusterError, match=f"^{re.escape(said)}$"):
+        resources.require_room(2, {"CPU": 4.0}, beside=1)
+
+
+def test_enough_in_all_and_an_autoscaler(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, [FOUR, FOUR], [], would_hold=True)
+    said = "waiting for 8 CPUs: the cluster has 8 CPUs now, not as they are asked for, and its autoscaler may add nodes"
+    assert resources.require_room(1, {"CPU": 8.0}) == said
+
+
+@pytest.mark.parametrize(("nodes", "grows"), [(1, None), (1, True), (2, None)])
+def test_a_path_where_nodes_are_or_will_be_several(
+    nodes: int, grows: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, [FOUR] * nodes, [], grows)
+    resources.require_shared(["s3://bucket/a", "/b"], shared=True)
+    resources.require_shared(["s3://bucket/a"], shared=False)
+    if nodes == 1 and not grows:
+        resources.require_shared(["/b"], shared=False)
+        return
+    several = "may add nodes" if grows else "has 2 nodes"
+    with pytest.raises(UsageError, match=f"^/b is a path, and this cluster {several} with disks of their own"):
+        resources.require_shared(["s3://bucket/a", "/b"], shared=False)
+
+
+def test_gpus_are_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    pretend(monkeypatch, [FOUR], [])
+    monkeypatch.setattr(resources.autoscaler, "would_hold", lambda bundles: bool(asked.append(bundles)) or True)
+    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(gcs_address="nowhere:1"))
+    assert resources.can_have_gpus(2)
+    assert resources.can_have_gpus(2)
+    assert asked == [[{"GPU": 1.0}, {"GPU": 1.0}]]
 
 
 def test_kinds_without_a_limit_and_without_a_node(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,18 +8,35 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
 
 BIN = Path(sys.executable).parent
+ROOT = Path(__file__).parents[2]
 START_S = 120  # a busy machine starts a node slowly
 NOTICED_SOON = {"RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_period_ms": "500"}
 """Of Ray's core: that a node is dead, which otherwise takes a quarter of a minute."""
+STORE = 200_000_000  # bytes of a node's object store
+AUTOSCALER = {
+    "RAY_FAKE_CLUSTER": "1",
+    "RAY_enable_autoscaler_v2": "1",  # as `ray up` and KubeRay have it
+    "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
+    "RAY_NODE_TYPE_NAME": FAKE_HEAD_NODE_TYPE,
+    "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+    "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}",
+}
+"""Environment of a head whose autoscaler starts nodes on this machine."""
+COMMANDS = [
+    *("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands"),
+    *("head_start_ray_commands", "worker_start_ray_commands"),
+]
 
 
 def free_port() -> int:
@@ -55,12 +72,19 @@ class Cluster:
         path = f"{BIN}:{ours['PATH']}"
         return {**aws, **ours, "PATH": path, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token or self.token}
 
-    def start_head(self, cpus: int) -> None:
-        """Start the head and wait until it takes jobs."""
+    def start_head(self, cpus: int, more: Sequence[Mapping[str, float]] = ()) -> None:
+        """Start the head and wait until it takes jobs.
+
+        Args:
+            cpus: of the head.
+            more: what each node has that its autoscaler may add.
+        """
         self._start(
             *("--head", f"--port={self.port}", f"--num-cpus={cpus}"),
+            *([f"--autoscaling-config={self._plan(cpus, more)}"] if more else []),
             *("--dashboard-host=127.0.0.1", f"--dashboard-port={self.jobs_port}"),
             f"--dashboard-agent-listen-port={free_port()}",
+            more=AUTOSCALER if more else {},
         )
         self._wait(lambda: self._get("/api/jobs/") is not None, "no Jobs server")
 
@@ -86,17 +110,46 @@ class Cluster:
 
     def _alive(self) -> set[str]:
         """Ids of the nodes that the head counts, for a while also of one that has just died."""
-        answer = self._get("/api/v0/nodes")
-        nodes = answer["data"]["result"]["result"] if answer else []
-        return {node["node_id"] for node in nodes if node["state"] == "ALIVE"}
+        return {str(node["node_id"]) for node in self.ever() if node["state"] == "ALIVE"}
 
-    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        fixed = ("--block", "--node-ip-address=127.0.0.1", "--object-store-memory=200000000", "--disable-usage-stats")
+    def ever(self) -> list[dict[str, Any]]:
+        """Nodes that the head counts or has counted."""
+        answer = self._get("/api/v0/nodes")
+        return list(answer["data"]["result"]["result"]) if answer else []
+
+    def _plan(self, cpus: int, more: Sequence[Mapping[str, float]]) -> Path:
+        """A cluster file of nodes on this machine: one of each kind at most, which go when they had nothing to do."""
+        store = {"object_store_memory": STORE}
+        kinds = {f"kind-{number}": {"resources": {**store, **has}, "max_workers": 1} for number, has in enumerate(more)}
+        head = {FAKE_HEAD_NODE_TYPE: {"resources": {"CPU": cpus}, "max_workers": 0}}
+        plan = {
+            "cluster_name": "test",
+            "max_workers": len(more),
+            "idle_timeout_minutes": 0.5,
+            "provider": {
+                "type": "external",
+                "module": "tests.integration.provider.OnThisMachine",
+                "folder": str(self.folder),
+                "gcs_address": f"127.0.0.1:{self.port}",
+                "launch_multiple": True,
+                "disable_node_updaters": True,
+            },
+            "available_node_types": {name: {"node_config": {}, **kind} for name, kind in {**head, **kinds}.items()},
+            "head_node_type": FAKE_HEAD_NODE_TYPE,
+            **{name: {} for name in ("auth", "docker", "file_mounts")},
+            **{name: [] for name in ("cluster_synced_files", "rsync_exclude", "rsync_filter", *COMMANDS)},
+        }
+        path = self.folder.with_name(f"{self.folder.name}.json")  # beside the nodes' folders, which are counted
+        path.write_text(json.dumps(plan))
+        return path
+
+    def _start(self, *arguments: str, more: Mapping[str, str] = MappingProxyType({})) -> subprocess.Popen[bytes]:
+        fixed = ("--block", "--node-ip-address=127.0.0.1", f"--object-store-memory={STORE}", "--disable-usage-stats")
         own = self.folder / f"{len(list(self.folder.iterdir()))}"  # one for all is cleared by the next node to start
         own.mkdir()
         node = subprocess.Popen(
             [BIN / "ray", "start", *fixed, f"--temp-dir={own}", *arguments],
-            env={**self.environment(), **NOTICED_SOON},
+            env={**self.environment(), **NOTICED_SOON, **more},
             start_new_session=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

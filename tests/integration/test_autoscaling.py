@@ -1,0 +1,49 @@
+"""Jobs on a cluster that scales from zero: a head without CPUs, and an autoscaler that starts nodes for them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.clusters import Cluster, cluster
+from tests.integration.conftest import SMALL, long, scores, weights
+from tests.integration.test_nodes import ended, submit
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def from_zero(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A head without CPUs; a node of two may be added."""
+    with cluster(tmp_path_factory.mktemp("z")) as nodes:
+        nodes.start_head(0, more=[{"CPU": 2}])
+        yield nodes
+
+
+def test_what_no_node_can_hold_is_refused_and_starts_none(
+    from_zero: Cluster, run: Path, scans: Path, tmp_path: Path
+) -> None:
+    job = submit(from_zero, "score", run, scans, "--out", tmp_path / "scores", "--cpus-per-worker", 64)
+    said, _ = job.communicate(timeout=120)
+    assert job.returncode == 1
+    assert said.splitlines()[-1] == (
+        "Error: 1 workers need 64 CPUs each on one node and 1 CPUs to read: a node has 0 CPUs, and the autoscaler has "
+        "no nodes to add that would hold them"
+    )
+    assert len(from_zero.ever()) == 1
+
+
+def test_scoring_starts_the_node_that_it_needs(from_zero: Cluster, run: Path, scans: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scores"
+    said = ended(submit(from_zero, "score", run, scans, "--out", out))
+    assert "waiting for 2 CPUs: the cluster has 0 CPUs now, and its autoscaler may add nodes" in said
+    assert json.loads((out / "_SUCCESS.json").read_text())["rows"] == len(scores(out)) == 60
+    assert len(from_zero.ever()) == 2
+
+
+@long
+def test_training_there_is_training_anywhere(from_zero: Cluster, run: Path, scans: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    ended(submit(from_zero, "train", "--data", scans, "--out", out, *SMALL))
+    assert weights(out) == weights(run)
