@@ -46,7 +46,8 @@ def engines(
     """
     if not any(size.cpus for size in nodes):  # none is there yet, and nobody says of what size they will be
         alone = workers in (None, 1)
-        return Engines(workers=workers or 1, threads=cpus or (ALL if alone else 1), cpus=float(cpus or 1))
+        aside = 1.0 if cpus is None else max(0.9, cpus - 0.5)  # the rest of a node of that size reads
+        return Engines(workers=workers or 1, threads=cpus or (ALL if alone else 1), cpus=aside)
     threads = cpus or _threads(nodes, workers)
     aside = max((_apart(size.cpus, threads) for size in nodes if size.cpus >= threads), default=1.0)
     most = workers or max(1, min(_places(nodes, threads), blocks, int((in_all - 1) / aside)))

@@ -33,7 +33,8 @@ MIXED = [(1, 0), (4, 8), (4, 16)]
         ([(1, 2)], 2, 4, MANY, (2, 4, 1)),
         ([(1, 0)], None, None, MANY, (1, ALL, 1)),  # a head that waits for nodes of any size
         ([(1, 0)], 8, None, MANY, (8, 1, 1)),
-        ([(1, 0)], 8, 16, MANY, (8, 16, 16)),
+        ([(1, 0)], 8, 16, MANY, (8, 16, 15.5)),
+        ([(1, 0)], 8, 1, MANY, (8, 1, 0.9)),
     ],
 )
 def test_engines(
