@@ -8,7 +8,7 @@ from brainscale.config import Config
 from brainscale.index import index
 from brainscale.keys import KEY_VARIABLE, read_key
 from brainscale.manifest import require_readable, write_manifest
-from brainscale.resources import require_shared
+from brainscale.resources import require_room, require_shared
 from brainscale.sources import listing
 
 
@@ -39,12 +39,15 @@ def take(
         manifest (its place), the summary, and the header-only control.
 
     Raises:
-        BrainscaleError: a source, a label file or a key cannot be used, or nothing can be read.
+        BrainscaleError: a source, a label file or a key cannot be used, nothing can be read, or there is no CPU to
+            read on.
     """
     require_shared([*sources, out], shared)
     if lists := [source for source in sources if source.startswith("@")]:
         require_shared((unit.uri for unit in listing(lists)), shared)
     key = read_key(patient_key)
+    if waiting := require_room(1, {"CPU": 1.0}):
+        say(waiting)
     table = index(sources, config, labels, key=key, hash_paths=hash_paths)
     require_readable(table, " ".join(sources))
     write_manifest(table, out)
