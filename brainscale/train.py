@@ -171,7 +171,12 @@ def fit(job: Job, config: Config, run: Mirror) -> None:
         worker,
         train_loop_config={name: getattr(job, name) for name in job.__dataclass_fields__},
         scaling_config=ScalingConfig(
-            num_workers=workers_of(config), use_gpu=gpu, resources_per_worker=each_worker(config)
+            num_workers=workers_of(config),
+            use_gpu=gpu,
+            resources_per_worker=each_worker(config),
+            placement_strategy="PACK"
+            if gpu
+            else "SPREAD",  # GPUs beside each other; CPUs of as many nodes as there are
         ),
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         run_config=RunConfig(
