@@ -5,6 +5,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
@@ -139,11 +140,19 @@ class Store:
     def put(self, name: str, source: BinaryIO) -> None:
         """Write an object from a seekable stream; it appears whole or not at all."""
         filesystem, root = filesystem_of(self.address)
+        path = f"{root}/{name}"
 
         def copied() -> None:
             source.seek(0)
-            with filesystem.open_output_stream(f"{root}/{name}") as stream:
-                shutil.copyfileobj(source, stream, PIECE)
+            try:
+                with filesystem.open_output_stream(path) as stream:
+                    shutil.copyfileobj(source, stream, PIECE)
+            except (OSError, pa.ArrowException):
+                raise
+            except BaseException:  # such as Ctrl-C: pyarrow has made an object of what it was given until then
+                with suppress(OSError):
+                    filesystem.delete_file(path)
+                raise
 
         try:
             patiently(copied, self.address)

@@ -203,3 +203,18 @@ def test_a_read_that_breaks_in_the_middle_goes_on(gate: Gate, address: str) -> N
         gate.is_open = False
         threading.Timer(1.5, lambda: setattr(gate, "is_open", True)).start()
         assert first + stream.read(-1) == data
+
+
+class Interrupted(io.BytesIO):
+    """Bytes in whose middle somebody presses Ctrl-C."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell():
+            raise KeyboardInterrupt
+        return super().read(size)
+
+
+def test_a_write_that_is_interrupted_leaves_no_half_object(address: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Store(address).put("x", Interrupted(bytes(2**25)))
+    assert Store(address).names() == {}
