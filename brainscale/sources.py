@@ -94,11 +94,7 @@ class _Remote(io.RawIOBase):
     def __init__(self, address: str) -> None:
         filesystem, path = filesystem_of(address)
         self._file = patiently(lambda: filesystem.open_input_file(path), address)
-        self._address, self._at = address, 0
-        if filesystem.type_name == "gcs":  # whose file would open a stream for that, and hold every thread meanwhile
-            self._size = int(patiently(lambda: filesystem.get_file_info(path), address).size)
-        else:
-            self._size = int(self._file.size())
+        self._address, self._size, self._at = address, int(self._file.size()), 0
 
     def readable(self) -> bool:
         return True

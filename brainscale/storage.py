@@ -2,9 +2,11 @@
 
 import io
 import random
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
@@ -23,8 +25,9 @@ GOOGLE_S = 5
 """Seconds that Google's client asks again by itself, beneath our own attempts; left to itself, a quarter of an hour."""
 ANONYMOUS = "anonymous@"
 """Before a public bucket's name, in Google's store."""
-FINAL = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY", "SIGNATURE_DOES_NOT_MATCH", "PERMISSION_DENIED")
-"""What a store says that no patience changes."""
+FINAL = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY", "SIGNATURE_DOES_NOT_MATCH", "INVALID_ARGUMENT")
+"""What a store says that no patience changes, besides what is a PermissionError."""
+GOOGLE = re.compile(r"google::cloud::Status\((\w+): .*?with a last message of (.*?) error_info=")
 AGAIN = "run the same command again to go on"
 PIECE = 2**24  # bytes copied at a time
 
@@ -76,6 +79,12 @@ def filesystem_of(address: str) -> tuple[pafs.FileSystem, str]:
         raise StorageError(f"{address} is no address that can be read or written: {first_line(error)}") from error
 
 
+def _said(error: Exception) -> str:
+    """What a store said, in one line, without what Google's client says of itself."""
+    google = GOOGLE.search(str(error))
+    return f"{google[1]}: {google[2]}"[:300] if google else first_line(error)
+
+
 def patiently(operation: Callable[[], Got], place: str) -> Got:
     """What an operation on a store gives, tried again while the store does not answer.
 
@@ -88,8 +97,10 @@ def patiently(operation: Callable[[], Got], place: str) -> Got:
             return operation()
         except FileNotFoundError:
             raise
-        except OSError as error:
-            said = first_line(error)
+        except (OSError, pa.ArrowInvalid) as error:
+            said = _said(error)
+            if not isinstance(error, OSError) and "INVALID_ARGUMENT" not in said:
+                raise  # what is in a file, not what its store says
             final = isinstance(error, PermissionError) or any(mark in said for mark in FINAL)
             if final or pause is None:
                 raise StorageError(f"{place} cannot be used ({said}): mend that, {AGAIN}", final) from None
@@ -139,16 +150,24 @@ class Store:
     def put(self, name: str, source: BinaryIO) -> None:
         """Write an object from a seekable stream; it appears whole or not at all."""
         filesystem, root = filesystem_of(self.address)
+        path = f"{root}/{name}"
 
         def copied() -> None:
             source.seek(0)
-            with filesystem.open_output_stream(f"{root}/{name}") as stream:
-                shutil.copyfileobj(source, stream, PIECE)
+            try:
+                with filesystem.open_output_stream(path) as stream:
+                    shutil.copyfileobj(source, stream, PIECE)
+            except (OSError, pa.ArrowException):
+                raise
+            except BaseException:  # such as Ctrl-C: pyarrow has made an object of what it was given until then
+                with suppress(OSError):
+                    filesystem.delete_file(path)
+                raise
 
         try:
             patiently(copied, self.address)
-        except FileNotFoundError as error:
-            raise StorageError(f"{self.address} cannot be written: {first_line(error)}") from None
+        except FileNotFoundError:
+            raise StorageError(f"{self.address} cannot be written: its bucket does not exist", final=True) from None
 
     def remove(self, names: Iterable[str]) -> None:
         """Delete objects; one that is not there is no error."""

@@ -1,4 +1,4 @@
-"""Servers on loopback that speak S3, or as Google's store does, and a gate before them that a test can shut."""
+"""Servers on loopback that speak S3 or as Google's store does, to be killed and begun again; and a gate before them."""
 
 import socket
 import subprocess
@@ -12,16 +12,14 @@ from typing import Any
 
 import boto3
 
-ERROR = "<Error><Code>SlowDown</Code><Message>Please reduce your request rate</Message></Error>"
-BUSY = f"HTTP/1.1 503 Slow Down\r\nConnection: close\r\nContent-Length: {len(ERROR)}\r\n\r\n{ERROR}".encode()
-
-
 EMULATOR = """
 from http import server
 server.HTTPServer = server.ThreadingHTTPServer  # it would serve one connection at a time
 from gcp_storage_emulator.__main__ import main
 main()
 """
+ERROR = "<Error><Code>SlowDown</Code><Message>Please reduce your request rate</Message></Error>"
+BUSY = f"HTTP/1.1 503 Slow Down\r\nConnection: close\r\nContent-Length: {len(ERROR)}\r\n\r\n{ERROR}".encode()
 
 
 class Gate:
@@ -78,36 +76,29 @@ class Gate:
 
 
 class Server:
-    """moto's server mode, in a process that can be killed and started again with the objects that it held.
+    """A server in a process of its own, that can be killed and started again on its port.
 
     Attributes:
-        port: on loopback; another after each start.
+        port: on loopback.
     """
 
-    def __init__(self, log: Path) -> None:
-        self._log, self._kept = log, dict[tuple[str, str], bytes]()
+    def __init__(self, log: Path, *command: str) -> None:
+        self.port = _free_port()
+        self._log, self._command = log, [str(self.port) if word == "PORT" else word for word in command]
         self.start()
 
     def start(self) -> None:
-        """A new process, with what the last one held; uploads that it had begun are lost."""
-        self.port = free_port()
+        """Start it, and wait until it listens."""
         with self._log.open("ab") as sink:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)], stdout=sink, stderr=sink
-            )
-        wait_for(self.port)
-        for bucket in {bucket for bucket, _ in self._kept}:
-            make_bucket(f"127.0.0.1:{self.port}", bucket)
-        for (bucket, name), data in self._kept.items():
-            self._client().put_object(Bucket=bucket, Key=name, Body=data)
+            self._process = subprocess.Popen([sys.executable, *self._command], stdout=sink, stderr=sink)
+        for _ in range(150):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.2)
 
     def kill(self) -> None:
-        """End the process at once; nobody must be writing."""
-        client = self._client()
-        for bucket in (found["Name"] for found in client.list_buckets()["Buckets"]):
-            for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
-                for name in (found["Key"] for found in page.get("Contents", [])):
-                    self._kept[bucket, name] = client.get_object(Bucket=bucket, Key=name)["Body"].read()
+        """End the process at once, whatever it is doing."""
         self._process.kill()
         self._process.wait()
 
@@ -115,44 +106,32 @@ class Server:
         self._process.terminate()
         self._process.wait()
 
-    def _client(self) -> Any:
-        return client_of(f"127.0.0.1:{self.port}")
-
 
 @contextmanager
 def s3_server(log: Path) -> Iterator[int]:
-    """A server for the with-block; its port."""
-    with closing(Server(log)) as server:
+    """moto's server mode; its port."""
+    with closing(Server(log, "-m", "moto.server", "-H", "127.0.0.1", "-p", "PORT")) as server:
         yield server.port
 
 
 @contextmanager
 def gs_server(log: Path) -> Iterator[int]:
-    """An emulator of Google's store with a bucket, for the with-block; its port."""
-    port = free_port()
-    start = ["start", "--host", "127.0.0.1", "--port", str(port), "--in-memory", "--default-bucket", "bucket"]
-    with log.open("wb") as sink:
-        server = subprocess.Popen([sys.executable, "-c", EMULATOR, *start], stdout=sink, stderr=sink)
-    try:
-        wait_for(port)
-        yield port
-    finally:
-        server.terminate()
-        server.wait()
+    """An emulator of Google's store with a bucket named bucket; its port."""
+    start = ("start", "--host", "127.0.0.1", "--port", "PORT", "--in-memory", "--default-bucket", "bucket")
+    with closing(Server(log, "-c", EMULATOR, *start)) as server:
+        yield server.port
 
 
-def free_port() -> int:
+def lasting_s3_server(folder: Path) -> Server:
+    """moto's server, whose buckets and uploads outlive its process: a journal in the folder holds them."""
+    script = Path(__file__).with_name("lasting_s3.py")
+    return Server(folder / "log", str(script), "PORT", str(folder / "journal"))
+
+
+def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
-
-
-def wait_for(port: int) -> None:
-    for _ in range(150):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.2)
 
 
 def client_of(address: str) -> Any:

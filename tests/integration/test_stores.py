@@ -13,7 +13,7 @@ import pytest
 from brainscale import storage
 from brainscale.storage import Store, below, filesystem_of
 from tests.integration.conftest import SMALL, Invoke, scores, succeed, weights
-from tests.stores import Gate, Server, gs_server, make_bucket, options, place, s3_server
+from tests.stores import Gate, Server, gs_server, lasting_s3_server, make_bucket, options, place, s3_server
 
 pytestmark = pytest.mark.ray
 
@@ -109,54 +109,46 @@ def rows(out: str) -> dict[str, float]:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    with closing(Server(tmp_path / "log")) as server:
+    with closing(lasting_s3_server(tmp_path)) as server:
+        make_bucket(f"127.0.0.1:{server.port}", "bucket")
         yield server
+
+
+def parts(out: str) -> int:
+    return sum(name.startswith("part-") for name in Store(out).names())
 
 
 def test_a_store_that_dies_in_the_middle_and_comes_back(
     run: Path, scans: Path, server: Server, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Back soon: the job goes on by itself. Back late: one line, and the same command goes on."""
-    gate = Gate(server.port)
-    make_bucket(gate.address, "bucket")
-    home = place("s3", gate.address, "dies")
+    home = place("s3", f"127.0.0.1:{server.port}", "dies")
     out, kept = below(home, "scores"), list[int]()
 
-    def die() -> None:
-        gate.is_open = False
-        server.kill()
-        gate.is_open = True  # to nobody: connections break
-
-    def come_back() -> None:
-        gate.is_open = False
-        server.start()
-        gate.to, gate.is_open = server.port, True
-
     def outage() -> None:
-        while not (parts := [name for name in Store(out).names() if name.startswith("part-")]):
+        while not parts(out):
             time.sleep(0.05)
-        kept.append(len(parts))
-        die()
-        time.sleep(2)
-        come_back()
+        server.kill()
+        time.sleep(3)
+        server.start()
+        kept.append(parts(out))
 
     trouble = threading.Thread(target=outage)
     trouble.start()
     facts = json.loads(succeed(invoke("score", run, *[scans] * 8, "--out", out, "--json")).stdout)
     trouble.join()
-    assert kept[0] < 8  # of eight parts
+    assert 0 < kept[0] < 8
     assert facts["rows"] == len(rows(out)) == 480
 
     late = ("score", run, scans, "--out", below(home, "late"))
+    server.kill()
     with monkeypatch.context() as impatient:
         impatient.setattr(storage, "PAUSES", (0.1,))
-        die()
         result = invoke(*late)
     assert result.exit_code == 1
     (line,) = [text for text in result.stderr.splitlines() if text.startswith("Error")]
     assert "cannot be used" in line
     assert "run the same command again" in line
-    come_back()
+    server.start()
     succeed(invoke(*late))
     assert len(rows(below(home, "late"))) == 60
-    gate.close()
