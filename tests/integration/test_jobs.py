@@ -112,8 +112,8 @@ def test_a_job_that_is_left_is_listed_and_stopped(head: Cluster, scans: Path, tm
     assert head.token not in json.dumps(there)
 
     follower = started(head, "jobs", "logs", job, "--follow", *at)  # no terminal: nobody to ask
-    first = str(follower.stderr and follower.stderr.readline())
-    assert first.startswith("epoch 1/200  learning rate ")
+    assert follower.stderr is not None
+    assert any(line.startswith("epoch 1/200  learning rate ") for line in follower.stderr)
     follower.send_signal(signal.SIGINT)
     status, out, err = ended(follower)
     assert (status, out) == (1, "")
