@@ -155,9 +155,11 @@ def as_text(line: str) -> str | None:
 @contextmanager
 def following() -> Iterator[Callable[[str], None]]:
     """A function that takes a job's log line by line, and shows it as the command would have that runs there."""
-    console = Console(stderr=True)
-    if logs.structured() or not console.is_terminal:
-        yield lambda line: _passed_on(line if logs.structured() else as_text(line))
+    if logs.structured():
+        yield lambda line: _passed_on(line) if logs.parsed(line) else logs.log("notice", line)
+        return
+    if not Console(stderr=True).is_terminal:
+        yield lambda line: _passed_on(as_text(line))
         return
     with ExitStack() as live:
         bar: Bar | None = None

@@ -83,7 +83,10 @@ def test_a_job_s_objects_read_like_the_command_s_own_lines(
     monkeypatch.setenv(logs.VARIABLE, "json")
     with following() as show:
         show(job.splitlines()[0])
-    assert capsys.readouterr().err == job.splitlines()[0] + "\n"
+        show("a line of Ray's")
+    passed, said = lines(capsys.readouterr().err)
+    assert passed == json.loads(job.splitlines()[0])
+    assert (said["event"], said["message"]) == ("notice", "a line of Ray's")
     assert as_text(json.dumps({"event": "done", "facts": {}})) is None
 
 
