@@ -49,9 +49,10 @@ def engines(
         aside = 1.0 if cpus is None else max(0.9, cpus - 0.5)  # the rest of a node of that size reads
         return Engines(workers=workers or 1, threads=cpus or (ALL if alone else 1), cpus=aside)
     threads = cpus or _threads(nodes, workers)
-    aside = max((_apart(size.cpus, threads) for size in nodes if size.cpus >= threads), default=1.0)
+    fit = [size for size in nodes if size.cpus >= threads]
+    aside = max((_apart(size.cpus, threads) for size in fit), default=float(threads))
     most = workers or max(1, min(_places(nodes, threads), blocks, int((in_all - 1) / aside)))
-    return Engines(workers=most, threads=threads, cpus=aside if most > 1 else 1.0)
+    return Engines(workers=most, threads=threads, cpus=1.0 if most == 1 and fit else aside)
 
 
 def _threads(nodes: Sequence[Nodes], workers: int | None) -> int:

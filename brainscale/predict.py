@@ -18,7 +18,7 @@ from brainscale.bundle import Bundle
 from brainscale.calls import predicted, tempered, tumour
 from brainscale.engine import Options
 from brainscale.keys import read_key
-from brainscale.pipeline import over_units
+from brainscale.pipeline import READ_CPUS, over_units
 from brainscale.placement import Engines
 from brainscale.placement import engines as engines_on
 from brainscale.reading import read_tables, require_answers, units_of
@@ -81,7 +81,7 @@ def predictions(
         on_notice(f"{place.workers} engine(s): --workers N, and --cpus-per-worker K, ask for nodes that may be added")
     least = min(place.workers, scoring.min_workers or place.workers)  # left to itself, a pool takes a third of the CPUs
     each = {"CPU": place.cpus, **({"GPU": 1.0} if options.on_gpu else {})}
-    if waiting := require_room(place.workers, each, beside=1):
+    if waiting := require_room(place.workers, each, beside=READ_CPUS):
         on_notice(waiting)
     wish = Wish(spec=scoring.bundle.card.preprocess, key=scoring.key)
     network = ray.put(engines.network_of(scoring.bundle, options))

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from math import ceil
 from typing import Any
 
 import ray
@@ -61,7 +62,7 @@ def require_room(workers: int, each: Mapping[str, float], beside: float = 0) -> 
         _require_places(workers, each, nodes, kinds)
     elif not held and not _may_be_freed(each, nodes, live):
         raise ClusterError(_too_much(workers, each, beside, nodes))
-    asked, have = (", ".join(f"{of.get(kind, 0):g} {kind}s" for kind in need) for of in (need, live))
+    asked, have = (", ".join(_shown(of, kind) for kind in need) for of in (need, live))
     spread = ", not as they are asked for" if enough else ""
     return f"waiting for {asked}: the cluster has {have} now{spread}, and its autoscaler may add nodes"
 
@@ -74,7 +75,7 @@ def _may_be_freed(each: Mapping[str, float], nodes: Sequence[Mapping[str, float]
 
 
 def _too_much(workers: int, each: Mapping[str, float], beside: float, nodes: Sequence[Mapping[str, float]]) -> str:
-    asked, reading = _named(each, each), f" and {beside:g} CPUs to read" if beside else ""
+    asked, reading = _named(each, each), f" and {ceil(beside)} CPUs to read" if beside else ""
     there = " or ".join(sorted({_named(node, each) for node in nodes})) or "nothing"
     return (
         f"{workers} workers need {asked} each on one node{reading}: a node has {there}, and the autoscaler has no "
@@ -85,9 +86,9 @@ def _too_much(workers: int, each: Mapping[str, float], beside: float, nodes: Seq
 def _require_totals(workers: int, need: Mapping[str, float], grown: Mapping[str, float], beside: float) -> None:
     for kind, amount in need.items():
         if grown.get(kind, 0) < amount:
-            reading = f", {beside:g} of them to read" if beside and kind == "CPU" else ""
+            reading = f", {ceil(beside)} of them to read" if beside and kind == "CPU" else ""
             raise ClusterError(
-                f"{workers} workers need {amount:g} {kind}s{reading}, and the cluster can have {grown.get(kind, 0):g}"
+                f"{workers} workers need {_shown(need, kind)}{reading}, and the cluster can have {grown.get(kind, 0):g}"
             )
 
 
@@ -157,7 +158,13 @@ def _places(node: Mapping[str, float], each: Mapping[str, float]) -> float:
 
 
 def _named(node: Mapping[str, float], each: Mapping[str, float]) -> str:
-    return " and ".join(f"{node.get(kind, 0):g} {kind}s" for kind in each)
+    return " and ".join(_shown(node, kind) for kind in each)
+
+
+def _shown(of: Mapping[str, float], kind: str) -> str:
+    """An amount; CPUs in whole, since what is set aside for an engine may end in a part of one."""
+    amount = of.get(kind, 0)
+    return f"{ceil(amount) if kind == 'CPU' else amount:g} {kind}s"
 
 
 def require_shared(places: Iterable[str | None], shared: bool) -> None:

@@ -30,7 +30,8 @@ MIXED = [(1, 0), (4, 8), (4, 16)]
         ([(1, 3)], 2, None, MANY, (2, 1, 0.751)),
         ([(1, 2)], 9, None, MANY, (9, 1, 0.668)),  # that it is too many is said elsewhere
         ([(10, 16)], 8, 2, MANY, (8, 2, 1.779)),
-        ([(1, 2)], 2, 4, MANY, (2, 4, 1)),
+        ([(1, 2)], 2, 4, MANY, (2, 4, 4)),  # which no node has, as is said elsewhere
+        ([(1, 2)], 1, 4, MANY, (1, 4, 4)),
         ([(1, 0)], None, None, MANY, (1, ALL, 1)),  # a head that waits for nodes of any size
         ([(1, 0)], 8, None, MANY, (8, 1, 1)),
         ([(1, 0)], 8, 16, MANY, (8, 16, 15.5)),
