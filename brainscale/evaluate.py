@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.bundle import FILES, Bundle, open_bundle
-from brainscale.config import Config
+from brainscale.config import Config, ResourcesConfig
 from brainscale.errors import ManifestError
 from brainscale.files import write_success
 from brainscale.index import index
@@ -74,7 +74,7 @@ def evaluate(
     with fetched(model, *FILES, *OF_A_RUN, push=True) as given:
         bundle = open_bundle(given)
         place = _run_of(bundle) or given
-        manifest = _manifest(place, data, split, bundle)
+        manifest = _manifest(place, data, split, bundle, shared)
         split, rows = choose_rows(manifest, split)
         require_shared(rows["uri"].to_pylist(), shared)
         asked = Asked(
@@ -171,7 +171,7 @@ def _name(data: str | None) -> str | None:
     return data and PurePosixPath(data.partition("?")[0]).name
 
 
-def _manifest(place: Path, data: str | None, split: str | None, bundle: Bundle) -> pa.Table:
+def _manifest(place: Path, data: str | None, split: str | None, bundle: Bundle, shared: bool) -> pa.Table:
     """The manifest to evaluate on."""
     own = place / "manifest.parquet"
     if data is None:
@@ -180,7 +180,7 @@ def _manifest(place: Path, data: str | None, split: str | None, bundle: Bundle) 
         return read_manifest(own)
     if is_manifest(data):
         return read_manifest(data)
-    manifest = index([data], Config(data=bundle.card.data))
+    manifest = index([data], Config(data=bundle.card.data, resources=ResourcesConfig(shared=shared)))
     return with_sides(manifest, read_manifest(own), split) if own.is_file() else manifest
 
 

@@ -13,6 +13,7 @@ from brainscale.errors import ManifestError
 from brainscale.keys import Key, keyed, read_key
 from brainscale.pipeline import over_units
 from brainscale.reading import read_tables
+from brainscale.resources import require_shared
 from brainscale.schema import HIDDEN, MANIFEST
 from brainscale.sources import listing
 from brainscale.splits import groups
@@ -41,12 +42,15 @@ def index(
 
     Raises:
         SourceError: a source does not exist or holds no file.
+        UsageError: a file is on a path that not every node sees.
         ManifestError: the labels' file cannot be read, or does not fit.
     """
     key = key or read_key(None)
     given = None if labels == "folder" else read_labels(labels, config.data)
     wish = Wish(spec=config.data.preprocess, limits=config.limits, planes=False, hashes=True, key=key.secret)
-    table = over_units(listing(sources), partial(read_tables, wish=wish)).to_table()
+    units = listing(sources)
+    require_shared((unit.uri for unit in units), config.resources.shared)
+    table = over_units(units, partial(read_tables, wish=wish)).to_table()
     columns = {name: table[name] for name in table.column_names if name in MANIFEST.names}
     columns |= _labelled(table, given, labels, config.data, key)
     empty = pa.nulls(len(table), pa.null())

@@ -9,7 +9,6 @@ from brainscale.index import index
 from brainscale.keys import KEY_VARIABLE, read_key
 from brainscale.manifest import require_readable, write_manifest
 from brainscale.resources import require_room, require_shared
-from brainscale.sources import listing
 
 
 def take(
@@ -20,7 +19,6 @@ def take(
     labels: str = "folder",
     patient_key: str | None = None,
     hash_paths: bool = False,
-    shared: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Write the manifest of some sources. Needs a connected Ray.
@@ -32,7 +30,6 @@ def take(
         labels: `folder`, or a CSV file.
         patient_key: file with the key of the patients' hashes.
         hash_paths: whether the names of files are hashed too.
-        shared: whether paths are on storage that every node of a cluster mounts.
         say: takes notes for a person.
 
     Returns:
@@ -42,9 +39,7 @@ def take(
         BrainscaleError: a source, a label file or a key cannot be used, nothing can be read, or there is no CPU to
             read on.
     """
-    require_shared([*sources, out], shared)
-    if lists := [source for source in sources if source.startswith("@")]:
-        require_shared((unit.uri for unit in listing(lists)), shared)
+    require_shared([*sources, out], config.resources.shared)
     key = read_key(patient_key)
     if waiting := require_room(1, {"CPU": 1.0}):
         say(waiting)

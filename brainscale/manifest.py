@@ -12,12 +12,12 @@ from brainscale.config import fingerprint
 from brainscale.errors import ManifestError, OutputError
 from brainscale.files import replacing
 from brainscale.schema import HIDDEN, MANIFEST
-from brainscale.storage import Store, is_address, parted
+from brainscale.storage import Store, is_address, parted, without_options
 
 
 def is_manifest(path: str) -> bool:
     """Whether a `--data` argument names a manifest rather than a source; an address may have options behind it."""
-    return (path.partition("?")[0] if is_address(path) else path).endswith(".parquet")
+    return without_options(path)[0].endswith(".parquet")
 
 
 def read_manifest(path: str | Path) -> pa.Table:

@@ -94,7 +94,7 @@ class _Remote(io.RawIOBase):
     def __init__(self, address: str) -> None:
         filesystem, path = filesystem_of(address)
         self._file = patiently(lambda: filesystem.open_input_file(path), address)
-        self._address, self._size, self._at = address, int(self._file.size()), 0
+        self._address, self._size, self._at = address, int(patiently(self._file.size, address)), 0
 
     def readable(self) -> bool:
         return True

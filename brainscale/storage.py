@@ -43,6 +43,12 @@ def below(address: str, name: str) -> str:
     return f"{base.rstrip('/')}/{name}{mark}{options}"
 
 
+def without_options(place: str) -> tuple[str, str]:
+    """A place, and what stands behind it if it is an address: a path may hold a question mark of its own."""
+    base, mark, options = place.partition("?") if is_address(place) else (place, "", "")
+    return base, mark + options
+
+
 def parted(address: str) -> tuple[str, str]:
     """The folder's address of an object, and the object's name in it."""
     base, mark, options = address.partition("?")

@@ -49,9 +49,8 @@ def index(
         "labels": labels if labels == "folder" else options.absolute(labels),
         "patient_key": patient_key and options.absolute(patient_key),
         "hash_paths": hash_paths,
-        "shared": shared,
     }
-    settings = configuration.load(config)
+    settings = configuration.load(config, ["resources.shared=true"] if shared else [])
     if address:
         options.submit(address, no_wait, "index", {**request, "config": settings.model_dump(mode="json")}, as_json)
     from brainscale import cluster

@@ -198,7 +198,7 @@ def compare(runs: tuple[str, ...], out: str | None, markdown: bool, as_json: boo
     from brainscale import compare as comparing
     from brainscale.manifest import write_manifest
     from brainscale.mirror import fetched
-    from brainscale.storage import is_address
+    from brainscale.storage import without_options
 
     with ExitStack() as copies:
         here = [str(copies.enter_context(fetched(run, *comparing.READ, push=True))) for run in runs]
@@ -209,8 +209,8 @@ def compare(runs: tuple[str, ...], out: str | None, markdown: bool, as_json: boo
     if out:
         write_manifest(found.table, out)
         if found.pairs is not None:
-            base, mark, behind = out.partition("?") if is_address(out) else (out, "", "")
-            write_manifest(found.pairs, f"{base.removesuffix('.parquet')}-pairs.parquet{mark}{behind}")
+            base, behind = without_options(out)
+            write_manifest(found.pairs, f"{base.removesuffix('.parquet')}-pairs.parquet{behind}")
     if as_json:
         click.echo(json.dumps(found.table.to_pylist(), indent=2))
         return

@@ -24,9 +24,7 @@ from brainscale.console import common, print_facts
 @options.engine
 @options.workers
 @click.option("--min-workers", type=click.IntRange(1), help="That begin, and stay when idle.  [default: all]")
-@click.option(
-    "--cpus-per-worker", type=click.IntRange(1), help="Of each engine.  [default: a machine's, shared evenly]"
-)
+@click.option("--cpus-per-worker", type=click.IntRange(1), help="Of each engine.  [default: a node's, shared evenly]")
 @click.option("--object-store-gib", type=click.FloatRange(0.1), help="Memory for blocks of a local Ray.")
 @options.shared
 @options.address

@@ -197,7 +197,7 @@ def _planes(ds: Dataset, frames: int, syntax: UID) -> Iterator[np.ndarray]:
 def _decoder(syntax: UID, ds: Dataset) -> Decoder:
     # GDCM decodes 12-bit JPEG exactly, but pydicom asks it to only under the name of the lossless syntax.
     twelve = syntax == JPEGExtended12Bit and ds.BitsStored > 8
-    with suppress(NotImplementedError):
+    with suppress(NotImplementedError):  # pydicom's word for a syntax that it knows no decoder of
         decoder = get_decoder(JPEGLossless if twelve else syntax)
         if decoder.is_available:
             return decoder

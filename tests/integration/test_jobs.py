@@ -132,9 +132,6 @@ def test_a_job_that_is_left_is_listed_and_stopped(head: Cluster, scans: Path, tm
     assert (status, out) == (1, "")
     assert err == "Error: no job brainscale-none: `brainscale jobs list` names those that are there\n"
 
-
-def test_the_token_stands_in_no_file_of_the_cluster(head: Cluster, tmp_path: Path) -> None:
-    """Logs, job descriptions, uploads: after all of the above."""
-    files = [path for path in head.folder.rglob("*") if path.is_file()]
-    assert any(path.name.startswith("job-driver-brainscale-") for path in files)
+    files = [path for path in head.folder.rglob("*") if path.is_file()]  # logs, job descriptions, uploads
+    assert any(path.name == f"job-driver-{job}.log" for path in files)
     assert [path.name for path in files if head.token.encode() in path.read_bytes()] == []
