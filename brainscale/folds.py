@@ -21,7 +21,7 @@ from brainscale.index import index
 from brainscale.manifest import is_manifest, manifest_fingerprint, read_manifest, write_manifest
 from brainscale.mirror import Mirror, at_hand, is_complete
 from brainscale.notices import read_notices
-from brainscale.resources import capacity, require_room, require_shared
+from brainscale.resources import require_room, require_shared
 from brainscale.schema import PUBLISHED, SUCCESS
 from brainscale.splits import fold
 from brainscale.storage import below
@@ -134,7 +134,7 @@ def room(config: Config, at_once: int | None = None) -> int:
 
     Unless told how many, folds on CPUs are not given fewer CPUs than their workers have threads.
     """
-    have, workers = capacity(), workers_of(config)
+    have, workers = ray.cluster_resources(), workers_of(config)
     fit = (have.get("CPU", 0) - 1) // workers
     if uses_gpu(config):
         fit = min(fit, have.get("GPU", 0) // workers)

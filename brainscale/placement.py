@@ -32,14 +32,11 @@ class Engines:
     cpus: float
 
 
-def engines(
-    nodes: Sequence[Nodes], in_all: float, *, workers: int | None = None, cpus: int | None = None, blocks: int = 1
-) -> Engines:
+def engines(nodes: Sequence[Nodes], *, workers: int | None = None, cpus: int | None = None, blocks: int = 1) -> Engines:
     """Engines on CPUs: as many as there is room for, each on a node of its own unless more are asked for.
 
     Args:
-        nodes: that are there or that an autoscaler may add.
-        in_all: CPUs that the cluster can have at the same time.
+        nodes: that are there.
         workers: as asked for; without it, all that there is room and work for.
         cpus: of each, as asked for.
         blocks: of work; more engines than that would have nothing to do.
@@ -51,7 +48,7 @@ def engines(
     threads = cpus or _threads(nodes, workers)
     fit = [size for size in nodes if size.cpus >= threads]
     aside = max((_apart(size.cpus, threads) for size in fit), default=float(threads))
-    most = workers or max(1, min(_places(nodes, threads), blocks, int((in_all - 1) / aside)))
+    most = workers or max(1, min(_places(nodes, threads), blocks))
     return Engines(workers=most, threads=threads, cpus=1.0 if most == 1 and fit else aside)
 
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
+from brainscale import autoscaler
 from brainscale import engine as engines
 from brainscale.bundle import Bundle
 from brainscale.calls import predicted, tempered, tumour
@@ -22,7 +23,7 @@ from brainscale.pipeline import READ_CPUS, over_units
 from brainscale.placement import Engines
 from brainscale.placement import engines as engines_on
 from brainscale.reading import read_tables, require_answers, units_of
-from brainscale.resources import can_have_gpus, capacity, cpus_here, grows, nodes_there, nodes_to_come, require_room
+from brainscale.resources import can_have_gpus, cpus_here, nodes_there, require_room
 from brainscale.schema import PREDICTIONS
 from brainscale.sources import Unit
 from brainscale.telemetry import ScoringMeter
@@ -77,7 +78,7 @@ def predictions(
     """
     options = engines.choose(scoring.engine, float(scoring.engine.name != "onnx" and can_have_gpus()))
     place = _place(scoring, options, units)
-    if scoring.workers is None and grows():
+    if scoring.workers is None and autoscaler.is_there():
         on_notice(f"{place.workers} engine(s): --workers N, and --cpus-per-worker K, ask for nodes that may be added")
     least = min(place.workers, scoring.min_workers or place.workers)  # left to itself, a pool takes a third of the CPUs
     each = {"CPU": place.cpus, **({"GPU": 1.0} if options.on_gpu else {})}
@@ -99,14 +100,13 @@ def predictions(
 
 def _place(scoring: Scoring, options: Options, units: Sequence[Unit]) -> Engines:
     """Where engines go: one for each GPU, or as the CPUs of the nodes allow."""
-    rows, room = expected_rows(units), capacity()
+    rows, room = expected_rows(units), ray.cluster_resources()
     if options.on_gpu:
         most = min(int(room.get("GPU", 0)), ceil(rows / GPU_BLOCK_ROWS))
         cpus = scoring.cpus_per_worker or 1
         return Engines(workers=scoring.workers or max(1, most), threads=cpus, cpus=float(cpus))
     return engines_on(
-        [*nodes_there(), *nodes_to_come()],
-        room.get("CPU", 0),
+        nodes_there(),
         workers=scoring.workers,
         cpus=scoring.cpus_per_worker,
         blocks=ceil(rows / BLOCK_ROWS),

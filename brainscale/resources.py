@@ -5,10 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from math import ceil
-from typing import Any
 
 import ray
-from ray._private.state import state
 
 from brainscale import autoscaler
 from brainscale.errors import ClusterError, UsageError
@@ -16,18 +14,11 @@ from brainscale.placement import Nodes
 from brainscale.storage import is_address
 
 
-def capacity() -> dict[str, float]:
-    """CPU, GPU … that are there, or that a platform which publishes its limits may start; open Ray publishes none."""
-    live: dict[str, float] = ray.cluster_resources()
-    limits = state.get_max_resources_from_cluster_config() or {}
-    return {kind: max(live.get(kind, 0.0), float(limits.get(kind, 0))) for kind in {**live, **limits}}
-
-
 def can_have_gpus(workers: int = 1, each: float = 1.0) -> bool:
     """Whether there are GPUs for so many workers, or an autoscaler says that there would be, and starts them."""
-    if capacity().get("GPU", 0) >= workers * each:
+    if ray.cluster_resources().get("GPU", 0) >= workers * each:
         return True
-    return not kinds_of_nodes() and _gpus_on_demand(ray.get_runtime_context().gcs_address, workers, each)
+    return _gpus_on_demand(ray.get_runtime_context().gcs_address, workers, each)
 
 
 @cache
@@ -51,15 +42,15 @@ def require_room(workers: int, each: Mapping[str, float], beside: float = 0) -> 
     """
     live: dict[str, float] = ray.cluster_resources()
     need = {kind: workers * amount + (beside if kind == "CPU" else 0) for kind, amount in each.items()}
-    nodes, kinds = [node["Resources"] for node in ray.nodes() if node["Alive"]], kinds_of_nodes()
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     enough = all(live.get(kind, 0) >= amount for kind, amount in need.items())
     if enough and sum(_places(node, each) for node in nodes) >= workers:
         return None
     bundles = [dict(each)] * workers + ([{"CPU": beside}] if beside else [])
-    held = None if kinds else autoscaler.would_hold(bundles)
+    held = autoscaler.would_hold(bundles)
     if held is None:
-        _require_totals(workers, need, capacity(), beside)
-        _require_places(workers, each, nodes, kinds)
+        _require_totals(workers, need, live, beside)
+        _require_places(workers, each, nodes)
     elif not held and not _may_be_freed(each, nodes, live):
         raise ClusterError(_too_much(workers, each, beside, nodes))
     asked, have = (", ".join(_shown(of, kind) for kind in need) for of in (need, live))
@@ -83,28 +74,13 @@ def _too_much(workers: int, each: Mapping[str, float], beside: float, nodes: Seq
     )
 
 
-def _require_totals(workers: int, need: Mapping[str, float], grown: Mapping[str, float], beside: float) -> None:
+def _require_totals(workers: int, need: Mapping[str, float], live: Mapping[str, float], beside: float) -> None:
     for kind, amount in need.items():
-        if grown.get(kind, 0) < amount:
+        if live.get(kind, 0) < amount:
             reading = f", {ceil(beside)} of them to read" if beside and kind == "CPU" else ""
             raise ClusterError(
-                f"{workers} workers need {_shown(need, kind)}{reading}, and the cluster can have {grown.get(kind, 0):g}"
+                f"{workers} workers need {_shown(need, kind)}{reading}, and the cluster can have {live.get(kind, 0):g}"
             )
-
-
-def kinds_of_nodes() -> list[dict[str, float]]:
-    """CPU, GPU … of each kind of node that may be started, where a platform publishes them."""
-    return [{kind: float(amount) for kind, amount in group.resources.items()} for group in _groups()]
-
-
-def grows() -> bool:
-    """Whether nodes may be added of which nobody knows how many and how large."""
-    return not _groups() and autoscaler.is_there()
-
-
-def _groups() -> list[Any]:
-    config = state.get_cluster_config()
-    return [group for group in config.node_group_configs if group.max_count] if config is not None else []
 
 
 def cpus_here() -> int:
@@ -120,36 +96,23 @@ def nodes_there() -> list[Nodes]:
     return [Nodes(count, cpus) for cpus, count in sizes.items()]
 
 
-def nodes_to_come() -> list[Nodes]:
-    """Those that an autoscaler may start, some of which may be there already."""
-    no_limit = 2**20
-    return [
-        Nodes(group.max_count if group.max_count > 0 else no_limit, int(group.resources.get("CPU", 0)))
-        for group in _groups()
-    ]
-
-
-def _require_places(
-    workers: int, each: Mapping[str, float], nodes: Sequence[Mapping[str, float]], kinds: Sequence[Mapping[str, float]]
-) -> None:
-    """Refuse workers that fit on no node, or that the nodes cannot all hold where none can be added.
+def _require_places(workers: int, each: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> None:
+    """Refuse workers that fit on no node, or that the nodes cannot all hold.
 
     Args:
         workers: how many, all at once.
         each: CPU, GPU … that one of them takes.
         nodes: what each node has.
-        kinds: what a node of each kind has that an autoscaler may add.
 
     Raises:
         ClusterError: names what is asked for and what is there.
     """
     asked = _named(each, each)
-    if not any(_places(node, each) for node in [*nodes, *kinds]):
-        nodes_have = " or ".join(sorted({_named(node, each) for node in [*nodes, *kinds]})) or "nothing"
+    if not any(_places(node, each) for node in nodes):
+        nodes_have = " or ".join(sorted({_named(node, each) for node in nodes})) or "nothing"
         raise ClusterError(f"a worker needs {asked} on one node, and a node has {nodes_have}")
-    places = sum(_places(node, each) for node in nodes)
-    if not kinds and places < workers:
-        raise ClusterError(f"{workers} workers need {asked} each on one node, and the nodes have room for {places}")
+    if (places := sum(_places(node, each) for node in nodes)) < workers:
+        raise ClusterError(f"{workers} workers need {asked} each on one node, and the nodes have room for {places:g}")
 
 
 def _places(node: Mapping[str, float], each: Mapping[str, float]) -> float:
@@ -178,7 +141,7 @@ def require_shared(places: Iterable[str | None], shared: bool) -> None:
         UsageError: names the first path.
     """
     nodes = sum(node["Alive"] for node in ray.nodes())
-    if shared or (nodes < 2 and not _groups() and not autoscaler.is_there()):
+    if shared or (nodes < 2 and not autoscaler.is_there()):
         return
     several = f"has {nodes} nodes" if nodes > 1 else "may add nodes"
     for local in (place for place in places if place and not place.startswith("@") and not is_address(place)):

@@ -3,34 +3,26 @@
 import re
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from ray.core.generated import autoscaler_pb2
 
 from brainscale import config, resources
 from brainscale.errors import ClusterError, UsageError
 from brainscale.inventory import take
 
 FOUR = {"CPU": 4.0, "memory": 1e9}
-GPUS = {"CPU": 8.0, "GPU": 1.0}
 
 
 def pretend(
     monkeypatch: pytest.MonkeyPatch,
     nodes: list[dict[str, float]],
-    groups: list[dict[str, Any]],
     would_hold: bool | None = None,
 ) -> None:
-    """Nodes that are there, kinds that a platform says it may add, or what an autoscaler answers."""
+    """Nodes that are there, and what an autoscaler answers, None without one."""
     kinds = {kind for node in nodes for kind in node}
     total = {kind: sum(node.get(kind, 0) for node in nodes) for kind in kinds}
     monkeypatch.setattr("ray.cluster_resources", lambda: total)
     monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": node} for node in nodes])
-    there = autoscaler_pb2.ClusterConfig(
-        node_group_configs=[autoscaler_pb2.NodeGroupConfig(**group) for group in groups]
-    )
-    monkeypatch.setattr(resources.state, "get_cluster_config", lambda: there if groups else None)
     monkeypatch.setattr(resources.autoscaler, "would_hold", lambda bundles: would_hold)
     monkeypatch.setattr(resources.autoscaler, "is_there", lambda: would_hold is not None)
 
@@ -49,7 +41,7 @@ def pretend(
 def test_two_nodes_of_four(
     workers: int, each: dict[str, float], said: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pretend(monkeypatch, [FOUR, FOUR], [])
+    pretend(monkeypatch, [FOUR, FOUR])
     if said is None:
         assert resources.require_room(workers, each) is None
         return
@@ -58,20 +50,10 @@ def test_two_nodes_of_four(
 
 
 def test_enough_in_all_and_too_little_on_each_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(monkeypatch, [FOUR, FOUR, FOUR], [])
+    pretend(monkeypatch, [FOUR, FOUR, FOUR])
     said = "4 workers need 3 CPUs each on one node, and the nodes have room for 3"
     with pytest.raises(ClusterError, match=said):
         resources.require_room(4, {"CPU": 3.0})
-
-
-def test_what_an_autoscaler_may_add_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(monkeypatch, [FOUR], [{"name": "gpu", "resources": {"CPU": 8, "GPU": 1}, "max_count": 2}])
-    said = resources.require_room(2, {"CPU": 4.0, "GPU": 1.0})
-    assert said == "waiting for 8 CPUs, 2 GPUs: the cluster has 4 CPUs, 0 GPUs now, and its autoscaler may add nodes"
-    with pytest.raises(ClusterError, match="a worker needs 16 CPUs on one node, and a node has 4 CPUs or 8 CPUs"):
-        resources.require_room(1, {"CPU": 16.0})
-    with pytest.raises(ClusterError, match="3 workers need 3 GPUs, and the cluster can have 2"):
-        resources.require_room(3, {"GPU": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -91,7 +73,7 @@ def test_what_an_autoscaler_may_add_is_waited_for(monkeypatch: pytest.MonkeyPatc
 def test_an_autoscaler_is_asked(
     would_hold: bool | None, free: float, said: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pretend(monkeypatch, [FOUR], [], would_hold)
+    pretend(monkeypatch, [FOUR], would_hold)
     monkeypatch.setattr("ray.available_resources", lambda: {"CPU": free})
     if said is None:
         waiting = resources.require_room(2, {"CPU": 4.0}, beside=1)
@@ -102,7 +84,7 @@ def test_an_autoscaler_is_asked(
 
 
 def test_enough_in_all_and_an_autoscaler(monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(monkeypatch, [FOUR, FOUR], [], would_hold=True)
+    pretend(monkeypatch, [FOUR, FOUR], would_hold=True)
     said = "waiting for 8 CPUs: the cluster has 8 CPUs now, not as they are asked for, and its autoscaler may add nodes"
     assert resources.require_room(1, {"CPU": 8.0}) == said
 
@@ -111,7 +93,7 @@ def test_enough_in_all_and_an_autoscaler(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_path_where_nodes_are_or_will_be_several(
     nodes: int, grows: bool | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pretend(monkeypatch, [FOUR] * nodes, [], grows)
+    pretend(monkeypatch, [FOUR] * nodes, grows)
     resources.require_shared(["s3://bucket/a", "/b"], shared=True)
     resources.require_shared(["s3://bucket/a"], shared=False)
     if nodes == 1 and not grows:
@@ -124,7 +106,7 @@ def test_a_path_where_nodes_are_or_will_be_several(
 
 def test_gpus_are_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    pretend(monkeypatch, [FOUR], [])
+    pretend(monkeypatch, [FOUR])
     monkeypatch.setattr(resources.autoscaler, "would_hold", lambda bundles: bool(asked.append(bundles)) or True)
     monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(gcs_address="nowhere:1"))
     assert resources.can_have_gpus(2)
@@ -132,24 +114,14 @@ def test_gpus_are_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [[{"GPU": 1.0}, {"GPU": 1.0}]]
 
 
-def test_kinds_without_a_limit_and_without_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    groups = [
-        {"name": "any", "resources": {"CPU": 32}, "max_count": -1},
-        {"name": "off", "resources": {"CPU": 64}, "max_count": 0},
-    ]
-    pretend(monkeypatch, [FOUR], groups)
-    assert resources.kinds_of_nodes() == [{"CPU": 32}]
-    assert str(resources.require_room(2, {"CPU": 16.0})).startswith("waiting for 32 CPUs")
-
-
 SAID = "is a path, and this cluster has 2 nodes with disks of their own: give an address such as s3://bucket/folder"
 
 
 def test_a_path_means_another_disk_on_each_node(monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = ["s3://bucket/scans", None, "gs://bucket/out", "@/here/list.txt"]
-    pretend(monkeypatch, [FOUR], [])
+    pretend(monkeypatch, [FOUR])
     resources.require_shared(["/here"], shared=False)
-    pretend(monkeypatch, [FOUR, FOUR], [])
+    pretend(monkeypatch, [FOUR, FOUR])
     resources.require_shared(bucket, shared=False)
     resources.require_shared(["/here"], shared=True)
     with pytest.raises(UsageError, match=f"^/here {SAID}, or --shared"):
@@ -158,7 +130,7 @@ def test_a_path_means_another_disk_on_each_node(monkeypatch: pytest.MonkeyPatch)
 
 def test_what_a_list_names_is_looked_at_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list").write_text("/here/a.png\n")
-    pretend(monkeypatch, [FOUR, FOUR], [])
+    pretend(monkeypatch, [FOUR, FOUR])
     with pytest.raises(UsageError, match=f"^/here/a.png {SAID}"):
         take([f"@{tmp_path}/list"], "s3://bucket/m.parquet", config.Config())
 
