@@ -1,7 +1,9 @@
 """cluster.yaml: Ray's own checks, and a rehearsal of `ray up` in which only AWS (moto) and the shell are not real."""
 
+import gc
 import logging
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +61,11 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
         patch.setattr("ray.autoscaler._private.aws.config.time.sleep", lambda seconds: None)
         resource_cache.cache_clear()
         client_cache.cache_clear()
-        yield _ray_up()
+        with warnings.catch_warnings():  # Ray leaves a file to the collector, which would close it in a later test
+            warnings.simplefilter("ignore", ResourceWarning)
+            done = _ray_up()
+            gc.collect()
+        yield done
         resource_cache.cache_clear()
         client_cache.cache_clear()
 
