@@ -23,7 +23,7 @@ test: $(READY) ## all tests: those on a Ray cluster, and the others beside them;
 	wait $$others || status=$$?; cat .others.log; sed -n '/= short test summary/,$$p' .ray.log; exit $$status
 
 fuzz: $(READY) ## 10,000 damaged files: each gives rows, none an exception
-	BRAINSCALE_FUZZ=10000 $(BIN)/pytest tests/test_fuzz.py
+	BRAINSCALE_FUZZ=10000 $(BIN)/pytest tests/reading/test_fuzz.py
 
 kills: $(READY) ## training and scoring killed at random moments, each time with the result of a run nobody touched
 	BRAINSCALE_KILLS=10 $(BIN)/pytest -s tests/integration/test_kills.py tests/integration/test_scoring.py

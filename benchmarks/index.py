@@ -21,13 +21,13 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from brainscale import decoding
-from brainscale.config import PreprocessConfig
-from brainscale.isolation import KEEP_MEMORY, Child
-from brainscale.nearness import near_pairs
-from brainscale.phantoms import draw
-from brainscale.preprocess import resized_side
-from brainscale.wish import Wish
+from brainscale.config.sections import PreprocessConfig
+from brainscale.dataset.hamming import near_pairs
+from brainscale.dataset.phantoms import draw
+from brainscale.reading import decoder
+from brainscale.reading.preprocess import resized_side
+from brainscale.reading.request import Wish
+from brainscale.reading.sandbox import KEEP_MEMORY, Child
 
 ROUNDS = 7
 WISH = Wish(spec=PreprocessConfig())
@@ -42,7 +42,7 @@ NOTEBOOK = transforms.Compose(
 
 
 def ours(data: bytes) -> bytes:
-    ((_, plane),) = decoding.decode(data, WISH)
+    ((_, plane),) = decoder.decode(data, WISH)
     return plane
 
 
@@ -66,7 +66,7 @@ def seconds(function: Callable[[bytes], object], files: list[bytes]) -> float:
 
 
 def decoding_rates(files: list[bytes]) -> None:
-    child = Child(decoding.__name__, WISH.to_json(), seconds=60)
+    child = Child(decoder.__name__, WISH.to_json(), seconds=60)
 
     def isolated(data: bytes) -> object:
         return list(child.ask({"frames": None}, data))

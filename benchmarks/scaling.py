@@ -27,15 +27,17 @@ import pyarrow as pa
 from ray.data import ActorPoolStrategy, Dataset
 from score import make_bundle, make_images, watch
 
-from brainscale import cluster, engine, score
-from brainscale.bundle import open_bundle
-from brainscale.ledger import read_ledger
-from brainscale.mirror import Mirror
-from brainscale.pipeline import over_units
-from brainscale.predict import BLOCK_ROWS, Scoring, to_predictions
-from brainscale.reading import COLUMNS, read
-from brainscale.sources import Unit, listing
-from brainscale.wish import Wish
+from brainscale.cluster import session
+from brainscale.models import engines
+from brainscale.models.bundle import open_bundle
+from brainscale.reading.parallel import over_units
+from brainscale.reading.reader import COLUMNS, read
+from brainscale.reading.request import Wish
+from brainscale.reading.sources import Unit, listing
+from brainscale.scoring import bulk
+from brainscale.scoring.ledger import read_ledger
+from brainscale.scoring.predictions import BLOCK_ROWS, Scoring, to_predictions
+from brainscale.storage.workspace import Mirror
 
 CORES = 16
 """Of a node in the tables."""
@@ -101,14 +103,14 @@ def free_job(count: int, bundle: Path, out: Path) -> dict[str, float]:
             peak = max(peak, own())
 
     names = (f"site-{i % 50:02}/patient-{i // 100:07}/scan-{i:010}.jpg" for i in range(count))
-    with cluster.local(1):
+    with session.local(1):
         empty = own()
         units = [Unit(sample_id=name, uri=f"s3://archive/{name}", nbytes=30_000) for name in names]
         listed = own()
-        score.predictions, score.listing = free_predictions, lambda sources: units  # type: ignore[assignment]
+        bulk.predictions, bulk.listing = free_predictions, lambda sources: units  # type: ignore[assignment]
         threading.Thread(target=follow, daemon=True).start()
         cpu, began = sum(me.cpu_times()[:2]), time.perf_counter()
-        facts = score.score(str(bundle), ["scans"], str(out))
+        facts = bulk.score(str(bundle), ["scans"], str(out))
         took, cpu = time.perf_counter() - began, sum(me.cpu_times()[:2]) - cpu
         over.set()
     if facts["rows"] != count:
@@ -163,8 +165,8 @@ def constants(source: Path | None, counts: Sequence[int], scratch: Path) -> Cons
     images = make_images(source, scratch / "images", 256)
     units = listing([str(images)])
     opened = open_bundle(make_bundle(scratch / "full", 224))
-    wish, onnx = Wish(spec=opened.card.preprocess), engine.Options(name="onnx")
-    network = engine.load(opened.card, engine.network_of(opened, onnx), onnx, threads=1)
+    wish, onnx = Wish(spec=opened.card.preprocess), engines.Options(name="onnx")
+    network = engines.load(opened.card, engines.network_of(opened, onnx), onnx, threads=1)
     planes = np.stack([np.frombuffer(next(iter(read(u, wish)))["plane"], np.uint8) for u in units[:64]])
     planes = planes.reshape(-1, 224, 224)
     files = scratch / "files"
@@ -238,7 +240,7 @@ def print_model(known: Constants) -> None:
     print("|---|---|---|---|---|---|---|")
     for images in IMAGES:
         ledger = images * known["ledger_bytes"]
-        at_work = min(images, score.FILES_AT_A_TIME) * max(0, known["driver_bytes"] - known["unit_bytes"])
+        at_work = min(images, bulk.FILES_AT_A_TIME) * max(0, known["driver_bytes"] - known["unit_bytes"])
         driver = known["driver_base"] + images * known["unit_bytes"] + at_work + ledger
         print(
             f"| {images:,} | {driver / GIB:,.1f} GiB | {ledger / GIB:,.2f} GiB | {images * known['list_s']:,.0f} s "

@@ -27,15 +27,15 @@ from safetensors.torch import save_file
 from score_peers import MEAN, PEERS, STD, network, rows
 from torch import nn
 
-from brainscale import engine
-from brainscale.bundle import ONNX, WEIGHTS, open_bundle, write_card
-from brainscale.config import DEFAULT_CLASSES, PreprocessConfig
-from brainscale.decoding import decode
-from brainscale.export import export_onnx
-from brainscale.files import versions
+from brainscale.config.sections import DEFAULT_CLASSES, PreprocessConfig
+from brainscale.dataset.phantoms import draw
+from brainscale.models import engines
+from brainscale.models.bundle import ONNX, WEIGHTS, open_bundle, write_card
+from brainscale.models.onnx_export import export_onnx
 from brainscale.models.registry import build, count_parameters
-from brainscale.phantoms import draw
-from brainscale.wish import Wish
+from brainscale.reading.decoder import decode
+from brainscale.reading.request import Wish
+from brainscale.storage.local import versions
 
 PARTS = ["peers", "steady", "start", "memory"]
 WHAT = {
@@ -135,7 +135,7 @@ PROBE = """
 import json, sys, time
 marks = {"process starts": float(sys.argv[4])}
 from brainscale import cluster
-from brainscale.score import score
+from brainscale.scoring.bulk import score
 marks["python and imports"] = time.time()
 parts = []
 with cluster.local(1):
@@ -185,8 +185,8 @@ def steady(scratch: Path, images: Path, rounds: int) -> None:
     files = sorted(images.iterdir())[:256]
     planes = np.stack([np.frombuffer(next(iter(decode(f.read_bytes(), wish)))[1], np.uint8) for f in files])
     planes = planes.reshape(-1, 224, 224)
-    onnx = engine.Options(name="onnx")
-    ours_alone = engine.load(opened.card, engine.network_of(opened, onnx), onnx, threads=2)
+    onnx = engines.Options(name="onnx")
+    ours_alone = engines.load(opened.card, engines.network_of(opened, onnx), onnx, threads=2)
     plain = plain_export(bundle, scratch / "plain.onnx")
     limits: dict[str, Callable[[], object]] = {
         **{f"{PLAIN}, batches of {n}": forward_only(plain, normal(planes), n) for n in BATCHES},

@@ -27,17 +27,17 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from brainscale import exact
-from brainscale.allocator import keep_buffers
-from brainscale.config import Config, load
-from brainscale.decoding import decode
-from brainscale.learner import Learner, Samples
+from brainscale.config.sections import Config, load
+from brainscale.dataset.phantoms import draw
 from brainscale.models.normalisation import normalise
 from brainscale.models.registry import build
-from brainscale.phantoms import draw
+from brainscale.reading.decoder import decode
+from brainscale.reading.request import Wish
 from brainscale.seeds import deterministic
-from brainscale.train_loop import Loop
-from brainscale.wish import Wish
+from brainscale.training import exact_sum
+from brainscale.training.allocator import keep_buffers
+from brainscale.training.step import Learner, Samples
+from brainscale.training.worker import Loop
 
 BATCH = 64
 PARTS = ["epoch", "averaging", "scaling", "profile"]
@@ -237,10 +237,10 @@ def _averaging(rank: int, folder: str, model: str, size: int, batch: int, rounds
         optimizer.step()
         dist.barrier()
 
-    vector = torch.zeros(exact.packed_length(learner.network, 2 * batch))
+    vector = torch.zeros(exact_sum.packed_length(learner.network, 2 * batch))
 
     def sum_alone() -> None:
-        exact.sum_over_workers(vector)
+        exact_sum.sum_over_workers(vector)
         dist.barrier()
 
     def all_reduce_alone() -> None:

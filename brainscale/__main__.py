@@ -1,6 +1,6 @@
 """`python -m brainscale`."""
 
-from brainscale.cli import main
+from brainscale.cli.main import main
 
 if __name__ == "__main__":
     main()

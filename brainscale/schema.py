@@ -66,7 +66,7 @@ SCANS = pa.schema(
         pa.field("errors", pa.int64(), nullable=False),
         pa.field("highest", pa.float64()),  # probability of a tumour; null without a slice
         pa.field("mean", pa.float64()),
-        pa.field("top_mean", pa.float64()),  # of the highest few: brainscale.scans.TOP
+        pa.field("top_mean", pa.float64()),  # of the highest few: brainscale.scoring.per_scan.TOP
         pa.field("prediction", pa.string()),  # the highest slice's class
         pa.field("sample_id", pa.string(), nullable=False),  # the highest slice, or the first of the rows
     ]

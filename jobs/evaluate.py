@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from brainscale.cluster import run_job
-from brainscale.commands.options import say
-from brainscale.evaluate import evaluate
+from brainscale.cli.options import say
+from brainscale.cluster.session import run_job
+from brainscale.evaluation.evaluator import evaluate
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:

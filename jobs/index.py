@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from brainscale.cluster import run_job
-from brainscale.commands.options import say
-from brainscale.config import parse
-from brainscale.inventory import take
+from brainscale.cli.options import say
+from brainscale.cluster.session import run_job
+from brainscale.config.sections import parse
+from brainscale.dataset.inventory import take
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:

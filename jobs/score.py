@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from brainscale.cluster import run_job
-from brainscale.commands.options import say
-from brainscale.progress import Bar
-from brainscale.score import score
+from brainscale.cli.options import say
+from brainscale.cli.progress import Bar
+from brainscale.cluster.session import run_job
+from brainscale.scoring.bulk import score
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:

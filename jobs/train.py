@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from brainscale.cluster import run_job
-from brainscale.commands.options import say
-from brainscale.config import parse
-from brainscale.folds import as_text, cross_validate
-from brainscale.progress import epochs
-from brainscale.train import train
+from brainscale.cli.options import say
+from brainscale.cli.progress import epochs
+from brainscale.cluster.session import run_job
+from brainscale.config.sections import parse
+from brainscale.evaluation.cross_validation import as_text, cross_validate
+from brainscale.training.driver import train
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def real_scans() -> Path:
 @pytest.fixture
 def invoke() -> Callable[..., Result]:
     """Run the command line in this process."""
-    from brainscale.cli import main
+    from brainscale.cli.main import main
 
     return lambda *args: CliRunner().invoke(main, [str(a) for a in args])
 
@@ -45,11 +45,11 @@ def ray_cluster() -> Iterator[None]:
     """The session's one Ray."""
     import ray
 
-    from brainscale import cluster
+    from brainscale.cluster import session
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):  # of servers that tests start; its workers inherit them
         os.environ.setdefault(name, "testing")
-    with cluster.local(4):
+    with session.local(4):
         yield
     assert not ray.is_initialized()
 
@@ -65,7 +65,7 @@ def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (40, 30), mod
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 phantoms in yes/ and no/."""
-    from brainscale.phantoms import write_set
+    from brainscale.dataset.phantoms import write_set
 
     folder = tmp_path_factory.mktemp("phantoms")
     write_set(folder, 60, seed=7, size=80)

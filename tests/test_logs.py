@@ -13,8 +13,8 @@ import pytest
 from click.testing import Result
 
 from brainscale import logs
-from brainscale.progress import Bar, as_text, epochs, following
-from tests.test_splits import manifest
+from brainscale.cli.progress import Bar, as_text, epochs, following
+from tests.dataset.test_splits import manifest
 
 Invoke = Callable[..., Result]
 

@@ -17,7 +17,7 @@ def test_configurations_and_jobs_travel_in_the_wheel(tmp_path: Path) -> None:
     for folder in ("configs", "jobs"):
         for path in (p for p in (ROOT / folder).iterdir() if p.is_file()):
             assert f"brainscale/{folder}/{path.name}" in names
-    assert {"brainscale/py.typed", "brainscale/report/report.html.j2"} <= names
+    assert {"brainscale/py.typed", "brainscale/evaluation/report/report.html.j2"} <= names
     assert not [n for n in names if n.startswith(("tests/", "benchmarks/"))]
 
 
@@ -27,7 +27,7 @@ def test_an_installed_package_finds_its_configurations_from_any_folder(tmp_path:
     (wheel,) = tmp_path.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
-        "from brainscale import config, __file__ as f; print(f); "
+        "from brainscale import __file__ as f; from brainscale.config import sections as config; print(f); "
         "print(config.load('published').train.optimizer, config.resource_folder('jobs'))"
     )
     command = [sys.executable, "-c", code]

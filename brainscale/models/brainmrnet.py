@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brainscale.models.resampling import bilinear_matrix, resample
+from brainscale.models.resize import bilinear_matrix, resample
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from brainscale.errors import UsageError
-from brainscale.models.baselines import densenet121, imagenet_weights, resnet50, vgg16
 from brainscale.models.brainmrnet import BrainMRNet, BrainMRNetPaper
+from brainscale.models.torchvision_networks import densenet121, imagenet_weights, resnet50, vgg16
 
 BUILDERS: Mapping[str, Callable[[int], nn.Module]] = {
     "brainmrnet": BrainMRNet,

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
-from brainscale.cli import main
+from brainscale.cli.main import main
 
 Invoke = Callable[..., Result]
 long = pytest.mark.skipif("BRAINSCALE_LONG" not in os.environ, reason="the long form: make faults")

@@ -12,20 +12,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from brainscale import folds
-from brainscale.bundle import open_bundle
-from brainscale.choice import chosen
-from brainscale.config import OperatingConfig, parse
+from brainscale.config.sections import OperatingConfig, parse
 from brainscale.errors import OutputError
-from brainscale.looks import read_looks
+from brainscale.evaluation import cross_validation
+from brainscale.evaluation.look_log import read_looks
+from brainscale.models.bundle import open_bundle
 from brainscale.schema import METRICS, PUBLISHED, SUBGROUPS
-from brainscale.storage import Store
-from brainscale.train import train
+from brainscale.storage.remote import Store
+from brainscale.training.driver import train
+from brainscale.training.operating_point import chosen
+from tests.evaluation.report.test_browser import HEARD, READ, set_to
 from tests.integration.conftest import SMALL, Invoke, long, succeed, weights
-from tests.report import cdp
-from tests.report.test_browser import HEARD, READ, set_to
-from tests.stores import make_bucket, s3_server
-from tests.stores import options as s3_options
+from tests.support import cdp
+from tests.support.stores import make_bucket, s3_server
+from tests.support.stores import options as s3_options
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -154,8 +154,8 @@ def test_folds_side_by_side_are_the_models_of_folds_alone(scans: Path, tmp_path:
     data = {"image_size": 64, "crop": 1.0}
     config = parse({"data": data, "train": {"batch_size": 16, "epochs": 1}})
     out, said = tmp_path / "folds", []
-    assert folds.room(config, 3) == 3
-    facts = folds.cross_validate(str(scans), str(out), config, folds=3, at_once=3, say=said.append)
+    assert cross_validation.room(config, 3) == 3
+    facts = cross_validation.cross_validate(str(scans), str(out), config, folds=3, at_once=3, say=said.append)
     first_end = next(i for i, line in enumerate(said) if "epoch 1/1" in line)
     assert said[:first_end] == [f"repeat 1 of 1, fold {i} of 3" for i in (1, 2, 3)]
     for i in (1, 2, 3):
@@ -171,7 +171,7 @@ def test_a_fold_that_fails_ends_the_run_with_its_own_error(scans: Path, tmp_path
     (tmp_path / "folds" / "folds-1.parquet").touch()
     (tmp_path / "folds" / "repeat-1" / "fold-2" / "letter.txt").write_text("somebody's")
     with pytest.raises(OutputError, match="fold-2"):
-        folds.cross_validate(str(scans), str(tmp_path / "folds"), config, folds=3, at_once=2)
+        cross_validation.cross_validate(str(scans), str(tmp_path / "folds"), config, folds=3, at_once=2)
 
 
 def test_the_report_of_a_run_in_a_browser(run: Path, invoke: Invoke, tmp_path: Path) -> None:

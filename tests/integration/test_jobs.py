@@ -12,9 +12,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.integration.clusters import Cluster, cluster
 from tests.integration.conftest import SMALL
-from tests.integration.terminals import terminal
+from tests.support.clusters import Cluster, cluster
+from tests.support.terminals import terminal
 
 pytestmark = pytest.mark.ray
 COMMAND = [sys.executable, "-m", "brainscale"]

@@ -14,11 +14,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from brainscale.mirror import Mirror
-from brainscale.notices import read_notices
-from brainscale.train import clear_leftovers
+from brainscale.storage.workspace import Mirror
+from brainscale.training.driver import clear_leftovers
+from brainscale.training.notices import read_notices
 from tests.integration.conftest import SMALL, Invoke, succeed, weights
-from tests.integration.processes import SECONDS, kill, kill_with_workers, part_of, started, wait_for
+from tests.support.processes import SECONDS, kill, kill_with_workers, part_of, started, wait_for
 
 pytestmark = [pytest.mark.ray]
 KILLS = int(os.environ.get("BRAINSCALE_KILLS", "0"))

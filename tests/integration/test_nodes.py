@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from brainscale.cli import main
-from tests.integration.clusters import Cluster, cluster
+from brainscale.cli.main import main
 from tests.integration.conftest import SMALL, scores, succeed, weights
+from tests.support.clusters import Cluster, cluster
 
 pytestmark = pytest.mark.ray
 SOON = "from brainscale import cli, jobs; jobs.GONE_S = 3.0; cli.main(prog_name='brainscale')"

@@ -23,14 +23,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from brainscale.errors import OutputError
-from brainscale.files import read_success
-from brainscale.ledger import JOB
 from brainscale.schema import PREDICTIONS
 from brainscale.schema import SCANS as SCAN_ROWS
-from brainscale.score import KEY, SCANS, score
+from brainscale.scoring.bulk import KEY, SCANS, score
+from brainscale.scoring.ledger import JOB
+from brainscale.storage.local import read_success
 from tests.conftest import write_image
 from tests.integration.conftest import Invoke, scores, succeed, weights
-from tests.integration.processes import SECONDS, kill, part_of, started, wait_for
+from tests.support.processes import SECONDS, kill, part_of, started, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 KILLS = int(os.environ.get("BRAINSCALE_KILLS", "0"))

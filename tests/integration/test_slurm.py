@@ -8,8 +8,8 @@ import pytest
 
 from tests.conftest import write_image
 from tests.integration.conftest import long
-from tests.slurm import PYTHON, SCRIPT, Allocation
-from tests.test_bundle import make_bundle
+from tests.models.test_bundle import make_bundle
+from tests.support.slurm import PYTHON, SCRIPT, Allocation
 
 pytestmark = [
     pytest.mark.ray,

@@ -21,13 +21,13 @@ from click.testing import Result
 from PIL import Image
 
 from brainscale.errors import SourceError
-from brainscale.keys import KEY_VARIABLE
+from brainscale.reading.pseudonyms import KEY_VARIABLE
+from brainscale.reading.sources import listing
 from brainscale.schema import MANIFEST, PREDICTIONS
-from brainscale.sources import listing
 from tests.conftest import write_image
 from tests.integration.conftest import scores, succeed
-from tests.stores import s3_server
-from tests.test_archives import tarred, zipped
+from tests.reading.test_archives import tarred, zipped
+from tests.support.stores import s3_server
 
 pytestmark = pytest.mark.ray
 Invoke = Callable[..., Result]

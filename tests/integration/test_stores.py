@@ -10,10 +10,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from brainscale import storage
-from brainscale.storage import Store, below, filesystem_of
+from brainscale.storage import remote
+from brainscale.storage.remote import Store, below, filesystem_of
 from tests.integration.conftest import SMALL, Invoke, scores, succeed, weights
-from tests.stores import Gate, Server, gs_server, lasting_s3_server, make_bucket, options, place, s3_server
+from tests.support.stores import Gate, Server, gs_server, lasting_s3_server, make_bucket, options, place, s3_server
 
 pytestmark = pytest.mark.ray
 
@@ -143,7 +143,7 @@ def test_a_store_that_dies_in_the_middle_and_comes_back(
     late = ("score", run, scans, "--out", below(home, "late"))
     server.kill()
     with monkeypatch.context() as impatient:
-        impatient.setattr(storage, "PAUSES", (0.1,))
+        impatient.setattr(remote, "PAUSES", (0.1,))
         result = invoke(*late)
     assert result.exit_code == 1
     (line,) = [text for text in result.stderr.splitlines() if text.startswith("Error")]

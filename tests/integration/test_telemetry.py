@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 import ray
 
-from brainscale import engine as engines
-from brainscale.bundle import Bundle, open_bundle
-from brainscale.engine import Options
-from brainscale.predict import ScoreBlock, Scoring
+from brainscale.cluster.telemetry import TrainingMeter
+from brainscale.models import engines as engines
+from brainscale.models.bundle import Bundle, open_bundle
+from brainscale.models.engines import Options
 from brainscale.schema import PREDICTIONS
-from brainscale.telemetry import TrainingMeter
+from brainscale.scoring.predictions import ScoreBlock, Scoring
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 CODE = "telemetry_test"

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.integration.conftest import weights
-from tests.test_tracking import losses, only_run
+from tests.training.test_mlflow_tracking import losses, only_run
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 

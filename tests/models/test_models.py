@@ -10,7 +10,7 @@ from brainscale.errors import UsageError
 from brainscale.models import NAMES
 from brainscale.models.brainmrnet import BrainMRNet, BrainMRNetPaper
 from brainscale.models.registry import BUILDERS, HEADS, build, count_parameters
-from brainscale.models.resampling import AdaptiveAverage, average_matrix, bilinear_matrix
+from brainscale.models.resize import AdaptiveAverage, average_matrix, bilinear_matrix
 from tests.conftest import shared
 
 PARAMETERS = {
@@ -153,7 +153,7 @@ def test_a_download_that_fails_says_both_ways_out(monkeypatch: pytest.MonkeyPatc
 
 def test_imagenet_weights_come_from_torchs_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A file that torchvision would have downloaded, made here, with densenet's old key names."""
-    from brainscale.models import baselines
+    from brainscale.models import torchvision_networks
 
     given = build("densenet121", 1000, seed=3).state_dict()
     old = {
@@ -162,7 +162,7 @@ def test_imagenet_weights_come_from_torchs_cache(monkeypatch: pytest.MonkeyPatch
     }
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    url = models.get_weight(baselines.IMAGENET["densenet121"]).url
+    url = models.get_weight(torchvision_networks.IMAGENET["densenet121"]).url
     cached = tmp_path / "hub" / "checkpoints" / url.rsplit("/", 1)[1]
     torch.save(old, cached)
     loaded = build("densenet121", 2, "imagenet").state_dict()

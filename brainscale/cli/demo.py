@@ -1,0 +1,55 @@
+"""The whole way on phantoms: draw, index, split, train, evaluate, score, compare."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from brainscale.cli.progress import Bar, epochs
+from brainscale.config.sections import load
+from brainscale.dataset import phantoms
+from brainscale.dataset.header_control import summary
+from brainscale.dataset.indexer import index
+from brainscale.dataset.manifest import write_manifest
+from brainscale.dataset.splits import split
+from brainscale.evaluation.comparison import as_text, compare
+from brainscale.evaluation.evaluator import evaluate
+from brainscale.scoring.bulk import score
+from brainscale.storage.local import output_folder, refuse_strangers
+from brainscale.training.driver import train
+
+PHANTOMS = 360
+SEED = 42
+
+
+def demo(out: Path, say: Callable[[str], None]) -> None:
+    """Do it all; run again, continue it.
+
+    Needs a connected Ray.
+
+    Args:
+        out: folder for everything.
+        say: takes lines for standard output.
+    """
+    folder = output_folder(out)
+    refuse_strangers(folder, {"phantoms"}, "demo")
+    scans, manifest = folder / "phantoms", folder / "phantoms.parquet"
+    say(f"1/6  drawing {PHANTOMS} phantoms in {out / 'phantoms'}")
+    phantoms.write_set(scans, PHANTOMS, SEED)
+    config = load("demo")
+    say("2/6  index and split: who is in which part, no copy on two sides")
+    table = split(index([str(scans)], config), val=config.split.val, test=config.split.test, seed=SEED)
+    write_manifest(table, manifest)
+    say(f"     {summary(table)['splits']}")
+    say(f"3/6  train {config.model.name}, {config.train.epochs} epochs at most")
+    with epochs(config.train.epochs) as (on_epoch, on_notice):
+        train(str(manifest), str(folder / "run"), config, on_epoch, on_notice)
+    say("4/6  evaluate on the test part")
+    evaluate(str(folder / "run"), str(folder / "evaluation"))
+    say("5/6  score every phantom, one row each")
+    with Bar() as bar:
+        facts = score(
+            str(folder / "run"), [str(scans)], str(folder / "scores"), on_start=bar.start, on_part=bar.advance
+        )
+    say(f"     {facts['rows']} rows in {out / 'scores'}")
+    say("6/6  compare\n")
+    say(as_text(compare([str(folder / "evaluation")]).table))
+    say(f"\nReport: {out / 'evaluation' / 'report.html'}")

@@ -1,0 +1,1 @@
+"""The Ray around the work: session, jobs, capacity, placement."""

@@ -1,0 +1,109 @@
+"""The manifest as a file: one row for each sample, held to its schema whenever it is read."""
+
+import io
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from brainscale.config.sections import fingerprint
+from brainscale.errors import ManifestError, OutputError
+from brainscale.schema import HIDDEN, MANIFEST
+from brainscale.storage.local import replacing
+from brainscale.storage.remote import Store, is_address, parted, without_options
+
+
+def is_manifest(path: str) -> bool:
+    """Whether a `--data` argument names a manifest rather than a source; an address may have options behind it."""
+    return without_options(path)[0].endswith(".parquet")
+
+
+def read_manifest(path: str | Path) -> pa.Table:
+    """Read a manifest and hold it to the schema; columns of one's own, such as a site, stay behind its own.
+
+    Raises:
+        ManifestError: no such file, not Parquet, or not a manifest.
+    """
+    try:
+        if is_address(path):
+            folder, name = parted(str(path))
+            table = pq.read_table(pa.BufferReader(Store(folder).get(name)))
+        else:
+            table = pq.read_table(path)
+    except FileNotFoundError:
+        raise ManifestError(f"no manifest at {path}: make one with `brainscale index SOURCE --out M.parquet`") from None
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ManifestError(f"{path} is not a Parquet file: {error}") from None
+    missing = [name for name in MANIFEST.names if name not in table.column_names]
+    if missing:
+        raise ManifestError(f"{path} is no manifest: it has no column {', '.join(missing)}")
+    more = [table.schema.field(name) for name in table.column_names if name not in MANIFEST.names]
+    table = table.select([*MANIFEST.names, *(f.name for f in more)]).cast(pa.schema([*MANIFEST, *more]))
+    twice = [i for i, n in Counter(table["sample_id"].to_pylist()).items() if n > 1]
+    if twice:
+        raise ManifestError(f"{path} names the sample '{twice[0]}' more than once: sample ids must be unique")
+    return table.sort_by("sample_id")
+
+
+def require_readable(table: pa.Table, source: str) -> None:
+    """Refuse a manifest in which every row is an error.
+
+    Raises:
+        ManifestError: names the count of each kind of error, and the first sample.
+    """
+    if table["error_code"].null_count == 0:
+        codes = ", ".join(f"{code} {count}" for code, count in counts(table, "error_code").items())
+        first = table.slice(0, 1).to_pylist()[0]
+        raise ManifestError(
+            f"none of the {len(table)} files of {source} is a readable image ({codes}); "
+            f"'{first['sample_id']}', for one: {first['error']}"
+        )
+
+
+def require_places(table: pa.Table, source: str) -> None:
+    """Refuse a manifest that does not say where its samples are.
+
+    Raises:
+        ManifestError: its paths are hashed.
+    """
+    if pc.any(pc.equal(table["uri"], HIDDEN)).as_py():
+        raise ManifestError(f"{source} does not say where its images are: index again without --hash-paths")
+
+
+def write_manifest(table: pa.Table, place: str | Path) -> None:
+    """Write a manifest, or any other table, that appears whole or not at all.
+
+    Args:
+        table: what to write.
+        place: a path or an address.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    if is_address(place):
+        sink = io.BytesIO()
+        pq.write_table(table, sink, compression="zstd")
+        folder, name = parted(str(place))
+        Store(folder).put(name, sink)
+        return
+    path = Path(place).absolute()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as aside:
+            pq.write_table(table, aside, compression="zstd")
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def manifest_fingerprint(table: pa.Table) -> str:
+    """sha256 over what training and evaluation depend on: ids, contents, labels and splits, but no paths."""
+    columns = ("sample_id", "sha256", "label", "split", "error_code")
+    return fingerprint([table[name].to_pylist() for name in columns])
+
+
+def counts(table: pa.Table, column: str, *, drop_null: bool = False) -> dict[str, int]:
+    """How often each value of a column stands in a table, sorted by value."""
+    values = (v for v in table[column].to_pylist() if not (drop_null and v is None))
+    return dict(sorted(Counter("none" if v is None else str(v) for v in values).items()))

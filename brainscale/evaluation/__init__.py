@@ -1,0 +1,1 @@
+"""Evaluation, comparison and cross-validation of models."""

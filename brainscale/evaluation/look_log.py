@@ -1,0 +1,34 @@
+"""How often a test set was looked at: who looks often enough finds a lucky model."""
+
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from brainscale.config.sections import fingerprint
+
+LOG = "test_looks.jsonl"
+
+
+def look(run: Path, contents: Iterable[str], out: Path) -> int:
+    """Note in a run's folder that its model is being judged on some samples.
+
+    Args:
+        run: the run folder.
+        contents: sha256 of each sample's bytes; neither order nor names tell one set from another.
+        out: where the evaluation goes.
+
+    Returns:
+        How many times these samples were looked at, this time included.
+    """
+    samples = fingerprint(sorted(contents))
+    line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "samples": samples, "out": out.name}
+    with (run / LOG).open("a", encoding="utf-8") as log:
+        log.write(json.dumps(line) + "\n")
+    return sum(found["samples"] == samples for found in read_looks(run))
+
+
+def read_looks(run: Path) -> list[dict[str, str]]:
+    """Every look noted so far."""
+    path = run / LOG
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []

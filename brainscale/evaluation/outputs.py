@@ -1,0 +1,274 @@
+"""What an evaluation leaves behind: predictions, figures, subgroups, plots, the report, the model's card."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from brainscale.errors import ManifestError
+from brainscale.evaluation.report import page as report_page
+from brainscale.evaluation.report import plots
+from brainscale.evaluation.report.page import EXCLUDED, Case
+from brainscale.models import heatmaps
+from brainscale.models.bundle import Bundle
+from brainscale.models.cost import flops
+from brainscale.models.model_card import ModelFacts, write_model_card
+from brainscale.reading.reader import planes_of, units_of
+from brainscale.reading.request import Wish
+from brainscale.schema import HISTORY
+from brainscale.stats import metrics
+from brainscale.stats.decisions import tumour
+from brainscale.stats.subgroups import by_column
+from brainscale.storage.local import read_success, replacing, versions
+from brainscale.training.run_folder import left_out, training_of
+
+SHOWN = 12
+"""Cases of each kind in the report's gallery."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """A model's predictions beside what is known of the samples.
+
+    Attributes:
+        bundle: the model.
+        run: its run folder, where there is one.
+        manifest: all samples of the data.
+        rows: those of the side that was asked for.
+        predictions: schema PREDICTIONS, one row for each of them.
+        labels: sample_id → class index.
+        shared: those that the model has learnt from or was chosen by, as `overlap` gives them; None where that is
+            not known.
+        looks: how many times these samples were looked at; None for sides that are not sealed.
+        prevalence: of tumours where the model is to be used.
+        by: columns whose subgroups get figures of their own.
+    """
+
+    bundle: Bundle
+    run: Path | None
+    manifest: pa.Table
+    rows: pa.Table
+    predictions: pa.Table
+    labels: Mapping[str, int]
+    shared: pa.Table | None = None
+    looks: int | None = None
+    prevalence: float | None = None
+    by: Sequence[str] = ()
+
+    @property
+    def used(self) -> pa.Table:
+        """Predictions that count: read, and labelled."""
+        table = self.predictions
+        return table.filter(pc.and_(pc.is_null(table["error_code"]), pc.is_valid(table["label"])))
+
+    def column(self, name: str, sample_ids: Sequence[str]) -> list[Any]:
+        """A manifest's column for some samples."""
+        known = dict(zip(self.rows["sample_id"].to_pylist(), self.rows[name].to_pylist(), strict=True))
+        return [known[sample_id] for sample_id in sample_ids]
+
+
+def write_results(folder: Path, done: Evaluated, facts: Mapping[str, Any]) -> pa.Table:
+    """Write it all; return the figures.
+
+    Raises:
+        ManifestError: no labelled sample could be read.
+    """
+    used, card = done.used, done.bundle.card
+    if not len(used):
+        raise ManifestError("no labelled sample could be read: `brainscale index` says why, file by file")
+    ids = used["sample_id"].to_pylist()
+    truth = np.array([done.labels[sample_id] for sample_id in ids])
+    chances = np.array(used["probabilities"].to_pylist(), np.float64)
+    groups, classes = _groups(done, ids), list(card.classes)
+    figures = metrics.evaluate(
+        truth, chances, classes, card.threshold, groups=groups, prevalence=done.prevalence
+    ).replace_schema_metadata({key: str(value) for key, value in _metadata(done, facts).items()})
+    _write(done.manifest, folder / "manifest.parquet")
+    _write(done.predictions, folder / "predictions.parquet")
+    _write(figures, folder / "metrics.parquet")
+    subgroups = _subgroups(done, ids, truth, chances, groups)
+    if subgroups is not None:
+        _write(subgroups, folder / "subgroups.parquet")
+    page = report_page.Page(
+        title=_title(facts),
+        metrics=figures,
+        classes=classes,
+        labels=truth,
+        probabilities=chances,
+        threshold=card.threshold,
+        threshold_source=card.threshold_source,
+        groups=groups,
+        temperature_source=None if card.temperature == 1 else f"{card.temperature:.4g} ({card.temperature_source})",
+        prevalence=done.prevalence,
+        plots=plots.draw(truth, chances, classes, card.threshold, folder / "plots", groups),
+        history=_history(done.run),
+        **_gallery(done, used),
+        flow=_flow(done),
+        duplicates=_duplicates(done.rows),
+        shared=None if done.shared is None else dict(Counter(done.shared["kind"].to_pylist())),
+        without_shared=_without_shared(folder, done, ids, truth, chances),
+        looks=done.looks,
+        subgroups=subgroups,
+        facts=_provenance(done, facts),
+    )
+    report_page.write(folder / "report.html", page)
+    _complete_card(done, figures, facts)
+    return figures
+
+
+def _title(facts: Mapping[str, Any]) -> str:
+    side = "all samples" if facts["split"] == "all" else f"{facts['split']} part"
+    return " of ".join(filter(None, (f"{facts['model']}: {side}", facts["data"])))
+
+
+def _complete_card(done: Evaluated, figures: pa.Table, facts: Mapping[str, Any]) -> None:
+    """The run's own test part belongs on its model's card."""
+    trained = None if done.run is None else read_success(done.run)
+    if trained is None or facts["split"] != "test" or facts["manifest_sha256"] != done.bundle.card.manifest_sha256:
+        return
+    card, training = done.bundle.card, training_of(trained)
+    about = ModelFacts(
+        card=card,
+        training=training,
+        metrics=figures,
+        evaluated_on="the test part of its own data",
+        prevalence=done.prevalence,
+    )
+    write_model_card(done.bundle.folder, about)
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    with replacing(path) as aside:
+        pq.write_table(table, aside, compression="zstd")
+
+
+def _groups(done: Evaluated, ids: Sequence[str]) -> list[str]:
+    """What counts as one in a bootstrap: a group of the manifest, or the sample."""
+    return [group or sample_id for group, sample_id in zip(done.column("group", ids), ids, strict=True)]
+
+
+def _metadata(done: Evaluated, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a comparison of models needs to know."""
+    card = done.bundle.card
+    cost = flops(card.architecture, len(card.classes), card.preprocess.image_size)
+    return {**facts, "flops": cost, "classes": json.dumps(list(card.classes)), "threshold": card.threshold}
+
+
+def _subgroups(
+    done: Evaluated, ids: Sequence[str], truth: np.ndarray, chances: np.ndarray, groups: Sequence[str]
+) -> pa.Table | None:
+    card = done.bundle.card
+    tables = [
+        by_column(
+            truth, chances, done.column(name, ids), list(card.classes), card.threshold, column=name, groups=groups
+        )
+        for name in done.by
+    ]
+    return pa.concat_tables(tables) if tables else None
+
+
+def _without_shared(
+    folder: Path, done: Evaluated, ids: Sequence[str], truth: np.ndarray, chances: np.ndarray
+) -> pa.Table | None:
+    """Figures of the samples that the model has not seen, where it has seen some and not all; written, too."""
+    path = folder / "metrics-without-shared.parquet"
+    path.unlink(missing_ok=True)  # of an evaluation before this one
+    if done.shared is None:
+        return None
+    _write(done.shared, folder / "shared.parquet")
+    known = set(done.shared["sample_id"].to_pylist())
+    own = np.array([sample_id not in known for sample_id in ids], bool)
+    if own.all() or not own.any():
+        return None
+    card, kept = done.bundle.card, [sample_id for sample_id in ids if sample_id not in known]
+    groups = _groups(done, kept)
+    table = metrics.evaluate(
+        truth[own], chances[own], list(card.classes), card.threshold, groups=groups, prevalence=done.prevalence
+    )
+    _write(table, path)
+    return table
+
+
+def _gallery(done: Evaluated, used: pa.Table) -> dict[str, list[Case]]:
+    """The worst errors and the least certain cases, with pictures of what spoke for a tumour."""
+    rows = used.select(["sample_id", "label", "prediction", "probability"]).to_pylist()
+    lead = dict(zip(used["sample_id"].to_pylist(), _leads(done, used).tolist(), strict=True))
+    sure = sorted(rows, key=lambda row: -lead[row["sample_id"]])
+    worst = [row for row in sure if row["label"] != row["prediction"]][:SHOWN]
+    named = {row["sample_id"] for row in worst}
+    uncertain = [row for row in sure[::-1] if row["sample_id"] not in named][:SHOWN]
+    pictures = _pictures(done, [row["sample_id"] for row in (*worst, *uncertain)])
+    return {
+        name: [Case(**row, picture=pictures.get(row["sample_id"])) for row in some]
+        for name, some in (("worst", worst), ("uncertain", uncertain))
+    }
+
+
+def _leads(done: Evaluated, used: pa.Table) -> np.ndarray:
+    """How sure each call is [n]: its distance from the threshold; with more classes, from the second likeliest."""
+    chances = np.array(used["probabilities"].to_pylist(), np.float64)
+    if chances.shape[1] == 2:
+        return np.abs(tumour(chances) - done.bundle.card.threshold)
+    ordered = np.sort(chances, axis=1)
+    return np.asarray(ordered[:, -1] - ordered[:, -2])
+
+
+def _pictures(done: Evaluated, sample_ids: Sequence[str]) -> dict[str, bytes]:
+    wish = Wish(spec=done.bundle.card.preprocess)
+    planes = planes_of(units_of(done.rows), sample_ids, wish)
+    return dict(zip(planes, heatmaps.pictures(done.bundle, list(planes.values())), strict=True))
+
+
+def _history(run: Path | None) -> list[dict[str, Any]] | None:
+    path = None if run is None else run / "history.parquet"
+    return pq.read_table(path, schema=HISTORY).to_pylist() if path is not None and path.is_file() else None
+
+
+def _flow(done: Evaluated) -> dict[str, int]:
+    """From the files seen to the samples used; what was left out adds up to the difference."""
+    table, aside = done.predictions, Counter[str]()
+    if len(done.rows) < len(done.manifest):
+        sides = Counter(done.manifest["split"].drop_null().to_pylist())
+        here = set(done.rows["split"].to_pylist())
+        aside.update({f"{side} part": count for side, count in sides.items() if side not in here})
+        aside.update(left_out(done.manifest))
+    aside.update(table["error_code"].drop_null().to_pylist())
+    aside["no label"] = pc.sum(pc.and_(pc.is_null(table["error_code"]), pc.is_null(table["label"]))).as_py()
+    return {
+        "files seen": len(units_of(done.manifest)),
+        "samples in them": len(done.manifest),
+        "samples of this side": len(done.rows),
+        **{f"{EXCLUDED}{reason.replace('_', ' ')}": count for reason, count in sorted(aside.items()) if count},
+        "samples used": len(done.used),
+    }
+
+
+def _duplicates(rows: pa.Table) -> dict[str, int]:
+    known = rows.filter(pc.is_valid(rows["sha256"]))
+    groups = len(pc.unique(known["group"].drop_null()))
+    return {
+        "groups (patients, series, copies)": groups,
+        "samples beyond one a group": len(known) - known["group"].null_count - groups,
+        "byte-identical copies": len(known) - len(pc.unique(known["sha256"])),
+    }
+
+
+def _provenance(done: Evaluated, facts: Mapping[str, Any]) -> dict[str, str]:
+    card = done.bundle.card
+    known = {
+        **facts,
+        "training manifest": card.manifest_sha256,
+        "configuration": card.config_sha256,
+        "seed": card.seed,
+        "epoch": card.epoch,
+        "image size": f"{card.preprocess.image_size} px",
+        **versions(),
+    }
+    return {key.replace("_", " "): str(value) for key, value in known.items() if value is not None}

@@ -1,0 +1,134 @@
+"""A trained model's folder: model.safetensors, model.onnx, model.json. Reading one needs no torch."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from brainscale.config.sections import DataConfig, PreprocessConfig, Section
+from brainscale.errors import BundleError
+from brainscale.storage.local import replacing
+
+WEIGHTS, ONNX, CARD = "model.safetensors", "model.onnx", "model.json"
+FILES = ("model/*", "model.*", "config.yaml")
+"""Patterns of what a run or a bundle holds of a model, and what tells a run without one."""
+
+
+class Card(Section):
+    """model.json: everything a score's meaning depends on, and where it came from.
+
+    Attributes:
+        architecture: name in the registry.
+        classes: in the order of the outputs, the one without a tumour first; with the folder names of each.
+        preprocess: how a frame becomes a plane.
+        threshold: of the probability of a tumour, at and above which a sample is called one.
+        threshold_source: how the threshold was chosen.
+        temperature: by which log-probabilities are divided before use; 1 is none.
+        temperature_source: how the temperature was chosen.
+        parameters: trainable ones.
+        weights_sha256: of model.safetensors.
+        onnx_sha256: of model.onnx.
+        manifest_sha256: fingerprint of the training manifest.
+        config_sha256: fingerprint of the configuration.
+        seed: of the run.
+        epoch: the one whose weights these are.
+        epoch_source: how the epoch was chosen.
+        versions: of the libraries that made it.
+    """
+
+    format: int = Field(default=1, ge=1, le=1)
+    architecture: str
+    classes: dict[str, list[str]] = Field(min_length=2)
+    preprocess: PreprocessConfig
+    threshold: float = Field(ge=0, le=1)
+    threshold_source: str
+    temperature: float = Field(default=1.0, gt=0)
+    temperature_source: str = "none"
+    parameters: int
+    weights_sha256: str
+    onnx_sha256: str
+    manifest_sha256: str
+    config_sha256: str
+    seed: int
+    epoch: int
+    epoch_source: str = "lowest validation loss"
+    versions: dict[str, str]
+
+    @property
+    def data(self) -> DataConfig:
+        """How a source is read for this model: preprocessing, and what folder names mean."""
+        return DataConfig(**self.preprocess.model_dump(), classes=self.classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """An opened model folder, its hashes checked.
+
+    Attributes:
+        folder: where it is.
+        card: its model.json.
+    """
+
+    folder: Path
+    card: Card
+
+    @property
+    def weights(self) -> Path:
+        """The weights' file."""
+        return self.folder / WEIGHTS
+
+    @property
+    def onnx(self) -> Path:
+        """The network with preprocessing on the device, for ONNX Runtime."""
+        return self.folder / ONNX
+
+
+def open_bundle(model: str | Path) -> Bundle:
+    """Open a RUN or a bundle folder and check every file against the card.
+
+    Raises:
+        BundleError: not there, incomplete, unreadable, or altered since it was written.
+    """
+    folder = find(Path(model))
+    try:
+        card = Card.model_validate_json((folder / CARD).read_bytes())
+    except (OSError, ValueError, ValidationError) as error:
+        raise BundleError(f"{folder / CARD} cannot be read as a model's card: {' '.join(str(error).split())}") from None
+    for name, expected in ((WEIGHTS, card.weights_sha256), (ONNX, card.onnx_sha256)):
+        path = folder / name
+        if not path.is_file():
+            raise BundleError(f"{folder} lacks {name}: copy the whole model folder")
+        if file_sha256(path) != expected:
+            raise BundleError(f"{path} is not the file that {CARD} describes: copy the whole model folder again")
+    return Bundle(folder=folder, card=card)
+
+
+def find(model: Path) -> Path:
+    """The bundle's folder of a RUN or of itself."""
+    for folder in (model / "model", model):
+        if (folder / CARD).is_file():
+            return folder
+    if (model / "config.yaml").is_file():
+        raise BundleError(f"{model} has no model yet: its training is not finished; run `brainscale train` on it again")
+    raise BundleError(f"{model} is neither a run nor a model folder: it holds no {CARD}")
+
+
+def write_card(folder: Path, facts: Mapping[str, Any]) -> Card:
+    """Complete the card with the hashes of the files beside it and write it, last."""
+    hashes = {
+        "weights_sha256": file_sha256(folder / WEIGHTS),
+        "onnx_sha256": file_sha256(folder / ONNX),
+    }
+    card = Card.model_validate({**facts, **hashes})
+    with replacing(folder / CARD) as aside:
+        aside.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return card
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

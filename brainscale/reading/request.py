@@ -1,0 +1,38 @@
+"""What is wanted of each frame; beside the decoder and not in it, for whoever asks needs none of its formats."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from brainscale.config.sections import LimitsConfig, PreprocessConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is wanted of each frame.
+
+    Attributes:
+        spec: how a frame becomes a plane.
+        limits: what a file may ask for.
+        planes: whether planes are wanted.
+        hashes: whether perceptual hashes are wanted.
+        key: of the keyed hash of patients and series.
+    """
+
+    spec: PreprocessConfig
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    planes: bool = True
+    hashes: bool = False
+    key: bytes = b""
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, for the child process."""
+        models = {"spec": self.spec.model_dump(mode="json"), "limits": self.limits.model_dump(mode="json")}
+        return {**models, "planes": self.planes, "hashes": self.hashes, "key": self.key.hex()}
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> "Wish":
+        """What `to_json` gave."""
+        spec, limits = PreprocessConfig(**facts["spec"]), LimitsConfig(**facts["limits"])
+        key = bytes.fromhex(facts["key"])
+        return cls(spec=spec, limits=limits, planes=facts["planes"], hashes=facts["hashes"], key=key)

@@ -1,0 +1,1 @@
+"""Files to scored Parquet parts."""

@@ -1,0 +1,303 @@
+"""Bulk inference: units → predictions → Parquet parts. A rerun scores what the parts do not hold."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from ray.exceptions import RayError
+
+from brainscale.cluster.capacity import require_shared
+from brainscale.dataset.manifest import is_manifest, read_manifest, require_places
+from brainscale.errors import ClusterError, OutputError, SourceError, UsageError, first_line
+from brainscale.models.bundle import FILES, open_bundle
+from brainscale.models.engines import Options
+from brainscale.reading import sample_ids
+from brainscale.reading.preprocess import spec_fingerprint
+from brainscale.reading.pseudonyms import folder_key, key_fingerprint
+from brainscale.reading.reader import planes_of, units_of
+from brainscale.reading.request import Wish
+from brainscale.reading.sources import Unit, listing
+from brainscale.schema import SUCCESS
+from brainscale.scoring import per_scan
+from brainscale.scoring.ledger import JOB, PARTS, Ledger, ids_of, keep_once, owns, read_ledger, take_over, write_part
+from brainscale.scoring.predictions import Scoring, expected_rows, predictions
+from brainscale.storage.local import read_success, replacing, write_success
+from brainscale.storage.remote import AGAIN
+from brainscale.storage.workspace import Mirror, at_hand, fetched
+
+KEY = ".scan-key"
+SCANS = "_scans/scans.parquet"
+"""Below an underscore, so that a reader of the folder takes the parts only."""
+PARTS_OF_A_JOB = 1000
+"""About, of a large one: what is lost and done again when it is killed is a thousandth."""
+OURS = (SUCCESS, KEY, JOB, "_scans/*")
+FILES_AT_A_TIME = 2**24
+"""That one Ray dataset covers: what Ray remembers of its blocks is bounded, whatever the archive."""
+PART_ROWS = 64, 65_536
+"""Rows in one part, at least and at most."""
+
+OnPart = Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True)
+class Ears:
+    """Who is told of what happens: see `score`."""
+
+    on_start: Callable[[int], None]
+    on_part: OnPart
+    on_notice: Callable[[str], None]
+
+
+def score(
+    model: str,
+    sources: Sequence[str],
+    out: str,
+    *,
+    engine: str = "auto",
+    workers: int | None = None,
+    min_workers: int | None = None,
+    cpus_per_worker: int | None = None,
+    threshold: float | None = None,
+    precision: str = "fp32",
+    compiled: bool = False,
+    by: str | None = None,
+    update: bool = False,
+    patient_key: str | None = None,
+    heatmaps: str | None = None,
+    top: int = 20,
+    shared: bool = False,
+    on_start: Callable[[int], None] = lambda total: None,
+    on_part: OnPart = lambda files, rows, errors: None,
+    on_notice: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Score every file of the sources; run again, go on where it stopped.
+
+    Needs a connected Ray.
+
+    Args:
+        model: a RUN or a bundle folder.
+        sources: folders, files, globs or addresses; or one manifest.
+        out: the folder of parts, a path or an address.
+        engine: auto, onnx or torch.
+        workers: engines side by side at most; without it, all that the cluster has room for.
+        min_workers: engines that begin, and stay when there is little to do; without it, all.
+        cpus_per_worker: of each engine; by default those of its node, shared by as many as were asked for.
+        threshold: in place of the model's own.
+        precision: fp32 or bf16.
+        compiled: whether torch compiles the network first.
+        by: `scan` for a second table, one row for each series or volume.
+        update: whether a complete folder takes in files that are new in the sources.
+        patient_key: file with the key of the series' hashes; by default the environment's, or a random one
+            that stays in the folder.
+        heatmaps: folder for pictures of what spoke for a tumour in the surest positives.
+        top: how many pictures.
+        shared: whether paths are on storage that every node of a cluster mounts.
+        on_start: called once with the number of files still to score.
+        on_part: called with the finished files, the rows and the errors of each part as it is written.
+        on_notice: told if nodes have to be waited for.
+
+    Returns:
+        What `_SUCCESS.json` says, and of what this call did, rows, seconds and rows a second; of a folder that
+        was complete before, how many files of the sources are not in it.
+
+    Raises:
+        BrainscaleError: no model, no files, the folder is another model's, or rows do not add up.
+    """
+    require_shared([*sources, out, heatmaps], shared)
+    with fetched(model, *FILES) as place, at_hand(out, OURS, known=[PARTS], what="scores") as folder:
+        bundle = open_bundle(place)
+        units = _units(sources)
+        require_shared((unit.uri for unit in units), shared)
+        scoring = Scoring(
+            bundle=bundle,
+            threshold=bundle.card.threshold if threshold is None else threshold,
+            engine=Options(name=engine, bf16=precision == "bf16", compiled=compiled),
+            workers=workers,
+            min_workers=min_workers,
+            cpus_per_worker=cpus_per_worker,
+            key=folder_key(folder.path / KEY, patient_key),
+        )
+        facts = _completed(folder, units, scoring, update, Ears(on_start, on_part, on_notice))
+        if by == "scan":
+            facts["scans"] = write_scans(folder)
+        if heatmaps:
+            facts["heatmaps"] = draw_heatmaps(folder, heatmaps, units, scoring, top)
+    return facts
+
+
+def _completed(
+    folder: Mirror,
+    units: Sequence[Unit],
+    scoring: Scoring,
+    update: bool,
+    ears: Ears,
+) -> dict[str, Any]:
+    """Score what a folder does not hold, check it, and say that it is complete."""
+    identity = identity_of(scoring)
+    there = read_ledger(folder, identity)
+    todo = there.missing(units)
+    finished = read_success(folder.path)
+    if finished is not None and not (update and todo):
+        return {**finished, **({"files_not_in_it": len(todo)} if todo else {})}
+    if not update:
+        _refuse_others(there, units, folder)
+    (folder.path / SUCCESS).unlink(missing_ok=True)
+    job = take_over(folder)
+    folder.push()  # the key before any part that counts on it
+    done = _score(todo, scoring, there, folder, job, identity, ears)
+    if not owns(job, str(folder)):
+        raise OutputError(f"{folder} was taken over by another job, which writes its rows: wait for that one")
+    counted = _checked(folder, units, job, identity, ears)
+    (folder.path / JOB).unlink()  # what an earlier job has still to write finds no owner
+    facts = {**counted, "architecture": scoring.bundle.card.architecture, **identity}
+    write_success(folder.path, facts)
+    return facts | done
+
+
+def _units(sources: Sequence[str]) -> list[Unit]:
+    """The files of the sources, or those that hold a manifest's samples.
+
+    Raises:
+        BrainscaleError: a source is missing or empty, or a manifest stands beside other sources.
+    """
+    manifests = [source for source in sources if is_manifest(source)]
+    if not manifests:
+        return listing(sources)
+    if len(sources) > 1:
+        raise UsageError(f"{manifests[0]} is a manifest: score it in a command of its own")
+    manifest = read_manifest(manifests[0])
+    require_places(manifest, manifests[0])
+    return units_of(manifest)
+
+
+def _refuse_others(there: Ledger, units: Sequence[Unit], folder: Mirror) -> None:
+    if len(strange := there.others(units)):
+        first = min(map(sample_ids.unit, ids_of(folder, files=strange)))
+        raise OutputError(
+            f"{folder} holds rows of {len(strange)} file(s) of other sources, '{first}' first: name all its "
+            "sources again, or choose a new --out"
+        )
+
+
+def _score(
+    todo: Sequence[Unit],
+    scoring: Scoring,
+    there: Ledger,
+    folder: Mirror,
+    job: str,
+    identity: dict[str, str],
+    ears: Ears,
+) -> dict[str, Any]:
+    """Score units part by part → rows, seconds, rows a second.
+
+    Raises:
+        OutputError: a part cannot be written.
+        ClusterError: Ray stopped under the job.
+    """
+    ears.on_start(len(todo))
+    began, rows, size = time.monotonic(), 0, part_rows(todo)
+    write = partial(write_part, folder=str(folder), job=job, identity=identity)
+    for at in range(0, len(todo), FILES_AT_A_TIME):
+        files = todo[at : at + FILES_AT_A_TIME]
+        skip = frozenset(ids_of(folder, files=there.begun(files)))
+        scored = predictions(files, scoring, skip, ears.on_notice)
+        try:
+            for part in scored.map_batches(write, batch_format="pyarrow", batch_size=size, num_cpus=0.1).iter_rows():
+                if part["problem"]:
+                    raise OutputError(f"{folder} cannot be written ({part['problem']}): mend that, {AGAIN}")
+                rows += part["rows"]
+                ears.on_part(part["files"], part["rows"], part["errors"])
+        except RayError as error:
+            raise ClusterError(f"Ray stopped under this job ({first_line(error)}): {AGAIN}") from error
+    seconds = time.monotonic() - began
+    return {"rows_now": rows, "seconds_now": round(seconds, 1), "rows_a_second": round(rows / max(seconds, 1e-9), 1)}
+
+
+def part_rows(units: Sequence[Unit]) -> int:
+    """Rows in one part of a job on some files."""
+    return min(max(expected_rows(units) // PARTS_OF_A_JOB, PART_ROWS[0]), PART_ROWS[1])
+
+
+def identity_of(scoring: Scoring) -> dict[str, str]:
+    """What decides a score; every part carries it in its metadata, and a folder holds one identity only."""
+    card = scoring.bundle.card
+    return {
+        "model": card.weights_sha256,
+        "preprocess": spec_fingerprint(card.preprocess),
+        "threshold": repr(scoring.threshold),
+        "temperature": repr(card.temperature),
+        "classes": json.dumps(list(card.classes)),
+        "precision": "bf16" if scoring.engine.bf16 else "fp32",
+        "scan_key": key_fingerprint(scoring.key),
+    }
+
+
+def _checked(folder: Mirror, units: Sequence[Unit], job: str, identity: dict[str, str], ears: Ears) -> dict[str, Any]:
+    """Counts of a folder whose rows are all there, each once.
+
+    Raises:
+        OutputError: rows are missing, or there twice.
+        SourceError: nothing could be read.
+    """
+    there = read_ledger(folder, identity)
+    if len(there.twice):  # written by an earlier job between our reading of the parts and our taking over
+        keep_once(folder, there.twice, job)
+        ears.on_notice(f"{len(there.twice)} row(s) were also written by an earlier job: one of each is kept")
+        there = read_ledger(folder, identity)
+    missing = [unit.sample_id for unit in there.missing(units)]
+    twice = list(ids_of(folder, samples=there.twice))
+    for problem, ids in (("there twice", twice), ("missing", missing)):
+        if ids:
+            raise OutputError(
+                f"{folder}: {len(ids)} file(s) or row(s) {problem}, '{ids[0]}' first: run again, or choose a new --out"
+            )
+    rows, errors = len(there.samples), sum(there.codes.values())
+    if errors == rows:
+        codes = ", ".join(f"{code} {count}" for code, count in there.codes.items())
+        raise SourceError(f"none of the {errors} files could be read ({codes}): the rows in {folder} say why")
+    return {"files": len(there.files), "rows": rows, "scored": rows - errors, "errors": there.codes}
+
+
+def read_scores(folder: Mirror, columns: Sequence[str]) -> pa.Table:
+    """Columns of all parts of a folder."""
+    return pa.concat_tables(folder.table(name, columns) for name in folder.listed(PARTS))
+
+
+def write_scans(folder: Mirror) -> int:
+    """Write the table with one row for each scan; return their number."""
+    table = per_scan.by_scan(read_scores(folder, per_scan.COLUMNS))
+    path = folder.path / SCANS
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as aside:
+        pq.write_table(table, aside, compression="zstd")
+    return len(table)
+
+
+def draw_heatmaps(folder: Mirror, to: str, units: Sequence[Unit], scoring: Scoring, top: int) -> int:
+    """Draw what spoke for a tumour in the surest positives; return how many could be drawn.
+
+    Args:
+        folder: of the scores.
+        to: folder for the pictures, a path or an address.
+        units: the files of the scores.
+        scoring: how they were made.
+        top: pictures at most.
+    """
+    from brainscale.models.heatmaps import write_heatmaps  # here: it needs torch, and scoring does without
+
+    table = read_scores(folder, ["sample_id", "probability", "prediction"])
+    negative = next(iter(scoring.bundle.card.classes))
+    positive = table.filter(pc.not_equal(table["prediction"], negative))
+    order = [("probability", "descending"), ("sample_id", "ascending")]
+    rows = positive.sort_by(order).slice(0, top).to_pylist()
+    planes = planes_of(units, [row["sample_id"] for row in rows], Wish(spec=scoring.bundle.card.preprocess))
+    drawn = [row for row in rows if row["sample_id"] in planes]  # a file may be gone since it was scored
+    with at_hand(to, (), known=["*"]) as pictures:
+        write_heatmaps(scoring.bundle, [planes[row["sample_id"]] for row in drawn], drawn, pictures.path)
+    return len(drawn)

@@ -1,0 +1,1 @@
+"""Labels and probabilities to metrics with intervals; numpy and scipy only."""

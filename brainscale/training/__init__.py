@@ -1,0 +1,1 @@
+"""A training run: driver, worker, exact step, checkpoints."""

@@ -1,0 +1,310 @@
+"""A run from the driver's side: manifest, planes, Ray Train, and the bundle at the end."""
+
+import os
+import shutil
+import signal
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import ray
+from ray.exceptions import RayError
+from ray.train.torch import TorchConfig
+from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.train.v2.torch.torch_trainer import TorchTrainer
+from safetensors.torch import save_file
+from tensorboardX import SummaryWriter
+
+from brainscale.cluster.capacity import can_have_gpus, nodes_there, require_room, require_shared
+from brainscale.cluster.placement import trainers
+from brainscale.config.sections import Config
+from brainscale.dataset.manifest import manifest_fingerprint
+from brainscale.dataset.splits import SPLITS
+from brainscale.errors import TrainError, first_line
+from brainscale.models.bundle import ONNX, WEIGHTS, open_bundle, write_card
+from brainscale.models.model_card import ModelFacts, write_model_card
+from brainscale.models.onnx_export import export_onnx
+from brainscale.models.registry import build, count_parameters
+from brainscale.schema import SUCCESS
+from brainscale.storage.local import versions, write_success
+from brainscale.storage.workspace import Mirror, at_hand
+from brainscale.training.checkpoints import Progress, load_best
+from brainscale.training.mlflow_tracking import NOTE, checked, require, tracked
+from brainscale.training.notices import read_notices
+from brainscale.training.operating_point import chosen, fixed, is_fixed
+from brainscale.training.plane_store import Places, materialise
+from brainscale.training.restarts import Restarts
+from brainscale.training.run_folder import labelled, left_out, open_run, prepare_manifest, training_of
+from brainscale.training.worker import Job, worker
+
+SIDES = ("train", "val")
+OURS = ("config.yaml", "environment.json", "manifest.parquet", "history.parquet", "notices/*", NOTE, SUCCESS)
+"""What a driver needs of a run to go on with it."""
+STORE_S = 2.0  # seconds between two looks at a run in an object store
+OnEpoch = Callable[[dict[str, Any]], None]
+
+
+def train(
+    data: str,
+    out: str,
+    config: Config,
+    on_epoch: OnEpoch = lambda row: None,
+    on_notice: Callable[[str], None] = lambda text: None,
+    tracking: str | None = None,
+) -> dict[str, Any]:
+    """Train a model, or go on where a run of the same configuration and data stopped.
+
+    Needs a connected Ray.
+
+    Args:
+        data: a manifest, or a source to index and split.
+        out: the run folder, a path or an address.
+        config: everything else.
+        on_epoch: called with a row of schema HISTORY for each epoch as it ends.
+        on_notice: called with a line for each death of a worker, damaged checkpoint and the like.
+        tracking: address of an MLflow server, or a folder, that gets the run too.
+
+    Returns:
+        What the run's `_SUCCESS.json` says.
+
+    Raises:
+        BrainscaleError: the data cannot train, the folder is another run's, or training failed.
+    """
+    if tracking is not None:
+        tracking = checked(tracking)
+        require()
+    require_shared([data, out], config.resources.shared)
+    config = placed(config)
+    if waiting := require_room(workers_of(config), each_worker(config)):
+        on_notice(waiting)
+    manifest = prepare_manifest(data, config)
+    require_shared(manifest["uri"].to_pylist(), config.resources.shared)
+    with at_hand(out, OURS, what="run") as run:
+        return open_run(run.path, config, manifest) or _trained(run, config, manifest, on_epoch, on_notice, tracking)
+
+
+def _trained(
+    run: Mirror,
+    config: Config,
+    manifest: pa.Table,
+    on_epoch: OnEpoch,
+    on_notice: Callable[[str], None],
+    tracking: str | None,
+) -> dict[str, Any]:
+    """Planes, Ray Train, bundle."""
+    run.push()
+    learnt = manifest.filter(pc.is_in(manifest["split"], pa.array(SIDES)))
+    planes = materialise(learnt, config.data.preprocess, config.limits)
+    sides: dict[str, tuple[list[str], list[int], Places]] = {}
+    for side in SIDES:
+        ids, labels = labelled(manifest, side, config)
+        sides[side] = (ids, labels, planes.places(ids))
+    hashes = {"config_sha256": config.fingerprint, "manifest_sha256": manifest_fingerprint(manifest)}
+    with tracked(tracking, run.path, config, hashes, list(read_history(run.path)), on_notice) as tracker:
+        run.push()
+
+        def on_row(row: dict[str, Any]) -> None:
+            on_epoch(row)
+            tracker.epoch(row)
+
+        with watching(run, on_row, on_notice):
+            fit(Job(config=config.model_dump(mode="json"), run=str(run), sides=sides), config, run)
+        run.pull("history.parquet", "checkpoints/best-*", afresh=True)
+        facts = finish(run.path, config, manifest)
+        tracker.end("FINISHED", {"weights_sha256": facts["weights_sha256"]}, run.path / "model")
+    return facts
+
+
+def placed(config: Config) -> Config:
+    """The configuration with a number of workers, where it left that to the cluster."""
+    room, train = config.resources, config.train
+    if room.workers != "auto":
+        return config
+    live = ray.cluster_resources()
+    most = min(live.get("GPU", 0) // room.gpus_per_worker, live.get("CPU", 0) // room.cpus_per_worker)
+    fit = [nodes for nodes in nodes_there() if nodes.cpus >= room.cpus_per_worker]
+    return with_workers(config, trainers(fit, max(1, int(most)) if uses_gpu(config) else 0, train.micro_batches))
+
+
+def with_workers(config: Config, workers: int) -> Config:
+    """The configuration with so many workers, which decide no result."""
+    return config.model_copy(update={"resources": config.resources.model_copy(update={"workers": workers})})
+
+
+def workers_of(config: Config) -> int:
+    """How many workers a run has; one as long as that is left to the cluster."""
+    return 1 if config.resources.workers == "auto" else config.resources.workers
+
+
+def uses_gpu(config: Config) -> bool:
+    """Whether the run trains on GPUs: as configured, or wherever the cluster can have one for each worker."""
+    if config.resources.device == "auto":
+        return can_have_gpus(workers_of(config), config.resources.gpus_per_worker)
+    return config.resources.device == "cuda"
+
+
+def each_worker(config: Config) -> dict[str, float]:
+    """What Ray sets aside for a worker."""
+    cpus = {"CPU": config.resources.cpus_per_worker}
+    return cpus | ({"GPU": config.resources.gpus_per_worker} if uses_gpu(config) else {})
+
+
+def fit(job: Job, config: Config, run: Mirror) -> None:
+    """Let Ray Train run the loop on every worker, and replace workers that die.
+
+    Raises:
+        TrainError: training cannot go on; one line with the reason.
+    """
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # its 2 s would come on top of every run
+    gpu = uses_gpu(config)
+    clear_leftovers(run)
+    filesystem, checkpoints = run.filesystem("checkpoints")
+    scratch = f".ray-{uuid.uuid4().hex[:8]}"  # new each time: Ray's own notes are not resumed
+    trainer = TorchTrainer(
+        worker,
+        train_loop_config={name: getattr(job, name) for name in job.__dataclass_fields__},
+        scaling_config=ScalingConfig(
+            num_workers=workers_of(config),
+            use_gpu=gpu,
+            resources_per_worker=each_worker(config),
+            placement_strategy="PACK"
+            if gpu
+            else "SPREAD",  # GPUs beside each other; CPUs of as many nodes as there are
+        ),
+        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        run_config=RunConfig(
+            name=scratch,
+            storage_path=checkpoints,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=config.resources.restarts),
+            callbacks=[Restarts(str(run), config.resources.restarts)],
+        ),
+    )
+    on_interrupt = signal.getsignal(signal.SIGINT)  # Ray Train puts its own there, and leaves with status 0
+    try:
+        result: Any = trainer.fit()
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    except (TrainingFailedError, RayError) as error:
+        raise TrainError(f"{_cause(error)}; the run's state is kept: run the same command again to go on") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, on_interrupt)
+        clear_leftovers(run)
+    if result.return_value is not None:
+        raise TrainError(result.return_value)
+
+
+def clear_leftovers(run: Mirror) -> None:
+    """Remove Ray's own notes, and what a command that was killed left half written."""
+    if run.store is not None:
+        run.store.remove(name for name in run.store.names() if name.startswith("checkpoints/.ray-"))
+        return
+    for folder in (run.path / "checkpoints").glob(".ray-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for aside in run.path.rglob(".*.tmp"):
+        aside.unlink(missing_ok=True)
+
+
+def _cause(error: TrainingFailedError | RayError) -> str:
+    """The first worker's own reason, or what became of Ray, in one line."""
+    failures = getattr(error, "worker_failures", None)
+    if failures:
+        rank = min(failures)
+        return f"worker {rank} failed: {first_line(failures[rank])}"
+    return f"Ray stopped under this run: {first_line(getattr(error, 'controller_failure', error))}"
+
+
+@contextmanager
+def watching(run: Mirror, on_epoch: OnEpoch, on_notice: Callable[[str], None]) -> Iterator[None]:
+    """Follow what the workers write in the with-block.
+
+    Args:
+        run: the run folder.
+        on_epoch: called with a row of schema HISTORY for each epoch as it ends; TensorBoard gets it too.
+        on_notice: called with what workers have to say.
+    """
+    stop, seen, heard = threading.Event(), len(list(read_history(run.path))), set(read_notices(run.path))
+    writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=seen + 1)
+
+    def publish() -> None:
+        nonlocal seen
+        run.pull("history.parquet", "notices/*")
+        for name, text in read_notices(run.path, but=heard).items():
+            heard.add(name)
+            on_notice(text)
+        for row in list(read_history(run.path))[seen:]:
+            seen += 1
+            for name in ("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy"):
+                writer.add_scalar(name, row[name], row["epoch"])
+            on_epoch(row)
+
+    def follow() -> None:
+        while not stop.wait(0.2 if run.store is None else STORE_S):
+            publish()
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        publish()
+        writer.close()
+
+
+def read_history(run: Path) -> Iterator[dict[str, Any]]:
+    """The finished epochs of a run, none before the first."""
+    path = run / "history.parquet"
+    if path.exists():
+        yield from pq.read_table(path).to_pylist()
+
+
+def finish(run: Path, config: Config, manifest: pa.Table) -> dict[str, Any]:
+    """Write the bundle of the best epoch, then `_SUCCESS.json`."""
+    progress = Progress(list(read_history(run)))
+    if progress.best is None:
+        raise TrainError(f"{run} holds no finished epoch: run the same command again")
+    network = build(config.model.name, len(config.data.classes))
+    weights = load_best(run / "checkpoints", progress)
+    network.load_state_dict(weights)
+    folder = run / "model"
+    folder.mkdir(exist_ok=True)
+    save_file(weights, folder / WEIGHTS)
+    export_onnx(config.model.name, len(config.data.classes), config.data.image_size, weights, folder / ONNX)
+    known = {
+        "architecture": config.model.name,
+        "classes": config.data.classes,
+        "preprocess": config.data.preprocess,
+        **fixed(config.operating),
+        "parameters": count_parameters(network),
+        "manifest_sha256": manifest_fingerprint(manifest),
+        "config_sha256": config.fingerprint,
+        "seed": config.train.seed,
+        "epoch": progress.best["epoch"],
+        "epoch_source": f"lowest validation loss of {progress.epoch} epochs",
+        "versions": versions(),
+    }
+    card = write_card(folder, known)
+    if not is_fixed(config.operating):
+        card = write_card(folder, known | chosen(config.operating, open_bundle(folder), manifest))
+    sizes = {side: pc.sum(pc.equal(manifest["split"], side)).as_py() or 0 for side in SPLITS}
+    facts = {
+        "samples": sizes,
+        "left_out": left_out(manifest),
+        "epochs": progress.epoch,
+        "best_epoch": progress.best["epoch"],
+        "best_val_loss": progress.best["val_loss"],
+        **{name: getattr(card, name) for name in ("weights_sha256", "manifest_sha256", "config_sha256")},
+    }
+    write_model_card(folder, ModelFacts(card=card, training=training_of(facts)))
+    write_success(run, facts)
+    return facts

@@ -1,0 +1,120 @@
+"""What a person sees: help, exit codes, one-line errors. What needs Ray is in integration/."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import Result
+
+from brainscale.cli.console import print_facts
+from tests.dataset.test_splits import manifest
+
+Invoke = Callable[..., Result]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from brainscale.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as e: assert e.code in (0, None)\n"
+        "heavy = {'torch', 'ray', 'pandas', 'pyarrow', 'numpy', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
+        "print(heavy or 'LIGHT')"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "LIGHT"
+
+
+def test_scoring_workers_need_no_torch() -> None:
+    code = "import sys, brainscale.scoring.predictions, brainscale.scoring.ledger; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("command", ["demo", "index", "split", "train", "evaluate", "score", "compare", "jobs"])
+def test_every_command_has_help_with_an_example(invoke: Invoke, command: str) -> None:
+    result = invoke(command, "--help")
+    assert result.exit_code == 0
+    assert f"Example: brainscale {command}" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        (["bogus"], 2, "No such command 'bogus'"),
+        (["train"], 2, "Missing option '--data'"),
+        (["train", "--data", "x", "--out", "y", "--model", "resnet"], 2, "unknown model 'resnet': did you mean"),
+        (["train", "--data", "x", "--out", "y", "--set", "train.epoch=1"], 2, "unknown key 'train.epoch'"),
+        (["train", "--data", "x", "--out", "y", "--config", "none"], 2, "no configuration 'none'"),
+        (["train", "--data", "x", "--out", "y", "--workers", "3"], 2, "3 workers cannot share 4 micro-batches"),
+        (["train", "--data", "x", "--out", "y", "--address", "host:1"], 2, "--address takes a Jobs URL"),
+        (["score", "m", "x", "--out", "y", "--address", "http://127.0.0.1:9"], 1, "no Jobs server answers at"),
+        (["score", "m", "x", "--out", "y", "--no-wait"], 2, "--no-wait goes with --address"),
+        (["jobs", "stop", "an-id"], 2, "--address says where the Jobs server is"),
+        (["jobs", "list", "--address", "http://me:sesame@127.0.0.1:9"], 2, "--address holds a password"),
+        (["split", "none.parquet", "--out", "y"], 1, "no manifest at none.parquet"),
+        (["split", "m.parquet", "--out", "y", "--folds", "3", "--val", "0.1"], 2, "--folds takes the place of"),
+        (["split", "m.parquet", "--out", "y", "--val", "0.5", "--test", "0.5"], 2, "leave nothing to train on"),
+        (["compare", "nowhere", "nowhere"], 2, "the same run is named twice"),
+    ],
+)
+def test_wrong_usage_is_one_line(invoke: Invoke, arguments: list[str], status: int, text: str) -> None:
+    result = invoke(*arguments)
+    assert result.exit_code == status
+    assert text in result.output
+    assert "Traceback" not in result.output
+    assert len([line for line in result.output.splitlines() if line.startswith("Error")]) == 1
+
+
+def test_split_by_hand(invoke: Invoke, tmp_path: Path) -> None:
+    table = manifest([(i, "tumour" if i % 2 else "no_tumour", False) for i in range(400)])
+    pq.write_table(table, tmp_path / "m.parquet")
+    done = invoke("split", tmp_path / "m.parquet", "--out", tmp_path / "s.parquet", "--test", "0.3", "--json")
+    assert done.exit_code == 0, done.output
+    splits = pq.read_table(tmp_path / "s.parquet")["split"].to_pylist()
+    assert json.loads(done.stdout)["splits"]["test"] == {
+        label: sum(s == "test" and i % 2 == odd for i, s in enumerate(splits))
+        for odd, label in enumerate(("no_tumour", "tumour"))
+    }
+    assert 90 < splits.count("test") < 150
+    done = invoke("split", tmp_path / "m.parquet", "--out", tmp_path / "f.parquet", "--folds", "4")
+    assert done.exit_code == 0
+    assert set(pq.read_table(tmp_path / "f.parquet")["fold"].to_pylist()) == {0, 1, 2, 3}
+    assert invoke("split", "--verify", tmp_path / "f.parquet").exit_code == 0
+    done = invoke(
+        "split", tmp_path / "m.parquet", "--keep", tmp_path / "s.parquet", "--seed", "9", "--out", tmp_path / "k"
+    )
+    assert done.exit_code == 0, done.output
+    assert pq.read_table(tmp_path / "k")["split"].to_pylist() == splits
+    assert "--out says where to write" in invoke("split", tmp_path / "m.parquet").output
+    done = invoke("split", tmp_path / "m.parquet", "--folds", "4", "--keep", tmp_path / "s.parquet", "--out", "x")
+    assert (done.exit_code, "--folds takes the place of" in done.output) == (2, True)
+
+
+def test_a_file_that_is_no_manifest(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "text.parquet").write_text("hello")
+    assert "is not a Parquet file" in invoke("split", tmp_path / "text.parquet", "--out", "y").output
+    pq.write_table(manifest([(1, "tumour", False)]).drop_columns(["sha256"]), tmp_path / "less.parquet")
+    assert "it has no column sha256" in invoke("split", tmp_path / "less.parquet", "--out", "y").output
+
+
+def test_figures_stand_beside_their_intervals(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {
+        "looks": None,
+        "metrics": {"auroc": 0.9, "mcc": None, "macro_recall": 1.0},
+        "intervals": {"auroc": [0.8, 0.95], "mcc": [None, None], "macro_recall": [None, None]},
+    }
+    print_facts(facts, as_json=False)
+    expected = ["looks         –", "auroc         0.9000  0.8000 to 0.9500", "mcc           –", "macro recall  1.0000"]
+    assert capsys.readouterr().out.splitlines() == expected
+    print_facts(facts, as_json=True)
+    assert json.loads(capsys.readouterr().out) == facts
+
+
+def test_debug_shows_the_traceback(invoke: Invoke) -> None:
+    result = invoke("split", "none.parquet", "--out", "y", "--debug")
+    assert result.exit_code == 1
+    assert "no manifest" in str(result.exception)

@@ -1,0 +1,89 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brainscale.config import sections
+from brainscale.errors import UsageError
+
+NAMED = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", NAMED, ids=lambda p: p.stem)
+def test_every_named_configuration_loads_and_is_complete(path: Path) -> None:
+    loaded = sections.load(path.stem)
+    assert yaml.safe_load(path.read_text()).keys() == loaded.model_dump().keys()
+    for section, values in loaded.model_dump().items():
+        assert yaml.safe_load(path.read_text())[section].keys() == values.keys()
+
+
+def test_the_first_named_configuration_is_the_default() -> None:
+    assert sections.load("brainmrnet") == sections.Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "train.epoch=3",
+            "unknown key 'train.epoch': did you mean 'epochs'? known: seed, epochs, batch_size",
+        ),
+        ("bogus=1", "unknown key 'bogus': known: model, data, limits, split"),
+        ("train.epochs=many", "train.epochs: Input should be a valid integer"),
+        ("train.epochs=0", "train.epochs: Input should be greater than or equal to 1, not 0"),
+        ("model.name=resnet", "unknown model 'resnet': did you mean 'resnet50'?"),
+        ("train.micro_batches=3", "micro_batches must be a power of two, not 3"),
+        ("train.batch_size=6", "batch_size 6 does not cut into 4 micro-batches of two or more"),
+        ("resources.workers=3", "3 workers cannot share 4 micro-batches evenly: use 1, 2, 4"),
+        ("data.image_size=32", "data.image_size: Input should be greater than or equal to 64, not 32"),
+        ("data.window=[9, 1]", "window must be two rising percentiles"),
+        ("data.classes={a: [x]}", "classes needs two classes"),
+        ("data.classes={a: [x], b: [X]}", "folder name 'x' stands for two classes"),
+        ("split={val: 0.6, test: 0.5}", "leaves nothing to train on"),
+        ("train", "--set takes section.key=value"),
+        ("train.epochs=[", "the value is not YAML"),
+        ("train.epochs.x=1", None),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, message: str | None) -> None:
+    with pytest.raises(UsageError) as error:
+        sections.load(None, [text])
+    assert message is None or message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_name_lists_the_known(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no configuration 'brainmrne': did you mean 'brainmrnet'"):
+        sections.load("brainmrne")
+    (tmp_path / "bad.yaml").write_text("train: [")
+    with pytest.raises(UsageError, match="is not YAML"):
+        sections.load(str(tmp_path / "bad.yaml"))
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(UsageError, match="must hold sections"):
+        sections.load(str(tmp_path / "list.yaml"))
+
+
+def test_scientific_notation_is_a_number() -> None:
+    loaded = sections.load(None, ["train.learning_rate=1e-4", "train.weight_decay=2"])
+    assert (loaded.train.learning_rate, loaded.train.weight_decay) == (1e-4, 2.0)
+    with pytest.raises(UsageError, match="train.learning_rate: Input should be a valid number"):
+        sections.load(None, ["train.learning_rate=fast"])
+
+
+def test_yaml_round_trip_and_fingerprint() -> None:
+    one = sections.load(None, ["train.epochs=7", "resources.workers=2"])
+    assert sections.parse(yaml.safe_load(one.to_yaml())) == one
+    assert one.fingerprint == sections.load(None, ["train.epochs=7"]).fingerprint  # workers decide no result
+    assert one.fingerprint != sections.load(None, ["train.epochs=8"]).fingerprint
+
+
+@given(st.sampled_from(["yes", "YES", "Tumor", "glioma", "no", "NoTumor", "tumour", "no_tumour"]))
+def test_folder_names_mean_classes_in_any_case(name: str) -> None:
+    expected = "no_tumour" if name.lower().startswith("no") else "tumour"
+    assert sections.DataConfig().label(name) == expected
+
+
+def test_an_unknown_folder_means_no_class() -> None:
+    assert sections.DataConfig().label("cats") is None

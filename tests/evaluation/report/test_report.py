@@ -1,0 +1,319 @@
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from brainscale.evaluation.report import curves, plots, svg_charts
+from brainscale.evaluation.report import page as report_page
+from brainscale.seeds import derive
+from brainscale.stats import metrics
+from brainscale.stats.calibration import ECE_BINS
+from brainscale.stats.intervals import drawn_groups
+from tests.support import pages
+from tests.support.pages import CLASSES, EVIL
+
+
+class Read(HTMLParser):
+    """Tags with their attributes, in order, and the text between them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def embedded(text: str) -> dict[str, object]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text)
+    assert found is not None
+    data: dict[str, object] = json.loads(found[1])
+    return data
+
+
+def test_the_page_is_whole_and_needs_no_network(tmp_path: Path) -> None:
+    text = pages.written(tmp_path, pages.full(tmp_path))
+    read = Read(text)
+    names = [name for name, _ in read.tags]
+    for one in ("h1", "main", "header", "nav", "footer"):
+        assert names.count(one) == 1, one
+    assert not set(names) & {"iframe", "object", "embed", "form", "base"}
+    addresses = [str(a[k]) for _, a in read.tags for k in ("src", "href", "srcset", "action") if k in a]
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert not re.search(r"https?://", text)
+    assert "Not a medical device" in text
+
+
+def test_the_policy_allows_this_style_and_this_script_only(tmp_path: Path) -> None:
+    text = pages.written(tmp_path, pages.full(tmp_path))
+    (policy,) = (a["content"] for a in Read(text).all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    style, script = (report_page.FOLDER / name for name in ("report.css", "report.js"))
+    assert policy == report_page.policy(style.read_text(), script.read_text())
+    assert "default-src 'none'" in str(policy)
+    assert "unsafe" not in str(policy)
+    assert f"<style>{style.read_text()}</style>" in text
+    assert f"<script>{script.read_text()}</script>" in text
+    for _, attributes in Read(text).tags:
+        assert not [name for name in attributes if name == "style" or name.startswith("on")]
+
+
+def test_a_name_is_never_markup(tmp_path: Path) -> None:
+    text = pages.written(tmp_path, pages.full(tmp_path))
+    read = Read(text)
+    assert len(read.all("script")) == 2
+    assert "alert(1)</script>" not in text
+    assert EVIL in read.texts
+    assert embedded(text)["names"] == [f"none{EVIL}", f"tumour{EVIL}"]
+
+
+@given(st.text())
+def test_embedded_text_comes_back_and_holds_no_markup(text: str) -> None:
+    written = report_page.embedded({"name": text})
+    assert not set("<>&\u2028\u2029") & set(written)
+    assert json.loads(written) == {"name": text}
+
+
+def test_whoever_does_not_see_is_told(tmp_path: Path) -> None:
+    text = pages.written(tmp_path, pages.full(tmp_path))
+    read = Read(text)
+    ids = [str(a["id"]) for _, a in read.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    for attribute in ("for", "aria-labelledby"):
+        assert all(set(str(a[attribute]).split()) <= set(ids) for _, a in read.tags if attribute in a)
+    assert all(a.get("alt") for a in read.all("img"))
+    assert all(a.get("aria-labelledby") or a.get("aria-hidden") for a in read.all("svg"))
+    labelled = {a["for"] for a in read.all("label")}
+    assert {a["id"] for a in read.all("input")} == labelled
+    assert len(read.all("table")) == len(read.all("caption"))
+    assert all(a.get("scope") for a in read.all("th"))
+    assert next(a["href"] for a in read.all("a")) == "#content"
+    levels = [int(name[1]) for name, _ in read.tags if re.fullmatch("h[1-6]", name)]
+    assert all(b <= a + 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert len(read.all("noscript")) == 1
+
+
+def test_the_counts_are_those_of_the_samples(tmp_path: Path) -> None:
+    labels, probabilities = pages.scores(500, seed=3)
+    data = embedded(pages.written(tmp_path, pages.page(labels, probabilities, threshold=0.3333)))
+    sick, scores = labels > 0, 1 - probabilities[:, 0]
+    for step in range(1001):
+        for side, name in ((sick, "sick"), (~sick, "well")):
+            assert sum(data[name][step:]) == (scores[side] >= step / 1000).sum()  # type: ignore[index]
+    called = scores >= 0.3333
+    assert data["own"] == {
+        "tp": (called & sick).sum(), "fn": (~called & sick).sum(),
+        "fp": (called & ~sick).sum(), "tn": (~called & ~sick).sum(), "threshold": 0.3333,
+    }  # fmt: skip
+
+
+def test_a_page_of_many_samples_stays_small(tmp_path: Path) -> None:
+    labels, probabilities = pages.scores(200_000)
+    page = replace(pages.page(*pages.scores()), labels=labels, probabilities=probabilities)
+    assert len(pages.written(tmp_path, page)) < 250_000
+
+
+def test_flow_duplicates_looks_and_subgroups_are_told(tmp_path: Path) -> None:
+    texts = [t.strip() for t in Read(pages.written(tmp_path, pages.full(tmp_path))).texts]
+    for shown in ("1,234", "files seen", "empty slice", "30", "copies", "31", "3 times"):
+        assert shown in texts, shown
+    assert "excluded: empty slice" not in texts
+    of = texts.index(f"sex{EVIL}: female")
+    labels, probabilities = pages.scores()
+    figures = metrics.as_mapping(metrics.evaluate(labels[:150], probabilities[:150], CLASSES))
+    area = figures["auroc"]
+    interval = f"{report_page.figure(area['low'])} to {report_page.figure(area['high'])}"
+    assert [t for t in texts[of + 1 :] if t][:3] == ["150", report_page.figure(area["value"]), interval]
+    of = texts.index(f"sex{EVIL}: {EVIL}")
+    assert [t for t in texts[of + 1 :] if t][:3] == ["10", "–", "fewer than 20 samples"]
+
+
+def test_what_the_model_knows_of_the_samples_stands_first(tmp_path: Path) -> None:
+    """Figures with and without them, side by side; and what is not known is not passed over."""
+    page = pages.full(tmp_path)
+    text = pages.written(tmp_path, page)
+    assert text.index("The model knows 1,402 of these samples") < text.index('<section id="figures"')
+    table = text[text.index("Figures with and without") :]
+    assert page.without_shared is not None
+    for name in report_page.HEADLINE:
+        for figures in (page.metrics, page.without_shared):
+            row = metrics.as_mapping(figures)[name]
+            assert f">{report_page.figure(row['value'])}<" in table, name
+            assert f"n = {row['n']}" in table, name
+    none = pages.written(tmp_path, replace(page, shared={}, without_shared=None))
+    assert "The model knows" not in none
+    assert "has no sample in common with these" in none
+    unknown = pages.written(tmp_path, replace(page, shared=None, without_shared=None))
+    assert "The model knows" not in unknown
+    assert "<strong>not known</strong>" in unknown
+
+
+def test_the_stated_prevalence_is_named_and_the_fields_own(tmp_path: Path) -> None:
+    labels, probabilities = pages.scores()
+    figures = metrics.evaluate(labels, probabilities, CLASSES, prevalence=0.0005)
+    page = replace(pages.page(labels, probabilities), metrics=figures, prevalence=0.0005)
+    text = pages.written(tmp_path, page)
+    assert "PPV at a prevalence of 0.05 %" in text
+    field = next(a for a in Read(text).all("input") if a["id"] == "prevalence")
+    assert field["value"] == "0.05"
+    there = metrics.as_mapping(figures)["ppv_at_prevalence"]["value"]
+    assert f'id="live-ppv-there">{report_page.figure(there)}<' in text
+
+
+def test_bins_of_the_calibration_error_are_declared(tmp_path: Path) -> None:
+    assert f"in {ECE_BINS} bins of equal width" in pages.written(tmp_path, pages.page(*pages.scores()))
+
+
+def test_the_least_of_a_page_has_no_empty_rooms(tmp_path: Path) -> None:
+    text = pages.written(tmp_path, pages.page(*pages.scores()))
+    for absent in ("Training", "Least certain", "Looks at", "Subgroups", "Left out", "to take along"):
+        assert absent not in text
+    assert "No sample was called wrongly." in text
+    assert "Nothing is recorded" in text
+
+
+def test_one_class_has_no_curve_and_says_so(tmp_path: Path) -> None:
+    labels, probabilities = np.ones(4, int), pages.scores(4)[1]
+    text = pages.written(tmp_path, pages.page(labels, probabilities))
+    assert "only one of the two sides has samples" in text
+    assert "no sample of class no_tumour" in text
+    assert 'id="roc"' not in text
+    assert 'id="histogram"' in text
+    drawn = plots.draw(labels, probabilities, CLASSES, 0.5, tmp_path)
+    assert drawn[0].alt == "No ROC curve: only one of the two sides has samples."
+
+
+def test_more_than_two_classes_have_no_threshold(tmp_path: Path) -> None:
+    labels, classes = np.arange(6) % 3, ("none", "a", "b")
+    probabilities = np.eye(3)[np.array([0, 1, 1, 0, 2, 2])]
+    drawn = plots.draw(labels, probabilities, classes, 0.5, tmp_path)
+    assert drawn[-1].title == "Confusion matrix, the likeliest class"
+    text = pages.written(tmp_path, pages.page(labels, probabilities, classes))
+    assert "a tumour of any kind against none" in text
+    assert "uses no threshold: it calls the likeliest class" in text
+    table = text[text.index("<h3>Confusion matrix</h3>") :]
+    cells = [int(n) for n in re.findall(r'<td class="number[^"]*">(\d+)</td>', table)[:9]]
+    assert cells == [2, 0, 0, 0, 1, 1, 0, 1, 1]
+
+
+def test_a_probability_that_is_no_number_has_no_curve(tmp_path: Path) -> None:
+    probabilities = np.array([[0.9, 0.1], [np.nan, np.nan], [0.2, 0.8]])
+    labels = np.array([0, 1, 1])
+    for plot in plots.draw(labels, probabilities, CLASSES, 0.5, tmp_path)[:4]:
+        assert plot.alt.endswith(": a probability is not a finite number.")
+    text = pages.written(tmp_path, pages.page(labels, probabilities))
+    assert "no threshold to move: a probability is not a finite number" in text
+    assert "<script" not in text
+    assert not re.search(r"\bnan\b", text, re.IGNORECASE)
+
+
+def test_a_figure_that_is_no_number_is_a_dash(tmp_path: Path) -> None:
+    page = pages.page(*pages.scores())
+    rows = [{**row, "value": float("nan"), "low": None, "high": None} for row in page.metrics.to_pylist()]
+    table = pa.Table.from_pylist(rows, schema=page.metrics.schema)
+    text = pages.written(tmp_path, replace(page, metrics=table))
+    assert '<span class="value">–</span>' in text
+    assert not re.search(r"\bnan\b", text.split("<script")[0], re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.0625, "0.063"), (-0.5, "−0.500"), (None, "–"), (float("inf"), "–"), (1234, "1,234"), ("a", "a")],
+)
+def test_numbers_for_people(value: object, shown: str) -> None:
+    assert report_page.figure(value) == shown
+
+
+def test_no_accuracy_is_above_one() -> None:
+    _, accuracy = svg_charts.history([{**row, "val_accuracy": 1.0} for row in pages.history(3)])
+    assert max(float(text) for _, text in accuracy.y_ticks) == 1
+
+
+def test_a_history_with_gaps_or_one_epoch_can_be_drawn() -> None:
+    rows = pages.history(3)
+    rows[1]["val_loss"] = float("nan")
+    assert "nan" not in str([s.path for c in svg_charts.history(rows) for s in c.shapes])
+    loss, accuracy = svg_charts.history(pages.history(1))
+    assert (loss.title, accuracy.title) == ("Loss by epoch", "Accuracy by epoch")
+
+
+def test_the_same_input_gives_the_same_files(tmp_path: Path) -> None:
+    labels, probabilities = pages.scores(60)
+    first, second = (plots.draw(labels, probabilities, CLASSES, 0.5, tmp_path / name) for name in "ab")
+    for one, other in zip(first, second, strict=True):
+        assert one.path.read_bytes() == other.path.read_bytes()
+        assert one.svg.read_bytes() == other.svg.read_bytes()
+        assert b"<dc:date>" not in one.svg.read_bytes()
+        with Image.open(one.path) as picture:
+            assert min(picture.size) > 500
+    assert [p.path.stem for p in first] == ["roc", "precision-recall", "calibration", "scores", "confusion"]
+    page = pages.page(labels, probabilities)
+    assert pages.written(tmp_path, page) == pages.written(tmp_path, page)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=1, max_size=60))
+def test_curves_hold_for_all_samples(samples: list[tuple[bool, int]]) -> None:
+    sick, scores = np.array([s for s, _ in samples]), np.array([n for _, n in samples]) / 20
+    bins = curves.calibration(sick, scores)
+    assert sum(b.n for b in bins) == len(sick)
+    assert all(0 <= b.low <= b.share <= b.high <= 1 for b in bins)
+    ranked = curves.by_score(sick, scores)
+    assert (ranked.counts.sick.sum(), ranked.counts.well.sum()) == (sick.sum(), (~sick).sum())
+    if sick.all() or not sick.any():
+        return
+    for band in (curves.roc(ranked), curves.precision_recall(ranked)):
+        assert (band.low <= band.high).all()
+        assert ((band.low >= 0) & (band.high <= 1)).all()
+        assert (np.diff(band.x) >= 0).all()
+    assert (np.diff(curves.roc(ranked).y) >= 0).all()
+
+
+def test_bands_and_bars_see_patients_and_not_slices() -> None:
+    """Eight copies of each sample: the bands are those of 60 patients, and not of 480."""
+    generator = np.random.default_rng(1)
+    sick = np.arange(60) % 2 > 0
+    scores = 1 / (1 + np.exp(-generator.normal(size=60) - sick))
+    copies, groups = (np.repeat(sick, 8), np.repeat(scores, 8)), np.repeat(np.arange(60), 8)
+    ranked = [curves.by_score(*s) for s in ((sick, scores), copies)] + [curves.by_score(*copies, groups)]
+    for curve in (curves.roc, curves.precision_recall):
+        once, alone, by_group = (float(np.mean(b.high - b.low)) for b in map(curve, ranked))
+        assert by_group == pytest.approx(once, rel=0.1)
+        assert by_group > 2 * alone
+    bars = [curves.calibration(sick, scores), curves.calibration(*copies), curves.calibration(*copies, groups)]
+    for once, alone, by_group in zip(*bars, strict=True):
+        assert by_group.high - by_group.low == pytest.approx(once.high - once.low, abs=0.1)
+        assert by_group.high - by_group.low > 1.5 * (alone.high - alone.low)
+
+
+def test_bands_are_of_the_resamples_of_the_figures() -> None:
+    generator = np.random.default_rng(1)
+    sick, scores, codes = generator.random(50) < 0.5, generator.random(50).round(1), np.arange(50) // 3
+    times = np.concatenate(list(drawn_groups(17, curves.RESAMPLES, derive(0, "bootstrap"), width=50)))
+    drawn = curves.by_score(sick, scores, codes).resampled
+    steps = np.unique(scores, return_inverse=True)[1]
+    by_hand = np.stack([np.bincount(steps[sick], row[codes[sick]], 11) for row in times])
+    assert np.array_equal(drawn.sick, by_hand)
+
+
+def test_the_order_of_scores_near_one_is_not_lost() -> None:
+    scores = 1 - np.arange(1, 5001, dtype=np.float64) * 1e-8
+    sick = np.arange(5000) < 2500  # the higher half: a perfect order within one step of 0.001
+    band = curves.roc(curves.by_score(sick, scores))
+    assert np.trapezoid(band.y, band.x) > 0.999

@@ -1,0 +1,107 @@
+"""Comparison of evaluations that are there already; no Ray."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from brainscale.dataset import header_control
+from brainscale.errors import BundleError
+from brainscale.evaluation import comparison
+from brainscale.schema import COMPARISON, METRICS, PAIRS
+from brainscale.stats import metrics
+from brainscale.stats.intervals import delong, delong_pair, group_codes
+from brainscale.storage.local import write_success
+from tests.support.tables import CLASSES, evaluation, manifest, predictions
+
+
+def test_an_evaluation_of_an_older_version_is_to_be_made_again(tmp_path: Path) -> None:
+    facts = dict.fromkeys(comparison.FACTS, "1")
+    for name, lacking in (("new", None), ("old", "flops")):
+        (tmp_path / name).mkdir()
+        known = {key: value for key, value in facts.items() if key != lacking}
+        table = pa.Table.from_pylist([], schema=METRICS).replace_schema_metadata(known)
+        pq.write_table(table, tmp_path / name / "metrics.parquet")
+        write_success(tmp_path / name, {})
+    with pytest.raises(BundleError, match=r"old does not say flops: an older version .* evaluate that model again"):
+        comparison.compare([str(tmp_path / "old")])
+    with pytest.raises(BundleError, match="new does not say what it was made on: an older version"):
+        comparison.compare([str(tmp_path / "new"), str(tmp_path / "old")])
+
+
+def models(tmp_path: Path, n: int = 240) -> tuple[pa.Table, dict[str, np.ndarray]]:
+    """Two evaluations of the first half of a manifest whose headers tell the label, but not always; two in a group."""
+    draw = np.random.default_rng(0)
+    labels = np.arange(n) // 2 % 2
+    sizes = 1000 + 400 * labels + draw.integers(0, 900, n // 2).repeat(2)
+    table = manifest(labels, nbytes=sizes.tolist(), group=[f"g{i // 2:03d}" for i in range(n)])
+    some, scores = table.slice(0, n // 2), {}
+    for name, strength in (("good", 4.0), ("poor", 0.0)):
+        scores[name] = 1 / (1 + np.exp(-draw.normal(size=n // 2) - strength * (labels[: n // 2] - 0.5)))
+        evaluation(tmp_path / name, table, predictions(some, scores[name]))
+    return table, scores
+
+
+def test_the_control_is_judged_on_the_models_samples_and_tested_against_them(tmp_path: Path) -> None:
+    table, scores = models(tmp_path)
+    found = comparison.compare([str(tmp_path / "good"), str(tmp_path / "poor")])
+    assert found.table.schema == COMPARISON
+    assert found.pairs is not None
+    assert found.pairs.schema == PAIRS
+    assert found.same
+    control = found.table.to_pylist()[-1]
+    assert (control["model"], control["n"], control["parameters"]) == (comparison.CONTROL, 120, None)
+    votes = header_control.header_votes(table, {name: i for i, name in enumerate(CLASSES)})
+    labels, vote = votes.labels[:120], votes.probabilities[:120]
+    codes = group_codes(table["group"].to_pylist()[:120])
+    assert control["auroc"] == pytest.approx(delong(vote[:, 1], labels, codes)[0])
+    assert 0.6 < control["auroc"] < 0.95
+    figures = metrics.as_mapping(metrics.evaluate(labels, vote, CLASSES, groups=codes))
+    for name in ("accuracy", "auroc", "sensitivity", "specificity", "macro_precision", "macro_recall"):
+        row = figures[name]
+        assert (control[name], control[f"{name}_low"]) == pytest.approx((row["value"], row["low"])), name
+    rows = {(r["a"].rsplit("/")[-1], r["b"].rsplit("/")[-1]): r for r in found.pairs.to_pylist()}
+    assert list(rows) == [("good", "poor"), ("good", comparison.CONTROL), ("poor", comparison.CONTROL)]
+    by_hand = delong_pair(scores["good"], vote[:, 1], labels, codes)  # by group, which an evaluation knows alone
+    of = rows["good", comparison.CONTROL]
+    assert (of["difference"], of["p"]) == pytest.approx((by_hand.difference, by_hand.p), rel=1e-5)
+    assert of["p_holm"] < 0.05
+    assert rows["poor", comparison.CONTROL]["difference"] < 0
+
+
+def test_runs_of_one_model_are_told_apart_and_no_name_is_markup(tmp_path: Path) -> None:
+    models(tmp_path)
+    (tmp_path / "poor").rename(tmp_path / "po|or*")
+    found = comparison.compare([str(tmp_path / "good"), str(tmp_path / "po|or*")])
+    lines = comparison.as_text(found.table).splitlines()
+    assert [line.split("  ")[0] for line in lines[2::2]] == [
+        "brainmrnet (good)",
+        "brainmrnet (poor)",
+        comparison.CONTROL,
+    ]
+    assert found.pairs is not None
+    heading, rule, *rows = comparison.pairs_as_markdown(found.pairs).splitlines()
+    assert heading.startswith("| A | B | AUC A − B | 95 % interval | p (DeLong, Holm) |")
+    assert all(line.replace("\\|", "").count("|") == rule.count("|") for line in rows)
+    assert "po\\|or\\*" in rows[0]
+
+
+def test_without_enough_groups_there_is_no_control(tmp_path: Path) -> None:
+    table = manifest(np.arange(12) % 2, group=[f"g{i % 4}" for i in range(12)])
+    evaluation(tmp_path / "one", table, predictions(table, np.linspace(0.1, 0.9, 12)))
+    found = comparison.compare([str(tmp_path / "one")])
+    assert (len(found.table), found.pairs) == (1, None)
+    assert header_control.header_control(table, CLASSES[0])["reason"] == "each class needs 5 groups, and one has 2"
+
+
+def test_what_headers_alone_tell_knows_of_groups() -> None:
+    """Each sample four times, in one group: the area's interval is that of a quarter as many."""
+    draw = np.random.default_rng(1)
+    labels, sizes = np.arange(120) % 2, draw.integers(0, 1000, 120) + 300 * (np.arange(120) % 2)
+    once = manifest(labels, nbytes=sizes.tolist())
+    copied = manifest(labels.repeat(4), nbytes=sizes.repeat(4).tolist(), group=[f"g{i // 4:03d}" for i in range(480)])
+    one, four = (header_control.header_control(table, CLASSES[0]) for table in (once, copied))
+    assert four["n"] == 480
+    assert four["high"] - four["low"] == pytest.approx(one["high"] - one["low"], rel=0.25)

@@ -1,0 +1,135 @@
+"""Bundles and engines: made here from every network, opened, altered, and run."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from brainscale.config.sections import DEFAULT_CLASSES, PreprocessConfig
+from brainscale.errors import BundleError, UsageError
+from brainscale.models import NAMES
+from brainscale.models.bundle import CARD, ONNX, WEIGHTS, Bundle, open_bundle, write_card
+from brainscale.models.engines import Engine, Options, choose, load, network_of
+from brainscale.models.normalisation import normalise
+from brainscale.models.onnx_export import export_onnx
+from brainscale.models.registry import build, count_parameters
+from brainscale.storage.local import versions
+
+
+def trained(name: str) -> nn.Module:
+    """A network whose batch norms have seen something: folding them into convolutions must not be an identity."""
+    network = build(name, 2, seed=3).eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                module.running_mean.uniform_(-0.2, 0.2)  # type: ignore[union-attr,operator]
+                module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr,operator]
+    return network
+
+
+def make_bundle(folder: Path, name: str, side: int = 64) -> Bundle:
+    folder.mkdir(parents=True)
+    network = trained(name)
+    save_file(network.state_dict(), folder / WEIGHTS)
+    export_onnx(name, 2, side, network.state_dict(), folder / ONNX)
+    write_card(
+        folder,
+        {
+            "architecture": name,
+            "classes": DEFAULT_CLASSES,
+            "preprocess": PreprocessConfig(image_size=side),
+            "threshold": 0.5,
+            "threshold_source": "fixed",
+            "parameters": count_parameters(network),
+            "manifest_sha256": "0",
+            "config_sha256": "0",
+            "seed": 3,
+            "epoch": 1,
+            "versions": versions(),
+        },
+    )
+    return open_bundle(folder)
+
+
+def started(bundle: Bundle, options: Options) -> Engine:
+    return load(bundle.card, network_of(bundle, options), options, threads=2)
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("b") / "model", "brainmrnet")
+
+
+@pytest.mark.parametrize(("name", "side"), [*((name, 64) for name in NAMES), ("brainmrnet", 224)])
+def test_engines_agree_with_the_eager_network(name: str, side: int, tmp_path: Path) -> None:
+    opened = make_bundle(tmp_path / "model", name, side)
+    planes = np.random.default_rng(0).integers(0, 256, (7, side, side), np.uint8)
+    with torch.no_grad():
+        eager = torch.softmax(trained(name)(normalise(torch.from_numpy(planes))), 1).numpy()
+    for engine in ("onnx", "torch"):
+        run = started(opened, Options(name=engine))
+        alone = np.concatenate([run(planes[i : i + 1]) for i in range(len(planes))])
+        for size in (2, 7):
+            together = run(planes[:size])
+            assert together.shape == (size, 2)
+            assert together.dtype == np.float32
+            assert np.abs(together - eager[:size]).max() < 1e-5
+            assert np.abs(together - alone[:size]).max() < 1e-6  # whatever shared the batch
+
+
+def test_auto_is_torch_where_there_are_gpus() -> None:
+    assert choose(Options(), 0) == Options(name="onnx")
+    assert choose(Options(), 2) == Options(name="torch", on_gpu=True)
+    assert choose(Options(name="onnx"), 2) == Options(name="onnx")
+    assert choose(Options(bf16=True), 0) == Options(name="torch", bf16=True)
+    with pytest.raises(UsageError, match="unknown engine 'tensorrt': known: auto, onnx, torch"):
+        choose(Options(name="tensorrt"), 0)
+    with pytest.raises(UsageError, match="are torch's: leave --engine onnx out"):
+        choose(Options(name="onnx", compiled=True), 0)
+
+
+def test_half_the_width_is_nearly_the_same(bundle: Bundle) -> None:
+    planes = np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8)
+    exact = started(bundle, Options(name="torch"))(planes)
+    narrow = started(bundle, Options(name="torch", bf16=True))(planes)
+    assert narrow.dtype == np.float32
+    assert 0 < np.abs(narrow - exact).max() < 0.05
+
+
+def test_a_run_and_its_model_folder_are_the_same_bundle(bundle: Bundle) -> None:
+    assert open_bundle(bundle.folder.parent) == bundle
+    assert bundle.card.data.label("YES") == "tumour"
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, ONNX])
+def test_altered_and_missing_files_are_found(bundle: Bundle, tmp_path: Path, name: str) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle.folder, copy)
+    with (copy / name).open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x01")
+    with pytest.raises(BundleError, match=f"{name} is not the file that model.json describes"):
+        open_bundle(copy)
+    (copy / name).unlink()
+    with pytest.raises(BundleError, match=f"lacks {name}: copy the whole model folder"):
+        open_bundle(copy)
+
+
+def test_what_is_no_bundle(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is neither a run nor a model folder"):
+        open_bundle(tmp_path)
+    (tmp_path / "config.yaml").write_text("")
+    with pytest.raises(BundleError, match="its training is not finished"):
+        open_bundle(tmp_path)
+    card = json.loads((bundle.folder / CARD).read_text())
+    for wrong in ("{", json.dumps(card | {"format": 2}), json.dumps(card | {"extra": 1})):
+        (tmp_path / CARD).write_text(wrong)
+        with pytest.raises(BundleError, match="cannot be read as a model's card") as error:
+            open_bundle(tmp_path)
+        assert "\n" not in str(error.value)

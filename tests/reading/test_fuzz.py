@@ -1,0 +1,137 @@
+"""Any bytes, and any mutation of real files of each format, give rows and never an exception.
+
+BRAINSCALE_FUZZ=10000 makes it the long run of `make fuzz`.
+"""
+
+import gzip
+import os
+import tempfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from brainscale.config.sections import LimitsConfig, PreprocessConfig
+from brainscale.reading.reader import COLUMNS, read, read_tables, unit_table
+from brainscale.reading.request import Wish
+from brainscale.reading.sources import Unit
+from tests.reading.test_archives import tarred, zipped, zstd
+from tests.reading.test_reader import GREY, encoded
+
+CASES = int(os.environ.get("BRAINSCALE_FUZZ", "300"))
+SIDE = 64
+WISH = Wish(
+    spec=PreprocessConfig(image_size=SIDE, crop=1.0),
+    limits=LimitsConfig(pixels=4_000_000, voxels=20_000_000, file_mib=64, frames=500, seconds=60.0),
+    hashes=True,
+    key=b"k" * 16,
+)
+
+
+def seeds() -> dict[str, bytes]:
+    """One small real file of each kind."""
+    image = Image.fromarray(GREY)
+    found = {kind: encoded(image.convert("RGB"), kind) for kind in ("PNG", "JPEG", "BMP", "GIF", "WEBP", "JPEG2000")}
+    for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "jpeg"):
+        pages = {"save_all": True, "append_images": [image]}
+        found[f"TIFF {compression}"] = encoded(image, "TIFF", compression=compression, **pages)
+    volume = nib.Nifti1Image(np.stack([GREY, GREY // 2], axis=-1), np.eye(4))
+    found["NIfTI"] = volume.to_bytes()
+    found["NIfTI gz"] = gzip.compress(found["NIfTI"])
+    folder = Path(pydicom.__file__).parent / "data" / "test_files"
+    for path in sorted(folder.glob("*.dcm")):
+        if path.stat().st_size < 60_000:
+            found[path.name] = path.read_bytes()
+    members = {"a.png": found["PNG"], "b/c.nii.gz": found["NIfTI gz"], "d.txt": b"text"}
+    found |= {"zip": zipped(members), "tar": tarred(members), "tar.gz": gzip.compress(tarred(members))}
+    return found | {"zip in zip": zipped({"in.zip": found["zip"]}), "tar.zst": zstd(tarred(members))}
+
+
+SEEDS = seeds()
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    """A real file that was cut, flipped, spliced with another or partly zeroed."""
+    data = bytearray(SEEDS[draw(st.sampled_from(sorted(SEEDS)))])
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, max(0, len(data) - 1)))
+        match draw(st.sampled_from(["cut", "flip", "splice", "zero", "insert"])):
+            case "cut":
+                del data[at:]
+            case "flip" if data:
+                data[at] ^= 1 << draw(st.integers(0, 7))
+            case "splice":
+                other = SEEDS[draw(st.sampled_from(sorted(SEEDS)))]
+                data[at:] = other[draw(st.integers(0, len(other))) :]
+            case "zero":
+                width = draw(st.integers(1, 64))
+                data[at : at + width] = bytes(len(data[at : at + width]))
+            case "insert":
+                data[at:at] = draw(st.binary(max_size=32))
+    return bytes(data)
+
+
+def check(data: bytes) -> None:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        rows = list(read(Unit(sample_id="any", uri=file.name), WISH))
+    assert rows
+    assert len({row["sample_id"] for row in rows}) == len(rows)
+    for row in rows:
+        assert (row.get("plane") is None) == (row.get("error_code") is not None)
+        assert row.get("plane") is None or len(row["plane"]) == SIDE * SIDE
+        assert row.get("error") is None or "\n" not in row["error"]
+        assert row["sample_id"].startswith("any")
+
+
+@given(st.one_of(st.binary(max_size=600), mutated(), mutated(), mutated()))
+@settings(max_examples=CASES)
+def test_any_bytes_give_rows_and_never_an_exception(data: bytes) -> None:
+    check(data)
+
+
+@pytest.mark.parametrize("name", sorted(SEEDS))
+def test_each_real_file_gives_rows_that_make_a_table(name: str, tmp_path: Path) -> None:
+    check(SEEDS[name])
+    path = tmp_path / "file"
+    path.write_bytes(SEEDS[name])
+    tables = list(read_tables(unit_table([Unit(sample_id="file", uri=str(path))]), wish=WISH))
+    assert all(table.schema == COLUMNS for table in tables)
+    assert sum(len(table) for table in tables) == tables[-1]["unit_rows"].to_pylist()[-1]
+
+
+def test_rows_of_an_archive() -> None:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(SEEDS["tar.gz"])
+        file.flush()
+        rows = list(read(Unit(sample_id="s/x.tgz", uri=file.name), WISH))
+    found = {row["sample_id"]: row.get("error_code") for row in rows}
+    assert found == {
+        "s/x.tgz!a.png": None,
+        "s/x.tgz!b/c.nii.gz#0": None,
+        "s/x.tgz!b/c.nii.gz#1": None,
+        "s/x.tgz!d.txt": "unsupported_format",
+    }
+    assert {row["member"] for row in rows} == {"a.png", "b/c.nii.gz", "d.txt"}
+
+
+def test_what_nibabel_installs_with_itself(tmp_path: Path) -> None:
+    folder = Path(nib.__file__).parent / "tests" / "data"
+    if not folder.is_dir():
+        pytest.skip("NOT TESTED: this nibabel comes without its test files")
+    outcomes = {}
+    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+        rows = list(read(Unit(sample_id=path.name, uri=str(path)), WISH))
+        assert rows, path.name
+        outcomes[path.name] = {row.get("error_code") for row in rows}
+    stated = {None, "unsupported_format", "corrupt", "truncated", "empty_image", "no_pixels", "corrupt_archive"}
+    assert set().union(*outcomes.values()) <= stated
+    assert outcomes["example4d.nii.gz"] == {None}
+    assert outcomes["example_nifti2.nii.gz"] == {None}

@@ -1,0 +1,127 @@
+"""NIfTI volumes: orientation, scaling, windows and limits, against volumes whose voxels say where they are."""
+
+import gzip
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from brainscale.config.sections import LimitsConfig
+from brainscale.errors import SampleError
+from brainscale.reading.formats import nifti
+from brainscale.reading.formats.frame import Frame
+from brainscale.reading.preprocess import shown
+
+WINDOW = (0.5, 99.5)
+X, Y, Z = np.meshgrid(np.arange(4), np.arange(5), np.arange(6), indexing="ij")
+RAS = (X + 10 * Y + 100 * Z).astype(np.int16)  # voxel [x, y, z] of a volume that lies right, anterior, superior
+
+
+def encoded(volume: np.ndarray, affine: np.ndarray | None = None, kind: type = nib.Nifti1Image) -> bytes:
+    return bytes(kind(volume, np.eye(4) if affine is None else affine).to_bytes())
+
+
+def frames(data: bytes, slices: str = "axial", **limits: int) -> list[Frame]:
+    return list(nifti.decode(data, LimitsConfig(**limits), WINDOW, slices))
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_axial_slices_lie_as_a_radiologist_sees_them(kind: type) -> None:
+    data = encoded(RAS, kind=kind)
+    assert nifti.recognises(data[:512])
+    found = frames(data)
+    assert [f.number for f in found] == list(range(6))
+    assert (found[0].width, found[0].height, found[0].format, found[0].mode) == (4, 5, "NIfTI", "int16")
+    top_left = found[2].pixels[0, 0]  # right, anterior
+    assert top_left == RAS[3, 4, 2]
+    assert found[2].pixels[-1, -1] == RAS[0, 0, 2]
+
+
+def test_coronal_and_sagittal_slices() -> None:
+    coronal = frames(encoded(RAS), "coronal")
+    assert len(coronal) == 5
+    assert coronal[1].pixels.shape == (6, 4)
+    assert coronal[1].pixels[0, 0] == RAS[3, 1, 5]  # right, superior
+    sagittal = frames(encoded(RAS), "sagittal")
+    assert len(sagittal) == 4
+    assert sagittal[1].pixels[0, 0] == RAS[1, 4, 5]  # anterior, superior
+
+
+@pytest.mark.parametrize("axes", ["LPS", "SAR", "PIR", "ASL"])
+def test_any_orientation_gives_the_same_slices(axes: str) -> None:
+    image = nib.Nifti1Image(RAS, np.diag([1.0, 2.0, 3.0, 1.0]))
+    wanted = nib.orientations.axcodes2ornt(tuple(axes))
+    turned = image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(image.affine), wanted))
+    assert "".join(nib.aff2axcodes(turned.affine)) == axes
+    for slices in ("axial", "coronal", "sagittal"):
+        pairs = zip(frames(bytes(turned.to_bytes()), slices), frames(encoded(RAS), slices), strict=True)
+        assert all(np.array_equal(one.pixels, other.pixels) for one, other in pairs)
+
+
+def test_scaling_is_applied_and_the_window_is_the_volumes() -> None:
+    image = nib.Nifti1Image(RAS, np.eye(4))
+    image.header.set_slope_inter(2.0, -7.0)
+    plain, scaled = frames(encoded(RAS)), frames(bytes(image.to_bytes()))
+    assert scaled[0].pixels[0, 0] == 2 * plain[0].pixels[0, 0] - 7
+    assert {f.limits for f in plain} == {tuple(np.percentile(RAS, WINDOW))}
+    for one, other in zip(plain, scaled, strict=True):
+        assert np.abs(shown(one, WINDOW).astype(int) - shown(other, WINDOW)).max() <= 1
+
+
+def test_a_series_of_volumes_is_numbered_volume_by_volume() -> None:
+    found = frames(encoded(np.stack([RAS, RAS * 3], axis=-1)))
+    assert [f.number for f in found] == list(range(12))
+    assert found[6].pixels[0, 0] == 3 * found[0].pixels[0, 0]
+    assert found[6].limits != found[0].limits
+    (flat,) = frames(encoded(RAS[:, :, 2]))
+    assert np.array_equal(flat.pixels, found[2].pixels)
+
+
+def test_what_is_not_a_number_is_background() -> None:
+    volume = np.where(RAS < 100, np.nan, RAS).astype(np.float32)
+    volume[0, 0, 5] = np.inf
+    found = frames(encoded(volume))
+    assert shown(found[0], WINDOW).max() == 0
+    assert shown(found[5], WINDOW)[0, 0] == 255
+    assert found[0].empty
+    assert not found[5].empty
+
+
+def test_slices_without_a_head_are_marked() -> None:
+    volume = np.zeros((40, 40, 6), np.uint8)
+    volume[10:30, 10:30, 2:4] = 200
+    assert [f.empty for f in frames(encoded(volume))] == [True, True, False, False, True, True]
+
+
+def test_colour_and_complex_voxels() -> None:
+    colour = np.zeros((4, 5, 6), np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
+    colour["G"] = X.astype(np.uint8) * 50
+    assert np.allclose(frames(encoded(colour))[0].pixels[0], 0.587 * 50 * np.arange(3, -1, -1))
+    assert np.allclose(frames(encoded((RAS * 1j).astype(np.complex64)))[1].pixels, frames(encoded(RAS))[1].pixels)
+
+
+@pytest.mark.parametrize(
+    ("limits", "code"),
+    [
+        ({"voxels": 119}, "too_many_pixels"),
+        ({"frames": 5}, "too_many_frames"),
+        ({"pixels": 19}, "too_many_pixels"),
+    ],
+)
+def test_limits_hold_before_decoding(limits: dict[str, int], code: str) -> None:
+    with pytest.raises(SampleError) as raised:
+        frames(encoded(RAS), **limits)
+    assert raised.value.code == code
+
+
+def test_damage_is_told() -> None:
+    data = encoded(RAS)
+    with pytest.raises(SampleError, match="truncated"):
+        frames(data[:-10])
+    header = nib.Nifti1Image.from_bytes(data).header.copy()
+    header["descrip"] = b"Doe^John"
+    header["datatype"] = 9999
+    with pytest.raises(SampleError) as raised:
+        frames(header.binaryblock + data[348:])
+    assert "Doe" not in str(raised.value)
+    assert not nifti.recognises(gzip.compress(data)[:512])

@@ -1,0 +1,26 @@
+"""How units are cut into tasks, without Ray."""
+
+import pytest
+
+from brainscale.reading.parallel import NBYTES_IN_A_BLOCK, blocks_of
+from brainscale.reading.sources import Unit
+
+
+def units(count: int, nbytes: int | None = 30_000) -> list[Unit]:
+    return [Unit(sample_id=str(i), uri=str(i), nbytes=nbytes) for i in range(count)]
+
+
+@pytest.mark.parametrize(("count", "longest"), [(10, 10), (5000, 64), (500_000, 122), (5_000_000, 1024)])
+def test_the_larger_a_job_the_longer_its_tasks(count: int, longest: int) -> None:
+    one = Unit(sample_id="a", uri="a", nbytes=1)
+    sizes = [len(block) for block in blocks_of([one] * count)]
+    assert sum(sizes) == count
+    assert max(sizes) == longest
+    assert len(set(sizes[:-1])) <= 1
+
+
+def test_a_large_file_is_a_task_of_its_own() -> None:
+    small, large = units(3), units(1, 2 * NBYTES_IN_A_BLOCK)
+    assert [len(block) for block in blocks_of([*small, *large, *small])] == [3, 1, 3]
+    assert [len(block) for block in blocks_of(units(3, NBYTES_IN_A_BLOCK // 2))] == [2, 1]
+    assert [unit for block in blocks_of(small) for unit in block] == small

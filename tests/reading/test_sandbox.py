@@ -1,0 +1,105 @@
+"""A decoder that dies, hangs or prints costs one file."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from brainscale.config.sections import PreprocessConfig
+from brainscale.errors import SampleError
+from brainscale.reading.reader import read_tables, unit_table
+from brainscale.reading.request import Wish
+from brainscale.reading.sandbox import Child
+from brainscale.reading.sources import listing
+from tests.conftest import write_image
+
+ODD_CHILD = """
+import ctypes, os, sys, time
+from brainscale.reading.sandbox import bound_memory, serve
+def handler_of(settings):
+    bound_memory(512)
+    def handle(facts, blob):
+        print("noise on standard output"); os.write(1, b"more")
+        if facts["do"] == "crash": ctypes.string_at(0)
+        if facts["do"] == "hang": time.sleep(60)
+        if facts["do"] == "eat": facts = {"did": type(grab()).__name__}
+        for i in range(facts.get("times", 1)):
+            yield {**facts, **settings, "i": i, "pid": os.getpid()}, bytes(blob)
+    return handle
+def grab():
+    try: return bytearray(2**31)
+    except MemoryError as error: return error
+serve(handler_of)
+"""
+
+
+@pytest.fixture
+def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Child]:
+    (tmp_path / "odd_child.py").write_text(ODD_CHILD)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    child = Child("odd_child", {"set": 1}, seconds=10)
+    yield child
+    child.close()
+
+
+def test_answers_come_back_with_facts_and_bytes(child: Child) -> None:
+    blob = bytes(range(256)) * 10_000
+    answers = [(facts, bytes(data)) for facts, data in child.ask({"do": "echo", "times": 3}, blob)]
+    assert [facts["i"] for facts, _ in answers] == [0, 1, 2]
+    assert all(data == blob and facts["set"] == 1 for facts, data in answers)
+
+
+def test_a_crash_costs_one_request(child: Child) -> None:
+    ((before, _),) = child.ask({"do": "echo"}, b"")
+    with pytest.raises(SampleError, match=r"decoder_crashed: the decoder died of it \(SIGSEGV\)"):
+        list(child.ask({"do": "crash"}, b""))
+    ((after, _),) = child.ask({"do": "echo"}, b"")
+    assert after["pid"] != before["pid"]
+
+
+def test_memory_is_bounded(child: Child) -> None:
+    ((facts, _),) = child.ask({"do": "eat"}, b"")
+    assert facts["did"] == "MemoryError"
+
+
+def test_a_hang_ends(tmp_path: Path, child: Child) -> None:
+    hasty = Child("odd_child", {}, seconds=3)
+    assert list(hasty.ask({"do": "echo"}, b""))
+    with pytest.raises(SampleError, match="timed_out: decoding took more than 3 seconds"):
+        list(hasty.ask({"do": "hang"}, b""))
+    hasty.close()
+
+
+def test_an_answer_that_is_not_heard_to_its_end_mixes_with_no_other(child: Child) -> None:
+    next(child.ask({"do": "echo", "times": 5}, b"first"))
+    ((facts, data),) = child.ask({"do": "echo"}, b"second")
+    assert bytes(data) == b"second"
+    assert facts["i"] == 0
+
+
+CRASHES = """
+import faulthandler, sys
+if any(argument.endswith("brainscale.reading.decoder") for argument in sys.orig_argv):
+    from brainscale.reading.formats import raster
+    real = raster.decode
+    def decode(data, *rest):
+        if b"deadly" in data: faulthandler._sigsegv()
+        return real(data, *rest)
+    raster.decode = decode
+"""
+
+
+def test_a_file_that_kills_its_decoder_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A segmentation fault for real: the decoder's process is told by its start-up file to have one."""
+    for i in range(3):
+        write_image(tmp_path / "scans" / f"{i}.png", seed=i)
+    deadly = tmp_path / "scans" / "1.png"
+    deadly.write_bytes(deadly.read_bytes() + b"deadly")
+    (tmp_path / "sitecustomize.py").write_text(CRASHES)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    units = unit_table(listing([str(tmp_path / "scans")]))
+    (table,) = read_tables(units, wish=Wish(spec=PreprocessConfig(), key=b"a decoder of this test alone"))
+    assert table["error_code"].to_pylist() == [None, "decoder_crashed", None]
+    assert "SIGSEGV" in table["error"][1].as_py()
+    assert table["plane"].null_count == 1

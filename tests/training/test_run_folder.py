@@ -1,0 +1,32 @@
+"""A run's folder before training."""
+
+from pathlib import Path
+
+import pytest
+
+from brainscale.config.sections import load
+from brainscale.errors import OutputError
+from brainscale.schema import MANIFEST
+from brainscale.training.run_folder import open_run
+
+
+@pytest.mark.parametrize("there", [0, 1, 2, 3])
+def test_a_kill_while_it_is_made_is_no_obstacle(there: int, tmp_path: Path) -> None:
+    """Whatever number of its files was written, the same command goes on."""
+    config, manifest = load(), MANIFEST.empty_table()
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    whole.mkdir()
+    run.mkdir()
+    assert open_run(whole, config, manifest) is None
+    for path in sorted(whole.iterdir(), key=lambda p: p.stat().st_mtime_ns)[:there]:
+        (run / path.name).write_bytes(path.read_bytes())
+    (run / ".config.yaml.12ab34cd.tmp").write_text("half")
+    assert open_run(run, config, manifest) is None
+    names = {p.name for p in run.iterdir() if not p.name.endswith(".tmp")}
+    assert names == {"config.yaml", "manifest.parquet", "environment.json"}
+
+
+def test_a_folder_of_somebody_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.parquet").write_text("mine")
+    with pytest.raises(OutputError, match="holds other files and no run"):
+        open_run(tmp_path, load(), MANIFEST.empty_table())

@@ -1,0 +1,202 @@
+"""The exact step and the loop around it, without Ray: same bits on any number of workers, from any position."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from brainscale.config.sections import Config, load
+from brainscale.errors import TrainError
+from brainscale.models.registry import build
+from brainscale.seeds import derive, deterministic
+from brainscale.storage.workspace import Mirror
+from brainscale.training import exact_sum
+from brainscale.training.checkpoints import weights_sha256
+from brainscale.training.notices import read_notices
+from brainscale.training.step import Learner, Samples
+from brainscale.training.worker import Loop
+
+SMALL = ["data.image_size=64", "train.batch_size=8", "train.epochs=2", "train.threads=1", "train.shuffle_window=16"]
+CPU = torch.device("cpu")
+
+
+class Memory:
+    """Planes in this process's memory."""
+
+    def __init__(self, count: int) -> None:
+        self.planes = np.random.default_rng(1).integers(0, 256, (count, 64, 64), np.uint8)
+
+    def take(self, positions: np.ndarray) -> np.ndarray:
+        return self.planes[positions]
+
+    def hold(self, positions: np.ndarray) -> None:
+        self.held = positions
+
+
+def samples(count: int) -> Samples:
+    labels = np.arange(count) % 2
+    return Samples(sample_ids=[f"s{i:02d}" for i in range(count)], labels=labels, planes=Memory(count))
+
+
+def learner(config: Config) -> Learner:
+    network = build(config.model.name, 2, None, derive(config.train.seed, "weights"))
+    return Learner(network, config.train, config.augment, CPU)
+
+
+def loop(config: Config, run: Path) -> Loop:
+    deterministic(config.train.threads)
+    run.mkdir(exist_ok=True)
+    return Loop(config, Mirror(run), learner(config), samples(19), samples(5))
+
+
+def left_behind(run: Path) -> tuple[object, ...]:
+    """All of a run that must not depend on how it came about."""
+    steps = [pq.read_table(p) for p in sorted((run / "steps").iterdir())]
+    return pq.read_table(run / "history.parquet"), *steps
+
+
+def _in_worker(rank: int, world: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    vector = torch.randn(11, generator=torch.Generator().manual_seed(rank)) * 10.0**rank
+    vectors = [torch.randn(11, generator=torch.Generator().manual_seed(r)) * 10.0**r for r in range(world)]
+    assert torch.equal(exact_sum.sum_over_workers(vector), exact_sum.tree_sum(vectors))
+    assert exact_sum.same_everywhere(torch.tensor([5, -7]))
+    assert not exact_sum.same_everywhere(torch.tensor([5, rank]))
+    loop(load(None, SMALL), Path(folder) / "run").run()
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("untouched") / "run"
+    loop(load(None, SMALL), run).run()
+    return run
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_the_worker_count_changes_no_bit(world: int, untouched: Path, tmp_path: Path) -> None:
+    mp.spawn(_in_worker, (world, str(tmp_path)), nprocs=world)
+    assert left_behind(tmp_path / "run") == left_behind(untouched)
+
+
+class KilledError(Exception):
+    """Stands for a process that ends."""
+
+
+@pytest.mark.parametrize("every", [None, 1, 2])
+def test_a_kill_after_any_step_changes_no_bit(every: int | None, untouched: Path, tmp_path: Path) -> None:
+    """One run that is cut after 1 more step each time, with checkpoints every so many steps."""
+    config = load(None, [*SMALL, f"resources.checkpoint_steps={'null' if every is None else every}"])
+    run = tmp_path / "run"
+    for kill_at in (2, 3, 5, 1, 99):  # steps that a process lives to take
+        cut_short = loop(config, run)
+        step, taken = cut_short.learner.step, 0
+
+        def until_killed(*args: object, step: object = step, kill_at: int = kill_at) -> object:
+            nonlocal taken
+            taken += 1
+            if taken > kill_at:
+                raise KilledError
+            return step(*args)  # type: ignore[operator]
+
+        cut_short.learner.step = until_killed  # type: ignore[assignment, method-assign]
+        try:
+            cut_short.run()
+        except KilledError:
+            assert kill_at < 99
+    assert left_behind(run) == left_behind(untouched)
+    assert bool(read_notices(run)) == (every is not None or kill_at == 99)
+
+
+def test_checkpoints_come_by_steps_and_by_time(tmp_path: Path) -> None:
+    def kept(*settings: str) -> set[str]:
+        run = tmp_path / "-".join(settings)
+        seen: set[str] = set()
+        watched = loop(load(None, [*SMALL, "train.epochs=1", *settings]), run)
+        save = watched._save
+
+        def noted() -> None:
+            save()
+            seen.add(watched.progress.name.removesuffix(".safetensors"))
+
+        watched._save = noted  # type: ignore[method-assign]
+        watched.run()
+        return seen
+
+    assert kept("resources.checkpoint_steps=2") == {"last-0000-000002", "last-0001-000000"}
+    assert kept("resources.checkpoint_seconds=1e-6") == {"last-0000-000001", "last-0000-000002", "last-0001-000000"}
+    assert kept("resources.checkpoint_seconds=1e6") == {"last-0001-000000"}
+
+
+def test_a_damaged_checkpoint_is_named_and_changes_no_bit(untouched: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = load(None, [*SMALL, "resources.checkpoint_steps=1"])
+    loop(config, run).run()
+    newest = max((run / "checkpoints").glob("last-*"))
+    newest.write_bytes(newest.read_bytes()[:-1])
+    loop(config, run).run()
+    assert left_behind(run) == left_behind(untouched)
+    damaged, going_on = read_notices(run).values()
+    assert damaged.startswith(f"checkpoint {newest.name} cannot be read")
+    assert going_on == "going on after epoch 1, step 2 of the next"
+
+
+def test_a_loss_that_is_not_finite_names_step_samples_and_state(tmp_path: Path) -> None:
+    config = load(None, [*SMALL, "resources.checkpoint_steps=1"])
+    broken = loop(config, tmp_path / "run")
+    forward, count = broken.learner._forward, 0
+
+    def poisoned(planes: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        nonlocal count
+        count += 1
+        losses, right = forward(planes, labels)
+        return (losses * torch.tensor([1.0, torch.nan]), right) if count == 6 else (losses, right)
+
+    broken.learner._forward = poisoned  # type: ignore[method-assign]
+    with pytest.raises(TrainError) as caught:
+        broken.run()
+    text = str(caught.value)
+    assert text.startswith("the loss is not finite at epoch 1, step 2, for 's")
+    assert "and" not in text.split("for ")[1].split(":")[0]  # one sample
+    assert text.endswith("(the last good state is checkpoints/last-0000-000001.safetensors)")
+
+
+def test_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
+    one = learner(load(None, SMALL))
+    before = weights_sha256(one.network.state_dict())
+    next(iter(one.network.parameters())).register_hook(lambda g: g * torch.inf)
+    with pytest.raises(TrainError, match=r"a gradient is not finite at epoch 3, step 5"):
+        one.step(samples(8), [np.arange(4), np.arange(4, 8)], 3, 4, 0.1)
+    assert weights_sha256(one.network.state_dict()) == before
+
+
+def test_bf16_learns_too_and_keeps_float32_weights() -> None:
+    losses = {}
+    for precision in ("float32", "bf16"):
+        one = learner(load(None, [*SMALL, f"train.precision={precision}"]))
+        losses[precision] = one.step(samples(8), [np.arange(4), np.arange(4, 8)], 1, 0, 1e-3).losses
+        assert {p.dtype for p in one.network.parameters()} == {torch.float32}
+    assert not np.array_equal(losses["bf16"], losses["float32"])
+    assert losses["bf16"] == pytest.approx(losses["float32"], abs=0.1)
+
+
+def test_validation_is_a_sum_over_samples() -> None:
+    one, all_of_them = learner(load(None, SMALL)), samples(19)
+    outcome = one.validate(all_of_them)
+    alone = one._forward(*one._load(all_of_them, np.arange(19)))
+    assert outcome.losses == pytest.approx(alone[0].detach().numpy(), abs=1e-6)
+    assert outcome.correct == int(alone[1].sum())
+
+
+def test_a_run_that_reached_its_end_is_not_trained_further(untouched: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(untouched, run)
+    again = loop(load(None, SMALL), run)
+    again.learner.step = None  # type: ignore[assignment, method-assign]
+    again.run()
+    assert left_behind(run) == left_behind(untouched)

@@ -1,0 +1,103 @@
+"""Fingerprints of tensors, and the first step where two runs part."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from brainscale.config.sections import load
+from brainscale.dataset.manifest import write_manifest
+from brainscale.errors import SourceError
+from brainscale.schema import MANIFEST
+from brainscale.storage.local import write_success
+from brainscale.training import trace
+from brainscale.training.verification import as_text, verify
+
+FACTORS = trace.multipliers(torch.device("cpu"))
+
+
+def fingerprint(tensor: torch.Tensor) -> int:
+    (number,) = trace.fingerprints([tensor], FACTORS).tolist()
+    return int(number)
+
+
+@given(st.integers(1, 400), st.integers(0, 399), st.integers(0, 31), st.integers(0, 2**30))
+@settings(max_examples=200)
+def test_any_bit_that_differs_shows(count: int, at: int, bit: int, seed: int) -> None:
+    tensor = torch.randn(count, generator=torch.Generator().manual_seed(seed))
+    other = tensor.clone()
+    bits = other.view(torch.int32)
+    bits[at % count] ^= -(2**31) if bit == 31 else 2**bit
+    assert fingerprint(other) != fingerprint(tensor)
+    assert fingerprint(tensor.clone()) == fingerprint(tensor)
+
+
+def test_places_count_and_layouts_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensor = torch.randn(2, 3, 4, 5)
+    assert fingerprint(tensor.flip(0)) != fingerprint(tensor)
+    assert fingerprint(tensor.contiguous(memory_format=torch.channels_last)) == fingerprint(tensor)
+    assert fingerprint(torch.zeros(3)) != fingerprint(-torch.zeros(3))
+    monkeypatch.setattr(trace, "CHUNK", 50)
+    assert fingerprint(tensor.flip(0)) != fingerprint(tensor)
+
+
+def row(epoch: int, step: int, *weights: int, rate: float = 0.1) -> dict[str, object]:
+    return {
+        "epoch": epoch,
+        "step": step,
+        "learning_rate": rate,
+        "samples": 4,
+        "loss_sum": 1.5,
+        "correct": 2,
+        "weights": list(weights),
+    }
+
+
+def a_run(folder: Path, rows: list[dict[str, object]], seed: int = 42, sha256: str = "aa") -> str:
+    folder.mkdir()
+    (folder / "config.yaml").write_text(load(None, [f"train.seed={seed}"]).to_yaml())
+    write_manifest(MANIFEST.empty_table(), folder / "manifest.parquet")
+    for epoch in sorted({int(str(r["epoch"])) for r in rows}):
+        trace.write_epoch([r for r in rows if r["epoch"] == epoch], ["conv.weight", "conv.bias"], folder, epoch)
+    write_success(folder, {"weights_sha256": sha256})
+    return str(folder)
+
+
+ROWS = [row(1, 1, 5, 6), row(1, 2, 7, 8), row(2, 1, -9, 10)]
+
+
+def test_equal_runs(tmp_path: Path) -> None:
+    facts = verify(a_run(tmp_path / "a", ROWS), a_run(tmp_path / "b", ROWS))
+    assert facts == {"equal": True, "steps": 3, "parting": None, "reasons": []}
+    assert as_text(facts) == "bit-equal: 3 steps, and the weights that were kept"
+
+
+@pytest.mark.parametrize(
+    ("other", "text"),
+    [
+        ([ROWS[0], row(1, 2, 7, 9), ROWS[2]], "epoch 1, step 2: conv.bias is 8 and 9 (1 steps before it are equal)"),
+        ([row(1, 1, 4, 9), *ROWS[1:]], "epoch 1, step 1: conv.weight is 5 and 4 (nothing before it is compared)"),
+        ([*ROWS[:2], row(2, 1, -9, 10, rate=0.2)], "epoch 2, step 1: learning_rate is 0.1 and 0.2"),
+        (ROWS[:2], "epoch 2, step 1: end is goes on and ends before (2 steps before it are equal)"),
+    ],
+)
+def test_runs_that_part(tmp_path: Path, other: list[dict[str, object]], text: str) -> None:
+    facts = verify(a_run(tmp_path / "a", ROWS), a_run(tmp_path / "b", other, seed=43))
+    assert not facts["equal"]
+    assert as_text(facts).startswith(f"they part at {text}")
+    assert facts["reasons"] == ["train.seed: 42 and 43"]
+
+
+def test_runs_that_kept_other_weights(tmp_path: Path) -> None:
+    facts = verify(a_run(tmp_path / "a", ROWS), a_run(tmp_path / "b", ROWS, sha256="bb"))
+    assert as_text(facts) == "they part at the end: weights_sha256 is aa and bb (3 steps before it are equal)"
+
+
+def test_what_is_no_run(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "a", ROWS)
+    with pytest.raises(SourceError, match=r"is no run: it holds no config\.yaml"):
+        verify(run, str(tmp_path))
+    with pytest.raises(SourceError, match="holds no finished epoch yet"):
+        verify(run, a_run(tmp_path / "b", []))
