@@ -26,11 +26,11 @@ from brainscale.dataset.hamming import near_pairs
 from brainscale.dataset.phantoms import draw
 from brainscale.reading import decoder
 from brainscale.reading.preprocess import resized_side
-from brainscale.reading.request import Wish
-from brainscale.reading.sandbox import KEEP_MEMORY, Child
+from brainscale.reading.request import ReadRequest
+from brainscale.reading.sandbox import KEEP_MEMORY, Sandbox
 
 ROUNDS = 7
-WISH = Wish(spec=PreprocessConfig())
+WISH = ReadRequest(spec=PreprocessConfig())
 NOTEBOOK = transforms.Compose(
     [
         transforms.Resize((256, 256)),
@@ -66,7 +66,7 @@ def seconds(function: Callable[[bytes], object], files: list[bytes]) -> float:
 
 
 def decoding_rates(files: list[bytes]) -> None:
-    child = Child(decoder.__name__, WISH.to_json(), seconds=60)
+    child = Sandbox(decoder.__name__, WISH.to_json(), seconds=60)
 
     def isolated(data: bytes) -> object:
         return list(child.ask({"frames": None}, data))

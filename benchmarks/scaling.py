@@ -30,14 +30,14 @@ from score import make_bundle, make_images, watch
 from brainscale.cluster import session
 from brainscale.models import engines
 from brainscale.models.bundle import open_bundle
-from brainscale.reading.parallel import over_units
-from brainscale.reading.reader import COLUMNS, read
-from brainscale.reading.request import Wish
-from brainscale.reading.sources import Unit, listing
+from brainscale.reading.parallel import read_parallel
+from brainscale.reading.reader import COLUMNS, read_file
+from brainscale.reading.request import ReadRequest
+from brainscale.reading.sources import SourceFile, list_files
 from brainscale.scoring import bulk
 from brainscale.scoring.ledger import read_ledger
-from brainscale.scoring.predictions import BLOCK_ROWS, Scoring, to_predictions
-from brainscale.storage.workspace import Mirror
+from brainscale.scoring.predictions import BLOCK_ROWS, ScoringJob, to_predictions
+from brainscale.storage.workspace import Workspace
 
 CORES = 16
 """Of a node in the tables."""
@@ -63,22 +63,22 @@ def free_read(units: pa.Table, skip: frozenset[str]) -> Iterator[pa.Table]:
 class FreeEngine:
     """Probabilities out of nothing."""
 
-    def __init__(self, scoring: Scoring) -> None:
+    def __init__(self, scoring: ScoringJob) -> None:
         self._scoring = scoring
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """As `predict.ScoreBlock` does."""
-        card, tumour = self._scoring.bundle.card, np.random.default_rng(0).random(len(block), np.float32)
+        info, tumour = self._scoring.bundle.info, np.random.default_rng(0).random(len(block), np.float32)
         known = np.stack([1 - tumour, tumour], 1)
         present = np.ones(len(block), bool)
-        return to_predictions(block, present, known, self._scoring.threshold, list(card.classes), card.weights_sha256)
+        return to_predictions(block, present, known, self._scoring.threshold, list(info.classes), info.weights_sha256)
 
 
 def free_predictions(
-    units: Sequence[Unit], scoring: Scoring, skip: frozenset[str], _: Callable[[str], None]
+    units: Sequence[SourceFile], scoring: ScoringJob, skip: frozenset[str], _: Callable[[str], None]
 ) -> Dataset:
     """In place of `predict.predictions`: the same pipeline without its work."""
-    rows = over_units(units, partial(free_read, skip=skip)).dataset
+    rows = read_parallel(units, partial(free_read, skip=skip)).dataset
     pool = ActorPoolStrategy(min_size=1, max_size=1)
     return rows.map_batches(
         FreeEngine,
@@ -103,20 +103,20 @@ def free_job(count: int, bundle: Path, out: Path) -> dict[str, float]:
             peak = max(peak, own())
 
     names = (f"site-{i % 50:02}/patient-{i // 100:07}/scan-{i:010}.jpg" for i in range(count))
-    with session.local(1):
+    with session.session(1):
         empty = own()
-        units = [Unit(sample_id=name, uri=f"s3://archive/{name}", nbytes=30_000) for name in names]
+        units = [SourceFile(sample_id=name, uri=f"s3://archive/{name}", nbytes=30_000) for name in names]
         listed = own()
-        bulk.predictions, bulk.listing = free_predictions, lambda sources: units  # type: ignore[assignment]
+        bulk.predictions, bulk.list_files = free_predictions, lambda sources: units  # type: ignore[assignment]
         threading.Thread(target=follow, daemon=True).start()
         cpu, began = sum(me.cpu_times()[:2]), time.perf_counter()
-        facts = bulk.score(str(bundle), ["scans"], str(out))
+        facts = bulk.score_files(str(bundle), ["scans"], str(out))
         took, cpu = time.perf_counter() - began, sum(me.cpu_times()[:2]) - cpu
         over.set()
     if facts["rows"] != count:
         raise SystemExit(f"{facts['rows']} rows of {count} files")
     began = time.perf_counter()
-    there = read_ledger(Mirror(out), {})
+    there = read_ledger(Workspace(out), {})
     missing = there.missing(units)
     ledger = time.perf_counter() - began
     nbytes = sum(part.stat().st_size for part in out.glob("part-*"))
@@ -163,11 +163,11 @@ def each(function: Callable[[], int], rounds: int = 3) -> float:
 def constants(source: Path | None, counts: Sequence[int], scratch: Path) -> Constants:
     """What one image, one file and one row cost."""
     images = make_images(source, scratch / "images", 256)
-    units = listing([str(images)])
+    units = list_files([str(images)])
     opened = open_bundle(make_bundle(scratch / "full", 224))
-    wish, onnx = Wish(spec=opened.card.preprocess), engines.Options(name="onnx")
-    network = engines.load(opened.card, engines.network_of(opened, onnx), onnx, threads=1)
-    planes = np.stack([np.frombuffer(next(iter(read(u, wish)))["plane"], np.uint8) for u in units[:64]])
+    request, onnx = ReadRequest(spec=opened.info.preprocess), engines.EngineOptions(name="onnx")
+    network = engines.load_engine(opened.info, engines.network_of(opened, onnx), onnx, threads=1)
+    planes = np.stack([np.frombuffer(next(iter(read_file(u, request)))["plane"], np.uint8) for u in units[:64]])
     planes = planes.reshape(-1, 224, 224)
     files = scratch / "files"
     for i in range(100_000):
@@ -177,9 +177,9 @@ def constants(source: Path | None, counts: Sequence[int], scratch: Path) -> Cons
     small, *_, large = jobs = free_jobs(counts, scratch)
     return {
         "image_bytes": sum(u.nbytes or 0 for u in units) / len(units),
-        "read_core_s": each(lambda: sum(1 for u in units for _ in read(u, wish))),
+        "read_core_s": each(lambda: sum(1 for u in units for _ in read_file(u, request))),
         "engine_core_s": each(lambda: len(network(planes))),
-        "list_s": each(lambda: len(listing([str(files)]))),
+        "list_s": each(lambda: len(list_files([str(files)]))),
         "unit_bytes": large["units"] / large["rows"],
         "driver_bytes": (large["peak"] - small["peak"]) / (large["rows"] - small["rows"]),
         "driver_base": small["empty"]

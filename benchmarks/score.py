@@ -30,12 +30,12 @@ from torch import nn
 from brainscale.config.sections import DEFAULT_CLASSES, PreprocessConfig
 from brainscale.dataset.phantoms import draw
 from brainscale.models import engines
-from brainscale.models.bundle import ONNX, WEIGHTS, open_bundle, write_card
+from brainscale.models.bundle import ONNX, WEIGHTS, open_bundle, write_model_info
 from brainscale.models.onnx_export import export_onnx
 from brainscale.models.registry import build, count_parameters
 from brainscale.reading.decoder import decode
-from brainscale.reading.request import Wish
-from brainscale.storage.local import versions
+from brainscale.reading.request import ReadRequest
+from brainscale.storage.local import library_versions
 
 PARTS = ["peers", "steady", "start", "memory"]
 WHAT = {
@@ -61,9 +61,9 @@ def make_bundle(folder: Path, size: int) -> Path:
     save_file(network.state_dict(), folder / WEIGHTS)
     export_onnx("brainmrnet", 2, size, network.state_dict(), folder / ONNX)
     facts = {"architecture": "brainmrnet", "classes": DEFAULT_CLASSES, "threshold": 0.5, "threshold_source": "fixed"}
-    sources = {"manifest_sha256": "", "config_sha256": "", "seed": 0, "epoch": 0, "versions": versions()}
+    sources = {"manifest_sha256": "", "config_sha256": "", "seed": 0, "epoch": 0, "versions": library_versions()}
     spec = PreprocessConfig(image_size=size)
-    write_card(folder, {**facts, **sources, "preprocess": spec, "parameters": count_parameters(network)})
+    write_model_info(folder, {**facts, **sources, "preprocess": spec, "parameters": count_parameters(network)})
     return folder
 
 
@@ -181,12 +181,12 @@ def steady(scratch: Path, images: Path, rounds: int) -> None:
     """Ours between its first and last part, against ONNX Runtime alone on tensors in memory."""
     bundle = make_bundle(scratch / "steady", 224)
     opened = open_bundle(bundle)
-    wish = Wish(spec=opened.card.preprocess)
+    request = ReadRequest(spec=opened.info.preprocess)
     files = sorted(images.iterdir())[:256]
-    planes = np.stack([np.frombuffer(next(iter(decode(f.read_bytes(), wish)))[1], np.uint8) for f in files])
+    planes = np.stack([np.frombuffer(next(iter(decode(f.read_bytes(), request)))[1], np.uint8) for f in files])
     planes = planes.reshape(-1, 224, 224)
-    onnx = engines.Options(name="onnx")
-    ours_alone = engines.load(opened.card, engines.network_of(opened, onnx), onnx, threads=2)
+    onnx = engines.EngineOptions(name="onnx")
+    ours_alone = engines.load_engine(opened.info, engines.network_of(opened, onnx), onnx, threads=2)
     plain = plain_export(bundle, scratch / "plain.onnx")
     limits: dict[str, Callable[[], object]] = {
         **{f"{PLAIN}, batches of {n}": forward_only(plain, normal(planes), n) for n in BATCHES},

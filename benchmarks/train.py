@@ -27,17 +27,17 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from brainscale.config.sections import Config, load
+from brainscale.config.sections import Config, load_config
 from brainscale.dataset.phantoms import draw
 from brainscale.models.normalisation import normalise
 from brainscale.models.registry import build
 from brainscale.reading.decoder import decode
-from brainscale.reading.request import Wish
+from brainscale.reading.request import ReadRequest
 from brainscale.seeds import deterministic
 from brainscale.training import exact_sum
 from brainscale.training.allocator import keep_buffers
 from brainscale.training.step import Learner, Samples
-from brainscale.training.worker import Loop
+from brainscale.training.worker import TrainingLoop
 
 BATCH = 64
 PARTS = ["epoch", "averaging", "scaling", "profile"]
@@ -80,8 +80,8 @@ class Memory:
 
 
 def decoded(files: list[Path], size: int = 224) -> Samples:
-    wish = Wish(spec=load(None, [f"data.image_size={size}"]).data.preprocess)
-    planes = [np.frombuffer(next(iter(decode(f.read_bytes(), wish)))[1], np.uint8) for f in files]
+    request = ReadRequest(spec=load_config(None, [f"data.image_size={size}"]).data.preprocess)
+    planes = [np.frombuffer(next(iter(decode(f.read_bytes(), request)))[1], np.uint8) for f in files]
     return Samples(
         sample_ids=[f.name for f in files],
         labels=np.array([int(f.parent.name == "yes") for f in files]),
@@ -122,8 +122,8 @@ def notebook_epoch(files: list[Path]) -> Callable[[], None]:
 
 def our_epoch(samples: Samples) -> Callable[[], None]:
     """`Loop`'s own epoch: sampler, augmentation, exact steps, trace of every step; no validation on either side."""
-    config = load(None, ["resources.checkpoint_seconds=1e9"])
-    loop = Loop(config, Path(), our_learner(config), samples, samples)
+    config = load_config(None, ["resources.checkpoint_seconds=1e9"])
+    loop = TrainingLoop(config, Path(), our_learner(config), samples, samples)
 
     def epoch() -> None:
         loop.progress.steps.clear()
@@ -218,7 +218,7 @@ def epochs(files: list[Path], rounds: int) -> None:
 def _averaging(rank: int, folder: str, model: str, size: int, batch: int, rounds: int) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     keep_buffers()
-    config = load(None, [f"model.name={model}", "train.threads=1", f"train.batch_size={batch}"])
+    config = load_config(None, [f"model.name={model}", "train.threads=1", f"train.batch_size={batch}"])
     learner, samples = our_learner(config), noise(batch, size)
     parallel = nn.parallel.DistributedDataParallel(build(model, 2))
     optimizer = torch.optim.AdamW(parallel.parameters(), lr=1e-3)
@@ -266,7 +266,7 @@ def averaging(rounds: int) -> None:
 def _scaling(rank: int, folder: str, world: int, steps: int) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world)
     keep_buffers()
-    config = load(None, ["train.threads=1", "train.batch_size=32"])
+    config = load_config(None, ["train.threads=1", "train.batch_size=32"])
     learner, samples = our_learner(config), noise(32, 224)
     micro = list(np.arange(32).reshape(config.train.micro_batches, -1))
     learner.step(samples, micro, 1, 0, 1e-3)
@@ -296,7 +296,7 @@ def profile() -> None:
     """Where a step's time goes, and what the processor could do at most."""
     keep_buffers()
     torch.set_num_threads(2)
-    config = load(None)
+    config = load_config(None)
     learner, samples = our_learner(config), noise(BATCH, 224)
     micro = list(np.arange(BATCH).reshape(config.train.micro_batches, -1))
     learner.step(samples, micro, 1, 0, 1e-3)

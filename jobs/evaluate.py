@@ -4,12 +4,12 @@ from typing import Any
 
 from brainscale.cli.options import say
 from brainscale.cluster.session import run_job
-from brainscale.evaluation.evaluator import evaluate
+from brainscale.evaluation.evaluator import evaluate_model
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
     """Evaluate; the figures, and where the report is."""
-    return evaluate(**request, on_notice=say)
+    return evaluate_model(**request, on_notice=say)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,13 @@ from typing import Any
 
 from brainscale.cli.options import say
 from brainscale.cluster.session import run_job
-from brainscale.config.sections import parse
-from brainscale.dataset.inventory import take
+from brainscale.config.sections import parse_config
+from brainscale.dataset.inventory import write_index
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
     """Index; the summary of the manifest, and its place."""
-    return take(**request | {"config": parse(request["config"])}, say=say)
+    return write_index(**request | {"config": parse_config(request["config"])}, say=say)
 
 
 if __name__ == "__main__":

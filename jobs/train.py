@@ -5,20 +5,20 @@ from typing import Any
 from brainscale.cli.options import say
 from brainscale.cli.progress import epochs
 from brainscale.cluster.session import run_job
-from brainscale.config.sections import parse
+from brainscale.config.sections import parse_config
 from brainscale.evaluation.cross_validation import as_text, cross_validate
-from brainscale.training.driver import train
+from brainscale.training.driver import train_model
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
     """Train or cross-validate; the facts of the finished run, and its place."""
-    config = parse(request["config"])
+    config = parse_config(request["config"])
     if request["folds"] is not None:
         named = {name: request[name] for name in ("data", "out", "folds", "repeats", "at_once")}
         found = cross_validate(**named, config=config, say=say)
         return {"out": request["out"], **found, "text": as_text(found)}
     with epochs(config.train.epochs) as (on_epoch, on_notice):
-        facts = train(request["data"], request["out"], config, on_epoch, on_notice, request["tracking"])
+        facts = train_model(request["data"], request["out"], config, on_epoch, on_notice, request["tracking"])
     return {"run": request["out"], **facts}
 
 

@@ -49,7 +49,7 @@ def ray_cluster() -> Iterator[None]:
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):  # of servers that tests start; its workers inherit them
         os.environ.setdefault(name, "testing")
-    with session.local(4):
+    with session.session(4):
         yield
     assert not ray.is_initialized()
 

@@ -50,14 +50,14 @@ def index(
         "patient_key": patient_key and options.absolute(patient_key),
         "hash_paths": hash_paths,
     }
-    settings = configuration.load(config, ["resources.shared=true"] if shared else [])
+    settings = configuration.load_config(config, ["resources.shared=true"] if shared else [])
     if address:
         options.submit(address, no_wait, "index", {**request, "config": settings.model_dump(mode="json")}, as_json)
     from brainscale.cluster import session
-    from brainscale.dataset.inventory import take
+    from brainscale.dataset.inventory import write_index
 
-    with session.local(workers):
-        facts = take(**request, config=settings, say=options.say)
+    with session.session(workers):
+        facts = write_index(**request, config=settings, say=options.say)
     print_facts({**facts, "manifest": out}, as_json)
 
 
@@ -100,18 +100,18 @@ def split(
         raise UsageError(f"--val {val:g} and --test {test:g} leave nothing to train on")
     table = read_manifest(manifest)
     if verify:
-        facts = splits.verify(table, splits.DISTANCE if distance is None else distance)
+        facts = splits.verify_split(table, splits.DISTANCE if distance is None else distance)
         print_facts({"manifest": manifest, **facts}, as_json)
         return
     if out is None:
         raise UsageError("--out says where to write; or check what is there with --verify")
     if distance is not None:
-        table = splits.groups(table, distance)
+        table = splits.assign_groups(table, distance)
     if folds is not None:
-        table = splits.fold(table, folds=folds, seed=seed)
+        table = splits.assign_folds(table, folds=folds, seed=seed)
     else:
-        kept = splits.sides(read_manifest(keep)) if keep else None
-        table = splits.split(table, val=val, test=test, seed=seed, keep=kept)
+        kept = splits.splits_by_content(read_manifest(keep)) if keep else None
+        table = splits.assign_splits(table, val=val, test=test, seed=seed, keep=kept)
     write_manifest(table, out)
     print_facts({"manifest": out, **summary(table)}, as_json)
 
@@ -129,7 +129,7 @@ def overlap(one: str, other: str, distance: int, out: str | None, as_json: bool)
     Example: brainscale overlap training.parquet external.parquet
     """
     from brainscale.dataset.manifest import read_manifest, write_manifest
-    from brainscale.dataset.overlap import overlap as find
+    from brainscale.dataset.overlap import find_overlap as find
 
     other_table = read_manifest(other)
     found = find(read_manifest(one), other_table, distance)

@@ -31,9 +31,9 @@ def list_jobs(address: str | None, as_json: bool) -> None:
 
     Example: brainscale jobs list --address http://127.0.0.1:8265
     """
-    from brainscale.cluster.jobs import connect, listed
+    from brainscale.cluster.jobs import connect, list_jobs
 
-    found = listed(connect(_given(address)))
+    found = list_jobs(connect(_given(address)))
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return

@@ -63,7 +63,7 @@ def train(
     Example: brainscale train --data scans/ --config brainmrnet --out runs/first
     """
     from brainscale.config import sections as configuration
-    from brainscale.training.mlflow_tracking import checked, require
+    from brainscale.training.mlflow_tracking import checked_uri, require_mlflow
 
     if tracking is not None and folds is not None:
         raise UsageError("--mlflow follows one run, not the many of --folds: leave one out")
@@ -82,7 +82,7 @@ def train(
     chosen += ["operating.threshold=youden"] if youden else []
     if target_sensitivity is not None:
         chosen += ["operating.threshold=sensitivity", f"operating.target={target_sensitivity}"]
-    settings = configuration.load(config, [*chosen, *overrides])
+    settings = configuration.load_config(config, [*chosen, *overrides])
     request: dict[str, Any] = {
         "data": options.absolute(data),
         "out": options.absolute(out),
@@ -91,11 +91,11 @@ def train(
         "repeats": repeats,
         "at_once": at_once,
     }
-    track = tracking and checked(tracking)
+    track = tracking and checked_uri(tracking)
     if address:
         options.submit(address, no_wait, "train", request | {"tracking": track}, as_json)
     if track:
-        require()
+        require_mlflow()
     from brainscale.cli.progress import epochs
 
     if folds is not None:
@@ -106,7 +106,7 @@ def train(
         click.echo(json.dumps(found, indent=2) if as_json else as_text(found))
         return
     from brainscale.storage.workspace import is_complete
-    from brainscale.training.driver import train as run
+    from brainscale.training.driver import train_model as run
 
     complete = is_complete(request["out"])
     with _ray(settings), epochs(settings.train.epochs) as (on_epoch, on_notice):
@@ -119,7 +119,7 @@ def _ray(settings: "Config") -> AbstractContextManager[None]:
     from brainscale.cluster import session
 
     room = settings.resources
-    return session.local(None if room.workers == "auto" else room.workers, room.object_store_gib)
+    return session.session(None if room.workers == "auto" else room.workers, room.object_store_gib)
 
 
 @click.command()
@@ -172,9 +172,9 @@ def evaluate(
     if address:
         options.submit(address, no_wait, "evaluate", request, as_json)
     from brainscale.cluster import session
-    from brainscale.evaluation.evaluator import evaluate as run
+    from brainscale.evaluation.evaluator import evaluate_model as run
 
-    with session.local(workers):
+    with session.session(workers):
         facts = run(**request, on_notice=options.say)
     print_facts(facts, as_json)
 
@@ -198,12 +198,12 @@ def compare(runs: tuple[str, ...], out: str | None, markdown: bool, as_json: boo
     from brainscale.dataset.manifest import write_manifest
     from brainscale.evaluation import comparison as comparing
     from brainscale.storage.remote import without_options
-    from brainscale.storage.workspace import fetched
+    from brainscale.storage.workspace import fetch
 
     with ExitStack() as copies:
-        here = [str(copies.enter_context(fetched(run, *comparing.READ, push=True))) for run in runs]
-        with nullcontext() if comparing.ready(here) else session.local():
-            found = comparing.compare(here)
+        here = [str(copies.enter_context(fetch(run, *comparing.READ, push=True))) for run in runs]
+        with nullcontext() if comparing.ready(here) else session.session():
+            found = comparing.compare_runs(here)
     if not found.same:
         options.say("Note: these runs were evaluated on different samples; their figures do not compare.")
     if out:
@@ -229,11 +229,11 @@ def verify(one: str, other: str, as_json: bool) -> None:
 
     Example: brainscale verify runs/first runs/second
     """
-    from brainscale.storage.workspace import fetched
+    from brainscale.storage.workspace import fetch
     from brainscale.training.verification import READ, as_text
-    from brainscale.training.verification import verify as run
+    from brainscale.training.verification import compare_bits as run
 
-    with fetched(one, *READ) as first, fetched(other, *READ) as second:
+    with fetch(one, *READ) as first, fetch(other, *READ) as second:
         facts = run(str(first), str(second))
     click.echo(json.dumps(facts, indent=2) if as_json else as_text(facts))
     sys.exit(0 if facts["equal"] else 1)

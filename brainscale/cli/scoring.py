@@ -62,11 +62,11 @@ def score(
         options.submit(address, no_wait, "score", request, as_json)
     from brainscale.cli.progress import Bar
     from brainscale.cluster import session
-    from brainscale.scoring.bulk import score as run
+    from brainscale.scoring.bulk import score_files as run
     from brainscale.storage.workspace import is_complete
 
     complete = is_complete(request["out"])
-    with session.local(settings["workers"], object_store_gib), Bar() as bar:
+    with session.session(settings["workers"], object_store_gib), Bar() as bar:
         facts = run(**request, on_start=bar.start, on_part=bar.advance, on_notice=options.say)
     options.say_if(complete and "rows_now" not in facts, out)
     print_facts({"scores": out, **facts}, as_json)
@@ -80,8 +80,8 @@ def demo(out: str) -> None:
 
     Example: brainscale demo --out demo
     """
-    from brainscale.cli.demo import demo as run
+    from brainscale.cli.demo import run_demo as run
     from brainscale.cluster import session
 
-    with session.local():
+    with session.session():
         run(Path(out), say=click.echo)

@@ -26,7 +26,7 @@ def _gpus_on_demand(cluster: str, workers: int, each: float) -> bool:  # noqa: A
     return bool(autoscaler.would_hold([{"GPU": each}] * workers))
 
 
-def require_room(workers: int, each: Mapping[str, float], beside: float = 0) -> str | None:
+def require_capacity(workers: int, each: Mapping[str, float], beside: float = 0) -> str | None:
     """Refuse workers that the cluster can never have.
 
     Args:

@@ -121,7 +121,7 @@ def submit(client: JobSubmissionClient, command: str, request: dict[str, Any], l
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
+class JobOutcome:
     """What became of a job.
 
     Attributes:
@@ -133,7 +133,7 @@ class Ended:
     result: dict[str, Any] | None
 
 
-def follow(client: JobSubmissionClient, job: str, on_line: Callable[[str], None]) -> Ended:
+def follow(client: JobSubmissionClient, job: str, on_line: Callable[[str], None]) -> JobOutcome:
     """Pass a job's log on, line by line, until the job ends.
 
     Args:
@@ -150,7 +150,7 @@ def follow(client: JobSubmissionClient, job: str, on_line: Callable[[str], None]
             asyncio.run(log.take(client, job))
             if client.get_job_status(job).is_terminal():
                 log.end(client.get_job_logs(job))
-                return Ended(status=_exit_status(client.get_job_info(job)), result=log.result)
+                return JobOutcome(status=_exit_status(client.get_job_info(job)), result=log.result)
             silent_since = None
         except UNREACHED as error:
             if _is_unknown(error):
@@ -205,7 +205,7 @@ def _exit_status(info: JobDetails) -> int:
     return int(info.driver_exit_code)
 
 
-def listed(client: JobSubmissionClient) -> list[dict[str, Any]]:
+def list_jobs(client: JobSubmissionClient) -> list[dict[str, Any]]:
     """The jobs that brainscale sent, the latest first: id, status, command, out, started, seconds."""
     ours = [info for info in _asked(client.list_jobs) if (info.metadata or {}).get("brainscale")]
     return [_facts(info) for info in sorted(ours, key=lambda info: info.start_time or 0, reverse=True)]

@@ -35,7 +35,7 @@ NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
 @contextmanager
-def local(workers: int | None = None, object_store_gib: float | None = None) -> Iterator[None]:
+def session(workers: int | None = None, object_store_gib: float | None = None) -> Iterator[None]:
     """A Ray on this machine for the with-block; one that is already connected, or around this process, serves as it is.
 
     It counts more CPUs than workers, so that reading tasks are never starved by them.
@@ -91,7 +91,7 @@ def run_job(function: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     try:
-        with local():
+        with session():
             result = function(request)
         print(RESULT + json.dumps(result), flush=True)  # noqa: T201 (a job's log is its output)
     except KeyboardInterrupt:  # how a stopped job's SIGTERM arrives

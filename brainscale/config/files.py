@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from brainscale.errors import UsageError
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
     """The sections of a YAML file.
 
     Raises:

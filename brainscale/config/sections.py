@@ -255,7 +255,7 @@ def resource_folder(name: str) -> Path:
     return inside if inside.is_dir() else package.parent / name
 
 
-def load(source: str | None = None, overrides: Iterable[str] = ()) -> Config:
+def load_config(source: str | None = None, overrides: Iterable[str] = ()) -> Config:
     """Read a configuration.
 
     Args:
@@ -265,13 +265,13 @@ def load(source: str | None = None, overrides: Iterable[str] = ()) -> Config:
     Raises:
         UsageError: the file is absent or not YAML, or a key or a value is wrong.
     """
-    values = files.read(_find(source)) if source else {}
+    values = files.read_yaml(_find(source)) if source else {}
     for text in overrides:
         files.override(values, text)
-    return parse(values, where=source or "configuration")
+    return parse_config(values, where=source or "configuration")
 
 
-def parse(values: Any, where: str = "configuration") -> Config:
+def parse_config(values: Any, where: str = "configuration") -> Config:
     """Check a mapping and make it a configuration.
 
     Raises:

@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from brainscale.dataset.manifest import counts
 from brainscale.errors import ManifestError
-from brainscale.reading.sample_ids import parts
+from brainscale.reading.sample_ids import split_id
 from brainscale.schema import SKIPPED
 from brainscale.stats.intervals import group_codes
 from brainscale.stats.metrics import auroc
@@ -26,7 +26,7 @@ def summary(table: pa.Table) -> dict[str, Any]:
     readable = table.filter(pc.is_null(table["error_code"]))
     codes = counts(table, "error_code", drop_null=True)
     return {
-        "files": len({parts(sample_id)[0] for sample_id in table["sample_id"].to_pylist()}),
+        "files": len({split_id(sample_id)[0] for sample_id in table["sample_id"].to_pylist()}),
         "samples": len(readable),
         "skipped": {code: n for code, n in codes.items() if code in SKIPPED},
         "errors": {code: n for code, n in codes.items() if code not in SKIPPED},
@@ -88,7 +88,7 @@ def _by_label(readable: pa.Table, column: str) -> dict[str, dict[str, int]]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Votes:
+class ControlVotes:
     """What file headers alone say of each labelled sample of a manifest, by classifiers that saw none of its group."""
 
     sample_ids: list[str]
@@ -96,11 +96,11 @@ class Votes:
     probabilities: np.ndarray  # float64 [N, classes]
     codes: np.ndarray  # int [N], number of each sample's group
 
-    def of(self, sample_ids: Sequence[str]) -> "Votes":
+    def of(self, sample_ids: Sequence[str]) -> "ControlVotes":
         """Those of some samples, in their order."""
         place = {sample_id: at for at, sample_id in enumerate(self.sample_ids)}
         at = [place[sample_id] for sample_id in sample_ids]
-        return Votes(
+        return ControlVotes(
             sample_ids=list(sample_ids),
             labels=self.labels[at],
             probabilities=self.probabilities[at],
@@ -108,7 +108,7 @@ class Votes:
         )
 
 
-def header_votes(table: pa.Table, number: Mapping[str, int]) -> Votes:
+def header_votes(table: pa.Table, number: Mapping[str, int]) -> ControlVotes:
     """Classify by file size, width, height and pixel mode alone, cross-validated by group.
 
     Args:
@@ -130,7 +130,7 @@ def header_votes(table: pa.Table, number: Mapping[str, int]) -> Votes:
         forest = RandomForestClassifier(200, min_samples_leaf=3, random_state=0).fit(headers[some], labels[some])
         votes[np.ix_(judge, forest.classes_)] = forest.predict_proba(headers[judge])
     ids = rows["sample_id"].to_pylist()
-    return Votes(sample_ids=ids, labels=labels, probabilities=votes, codes=group_codes(group))
+    return ControlVotes(sample_ids=ids, labels=labels, probabilities=votes, codes=group_codes(group))
 
 
 def header_control(table: pa.Table, without: str) -> dict[str, Any]:

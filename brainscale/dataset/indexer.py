@@ -9,23 +9,23 @@ from pyarrow import csv
 
 from brainscale.cluster.capacity import require_shared
 from brainscale.config.sections import Config, DataConfig
-from brainscale.dataset.splits import groups
+from brainscale.dataset.splits import assign_groups
 from brainscale.errors import ManifestError
 from brainscale.reading import sample_ids
-from brainscale.reading.parallel import over_units
-from brainscale.reading.pseudonyms import Key, keyed, read_key
+from brainscale.reading.parallel import read_parallel
+from brainscale.reading.pseudonyms import PatientKey, pseudonym, read_key
 from brainscale.reading.reader import read_tables
-from brainscale.reading.request import Wish
-from brainscale.reading.sources import listing
+from brainscale.reading.request import ReadRequest
+from brainscale.reading.sources import list_files
 from brainscale.schema import HIDDEN, MANIFEST
 
 
-def index(
+def index_sources(
     sources: Sequence[str],
     config: Config,
     labels: str = "folder",
     *,
-    key: Key | None = None,
+    key: PatientKey | None = None,
     hash_paths: bool = False,
 ) -> pa.Table:
     """Read every file of the sources and say what is in it.
@@ -47,39 +47,39 @@ def index(
     """
     key = key or read_key(None)
     given = None if labels == "folder" else read_labels(labels, config.data)
-    wish = Wish(spec=config.data.preprocess, limits=config.limits, planes=False, hashes=True, key=key.secret)
-    units = listing(sources)
+    request = ReadRequest(spec=config.data.preprocess, limits=config.limits, planes=False, hashes=True, key=key.secret)
+    units = list_files(sources)
     require_shared((unit.uri for unit in units), config.resources.shared)
-    table = over_units(units, partial(read_tables, wish=wish)).to_table()
+    table = read_parallel(units, partial(read_tables, request=request)).to_table()
     columns = {name: table[name] for name in table.column_names if name in MANIFEST.names}
     columns |= _labelled(table, given, labels, config.data, key)
     empty = pa.nulls(len(table), pa.null())
     full = pa.table([columns.get(f.name, empty).cast(f.type) for f in MANIFEST], schema=MANIFEST)
-    grouped = groups(full.sort_by("sample_id"), config.split.distance)
+    grouped = assign_groups(full.sort_by("sample_id"), config.split.distance)
     return with_hidden_paths(grouped, key) if hash_paths else grouped
 
 
 def _labelled(
-    table: pa.Table, given: "dict[str, Given] | None", file: str, data: DataConfig, key: Key
+    table: pa.Table, given: "dict[str, LabelRow] | None", file: str, data: DataConfig, key: PatientKey
 ) -> dict[str, pa.Array]:
     """The columns label and, where a file names patients, patient."""
     ids = table["sample_id"].to_pylist()
     if given is None:
         return {"label": pa.array([label_of(i, data) for i in ids], pa.string())}
-    found = [next((given[name] for name in _names_of(i) if name in given), Given()) for i in ids]
+    found = [next((given[name] for name in _names_of(i) if name in given), LabelRow()) for i in ids]
     known = {name for i in ids for name in _names_of(i)}
     if strange := sorted(set(given) - known):
         raise ManifestError(f"{file} labels '{strange[0]}', which is not in the sources")
     patients = zip(found, table["patient"].to_pylist(), strict=True)
     return {
         "label": pa.array([row.label for row in found], pa.string()),
-        "patient": pa.array([keyed(row.patient, key.secret) or theirs for row, theirs in patients], pa.string()),
+        "patient": pa.array([pseudonym(row.patient, key.secret) or theirs for row, theirs in patients], pa.string()),
     }
 
 
 def _names_of(sample_id: str) -> tuple[str, str, str]:
     """What a label's file may call a sample: itself, its file or member, the file that holds it."""
-    return sample_id, sample_id.partition("#")[0], sample_ids.parts(sample_id)[0]
+    return sample_id, sample_id.partition("#")[0], sample_ids.split_id(sample_id)[0]
 
 
 def label_of(sample_id: str, data: DataConfig) -> str | None:
@@ -90,14 +90,14 @@ def label_of(sample_id: str, data: DataConfig) -> str | None:
 
 
 @dataclass(frozen=True)
-class Given:
+class LabelRow:
     """What a label's file says of a sample."""
 
     label: str | None = None
     patient: str | None = None
 
 
-def read_labels(path: str, data: DataConfig) -> dict[str, Given]:
+def read_labels(path: str, data: DataConfig) -> dict[str, LabelRow]:
     """sample_id → class and patient from a CSV file; a label may be a class or a folder name that means one.
 
     Raises:
@@ -119,21 +119,21 @@ def read_labels(path: str, data: DataConfig) -> dict[str, Given]:
         if label is None:
             known = ", ".join(data.classes)
             raise ManifestError(f"{path}: label '{row['label']}' of '{row['sample_id']}' is no class: known: {known}")
-        found[row["sample_id"]] = Given(label, row.get("patient") or None)
+        found[row["sample_id"]] = LabelRow(label, row.get("patient") or None)
     return found
 
 
-def with_hidden_paths(manifest: pa.Table, key: Key) -> pa.Table:
+def with_hidden_paths(manifest: pa.Table, key: PatientKey) -> pa.Table:
     """The manifest without a name of a file: hashes for ids and members, and no place where the bytes are."""
     columns = {name: manifest[name].to_pylist() for name in ("sample_id", "member")}
     hashed = [
-        "!".join([str(keyed(unit, key.secret)), *([str(keyed(member, key.secret))] if member else [])])
+        "!".join([str(pseudonym(unit, key.secret)), *([str(pseudonym(member, key.secret))] if member else [])])
         + ("" if frame is None else f"#{frame}")
-        for unit, member, frame in map(sample_ids.parts, columns["sample_id"])
+        for unit, member, frame in map(sample_ids.split_id, columns["sample_id"])
     ]
     replaced = {
         "sample_id": pa.array(hashed, pa.string()),
-        "member": pa.array([keyed(member, key.secret) for member in columns["member"]], pa.string()),
+        "member": pa.array([pseudonym(member, key.secret) for member in columns["member"]], pa.string()),
         "uri": pa.array([HIDDEN] * len(manifest), pa.string()),
     }
     full = pa.table([replaced.get(f.name, manifest[f.name]) for f in MANIFEST], schema=MANIFEST)

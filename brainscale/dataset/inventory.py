@@ -3,15 +3,15 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from brainscale.cluster.capacity import require_room, require_shared
+from brainscale.cluster.capacity import require_capacity, require_shared
 from brainscale.config.sections import Config
 from brainscale.dataset.header_control import header_control, summary
-from brainscale.dataset.indexer import index
+from brainscale.dataset.indexer import index_sources
 from brainscale.dataset.manifest import require_readable, write_manifest
 from brainscale.reading.pseudonyms import KEY_VARIABLE, read_key
 
 
-def take(
+def write_index(
     sources: Sequence[str],
     out: str,
     config: Config,
@@ -41,9 +41,9 @@ def take(
     """
     require_shared([*sources, out], config.resources.shared)
     key = read_key(patient_key)
-    if waiting := require_room(1, {"CPU": 1.0}):
+    if waiting := require_capacity(1, {"CPU": 1.0}):
         say(waiting)
-    table = index(sources, config, labels, key=key, hash_paths=hash_paths)
+    table = index_sources(sources, config, labels, key=key, hash_paths=hash_paths)
     require_readable(table, " ".join(sources))
     write_manifest(table, out)
     facts = {

@@ -12,7 +12,7 @@ from brainscale.config.sections import fingerprint
 from brainscale.errors import ManifestError, OutputError
 from brainscale.schema import HIDDEN, MANIFEST
 from brainscale.storage.local import replacing
-from brainscale.storage.remote import Store, is_address, parted, without_options
+from brainscale.storage.remote import ObjectStore, is_address, parted, without_options
 
 
 def is_manifest(path: str) -> bool:
@@ -29,7 +29,7 @@ def read_manifest(path: str | Path) -> pa.Table:
     try:
         if is_address(path):
             folder, name = parted(str(path))
-            table = pq.read_table(pa.BufferReader(Store(folder).get(name)))
+            table = pq.read_table(pa.BufferReader(ObjectStore(folder).get(name)))
         else:
             table = pq.read_table(path)
     except FileNotFoundError:
@@ -86,7 +86,7 @@ def write_manifest(table: pa.Table, place: str | Path) -> None:
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd")
         folder, name = parted(str(place))
-        Store(folder).put(name, sink)
+        ObjectStore(folder).put(name, sink)
         return
     path = Path(place).absolute()
     try:

@@ -19,7 +19,7 @@ COLUMNS = pa.schema(
 )
 
 
-def overlap(one: pa.Table, other: pa.Table, distance: int) -> pa.Table:
+def find_overlap(one: pa.Table, other: pa.Table, distance: int) -> pa.Table:
     """One row for each sample of B that A has too, by its strongest tie.
 
     Args:

@@ -29,7 +29,7 @@ TRIES = 100
 """Other seeds tried before a split is called impossible."""
 
 
-def groups(manifest: pa.Table, distance: int = DISTANCE) -> pa.Table:
+def assign_groups(manifest: pa.Table, distance: int = DISTANCE) -> pa.Table:
     """Fill the column `group`; null for a row in error.
 
     A group is named after the smallest sha256 in it (16 digits), which no key and no order decides.
@@ -72,7 +72,9 @@ def _connected(manifest: pa.Table, distance: int) -> list[int]:
     return [int(n) for n in found]
 
 
-def split(manifest: pa.Table, *, val: float, test: float, seed: int, keep: Mapping[str, str] | None = None) -> pa.Table:
+def assign_splits(
+    manifest: pa.Table, *, val: float, test: float, seed: int, keep: Mapping[str, str] | None = None
+) -> pa.Table:
     """Fill the column `split` with train, val and test.
 
     Args:
@@ -98,7 +100,7 @@ def split(manifest: pa.Table, *, val: float, test: float, seed: int, keep: Mappi
     return _set(manifest, "split", _lookup(manifest, assigned, pa.string()))
 
 
-def fold(manifest: pa.Table, *, folds: int, seed: int) -> pa.Table:
+def assign_folds(manifest: pa.Table, *, folds: int, seed: int) -> pa.Table:
     """Fill the column `fold` with 0 … folds − 1; arguments and errors as `split`."""
     shares = dict.fromkeys(map(str, range(folds)), 1 / folds)
     labels = _labels(manifest)
@@ -128,7 +130,7 @@ def cut_groups(manifest: pa.Table, distance: int = DISTANCE) -> list[tuple[str, 
     return list(dict.fromkeys(found))
 
 
-def verify(manifest: pa.Table, distance: int = DISTANCE) -> dict[str, Any]:
+def verify_split(manifest: pa.Table, distance: int = DISTANCE) -> dict[str, Any]:
     """Counts of a manifest whose splits and folds cut no group.
 
     Raises:
@@ -146,7 +148,7 @@ def verify(manifest: pa.Table, distance: int = DISTANCE) -> dict[str, Any]:
     return {"verified": " and ".join(dealt), "groups": pc.count_distinct(manifest["group"]).as_py(), "cut": 0}
 
 
-def sides(manifest: pa.Table) -> dict[str, str]:
+def splits_by_content(manifest: pa.Table) -> dict[str, str]:
     """sha256 → side of a split manifest.
 
     Raises:

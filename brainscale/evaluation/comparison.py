@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from brainscale.dataset.header_control import Votes, header_votes
+from brainscale.dataset.header_control import ControlVotes, header_votes
 from brainscale.dataset.manifest import read_manifest
 from brainscale.errors import BundleError, ManifestError, UsageError
-from brainscale.evaluation.evaluator import evaluate
-from brainscale.models.model_card import escaped
+from brainscale.evaluation.evaluator import evaluate_model
+from brainscale.models.model_card import escape_markdown
 from brainscale.schema import COMPARISON, PUBLISHED
 from brainscale.stats import metrics
-from brainscale.stats.paired_tests import compare_pairs
+from brainscale.stats.paired_tests import paired_tests
 from brainscale.storage.local import read_success
 
 HEADINGS = dict(
@@ -65,7 +65,7 @@ class Comparison:
     same: bool
 
 
-def compare(runs: Sequence[str]) -> Comparison:
+def compare_runs(runs: Sequence[str]) -> Comparison:
     """Runs side by side, from their evaluations on the test side; made first where there is none.
 
     Needs a connected Ray unless the runs are `ready`. The header-only control is judged on the samples of the first
@@ -78,7 +78,7 @@ def compare(runs: Sequence[str]) -> Comparison:
         BrainscaleError: as `ready` and `evaluate` do.
     """
     ready(runs)
-    folders = {run: evaluated(Path(run)) or Path(evaluate(run)["out"]) for run in runs}
+    folders = {run: evaluated(Path(run)) or Path(evaluate_model(run)["out"]) for run in runs}
     facts = {run: _facts(folder) for run, folder in folders.items()}
     same = len({(known["samples_sha256"], known["classes"]) for known in facts.values()}) == 1
     first = runs[0]
@@ -92,7 +92,7 @@ def compare(runs: Sequence[str]) -> Comparison:
     return Comparison(table=pa.Table.from_pylist(rows, schema=COMPARISON), pairs=tested, same=same)
 
 
-def _control(manifest: pa.Table, judged: pa.Table, classes: Sequence[str]) -> Votes | None:
+def _control(manifest: pa.Table, judged: pa.Table, classes: Sequence[str]) -> ControlVotes | None:
     """The control's votes on the samples that the models were judged on, where there are enough groups for one."""
     try:
         votes = header_votes(manifest, {name: i for i, name in enumerate(classes)})
@@ -101,13 +101,13 @@ def _control(manifest: pa.Table, judged: pa.Table, classes: Sequence[str]) -> Vo
     return votes.of(judged["sample_id"].to_pylist())
 
 
-def _control_row(votes: Votes, run: str, classes: Sequence[str]) -> dict[str, Any]:
-    rows = metrics.evaluate(votes.labels, votes.probabilities, classes, groups=votes.codes).to_pylist()
+def _control_row(votes: ControlVotes, run: str, classes: Sequence[str]) -> dict[str, Any]:
+    rows = metrics.compute_metrics(votes.labels, votes.probabilities, classes, groups=votes.codes).to_pylist()
     return {**_figures(rows), "model": CONTROL, "run": run}
 
 
 def _pairs(
-    folders: Mapping[str, Path], facts: Mapping[str, Mapping[str, str]], control: Votes | None
+    folders: Mapping[str, Path], facts: Mapping[str, Mapping[str, str]], control: ControlVotes | None
 ) -> pa.Table | None:
     """Paired tests on the samples that all could read, Holm-corrected; None where there is no pair."""
     tables = {run: _used(folder) for run, folder in folders.items()}
@@ -124,7 +124,7 @@ def _pairs(
         return None
     samples = pq.read_table(folders[first] / "manifest.parquet", columns=["sample_id", "group"])
     group = dict(zip(samples["sample_id"].to_pylist(), samples["group"].to_pylist(), strict=True))
-    return compare_pairs(chances, labels, thresholds, [group[sample_id] for sample_id in ids])
+    return paired_tests(chances, labels, thresholds, [group[sample_id] for sample_id in ids])
 
 
 def _used(folder: Path) -> pa.Table:
@@ -225,7 +225,7 @@ def _tests(table: pa.Table) -> list[list[str]]:
 def _marked_down(lines: list[list[str]]) -> str:
     """Cells as a Markdown table, the first line its heading; names come from folders, and are no markup."""
     rule = ["---", *["---:"] * (len(lines[0]) - 1)]
-    rows = (line if at == 0 else [escaped(cell) for cell in line] for at, line in enumerate(lines))
+    rows = (line if at == 0 else [escape_markdown(cell) for cell in line] for at, line in enumerate(lines))
     return "\n".join(f"| {' | '.join(line)} |" for line in [next(rows), rule, *rows])
 
 

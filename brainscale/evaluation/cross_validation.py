@@ -12,19 +12,27 @@ import pyarrow.parquet as pq
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from brainscale.cluster.capacity import require_room, require_shared
+from brainscale.cluster.capacity import require_capacity, require_shared
 from brainscale.config.sections import Config
-from brainscale.dataset.indexer import index
+from brainscale.dataset.indexer import index_sources
 from brainscale.dataset.manifest import is_manifest, manifest_fingerprint, read_manifest, write_manifest
-from brainscale.dataset.splits import fold
+from brainscale.dataset.splits import assign_folds
 from brainscale.errors import BrainscaleError, ManifestError, OutputError, TrainError, first_line
-from brainscale.evaluation.evaluator import evaluate
+from brainscale.evaluation.evaluator import evaluate_model
 from brainscale.schema import PUBLISHED, SUCCESS
 from brainscale.stats import metrics
 from brainscale.storage.local import read_success, replacing, write_success
 from brainscale.storage.remote import below
-from brainscale.storage.workspace import Mirror, at_hand, is_complete
-from brainscale.training.driver import STORE_S, each_worker, read_history, train, uses_gpu, with_workers, workers_of
+from brainscale.storage.workspace import Workspace, is_complete, open_workspace
+from brainscale.training.driver import (
+    STORE_S,
+    each_worker,
+    read_history,
+    train_model,
+    uses_gpu,
+    with_workers,
+    workers_of,
+)
 from brainscale.training.notices import read_notices
 
 LOOK_S = 0.5
@@ -86,17 +94,17 @@ def cross_validate(
         BrainscaleError: the data cannot be folded or trained on, or the folder is another's.
     """
     require_shared([data, out], config.resources.shared)
-    with at_hand(out, (SUCCESS,), known=("repeat-*", "folds-*.parquet"), what="cross-validation") as folder:
+    with open_workspace(out, (SUCCESS,), known=("repeat-*", "folds-*.parquet"), what="cross-validation") as folder:
         own = {"folds": folds, "repeats": repeats, "config_sha256": config.fingerprint}
         done = read_success(folder.path)
         _refuse_other(folder, done, own)
-        table = read_manifest(data) if is_manifest(data) else index([data], config)
+        table = read_manifest(data) if is_manifest(data) else index_sources([data], config)
         own["manifest_sha256"] = manifest_fingerprint(table)
         _refuse_other(folder, done, own)
         if done is not None:
             return done
         config = with_workers(config, workers_of(config))  # a fold each, side by side, rather than one on many
-        if waiting := require_room(workers_of(config), each_worker(config)):
+        if waiting := require_capacity(workers_of(config), each_worker(config)):
             say(waiting)
         every = [one for repeat in range(1, repeats + 1) for one in _cut(table, folder, config, folds, repeat, repeats)]
         _side_by_side(every, folder, config, room(config, at_once), say)
@@ -106,9 +114,9 @@ def cross_validate(
     return facts
 
 
-def _cut(table: pa.Table, folder: Mirror, config: Config, folds: int, repeat: int, repeats: int) -> Iterator[Fold]:
+def _cut(table: pa.Table, folder: Workspace, config: Config, folds: int, repeat: int, repeats: int) -> Iterator[Fold]:
     """The folds of one repeat, with their manifests written."""
-    cut = fold(table, folds=folds, seed=config.split.seed + repeat - 1)
+    cut = assign_folds(table, folds=folds, seed=config.split.seed + repeat - 1)
     write_manifest(cut, folder.place(f"folds-{repeat}.parquet"))
     for number in range(folds):
         stem = f"repeat-{repeat}/fold-{number + 1}"
@@ -122,7 +130,7 @@ def _cut(table: pa.Table, folder: Mirror, config: Config, folds: int, repeat: in
         yield one
 
 
-def _refuse_other(folder: Mirror, done: Mapping[str, Any] | None, own: Mapping[str, Any]) -> None:
+def _refuse_other(folder: Workspace, done: Mapping[str, Any] | None, own: Mapping[str, Any]) -> None:
     """Refuse to take another cross-validation's figures for these."""
     other = next((name for name, value in own.items() if done is not None and done.get(name) != value), None)
     if other is not None:
@@ -144,7 +152,7 @@ def room(config: Config, at_once: int | None = None) -> int:
 
 
 def _side_by_side(
-    every: Sequence[Fold], folder: Mirror, config: Config, at_once: int, say: Callable[[str], None]
+    every: Sequence[Fold], folder: Workspace, config: Config, at_once: int, say: Callable[[str], None]
 ) -> None:
     """Train and evaluate all folds, so many at a time, and pass on what they write.
 
@@ -176,9 +184,9 @@ def _side_by_side(
 
 @ray.remote(num_cpus=0, max_retries=0, max_calls=1)  # a process of its own: its actors and their CPUs end with it
 def _train_and_evaluate(manifest: str, run: str, config: Config) -> None:
-    train(manifest, run, config)
+    train_model(manifest, run, config)
     if not is_complete(below(run, "evaluation/test")):
-        evaluate(run, workers=1)  # the other folds hold the rest
+        evaluate_model(run, workers=1)  # the other folds hold the rest
 
 
 def _ended(one: Fold, task: "ray.ObjectRef[None]") -> None:
@@ -267,7 +275,7 @@ def _pooled(evaluations: list[Path], config: Config) -> pa.Table:
     together = pa.concat_tables(used)
     labels = np.array([classes.index(label) for label in together["label"].to_pylist()], np.int64)
     chances = np.array(together["probabilities"].to_pylist(), np.float64)
-    return metrics.evaluate(labels, chances, classes, np.array(thresholds), groups=groups)
+    return metrics.compute_metrics(labels, chances, classes, np.array(thresholds), groups=groups)
 
 
 def as_text(found: dict[str, Any]) -> str:

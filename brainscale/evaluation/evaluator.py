@@ -11,28 +11,28 @@ import pyarrow.compute as pc
 
 from brainscale.cluster.capacity import require_shared
 from brainscale.config.sections import Config, ResourcesConfig
-from brainscale.dataset.indexer import index
+from brainscale.dataset.indexer import index_sources
 from brainscale.dataset.manifest import is_manifest, manifest_fingerprint, read_manifest
-from brainscale.dataset.overlap import overlap
+from brainscale.dataset.overlap import find_overlap
 from brainscale.dataset.splits import DISTANCE, SPLITS
 from brainscale.errors import ManifestError
-from brainscale.evaluation.look_log import look
-from brainscale.evaluation.outputs import Evaluated, write_results
+from brainscale.evaluation.look_log import log_look
+from brainscale.evaluation.outputs import EvaluatedModel, write_outputs
 from brainscale.models.bundle import FILES, Bundle, open_bundle
 from brainscale.schema import SUCCESS
 from brainscale.scoring.predictions import predict_rows
 from brainscale.storage.local import write_success
 from brainscale.storage.remote import below, is_address
-from brainscale.storage.workspace import at_hand, fetched
+from brainscale.storage.workspace import fetch, open_workspace
 
 OURS = ("predictions.parquet", "metrics.parquet")
 OF_A_RUN = ("manifest.parquet", "history.parquet", SUCCESS, "*.jsonl", f"evaluation/*/{SUCCESS}")
 """What is read of a run, beside its model."""
-LEARNT = ("train", "val")
+SEEN_SPLITS = ("train", "val")
 """Sides that a model has seen, as its weights or as their choice."""
 
 
-def evaluate(
+def evaluate_model(
     model: str,
     out: str | None = None,
     *,
@@ -71,13 +71,13 @@ def evaluate(
         BrainscaleError: no model, no such split or column, no labels, or labels the model does not know.
     """
     require_shared([data, out], shared)
-    with fetched(model, *FILES, *OF_A_RUN, push=True) as given:
+    with fetch(model, *FILES, *OF_A_RUN, push=True) as given:
         bundle = open_bundle(given)
         place = _run_of(bundle) or given
         manifest = _manifest(place, data, split, bundle, shared)
         split, rows = choose_rows(manifest, split)
         require_shared(rows["uri"].to_pylist(), shared)
-        asked = Asked(
+        asked = EvaluationRequest(
             data=data,
             split=split,
             engine=engine,
@@ -87,17 +87,17 @@ def evaluate(
             training_manifest=training_manifest,
             on_notice=on_notice,
         )
-        own = data is None or manifest_fingerprint(manifest) == bundle.card.manifest_sha256
+        own = data is None or manifest_fingerprint(manifest) == bundle.info.manifest_sha256
         name = split if own else f"{(_name(data) or 'data').removesuffix('.parquet')}-{split}"
         folder = out or place / "evaluation" / name
-        with at_hand(folder, (SUCCESS,), known=OURS, what="evaluation") as at:
+        with open_workspace(folder, (SUCCESS,), known=OURS, what="evaluation") as at:
             facts = _evaluated(place, bundle, manifest, rows, asked, at.path)
         default = below(model, f"evaluation/{name}") if is_address(model) else str(at)
         return {**facts, "out": str(at) if out else default}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class EvaluationRequest:
     """The arguments of `evaluate`, with the split that was chosen."""
 
     data: str | None
@@ -111,7 +111,7 @@ class Asked:
 
 
 def _evaluated(
-    place: Path, bundle: Bundle, manifest: pa.Table, rows: pa.Table, asked: Asked, folder: Path
+    place: Path, bundle: Bundle, manifest: pa.Table, rows: pa.Table, asked: EvaluationRequest, folder: Path
 ) -> dict[str, Any]:
     """Predict, compare with the labels, and write what came of it."""
     labels = _labels(rows, bundle)
@@ -123,20 +123,20 @@ def _evaluated(
     seconds = time.monotonic() - began
     samples = manifest_fingerprint(rows)
     run = _run_of(bundle)
-    done = Evaluated(
+    done = EvaluatedModel(
         bundle=bundle,
         run=run,
         manifest=manifest,
         rows=rows,
         predictions=table,
         labels=labels,
-        shared=_shared(place, asked, rows),
-        looks=look(run, sealed, folder) if run and (sealed := _sealed(rows)) else None,
+        shared=_leaked(place, asked, rows),
+        looks=log_look(run, sealed, folder) if run and (sealed := _sealed(rows)) else None,
         prevalence=asked.prevalence,
         by=asked.by,
     )
     facts = {
-        "model": bundle.card.architecture,
+        "model": bundle.info.architecture,
         "run": place.absolute().name,
         "data": _name(asked.data),
         "split": asked.split,
@@ -146,12 +146,12 @@ def _evaluated(
         "looks": done.looks,
         "prevalence": asked.prevalence,
         "images_per_second": round(len(rows) / seconds, 2),
-        "parameters": bundle.card.parameters,
-        "weights_sha256": bundle.card.weights_sha256,
+        "parameters": bundle.info.parameters,
+        "weights_sha256": bundle.info.weights_sha256,
         "samples_sha256": samples,
         "manifest_sha256": manifest_fingerprint(manifest),
     }
-    figures = write_results(folder, done, facts)
+    figures = write_outputs(folder, done, facts)
     write_success(folder, facts)
     return {
         **facts,
@@ -180,11 +180,11 @@ def _manifest(place: Path, data: str | None, split: str | None, bundle: Bundle, 
         return read_manifest(own)
     if is_manifest(data):
         return read_manifest(data)
-    manifest = index([data], Config(data=bundle.card.data, resources=ResourcesConfig(shared=shared)))
-    return with_sides(manifest, read_manifest(own), split) if own.is_file() else manifest
+    manifest = index_sources([data], Config(data=bundle.info.data, resources=ResourcesConfig(shared=shared)))
+    return with_splits_of_run(manifest, read_manifest(own), split) if own.is_file() else manifest
 
 
-def with_sides(manifest: pa.Table, run: pa.Table, split: str | None) -> pa.Table:
+def with_splits_of_run(manifest: pa.Table, run: pa.Table, split: str | None) -> pa.Table:
     """An indexed source with the sides of a run, content by content.
 
     A source that holds other files too has them only where a side is asked for: else the few test images that an
@@ -206,18 +206,18 @@ def with_sides(manifest: pa.Table, run: pa.Table, split: str | None) -> pa.Table
 def _sealed(rows: pa.Table) -> list[str]:
     """Contents of the rows that were to stay unseen: the test part, in all sides too; else all but what was learnt."""
     test = rows.filter(pc.equal(rows["split"], "test"))
-    unseen = test if len(test) else rows.filter(pc.invert(pc.is_in(rows["split"], pa.array(LEARNT))))
+    unseen = test if len(test) else rows.filter(pc.invert(pc.is_in(rows["split"], pa.array(SEEN_SPLITS))))
     return [str(content) for content in unseen["sha256"].drop_null().to_pylist()]
 
 
-def _shared(place: Path, asked: Asked, rows: pa.Table) -> pa.Table | None:
+def _leaked(place: Path, asked: EvaluationRequest, rows: pa.Table) -> pa.Table | None:
     """Samples that the model has learnt from or was chosen by, exactly or nearly; None where that is not known."""
     own, auto = place / "manifest.parquet", asked.training_manifest == "auto"
     if auto and not own.is_file():
         return None
     training = read_manifest(own if auto else asked.training_manifest)
-    learnt = training.filter(pc.is_in(training["split"], pa.array(LEARNT)))
-    return overlap(learnt if len(learnt) else training, rows, DISTANCE)
+    learnt = training.filter(pc.is_in(training["split"], pa.array(SEEN_SPLITS)))
+    return find_overlap(learnt if len(learnt) else training, rows, DISTANCE)
 
 
 def choose_rows(manifest: pa.Table, split: str | None) -> tuple[str, pa.Table]:
@@ -237,7 +237,7 @@ def choose_rows(manifest: pa.Table, split: str | None) -> tuple[str, pa.Table]:
 
 def _labels(rows: pa.Table, bundle: Bundle) -> dict[str, int]:
     """sample_id → class index of the labelled rows."""
-    classes = list(bundle.card.classes)
+    classes = list(bundle.info.classes)
     pairs = zip(rows["sample_id"].to_pylist(), rows["label"].to_pylist(), strict=True)
     known = {sample_id: label for sample_id, label in pairs if label is not None}
     if not known:

@@ -10,7 +10,7 @@ from brainscale.config.sections import fingerprint
 LOG = "test_looks.jsonl"
 
 
-def look(run: Path, contents: Iterable[str], out: Path) -> int:
+def log_look(run: Path, contents: Iterable[str], out: Path) -> int:
     """Note in a run's folder that its model is being judged on some samples.
 
     Args:

@@ -20,21 +20,21 @@ from brainscale.models import heatmaps
 from brainscale.models.bundle import Bundle
 from brainscale.models.cost import flops
 from brainscale.models.model_card import ModelFacts, write_model_card
-from brainscale.reading.reader import planes_of, units_of
-from brainscale.reading.request import Wish
+from brainscale.reading.reader import files_of_manifest, planes_of
+from brainscale.reading.request import ReadRequest
 from brainscale.schema import HISTORY
 from brainscale.stats import metrics
-from brainscale.stats.decisions import tumour
+from brainscale.stats.decisions import tumour_probability
 from brainscale.stats.subgroups import by_column
-from brainscale.storage.local import read_success, replacing, versions
-from brainscale.training.run_folder import left_out, training_of
+from brainscale.storage.local import library_versions, read_success, replacing
+from brainscale.training.run_folder import left_out, training_facts
 
 SHOWN = 12
 """Cases of each kind in the report's gallery."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluated:
+class EvaluatedModel:
     """A model's predictions beside what is known of the samples.
 
     Attributes:
@@ -74,21 +74,21 @@ class Evaluated:
         return [known[sample_id] for sample_id in sample_ids]
 
 
-def write_results(folder: Path, done: Evaluated, facts: Mapping[str, Any]) -> pa.Table:
+def write_outputs(folder: Path, done: EvaluatedModel, facts: Mapping[str, Any]) -> pa.Table:
     """Write it all; return the figures.
 
     Raises:
         ManifestError: no labelled sample could be read.
     """
-    used, card = done.used, done.bundle.card
+    used, info = done.used, done.bundle.info
     if not len(used):
         raise ManifestError("no labelled sample could be read: `brainscale index` says why, file by file")
     ids = used["sample_id"].to_pylist()
     truth = np.array([done.labels[sample_id] for sample_id in ids])
     chances = np.array(used["probabilities"].to_pylist(), np.float64)
-    groups, classes = _groups(done, ids), list(card.classes)
-    figures = metrics.evaluate(
-        truth, chances, classes, card.threshold, groups=groups, prevalence=done.prevalence
+    groups, classes = _groups(done, ids), list(info.classes)
+    figures = metrics.compute_metrics(
+        truth, chances, classes, info.threshold, groups=groups, prevalence=done.prevalence
     ).replace_schema_metadata({key: str(value) for key, value in _metadata(done, facts).items()})
     _write(done.manifest, folder / "manifest.parquet")
     _write(done.predictions, folder / "predictions.parquet")
@@ -96,18 +96,18 @@ def write_results(folder: Path, done: Evaluated, facts: Mapping[str, Any]) -> pa
     subgroups = _subgroups(done, ids, truth, chances, groups)
     if subgroups is not None:
         _write(subgroups, folder / "subgroups.parquet")
-    page = report_page.Page(
+    page = report_page.ReportPage(
         title=_title(facts),
         metrics=figures,
         classes=classes,
         labels=truth,
         probabilities=chances,
-        threshold=card.threshold,
-        threshold_source=card.threshold_source,
+        threshold=info.threshold,
+        threshold_source=info.threshold_source,
         groups=groups,
-        temperature_source=None if card.temperature == 1 else f"{card.temperature:.4g} ({card.temperature_source})",
+        temperature_source=None if info.temperature == 1 else f"{info.temperature:.4g} ({info.temperature_source})",
         prevalence=done.prevalence,
-        plots=plots.draw(truth, chances, classes, card.threshold, folder / "plots", groups),
+        plots=plots.draw(truth, chances, classes, info.threshold, folder / "plots", groups),
         history=_history(done.run),
         **_gallery(done, used),
         flow=_flow(done),
@@ -118,7 +118,7 @@ def write_results(folder: Path, done: Evaluated, facts: Mapping[str, Any]) -> pa
         subgroups=subgroups,
         facts=_provenance(done, facts),
     )
-    report_page.write(folder / "report.html", page)
+    report_page.write_report(folder / "report.html", page)
     _complete_card(done, figures, facts)
     return figures
 
@@ -128,14 +128,14 @@ def _title(facts: Mapping[str, Any]) -> str:
     return " of ".join(filter(None, (f"{facts['model']}: {side}", facts["data"])))
 
 
-def _complete_card(done: Evaluated, figures: pa.Table, facts: Mapping[str, Any]) -> None:
+def _complete_card(done: EvaluatedModel, figures: pa.Table, facts: Mapping[str, Any]) -> None:
     """The run's own test part belongs on its model's card."""
     trained = None if done.run is None else read_success(done.run)
-    if trained is None or facts["split"] != "test" or facts["manifest_sha256"] != done.bundle.card.manifest_sha256:
+    if trained is None or facts["split"] != "test" or facts["manifest_sha256"] != done.bundle.info.manifest_sha256:
         return
-    card, training = done.bundle.card, training_of(trained)
+    info, training = done.bundle.info, training_facts(trained)
     about = ModelFacts(
-        card=card,
+        info=info,
         training=training,
         metrics=figures,
         evaluated_on="the test part of its own data",
@@ -149,25 +149,25 @@ def _write(table: pa.Table, path: Path) -> None:
         pq.write_table(table, aside, compression="zstd")
 
 
-def _groups(done: Evaluated, ids: Sequence[str]) -> list[str]:
+def _groups(done: EvaluatedModel, ids: Sequence[str]) -> list[str]:
     """What counts as one in a bootstrap: a group of the manifest, or the sample."""
     return [group or sample_id for group, sample_id in zip(done.column("group", ids), ids, strict=True)]
 
 
-def _metadata(done: Evaluated, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _metadata(done: EvaluatedModel, facts: Mapping[str, Any]) -> dict[str, Any]:
     """What a comparison of models needs to know."""
-    card = done.bundle.card
-    cost = flops(card.architecture, len(card.classes), card.preprocess.image_size)
-    return {**facts, "flops": cost, "classes": json.dumps(list(card.classes)), "threshold": card.threshold}
+    info = done.bundle.info
+    cost = flops(info.architecture, len(info.classes), info.preprocess.image_size)
+    return {**facts, "flops": cost, "classes": json.dumps(list(info.classes)), "threshold": info.threshold}
 
 
 def _subgroups(
-    done: Evaluated, ids: Sequence[str], truth: np.ndarray, chances: np.ndarray, groups: Sequence[str]
+    done: EvaluatedModel, ids: Sequence[str], truth: np.ndarray, chances: np.ndarray, groups: Sequence[str]
 ) -> pa.Table | None:
-    card = done.bundle.card
+    info = done.bundle.info
     tables = [
         by_column(
-            truth, chances, done.column(name, ids), list(card.classes), card.threshold, column=name, groups=groups
+            truth, chances, done.column(name, ids), list(info.classes), info.threshold, column=name, groups=groups
         )
         for name in done.by
     ]
@@ -175,7 +175,7 @@ def _subgroups(
 
 
 def _without_shared(
-    folder: Path, done: Evaluated, ids: Sequence[str], truth: np.ndarray, chances: np.ndarray
+    folder: Path, done: EvaluatedModel, ids: Sequence[str], truth: np.ndarray, chances: np.ndarray
 ) -> pa.Table | None:
     """Figures of the samples that the model has not seen, where it has seen some and not all; written, too."""
     path = folder / "metrics-without-shared.parquet"
@@ -187,16 +187,16 @@ def _without_shared(
     own = np.array([sample_id not in known for sample_id in ids], bool)
     if own.all() or not own.any():
         return None
-    card, kept = done.bundle.card, [sample_id for sample_id in ids if sample_id not in known]
+    info, kept = done.bundle.info, [sample_id for sample_id in ids if sample_id not in known]
     groups = _groups(done, kept)
-    table = metrics.evaluate(
-        truth[own], chances[own], list(card.classes), card.threshold, groups=groups, prevalence=done.prevalence
+    table = metrics.compute_metrics(
+        truth[own], chances[own], list(info.classes), info.threshold, groups=groups, prevalence=done.prevalence
     )
     _write(table, path)
     return table
 
 
-def _gallery(done: Evaluated, used: pa.Table) -> dict[str, list[Case]]:
+def _gallery(done: EvaluatedModel, used: pa.Table) -> dict[str, list[Case]]:
     """The worst errors and the least certain cases, with pictures of what spoke for a tumour."""
     rows = used.select(["sample_id", "label", "prediction", "probability"]).to_pylist()
     lead = dict(zip(used["sample_id"].to_pylist(), _leads(done, used).tolist(), strict=True))
@@ -211,18 +211,18 @@ def _gallery(done: Evaluated, used: pa.Table) -> dict[str, list[Case]]:
     }
 
 
-def _leads(done: Evaluated, used: pa.Table) -> np.ndarray:
+def _leads(done: EvaluatedModel, used: pa.Table) -> np.ndarray:
     """How sure each call is [n]: its distance from the threshold; with more classes, from the second likeliest."""
     chances = np.array(used["probabilities"].to_pylist(), np.float64)
     if chances.shape[1] == 2:
-        return np.abs(tumour(chances) - done.bundle.card.threshold)
+        return np.abs(tumour_probability(chances) - done.bundle.info.threshold)
     ordered = np.sort(chances, axis=1)
     return np.asarray(ordered[:, -1] - ordered[:, -2])
 
 
-def _pictures(done: Evaluated, sample_ids: Sequence[str]) -> dict[str, bytes]:
-    wish = Wish(spec=done.bundle.card.preprocess)
-    planes = planes_of(units_of(done.rows), sample_ids, wish)
+def _pictures(done: EvaluatedModel, sample_ids: Sequence[str]) -> dict[str, bytes]:
+    request = ReadRequest(spec=done.bundle.info.preprocess)
+    planes = planes_of(files_of_manifest(done.rows), sample_ids, request)
     return dict(zip(planes, heatmaps.pictures(done.bundle, list(planes.values())), strict=True))
 
 
@@ -231,7 +231,7 @@ def _history(run: Path | None) -> list[dict[str, Any]] | None:
     return pq.read_table(path, schema=HISTORY).to_pylist() if path is not None and path.is_file() else None
 
 
-def _flow(done: Evaluated) -> dict[str, int]:
+def _flow(done: EvaluatedModel) -> dict[str, int]:
     """From the files seen to the samples used; what was left out adds up to the difference."""
     table, aside = done.predictions, Counter[str]()
     if len(done.rows) < len(done.manifest):
@@ -242,7 +242,7 @@ def _flow(done: Evaluated) -> dict[str, int]:
     aside.update(table["error_code"].drop_null().to_pylist())
     aside["no label"] = pc.sum(pc.and_(pc.is_null(table["error_code"]), pc.is_null(table["label"]))).as_py()
     return {
-        "files seen": len(units_of(done.manifest)),
+        "files seen": len(files_of_manifest(done.manifest)),
         "samples in them": len(done.manifest),
         "samples of this side": len(done.rows),
         **{f"{EXCLUDED}{reason.replace('_', ' ')}": count for reason, count in sorted(aside.items()) if count},
@@ -260,15 +260,15 @@ def _duplicates(rows: pa.Table) -> dict[str, int]:
     }
 
 
-def _provenance(done: Evaluated, facts: Mapping[str, Any]) -> dict[str, str]:
-    card = done.bundle.card
+def _provenance(done: EvaluatedModel, facts: Mapping[str, Any]) -> dict[str, str]:
+    info = done.bundle.info
     known = {
         **facts,
-        "training manifest": card.manifest_sha256,
-        "configuration": card.config_sha256,
-        "seed": card.seed,
-        "epoch": card.epoch,
-        "image size": f"{card.preprocess.image_size} px",
-        **versions(),
+        "training manifest": info.manifest_sha256,
+        "configuration": info.config_sha256,
+        "seed": info.seed,
+        "epoch": info.epoch,
+        "image size": f"{info.preprocess.image_size} px",
+        **library_versions(),
     }
     return {key.replace("_", " "): str(value) for key, value in known.items() if value is not None}

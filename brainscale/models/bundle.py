@@ -12,12 +12,12 @@ from brainscale.config.sections import DataConfig, PreprocessConfig, Section
 from brainscale.errors import BundleError
 from brainscale.storage.local import replacing
 
-WEIGHTS, ONNX, CARD = "model.safetensors", "model.onnx", "model.json"
+WEIGHTS, ONNX, MODEL_JSON = "model.safetensors", "model.onnx", "model.json"
 FILES = ("model/*", "model.*", "config.yaml")
 """Patterns of what a run or a bundle holds of a model, and what tells a run without one."""
 
 
-class Card(Section):
+class ModelInfo(Section):
     """model.json: everything a score's meaning depends on, and where it came from.
 
     Attributes:
@@ -69,11 +69,11 @@ class Bundle:
 
     Attributes:
         folder: where it is.
-        card: its model.json.
+        info: its model.json.
     """
 
     folder: Path
-    card: Card
+    info: ModelInfo
 
     @property
     def weights(self) -> Path:
@@ -92,40 +92,42 @@ def open_bundle(model: str | Path) -> Bundle:
     Raises:
         BundleError: not there, incomplete, unreadable, or altered since it was written.
     """
-    folder = find(Path(model))
+    folder = find_bundle(Path(model))
     try:
-        card = Card.model_validate_json((folder / CARD).read_bytes())
+        info = ModelInfo.model_validate_json((folder / MODEL_JSON).read_bytes())
     except (OSError, ValueError, ValidationError) as error:
-        raise BundleError(f"{folder / CARD} cannot be read as a model's card: {' '.join(str(error).split())}") from None
-    for name, expected in ((WEIGHTS, card.weights_sha256), (ONNX, card.onnx_sha256)):
+        raise BundleError(
+            f"{folder / MODEL_JSON} cannot be read as a model's card: {' '.join(str(error).split())}"
+        ) from None
+    for name, expected in ((WEIGHTS, info.weights_sha256), (ONNX, info.onnx_sha256)):
         path = folder / name
         if not path.is_file():
             raise BundleError(f"{folder} lacks {name}: copy the whole model folder")
         if file_sha256(path) != expected:
-            raise BundleError(f"{path} is not the file that {CARD} describes: copy the whole model folder again")
-    return Bundle(folder=folder, card=card)
+            raise BundleError(f"{path} is not the file that {MODEL_JSON} describes: copy the whole model folder again")
+    return Bundle(folder=folder, info=info)
 
 
-def find(model: Path) -> Path:
+def find_bundle(model: Path) -> Path:
     """The bundle's folder of a RUN or of itself."""
     for folder in (model / "model", model):
-        if (folder / CARD).is_file():
+        if (folder / MODEL_JSON).is_file():
             return folder
     if (model / "config.yaml").is_file():
         raise BundleError(f"{model} has no model yet: its training is not finished; run `brainscale train` on it again")
-    raise BundleError(f"{model} is neither a run nor a model folder: it holds no {CARD}")
+    raise BundleError(f"{model} is neither a run nor a model folder: it holds no {MODEL_JSON}")
 
 
-def write_card(folder: Path, facts: Mapping[str, Any]) -> Card:
+def write_model_info(folder: Path, facts: Mapping[str, Any]) -> ModelInfo:
     """Complete the card with the hashes of the files beside it and write it, last."""
     hashes = {
         "weights_sha256": file_sha256(folder / WEIGHTS),
         "onnx_sha256": file_sha256(folder / ONNX),
     }
-    card = Card.model_validate({**facts, **hashes})
-    with replacing(folder / CARD) as aside:
-        aside.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return card
+    info = ModelInfo.model_validate({**facts, **hashes})
+    with replacing(folder / MODEL_JSON) as aside:
+        aside.write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return info
 
 
 def file_sha256(path: Path) -> str:

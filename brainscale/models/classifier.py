@@ -4,11 +4,11 @@ import torch
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from brainscale.models.fast_brainmrnet import logits_of
+from brainscale.models.fast_brainmrnet import fast_logits
 from brainscale.models.registry import build
 
 
-class Scorer(nn.Module):
+class Classifier(nn.Module):
     """A network with its normalisation before and softmax behind: what the engines run.
 
     Args:
@@ -22,12 +22,12 @@ class Scorer(nn.Module):
 
     def forward(self, planes: Tensor) -> Tensor:
         """uint8 [N, H, W] → float32 probabilities [N, classes]."""
-        logits = logits_of(self.network, planes, winograd=self.winograd)
+        logits = fast_logits(self.network, planes, winograd=self.winograd)
         return torch.softmax(logits.float(), 1)  # bf16 would round the sum
 
 
-def load_scorer(name: str, classes: int, weights: bytes) -> nn.Module:
+def load_classifier(name: str, classes: int, weights: bytes) -> nn.Module:
     """A scorer in evaluation mode with a bundle's weights, loaded strictly."""
     network = build(name, classes)
     network.load_state_dict(load(weights))
-    return Scorer(network).eval()
+    return Classifier(network).eval()

@@ -13,13 +13,13 @@ import numpy as np
 import onnxruntime
 
 from brainscale.errors import UsageError
-from brainscale.models.bundle import Bundle, Card
+from brainscale.models.bundle import Bundle, ModelInfo
 
 ENGINES = ("auto", "onnx", "torch")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class EngineOptions:
     """How an engine computes.
 
     Attributes:
@@ -52,18 +52,18 @@ class OnnxEngine:
     Each thread computes images of its own: faster than several on one, which wait for each other in every layer.
     """
 
-    def __init__(self, card: Card, network: bytes, threads: int) -> None:
+    def __init__(self, info: ModelInfo, network: bytes, threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
         self._threads = ThreadPoolExecutor(threads)
-        self._classes = len(card.classes)
+        self._classes = len(info.classes)
 
     def __call__(self, planes: np.ndarray) -> np.ndarray:
         """uint8 [N, S, S] → float32 [N, classes]."""
-        return joined(self._threads.map(self._run, cut(planes, ONNX_BATCH)), self._classes)
+        return concatenate(self._threads.map(self._run, batches(planes, ONNX_BATCH)), self._classes)
 
     def _run(self, planes: np.ndarray) -> np.ndarray:
         (probabilities,) = self._session.run(["probabilities"], {"planes": planes})
@@ -73,17 +73,17 @@ class OnnxEngine:
 class TorchEngine:
     """Torch on CUDA, with channels last, or on the CPU."""
 
-    def __init__(self, card: Card, network: bytes, options: Options, threads: int) -> None:
+    def __init__(self, info: ModelInfo, network: bytes, options: EngineOptions, threads: int) -> None:
         import torch  # here: ONNX workers start without it
 
-        from brainscale.models.classifier import load_scorer
+        from brainscale.models.classifier import load_classifier
 
         self._torch, self._bf16 = torch, options.bf16
         self._device = torch.device("cuda" if options.on_gpu else "cpu")
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False  # agreement with the CPU to 1e-5 needs full float32
-        self._classes, self._batch = len(card.classes), GPU_BATCH if options.on_gpu else CPU_BATCH
-        scorer = load_scorer(card.architecture, len(card.classes), network).to(self._device)
+        self._classes, self._batch = len(info.classes), GPU_BATCH if options.on_gpu else CPU_BATCH
+        scorer = load_classifier(info.architecture, len(info.classes), network).to(self._device)
         if options.on_gpu:
             scorer = scorer.to(memory_format=torch.channels_last)
         else:
@@ -92,7 +92,7 @@ class TorchEngine:
 
     def __call__(self, planes: np.ndarray) -> np.ndarray:
         """uint8 [N, S, S] → float32 [N, classes]."""
-        return joined(map(self._run, cut(planes, self._batch)), self._classes)
+        return concatenate(map(self._run, batches(planes, self._batch)), self._classes)
 
     def _run(self, planes: np.ndarray) -> np.ndarray:
         torch = self._torch
@@ -101,17 +101,17 @@ class TorchEngine:
             return np.asarray(self._scorer(batch).float().cpu().numpy())
 
 
-def cut(planes: np.ndarray, size: int) -> Iterator[np.ndarray]:
+def batches(planes: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """Planes in batches."""
     return (planes[at : at + size] for at in range(0, len(planes), size))
 
 
-def joined(pieces: Iterable[np.ndarray], classes: int) -> np.ndarray:
+def concatenate(pieces: Iterable[np.ndarray], classes: int) -> np.ndarray:
     """float32 [N, classes] of all pieces, of which there may be none."""
     return np.concatenate([np.empty((0, classes), np.float32), *pieces])
 
 
-def choose(options: Options, gpus: float) -> Options:
+def resolve_engine(options: EngineOptions, gpus: float) -> EngineOptions:
     """What `auto` means where there are so many GPUs.
 
     Raises:
@@ -126,20 +126,20 @@ def choose(options: Options, gpus: float) -> Options:
     return replace(options, name=name, on_gpu=name == "torch" and gpus > 0)
 
 
-def network_of(bundle: Bundle, options: Options) -> bytes:
+def network_of(bundle: Bundle, options: EngineOptions) -> bytes:
     """The file of a bundle that an engine runs: what travels to engines on other machines."""
     return (bundle.weights if options.name == "torch" else bundle.onnx).read_bytes()
 
 
-def load(card: Card, network: bytes, options: Options, *, threads: int = 1) -> Engine:
+def load_engine(info: ModelInfo, network: bytes, options: EngineOptions, *, threads: int = 1) -> Engine:
     """Start an engine.
 
     Args:
-        card: of a bundle.
+        info: of a bundle.
         network: as `network_of` gave it.
         options: as `choose` gave them.
         threads: CPU threads.
     """
     if options.name == "torch":
-        return TorchEngine(card, network, options, threads)
-    return OnnxEngine(card, network, threads)
+        return TorchEngine(info, network, options, threads)
+    return OnnxEngine(info, network, threads)

@@ -19,7 +19,7 @@ from brainscale.models.winograd import conv3x3
 TILE = 8  # rows behind two pooled ones: twice two, and a margin of two for two 3 × 3 convolutions
 
 
-def logits_of(network: nn.Module, planes: Tensor, *, winograd: bool = False) -> Tensor:
+def fast_logits(network: nn.Module, planes: Tensor, *, winograd: bool = False) -> Tensor:
     """What a network in evaluation mode says of grey planes.
 
     Args:

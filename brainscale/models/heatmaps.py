@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from brainscale.errors import OutputError, first_line
 from brainscale.models.brainmrnet import HYPERCOLUMN_SIDE
 from brainscale.models.bundle import Bundle
-from brainscale.models.classifier import load_scorer
+from brainscale.models.classifier import load_classifier
 from brainscale.models.normalisation import normalise
 from brainscale.models.registry import HEADS
 from brainscale.models.resize import average_matrix, bilinear_matrix, resample
@@ -97,7 +97,7 @@ def evidence(network: nn.Module, planes: Tensor, target: int | None = None, *, a
     return torch.einsum("nc,nchw->nhw", weights, seen[0].detach())
 
 
-def method(architecture: str, classes: int) -> str:
+def heatmap_method(architecture: str, classes: int) -> str:
     """`cam` where there is an exact map, `hirescam` of a hypercolumn, else `grad-cam`."""
     if architecture in COLUMN:
         return "hirescam"
@@ -133,9 +133,12 @@ def write_heatmaps(
     Raises:
         OutputError: the folder or a file cannot be written.
     """
-    folder, architecture, classes = output_folder(folder), bundle.card.architecture, len(bundle.card.classes)
+    folder, architecture, classes = output_folder(folder), bundle.info.architecture, len(bundle.info.classes)
     marks = [hashlib.sha256(row["sample_id"].encode()).hexdigest()[:12] for row in rows]  # ids may name a patient
-    own = [{"file": f"{i:03d}-{mark}.png", "method": method(architecture, classes)} for i, mark in enumerate(marks, 1)]
+    own = [
+        {"file": f"{i:03d}-{mark}.png", "method": heatmap_method(architecture, classes)}
+        for i, mark in enumerate(marks, 1)
+    ]
     table = pa.Table.from_pylist([{**row, **more} for row, more in zip(rows, own, strict=True)], schema=COLUMNS)
     try:
         for more, picture in zip(own, pictures(bundle, planes, device), strict=True):
@@ -151,15 +154,15 @@ def write_heatmaps(
 
 def pictures(bundle: Bundle, planes: Sequence[np.ndarray], device: str = "cpu") -> Iterator[bytes]:
     """A PNG of each plane, uint8 [S, S]: the scan beside the scan under its map."""
-    card = bundle.card
+    info = bundle.info
     network = (
-        load_scorer(card.architecture, len(card.classes), bundle.weights.read_bytes())
+        load_classifier(info.architecture, len(info.classes), bundle.weights.read_bytes())
         .get_submodule("network")
         .to(device)
     )
     for at in range(0, len(planes), BATCH):
         batch = np.stack(planes[at : at + BATCH])
-        maps = activation(network, torch.from_numpy(batch).to(device), architecture=card.architecture).cpu().numpy()
+        maps = activation(network, torch.from_numpy(batch).to(device), architecture=info.architecture).cpu().numpy()
         for plane, heat in zip(batch, maps, strict=True):
             picture = io.BytesIO()
             Image.fromarray(np.hstack([np.stack([plane] * 3, 2), overlay(plane, heat)])).save(picture, format="PNG")

@@ -8,10 +8,10 @@ from pathlib import Path
 import jinja2
 import pyarrow as pa
 
-from brainscale.evaluation.report.page import figure
-from brainscale.models.bundle import Card
+from brainscale.evaluation.report.page import format_number
+from brainscale.models.bundle import ModelInfo
 from brainscale.models.claim_checklist import ITEMS, OPEN
-from brainscale.stats.metric_names import words
+from brainscale.stats.metric_names import metric_name
 from brainscale.storage.local import replacing
 
 README = "README.md"
@@ -23,7 +23,7 @@ class ModelFacts:
     """What a model card tells; every text may come from outside and is escaped.
 
     Attributes:
-        card: the bundle's model.json.
+        info: the bundle's model.json.
         training: counts and hashes of the training data, name → value.
         metrics: table of schema METRICS, where the model was evaluated.
         evaluated_on: the set those figures are of.
@@ -32,7 +32,7 @@ class ModelFacts:
         claim: answers to items of CLAIM 2024 by number, from 1; they take the place of what the run knows.
     """
 
-    card: Card
+    info: ModelInfo
     training: Mapping[str, object] = field(default_factory=dict)
     metrics: pa.Table | None = None
     evaluated_on: str | None = None
@@ -55,7 +55,7 @@ def write_model_card(folder: Path, facts: ModelFacts) -> Path:
         raise ValueError(f"CLAIM 2024 has no item {strange[0]}: items go from 1 to {len(ITEMS)}")
     environment = jinja2.Environment(  # noqa: S701 - Markdown, not HTML: `finalize` escapes every value
         loader=jinja2.PackageLoader("brainscale", "models"),
-        finalize=escaped,
+        finalize=escape_markdown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -69,7 +69,7 @@ def write_model_card(folder: Path, facts: ModelFacts) -> Path:
     return folder / README
 
 
-def escaped(value: object) -> str:
+def escape_markdown(value: object) -> str:
     """A value as one line of plain text in Markdown: no markup, no link, no cell or line of its own."""
     line = " ".join(str(value).split()).translate(SIGNS)
     line = re.sub(r":(?=//)", "&#58;", line)  # GitHub makes links of bare addresses
@@ -79,10 +79,10 @@ def escaped(value: object) -> str:
 def _rows(facts: ModelFacts) -> list[dict[str, str]]:
     return [
         {
-            "name": words(row["metric"], facts.prevalence)["name"],
-            "value": figure(row["value"]),
-            "interval": "–" if row["low"] is None else f"{figure(row['low'])} to {figure(row['high'])}",
-            "n": figure(row["n"]),
+            "name": metric_name(row["metric"], facts.prevalence)["name"],
+            "value": format_number(row["value"]),
+            "interval": "–" if row["low"] is None else f"{format_number(row['low'])} to {format_number(row['high'])}",
+            "n": format_number(row["n"]),
             "note": "; ".join(filter(None, (row["method"], row["reason"]))),
         }
         for row in (facts.metrics.to_pylist() if facts.metrics is not None else [])
@@ -90,15 +90,15 @@ def _rows(facts: ModelFacts) -> list[dict[str, str]]:
 
 
 def _provenance(facts: ModelFacts) -> dict[str, object]:
-    card = facts.card
+    info = facts.info
     return {
-        "weights sha256": card.weights_sha256,
-        "ONNX sha256": card.onnx_sha256,
-        "training manifest sha256": card.manifest_sha256,
-        "configuration sha256": card.config_sha256,
-        "seed": card.seed,
-        "epoch": card.epoch,
-        **card.versions,
+        "weights sha256": info.weights_sha256,
+        "ONNX sha256": info.onnx_sha256,
+        "training manifest sha256": info.manifest_sha256,
+        "configuration sha256": info.config_sha256,
+        "seed": info.seed,
+        "epoch": info.epoch,
+        **info.versions,
         **facts.provenance,
     }
 
@@ -110,18 +110,18 @@ def _checklist(facts: ModelFacts) -> list[tuple[int, str, str]]:
 
 def _known(facts: ModelFacts) -> dict[int, str]:
     """The items that a run can answer; the rest is for people to say."""
-    card, preprocess = facts.card, facts.card.preprocess.model_dump()
+    info, preprocess = facts.info, facts.info.preprocess.model_dump()
     counts = ", ".join(f"{name}: {value}" for name, value in facts.training.items())
     known = {
-        1: f"image classification by a convolutional network, {card.architecture}",
+        1: f"image classification by a convolutional network, {info.architecture}",
         9: f"{', '.join(f'{name} {value}' for name, value in preprocess.items())}; part of the model, in model.json",
-        19: f"as the training manifest says, of the fingerprint {card.manifest_sha256}; saved in the run",
+        19: f"as the training manifest says, of the fingerprint {info.manifest_sha256}; saved in the run",
         20: "where brainscale split the data, groups: samples of one patient, where known, and near duplicates",
-        22: f"{card.architecture}, {card.parameters:,} parameters; input {card.preprocess.image_size} px; outputs: "
-        + ", ".join(card.classes),
-        23: ", ".join(f"{name} {version}" for name, version in card.versions.items()),
-        25: f"the configuration with the fingerprint {card.config_sha256}, saved in the run as config.yaml",
-        26: f"{card.epoch_source}: epoch {card.epoch}",
+        22: f"{info.architecture}, {info.parameters:,} parameters; input {info.preprocess.image_size} px; outputs: "
+        + ", ".join(info.classes),
+        23: ", ".join(f"{name} {version}" for name, version in info.versions.items()),
+        25: f"the configuration with the fingerprint {info.config_sha256}, saved in the run as config.yaml",
+        26: f"{info.epoch_source}: epoch {info.epoch}",
         27: "none: one model",
         40: "see Intended use and limits, above; " + OPEN,
         41: "research use only; " + OPEN,

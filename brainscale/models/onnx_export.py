@@ -13,13 +13,13 @@ import onnxscript
 import torch
 from torch import Tensor
 
-from brainscale.models.classifier import Scorer
+from brainscale.models.classifier import Classifier
 from brainscale.models.registry import build
 from brainscale.storage.local import replacing
 
 
 @functools.lru_cache(maxsize=2)
-def trace(name: str, classes: int, size: int) -> torch.onnx.ONNXProgram:
+def onnx_program(name: str, classes: int, size: int) -> torch.onnx.ONNXProgram:
     """A network with its normalisation and softmax as an ONNX graph, whatever its weights; takes seconds.
 
     Input `planes`, uint8 [batch, size, size]; output `probabilities`, float32 [batch, classes].
@@ -29,7 +29,7 @@ def trace(name: str, classes: int, size: int) -> torch.onnx.ONNXProgram:
         classes: outputs.
         size: side of a plane, pixels.
     """
-    scorer = Scorer(build(name, classes), winograd=True).eval()
+    scorer = Classifier(build(name, classes), winograd=True).eval()
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet_loggers():
         warnings.simplefilter("ignore")  # the exporter warns of its own deprecated parts
         program = torch.onnx.export(
@@ -57,7 +57,7 @@ def export_onnx(name: str, classes: int, size: int, weights: Mapping[str, Tensor
         weights: the network's state.
         path: appears whole or not at all.
     """
-    program = trace(name, classes, size)
+    program = onnx_program(name, classes, size)
     given = {f"network.{key}": value for key, value in weights.items() if value.is_floating_point()}  # no counters
     missing = sorted(given.keys() - program.model.graph.initializers.keys())
     if missing:

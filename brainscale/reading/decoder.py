@@ -14,8 +14,8 @@ from brainscale.errors import SampleError
 from brainscale.reading.formats import dicom, nifti, raster
 from brainscale.reading.formats.frame import Frame
 from brainscale.reading.preprocess import enough_side, plane, shown
-from brainscale.reading.pseudonyms import keyed
-from brainscale.reading.request import Wish
+from brainscale.reading.pseudonyms import pseudonym
+from brainscale.reading.request import ReadRequest
 from brainscale.reading.sandbox import Handler, bound_memory, serve
 
 HEAD = 512  # bytes that tell the format
@@ -23,36 +23,38 @@ HASH_SIDE = 256  # pixels: a JPEG is decoded no smaller for its perceptual hash
 FLAT = 8  # grey levels: an image with less contrast has no perceptual hash, or all would be one group
 
 
-def decode(data: bytes, wish: Wish, frames: set[int | None] | None = None) -> Iterator[tuple[dict[str, Any], bytes]]:
+def decode(
+    data: bytes, request: ReadRequest, frames: set[int | None] | None = None
+) -> Iterator[tuple[dict[str, Any], bytes]]:
     """Facts and the plane of each frame in a file; the last facts hold an error where the file has one.
 
     Args:
         data: one file's bytes, no longer compressed.
-        wish: what is wanted.
+        request: what is wanted.
         frames: their numbers, if not all are wanted.
 
     Yields:
         Columns of the manifest, and the plane's bytes (empty where none is wanted).
     """
     try:
-        for frame in _frames(data, wish):
+        for frame in _frames(data, request):
             if frames is None or frame.number in frames:
-                yield _answer(frame, wish)
+                yield _answer(frame, request)
     except SampleError as error:
         yield {"error_code": error.code, "error": error.text}, b""
     except MemoryError:
-        text = f"decoding needs more than {wish.limits.memory_mib} MiB"
+        text = f"decoding needs more than {request.limits.memory_mib} MiB"
         yield {"error_code": "out_of_memory", "error": text}, b""
 
 
-def _frames(data: bytes, wish: Wish) -> Iterator[Frame]:
-    head, limits, spec = data[:HEAD], wish.limits, wish.spec
+def _frames(data: bytes, request: ReadRequest) -> Iterator[Frame]:
+    head, limits, spec = data[:HEAD], request.limits, request.spec
     if not data:
         raise SampleError("empty_file", "the file holds no bytes")
     if dicom.recognises(head):  # first, for its preamble may pass for a TIFF
         return dicom.decode(data, limits, spec.window)
     if raster.recognises(head):
-        return raster.decode(data, limits, enough_side(spec) if wish.planes else HASH_SIDE)
+        return raster.decode(data, limits, enough_side(spec) if request.planes else HASH_SIDE)
     if nifti.recognises(head):
         return nifti.decode(data, limits, spec.window, spec.slices)
     if nifti.is_header_alone(head):
@@ -61,16 +63,16 @@ def _frames(data: bytes, wish: Wish) -> Iterator[Frame]:
     raise SampleError("unsupported_format", f"not one of {known}, by its content")
 
 
-def _answer(frame: Frame, wish: Wish) -> tuple[dict[str, Any], bytes]:
+def _answer(frame: Frame, request: ReadRequest) -> tuple[dict[str, Any], bytes]:
     facts: dict[str, Any] = {
         name: getattr(frame, name) for name in ("format", "mode", "width", "height", "empty") if getattr(frame, name)
     }
     facts["frame"] = frame.number
-    facts["patient"], facts["scan"] = keyed(frame.patient, wish.key), keyed(frame.scan, wish.key)
-    grey = shown(frame, wish.spec.window)
-    if wish.hashes and not frame.empty:
+    facts["patient"], facts["scan"] = pseudonym(frame.patient, request.key), pseudonym(frame.scan, request.key)
+    grey = shown(frame, request.spec.window)
+    if request.hashes and not frame.empty:
         facts["phash"] = perceptual_hash(grey)
-    return facts, plane(grey, wish.spec).tobytes() if wish.planes else b""
+    return facts, plane(grey, request.spec).tobytes() if request.planes else b""
 
 
 def perceptual_hash(grey: np.ndarray) -> str | None:
@@ -81,13 +83,13 @@ def perceptual_hash(grey: np.ndarray) -> str | None:
 
 
 def _handler(settings: Mapping[str, Any]) -> Handler:
-    wish = Wish.from_json(settings)
+    request = ReadRequest.from_json(settings)
     logging.disable()
-    bound_memory(wish.limits.memory_mib)
+    bound_memory(request.limits.memory_mib)
 
     def handle(facts: Mapping[str, Any], data: memoryview) -> Iterator[tuple[dict[str, Any], bytes]]:
         frames = facts["frames"]
-        return decode(bytes(data), wish, None if frames is None else set(frames))
+        return decode(bytes(data), request, None if frames is None else set(frames))
 
     return handle
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 import ray
 from ray.data import DataContext, Dataset
 
-from brainscale.reading.reader import unit_table
-from brainscale.reading.sources import Unit
+from brainscale.reading.reader import file_table
+from brainscale.reading.sources import SourceFile
 
 UNITS_IN_A_BLOCK, MOST_UNITS_IN_A_BLOCK = 64, 1024
 TASKS = 4096
@@ -20,7 +20,7 @@ READ_CPUS = 0.4
 
 
 @dataclass(frozen=True)
-class Rows:
+class LazyRows:
     """A lazy table in Ray's hands."""
 
     dataset: Dataset
@@ -35,21 +35,21 @@ class Rows:
         return refs
 
 
-def over_units(units: Sequence[Unit], read: Callable[[pa.Table], Iterator[pa.Table]]) -> Rows:
+def read_parallel(units: Sequence[SourceFile], read: Callable[[pa.Table], Iterator[pa.Table]]) -> LazyRows:
     """Apply a reading function to units in blocks, on whatever Ray is connected.
 
     Args:
         units: one file each.
         read: table of units → tables of rows; must not raise for a bad file.
     """
-    quiet()
-    dataset = ray.data.from_arrow([unit_table(block) for block in blocks_of(units)])
-    return Rows(dataset.map_batches(read, batch_format="pyarrow", batch_size=None, num_cpus=READ_CPUS))
+    quiet_ray_data()
+    dataset = ray.data.from_arrow([file_table(block) for block in blocks_of(units)])
+    return LazyRows(dataset.map_batches(read, batch_format="pyarrow", batch_size=None, num_cpus=READ_CPUS))
 
 
-def blocks_of(units: Sequence[Unit]) -> Iterator[list[Unit]]:
+def blocks_of(units: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:
     """Units in their order, cut by number and by bytes: a large archive is a task of its own."""
-    block: list[Unit] = []
+    block: list[SourceFile] = []
     nbytes = 0
     most = min(max(len(units) // TASKS, UNITS_IN_A_BLOCK), MOST_UNITS_IN_A_BLOCK)
     for unit in units:
@@ -63,7 +63,7 @@ def blocks_of(units: Sequence[Unit]) -> Iterator[list[Unit]]:
         yield block
 
 
-def quiet() -> None:
+def quiet_ray_data() -> None:
     """Leave the terminal to brainscale's own progress."""
     context = DataContext.get_current()
     context.enable_progress_bars = False

@@ -14,14 +14,14 @@ SHORTEST_KEY = 16  # bytes: a shorter one can be guessed, and with it every pati
 
 
 @dataclass(frozen=True, kw_only=True)
-class Key:
+class PatientKey:
     """The key of the hashes that stand for patients, and whether another run would use it too."""
 
     secret: bytes
     random: bool
 
 
-def read_key(file: str | None) -> Key:
+def read_key(file: str | None) -> PatientKey:
     """The key in a file, in the environment, or a random one.
 
     Raises:
@@ -37,7 +37,7 @@ def read_key(file: str | None) -> Key:
         )
     if file and not given:
         raise UsageError(f"{file} holds no key: fill it, for example with `openssl rand -hex 32`")
-    return Key(secret=given or secrets.token_bytes(32), random=not given)
+    return PatientKey(secret=given or secrets.token_bytes(32), random=not given)
 
 
 def folder_key(place: Path, file: str | None) -> bytes:
@@ -66,7 +66,7 @@ def folder_key(place: Path, file: str | None) -> bytes:
         raise OutputError(f"{place} cannot be used ({error}): mend that, or choose a new --out") from None
 
 
-def keyed(identifier: str | None, key: bytes) -> str | None:
+def pseudonym(identifier: str | None, key: bytes) -> str | None:
     """A hash that says whether two identifiers are one, and not which: HMAC-SHA256, 128 bits."""
     return hmac.new(key, identifier.encode(), hashlib.sha256).hexdigest()[:32] if identifier else None
 

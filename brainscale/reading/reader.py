@@ -18,17 +18,17 @@ import pyarrow.compute as pc
 from brainscale.errors import SampleError, StorageError
 from brainscale.reading import sample_ids as names
 from brainscale.reading.archives import Member, members
-from brainscale.reading.request import Wish
-from brainscale.reading.sandbox import Child
-from brainscale.reading.sources import UNREACHABLE, Unit, opened
+from brainscale.reading.request import ReadRequest
+from brainscale.reading.sandbox import Sandbox
+from brainscale.reading.sources import UNREACHABLE, SourceFile, open_file
 from brainscale.schema import MANIFEST
-from brainscale.storage.remote import AGAIN
+from brainscale.storage.remote import RERUN
 
 DECODER = "brainscale.reading.decoder"  # a module to run, not to import: the formats are its business alone
 ROWS = 64
 """Rows handed on at a time: what is in memory does not grow with an archive or a volume."""
 
-UNIT = pa.schema(
+SOURCE_FILES = pa.schema(
     [
         MANIFEST.field("sample_id"),
         MANIFEST.field("uri"),
@@ -46,58 +46,58 @@ COLUMNS = pa.schema(
 """What `read_tables` yields."""
 
 
-def read(unit: Unit, wish: Wish) -> Iterator[dict[str, Any]]:
+def read_file(unit: SourceFile, request: ReadRequest) -> Iterator[dict[str, Any]]:
     """Read, unpack, recognise, decode and preprocess one unit.
 
     Args:
         unit: the file.
-        wish: what is wanted of each frame.
+        request: what is wanted of each frame.
 
     Yields:
         One row for each sample in it, with columns of `COLUMNS`; at least one unless some are wanted only.
     """
     seen = set()
-    for row in _all_rows(unit, wish):
+    for row in _all_rows(unit, request):
         seen.add(row["sample_id"])
         yield row
     for gone in [wanted for wanted in unit.wanted or () if wanted not in seen]:
-        _, member, frame = names.parts(gone)
+        _, member, frame = names.split_id(gone)
         text = "its file holds no such sample any more"
         yield {**_row(unit, error_code="gone", error=text), "sample_id": gone, "member": member, "frame": frame}
 
 
-def _all_rows(unit: Unit, wish: Wish) -> Iterator[dict[str, Any]]:
+def _all_rows(unit: SourceFile, request: ReadRequest) -> Iterator[dict[str, Any]]:
     try:
-        with opened(unit.uri) as (stream, nbytes):
+        with open_file(unit.uri) as (stream, nbytes):
             stream.seek(0)
-            for member in members(stream, nbytes, wish.limits):
-                yield from _rows(unit, member, wish)
+            for member in members(stream, nbytes, request.limits):
+                yield from _rows(unit, member, request)
     except SampleError as error:
         yield _row(unit, error_code=error.code, error=error.text)
 
 
-def planes_of(units: Sequence[Unit], sample_ids: Sequence[str], wish: Wish) -> dict[str, np.ndarray]:
+def planes_of(units: Sequence[SourceFile], sample_ids: Sequence[str], request: ReadRequest) -> dict[str, np.ndarray]:
     """Planes of a few samples, uint8 [S, S], in this process; those that cannot be read are left out.
 
     Args:
         units: files that hold them, and others.
         sample_ids: the samples.
-        wish: what is wanted of each frame.
+        request: what is wanted of each frame.
     """
     wanted: dict[str, list[str]] = {}
     for sample_id in sample_ids:
-        wanted.setdefault(names.parts(sample_id)[0], []).append(sample_id)
+        wanted.setdefault(names.split_id(sample_id)[0], []).append(sample_id)
     asked = [replace(unit, wanted=tuple(wanted[unit.sample_id])) for unit in units if unit.sample_id in wanted]
-    shape = (wish.spec.image_size, wish.spec.image_size)
+    shape = (request.spec.image_size, request.spec.image_size)
     return {
         row["sample_id"]: np.frombuffer(row["plane"], np.uint8).reshape(shape)
         for unit in asked
-        for row in read(unit, wish)
+        for row in read_file(unit, request)
         if row.get("plane")
     }
 
 
-def _rows(unit: Unit, member: Member, wish: Wish) -> Iterator[dict[str, Any]]:
+def _rows(unit: SourceFile, member: Member, request: ReadRequest) -> Iterator[dict[str, Any]]:
     frames = _wanted(unit, member)
     if frames is not None and not frames:
         return
@@ -108,23 +108,25 @@ def _rows(unit: Unit, member: Member, wish: Wish) -> Iterator[dict[str, Any]]:
     data = member.data or b""
     known: dict[str, Any] = {"nbytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     try:
-        answers = _decoder(wish).ask({"frames": None if frames is None else list(frames)}, data)
+        answers = _decoder(request).ask({"frames": None if frames is None else list(frames)}, data)
         for facts, plane in answers:
             yield _row(unit, member.path, **known, **facts, plane=bytes(plane) if len(plane) else None)
     except SampleError as error:
         yield _row(unit, member.path, **known, error_code=error.code, error=error.text)
 
 
-def _wanted(unit: Unit, member: Member) -> set[int | None] | None:
+def _wanted(unit: SourceFile, member: Member) -> set[int | None] | None:
     """Numbers of the frames that are wanted of a member; None for all."""
     if unit.wanted is None:
         return None
     whole = names.sample_id(unit.sample_id, member.path)
-    return {frame for wanted in unit.wanted for _, _, frame in [names.parts(wanted)] if wanted.split("#")[0] == whole}
+    return {
+        frame for wanted in unit.wanted for _, _, frame in [names.split_id(wanted)] if wanted.split("#")[0] == whole
+    }
 
 
 def _row(
-    unit: Unit, path: Sequence[str] = (), *, frame: int | None = None, empty: bool = False, **known: Any
+    unit: SourceFile, path: Sequence[str] = (), *, frame: int | None = None, empty: bool = False, **known: Any
 ) -> dict[str, Any]:
     return {
         "sample_id": names.sample_id(unit.sample_id, path, frame),
@@ -136,15 +138,15 @@ def _row(
     }
 
 
-_decoders: dict[str, Child] = {}  # this process's decoder, by its settings; one, kept from unit to unit
+_decoders: dict[str, Sandbox] = {}  # this process's decoder, by its settings; one, kept from unit to unit
 
 
-def _decoder(wish: Wish) -> Child:
-    settings = wish.to_json()
+def _decoder(request: ReadRequest) -> Sandbox:
+    settings = request.to_json()
     key = json.dumps(settings)
     if key not in _decoders:
         _end_decoder()
-        _decoders[key] = Child(DECODER, settings, wish.limits.seconds)
+        _decoders[key] = Sandbox(DECODER, settings, request.limits.seconds)
     return _decoders[key]
 
 
@@ -154,20 +156,22 @@ def _end_decoder() -> None:
         _decoders.popitem()[1].close()
 
 
-def unit_table(units: Sequence[Unit]) -> pa.Table:
+def file_table(units: Sequence[SourceFile]) -> pa.Table:
     """Units as a table that Ray Data can carry."""
-    return pa.Table.from_pylist([{name: getattr(unit, name) for name in UNIT.names} for unit in units], schema=UNIT)
+    return pa.Table.from_pylist(
+        [{name: getattr(unit, name) for name in SOURCE_FILES.names} for unit in units], schema=SOURCE_FILES
+    )
 
 
-def units_of(manifest: pa.Table) -> list[Unit]:
+def files_of_manifest(manifest: pa.Table) -> list[SourceFile]:
     """The files that hold a manifest's samples, each asked for these samples only, in the manifest's order."""
     wanted: dict[tuple[str, str], list[str]] = {}
     for sample_id, uri in zip(manifest["sample_id"].to_pylist(), manifest["uri"].to_pylist(), strict=True):
-        wanted.setdefault((names.parts(sample_id)[0], uri), []).append(sample_id)
-    return [Unit(sample_id=unit, uri=uri, wanted=tuple(ids)) for (unit, uri), ids in wanted.items()]
+        wanted.setdefault((names.split_id(sample_id)[0], uri), []).append(sample_id)
+    return [SourceFile(sample_id=unit, uri=uri, wanted=tuple(ids)) for (unit, uri), ids in wanted.items()]
 
 
-def require_answers(table: pa.Table) -> None:
+def require_reachable(table: pa.Table) -> None:
     """Refuse rows of a store that did not answer: nobody knows what these samples are.
 
     Raises:
@@ -175,20 +179,20 @@ def require_answers(table: pa.Table) -> None:
     """
     silent = table.filter(pc.equal(table["error_code"], UNREACHABLE))
     if len(silent):
-        raise StorageError(f"{unreached(silent)}: mend that, {AGAIN}")
+        raise StorageError(f"{unreachable_message(silent)}: mend that, {RERUN}")
 
 
-def unreached(silent: pa.Table) -> str:
+def unreachable_message(silent: pa.Table) -> str:
     """What to say of rows of a store that did not answer."""
     return f"the store of {len(silent)} sample(s) does not answer, '{silent['sample_id'][0].as_py()}' first"
 
 
-def read_tables(units: pa.Table, *, wish: Wish, skip: frozenset[str] = frozenset()) -> Iterator[pa.Table]:
+def read_tables(units: pa.Table, *, request: ReadRequest, skip: frozenset[str] = frozenset()) -> Iterator[pa.Table]:
     """`read` for each row of a table of units.
 
     Args:
         units: of schema `UNIT`.
-        wish: what is wanted of each frame.
+        request: what is wanted of each frame.
         skip: ids whose rows are left out.
 
     Yields:
@@ -196,7 +200,7 @@ def read_tables(units: pa.Table, *, wish: Wish, skip: frozenset[str] = frozenset
     """
     some: list[dict[str, Any]] = []
     for facts in units.to_pylist():
-        for row in _counted(read(Unit(**facts), wish)):
+        for row in _counted(read_file(SourceFile(**facts), request)):
             if row["sample_id"] not in skip:
                 some.append(row)
             if len(some) == ROWS:

@@ -8,7 +8,7 @@ from brainscale.config.sections import LimitsConfig, PreprocessConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class ReadRequest:
     """What is wanted of each frame.
 
     Attributes:
@@ -31,7 +31,7 @@ class Wish:
         return {**models, "planes": self.planes, "hashes": self.hashes, "key": self.key.hex()}
 
     @classmethod
-    def from_json(cls, facts: Mapping[str, Any]) -> "Wish":
+    def from_json(cls, facts: Mapping[str, Any]) -> "ReadRequest":
         """What `to_json` gave."""
         spec, limits = PreprocessConfig(**facts["spec"]), LimitsConfig(**facts["limits"])
         key = bytes.fromhex(facts["key"])

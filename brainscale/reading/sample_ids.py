@@ -30,12 +30,12 @@ def sample_id(unit: str, path: Sequence[str] = (), frame: int | None = None) -> 
     return "!".join([unit, *map(plain, path)]) + ("" if frame is None else f"#{frame}")
 
 
-def unit(sample: str) -> str:
+def file_of(sample: str) -> str:
     """The id of the file that holds a sample."""
     return sample.partition("#")[0].partition("!")[0]
 
 
-def parts(sample: str) -> tuple[str, str | None, int | None]:
+def split_id(sample: str) -> tuple[str, str | None, int | None]:
     """An id's unit, members and frame."""
     whole, _, frame = sample.partition("#")
     unit, inside, member = whole.partition("!")

@@ -28,7 +28,7 @@ BUFFER = 2**20  # bytes under way: a typical file and its answer, so that neithe
 _END: dict[str, Any] = {"end": True}
 
 
-class Child:
+class Sandbox:
     """A process that runs `python -m MODULE`, which calls `serve`; started when needed, and again after a crash.
 
     Args:

@@ -20,14 +20,14 @@ from pyarrow import fs as pafs
 
 from brainscale.errors import SampleError, SourceError, StorageError, UsageError
 from brainscale.reading.sample_ids import plain, readable
-from brainscale.storage.remote import ANONYMOUS, Store, filesystem_of, is_address, parted, patiently
+from brainscale.storage.remote import ANONYMOUS, ObjectStore, filesystem_of, is_address, parted, retrying
 
 UNREACHABLE = "store_unreachable"
 """Code of a sample whose store did not answer: the job ends with it, for nobody knows what the sample is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Unit:
+class SourceFile:
     """One file to read.
 
     Attributes:
@@ -43,7 +43,7 @@ class Unit:
     wanted: tuple[str, ...] | None = None
 
 
-def listing(sources: Sequence[str]) -> list[Unit]:
+def list_files(sources: Sequence[str]) -> list[SourceFile]:
     """Every file of the sources, sorted by id.
 
     With several sources, each folder's files stand below the folder's own name; a name that comes again
@@ -59,7 +59,7 @@ def listing(sources: Sequence[str]) -> list[Unit]:
         if not files:
             raise SourceError(f"{source} holds no files: give a folder of images")
         root = _root(source, roots) if len(sources) > 1 else ""
-        units += [Unit(sample_id=_below(root, plain(path)), uri=uri, nbytes=size) for path, uri, size in files]
+        units += [SourceFile(sample_id=_below(root, plain(path)), uri=uri, nbytes=size) for path, uri, size in files]
     units.sort(key=lambda unit: unit.sample_id)
     for one, other in pairwise(units):
         if one.sample_id == other.sample_id:
@@ -68,7 +68,7 @@ def listing(sources: Sequence[str]) -> list[Unit]:
 
 
 @contextmanager
-def opened(uri: str) -> Iterator[tuple[BinaryIO, int]]:
+def open_file(uri: str) -> Iterator[tuple[BinaryIO, int]]:
     """A file's bytes as a seekable stream, and their number.
 
     Raises:
@@ -93,8 +93,8 @@ class _Remote(io.RawIOBase):
 
     def __init__(self, address: str) -> None:
         filesystem, path = filesystem_of(address)
-        self._file = patiently(lambda: filesystem.open_input_file(path), address)
-        self._address, self._size, self._at = address, int(patiently(self._file.size, address)), 0
+        self._file = retrying(lambda: filesystem.open_input_file(path), address)
+        self._address, self._size, self._at = address, int(retrying(self._file.size, address)), 0
 
     def readable(self) -> bool:
         return True
@@ -113,7 +113,7 @@ class _Remote(io.RawIOBase):
         """So many bytes, or all that are left."""
         left = max(0, self._size - self._at)
         wanted = left if count is None or count < 0 else min(count, left)
-        data = patiently(lambda: bytes(self._file.read_at(wanted, self._at)), self._address) if wanted else b""
+        data = retrying(lambda: bytes(self._file.read_at(wanted, self._at)), self._address) if wanted else b""
         self._at += len(data)
         return data
 
@@ -218,7 +218,7 @@ def _content(place: str) -> bytes:
     if not is_address(place):
         return Path(place).read_bytes()
     folder, name = parted(place)
-    return Store(folder).get(name)
+    return ObjectStore(folder).get(name)
 
 
 def _remote(source: str) -> Iterator[tuple[str, str, int | None]]:
@@ -227,12 +227,12 @@ def _remote(source: str) -> Iterator[tuple[str, str, int | None]]:
     user = ANONYMOUS if rest.startswith(ANONYMOUS) else ""
     try:
         filesystem, path = filesystem_of(source)
-        info = patiently(lambda: filesystem.get_file_info(path), source)
+        info = retrying(lambda: filesystem.get_file_info(path), source)
         if info.type == pafs.FileType.NotFound:
             raise SourceError(f"{source} does not exist")
         whole = info.type == pafs.FileType.File
         below = pafs.FileSelector(path, recursive=True)
-        found = [info] if whole else patiently(lambda: filesystem.get_file_info(below), source)
+        found = [info] if whole else retrying(lambda: filesystem.get_file_info(below), source)
     except (UsageError, StorageError) as error:
         raise SourceError(str(error)) from None
     for item in found:

@@ -16,20 +16,20 @@ from brainscale.cluster.capacity import require_shared
 from brainscale.dataset.manifest import is_manifest, read_manifest, require_places
 from brainscale.errors import ClusterError, OutputError, SourceError, UsageError, first_line
 from brainscale.models.bundle import FILES, open_bundle
-from brainscale.models.engines import Options
+from brainscale.models.engines import EngineOptions
 from brainscale.reading import sample_ids
 from brainscale.reading.preprocess import spec_fingerprint
 from brainscale.reading.pseudonyms import folder_key, key_fingerprint
-from brainscale.reading.reader import planes_of, units_of
-from brainscale.reading.request import Wish
-from brainscale.reading.sources import Unit, listing
+from brainscale.reading.reader import files_of_manifest, planes_of
+from brainscale.reading.request import ReadRequest
+from brainscale.reading.sources import SourceFile, list_files
 from brainscale.schema import SUCCESS
 from brainscale.scoring import per_scan
 from brainscale.scoring.ledger import JOB, PARTS, Ledger, ids_of, keep_once, owns, read_ledger, take_over, write_part
-from brainscale.scoring.predictions import Scoring, expected_rows, predictions
+from brainscale.scoring.predictions import ScoringJob, expected_rows, predictions
 from brainscale.storage.local import read_success, replacing, write_success
-from brainscale.storage.remote import AGAIN
-from brainscale.storage.workspace import Mirror, at_hand, fetched
+from brainscale.storage.remote import RERUN
+from brainscale.storage.workspace import Workspace, fetch, open_workspace
 
 KEY = ".scan-key"
 SCANS = "_scans/scans.parquet"
@@ -46,7 +46,7 @@ OnPart = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)
-class Ears:
+class Callbacks:
     """Who is told of what happens: see `score`."""
 
     on_start: Callable[[int], None]
@@ -54,7 +54,7 @@ class Ears:
     on_notice: Callable[[str], None]
 
 
-def score(
+def score_files(
     model: str,
     sources: Sequence[str],
     out: str,
@@ -110,20 +110,20 @@ def score(
         BrainscaleError: no model, no files, the folder is another model's, or rows do not add up.
     """
     require_shared([*sources, out, heatmaps], shared)
-    with fetched(model, *FILES) as place, at_hand(out, OURS, known=[PARTS], what="scores") as folder:
+    with fetch(model, *FILES) as place, open_workspace(out, OURS, known=[PARTS], what="scores") as folder:
         bundle = open_bundle(place)
         units = _units(sources)
         require_shared((unit.uri for unit in units), shared)
-        scoring = Scoring(
+        scoring = ScoringJob(
             bundle=bundle,
-            threshold=bundle.card.threshold if threshold is None else threshold,
-            engine=Options(name=engine, bf16=precision == "bf16", compiled=compiled),
+            threshold=bundle.info.threshold if threshold is None else threshold,
+            engine=EngineOptions(name=engine, bf16=precision == "bf16", compiled=compiled),
             workers=workers,
             min_workers=min_workers,
             cpus_per_worker=cpus_per_worker,
             key=folder_key(folder.path / KEY, patient_key),
         )
-        facts = _completed(folder, units, scoring, update, Ears(on_start, on_part, on_notice))
+        facts = _completed(folder, units, scoring, update, Callbacks(on_start, on_part, on_notice))
         if by == "scan":
             facts["scans"] = write_scans(folder)
         if heatmaps:
@@ -132,11 +132,11 @@ def score(
 
 
 def _completed(
-    folder: Mirror,
-    units: Sequence[Unit],
-    scoring: Scoring,
+    folder: Workspace,
+    units: Sequence[SourceFile],
+    scoring: ScoringJob,
     update: bool,
-    ears: Ears,
+    callbacks: Callbacks,
 ) -> dict[str, Any]:
     """Score what a folder does not hold, check it, and say that it is complete."""
     identity = identity_of(scoring)
@@ -150,17 +150,17 @@ def _completed(
     (folder.path / SUCCESS).unlink(missing_ok=True)
     job = take_over(folder)
     folder.push()  # the key before any part that counts on it
-    done = _score(todo, scoring, there, folder, job, identity, ears)
+    done = _score(todo, scoring, there, folder, job, identity, callbacks)
     if not owns(job, str(folder)):
         raise OutputError(f"{folder} was taken over by another job, which writes its rows: wait for that one")
-    counted = _checked(folder, units, job, identity, ears)
+    counted = _checked(folder, units, job, identity, callbacks)
     (folder.path / JOB).unlink()  # what an earlier job has still to write finds no owner
-    facts = {**counted, "architecture": scoring.bundle.card.architecture, **identity}
+    facts = {**counted, "architecture": scoring.bundle.info.architecture, **identity}
     write_success(folder.path, facts)
     return facts | done
 
 
-def _units(sources: Sequence[str]) -> list[Unit]:
+def _units(sources: Sequence[str]) -> list[SourceFile]:
     """The files of the sources, or those that hold a manifest's samples.
 
     Raises:
@@ -168,17 +168,17 @@ def _units(sources: Sequence[str]) -> list[Unit]:
     """
     manifests = [source for source in sources if is_manifest(source)]
     if not manifests:
-        return listing(sources)
+        return list_files(sources)
     if len(sources) > 1:
         raise UsageError(f"{manifests[0]} is a manifest: score it in a command of its own")
     manifest = read_manifest(manifests[0])
     require_places(manifest, manifests[0])
-    return units_of(manifest)
+    return files_of_manifest(manifest)
 
 
-def _refuse_others(there: Ledger, units: Sequence[Unit], folder: Mirror) -> None:
+def _refuse_others(there: Ledger, units: Sequence[SourceFile], folder: Workspace) -> None:
     if len(strange := there.others(units)):
-        first = min(map(sample_ids.unit, ids_of(folder, files=strange)))
+        first = min(map(sample_ids.file_of, ids_of(folder, files=strange)))
         raise OutputError(
             f"{folder} holds rows of {len(strange)} file(s) of other sources, '{first}' first: name all its "
             "sources again, or choose a new --out"
@@ -186,13 +186,13 @@ def _refuse_others(there: Ledger, units: Sequence[Unit], folder: Mirror) -> None
 
 
 def _score(
-    todo: Sequence[Unit],
-    scoring: Scoring,
+    todo: Sequence[SourceFile],
+    scoring: ScoringJob,
     there: Ledger,
-    folder: Mirror,
+    folder: Workspace,
     job: str,
     identity: dict[str, str],
-    ears: Ears,
+    callbacks: Callbacks,
 ) -> dict[str, Any]:
     """Score units part by part → rows, seconds, rows a second.
 
@@ -200,45 +200,47 @@ def _score(
         OutputError: a part cannot be written.
         ClusterError: Ray stopped under the job.
     """
-    ears.on_start(len(todo))
+    callbacks.on_start(len(todo))
     began, rows, size = time.monotonic(), 0, part_rows(todo)
     write = partial(write_part, folder=str(folder), job=job, identity=identity)
     for at in range(0, len(todo), FILES_AT_A_TIME):
         files = todo[at : at + FILES_AT_A_TIME]
         skip = frozenset(ids_of(folder, files=there.begun(files)))
-        scored = predictions(files, scoring, skip, ears.on_notice)
+        scored = predictions(files, scoring, skip, callbacks.on_notice)
         try:
             for part in scored.map_batches(write, batch_format="pyarrow", batch_size=size, num_cpus=0.1).iter_rows():
                 if part["problem"]:
-                    raise OutputError(f"{folder} cannot be written ({part['problem']}): mend that, {AGAIN}")
+                    raise OutputError(f"{folder} cannot be written ({part['problem']}): mend that, {RERUN}")
                 rows += part["rows"]
-                ears.on_part(part["files"], part["rows"], part["errors"])
+                callbacks.on_part(part["files"], part["rows"], part["errors"])
         except RayError as error:
-            raise ClusterError(f"Ray stopped under this job ({first_line(error)}): {AGAIN}") from error
+            raise ClusterError(f"Ray stopped under this job ({first_line(error)}): {RERUN}") from error
     seconds = time.monotonic() - began
     return {"rows_now": rows, "seconds_now": round(seconds, 1), "rows_a_second": round(rows / max(seconds, 1e-9), 1)}
 
 
-def part_rows(units: Sequence[Unit]) -> int:
+def part_rows(units: Sequence[SourceFile]) -> int:
     """Rows in one part of a job on some files."""
     return min(max(expected_rows(units) // PARTS_OF_A_JOB, PART_ROWS[0]), PART_ROWS[1])
 
 
-def identity_of(scoring: Scoring) -> dict[str, str]:
+def identity_of(scoring: ScoringJob) -> dict[str, str]:
     """What decides a score; every part carries it in its metadata, and a folder holds one identity only."""
-    card = scoring.bundle.card
+    info = scoring.bundle.info
     return {
-        "model": card.weights_sha256,
-        "preprocess": spec_fingerprint(card.preprocess),
+        "model": info.weights_sha256,
+        "preprocess": spec_fingerprint(info.preprocess),
         "threshold": repr(scoring.threshold),
-        "temperature": repr(card.temperature),
-        "classes": json.dumps(list(card.classes)),
+        "temperature": repr(info.temperature),
+        "classes": json.dumps(list(info.classes)),
         "precision": "bf16" if scoring.engine.bf16 else "fp32",
         "scan_key": key_fingerprint(scoring.key),
     }
 
 
-def _checked(folder: Mirror, units: Sequence[Unit], job: str, identity: dict[str, str], ears: Ears) -> dict[str, Any]:
+def _checked(
+    folder: Workspace, units: Sequence[SourceFile], job: str, identity: dict[str, str], callbacks: Callbacks
+) -> dict[str, Any]:
     """Counts of a folder whose rows are all there, each once.
 
     Raises:
@@ -248,7 +250,7 @@ def _checked(folder: Mirror, units: Sequence[Unit], job: str, identity: dict[str
     there = read_ledger(folder, identity)
     if len(there.twice):  # written by an earlier job between our reading of the parts and our taking over
         keep_once(folder, there.twice, job)
-        ears.on_notice(f"{len(there.twice)} row(s) were also written by an earlier job: one of each is kept")
+        callbacks.on_notice(f"{len(there.twice)} row(s) were also written by an earlier job: one of each is kept")
         there = read_ledger(folder, identity)
     missing = [unit.sample_id for unit in there.missing(units)]
     twice = list(ids_of(folder, samples=there.twice))
@@ -264,14 +266,14 @@ def _checked(folder: Mirror, units: Sequence[Unit], job: str, identity: dict[str
     return {"files": len(there.files), "rows": rows, "scored": rows - errors, "errors": there.codes}
 
 
-def read_scores(folder: Mirror, columns: Sequence[str]) -> pa.Table:
+def read_scores(folder: Workspace, columns: Sequence[str]) -> pa.Table:
     """Columns of all parts of a folder."""
     return pa.concat_tables(folder.table(name, columns) for name in folder.listed(PARTS))
 
 
-def write_scans(folder: Mirror) -> int:
+def write_scans(folder: Workspace) -> int:
     """Write the table with one row for each scan; return their number."""
-    table = per_scan.by_scan(read_scores(folder, per_scan.COLUMNS))
+    table = per_scan.scan_table(read_scores(folder, per_scan.COLUMNS))
     path = folder.path / SCANS
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as aside:
@@ -279,7 +281,7 @@ def write_scans(folder: Mirror) -> int:
     return len(table)
 
 
-def draw_heatmaps(folder: Mirror, to: str, units: Sequence[Unit], scoring: Scoring, top: int) -> int:
+def draw_heatmaps(folder: Workspace, to: str, units: Sequence[SourceFile], scoring: ScoringJob, top: int) -> int:
     """Draw what spoke for a tumour in the surest positives; return how many could be drawn.
 
     Args:
@@ -292,12 +294,12 @@ def draw_heatmaps(folder: Mirror, to: str, units: Sequence[Unit], scoring: Scori
     from brainscale.models.heatmaps import write_heatmaps  # here: it needs torch, and scoring does without
 
     table = read_scores(folder, ["sample_id", "probability", "prediction"])
-    negative = next(iter(scoring.bundle.card.classes))
+    negative = next(iter(scoring.bundle.info.classes))
     positive = table.filter(pc.not_equal(table["prediction"], negative))
     order = [("probability", "descending"), ("sample_id", "ascending")]
     rows = positive.sort_by(order).slice(0, top).to_pylist()
-    planes = planes_of(units, [row["sample_id"] for row in rows], Wish(spec=scoring.bundle.card.preprocess))
+    planes = planes_of(units, [row["sample_id"] for row in rows], ReadRequest(spec=scoring.bundle.info.preprocess))
     drawn = [row for row in rows if row["sample_id"] in planes]  # a file may be gone since it was scored
-    with at_hand(to, (), known=["*"]) as pictures:
+    with open_workspace(to, (), known=["*"]) as pictures:
         write_heatmaps(scoring.bundle, [planes[row["sample_id"]] for row in drawn], drawn, pictures.path)
     return len(drawn)

@@ -23,12 +23,12 @@ import pyarrow.parquet as pq
 from brainscale import __version__
 from brainscale.errors import BrainscaleError, OutputError, first_line
 from brainscale.reading import sample_ids
-from brainscale.reading.reader import unreached
-from brainscale.reading.sources import UNREACHABLE, Unit
+from brainscale.reading.reader import unreachable_message
+from brainscale.reading.sources import UNREACHABLE, SourceFile
 from brainscale.schema import PREDICTIONS
 from brainscale.storage.local import replacing
-from brainscale.storage.remote import AGAIN, Store, is_address
-from brainscale.storage.workspace import Mirror
+from brainscale.storage.remote import RERUN, ObjectStore, is_address
+from brainscale.storage.workspace import Workspace
 
 WRITTEN = pa.schema(
     [
@@ -65,22 +65,22 @@ class Ledger:
     twice: np.ndarray
     codes: Mapping[str, int]
 
-    def missing(self, units: Sequence[Unit]) -> list[Unit]:
+    def missing(self, units: Sequence[SourceFile]) -> list[SourceFile]:
         """Files of which a wanted sample is not there, in their order."""
         done = _within(digests(unit.sample_id for unit in units), self.done).tolist()
         return [unit for unit, whole in zip(units, done, strict=True) if not (whole or self._has_wanted(unit))]
 
-    def begun(self, units: Sequence[Unit]) -> np.ndarray:
+    def begun(self, units: Sequence[SourceFile]) -> np.ndarray:
         """Digests of the files of which some sample is there."""
         ours = digests(unit.sample_id for unit in units)
         return np.sort(ours[_within(ours, self.files)])
 
-    def others(self, units: Sequence[Unit]) -> np.ndarray:
+    def others(self, units: Sequence[SourceFile]) -> np.ndarray:
         """Digests of the files that are there and not among these."""
         strange: np.ndarray = self.files[~_within(self.files, np.sort(digests(unit.sample_id for unit in units)))]
         return strange
 
-    def _has_wanted(self, unit: Unit) -> bool:
+    def _has_wanted(self, unit: SourceFile) -> bool:
         return unit.wanted is not None and bool(_within(digests(unit.wanted), self.samples).all())
 
 
@@ -97,7 +97,7 @@ def _within(some: np.ndarray, sorted_ones: np.ndarray) -> np.ndarray:
     return np.asarray(sorted_ones[at] == some)
 
 
-def take_over(folder: Mirror) -> str:
+def take_over(folder: Workspace) -> str:
     """Make a folder the property of a job that begins, without what an earlier one left half written.
 
     Returns:
@@ -111,7 +111,7 @@ def take_over(folder: Mirror) -> str:
         with replacing(folder.path / JOB) as aside:
             aside.write_text(job, encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"{folder} cannot be written ({error.strerror}): mend that, {AGAIN}") from None
+        raise OutputError(f"{folder} cannot be written ({error.strerror}): mend that, {RERUN}") from None
     for half in folder.path.glob(".*.tmp"):
         half.unlink(missing_ok=True)
     return job
@@ -131,7 +131,9 @@ def write_part(table: pa.Table, *, folder: str, job: str, identity: Mapping[str,
         an exception here would reach the driver as one of Ray's.
     """
     ids, last = _ids(table), table["unit_rows"].to_pylist()
-    units = {sample_ids.unit(i): n for i, n in zip(ids, last, strict=True) if n and (n > 1 or sample_ids.unit(i) != i)}
+    units = {
+        sample_ids.file_of(i): n for i, n in zip(ids, last, strict=True) if n and (n > 1 or sample_ids.file_of(i) != i)
+    }
     name = _name_of(ids)
     described = table.select(PREDICTIONS.names).replace_schema_metadata(
         {**identity, UNITS: json.dumps(units), "brainscale": __version__}
@@ -150,7 +152,7 @@ def _written(table: pa.Table, folder: str, name: str, job: str) -> str | None:
     """Why a part could not be written, if it could not."""
     silent = table.filter(pc.equal(table["error_code"], UNREACHABLE))
     if len(silent):
-        return unreached(silent)
+        return unreachable_message(silent)
     try:
         _put(table, folder, name, job)
     except OSError as error:
@@ -166,7 +168,7 @@ def _put(table: pa.Table, folder: str, name: str, job: str) -> None:
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd")
         _require_owner(job, folder)
-        Store(folder).put(name, sink)
+        ObjectStore(folder).put(name, sink)
         return
     with replacing(Path(folder) / name) as aside:
         pq.write_table(table, aside, compression="zstd")
@@ -176,7 +178,9 @@ def _put(table: pa.Table, folder: str, name: str, job: str) -> None:
 def owns(job: str, folder: str) -> bool:
     """Whether a folder, a path or an address, is still a job's."""
     try:
-        return job == (Store(folder).get(JOB) if is_address(folder) else (Path(folder) / JOB).read_bytes()).decode()
+        return (
+            job == (ObjectStore(folder).get(JOB) if is_address(folder) else (Path(folder) / JOB).read_bytes()).decode()
+        )
     except FileNotFoundError:
         return False
 
@@ -186,7 +190,7 @@ def _require_owner(job: str, folder: str) -> None:
         raise OutputError("another job took it over")
 
 
-def read_ledger(folder: Mirror, identity: Mapping[str, str]) -> Ledger:
+def read_ledger(folder: Workspace, identity: Mapping[str, str]) -> Ledger:
     """What the parts of a folder hold.
 
     Raises:
@@ -204,7 +208,7 @@ def read_ledger(folder: Mirror, identity: Mapping[str, str]) -> Ledger:
         codes.update(code for code in table["error_code"].to_pylist() if code is not None)
         ids = _ids(table)
         samples.append(digests(ids))
-        files.append(digests(map(sample_ids.unit, ids)))
+        files.append(digests(map(sample_ids.file_of, ids)))
     return _summed(np.concatenate(samples), np.concatenate(files), of_several, dict(sorted(codes.items())))
 
 
@@ -226,7 +230,7 @@ def _summed(rows: np.ndarray, of: np.ndarray, of_several: Mapping[str, int], cod
     return Ledger(samples=samples, files=files, done=done, twice=samples[times > 1], codes=codes)
 
 
-def ids_of(folder: Mirror, *, files: np.ndarray | None = None, samples: np.ndarray | None = None) -> Iterator[str]:
+def ids_of(folder: Workspace, *, files: np.ndarray | None = None, samples: np.ndarray | None = None) -> Iterator[str]:
     """Ids of the rows that are there, of some files or of some samples.
 
     Args:
@@ -234,7 +238,7 @@ def ids_of(folder: Mirror, *, files: np.ndarray | None = None, samples: np.ndarr
         files: sorted digests.
         samples: sorted digests.
     """
-    asked, key = (files, sample_ids.unit) if files is not None else (samples, str)
+    asked, key = (files, sample_ids.file_of) if files is not None else (samples, str)
     if asked is None or not len(asked):
         return
     for name in folder.listed(PARTS):
@@ -243,7 +247,7 @@ def ids_of(folder: Mirror, *, files: np.ndarray | None = None, samples: np.ndarr
         yield from (i for i, ours in zip(ids, wanted, strict=True) if ours)
 
 
-def keep_once(folder: Mirror, twice: np.ndarray, job: str) -> None:
+def keep_once(folder: Workspace, twice: np.ndarray, job: str) -> None:
     """Put one part, with each row once, in the place of the parts that share rows.
 
     Killed in between, it leaves what it can be called for again.
@@ -271,7 +275,7 @@ def _ids(table: pa.Table) -> list[str]:
     return ids
 
 
-def _read(folder: Mirror, name: str) -> tuple[pa.Table, dict[str, str]]:
+def _read(folder: Workspace, name: str) -> tuple[pa.Table, dict[str, str]]:
     try:
         table = folder.table(name, ["sample_id", "error_code"])
     except (OSError, pa.ArrowInvalid) as error:

@@ -12,7 +12,7 @@ COLUMNS = ["sample_id", "scan", "frame", "empty", "probability", "prediction", "
 """Of the predictions, what `by_scan` needs."""
 
 
-def by_scan(predictions: pa.Table) -> pa.Table:
+def scan_table(predictions: pa.Table) -> pa.Table:
     """Sum up predictions scan by scan.
 
     A DICOM series is a scan, whichever files hold it; so is a volume, whose slices are frames of one file; any

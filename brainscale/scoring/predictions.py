@@ -14,20 +14,20 @@ import ray
 from ray.data import ActorPoolStrategy, Dataset
 
 from brainscale.cluster import autoscaler
-from brainscale.cluster.capacity import can_have_gpus, cpus_here, nodes_there, require_room
+from brainscale.cluster.capacity import can_have_gpus, cpus_here, nodes_there, require_capacity
 from brainscale.cluster.placement import Engines
 from brainscale.cluster.placement import engines as engines_on
 from brainscale.cluster.telemetry import ScoringMeter
 from brainscale.models import engines as engines
 from brainscale.models.bundle import Bundle
-from brainscale.models.engines import Options
-from brainscale.reading.parallel import READ_CPUS, over_units
+from brainscale.models.engines import EngineOptions
+from brainscale.reading.parallel import READ_CPUS, read_parallel
 from brainscale.reading.pseudonyms import read_key
-from brainscale.reading.reader import read_tables, require_answers, units_of
-from brainscale.reading.request import Wish
-from brainscale.reading.sources import Unit
+from brainscale.reading.reader import files_of_manifest, read_tables, require_reachable
+from brainscale.reading.request import ReadRequest
+from brainscale.reading.sources import SourceFile
 from brainscale.schema import PREDICTIONS
-from brainscale.stats.decisions import predicted, tempered, tumour
+from brainscale.stats.decisions import apply_temperature, predicted_classes, tumour_probability
 
 BLOCK_ROWS, GPU_BLOCK_ROWS = 64, 512
 """Rows that reach an engine at a time, about: seconds of work, so that Ray's milliseconds for each do not count."""
@@ -36,7 +36,7 @@ NBYTES_OF_A_SAMPLE = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scoring:
+class ScoringJob:
     """How to score.
 
     Attributes:
@@ -52,7 +52,7 @@ class Scoring:
 
     bundle: Bundle
     threshold: float
-    engine: Options = field(default_factory=Options)
+    engine: EngineOptions = field(default_factory=EngineOptions)
     workers: int | None = None
     min_workers: int | None = None
     cpus_per_worker: int | None = None
@@ -60,8 +60,8 @@ class Scoring:
 
 
 def predictions(
-    units: Sequence[Unit],
-    scoring: Scoring,
+    units: Sequence[SourceFile],
+    scoring: ScoringJob,
     skip: frozenset[str] = frozenset(),
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> Dataset:
@@ -76,19 +76,19 @@ def predictions(
     Raises:
         ClusterError: the cluster can never give so many workers their place.
     """
-    options = engines.choose(scoring.engine, float(scoring.engine.name != "onnx" and can_have_gpus()))
+    options = engines.resolve_engine(scoring.engine, float(scoring.engine.name != "onnx" and can_have_gpus()))
     place = _place(scoring, options, units)
     if scoring.workers is None and autoscaler.is_there():
         on_notice(f"{place.workers} engine(s): --workers N, and --cpus-per-worker K, ask for nodes that may be added")
     least = min(place.workers, scoring.min_workers or place.workers)  # left to itself, a pool takes a third of the CPUs
     each = {"CPU": place.cpus, **({"GPU": 1.0} if options.on_gpu else {})}
-    if waiting := require_room(place.workers, each, beside=READ_CPUS):
+    if waiting := require_capacity(place.workers, each, beside=READ_CPUS):
         on_notice(waiting)
-    wish = Wish(spec=scoring.bundle.card.preprocess, key=scoring.key)
+    request = ReadRequest(spec=scoring.bundle.info.preprocess, key=scoring.key)
     network = ray.put(engines.network_of(scoring.bundle, options))
-    planes = over_units(units, partial(read_tables, wish=wish, skip=skip)).dataset
+    planes = read_parallel(units, partial(read_tables, request=request, skip=skip)).dataset
     return planes.map_batches(
-        ScoreBlock,
+        ScoringActor,
         fn_constructor_args=(scoring, options, network, place.threads),
         compute=ActorPoolStrategy(min_size=least, max_size=place.workers),
         batch_format="pyarrow",
@@ -98,7 +98,7 @@ def predictions(
     )
 
 
-def _place(scoring: Scoring, options: Options, units: Sequence[Unit]) -> Engines:
+def _place(scoring: ScoringJob, options: EngineOptions, units: Sequence[SourceFile]) -> Engines:
     """Where engines go: one for each GPU, or as the CPUs of the nodes allow."""
     rows, room = expected_rows(units), ray.cluster_resources()
     if options.on_gpu:
@@ -113,7 +113,7 @@ def _place(scoring: Scoring, options: Options, units: Sequence[Unit]) -> Engines
     )
 
 
-def expected_rows(units: Sequence[Unit]) -> int:
+def expected_rows(units: Sequence[SourceFile]) -> int:
     """Samples of some units, about: those of an archive show only when it is read."""
     return sum(max(1, (unit.nbytes or 0) // NBYTES_OF_A_SAMPLE) for unit in units)
 
@@ -126,31 +126,33 @@ def predict_rows(
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> pa.Table:
     """Predictions of a manifest's rows in this process, with their labels, sorted by sample_id."""
-    options, key = Options(name=engine), read_key(None).secret
-    scoring = Scoring(bundle=bundle, threshold=bundle.card.threshold, engine=options, workers=workers, key=key)
-    scored = predictions(units_of(rows), scoring, on_notice=on_notice)
+    options, key = EngineOptions(name=engine), read_key(None).secret
+    scoring = ScoringJob(bundle=bundle, threshold=bundle.info.threshold, engine=options, workers=workers, key=key)
+    scored = predictions(files_of_manifest(rows), scoring, on_notice=on_notice)
     table = pa.concat_tables(ray.get(scored.to_arrow_refs())).select(PREDICTIONS.names).sort_by("sample_id")
-    require_answers(table)
+    require_reachable(table)
     label = dict(zip(rows["sample_id"].to_pylist(), rows["label"].to_pylist(), strict=True))
     labels = pa.array([label.get(sample_id) for sample_id in table["sample_id"].to_pylist()], pa.string())
     return table.set_column(PREDICTIONS.get_field_index("label"), PREDICTIONS.field("label"), labels)
 
 
-class ScoreBlock:
+class ScoringActor:
     """An engine that turns blocks of planes into blocks of predictions; lives in a Ray actor."""
 
-    def __init__(self, scoring: Scoring, options: Options, network: "ray.ObjectRef[bytes]", threads: int) -> None:
+    def __init__(
+        self, scoring: ScoringJob, options: EngineOptions, network: "ray.ObjectRef[bytes]", threads: int
+    ) -> None:
         threads = min(threads, cpus_here())  # it may be on a smaller node than the one it was cut for
-        self._engine = engines.load(scoring.bundle.card, ray.get(network), options, threads=threads)
+        self._engine = engines.load_engine(scoring.bundle.info, ray.get(network), options, threads=threads)
         self._scoring, self._meter = scoring, ScoringMeter()
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Rows with planes → rows of schema PREDICTIONS; a row without a plane keeps its error."""
-        card, began = self._scoring.bundle.card, time.monotonic()
+        info, began = self._scoring.bundle.info, time.monotonic()
         present = pc.is_valid(block["plane"]).to_numpy()
-        known = tempered(self._engine(stacked(block["plane"], card.preprocess.image_size)), card.temperature)
+        known = apply_temperature(self._engine(stacked(block["plane"], info.preprocess.image_size)), info.temperature)
         seconds = time.monotonic() - began
-        rows = to_predictions(block, present, known, self._scoring.threshold, list(card.classes), card.weights_sha256)
+        rows = to_predictions(block, present, known, self._scoring.threshold, list(info.classes), info.weights_sha256)
         self._meter.block(rows["error_code"].to_pylist(), seconds)
         return rows
 
@@ -183,8 +185,8 @@ def to_predictions(
     lost = _spread((~finite).tolist(), present, pa.bool_()).fill_null(False)  # scored, but not with numbers
     present, known = present & ~lost.to_numpy(zero_copy_only=False), known[finite]
     filled = {
-        "prediction": _spread([classes[i] for i in predicted(known, threshold)], present, pa.string()),
-        "probability": _spread(tumour(known).tolist(), present, pa.float32()),
+        "prediction": _spread([classes[i] for i in predicted_classes(known, threshold)], present, pa.string()),
+        "probability": _spread(tumour_probability(known).tolist(), present, pa.float32()),
         "probabilities": _spread(known.tolist(), present, pa.list_(pa.float32())),
         "model": pa.array([model] * len(block), pa.string()),
         "error_code": pc.if_else(lost, "not_finite", block["error_code"]),

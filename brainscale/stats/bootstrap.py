@@ -8,7 +8,7 @@ import numpy as np
 
 from brainscale.seeds import derive
 from brainscale.stats import calibration, weighted_metrics
-from brainscale.stats.decisions import tumour
+from brainscale.stats.decisions import tumour_probability
 from brainscale.stats.intervals import bca_levels, drawn_groups, jackknife_weights, percentiles, t_quantile
 
 RESAMPLES, FEWER = 2000, 1000
@@ -28,7 +28,7 @@ REASONS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
+class Estimate:
     """One figure; a value or an interval that does not exist is None, with the reason."""
 
     value: float | None
@@ -39,7 +39,7 @@ class Figure:
     reason: str | None = None
 
 
-def absent(labels: np.ndarray, classes: Sequence[str]) -> str | None:
+def missing_class(labels: np.ndarray, classes: Sequence[str]) -> str | None:
     """What to say where a class has no sample; None where each has one."""
     return next((f"no sample of class {name}" for i, name in enumerate(classes) if not (labels == i).any()), None)
 
@@ -51,7 +51,7 @@ def bootstrapped(
     classes: Sequence[str],
     codes: np.ndarray,
     prevalence: float | None,
-) -> dict[str, Figure]:
+) -> dict[str, Estimate]:
     """The figures whose interval is a bootstrap's (BCa, see `bca_levels`), whole groups drawn.
 
     The slope's is a jackknife's, the ECE's rests on its bins. A resample in which a figure does not exist is
@@ -74,7 +74,7 @@ def bootstrapped(
 
     values, left_out = figures_of(np.ones((1, n))), figures_of(jackknife_weights(codes))
     drawn, noise = [], []
-    confidence, right = said(labels, probabilities, called)
+    confidence, right = confidence_and_outcome(labels, probabilities, called)
     own = calibration.gaps(np.ones((1, n)), confidence, right)
     _, at = np.unique(codes, return_inverse=True)
     for times in drawn_groups(size, resamples, derive(0, "bootstrap"), width=n):
@@ -83,9 +83,9 @@ def bootstrapped(
         noise.append(np.abs(calibration.gaps(piece, confidence, right) - own).sum(1))
     figures = {}
     for name, (value,) in values.items():
-        figure = Figure(value=float(value), n=n)
+        figure = Estimate(value=float(value), n=n)
         if not math.isfinite(value):
-            figures[name] = Figure(value=None, n=n, reason=absent(labels, classes) or REASONS[name])
+            figures[name] = Estimate(value=None, n=n, reason=missing_class(labels, classes) or REASONS[name])
         elif name == "calibration_slope":
             figures[name] = _jackknifed(figure, left_out[name], f"jackknife{by_group}")
         else:
@@ -97,7 +97,7 @@ def bootstrapped(
     return {**figures, "ece": _beyond_noise(figures["ece"], np.concatenate(noise))}
 
 
-def _interval(figure: Figure, draws: np.ndarray, resamples: int, levels: tuple[float, float]) -> Figure:
+def _interval(figure: Estimate, draws: np.ndarray, resamples: int, levels: tuple[float, float]) -> Estimate:
     """The figure with two percentiles of its draws, stretched to hold its value."""
     if len(draws) < resamples // 10:
         return replace(figure, method=None, reason="no interval: too few samples of some class")
@@ -110,7 +110,7 @@ def _interval(figure: Figure, draws: np.ndarray, resamples: int, levels: tuple[f
     return replace(figure, low=min(low, figure.value), high=max(high, figure.value))
 
 
-def _jackknifed(figure: Figure, left_out: np.ndarray, method: str) -> Figure:
+def _jackknifed(figure: Estimate, left_out: np.ndarray, method: str) -> Estimate:
     """The figure with Tukey's jackknife interval (R. G. Miller, Biometrika 61, 1974).
 
     Resamples of few patients separate the classes more than the patients do, which pulls percentiles of the slope up.
@@ -130,7 +130,7 @@ def _jackknifed(figure: Figure, left_out: np.ndarray, method: str) -> Figure:
     return replace(figure, low=figure.value - half, high=figure.value + half, method=method)
 
 
-def _beyond_noise(figure: Figure, noise: np.ndarray) -> Figure:
+def _beyond_noise(figure: Estimate, noise: np.ndarray) -> Estimate:
     """The ECE's interval: down to what noise in the bins cannot explain, up to the basic bootstrap's end.
 
     ECE and truth differ by no more than the bins' gaps do in sum, so the value less 97.5 % of that sum's resamples is
@@ -150,20 +150,22 @@ def _beyond_noise(figure: Figure, noise: np.ndarray) -> Figure:
     return replace(figure, low=low, high=high, reason=BIASED if low > 0 else WITHIN_NOISE)
 
 
-def said(labels: np.ndarray, probabilities: np.ndarray, called: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def confidence_and_outcome(
+    labels: np.ndarray, probabilities: np.ndarray, called: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """What the ECE compares [N]: P(tumour) and whether there is one; with more, the likeliest's and the call."""
     two = probabilities.shape[1] == 2
-    return (tumour(probabilities), labels > 0) if two else (probabilities.max(1), called == labels)
+    return (tumour_probability(probabilities), labels > 0) if two else (probabilities.max(1), called == labels)
 
 
 def weighted_figures(
     weights: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, called: np.ndarray, prevalence: float | None
 ) -> dict[str, np.ndarray]:
     """Figures [R] for weights [R, N]."""
-    sick, probability = labels > 0, tumour(probabilities)
+    sick, probability = labels > 0, tumour_probability(probabilities)
     counts = weighted_metrics.confusions(weights, labels, called, probabilities.shape[1])
     area, precision = weighted_metrics.macro_ranking(weights, labels, probabilities)
-    confidence, right = said(labels, probabilities, called)
+    confidence, right = confidence_and_outcome(labels, probabilities, called)
     figures = {
         "balanced_accuracy": weighted_metrics.macro_recall(counts),
         "auroc": area,

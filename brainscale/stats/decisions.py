@@ -5,14 +5,14 @@ import numpy as np
 TINY = 1e-30  # a probability of 0 has no logarithm
 
 
-def predicted(probabilities: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
+def predicted_classes(probabilities: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
     """Class indices [N]: by the threshold, one or [N], on P(tumour) with two classes, the likeliest with more."""
     if probabilities.shape[1] > 2:
         return np.asarray(probabilities.argmax(1))
-    return (tumour(probabilities) >= threshold).astype(np.int64)
+    return (tumour_probability(probabilities) >= threshold).astype(np.int64)
 
 
-def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """softmax(log p / T) in the input's type, [N, classes]: what calibration makes of an engine's probabilities."""
     if temperature == 1:
         return probabilities
@@ -21,6 +21,6 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     return np.asarray(powers / powers.sum(1, keepdims=True), probabilities.dtype)
 
 
-def tumour(probabilities: np.ndarray) -> np.ndarray:
+def tumour_probability(probabilities: np.ndarray) -> np.ndarray:
     """Probability of a tumour, float64 [N]: 1 − P(first class)."""
     return np.asarray(1 - probabilities[:, 0].astype(np.float64))

@@ -38,7 +38,7 @@ METRICS = {
 """Metric → its name for people, and what it says."""
 
 
-def words(metric: str, prevalence: float | None = None) -> dict[str, str]:
+def metric_name(metric: str, prevalence: float | None = None) -> dict[str, str]:
     """`name` and `about` of a metric; of one that is not in the table, its own name.
 
     Args:

@@ -14,8 +14,8 @@ from scipy.special import expit, logit
 
 from brainscale.errors import UsageError
 from brainscale.schema import METRICS
-from brainscale.stats.bootstrap import AT_PREVALENCE, Figure, absent, bootstrapped
-from brainscale.stats.decisions import predicted, tumour
+from brainscale.stats.bootstrap import AT_PREVALENCE, Estimate, bootstrapped, missing_class
+from brainscale.stats.decisions import predicted_classes, tumour_probability
 from brainscale.stats.intervals import delong, effective_size, group_codes, t_quantile, wilson
 
 METRIC_NAMES = (
@@ -40,7 +40,7 @@ METRIC_NAMES = (
 """Those of any model; more classes have `auroc_<class>` besides, a prevalence two predictive values."""
 
 
-def evaluate(
+def compute_metrics(
     labels: np.ndarray,
     probabilities: np.ndarray,
     classes: Sequence[str],
@@ -77,11 +77,11 @@ def evaluate(
     if not np.isfinite(probabilities).all():  # a comparison would call such a sample free of tumour
         why_none = "a probability is not a finite number"
     elif not len(labels):
-        why_none = absent(labels, classes)
+        why_none = missing_class(labels, classes)
     if why_none:
-        return _table(dict.fromkeys(names, Figure(value=None, n=len(labels), reason=why_none)))
+        return _table(dict.fromkeys(names, Estimate(value=None, n=len(labels), reason=why_none)))
     codes = np.zeros(len(labels), np.int64) if groups is None else group_codes(groups)
-    called = predicted(probabilities, threshold)
+    called = predicted_classes(probabilities, threshold)
     order = np.lexsort((codes, labels, called, *probabilities.T))
     labels, called, probabilities = labels[order], called[order], probabilities[order]
     codes = np.arange(len(labels)) if groups is None else codes[order]
@@ -97,7 +97,7 @@ def confusion(labels: np.ndarray, called: np.ndarray, classes: int) -> np.ndarra
 
 def auroc(
     labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], codes: np.ndarray | None = None
-) -> Figure:
+) -> Estimate:
     """Area under the ROC curve of two classes, with DeLong's interval.
 
     Args:
@@ -106,10 +106,10 @@ def auroc(
         classes: names.
         codes: int [N], number of each sample's group; each its own without them.
     """
-    reason = absent(labels, classes)
+    reason = missing_class(labels, classes)
     if reason:
-        return Figure(value=None, n=len(labels), reason=reason)
-    return _area(labels == 1, tumour(probabilities), np.arange(len(labels)) if codes is None else codes)
+        return Estimate(value=None, n=len(labels), reason=reason)
+    return _area(labels == 1, tumour_probability(probabilities), np.arange(len(labels)) if codes is None else codes)
 
 
 def as_mapping(table: pa.Table) -> Mapping[str, Mapping[str, Any]]:
@@ -122,13 +122,13 @@ def _names(classes: Sequence[str], prevalence: float | None) -> list[str]:
     return [*METRIC_NAMES, *more, *(AT_PREVALENCE if prevalence is not None else ())]
 
 
-def _table(figures: Mapping[str, Figure]) -> pa.Table:
+def _table(figures: Mapping[str, Estimate]) -> pa.Table:
     return pa.Table.from_pylist([{"metric": name, **vars(f)} for name, f in figures.items()], schema=METRICS)
 
 
 def _proportions(
     labels: np.ndarray, called: np.ndarray, classes: Sequence[str], codes: np.ndarray
-) -> dict[str, Figure]:
+) -> dict[str, Estimate]:
     sick, called_sick = labels > 0, called > 0
     right, every = called == labels, np.ones(len(labels), bool)
     among = {
@@ -145,13 +145,13 @@ def _proportions(
     }
 
 
-def _proportion(right: np.ndarray, codes: np.ndarray, otherwise: str) -> Figure:
+def _proportion(right: np.ndarray, codes: np.ndarray, otherwise: str) -> Estimate:
     n, successes = len(right), int(right.sum())
     if n == 0:
-        return Figure(value=None, n=0, reason=otherwise)
+        return Estimate(value=None, n=0, reason=otherwise)
     worth = effective_size(right, codes)
     low, high = wilson(successes / n * worth, worth)
-    return Figure(value=successes / n, low=low, high=high, method=_by_group("Wilson", codes), n=n)
+    return Estimate(value=successes / n, low=low, high=high, method=_by_group("Wilson", codes), n=n)
 
 
 def _by_group(method: str, codes: np.ndarray) -> str:
@@ -160,23 +160,23 @@ def _by_group(method: str, codes: np.ndarray) -> str:
 
 def _areas(
     labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], codes: np.ndarray
-) -> dict[str, Figure]:
+) -> dict[str, Estimate]:
     if len(classes) == 2:
         return {"auroc": auroc(labels, probabilities, classes, codes)}
     return {f"auroc_{name}": _area(labels == i, probabilities[:, i], codes, name) for i, name in enumerate(classes)}
 
 
-def _area(positive: np.ndarray, scores: np.ndarray, codes: np.ndarray, name: str = "") -> Figure:
+def _area(positive: np.ndarray, scores: np.ndarray, codes: np.ndarray, name: str = "") -> Estimate:
     n = len(positive)
     if positive.all() or not positive.any():
         other = "but" if n and positive.all() else ""
-        return Figure(value=None, n=n, reason=" ".join(f"no sample {other} of class {name}".split()))
+        return Estimate(value=None, n=n, reason=" ".join(f"no sample {other} of class {name}".split()))
     value, variance = delong(scores, positive, codes)
     if math.isnan(variance):
-        return Figure(value=value, n=n, reason="no interval: a class has one sample, or one group")
+        return Estimate(value=value, n=n, reason="no interval: a class has one sample, or one group")
     if variance == 0:  # DeLong's interval would be one point, as if nothing were uncertain
-        return Figure(value=value, n=n, reason="no interval: every pair of samples is ordered alike")
+        return Estimate(value=value, n=n, reason="no interval: every pair of samples is ordered alike")
     smaller = min(len(np.unique(codes[side])) for side in (positive, ~positive))
     half = t_quantile(smaller) * math.sqrt(variance) / (value * (1 - value))
     low, high = expit(logit(value) + np.array([-half, half])).tolist()
-    return Figure(value=value, low=low, high=high, method=_by_group("DeLong", codes), n=n)
+    return Estimate(value=value, low=low, high=high, method=_by_group("DeLong", codes), n=n)

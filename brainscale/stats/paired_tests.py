@@ -12,7 +12,7 @@ from scipy.stats import binom, norm
 
 from brainscale.errors import UsageError
 from brainscale.schema import PAIRS
-from brainscale.stats.decisions import predicted, tumour
+from brainscale.stats.decisions import predicted_classes, tumour_probability
 from brainscale.stats.intervals import Z, delong_pair, group_codes
 
 
@@ -80,7 +80,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def compare_pairs(
+def paired_tests(
     models: Mapping[str, np.ndarray],
     labels: np.ndarray,
     thresholds: Mapping[str, float],
@@ -122,7 +122,7 @@ def _row(
     thresholds: Mapping[str, float],
     codes: np.ndarray | None,
 ) -> dict[str, Any]:
-    right_a, right_b = (predicted(models[name], thresholds[name]) == labels for name in (a, b))
+    right_a, right_b = (predicted_classes(models[name], thresholds[name]) == labels for name in (a, b))
     test = mcnemar(right_a, right_b, codes)
     counts = {"only_a": test.only_a, "only_b": test.only_b, "mcnemar_p": test.p}
     return {"a": a, "b": b, "n": len(labels), **counts, **_areas(models[a], models[b], labels > 0, codes)}
@@ -135,7 +135,7 @@ def _areas(a: np.ndarray, b: np.ndarray, sick: np.ndarray, codes: np.ndarray | N
         return {**nothing, "reason": "a probability is not a finite number"}
     if sick.all() or not sick.any():
         return {**nothing, "reason": "only one of the two sides has samples"}
-    pair = delong_pair(tumour(a), tumour(b), sick, codes)
+    pair = delong_pair(tumour_probability(a), tumour_probability(b), sick, codes)
     figures = {"auroc_a": pair.area_a, "auroc_b": pair.area_b, "difference": pair.difference, "p": pair.p}
     if math.isnan(pair.variance):
         return {**figures, "reason": "no interval: a class has one sample, or one group"}

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from brainscale.errors import UsageError
 from brainscale.schema import METRICS, SUBGROUPS
-from brainscale.stats.metrics import evaluate
+from brainscale.stats.metrics import compute_metrics
 
 SMALLEST = 20
 
@@ -49,7 +49,7 @@ def by_column(
     found: list[dict[str, Any]] = []
     for value, rows in _members(values):
         some = None if groups is None else [groups[int(i)] for i in rows]
-        table = evaluate(labels[rows], probabilities[rows], classes, threshold, groups=some)
+        table = compute_metrics(labels[rows], probabilities[rows], classes, threshold, groups=some)
         if len(rows) < smallest:
             table = _suppressed(table, len(rows), smallest)
         subgroup = {"column": column, "value": value, "samples": len(rows)}

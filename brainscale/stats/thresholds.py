@@ -17,7 +17,7 @@ from brainscale.stats.decisions import TINY
 COLDEST, HOTTEST = 0.05, 20.0
 
 
-def youden(labels: np.ndarray, scores: np.ndarray) -> float:
+def youden_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
     """Threshold that maximises sensitivity + specificity − 1 (W. J. Youden, Cancer 3, 1950).
 
     Of equals, the lowest: it misses fewer tumours.
@@ -38,7 +38,7 @@ def youden(labels: np.ndarray, scores: np.ndarray) -> float:
     return _cut(distinct, int(np.argmax(cleared * positive.sum() - missed * negative.sum())))
 
 
-def for_sensitivity(labels: np.ndarray, scores: np.ndarray, target: float) -> float:
+def sensitivity_threshold(labels: np.ndarray, scores: np.ndarray, target: float) -> float:
     """The highest threshold whose sensitivity reaches the target.
 
     Args:
@@ -59,7 +59,7 @@ def for_sensitivity(labels: np.ndarray, scores: np.ndarray, target: float) -> fl
     return _cut(distinct, int(np.searchsorted(distinct, positive[enough])))
 
 
-def temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
+def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """The temperature that minimises the log loss (C. Guo et al., ICML 2017), for `calls.tempered`.
 
     It moves every threshold but 0.5, so the threshold is chosen after it.

@@ -72,7 +72,7 @@ def output_folder(out: str | Path) -> Path:
     return folder
 
 
-def refuse_strangers(folder: Path, known: set[str], what: str) -> None:
+def refuse_other_files(folder: Path, known: set[str], what: str) -> None:
     """Refuse a folder that holds something, but nothing that says it is ours.
 
     Raises:
@@ -83,7 +83,7 @@ def refuse_strangers(folder: Path, known: set[str], what: str) -> None:
         raise OutputError(f"{folder} holds other files and no {what}: choose a new folder")
 
 
-def versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """Versions of the libraries that could change a result."""
     names = ("torch", "torchvision", "numpy", "pillow", "pyarrow", "ray", "onnxruntime", "scikit-learn")
     return {"brainscale": __version__, **{name: metadata.version(name) for name in names}}

@@ -28,7 +28,7 @@ ANONYMOUS = "anonymous@"
 FINAL = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY", "SIGNATURE_DOES_NOT_MATCH", "INVALID_ARGUMENT")
 """What a store says that no patience changes, besides what is a PermissionError."""
 GOOGLE = re.compile(r"google::cloud::Status\((\w+): .*?with a last message of (.*?) error_info=")
-AGAIN = "run the same command again to go on"
+RERUN = "run the same command again to go on"
 PIECE = 2**24  # bytes copied at a time
 
 
@@ -91,7 +91,7 @@ def _said(error: Exception) -> str:
     return f"{google[1]}: {google[2]}"[:300] if google else first_line(error)
 
 
-def patiently(operation: Callable[[], Got], place: str) -> Got:
+def retrying(operation: Callable[[], Got], place: str) -> Got:
     """What an operation on a store gives, tried again while the store does not answer.
 
     Raises:
@@ -109,13 +109,13 @@ def patiently(operation: Callable[[], Got], place: str) -> Got:
                 raise  # what is in a file, not what its store says
             final = isinstance(error, PermissionError) or any(mark in said for mark in FINAL)
             if final or pause is None:
-                raise StorageError(f"{place} cannot be used ({said}): mend that, {AGAIN}", final) from None
+                raise StorageError(f"{place} cannot be used ({said}): mend that, {RERUN}", final) from None
             time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 (so that workers do not ask all at once)
     raise AssertionError
 
 
 @dataclass(frozen=True)
-class Store:
+class ObjectStore:
     """One folder of an object store.
 
     Attributes:
@@ -128,7 +128,7 @@ class Store:
         """Every object below the folder, by its relative name."""
         filesystem, root = filesystem_of(self.address)
         selector = pafs.FileSelector(root, recursive=True, allow_not_found=True)
-        found = patiently(lambda: filesystem.get_file_info(selector), self.address)
+        found = retrying(lambda: filesystem.get_file_info(selector), self.address)
         files = (info for info in found if info.type == pafs.FileType.File)
         return {str(PurePosixPath(info.path).relative_to(root)): info for info in files}
 
@@ -151,7 +151,7 @@ class Store:
             with filesystem.open_input_stream(f"{root}/{name}") as stream:
                 shutil.copyfileobj(stream, sink, PIECE)
 
-        patiently(copied, self.address)
+        retrying(copied, self.address)
 
     def put(self, name: str, source: BinaryIO) -> None:
         """Write an object from a seekable stream; it appears whole or not at all."""
@@ -171,7 +171,7 @@ class Store:
                 raise
 
         try:
-            patiently(copied, self.address)
+            retrying(copied, self.address)
         except FileNotFoundError:
             raise StorageError(f"{self.address} cannot be written: its bucket does not exist", final=True) from None
 
@@ -180,6 +180,6 @@ class Store:
         filesystem, root = filesystem_of(self.address)
         for name in names:
             try:
-                patiently(partial(filesystem.delete_file, f"{root}/{name}"), self.address)
+                retrying(partial(filesystem.delete_file, f"{root}/{name}"), self.address)
             except FileNotFoundError:
                 continue

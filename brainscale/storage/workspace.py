@@ -17,11 +17,11 @@ from pyarrow import fs as pafs
 from brainscale.errors import BrainscaleError, OutputError
 from brainscale.schema import SUCCESS
 from brainscale.storage.local import output_folder, read_success, replacing
-from brainscale.storage.remote import Store, below, filesystem_of, is_address, parted, patiently
+from brainscale.storage.remote import ObjectStore, below, filesystem_of, is_address, parted, retrying
 
 
 @dataclass
-class Mirror:
+class Workspace:
     """An output folder at hand: itself where it is local, a local copy where it is in a store.
 
     Attributes:
@@ -30,7 +30,7 @@ class Mirror:
     """
 
     path: Path
-    store: Store | None = None
+    store: ObjectStore | None = None
     _here: dict[str, tuple[int, int]] = field(default_factory=dict)  # name → size and time, as put or brought
     _there: dict[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -59,7 +59,7 @@ class Mirror:
             return pq.read_table(self.path / name, columns=list(columns))
         filesystem, root = filesystem_of(self.store.address)
         path = f"{root}/{name}"
-        return patiently(lambda: pq.read_table(path, columns=list(columns), filesystem=filesystem), str(self))
+        return retrying(lambda: pq.read_table(path, columns=list(columns), filesystem=filesystem), str(self))
 
     def remove(self, name: str) -> None:
         """Delete a file where it belongs; one that is not there is no error."""
@@ -99,9 +99,9 @@ class Mirror:
 
 
 @contextmanager
-def at_hand(
+def open_workspace(
     out: str | Path, pulled: Sequence[str], *, known: Sequence[str] = (), what: str = "results"
-) -> Iterator[Mirror]:
+) -> Iterator[Workspace]:
     """An output folder to work in; what changed in it is put where it belongs when the with-block ends.
 
     Args:
@@ -115,11 +115,11 @@ def at_hand(
     """
     if not is_address(out):
         folder = output_folder(out)
-        _refuse_strangers(out, [p.name for p in folder.iterdir() if p.suffix != ".tmp"], [*pulled, *known], what)
-        yield Mirror(folder)
+        _refuse_other_files(out, [p.name for p in folder.iterdir() if p.suffix != ".tmp"], [*pulled, *known], what)
+        yield Workspace(folder)
         return
     with _copy(str(out)) as mirror:
-        _refuse_strangers(out, Store(str(out)).names(), [*pulled, *known], what)
+        _refuse_other_files(out, ObjectStore(str(out)).names(), [*pulled, *known], what)
         mirror.pull(*pulled)
         try:
             yield mirror
@@ -128,7 +128,7 @@ def at_hand(
 
 
 @contextmanager
-def fetched(place: str | Path, *patterns: str, push: bool = False) -> Iterator[Path]:
+def fetch(place: str | Path, *patterns: str, push: bool = False) -> Iterator[Path]:
     """A folder to read: itself, or a local copy of what matches in a store's folder.
 
     Args:
@@ -150,22 +150,22 @@ def fetched(place: str | Path, *patterns: str, push: bool = False) -> Iterator[P
 
 def is_complete(place: str | Path) -> bool:
     """Whether a folder holds finished work."""
-    with fetched(place, SUCCESS) as folder:
+    with fetch(place, SUCCESS) as folder:
         return read_success(folder) is not None
 
 
 @contextmanager
-def _copy(address: str) -> Iterator[Mirror]:
+def _copy(address: str) -> Iterator[Workspace]:
     """An empty local folder for a store's; errors name the address."""
     with tempfile.TemporaryDirectory(prefix="brainscale-") as scratch:
-        mirror = Mirror(Path(scratch) / (parted(address)[1] or "folder"), Store(address))
+        mirror = Workspace(Path(scratch) / (parted(address)[1] or "folder"), ObjectStore(address))
         mirror.path.mkdir()
         with _named(mirror):
             yield mirror
 
 
 @contextmanager
-def _named(mirror: Mirror) -> Iterator[None]:
+def _named(mirror: Workspace) -> Iterator[None]:
     """Errors name the address, not the copy."""
     try:
         yield
@@ -175,7 +175,7 @@ def _named(mirror: Mirror) -> Iterator[None]:
         raise type(error)(str(error).replace(str(mirror.path), str(mirror))) from None
 
 
-def _refuse_strangers(out: str | Path, names: Collection[str], patterns: Sequence[str], what: str) -> None:
+def _refuse_other_files(out: str | Path, names: Collection[str], patterns: Sequence[str], what: str) -> None:
     if names and not any(_matches(name, patterns) or _is_above(name, patterns) for name in names):
         raise OutputError(f"{out} holds other files and no {what}: choose a new folder")
 

@@ -22,27 +22,27 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from safetensors.torch import save_file
 from tensorboardX import SummaryWriter
 
-from brainscale.cluster.capacity import can_have_gpus, nodes_there, require_room, require_shared
+from brainscale.cluster.capacity import can_have_gpus, nodes_there, require_capacity, require_shared
 from brainscale.cluster.placement import trainers
 from brainscale.config.sections import Config
 from brainscale.dataset.manifest import manifest_fingerprint
 from brainscale.dataset.splits import SPLITS
 from brainscale.errors import TrainError, first_line
-from brainscale.models.bundle import ONNX, WEIGHTS, open_bundle, write_card
+from brainscale.models.bundle import ONNX, WEIGHTS, open_bundle, write_model_info
 from brainscale.models.model_card import ModelFacts, write_model_card
 from brainscale.models.onnx_export import export_onnx
 from brainscale.models.registry import build, count_parameters
 from brainscale.schema import SUCCESS
-from brainscale.storage.local import versions, write_success
-from brainscale.storage.workspace import Mirror, at_hand
+from brainscale.storage.local import library_versions, write_success
+from brainscale.storage.workspace import Workspace, open_workspace
 from brainscale.training.checkpoints import Progress, load_best
-from brainscale.training.mlflow_tracking import NOTE, checked, require, tracked
+from brainscale.training.mlflow_tracking import NOTE, checked_uri, require_mlflow, tracked
 from brainscale.training.notices import read_notices
-from brainscale.training.operating_point import chosen, fixed, is_fixed
-from brainscale.training.plane_store import Places, materialise
+from brainscale.training.operating_point import choose_operating_point, fixed_operating_point, is_fixed
+from brainscale.training.plane_store import PlaneLocations, materialise_planes
 from brainscale.training.restarts import Restarts
-from brainscale.training.run_folder import labelled, left_out, open_run, prepare_manifest, training_of
-from brainscale.training.worker import Job, worker
+from brainscale.training.run_folder import labelled_samples, left_out, open_run, prepare_manifest, training_facts
+from brainscale.training.worker import TrainingJob, train_worker
 
 SIDES = ("train", "val")
 OURS = ("config.yaml", "environment.json", "manifest.parquet", "history.parquet", "notices/*", NOTE, SUCCESS)
@@ -51,7 +51,7 @@ STORE_S = 2.0  # seconds between two looks at a run in an object store
 OnEpoch = Callable[[dict[str, Any]], None]
 
 
-def train(
+def train_model(
     data: str,
     out: str,
     config: Config,
@@ -78,20 +78,20 @@ def train(
         BrainscaleError: the data cannot train, the folder is another run's, or training failed.
     """
     if tracking is not None:
-        tracking = checked(tracking)
-        require()
+        tracking = checked_uri(tracking)
+        require_mlflow()
     require_shared([data, out], config.resources.shared)
     config = placed(config)
-    if waiting := require_room(workers_of(config), each_worker(config)):
+    if waiting := require_capacity(workers_of(config), each_worker(config)):
         on_notice(waiting)
     manifest = prepare_manifest(data, config)
     require_shared(manifest["uri"].to_pylist(), config.resources.shared)
-    with at_hand(out, OURS, what="run") as run:
+    with open_workspace(out, OURS, what="run") as run:
         return open_run(run.path, config, manifest) or _trained(run, config, manifest, on_epoch, on_notice, tracking)
 
 
 def _trained(
-    run: Mirror,
+    run: Workspace,
     config: Config,
     manifest: pa.Table,
     on_epoch: OnEpoch,
@@ -101,10 +101,10 @@ def _trained(
     """Planes, Ray Train, bundle."""
     run.push()
     learnt = manifest.filter(pc.is_in(manifest["split"], pa.array(SIDES)))
-    planes = materialise(learnt, config.data.preprocess, config.limits)
-    sides: dict[str, tuple[list[str], list[int], Places]] = {}
+    planes = materialise_planes(learnt, config.data.preprocess, config.limits)
+    sides: dict[str, tuple[list[str], list[int], PlaneLocations]] = {}
     for side in SIDES:
-        ids, labels = labelled(manifest, side, config)
+        ids, labels = labelled_samples(manifest, side, config)
         sides[side] = (ids, labels, planes.places(ids))
     hashes = {"config_sha256": config.fingerprint, "manifest_sha256": manifest_fingerprint(manifest)}
     with tracked(tracking, run.path, config, hashes, list(read_history(run.path)), on_notice) as tracker:
@@ -114,8 +114,8 @@ def _trained(
             on_epoch(row)
             tracker.epoch(row)
 
-        with watching(run, on_row, on_notice):
-            fit(Job(config=config.model_dump(mode="json"), run=str(run), sides=sides), config, run)
+        with follow_workers(run, on_row, on_notice):
+            fit(TrainingJob(config=config.model_dump(mode="json"), run=str(run), sides=sides), config, run)
         run.pull("history.parquet", "checkpoints/best-*", afresh=True)
         facts = finish(run.path, config, manifest)
         tracker.end("FINISHED", {"weights_sha256": facts["weights_sha256"]}, run.path / "model")
@@ -156,7 +156,7 @@ def each_worker(config: Config) -> dict[str, float]:
     return cpus | ({"GPU": config.resources.gpus_per_worker} if uses_gpu(config) else {})
 
 
-def fit(job: Job, config: Config, run: Mirror) -> None:
+def fit(job: TrainingJob, config: Config, run: Workspace) -> None:
     """Let Ray Train run the loop on every worker, and replace workers that die.
 
     Raises:
@@ -168,7 +168,7 @@ def fit(job: Job, config: Config, run: Mirror) -> None:
     filesystem, checkpoints = run.filesystem("checkpoints")
     scratch = f".ray-{uuid.uuid4().hex[:8]}"  # new each time: Ray's own notes are not resumed
     trainer = TorchTrainer(
-        worker,
+        train_worker,
         train_loop_config={name: getattr(job, name) for name in job.__dataclass_fields__},
         scaling_config=ScalingConfig(
             num_workers=workers_of(config),
@@ -202,7 +202,7 @@ def fit(job: Job, config: Config, run: Mirror) -> None:
         raise TrainError(result.return_value)
 
 
-def clear_leftovers(run: Mirror) -> None:
+def clear_leftovers(run: Workspace) -> None:
     """Remove Ray's own notes, and what a command that was killed left half written."""
     if run.store is not None:
         run.store.remove(name for name in run.store.names() if name.startswith("checkpoints/.ray-"))
@@ -223,7 +223,7 @@ def _cause(error: TrainingFailedError | RayError) -> str:
 
 
 @contextmanager
-def watching(run: Mirror, on_epoch: OnEpoch, on_notice: Callable[[str], None]) -> Iterator[None]:
+def follow_workers(run: Workspace, on_epoch: OnEpoch, on_notice: Callable[[str], None]) -> Iterator[None]:
     """Follow what the workers write in the with-block.
 
     Args:
@@ -284,18 +284,18 @@ def finish(run: Path, config: Config, manifest: pa.Table) -> dict[str, Any]:
         "architecture": config.model.name,
         "classes": config.data.classes,
         "preprocess": config.data.preprocess,
-        **fixed(config.operating),
+        **fixed_operating_point(config.operating),
         "parameters": count_parameters(network),
         "manifest_sha256": manifest_fingerprint(manifest),
         "config_sha256": config.fingerprint,
         "seed": config.train.seed,
         "epoch": progress.best["epoch"],
         "epoch_source": f"lowest validation loss of {progress.epoch} epochs",
-        "versions": versions(),
+        "versions": library_versions(),
     }
-    card = write_card(folder, known)
+    info = write_model_info(folder, known)
     if not is_fixed(config.operating):
-        card = write_card(folder, known | chosen(config.operating, open_bundle(folder), manifest))
+        info = write_model_info(folder, known | choose_operating_point(config.operating, open_bundle(folder), manifest))
     sizes = {side: pc.sum(pc.equal(manifest["split"], side)).as_py() or 0 for side in SPLITS}
     facts = {
         "samples": sizes,
@@ -303,8 +303,8 @@ def finish(run: Path, config: Config, manifest: pa.Table) -> dict[str, Any]:
         "epochs": progress.epoch,
         "best_epoch": progress.best["epoch"],
         "best_val_loss": progress.best["val_loss"],
-        **{name: getattr(card, name) for name in ("weights_sha256", "manifest_sha256", "config_sha256")},
+        **{name: getattr(info, name) for name in ("weights_sha256", "manifest_sha256", "config_sha256")},
     }
-    write_model_card(folder, ModelFacts(card=card, training=training_of(facts)))
+    write_model_card(folder, ModelFacts(info=info, training=training_facts(facts)))
     write_success(run, facts)
     return facts

@@ -33,7 +33,7 @@ SETTINGS = {
 """Of MLflow's client, where the environment does not say otherwise."""
 
 
-def checked(uri: str) -> str:
+def checked_uri(uri: str) -> str:
     """A tracking address that is fit to be passed on; a folder's path becomes absolute.
 
     Raises:
@@ -50,7 +50,7 @@ def checked(uri: str) -> str:
     return uri
 
 
-def require() -> None:
+def require_mlflow() -> None:
     """Refuse before any work what could not be tracked.
 
     Raises:

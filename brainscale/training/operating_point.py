@@ -10,7 +10,7 @@ from brainscale.config.sections import OperatingConfig
 from brainscale.models.bundle import Bundle
 from brainscale.scoring.predictions import predict_rows
 from brainscale.stats import thresholds
-from brainscale.stats.decisions import tempered, tumour
+from brainscale.stats.decisions import apply_temperature, tumour_probability
 
 
 def is_fixed(config: OperatingConfig) -> bool:
@@ -18,12 +18,12 @@ def is_fixed(config: OperatingConfig) -> bool:
     return config.threshold == "fixed" and not config.temperature
 
 
-def fixed(config: OperatingConfig) -> dict[str, Any]:
+def fixed_operating_point(config: OperatingConfig) -> dict[str, Any]:
     """The card's fields before anything was chosen."""
     return {"threshold": config.value, "threshold_source": "fixed", "temperature": 1.0, "temperature_source": "none"}
 
 
-def chosen(config: OperatingConfig, bundle: Bundle, manifest: pa.Table) -> dict[str, Any]:
+def choose_operating_point(config: OperatingConfig, bundle: Bundle, manifest: pa.Table) -> dict[str, Any]:
     """The card's fields that the validation part decides; needs a connected Ray.
 
     Args:
@@ -36,22 +36,26 @@ def chosen(config: OperatingConfig, bundle: Bundle, manifest: pa.Table) -> dict[
     """
     table = predict_rows(manifest.filter(pc.equal(manifest["split"], "val")), bundle)
     table = table.filter(pc.is_valid(table["probability"]))
-    classes = list(bundle.card.classes)
+    classes = list(bundle.info.classes)
     labels = np.array([classes.index(label) for label in table["label"].to_pylist()], np.int64)
     chances = np.array(table["probabilities"].to_pylist(), np.float32)  # as an engine gives them: a cut may be a score
-    temperature = thresholds.temperature(chances, labels) if config.temperature else 1.0
-    scores = tumour(tempered(chances, temperature))
+    temperature = thresholds.fit_temperature(chances, labels) if config.temperature else 1.0
+    scores = tumour_probability(apply_temperature(chances, temperature))
     among = f"on {len(labels)} validation samples"
-    facts = fixed(config)
+    facts = fixed_operating_point(config)
     if config.temperature:
         facts |= {"temperature": temperature, "temperature_source": f"the lowest log loss {among}"}
     if config.threshold == "youden":
-        return {**facts, "threshold": thresholds.youden(labels, scores), "threshold_source": f"Youden's index {among}"}
+        return {
+            **facts,
+            "threshold": thresholds.youden_threshold(labels, scores),
+            "threshold_source": f"Youden's index {among}",
+        }
     if config.threshold == "sensitivity":
         source = f"the highest with a sensitivity of {config.target:g} {among}"
         return {
             **facts,
-            "threshold": thresholds.for_sensitivity(labels, scores, config.target),
+            "threshold": thresholds.sensitivity_threshold(labels, scores, config.target),
             "threshold_source": source,
         }
     return facts

@@ -10,15 +10,15 @@ import ray
 
 from brainscale.config.sections import LimitsConfig, PreprocessConfig
 from brainscale.errors import ManifestError
-from brainscale.reading.parallel import over_units
-from brainscale.reading.reader import read_tables, units_of
-from brainscale.reading.request import Wish
+from brainscale.reading.parallel import read_parallel
+from brainscale.reading.reader import files_of_manifest, read_tables
+from brainscale.reading.request import ReadRequest
 
 Blocks = list["ray.ObjectRef[pa.Table]"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Places:
+class PlaneLocations:
     """Where the planes of some samples are.
 
     Attributes:
@@ -33,7 +33,7 @@ class Places:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Materialised:
+class MaterialisedPlanes:
     """A manifest's planes in the object store.
 
     Attributes:
@@ -44,13 +44,13 @@ class Materialised:
     blocks: Blocks
     place: Mapping[str, tuple[int, int]]
 
-    def places(self, sample_ids: Sequence[str]) -> Places:
+    def places(self, sample_ids: Sequence[str]) -> PlaneLocations:
         """Where some samples are, in their order."""
         both = np.array([self.place[i] for i in sample_ids], np.int32).reshape(-1, 2)
-        return Places(blocks=self.blocks, block=both[:, 0].copy(), row=both[:, 1].copy())
+        return PlaneLocations(blocks=self.blocks, block=both[:, 0].copy(), row=both[:, 1].copy())
 
 
-def materialise(manifest: pa.Table, spec: PreprocessConfig, limits: LimitsConfig) -> Materialised:
+def materialise_planes(manifest: pa.Table, spec: PreprocessConfig, limits: LimitsConfig) -> MaterialisedPlanes:
     """Decode the samples of a manifest once, into blocks that stay in the object store.
 
     Args:
@@ -61,8 +61,10 @@ def materialise(manifest: pa.Table, spec: PreprocessConfig, limits: LimitsConfig
     Raises:
         ManifestError: a file changed, or cannot be read any more, since it was indexed.
     """
-    blocks = over_units(units_of(manifest), partial(read_tables, wish=Wish(spec=spec, limits=limits))).blocks()
-    return Materialised(blocks=blocks, place=_found(manifest, blocks))
+    blocks = read_parallel(
+        files_of_manifest(manifest), partial(read_tables, request=ReadRequest(spec=spec, limits=limits))
+    ).blocks()
+    return MaterialisedPlanes(blocks=blocks, place=_found(manifest, blocks))
 
 
 def _found(manifest: pa.Table, blocks: Blocks) -> dict[str, tuple[int, int]]:
@@ -96,7 +98,7 @@ class PlaneStore:
         size: side of a plane, pixels.
     """
 
-    def __init__(self, places: Places, size: int) -> None:
+    def __init__(self, places: PlaneLocations, size: int) -> None:
         self._places, self._size = places, size
         self._views: dict[int, np.ndarray] = {}
         self._held: np.ndarray | None = None

@@ -5,7 +5,7 @@ from typing import Any
 from ray.train.v2.api.callback import UserCallback
 
 from brainscale.errors import first_line
-from brainscale.storage.workspace import at_hand
+from brainscale.storage.workspace import open_workspace
 from brainscale.training.notices import notice
 
 
@@ -25,5 +25,5 @@ class Restarts(UserCallback):
         self.count += 1
         rank = min(worker_exceptions)
         then = f"restart {self.count} of {self.limit}" if self.count <= self.limit else "no restart is left"
-        with at_hand(self.run, (), known=["*"]) as run:
+        with open_workspace(self.run, (), known=["*"]) as run:
             notice(run.path, f"worker {rank} failed ({first_line(worker_exceptions[rank])}): {then}")

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import torch
 import yaml
 
-from brainscale.config.sections import Config, parse
-from brainscale.dataset.indexer import index
+from brainscale.config.sections import Config, parse_config
+from brainscale.dataset.indexer import index_sources
 from brainscale.dataset.manifest import (
     is_manifest,
     manifest_fingerprint,
@@ -24,9 +24,9 @@ from brainscale.dataset.manifest import (
     require_readable,
     write_manifest,
 )
-from brainscale.dataset.splits import split
+from brainscale.dataset.splits import assign_splits
 from brainscale.errors import ManifestError, OutputError
-from brainscale.storage.local import read_success, refuse_strangers, replacing, versions, write_json
+from brainscale.storage.local import library_versions, read_success, refuse_other_files, replacing, write_json
 
 
 def prepare_manifest(data: str, config: Config) -> pa.Table:
@@ -35,14 +35,14 @@ def prepare_manifest(data: str, config: Config) -> pa.Table:
     Raises:
         ManifestError: a label is missing or unknown, or a side or a class is empty.
     """
-    manifest = read_manifest(data) if is_manifest(data) else index([data], config)
+    manifest = read_manifest(data) if is_manifest(data) else index_sources([data], config)
     require_readable(manifest, data)
     require_places(manifest, data)
     readable = manifest.filter(pc.and_(pc.is_null(manifest["error_code"]), pc.invert(_is_empty(manifest))))
     given = readable.filter(pc.is_valid(readable["split"]))  # a split of one's own leaves out what has no side
     _check_labels(given if len(given) else readable, config, data)
     if not len(given):
-        manifest = split(manifest, val=config.split.val, test=config.split.test, seed=config.split.seed)
+        manifest = assign_splits(manifest, val=config.split.val, test=config.split.test, seed=config.split.seed)
     manifest = _without_sides(manifest, _is_empty(manifest))
     for side in ("train", "val"):
         present = set(manifest.filter(pc.equal(manifest["split"], side))["label"].to_pylist())
@@ -91,7 +91,7 @@ def open_run(run: Path, config: Config, manifest: pa.Table) -> dict[str, Any] | 
     Raises:
         OutputError: the folder holds another run, or something else.
     """
-    refuse_strangers(run, {"config.yaml", "environment.json"}, "run")
+    refuse_other_files(run, {"config.yaml", "environment.json"}, "run")
     if (run / "config.yaml").exists():
         _refuse_other(run, config, manifest)
     else:
@@ -103,7 +103,9 @@ def open_run(run: Path, config: Config, manifest: pa.Table) -> dict[str, Any] | 
 
 
 def _refuse_other(run: Path, config: Config, manifest: pa.Table) -> None:
-    before = parse(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")), where=str(run / "config.yaml"))
+    before = parse_config(
+        yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")), where=str(run / "config.yaml")
+    )
     if before.fingerprint != config.fingerprint:
         key, old, new = next(differences(before.model_dump(mode="json"), config.model_dump(mode="json")))
         raise OutputError(
@@ -123,7 +125,7 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, A
         yield key, json.dumps(old), json.dumps(new)
 
 
-def labelled(manifest: pa.Table, side: str, config: Config) -> tuple[list[str], list[int]]:
+def labelled_samples(manifest: pa.Table, side: str, config: Config) -> tuple[list[str], list[int]]:
     """Sample ids and class indices of one side."""
     number = {name: i for i, name in enumerate(config.data.classes)}
     rows = manifest.filter(pc.equal(manifest["split"], side))
@@ -137,7 +139,7 @@ def left_out(manifest: pa.Table) -> dict[str, int]:
     return dict(sorted(Counter(code or ("empty_slice" if empty else "no_split") for code, empty in reasons).items()))
 
 
-def training_of(facts: Mapping[str, Any]) -> dict[str, object]:
+def training_facts(facts: Mapping[str, Any]) -> dict[str, object]:
     """What a model's card says of its training, from what the run's `_SUCCESS.json` says."""
     sides = {f"{side} samples": count for side, count in facts["samples"].items()}
     reasons = ", ".join(f"{reason} {count}" for reason, count in facts["left_out"].items())
@@ -157,7 +159,7 @@ def environment(config: Config) -> dict[str, Any]:
         "gpus": gpus,
         "cuda": torch.version.cuda if gpus else None,
         "cudnn": torch.backends.cudnn.version() if gpus else None,
-        "versions": versions(),
+        "versions": library_versions(),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from brainscale.config.sections import parse
+from brainscale.config.sections import parse_config
 from brainscale.dataset.manifest import manifest_fingerprint, read_manifest
 from brainscale.errors import SourceError
 from brainscale.storage.local import read_success
@@ -38,7 +38,7 @@ class Parting:
     other: str
 
 
-def verify(one: str, other: str) -> dict[str, Any]:
+def compare_bits(one: str, other: str) -> dict[str, Any]:
     """Compare two runs step by step.
 
     Args:
@@ -120,4 +120,4 @@ def _reasons(first: Path, second: Path) -> Iterator[str]:
 
 def _config(run: Path) -> dict[str, Any]:
     values = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    return parse(values, where=str(run / "config.yaml")).model_dump(mode="json")
+    return parse_config(values, where=str(run / "config.yaml")).model_dump(mode="json")

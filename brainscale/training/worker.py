@@ -13,18 +13,18 @@ import ray.train.torch
 import torch
 
 from brainscale.cluster.telemetry import TrainingMeter
-from brainscale.config.sections import Config, parse
+from brainscale.config.sections import Config, parse_config
 from brainscale.errors import BrainscaleError, TrainError
 from brainscale.models.registry import build
 from brainscale.schema import HISTORY
 from brainscale.seeds import derive, deterministic
 from brainscale.storage.local import replacing
-from brainscale.storage.workspace import Mirror, at_hand
+from brainscale.storage.workspace import Workspace, open_workspace
 from brainscale.training import exact_sum, trace
 from brainscale.training.allocator import keep_buffers
 from brainscale.training.checkpoints import Progress, load_latest, save_checkpoint, weights_sha256
 from brainscale.training.notices import notice
-from brainscale.training.plane_store import Places, PlaneStore
+from brainscale.training.plane_store import PlaneLocations, PlaneStore
 from brainscale.training.sampler import cut, epoch_order
 from brainscale.training.step import Learner, Samples, learning_rate
 
@@ -33,7 +33,7 @@ CHECKPOINTS = ("checkpoints/*.safetensors", "steps/*", "history.parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class TrainingJob:
     """What the driver hands to every worker.
 
     Attributes:
@@ -44,17 +44,17 @@ class Job:
 
     config: dict[str, Any]
     run: str
-    sides: dict[str, tuple[list[str], list[int], Places]]
+    sides: dict[str, tuple[list[str], list[int], PlaneLocations]]
 
 
-def worker(job: dict[str, Any]) -> str | None:
+def train_worker(job: dict[str, Any]) -> str | None:
     """Ray Train's entry: train from the latest checkpoint of the run to its end.
 
     Returns:
         Why training cannot go on, for the driver to raise: an exception here would only be tried again.
     """
-    work = Job(**job)
-    config = parse(work.config)
+    work = TrainingJob(**job)
+    config = parse_config(work.config)
     keep_buffers()
     deterministic(config.train.threads, tf32=config.train.precision == "tf32")
     try:
@@ -69,14 +69,14 @@ def worker(job: dict[str, Any]) -> str | None:
             )
             for name, (ids, labels, places) in work.sides.items()
         }
-        with at_hand(work.run, CHECKPOINTS, known=["*"]) as run:
-            Loop(config, run, learner, sides["train"], sides["val"]).run()
+        with open_workspace(work.run, CHECKPOINTS, known=["*"]) as run:
+            TrainingLoop(config, run, learner, sides["train"], sides["val"]).run()
     except BrainscaleError as error:
         return str(error)
     return None
 
 
-class Loop:
+class TrainingLoop:
     """One worker's view of a run.
 
     Args:
@@ -87,7 +87,7 @@ class Loop:
         val: samples that choose the model.
     """
 
-    def __init__(self, config: Config, run: Mirror, learner: Learner, train: Samples, val: Samples) -> None:
+    def __init__(self, config: Config, run: Workspace, learner: Learner, train: Samples, val: Samples) -> None:
         self.settings, self.resources = config.train, config.resources
         self.place, self.run_folder, self.checkpoints = run, run.path, run.path / "checkpoints"
         self.learner, self.train, self.val = learner, train, val

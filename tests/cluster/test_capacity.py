@@ -8,7 +8,7 @@ import pytest
 
 from brainscale.cluster import capacity
 from brainscale.config import sections
-from brainscale.dataset.inventory import take
+from brainscale.dataset.inventory import write_index
 from brainscale.errors import ClusterError, UsageError
 
 FOUR = {"CPU": 4.0, "memory": 1e9}
@@ -44,17 +44,17 @@ def test_two_nodes_of_four(
 ) -> None:
     pretend(monkeypatch, [FOUR, FOUR])
     if said is None:
-        assert capacity.require_room(workers, each) is None
+        assert capacity.require_capacity(workers, each) is None
         return
     with pytest.raises(ClusterError, match=f"^{re.escape(said)}$"):
-        capacity.require_room(workers, each)
+        capacity.require_capacity(workers, each)
 
 
 def test_enough_in_all_and_too_little_on_each_node(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, [FOUR, FOUR, FOUR])
     said = "4 workers need 3 CPUs each on one node, and the nodes have room for 3"
     with pytest.raises(ClusterError, match=said):
-        capacity.require_room(4, {"CPU": 3.0})
+        capacity.require_capacity(4, {"CPU": 3.0})
 
 
 @pytest.mark.parametrize(
@@ -77,17 +77,17 @@ def test_an_autoscaler_is_asked(
     pretend(monkeypatch, [FOUR], would_hold)
     monkeypatch.setattr("ray.available_resources", lambda: {"CPU": free})
     if said is None:
-        waiting = capacity.require_room(2, {"CPU": 4.0}, beside=1)
+        waiting = capacity.require_capacity(2, {"CPU": 4.0}, beside=1)
         assert waiting == "waiting for 9 CPUs: the cluster has 4 CPUs now, and its autoscaler may add nodes"
         return
     with pytest.raises(ClusterError, match=f"^{re.escape(said)}$"):
-        capacity.require_room(2, {"CPU": 4.0}, beside=1)
+        capacity.require_capacity(2, {"CPU": 4.0}, beside=1)
 
 
 def test_enough_in_all_and_an_autoscaler(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, [FOUR, FOUR], would_hold=True)
     said = "waiting for 8 CPUs: the cluster has 8 CPUs now, not as they are asked for, and its autoscaler may add nodes"
-    assert capacity.require_room(1, {"CPU": 8.0}) == said
+    assert capacity.require_capacity(1, {"CPU": 8.0}) == said
 
 
 @pytest.mark.parametrize(("nodes", "grows"), [(1, None), (1, True), (2, None)])
@@ -133,9 +133,9 @@ def test_what_a_list_names_is_looked_at_before_it_is_read(tmp_path: Path, monkey
     (tmp_path / "list").write_text("/here/a.png\n")
     pretend(monkeypatch, [FOUR, FOUR])
     with pytest.raises(UsageError, match=f"^/here/a.png {SAID}"):
-        take([f"@{tmp_path}/list"], "s3://bucket/m.parquet", sections.Config())
+        write_index([f"@{tmp_path}/list"], "s3://bucket/m.parquet", sections.Config())
 
 
 def test_room_is_no_part_of_what_a_run_is() -> None:
     room = ["resources.cpus_per_worker=4", "resources.gpus_per_worker=0.5", "resources.object_store_gib=2"]
-    assert sections.load(None, room).fingerprint == sections.Config().fingerprint
+    assert sections.load_config(None, room).fingerprint == sections.Config().fingerprint

@@ -73,7 +73,7 @@ def test_each_line_comes_once_however_often_the_connection_breaks(
     server, lines = Server(iter(breaks)), []
     found = jobs.follow(server, "job", lines.append)  # type: ignore[arg-type]
     assert lines == ["first", "second", "last without an end"]
-    assert found == jobs.Ended(status=0, result={"rows": 3})
+    assert found == jobs.JobOutcome(status=0, result={"rows": 3})
     assert server.connections == len(breaks) + 1
 
 

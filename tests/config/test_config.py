@@ -13,14 +13,14 @@ NAMED = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", NAMED, ids=lambda p: p.stem)
 def test_every_named_configuration_loads_and_is_complete(path: Path) -> None:
-    loaded = sections.load(path.stem)
+    loaded = sections.load_config(path.stem)
     assert yaml.safe_load(path.read_text()).keys() == loaded.model_dump().keys()
     for section, values in loaded.model_dump().items():
         assert yaml.safe_load(path.read_text())[section].keys() == values.keys()
 
 
 def test_the_first_named_configuration_is_the_default() -> None:
-    assert sections.load("brainmrnet") == sections.Config()
+    assert sections.load_config("brainmrnet") == sections.Config()
 
 
 @pytest.mark.parametrize(
@@ -49,34 +49,34 @@ def test_the_first_named_configuration_is_the_default() -> None:
 )
 def test_what_is_wrong_is_named(text: str, message: str | None) -> None:
     with pytest.raises(UsageError) as error:
-        sections.load(None, [text])
+        sections.load_config(None, [text])
     assert message is None or message in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_an_unknown_name_lists_the_known(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no configuration 'brainmrne': did you mean 'brainmrnet'"):
-        sections.load("brainmrne")
+        sections.load_config("brainmrne")
     (tmp_path / "bad.yaml").write_text("train: [")
     with pytest.raises(UsageError, match="is not YAML"):
-        sections.load(str(tmp_path / "bad.yaml"))
+        sections.load_config(str(tmp_path / "bad.yaml"))
     (tmp_path / "list.yaml").write_text("- 1")
     with pytest.raises(UsageError, match="must hold sections"):
-        sections.load(str(tmp_path / "list.yaml"))
+        sections.load_config(str(tmp_path / "list.yaml"))
 
 
 def test_scientific_notation_is_a_number() -> None:
-    loaded = sections.load(None, ["train.learning_rate=1e-4", "train.weight_decay=2"])
+    loaded = sections.load_config(None, ["train.learning_rate=1e-4", "train.weight_decay=2"])
     assert (loaded.train.learning_rate, loaded.train.weight_decay) == (1e-4, 2.0)
     with pytest.raises(UsageError, match="train.learning_rate: Input should be a valid number"):
-        sections.load(None, ["train.learning_rate=fast"])
+        sections.load_config(None, ["train.learning_rate=fast"])
 
 
 def test_yaml_round_trip_and_fingerprint() -> None:
-    one = sections.load(None, ["train.epochs=7", "resources.workers=2"])
-    assert sections.parse(yaml.safe_load(one.to_yaml())) == one
-    assert one.fingerprint == sections.load(None, ["train.epochs=7"]).fingerprint  # workers decide no result
-    assert one.fingerprint != sections.load(None, ["train.epochs=8"]).fingerprint
+    one = sections.load_config(None, ["train.epochs=7", "resources.workers=2"])
+    assert sections.parse_config(yaml.safe_load(one.to_yaml())) == one
+    assert one.fingerprint == sections.load_config(None, ["train.epochs=7"]).fingerprint  # workers decide no result
+    assert one.fingerprint != sections.load_config(None, ["train.epochs=8"]).fingerprint
 
 
 @given(st.sampled_from(["yes", "YES", "Tumor", "glioma", "no", "NoTumor", "tumour", "no_tumour"]))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from brainscale.dataset import splits
 from brainscale.dataset.hamming import near_between, near_pairs
-from brainscale.dataset.splits import SPLITS, fold, groups, split
+from brainscale.dataset.splits import SPLITS, assign_folds, assign_groups, assign_splits
 from brainscale.errors import ManifestError
 from brainscale.schema import MANIFEST
 from brainscale.seeds import derive
@@ -33,7 +33,7 @@ def manifest(rows: list[tuple[int, str | None, bool]]) -> pa.Table:
         }
         for i, (content, label, bad) in enumerate(rows)
     ]
-    return groups(pa.Table.from_pylist(full, schema=MANIFEST))
+    return assign_groups(pa.Table.from_pylist(full, schema=MANIFEST))
 
 
 def sides(table: pa.Table, column: str) -> dict[str, set[object]]:
@@ -49,8 +49,8 @@ def sides(table: pa.Table, column: str) -> dict[str, set[object]]:
 def test_no_group_is_cut_and_only_usable_rows_are_dealt(rows: list[tuple[int, str | None, bool]], seed: int) -> None:
     table = manifest(rows)
     for deal, column in (
-        (lambda t: split(t, val=0.2, test=0.2, seed=seed), "split"),
-        (lambda t: fold(t, folds=3, seed=seed), "fold"),
+        (lambda t: assign_splits(t, val=0.2, test=0.2, seed=seed), "split"),
+        (lambda t: assign_folds(t, folds=3, seed=seed), "fold"),
     ):
         try:
             dealt = deal(table)
@@ -64,7 +64,7 @@ def test_no_group_is_cut_and_only_usable_rows_are_dealt(rows: list[tuple[int, st
 
 def test_shares_hold_within_each_label_in_the_mean() -> None:
     rows = [(i, "tumour" if i % 3 else "no_tumour", False) for i in range(3000)]
-    dealt = split(manifest(rows), val=0.15, test=0.2, seed=0).to_pylist()
+    dealt = assign_splits(manifest(rows), val=0.15, test=0.2, seed=0).to_pylist()
     for label, count in (("tumour", 2000), ("no_tumour", 1000)):
         for side, share in zip(SPLITS, (0.65, 0.15, 0.2), strict=True):
             have = sum(r["split"] == side and r["label"] == label for r in dealt)
@@ -78,21 +78,25 @@ def test_more_files_move_no_group(added: int, seed: int, data: st.DataObject) ->
     rows = [(i, "tumour" if i % 2 else "no_tumour", False) for i in range(100)]
     more = [(data.draw(st.integers(0, 200)), "tumour", False) for _ in range(added)]
     for deal, column in (
-        (lambda t: split(t, val=0.2, test=0.2, seed=seed), "split"),
-        (lambda t: fold(t, folds=3, seed=seed), "fold"),
+        (lambda t: assign_splits(t, val=0.2, test=0.2, seed=seed), "split"),
+        (lambda t: assign_folds(t, folds=3, seed=seed), "fold"),
     ):
         before, after = deal(manifest(rows))[column].to_pylist(), deal(manifest(rows + more))[column].to_pylist()
         assert after[:100] == before
 
 
 def test_an_earlier_split_is_kept_even_where_a_group_grows() -> None:
-    before = split(manifest([(i, "ab"[i % 2], False) for i in range(60)]), val=0.2, test=0.2, seed=1)
+    before = assign_splits(manifest([(i, "ab"[i % 2], False) for i in range(60)]), val=0.2, test=0.2, seed=1)
     grown = manifest([(i, "ab"[i % 2], False) for i in range(80)]).to_pylist()
     for i in range(20):  # every new image is a near copy of an old one, which may rename its group
         phash = derive(0, i)
         grown[i]["phash"], grown[60 + i]["phash"] = f"{phash:016x}", f"{phash ^ (1 << 9):016x}"
-    after = split(
-        groups(pa.Table.from_pylist(grown, schema=MANIFEST)), val=0.2, test=0.2, seed=1, keep=splits.sides(before)
+    after = assign_splits(
+        assign_groups(pa.Table.from_pylist(grown, schema=MANIFEST)),
+        val=0.2,
+        test=0.2,
+        seed=1,
+        keep=splits.splits_by_content(before),
     )
     assert after["split"].to_pylist()[:60] == before["split"].to_pylist()
     assert after["split"].to_pylist()[60:] == before["split"].to_pylist()[:20]
@@ -102,8 +106,8 @@ def test_a_group_that_an_earlier_split_cut_goes_where_it_does_no_harm() -> None:
     rows = manifest([(i, "ab"[i % 2], False) for i in range(60)]).to_pylist()
     rows[0]["patient"] = rows[1]["patient"] = rows[2]["patient"] = "p"
     earlier = {row["sha256"]: side for row, side in zip(rows, ("test", "train", "val"), strict=False)}
-    table = groups(pa.Table.from_pylist(rows, schema=MANIFEST))
-    assert split(table, val=0.2, test=0.2, seed=0, keep=earlier)["split"].to_pylist()[:3] == ["train"] * 3
+    table = assign_groups(pa.Table.from_pylist(rows, schema=MANIFEST))
+    assert assign_splits(table, val=0.2, test=0.2, seed=0, keep=earlier)["split"].to_pylist()[:3] == ["train"] * 3
 
 
 def test_patients_series_bytes_and_pictures_join_and_errors_do_not() -> None:
@@ -114,24 +118,24 @@ def test_patients_series_bytes_and_pictures_join_and_errors_do_not() -> None:
     rows[5]["sha256"] = rows[4]["sha256"]
     rows[6] |= {"patient": "p", "error_code": "corrupt"}
     table = pa.Table.from_pylist(rows, schema=MANIFEST)
-    named = groups(table)["group"].to_pylist()
+    named = assign_groups(table)["group"].to_pylist()
     assert len(set(named[:6])) == 1  # 3 and 4 are one bit apart, 2 and 4 five
     assert named[0] == min(row["sha256"] for row in rows[:6])[:16]
     assert named[6] is None
     assert len(set(named[7:])) == 2
-    assert len(set(groups(table, 0)["group"].to_pylist()[:6])) == 3
-    assert groups(table.take([8, 3, 5, 0, 1, 2, 4, 6, 7]))["group"].to_pylist()[3] == named[0]
+    assert len(set(assign_groups(table, 0)["group"].to_pylist()[:6])) == 3
+    assert assign_groups(table.take([8, 3, 5, 0, 1, 2, 4, 6, 7]))["group"].to_pylist()[3] == named[0]
 
 
 def test_verify_finds_a_cut_whatever_the_column_group_says() -> None:
-    table = split(manifest([(i // 2, "ab"[i // 2 % 2], False) for i in range(100)]), val=0.2, test=0.2, seed=0)
-    assert splits.verify(table) == {"verified": "split", "groups": 50, "cut": 0}
+    table = assign_splits(manifest([(i // 2, "ab"[i // 2 % 2], False) for i in range(100)]), val=0.2, test=0.2, seed=0)
+    assert splits.verify_split(table) == {"verified": "split", "groups": 50, "cut": 0}
     rows = table.to_pylist()
     rows[1] |= {"split": "val" if rows[0]["split"] != "val" else "test", "group": "own"}
     with pytest.raises(ManifestError, match=r"1 pair\(s\) of samples hang together .* '000.png' is in split"):
-        splits.verify(pa.Table.from_pylist(rows, schema=MANIFEST))
+        splits.verify_split(pa.Table.from_pylist(rows, schema=MANIFEST))
     with pytest.raises(ManifestError, match="neither splits nor folds"):
-        splits.verify(manifest([(0, "a", False)]))
+        splits.verify_split(manifest([(0, "a", False)]))
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=60, unique=True), st.integers(0, 8), st.data())
@@ -150,35 +154,35 @@ def test_near_pairs_are_those_of_comparing_all(values: list[int], distance: int,
 def test_the_order_of_a_listing_plays_no_part_and_the_seed_does() -> None:
     rows = [(i, "tumour" if i % 2 else "no_tumour", False) for i in range(40)]
     table = manifest(rows)
-    one = split(table, val=0.2, test=0.2, seed=1).sort_by("sample_id")
+    one = assign_splits(table, val=0.2, test=0.2, seed=1).sort_by("sample_id")
     shuffled = table.take(pa.array([(i * 7) % 40 for i in range(40)]))
-    assert split(shuffled, val=0.2, test=0.2, seed=1).sort_by("sample_id") == one
-    assert split(table, val=0.2, test=0.2, seed=2) != one
+    assert assign_splits(shuffled, val=0.2, test=0.2, seed=1).sort_by("sample_id") == one
+    assert assign_splits(table, val=0.2, test=0.2, seed=2) != one
 
 
 def test_a_group_with_two_labels_stays_whole() -> None:
     rows = [(i, "tumour" if i % 2 else "no_tumour", False) for i in range(20)] + [(0, "tumour", False)]
-    dealt = split(manifest(rows), val=0.2, test=0.2, seed=0).to_pylist()
+    dealt = assign_splits(manifest(rows), val=0.2, test=0.2, seed=0).to_pylist()
     assert dealt[0]["split"] == dealt[-1]["split"]
 
 
 def test_too_few_images_are_named() -> None:
     few = manifest([(0, "tumour", False), (1, "tumour", False), (2, "no_tumour", False)])
     with pytest.raises(ManifestError, match=r"none of the 1 group\(s\) of label 'no_tumour' falls to .* add images"):
-        split(few, val=0.2, test=0.2, seed=0)
+        assign_splits(few, val=0.2, test=0.2, seed=0)
     with pytest.raises(ManifestError, match="with seed 0: add images"):
-        fold(few, folds=3, seed=0)
+        assign_folds(few, folds=3, seed=0)
     with pytest.raises(ManifestError, match="no sample has a label"):
-        split(manifest([(0, None, False)]), val=0.2, test=0.2, seed=0)
+        assign_splits(manifest([(0, None, False)]), val=0.2, test=0.2, seed=0)
 
 
 def test_an_unlucky_seed_is_told_a_lucky_one() -> None:
     table = manifest([(i, "ab"[i % 2], False) for i in range(12)])
     for seed in range(50):
         try:
-            split(table, val=0.2, test=0.2, seed=seed)
+            assign_splits(table, val=0.2, test=0.2, seed=seed)
         except ManifestError as error:
             lucky = int(str(error).split("seed ")[2].split()[0])
-            split(table, val=0.2, test=0.2, seed=lucky)
+            assign_splits(table, val=0.2, test=0.2, seed=lucky)
             return
     raise AssertionError("no seed was unlucky")

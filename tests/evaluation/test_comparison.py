@@ -26,9 +26,9 @@ def test_an_evaluation_of_an_older_version_is_to_be_made_again(tmp_path: Path) -
         pq.write_table(table, tmp_path / name / "metrics.parquet")
         write_success(tmp_path / name, {})
     with pytest.raises(BundleError, match=r"old does not say flops: an older version .* evaluate that model again"):
-        comparison.compare([str(tmp_path / "old")])
+        comparison.compare_runs([str(tmp_path / "old")])
     with pytest.raises(BundleError, match="new does not say what it was made on: an older version"):
-        comparison.compare([str(tmp_path / "new"), str(tmp_path / "old")])
+        comparison.compare_runs([str(tmp_path / "new"), str(tmp_path / "old")])
 
 
 def models(tmp_path: Path, n: int = 240) -> tuple[pa.Table, dict[str, np.ndarray]]:
@@ -46,7 +46,7 @@ def models(tmp_path: Path, n: int = 240) -> tuple[pa.Table, dict[str, np.ndarray
 
 def test_the_control_is_judged_on_the_models_samples_and_tested_against_them(tmp_path: Path) -> None:
     table, scores = models(tmp_path)
-    found = comparison.compare([str(tmp_path / "good"), str(tmp_path / "poor")])
+    found = comparison.compare_runs([str(tmp_path / "good"), str(tmp_path / "poor")])
     assert found.table.schema == COMPARISON
     assert found.pairs is not None
     assert found.pairs.schema == PAIRS
@@ -58,7 +58,7 @@ def test_the_control_is_judged_on_the_models_samples_and_tested_against_them(tmp
     codes = group_codes(table["group"].to_pylist()[:120])
     assert control["auroc"] == pytest.approx(delong(vote[:, 1], labels, codes)[0])
     assert 0.6 < control["auroc"] < 0.95
-    figures = metrics.as_mapping(metrics.evaluate(labels, vote, CLASSES, groups=codes))
+    figures = metrics.as_mapping(metrics.compute_metrics(labels, vote, CLASSES, groups=codes))
     for name in ("accuracy", "auroc", "sensitivity", "specificity", "macro_precision", "macro_recall"):
         row = figures[name]
         assert (control[name], control[f"{name}_low"]) == pytest.approx((row["value"], row["low"])), name
@@ -74,7 +74,7 @@ def test_the_control_is_judged_on_the_models_samples_and_tested_against_them(tmp
 def test_runs_of_one_model_are_told_apart_and_no_name_is_markup(tmp_path: Path) -> None:
     models(tmp_path)
     (tmp_path / "poor").rename(tmp_path / "po|or*")
-    found = comparison.compare([str(tmp_path / "good"), str(tmp_path / "po|or*")])
+    found = comparison.compare_runs([str(tmp_path / "good"), str(tmp_path / "po|or*")])
     lines = comparison.as_text(found.table).splitlines()
     assert [line.split("  ")[0] for line in lines[2::2]] == [
         "brainmrnet (good)",
@@ -91,7 +91,7 @@ def test_runs_of_one_model_are_told_apart_and_no_name_is_markup(tmp_path: Path) 
 def test_without_enough_groups_there_is_no_control(tmp_path: Path) -> None:
     table = manifest(np.arange(12) % 2, group=[f"g{i % 4}" for i in range(12)])
     evaluation(tmp_path / "one", table, predictions(table, np.linspace(0.1, 0.9, 12)))
-    found = comparison.compare([str(tmp_path / "one")])
+    found = comparison.compare_runs([str(tmp_path / "one")])
     assert (len(found.table), found.pairs) == (1, None)
     assert header_control.header_control(table, CLASSES[0])["reason"] == "each class needs 5 groups, and one has 2"
 

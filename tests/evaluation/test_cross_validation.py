@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainscale.config.sections import parse
+from brainscale.config.sections import parse_config
 from brainscale.evaluation import cross_validation
 from brainscale.stats import metrics
 from tests.support.tables import CLASSES, evaluation, manifest, predictions
@@ -23,10 +23,10 @@ def test_pooled_calls_are_at_each_models_own_threshold_and_repeats_count_once(tm
         evaluation(path, table, predictions(rows, scores[at]), threshold)
         called.append((scores[at] >= threshold) == labels[at])
         places.append(path)
-    pooled = metrics.as_mapping(cross_validation._pooled(places, parse({})))
+    pooled = metrics.as_mapping(cross_validation._pooled(places, parse_config({})))
     assert pooled["accuracy"]["n"] == 160
     assert pooled["accuracy"]["value"] == pytest.approx(np.concatenate(called).mean())
-    once = metrics.as_mapping(metrics.evaluate(labels, np.stack([1 - scores, scores], 1), CLASSES))["auroc"]
+    once = metrics.as_mapping(metrics.compute_metrics(labels, np.stack([1 - scores, scores], 1), CLASSES))["auroc"]
     for name in ("value", "low", "high"):
         assert pooled["auroc"][name] == pytest.approx(once[name], abs=2e-3), name
     assert pooled["auroc"]["method"] == "DeLong by group"

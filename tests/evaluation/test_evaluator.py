@@ -14,7 +14,7 @@ from brainscale.dataset.manifest import read_manifest
 from brainscale.dataset.splits import DISTANCE
 from brainscale.errors import ManifestError
 from brainscale.evaluation import evaluator, outputs
-from brainscale.evaluation.look_log import LOG, look
+from brainscale.evaluation.look_log import LOG, log_look
 from brainscale.evaluation.report.page import EXCLUDED
 from brainscale.schema import MANIFEST
 from tests.support.tables import digest, manifest, predictions
@@ -23,22 +23,22 @@ SPLIT = ["train"] * 6 + ["val"] * 2 + ["test"] * 4
 RUN = manifest(np.arange(12) % 2, split=SPLIT)
 
 
-def asked(**more: object) -> evaluator.Asked:
+def asked(**more: object) -> evaluator.EvaluationRequest:
     least = {"data": None, "split": "test", "engine": "auto", "workers": 1, "prevalence": None, "by": ()}
-    return evaluator.Asked(**(least | {"training_manifest": "auto", "on_notice": print} | more))  # type: ignore[arg-type]
+    return evaluator.EvaluationRequest(**(least | {"training_manifest": "auto", "on_notice": print} | more))  # type: ignore[arg-type]
 
 
 def test_a_source_has_the_runs_sides_where_it_is_the_runs_own() -> None:
     bare = manifest(np.arange(12) % 2)
-    assert evaluator.with_sides(bare, RUN, None)["split"].to_pylist() == SPLIT
+    assert evaluator.with_splits_of_run(bare, RUN, None)["split"].to_pylist() == SPLIT
 
 
 def test_an_outside_set_is_not_judged_by_the_test_images_it_has_copied() -> None:
     """One of its files is in the run's test part: all are evaluated, unless that part is asked for."""
     outside = manifest([0, 1, 0, 1], sha256=[digest(8), *(digest(f"new {i}") for i in range(3))])
-    side, rows = evaluator.choose_rows(evaluator.with_sides(outside, RUN, None), None)
+    side, rows = evaluator.choose_rows(evaluator.with_splits_of_run(outside, RUN, None), None)
     assert (side, len(rows)) == ("all", 4)
-    _, rows = evaluator.choose_rows(evaluator.with_sides(outside, RUN, "test"), "test")
+    _, rows = evaluator.choose_rows(evaluator.with_splits_of_run(outside, RUN, "test"), "test")
     assert rows["sample_id"].to_pylist() == ["0000.png"]
 
 
@@ -49,9 +49,9 @@ def test_a_look_at_all_sides_is_a_look_at_the_test_part(tmp_path: Path) -> None:
     assert seen("test") == seen("all") == [digest(i) for i in range(8, 12)]
     assert seen("train") == seen("val") == []
     assert len(evaluator._sealed(manifest([0, 1, 0]))) == 3  # outside data
-    assert look(tmp_path, seen("test"), tmp_path / "a") == 1
-    assert look(tmp_path, seen("all")[::-1], tmp_path / "b") == 2
-    assert look(tmp_path, [digest("other")], tmp_path / "c") == 1
+    assert log_look(tmp_path, seen("test"), tmp_path / "a") == 1
+    assert log_look(tmp_path, seen("all")[::-1], tmp_path / "b") == 2
+    assert log_look(tmp_path, [digest("other")], tmp_path / "c") == 1
     assert [json.loads(line)["out"] for line in (tmp_path / LOG).read_text().splitlines()] == ["a", "b", "c"]
 
 
@@ -67,18 +67,18 @@ def test_what_the_model_knows_is_found_on_any_side(tmp_path: Path) -> None:
         patient=[None, None, None, "p", "q"],
         split=["train", "train", "train", "val", "test"],
     )
-    found = evaluator._shared(tmp_path, asked(data="outside.parquet", split="all"), outside)
+    found = evaluator._leaked(tmp_path, asked(data="outside.parquet", split="all"), outside)
     assert found is not None
     ties = [(row["sample_id"], row["kind"], row["distance"]) for row in found.to_pylist()]
     assert ties == [("0000.png", "bytes", 0), ("0001.png", "picture", 3), ("0003.png", "patient", None)]
     assert DISTANCE >= 3
-    of_test = evaluator._shared(tmp_path, asked(), evaluator.choose_rows(own, "test")[1])
+    of_test = evaluator._leaked(tmp_path, asked(), evaluator.choose_rows(own, "test")[1])
     assert of_test is not None
     assert len(of_test) == 0
-    of_all = evaluator._shared(tmp_path, asked(split="all"), own)
+    of_all = evaluator._leaked(tmp_path, asked(split="all"), own)
     assert of_all is not None
     assert len(of_all) == 8  # what was learnt from, and what chose
-    assert evaluator._shared(tmp_path / "no run", asked(data="x.parquet"), outside) is None
+    assert evaluator._leaked(tmp_path / "no run", asked(data="x.parquet"), outside) is None
 
 
 def test_a_run_is_known_by_its_models_folder_too(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_data_are_called_by_the_end_of_their_place(data: str | None, name: str |
 
 def flow(table: pa.Table, side: str) -> dict[str, int]:
     _, rows = evaluator.choose_rows(table, side)
-    done = outputs.Evaluated(
+    done = outputs.EvaluatedModel(
         bundle=None,  # type: ignore[arg-type]
         run=None,
         manifest=table,
@@ -133,8 +133,8 @@ def test_what_was_left_out_adds_up(side: str) -> None:
 
 def test_where_nothing_could_be_read_nothing_is_written(tmp_path: Path) -> None:
     table = manifest([0, 1, 1], error_code=["corrupt"] * 3)
-    done = outputs.Evaluated(
-        bundle=SimpleNamespace(card=None),  # type: ignore[arg-type]
+    done = outputs.EvaluatedModel(
+        bundle=SimpleNamespace(info=None),  # type: ignore[arg-type]
         run=None,
         manifest=table,
         rows=table,
@@ -142,7 +142,7 @@ def test_where_nothing_could_be_read_nothing_is_written(tmp_path: Path) -> None:
         labels={},
     )
     with pytest.raises(ManifestError, match="no labelled sample could be read: `brainscale index` says why"):
-        outputs.write_results(tmp_path, done, {})
+        outputs.write_outputs(tmp_path, done, {})
     assert not list(tmp_path.iterdir())
 
 

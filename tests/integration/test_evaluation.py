@@ -12,15 +12,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from brainscale.config.sections import OperatingConfig, parse
+from brainscale.config.sections import OperatingConfig, parse_config
 from brainscale.errors import OutputError
 from brainscale.evaluation import cross_validation
 from brainscale.evaluation.look_log import read_looks
 from brainscale.models.bundle import open_bundle
 from brainscale.schema import METRICS, PUBLISHED, SUBGROUPS
-from brainscale.storage.remote import Store
-from brainscale.training.driver import train
-from brainscale.training.operating_point import chosen
+from brainscale.storage.remote import ObjectStore
+from brainscale.training.driver import train_model
+from brainscale.training.operating_point import choose_operating_point
 from tests.evaluation.report.test_browser import HEARD, READ, set_to
 from tests.integration.conftest import SMALL, Invoke, long, succeed, weights
 from tests.support import cdp
@@ -33,14 +33,14 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 def test_threshold_and_temperature_come_from_validation_alone(run: Path) -> None:
     bundle, manifest = open_bundle(run), pq.read_table(run / "manifest.parquet")
     config = OperatingConfig(threshold="sensitivity", target=0.9, temperature=True)
-    facts = chosen(config, bundle, manifest)
+    facts = choose_operating_point(config, bundle, manifest)
     count = pc.sum(pc.equal(manifest["split"], "val")).as_py()
     assert facts["threshold_source"] == f"the highest with a sensitivity of 0.9 on {count} validation samples"
     assert 0 < facts["threshold"] < 1
     assert facts["temperature"] > 0
     others = pc.if_else(pc.equal(manifest["split"], "val"), manifest["label"], pa.scalar(None, pa.string()))
     blind = manifest.set_column(manifest.schema.get_field_index("label"), "label", others)
-    assert chosen(config, bundle, blind) == facts  # no other label has a say
+    assert choose_operating_point(config, bundle, blind) == facts  # no other label has a say
 
 
 def test_a_calibrated_model_is_scored_with_its_temperature(
@@ -54,9 +54,9 @@ def test_a_calibrated_model_is_scored_with_its_temperature(
     pq.write_table(manifest, tmp_path / "wrong.parquet")
     succeed(invoke("train", "--data", tmp_path / "wrong.parquet", "--out", tmp_path / "new", *SMALL, *options))
     assert weights(tmp_path / "new") == weights(run)
-    card = json.loads((tmp_path / "new" / "model" / "model.json").read_text())
-    assert card["temperature"] != 1
-    assert card["threshold_source"].startswith("Youden's index on ")
+    info = json.loads((tmp_path / "new" / "model" / "model.json").read_text())
+    assert info["temperature"] != 1
+    assert info["threshold_source"].startswith("Youden's index on ")
     assert "Youden" in (tmp_path / "new" / "model" / "README.md").read_text()
     for folder, place in ((run, "plain"), (tmp_path / "new", "calibrated")):
         succeed(invoke("score", folder, scans, "--out", tmp_path / place))
@@ -64,7 +64,7 @@ def test_a_calibrated_model_is_scored_with_its_temperature(
         np.array(pq.read_table(tmp_path / place).sort_by("sample_id")["probabilities"].to_pylist(), np.float64)
         for place in ("plain", "calibrated")
     )
-    by_hand = plain ** (1 / card["temperature"])
+    by_hand = plain ** (1 / info["temperature"])
     assert np.allclose(calibrated, by_hand / by_hand.sum(1, keepdims=True), atol=1e-5)
 
 
@@ -138,10 +138,10 @@ def test_folds_are_one_run(scans: Path, invoke: Invoke, tmp_path: Path) -> None:
         for path in (path for path in out.rglob("*") if path.is_file() and path != out / "_SUCCESS.json"):
             if path.parent != out / "repeat-1" / "fold-2" / "evaluation" / "test":
                 with path.open("rb") as source:
-                    Store(place).put(path.relative_to(out).as_posix(), source)
+                    ObjectStore(place).put(path.relative_to(out).as_posix(), source)
         there = succeed(invoke("train", "--data", scans, "--out", place, *small, "--folds", "3", "--json"))
         assert json.loads(there.stdout) == facts
-        assert json.loads(Store(place).get("_SUCCESS.json"))["pooled"] == facts["pooled"]
+        assert json.loads(ObjectStore(place).get("_SUCCESS.json"))["pooled"] == facts["pooled"]
     for other, key in ((["--seed", "7"], "config_sha256"), (["--repeats", "2"], "repeats")):
         refused = invoke(*arguments, *other)
         assert refused.exit_code == 1
@@ -152,7 +152,7 @@ def test_folds_are_one_run(scans: Path, invoke: Invoke, tmp_path: Path) -> None:
 def test_folds_side_by_side_are_the_models_of_folds_alone(scans: Path, tmp_path: Path) -> None:
     """Three at once; each line says whose it is."""
     data = {"image_size": 64, "crop": 1.0}
-    config = parse({"data": data, "train": {"batch_size": 16, "epochs": 1}})
+    config = parse_config({"data": data, "train": {"batch_size": 16, "epochs": 1}})
     out, said = tmp_path / "folds", []
     assert cross_validation.room(config, 3) == 3
     facts = cross_validation.cross_validate(str(scans), str(out), config, folds=3, at_once=3, say=said.append)
@@ -160,13 +160,13 @@ def test_folds_side_by_side_are_the_models_of_folds_alone(scans: Path, tmp_path:
     assert said[:first_end] == [f"repeat 1 of 1, fold {i} of 3" for i in (1, 2, 3)]
     for i in (1, 2, 3):
         assert sum(line.startswith(f"repeat 1 of 1, fold {i} of 3: epoch 1/1") for line in said) == 1
-    train(str(out / "repeat-1" / "fold-2.parquet"), str(tmp_path / "alone"), config)
+    train_model(str(out / "repeat-1" / "fold-2.parquet"), str(tmp_path / "alone"), config)
     assert weights(tmp_path / "alone") == weights(out / facts["models"][1])
 
 
 @long
 def test_a_fold_that_fails_ends_the_run_with_its_own_error(scans: Path, tmp_path: Path) -> None:
-    config = parse({"data": {"image_size": 64}, "train": {"batch_size": 16, "epochs": 1}})
+    config = parse_config({"data": {"image_size": 64}, "train": {"batch_size": 16, "epochs": 1}})
     (tmp_path / "folds" / "repeat-1" / "fold-2").mkdir(parents=True)
     (tmp_path / "folds" / "folds-1.parquet").touch()
     (tmp_path / "folds" / "repeat-1" / "fold-2" / "letter.txt").write_text("somebody's")

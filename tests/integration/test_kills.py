@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from brainscale.storage.workspace import Mirror
+from brainscale.storage.workspace import Workspace
 from brainscale.training.driver import clear_leftovers
 from brainscale.training.notices import read_notices
 from tests.integration.conftest import SMALL, Invoke, succeed, weights
@@ -63,7 +63,7 @@ def test_kill_after_kill_changes_no_bit(run: Path, scans: Path, tmp_path: Path) 
         _, said = process.communicate(timeout=SECONDS)
         assert process.returncode == 1
         assert "Error: stopped; to go on where it was, run again: brainscale train --data" in said
-    clear_leftovers(Mirror(other))
+    clear_leftovers(Workspace(other))
     for kind, happened in (("raylet", training_begins), ("driver", lambda: steps_kept(other) > 0)):
         with started([*command, "--workers", "2"]) as process:
             wait_for(happened, process)

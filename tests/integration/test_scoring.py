@@ -25,7 +25,7 @@ import pytest
 from brainscale.errors import OutputError
 from brainscale.schema import PREDICTIONS
 from brainscale.schema import SCANS as SCAN_ROWS
-from brainscale.scoring.bulk import KEY, SCANS, score
+from brainscale.scoring.bulk import KEY, SCANS, score_files
 from brainscale.scoring.ledger import JOB
 from brainscale.storage.local import read_success
 from tests.conftest import write_image
@@ -182,10 +182,10 @@ def test_the_job_that_began_last_owns_the_folder(count: int, run: Path, tmp_path
     def begin_another(files: int, rows: int, errors: int) -> None:
         if not ended:
             ended.append({})
-            ended[0].update(score(str(run), [str(source)], str(out)))
+            ended[0].update(score_files(str(run), [str(source)], str(out)))
 
     with pytest.raises(OutputError, match="another job"):
-        score(str(run), [str(source)], str(out), on_part=begin_another)
+        score_files(str(run), [str(source)], str(out), on_part=begin_another)
     ids = [r["sample_id"] for r in scores(out)]
     assert len(ids) == len(set(ids)) == ended[0]["rows"] == count
     assert read_success(out)

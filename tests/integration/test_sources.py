@@ -22,7 +22,7 @@ from PIL import Image
 
 from brainscale.errors import SourceError
 from brainscale.reading.pseudonyms import KEY_VARIABLE
-from brainscale.reading.sources import listing
+from brainscale.reading.sources import list_files
 from brainscale.schema import MANIFEST, PREDICTIONS
 from tests.conftest import write_image
 from tests.integration.conftest import scores, succeed
@@ -233,6 +233,6 @@ def test_an_object_store_is_a_source_like_any_other(object_store: str, source: P
     assert found == {**EXPECTED, "100 %%231%21.txt": "unsupported_format"}
     assert table["sha256"].null_count == 0
     with pytest.raises(SourceError, match="nowhere.* does not exist"):
-        listing([f"s3://scans/nowhere{options}"])
+        list_files([f"s3://scans/nowhere{options}"])
     with pytest.raises(SourceError, match="s3://b/c: keys do not belong in an address"):
-        listing(["s3://b/c?access_key=open&secret_key=sesame"])
+        list_files(["s3://b/c?access_key=open&secret_key=sesame"])

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from brainscale.storage import remote
-from brainscale.storage.remote import Store, below, filesystem_of
+from brainscale.storage.remote import ObjectStore, below, filesystem_of
 from tests.integration.conftest import SMALL, Invoke, scores, succeed, weights
 from tests.support.stores import Gate, Server, gs_server, lasting_s3_server, make_bucket, options, place, s3_server
 
@@ -37,8 +37,8 @@ def test_a_run_in_a_store_is_the_run_of_a_disk(home: str, gate: Gate, run: Path,
     train = ("train", "--data", scans, "--out", at, *SMALL)
     first = succeed(invoke(*train))
     assert "epoch 2/2" in first.stderr
-    assert json.loads(Store(at).get("_SUCCESS.json"))["weights_sha256"] == weights(run)
-    names = Store(at).names()
+    assert json.loads(ObjectStore(at).get("_SUCCESS.json"))["weights_sha256"] == weights(run)
+    names = ObjectStore(at).names()
     assert {"config.yaml", "manifest.parquet", "history.parquet", "model/model.onnx"} <= names.keys()
     assert any(name.startswith("tensorboard/") for name in names)
     assert not [name for name in names if ".ray-" in name or name.endswith(".tmp")]
@@ -53,7 +53,7 @@ def test_a_run_in_a_store_is_the_run_of_a_disk(home: str, gate: Gate, run: Path,
     facts = json.loads(done.stdout)
     assert facts["out"] == below(at, "evaluation/test")
     assert facts["looks"] == 1
-    assert {"evaluation/test/report.html", "evaluation/test/_SUCCESS.json", "test_looks.jsonl"} <= Store(
+    assert {"evaluation/test/report.html", "evaluation/test/_SUCCESS.json", "test_looks.jsonl"} <= ObjectStore(
         at
     ).names().keys()
     assert "brainmrnet" in succeed(invoke("compare", at, run)).stdout
@@ -64,7 +64,7 @@ def test_scores_in_a_store_are_complete_whatever_the_store_does(
 ) -> None:
     for path in scans.rglob("*.*"):
         with path.open("rb") as source:
-            Store(below(home, "scans")).put(path.relative_to(scans).as_posix(), source)
+            ObjectStore(below(home, "scans")).put(path.relative_to(scans).as_posix(), source)
     out, elsewhere = below(home, "scores"), tmp_path / "scores"
     score = ("score", run, below(home, "scans"), "--out", out, "--by", "scan")
     gate.refused, gate.busy = 0, range(gate.asked + 10, gate.asked + 40)  # the listing passes; files and parts wait
@@ -72,12 +72,12 @@ def test_scores_in_a_store_are_complete_whatever_the_store_does(
     assert gate.refused == len(gate.busy)
     succeed(invoke("score", run, scans, "--out", elsewhere))
     assert rows(out) == {row["sample_id"]: row["probability"] for row in scores(elsewhere)}
-    names = Store(out).names()
+    names = ObjectStore(out).names()
     assert {"_SUCCESS.json", "_scans/scans.parquet"} <= names.keys()
 
     part = next(name for name in names if name.startswith("part-"))
     lost = pq.read_table(filesystem_of(out)[0].open_input_file(f"{filesystem_of(out)[1]}/{part}")).num_rows
-    Store(out).remove([part, "_SUCCESS.json"])  # as a killed job leaves a folder
+    ObjectStore(out).remove([part, "_SUCCESS.json"])  # as a killed job leaves a folder
     facts = json.loads(succeed(invoke(*score, "--json")).stdout)
     assert facts["rows_now"] == lost
     assert facts["rows"] == 60
@@ -89,7 +89,7 @@ def test_google_s_store_is_one_like_any_other(run: Path, scans: Path, tmp_path: 
         source, out = (place("gs", f"127.0.0.1:{port}", folder) for folder in ("scans", "scores"))
         for path in scans.rglob("*.*"):
             with path.open("rb") as file:
-                Store(source).put(path.relative_to(scans).as_posix(), file)
+                ObjectStore(source).put(path.relative_to(scans).as_posix(), file)
         succeed(invoke("score", run, source, "--out", out))
         succeed(invoke("score", run, scans, "--out", tmp_path / "scores"))
         assert rows(out) == {row["sample_id"]: row["probability"] for row in scores(tmp_path / "scores")}
@@ -99,7 +99,7 @@ def test_google_s_store_is_one_like_any_other(run: Path, scans: Path, tmp_path: 
 def rows(out: str) -> dict[str, float]:
     filesystem, path = filesystem_of(out)
     found: dict[str, float] = {}
-    for name in Store(out).names():
+    for name in ObjectStore(out).names():
         if name.startswith("part-"):
             for row in pq.read_table(filesystem.open_input_file(f"{path}/{name}")).to_pylist():
                 assert row["sample_id"] not in found
@@ -115,7 +115,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def parts(out: str) -> int:
-    return sum(name.startswith("part-") for name in Store(out).names())
+    return sum(name.startswith("part-") for name in ObjectStore(out).names())
 
 
 def test_a_store_that_dies_in_the_middle_and_comes_back(

@@ -13,9 +13,9 @@ import ray
 from brainscale.cluster.telemetry import TrainingMeter
 from brainscale.models import engines as engines
 from brainscale.models.bundle import Bundle, open_bundle
-from brainscale.models.engines import Options
+from brainscale.models.engines import EngineOptions
 from brainscale.schema import PREDICTIONS
-from brainscale.scoring.predictions import ScoreBlock, Scoring
+from brainscale.scoring.predictions import ScoringActor, ScoringJob
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 CODE = "telemetry_test"
@@ -24,9 +24,9 @@ CODE = "telemetry_test"
 @ray.remote(num_cpus=0)
 class Worker:
     def __init__(self, bundle: Bundle) -> None:
-        options = Options(name="onnx")
+        options = EngineOptions(name="onnx")
         network = ray.put(engines.network_of(bundle, options))
-        self._engine = ScoreBlock(Scoring(bundle=bundle, threshold=0.5), options, network, threads=1)
+        self._engine = ScoringActor(ScoringJob(bundle=bundle, threshold=0.5), options, network, threads=1)
 
     def score(self, rows: pa.Table) -> pa.Table:
         return self._engine(rows)
@@ -34,7 +34,7 @@ class Worker:
 
 def block(bundle: Bundle) -> pa.Table:
     """Two planes and an error."""
-    size = bundle.card.preprocess.image_size
+    size = bundle.info.preprocess.image_size
     plane = np.zeros((size, size), np.uint8).tobytes()
     columns = {
         "sample_id": ["a", "b", "c"],

@@ -14,10 +14,10 @@ import pytest
 import ray
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from brainscale.config.sections import load
+from brainscale.config.sections import load_config
 from brainscale.evaluation.comparison import CONTROL
 from brainscale.schema import HISTORY, MANIFEST, METRICS, PAIRS, PREDICTIONS
-from brainscale.training.plane_store import PlaneStore, materialise
+from brainscale.training.plane_store import PlaneStore, materialise_planes
 from tests.conftest import write_image
 from tests.integration.conftest import SMALL, Invoke, scores, succeed, weights
 
@@ -47,9 +47,9 @@ def test_a_run_holds_what_it_should(run: Path) -> None:
 
 def test_planes_are_read_in_place(run: Path) -> None:
     """A worker's view of a block is the object store's own memory, and a window lets go of what is outside it."""
-    config = load(None, ["data.image_size=64", "data.crop=1.0"])
+    config = load_config(None, ["data.image_size=64", "data.crop=1.0"])
     manifest = pq.read_table(run / "manifest.parquet")
-    found = materialise(manifest, config.data.preprocess, config.limits)
+    found = materialise_planes(manifest, config.data.preprocess, config.limits)
     ids = manifest["sample_id"].to_pylist()
     store = PlaneStore(found.places(ids), 64)
     store.hold(np.arange(len(ids)))

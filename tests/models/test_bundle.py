@@ -13,12 +13,12 @@ from torch import nn
 from brainscale.config.sections import DEFAULT_CLASSES, PreprocessConfig
 from brainscale.errors import BundleError, UsageError
 from brainscale.models import NAMES
-from brainscale.models.bundle import CARD, ONNX, WEIGHTS, Bundle, open_bundle, write_card
-from brainscale.models.engines import Engine, Options, choose, load, network_of
+from brainscale.models.bundle import MODEL_JSON, ONNX, WEIGHTS, Bundle, open_bundle, write_model_info
+from brainscale.models.engines import Engine, EngineOptions, load_engine, network_of, resolve_engine
 from brainscale.models.normalisation import normalise
 from brainscale.models.onnx_export import export_onnx
 from brainscale.models.registry import build, count_parameters
-from brainscale.storage.local import versions
+from brainscale.storage.local import library_versions
 
 
 def trained(name: str) -> nn.Module:
@@ -38,7 +38,7 @@ def make_bundle(folder: Path, name: str, side: int = 64) -> Bundle:
     network = trained(name)
     save_file(network.state_dict(), folder / WEIGHTS)
     export_onnx(name, 2, side, network.state_dict(), folder / ONNX)
-    write_card(
+    write_model_info(
         folder,
         {
             "architecture": name,
@@ -51,14 +51,14 @@ def make_bundle(folder: Path, name: str, side: int = 64) -> Bundle:
             "config_sha256": "0",
             "seed": 3,
             "epoch": 1,
-            "versions": versions(),
+            "versions": library_versions(),
         },
     )
     return open_bundle(folder)
 
 
-def started(bundle: Bundle, options: Options) -> Engine:
-    return load(bundle.card, network_of(bundle, options), options, threads=2)
+def started(bundle: Bundle, options: EngineOptions) -> Engine:
+    return load_engine(bundle.info, network_of(bundle, options), options, threads=2)
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +73,7 @@ def test_engines_agree_with_the_eager_network(name: str, side: int, tmp_path: Pa
     with torch.no_grad():
         eager = torch.softmax(trained(name)(normalise(torch.from_numpy(planes))), 1).numpy()
     for engine in ("onnx", "torch"):
-        run = started(opened, Options(name=engine))
+        run = started(opened, EngineOptions(name=engine))
         alone = np.concatenate([run(planes[i : i + 1]) for i in range(len(planes))])
         for size in (2, 7):
             together = run(planes[:size])
@@ -84,27 +84,27 @@ def test_engines_agree_with_the_eager_network(name: str, side: int, tmp_path: Pa
 
 
 def test_auto_is_torch_where_there_are_gpus() -> None:
-    assert choose(Options(), 0) == Options(name="onnx")
-    assert choose(Options(), 2) == Options(name="torch", on_gpu=True)
-    assert choose(Options(name="onnx"), 2) == Options(name="onnx")
-    assert choose(Options(bf16=True), 0) == Options(name="torch", bf16=True)
+    assert resolve_engine(EngineOptions(), 0) == EngineOptions(name="onnx")
+    assert resolve_engine(EngineOptions(), 2) == EngineOptions(name="torch", on_gpu=True)
+    assert resolve_engine(EngineOptions(name="onnx"), 2) == EngineOptions(name="onnx")
+    assert resolve_engine(EngineOptions(bf16=True), 0) == EngineOptions(name="torch", bf16=True)
     with pytest.raises(UsageError, match="unknown engine 'tensorrt': known: auto, onnx, torch"):
-        choose(Options(name="tensorrt"), 0)
+        resolve_engine(EngineOptions(name="tensorrt"), 0)
     with pytest.raises(UsageError, match="are torch's: leave --engine onnx out"):
-        choose(Options(name="onnx", compiled=True), 0)
+        resolve_engine(EngineOptions(name="onnx", compiled=True), 0)
 
 
 def test_half_the_width_is_nearly_the_same(bundle: Bundle) -> None:
     planes = np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8)
-    exact = started(bundle, Options(name="torch"))(planes)
-    narrow = started(bundle, Options(name="torch", bf16=True))(planes)
+    exact = started(bundle, EngineOptions(name="torch"))(planes)
+    narrow = started(bundle, EngineOptions(name="torch", bf16=True))(planes)
     assert narrow.dtype == np.float32
     assert 0 < np.abs(narrow - exact).max() < 0.05
 
 
 def test_a_run_and_its_model_folder_are_the_same_bundle(bundle: Bundle) -> None:
     assert open_bundle(bundle.folder.parent) == bundle
-    assert bundle.card.data.label("YES") == "tumour"
+    assert bundle.info.data.label("YES") == "tumour"
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, ONNX])
@@ -127,9 +127,9 @@ def test_what_is_no_bundle(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("")
     with pytest.raises(BundleError, match="its training is not finished"):
         open_bundle(tmp_path)
-    card = json.loads((bundle.folder / CARD).read_text())
-    for wrong in ("{", json.dumps(card | {"format": 2}), json.dumps(card | {"extra": 1})):
-        (tmp_path / CARD).write_text(wrong)
+    info = json.loads((bundle.folder / MODEL_JSON).read_text())
+    for wrong in ("{", json.dumps(info | {"format": 2}), json.dumps(info | {"extra": 1})):
+        (tmp_path / MODEL_JSON).write_text(wrong)
         with pytest.raises(BundleError, match="cannot be read as a model's card") as error:
             open_bundle(tmp_path)
         assert "\n" not in str(error.value)

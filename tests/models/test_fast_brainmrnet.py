@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from brainscale.models.fast_brainmrnet import logits_of, tile_starts
+from brainscale.models.fast_brainmrnet import fast_logits, tile_starts
 from brainscale.models.normalisation import normalise
 from brainscale.models.registry import build
 
@@ -22,7 +22,7 @@ def test_same_logits(name: str, height: int, width: int, winograd: bool) -> None
     with torch.no_grad():
         network.head.classifier.weight.mul_(20)  # type: ignore[union-attr,operator]
         planes = torch.randint(0, 256, (2, height, width), dtype=torch.uint8)
-        logits = logits_of(network, planes, winograd=winograd)
+        logits = fast_logits(network, planes, winograd=winograd)
         assert torch.allclose(logits, network(normalise(planes)), rtol=0, atol=1e-5)
 
 

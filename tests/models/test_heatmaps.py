@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from brainscale.config.sections import DEFAULT_CLASSES, PreprocessConfig
 from brainscale.errors import OutputError
 from brainscale.models import NAMES
-from brainscale.models.bundle import WEIGHTS, Bundle, Card
-from brainscale.models.classifier import Scorer
+from brainscale.models.bundle import WEIGHTS, Bundle, ModelInfo
+from brainscale.models.classifier import Classifier
 from brainscale.models.heatmaps import (
     AVERAGED,
     COLUMNS,
@@ -27,8 +27,8 @@ from brainscale.models.heatmaps import (
     OPACITY,
     activation,
     evidence,
+    heatmap_method,
     log_odds,
-    method,
     overlay,
     write_heatmaps,
 )
@@ -139,7 +139,7 @@ def test_three_classes(name: str, target: int | None) -> None:
 def test_the_score_is_the_one_that_engines_give() -> None:
     network, planes = built("brainmrnet", 3), torch.from_numpy(some_planes(2))
     with torch.no_grad():
-        tumour = 1 - Scorer(network)(planes)[:, 0]
+        tumour = 1 - Classifier(network)(planes)[:, 0]
         assert torch.allclose(torch.sigmoid(log_odds(network(normalise(planes)))), tumour, rtol=0, atol=1e-5)
 
 
@@ -191,8 +191,8 @@ def test_a_network_in_training_is_refused() -> None:
 
 def test_every_network_has_its_place_and_its_method() -> None:
     assert tuple(LAST) == NAMES
-    assert {name for name in NAMES if method(name, 2) == "cam"} == {"resnet50", "densenet121"}
-    assert {method(name, 3) for name in NAMES} == {"hirescam", "grad-cam"}
+    assert {name for name in NAMES if heatmap_method(name, 2) == "cam"} == {"resnet50", "densenet121"}
+    assert {heatmap_method(name, 3) for name in NAMES} == {"hirescam", "grad-cam"}
 
 
 def test_an_overlay_grows_with_the_map() -> None:
@@ -211,7 +211,7 @@ def make_bundle(folder: Path, name: str) -> Bundle:
     """A bundle that was never closed: heatmaps read its card and its weights."""
     folder.mkdir()
     save_file(build(name, 2, seed=3).state_dict(), folder / WEIGHTS)
-    card = Card(
+    info = ModelInfo(
         architecture=name,
         classes=DEFAULT_CLASSES,
         preprocess=PreprocessConfig(image_size=SIZE),
@@ -226,7 +226,7 @@ def make_bundle(folder: Path, name: str) -> Bundle:
         epoch=1,
         versions={},
     )
-    return Bundle(folder=folder, card=card)
+    return Bundle(folder=folder, info=info)
 
 
 def rows_of(count: int) -> list[dict[str, Any]]:

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brainscale.models import claim_checklist, model_card
-from brainscale.models.bundle import Card
+from brainscale.models.bundle import ModelInfo
 from brainscale.stats import metrics
 from tests.support import pages
 
 EVIL = "</script>|[a](https://evil.example)![x](y)\n# head `code` **bold** <b>&amp; www.evil.example a@b.example"
 
 
-def made(**more: Any) -> Card:
+def made(**more: Any) -> ModelInfo:
     facts: dict[str, Any] = {
         "architecture": "brainmrnet",
         "classes": {"no_tumour": ["no"], "tumour": ["yes"]},
@@ -30,7 +30,7 @@ def made(**more: Any) -> Card:
         "epoch": 7,
         "versions": {"torch": "2.9.1"},
     }
-    return Card.model_validate(facts | more)
+    return ModelInfo.model_validate(facts | more)
 
 
 def written(folder: Path, **more: Any) -> str:
@@ -45,7 +45,7 @@ def rows(text: str) -> dict[int, tuple[str, str]]:
 
 
 def test_the_card_tells_what_the_run_knows(tmp_path: Path) -> None:
-    figures = metrics.evaluate(*pages.scores(), pages.CLASSES)
+    figures = metrics.compute_metrics(*pages.scores(), pages.CLASSES)
     text = written(tmp_path, training={"samples": 200}, metrics=figures, evaluated_on="test")
     assert text.startswith("# brainmrnet")
     for said in (
@@ -74,7 +74,7 @@ def test_without_figures_the_card_says_so(tmp_path: Path) -> None:
 
 def test_more_classes_have_no_threshold(tmp_path: Path) -> None:
     classes = {"none": ["no"], "glioma": ["glioma"], "meningioma": ["meningioma"]}
-    text = written(tmp_path, card=made(classes=classes))
+    text = written(tmp_path, info=made(classes=classes))
     assert "The likeliest class is called" in text
     assert "- meningioma\n" in text
 
@@ -85,12 +85,12 @@ def test_what_validation_chose_is_told_with_how(tmp_path: Path) -> None:
     assert "Epoch: 7. How it was chosen: lowest validation loss." in plain
     source = "the lowest log loss on 35 validation samples"
     assert f"Temperature: 1.31. How it was chosen: {source}." in written(
-        tmp_path, card=made(temperature=1.31, temperature_source=source)
+        tmp_path, info=made(temperature=1.31, temperature_source=source)
     )
 
 
 def test_the_prevalence_of_its_figures_is_named(tmp_path: Path) -> None:
-    figures = metrics.evaluate(*pages.scores(), pages.CLASSES, prevalence=0.02)
+    figures = metrics.compute_metrics(*pages.scores(), pages.CLASSES, prevalence=0.02)
     assert "| PPV at a prevalence of 2 % |" in written(tmp_path, metrics=figures, prevalence=0.02)
 
 
@@ -102,7 +102,7 @@ def test_answers_of_the_authors_take_precedence(tmp_path: Path) -> None:
 
 def test_text_from_outside_is_no_markup(tmp_path: Path) -> None:
     evil = made(threshold_source=EVIL, classes={"none": [], f"tumour {EVIL}": []}, versions={EVIL: EVIL})
-    text = written(tmp_path, card=evil, training={EVIL: EVIL}, provenance={EVIL: EVIL}, claim={7: EVIL})
+    text = written(tmp_path, info=evil, training={EVIL: EVIL}, provenance={EVIL: EVIL}, claim={7: EVIL})
     assert "<" not in text
     assert "https://" not in text
     assert "www." not in text
@@ -112,6 +112,6 @@ def test_text_from_outside_is_no_markup(tmp_path: Path) -> None:
 
 @given(st.text())
 def test_escaped_text_stays_one_cell(text: str) -> None:
-    line = model_card.escaped(text)
+    line = model_card.escape_markdown(text)
     assert len(line.splitlines()) <= 1
     assert not re.search(r"(?<!\\)(\\\\)*[|`*_<\[\]]", line.replace("&lt;", ""))

@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from brainscale.config.sections import LimitsConfig, PreprocessConfig
-from brainscale.reading.reader import COLUMNS, read, read_tables, unit_table
-from brainscale.reading.request import Wish
-from brainscale.reading.sources import Unit
+from brainscale.reading.reader import COLUMNS, file_table, read_file, read_tables
+from brainscale.reading.request import ReadRequest
+from brainscale.reading.sources import SourceFile
 from tests.reading.test_archives import tarred, zipped, zstd
 from tests.reading.test_reader import GREY, encoded
 
 CASES = int(os.environ.get("BRAINSCALE_FUZZ", "300"))
 SIDE = 64
-WISH = Wish(
+WISH = ReadRequest(
     spec=PreprocessConfig(image_size=SIDE, crop=1.0),
     limits=LimitsConfig(pixels=4_000_000, voxels=20_000_000, file_mib=64, frames=500, seconds=60.0),
     hashes=True,
@@ -81,7 +81,7 @@ def check(data: bytes) -> None:
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
-        rows = list(read(Unit(sample_id="any", uri=file.name), WISH))
+        rows = list(read_file(SourceFile(sample_id="any", uri=file.name), WISH))
     assert rows
     assert len({row["sample_id"] for row in rows}) == len(rows)
     for row in rows:
@@ -102,7 +102,7 @@ def test_each_real_file_gives_rows_that_make_a_table(name: str, tmp_path: Path) 
     check(SEEDS[name])
     path = tmp_path / "file"
     path.write_bytes(SEEDS[name])
-    tables = list(read_tables(unit_table([Unit(sample_id="file", uri=str(path))]), wish=WISH))
+    tables = list(read_tables(file_table([SourceFile(sample_id="file", uri=str(path))]), request=WISH))
     assert all(table.schema == COLUMNS for table in tables)
     assert sum(len(table) for table in tables) == tables[-1]["unit_rows"].to_pylist()[-1]
 
@@ -111,7 +111,7 @@ def test_rows_of_an_archive() -> None:
     with tempfile.NamedTemporaryFile() as file:
         file.write(SEEDS["tar.gz"])
         file.flush()
-        rows = list(read(Unit(sample_id="s/x.tgz", uri=file.name), WISH))
+        rows = list(read_file(SourceFile(sample_id="s/x.tgz", uri=file.name), WISH))
     found = {row["sample_id"]: row.get("error_code") for row in rows}
     assert found == {
         "s/x.tgz!a.png": None,
@@ -128,7 +128,7 @@ def test_what_nibabel_installs_with_itself(tmp_path: Path) -> None:
         pytest.skip("NOT TESTED: this nibabel comes without its test files")
     outcomes = {}
     for path in sorted(p for p in folder.iterdir() if p.is_file()):
-        rows = list(read(Unit(sample_id=path.name, uri=str(path)), WISH))
+        rows = list(read_file(SourceFile(sample_id=path.name, uri=str(path)), WISH))
         assert rows, path.name
         outcomes[path.name] = {row.get("error_code") for row in rows}
     stated = {None, "unsupported_format", "corrupt", "truncated", "empty_image", "no_pixels", "corrupt_archive"}

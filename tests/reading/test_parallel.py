@@ -3,16 +3,16 @@
 import pytest
 
 from brainscale.reading.parallel import NBYTES_IN_A_BLOCK, blocks_of
-from brainscale.reading.sources import Unit
+from brainscale.reading.sources import SourceFile
 
 
-def units(count: int, nbytes: int | None = 30_000) -> list[Unit]:
-    return [Unit(sample_id=str(i), uri=str(i), nbytes=nbytes) for i in range(count)]
+def units(count: int, nbytes: int | None = 30_000) -> list[SourceFile]:
+    return [SourceFile(sample_id=str(i), uri=str(i), nbytes=nbytes) for i in range(count)]
 
 
 @pytest.mark.parametrize(("count", "longest"), [(10, 10), (5000, 64), (500_000, 122), (5_000_000, 1024)])
 def test_the_larger_a_job_the_longer_its_tasks(count: int, longest: int) -> None:
-    one = Unit(sample_id="a", uri="a", nbytes=1)
+    one = SourceFile(sample_id="a", uri="a", nbytes=1)
     sizes = [len(block) for block in blocks_of([one] * count)]
     assert sum(sizes) == count
     assert max(sizes) == longest

@@ -14,13 +14,13 @@ from brainscale.errors import SampleError, SourceError
 from brainscale.reading.formats import raster
 from brainscale.reading.formats.frame import Frame
 from brainscale.reading.preprocess import plane, to_uint8
-from brainscale.reading.reader import COLUMNS, read, read_tables, unit_table
-from brainscale.reading.request import Wish
-from brainscale.reading.sources import Unit, listing
+from brainscale.reading.reader import COLUMNS, file_table, read_file, read_tables
+from brainscale.reading.request import ReadRequest
+from brainscale.reading.sources import SourceFile, list_files
 from tests.conftest import write_image
 
 SPEC = PreprocessConfig(image_size=64, crop=1.0)
-WISH = Wish(spec=SPEC)
+WISH = ReadRequest(spec=SPEC)
 GREY = np.add.outer(np.arange(48), 3 * np.arange(64)).astype(np.uint8)  # 48 × 64
 
 
@@ -123,7 +123,7 @@ def test_the_plane_is_pillows_resize_and_the_centre() -> None:
 def test_bad_files_are_rows_with_a_code(tmp_path: Path, data: bytes, code: str) -> None:
     path = tmp_path / "x.jpg"
     path.write_bytes(data)
-    (row,) = read(Unit(sample_id="x.jpg", uri=str(path)), WISH)
+    (row,) = read_file(SourceFile(sample_id="x.jpg", uri=str(path)), WISH)
     assert row["error_code"] == code
     assert row["error"]
     assert "\n" not in row["error"]
@@ -149,7 +149,7 @@ def test_each_page_is_a_frame(kind: str) -> None:
 
 
 def test_a_file_that_is_gone_is_a_row(tmp_path: Path) -> None:
-    (row,) = read(Unit(sample_id="a", uri=str(tmp_path / "gone")), WISH)
+    (row,) = read_file(SourceFile(sample_id="a", uri=str(tmp_path / "gone")), WISH)
     assert (row["error_code"], row["error"]) == ("unreadable", "the file does not exist any more")
 
 
@@ -157,11 +157,11 @@ def test_listing_finds_everything_in_one_order(tmp_path: Path) -> None:
     for name in ("b/2.PNG", "a/1.jpg", ".hidden/x", "_y", "a/deep/er/z"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"1")
-    ids = [unit.sample_id for unit in listing([str(tmp_path)])]
+    ids = [unit.sample_id for unit in list_files([str(tmp_path)])]
     assert ids == sorted([".hidden/x", "_y", "a/1.jpg", "a/deep/er/z", "b/2.PNG"])
-    assert [u.sample_id for u in listing([f"{tmp_path}/a/**/*"])] == ["1.jpg", "deep/er/z"]
-    assert [u.sample_id for u in listing([f"{tmp_path}/_y"])] == ["_y"]
-    assert [u.sample_id for u in listing([f"file://{tmp_path}/a"])] == ["1.jpg", "deep/er/z"]
+    assert [u.sample_id for u in list_files([f"{tmp_path}/a/**/*"])] == ["1.jpg", "deep/er/z"]
+    assert [u.sample_id for u in list_files([f"{tmp_path}/_y"])] == ["_y"]
+    assert [u.sample_id for u in list_files([f"file://{tmp_path}/a"])] == ["1.jpg", "deep/er/z"]
 
 
 def test_odd_names_and_what_is_no_file(tmp_path: Path) -> None:
@@ -171,7 +171,9 @@ def test_odd_names_and_what_is_no_file(tmp_path: Path) -> None:
     (folder / "broken").symlink_to("nowhere")
     (folder / "folder").symlink_to(tmp_path)
     os.mkfifo(folder / "pipe")
-    rows = [row for table in read_tables(unit_table(listing([str(folder)])), wish=WISH) for row in table.to_pylist()]
+    rows = [
+        row for table in read_tables(file_table(list_files([str(folder)])), request=WISH) for row in table.to_pylist()
+    ]
     assert {row["sample_id"]: row["error_code"] for row in rows} == {
         "a b%231%21%2521.png": None,
         "broken": "unreadable",
@@ -186,48 +188,48 @@ def test_a_list_of_files_may_name_what_is_gone(tmp_path: Path) -> None:
         write_image(tmp_path / "s" / name)
     lines = [str(tmp_path / "s" / name) for name in ("b/2.png", "a/1.png", "gone.png")]
     (tmp_path / "list.txt").write_text("\n".join(lines) + "\n\n")
-    units = listing([f"@{tmp_path}/list.txt"])
+    units = list_files([f"@{tmp_path}/list.txt"])
     assert [unit.sample_id for unit in units] == ["a/1.png", "b/2.png", "gone.png"]
-    assert [row.get("error_code") for unit in units for row in read(unit, WISH)] == [None, None, "unreadable"]
+    assert [row.get("error_code") for unit in units for row in read_file(unit, WISH)] == [None, None, "unreadable"]
     with pytest.raises(SourceError, match="is no list of files"):
-        listing([f"@{tmp_path}/nowhere.txt"])
+        list_files([f"@{tmp_path}/nowhere.txt"])
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(SourceError, match="holds no files"):
-        listing([f"@{tmp_path}/empty.txt"])
+        list_files([f"@{tmp_path}/empty.txt"])
 
 
 def test_several_sources_never_share_an_id(tmp_path: Path) -> None:
     for side in ("p", "q"):
         (tmp_path / side / "scans").mkdir(parents=True)
         (tmp_path / side / "scans" / "1").write_bytes(b"1")
-    ids = [u.sample_id for u in listing([str(tmp_path / "p" / "scans"), str(tmp_path / "q" / "scans")])]
+    ids = [u.sample_id for u in list_files([str(tmp_path / "p" / "scans"), str(tmp_path / "q" / "scans")])]
     assert ids == ["scans/1", "scans~2/1"]
     files = [str(tmp_path / side / "scans" / "1") for side in ("p", "q")]
-    assert [u.sample_id for u in listing([*files, str(tmp_path / "p")])] == ["1", "1~2", "p/scans/1"]
+    assert [u.sample_id for u in list_files([*files, str(tmp_path / "p")])] == ["1", "1~2", "p/scans/1"]
     (tmp_path / "scans~2").mkdir()
     (tmp_path / "scans~2" / "1").write_bytes(b"1")
     with pytest.raises(SourceError, match="two files would both be 'scans~2/1'"):
-        listing([str(tmp_path / "p" / "scans"), str(tmp_path / "q" / "scans"), str(tmp_path / "scans~2")])
+        list_files([str(tmp_path / "p" / "scans"), str(tmp_path / "q" / "scans"), str(tmp_path / "scans~2")])
 
 
 def test_sources_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="does not exist"):
-        listing([str(tmp_path / "nowhere")])
+        list_files([str(tmp_path / "nowhere")])
     with pytest.raises(SourceError, match="holds no files"):
-        listing([str(tmp_path)])
+        list_files([str(tmp_path)])
     with pytest.raises(SourceError, match="no address that can be read"):
-        listing(["gopher://x/y"])
+        list_files(["gopher://x/y"])
 
 
 def test_a_table_has_a_row_for_each_unit(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no")
-    units = unit_table(listing([str(tmp_path)]))
-    (table,) = read_tables(units, wish=WISH)
+    units = file_table(list_files([str(tmp_path)]))
+    (table,) = read_tables(units, request=WISH)
     assert table.schema == COLUMNS
     assert table["error_code"].to_pylist() == [None, "unsupported_format"]
     assert table["unit_rows"].to_pylist() == [1, 1]
     assert len(table["plane"][0].as_py()) == 64 * 64
-    (bare,) = read_tables(units, wish=Wish(spec=SPEC, planes=False, hashes=True))
+    (bare,) = read_tables(units, request=ReadRequest(spec=SPEC, planes=False, hashes=True))
     assert bare["plane"].null_count == 2
     assert bare["phash"].null_count == 1

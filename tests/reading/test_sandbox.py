@@ -8,10 +8,10 @@ import pytest
 
 from brainscale.config.sections import PreprocessConfig
 from brainscale.errors import SampleError
-from brainscale.reading.reader import read_tables, unit_table
-from brainscale.reading.request import Wish
-from brainscale.reading.sandbox import Child
-from brainscale.reading.sources import listing
+from brainscale.reading.reader import file_table, read_tables
+from brainscale.reading.request import ReadRequest
+from brainscale.reading.sandbox import Sandbox
+from brainscale.reading.sources import list_files
 from tests.conftest import write_image
 
 ODD_CHILD = """
@@ -35,22 +35,22 @@ serve(handler_of)
 
 
 @pytest.fixture
-def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Child]:
+def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     (tmp_path / "odd_child.py").write_text(ODD_CHILD)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    child = Child("odd_child", {"set": 1}, seconds=10)
+    child = Sandbox("odd_child", {"set": 1}, seconds=10)
     yield child
     child.close()
 
 
-def test_answers_come_back_with_facts_and_bytes(child: Child) -> None:
+def test_answers_come_back_with_facts_and_bytes(child: Sandbox) -> None:
     blob = bytes(range(256)) * 10_000
     answers = [(facts, bytes(data)) for facts, data in child.ask({"do": "echo", "times": 3}, blob)]
     assert [facts["i"] for facts, _ in answers] == [0, 1, 2]
     assert all(data == blob and facts["set"] == 1 for facts, data in answers)
 
 
-def test_a_crash_costs_one_request(child: Child) -> None:
+def test_a_crash_costs_one_request(child: Sandbox) -> None:
     ((before, _),) = child.ask({"do": "echo"}, b"")
     with pytest.raises(SampleError, match=r"decoder_crashed: the decoder died of it \(SIGSEGV\)"):
         list(child.ask({"do": "crash"}, b""))
@@ -58,20 +58,20 @@ def test_a_crash_costs_one_request(child: Child) -> None:
     assert after["pid"] != before["pid"]
 
 
-def test_memory_is_bounded(child: Child) -> None:
+def test_memory_is_bounded(child: Sandbox) -> None:
     ((facts, _),) = child.ask({"do": "eat"}, b"")
     assert facts["did"] == "MemoryError"
 
 
-def test_a_hang_ends(tmp_path: Path, child: Child) -> None:
-    hasty = Child("odd_child", {}, seconds=3)
+def test_a_hang_ends(tmp_path: Path, child: Sandbox) -> None:
+    hasty = Sandbox("odd_child", {}, seconds=3)
     assert list(hasty.ask({"do": "echo"}, b""))
     with pytest.raises(SampleError, match="timed_out: decoding took more than 3 seconds"):
         list(hasty.ask({"do": "hang"}, b""))
     hasty.close()
 
 
-def test_an_answer_that_is_not_heard_to_its_end_mixes_with_no_other(child: Child) -> None:
+def test_an_answer_that_is_not_heard_to_its_end_mixes_with_no_other(child: Sandbox) -> None:
     next(child.ask({"do": "echo", "times": 5}, b"first"))
     ((facts, data),) = child.ask({"do": "echo"}, b"second")
     assert bytes(data) == b"second"
@@ -98,8 +98,8 @@ def test_a_file_that_kills_its_decoder_is_a_row(tmp_path: Path, monkeypatch: pyt
     deadly.write_bytes(deadly.read_bytes() + b"deadly")
     (tmp_path / "sitecustomize.py").write_text(CRASHES)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    units = unit_table(listing([str(tmp_path / "scans")]))
-    (table,) = read_tables(units, wish=Wish(spec=PreprocessConfig(), key=b"a decoder of this test alone"))
+    units = file_table(list_files([str(tmp_path / "scans")]))
+    (table,) = read_tables(units, request=ReadRequest(spec=PreprocessConfig(), key=b"a decoder of this test alone"))
     assert table["error_code"].to_pylist() == [None, "decoder_crashed", None]
     assert "SIGSEGV" in table["error"][1].as_py()
     assert table["plane"].null_count == 1

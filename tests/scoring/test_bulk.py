@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from brainscale.reading.reader import COLUMNS
-from brainscale.reading.sources import Unit
+from brainscale.reading.sources import SourceFile
 from brainscale.schema import PREDICTIONS
 from brainscale.scoring.bulk import part_rows
 from brainscale.scoring.predictions import to_predictions
@@ -46,8 +46,8 @@ def test_nothing_but_errors() -> None:
 
 
 def test_a_large_job_has_about_a_thousand_parts() -> None:
-    def units(count: int, nbytes: int) -> list[Unit]:
-        return [Unit(sample_id=str(i), uri=str(i), nbytes=nbytes) for i in range(count)]
+    def units(count: int, nbytes: int) -> list[SourceFile]:
+        return [SourceFile(sample_id=str(i), uri=str(i), nbytes=nbytes) for i in range(count)]
 
     assert part_rows(units(10, 20_000)) == 64
     assert part_rows(units(200_000, 20_000)) == 200

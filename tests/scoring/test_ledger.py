@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from brainscale.errors import OutputError
 from brainscale.reading import sample_ids
-from brainscale.reading.sources import Unit
+from brainscale.reading.sources import SourceFile
 from brainscale.schema import PREDICTIONS
 from brainscale.scoring.ledger import JOB, PARTS, digests, ids_of, keep_once, read_ledger, take_over, write_part
-from brainscale.storage.workspace import Mirror
+from brainscale.storage.workspace import Workspace
 
 IDENTITY = {"model": "w"}
 OWNER = "this job"
@@ -39,8 +39,8 @@ def rows_of(unit: str, count: int) -> list[Row]:
     return [(sample_ids.sample_id(unit, frame=i), count if i == count - 1 else None) for i in range(count)]
 
 
-def unit(name: str, wanted: tuple[str, ...] | None = None) -> Unit:
-    return Unit(sample_id=name, uri=name, wanted=wanted)
+def unit(name: str, wanted: tuple[str, ...] | None = None) -> SourceFile:
+    return SourceFile(sample_id=name, uri=name, wanted=wanted)
 
 
 @settings(max_examples=60)
@@ -56,21 +56,21 @@ def test_a_file_is_missing_until_every_sample_of_it_is_there(sizes: list[int], c
             part(folder, there[:cut])
             rows, there = [row for row in rows if row not in there[:cut]], there[cut:]
         units = [unit(f"f{i}") for i in range(len(sizes))]
-        ledger = read_ledger(Mirror(folder), IDENTITY)
-        left = {sample_ids.unit(i) for i, _ in rows}
+        ledger = read_ledger(Workspace(folder), IDENTITY)
+        left = {sample_ids.file_of(i) for i, _ in rows}
         assert [u.sample_id for u in ledger.missing(units)] == [u.sample_id for u in units if u.sample_id in left]
         assert not len(ledger.others(units))
         assert not len(ledger.twice)
         all_ids = {i for k, size in enumerate(sizes) for i, _ in rows_of(f"f{k}", size)}
         begun = ledger.begun(ledger.missing(units))
         written = all_ids - {i for i, _ in rows}
-        assert set(ids_of(Mirror(folder), files=begun)) == {i for i in written if sample_ids.unit(i) in left}
+        assert set(ids_of(Workspace(folder), files=begun)) == {i for i in written if sample_ids.file_of(i) in left}
 
 
 def test_rows_of_other_files_and_rows_that_are_twice_are_named(tmp_path: Path) -> None:
     part(tmp_path, [("a", 1), ("b", 1)])
     part(tmp_path, [("b", 1), ("c#0", None)])
-    folder = Mirror(tmp_path)
+    folder = Workspace(tmp_path)
     ledger = read_ledger(folder, IDENTITY)
     assert set(ids_of(folder, samples=ledger.twice)) == {"b"}
     assert set(ids_of(folder, files=ledger.others([unit("a"), unit("b")]))) == {"c#0"}
@@ -82,7 +82,7 @@ def test_rows_of_other_files_and_rows_that_are_twice_are_named(tmp_path: Path) -
 def test_rows_of_two_jobs_are_kept_once(sizes: list[int], chance: random.Random) -> None:
     rows = [row for i, size in enumerate(sizes) for row in rows_of(f"f{i}", size)]
     with tempfile.TemporaryDirectory() as name:
-        folder = Mirror(Path(name))
+        folder = Workspace(Path(name))
         for _ in range(2):  # each job writes every row, in parts of its own
             chance.shuffle(rows)
             cuts = sorted(chance.sample(range(len(rows) + 1), min(2, len(rows))))
@@ -101,8 +101,8 @@ def test_rows_of_two_jobs_are_kept_once(sizes: list[int], chance: random.Random)
 
 def test_a_job_writes_nothing_once_another_has_taken_over(tmp_path: Path) -> None:
     table = pa.Table.from_pylist([{"sample_id": "a", "uri": "a", "model": "w", "unit_rows": 1}], schema=SCHEMA)
-    first = take_over(Mirror(tmp_path))
-    second = take_over(Mirror(tmp_path))
+    first = take_over(Workspace(tmp_path))
+    second = take_over(Workspace(tmp_path))
     told = {
         job: write_part(table, folder=str(tmp_path), job=job, identity=IDENTITY)["problem"][0].as_py()
         for job in (first, second)
@@ -116,14 +116,14 @@ def test_a_job_writes_nothing_once_another_has_taken_over(tmp_path: Path) -> Non
 
 def test_samples_that_a_manifest_wants_are_enough(tmp_path: Path) -> None:
     part(tmp_path, [("scan#0", None), ("scan#2", None)], code="corrupt")
-    ledger = read_ledger(Mirror(tmp_path), IDENTITY)
+    ledger = read_ledger(Workspace(tmp_path), IDENTITY)
     assert ledger.missing([unit("scan", ("scan#0", "scan#2"))]) == []
     assert len(ledger.missing([unit("scan", ("scan#0", "scan#1"))])) == 1
     assert ledger.codes == {"corrupt": 2}
 
 
 def test_an_empty_folder_lacks_everything(tmp_path: Path) -> None:
-    ledger = read_ledger(Mirror(tmp_path), IDENTITY)
+    ledger = read_ledger(Workspace(tmp_path), IDENTITY)
     assert len(ledger.missing([unit("a")])) == 1
     assert not len(ledger.begun([unit("a")]))
     assert ledger.missing([]) == []
@@ -132,12 +132,12 @@ def test_an_empty_folder_lacks_everything(tmp_path: Path) -> None:
 def test_another_model_is_refused(tmp_path: Path) -> None:
     part(tmp_path, [("a", 1)])
     with pytest.raises(OutputError, match="another model, w, not x"):
-        read_ledger(Mirror(tmp_path), {"model": "x"})
+        read_ledger(Workspace(tmp_path), {"model": "x"})
 
 
 def test_a_ledger_takes_few_bytes_a_row(tmp_path: Path) -> None:
     part(tmp_path, [(f"{i:06}.png", 1) for i in range(5000)])
-    ledger = read_ledger(Mirror(tmp_path), IDENTITY)
+    ledger = read_ledger(Workspace(tmp_path), IDENTITY)
     assert sum(a.nbytes for a in (ledger.samples, ledger.files, ledger.done)) == 48 * 5000
     assert len(np.unique(digests(f"{i}" for i in range(5000)))) == 5000
     assert len(list(tmp_path.glob(PARTS))) == 1

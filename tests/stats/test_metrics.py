@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from brainscale.errors import UsageError
 from brainscale.schema import METRICS
 from brainscale.stats import bootstrap, calibration, metrics, weighted_metrics
-from brainscale.stats.decisions import predicted
+from brainscale.stats.decisions import predicted_classes
 from brainscale.stats.weighted_metrics import CLIP
 
 CLASSES = ("no_tumour", "tumour")
@@ -27,7 +27,7 @@ def test_the_published_row_from_its_own_counts() -> None:
     """BrainMRNet on 50 images: 28 of 30 tumours and 16 of 20 normals right."""
     labels = np.array([1] * 30 + [0] * 20)
     scores = [0.9] * 28 + [0.1] * 2 + [0.1] * 16 + [0.9] * 4
-    table = metrics.evaluate(labels, binary(scores), CLASSES)
+    table = metrics.compute_metrics(labels, binary(scores), CLASSES)
     assert table.schema == METRICS
     rows = metrics.as_mapping(table)
     published = {
@@ -79,7 +79,7 @@ def test_figures_are_those_of_scikit_learn_in_200_random_cases(tenth: int, monke
             "log_loss": oracle.log_loss(labels, np.clip(scores, CLIP, 1 - CLIP)),
             "ece": ece_by_hand(labels, scores),
         }
-        rows = metrics.as_mapping(metrics.evaluate(labels, binary(list(scores)), CLASSES))
+        rows = metrics.as_mapping(metrics.compute_metrics(labels, binary(list(scores)), CLASSES))
         for name, value in expected.items():
             found = rows[name]["value"]
             assert (np.nan if found is None else found) == pytest.approx(value, nan_ok=True), (seed, name)
@@ -144,7 +144,7 @@ def test_separated_classes_have_no_slope() -> None:
     for scores, slope in (([0.1, 0.2, 0.8, 0.9], np.inf), ([0.9, 0.8, 0.2, 0.1], -np.inf), ([0.3] * 4, np.nan)):
         found = calibration.calibration_slope(np.ones((1, 4)), sick, np.array(scores))
         assert found == pytest.approx(slope, nan_ok=True)
-    rows = metrics.as_mapping(metrics.evaluate(sick, binary([0.1, 0.2, 0.8, 0.9]), CLASSES))
+    rows = metrics.as_mapping(metrics.compute_metrics(sick, binary([0.1, 0.2, 0.8, 0.9]), CLASSES))
     assert rows["calibration_slope"]["value"] is None
     assert rows["calibration_slope"]["reason"] == "the probabilities separate the classes, or are all alike"
 
@@ -152,7 +152,7 @@ def test_separated_classes_have_no_slope() -> None:
 def test_a_slope_that_many_resamples_do_not_have_has_no_interval() -> None:
     """One sample overlaps: a third of the resamples miss it, and their slope is infinite."""
     rows = metrics.as_mapping(
-        metrics.evaluate(np.array([0, 0, 1, 0, 1, 1]), binary([0.1, 0.2, 0.3, 0.4, 0.8, 0.9]), CLASSES)
+        metrics.compute_metrics(np.array([0, 0, 1, 0, 1, 1]), binary([0.1, 0.2, 0.3, 0.4, 0.8, 0.9]), CLASSES)
     )
     slope = rows["calibration_slope"]
     assert slope["value"] > 0
@@ -164,10 +164,10 @@ def test_the_error_of_calibration_of_a_calibrated_model_may_be_0() -> None:
     generator = np.random.default_rng(0)
     said = generator.random(300)
     labels = (generator.random(300) < said).astype(int)
-    row = metrics.as_mapping(metrics.evaluate(labels, binary(list(said)), CLASSES))["ece"]
+    row = metrics.as_mapping(metrics.compute_metrics(labels, binary(list(said)), CLASSES))["ece"]
     assert (row["method"], row["reason"], row["low"]) == ("bootstrap", bootstrap.WITHIN_NOISE, 0)
     assert row["value"] - row["low"] > row["high"] - row["value"]
-    row = metrics.as_mapping(metrics.evaluate(labels, binary(list(expit(3 * logit(said)))), CLASSES))["ece"]
+    row = metrics.as_mapping(metrics.compute_metrics(labels, binary(list(expit(3 * logit(said)))), CLASSES))["ece"]
     assert (row["reason"], row["low"] > 0.01) == (bootstrap.BIASED, True)
 
 
@@ -175,15 +175,15 @@ def test_predictive_values_at_a_prevalence_by_hand() -> None:
     """Sensitivity 0.9 and specificity 0.8: of 1,000 with 50 tumours 45 are found, and 190 called so wrongly."""
     labels = np.array([1] * 10 + [0] * 10)
     probabilities = binary([0.9] * 9 + [0.1] + [0.1] * 8 + [0.9] * 2)
-    rows = metrics.as_mapping(metrics.evaluate(labels, probabilities, CLASSES, prevalence=0.05))
+    rows = metrics.as_mapping(metrics.compute_metrics(labels, probabilities, CLASSES, prevalence=0.05))
     assert tuple(rows) == (*metrics.METRIC_NAMES, "ppv_at_prevalence", "npv_at_prevalence")
     assert rows["ppv_at_prevalence"]["value"] == pytest.approx(45 / 235)
     assert rows["npv_at_prevalence"]["value"] == pytest.approx(760 / 765)
-    at_half = metrics.as_mapping(metrics.evaluate(labels, probabilities, CLASSES, prevalence=0.5))
+    at_half = metrics.as_mapping(metrics.compute_metrics(labels, probabilities, CLASSES, prevalence=0.5))
     assert at_half["ppv_at_prevalence"]["value"] == pytest.approx(at_half["ppv"]["value"])
     for prevalence in (0, 1, -0.1, np.nan):
         with pytest.raises(UsageError, match="no share between 0 and 1"):
-            metrics.evaluate(labels, probabilities, CLASSES, prevalence=prevalence)
+            metrics.compute_metrics(labels, probabilities, CLASSES, prevalence=prevalence)
 
 
 BOUNDS = dict.fromkeys(("log_loss", "calibration_slope", "calibration_intercept"), (-np.inf, np.inf)) | {"mcc": (-1, 1)}
@@ -195,7 +195,7 @@ def test_what_holds_for_all_inputs(pairs: list[tuple[int, int]], random: Random,
     labels = np.array([label for label, _ in pairs])
     scores = np.array([score / 20 for _, score in pairs])
     groups = np.array([random.choice("abcde") for _ in pairs]) if grouped else None
-    table = metrics.evaluate(labels, binary(list(scores)), CLASSES, groups=groups, prevalence=0.1)
+    table = metrics.compute_metrics(labels, binary(list(scores)), CLASSES, groups=groups, prevalence=0.1)
     assert table.schema == METRICS
     for row in table.to_pylist():
         name, value = row["metric"], row["value"]
@@ -208,7 +208,7 @@ def test_what_holds_for_all_inputs(pairs: list[tuple[int, int]], random: Random,
             assert row["low"] < row["high"], name
     order = random.sample(range(len(pairs)), len(pairs))
     moved = None if groups is None else groups[order]
-    again = metrics.evaluate(labels[order], binary(list(scores[order])), CLASSES, groups=moved, prevalence=0.1)
+    again = metrics.compute_metrics(labels[order], binary(list(scores[order])), CLASSES, groups=moved, prevalence=0.1)
     assert again.equals(table)
 
 
@@ -218,9 +218,9 @@ def test_samples_of_one_patient_widen_the_interval() -> None:
     labels = np.repeat(np.arange(40) % 2, 8)
     scores = np.repeat(expit(generator.normal(size=40) + (np.arange(40) % 2) * 1.5), 8)
     groups = np.repeat(np.arange(40), 8)
-    alone = metrics.as_mapping(metrics.evaluate(labels, binary(list(scores)), CLASSES))
-    by_group = metrics.as_mapping(metrics.evaluate(labels, binary(list(scores)), CLASSES, groups=groups))
-    once = metrics.as_mapping(metrics.evaluate(labels[::8], binary(list(scores[::8])), CLASSES))
+    alone = metrics.as_mapping(metrics.compute_metrics(labels, binary(list(scores)), CLASSES))
+    by_group = metrics.as_mapping(metrics.compute_metrics(labels, binary(list(scores)), CLASSES, groups=groups))
+    once = metrics.as_mapping(metrics.compute_metrics(labels[::8], binary(list(scores[::8])), CLASSES))
     for name in ("average_precision", "brier", "macro_recall", "f1", "calibration_intercept"):
         wide, narrow, single = (r[name]["high"] - r[name]["low"] for r in (by_group, alone, once))
         assert wide > 2 * narrow, name
@@ -231,7 +231,7 @@ def test_samples_of_one_patient_widen_the_interval() -> None:
         for end in ("low", "high"):
             assert by_group[name][end] == pytest.approx(once[name][end], abs=0.01), name
         assert by_group[name]["method"] == f"{once[name]['method']} by group"
-    singles = metrics.as_mapping(metrics.evaluate(labels, binary(list(scores)), CLASSES, groups=np.arange(320)))
+    singles = metrics.as_mapping(metrics.compute_metrics(labels, binary(list(scores)), CLASSES, groups=np.arange(320)))
     assert singles["brier"]["method"] == "bootstrap"
     assert singles["accuracy"] == alone["accuracy"]
 
@@ -241,20 +241,20 @@ def test_samples_of_one_patient_widen_the_interval() -> None:
     [([1, 1, 1], [0.2, 0.7, 0.9], "no_tumour"), ([0, 0], [0.2, 0.7], "tumour"), ([], [], "no_tumour")],
 )
 def test_a_class_that_is_absent_gives_nulls_with_reasons(labels: list[int], scores: list[float], absent: str) -> None:
-    rows = metrics.as_mapping(metrics.evaluate(np.array(labels, int), binary(scores), CLASSES))
+    rows = metrics.as_mapping(metrics.compute_metrics(np.array(labels, int), binary(scores), CLASSES))
     assert rows["auroc"]["value"] is None
     assert rows["auroc"]["reason"] == f"no sample of class {absent}"
     assert rows["macro_recall"]["value"] is None
 
 
 def test_constant_scores_and_three_samples() -> None:
-    rows = metrics.as_mapping(metrics.evaluate(np.array([0, 1, 1]), binary([0.5, 0.5, 0.5]), CLASSES))
+    rows = metrics.as_mapping(metrics.compute_metrics(np.array([0, 1, 1]), binary([0.5, 0.5, 0.5]), CLASSES))
     assert rows["auroc"]["value"] == 0.5
     assert rows["auroc"]["reason"] == "no interval: a class has one sample, or one group"
 
 
 def test_perfect_separation_claims_no_certainty() -> None:
-    rows = metrics.as_mapping(metrics.evaluate(np.array([0, 0, 1, 1]), binary([0.1, 0.2, 0.8, 0.9]), CLASSES))
+    rows = metrics.as_mapping(metrics.compute_metrics(np.array([0, 0, 1, 1]), binary([0.1, 0.2, 0.8, 0.9]), CLASSES))
     assert (rows["auroc"]["value"], rows["auroc"]["low"]) == (1.0, None)
     assert rows["auroc"]["reason"].startswith("no interval")
 
@@ -262,18 +262,18 @@ def test_perfect_separation_claims_no_certainty() -> None:
 def test_macro_intervals_rest_on_resamples_with_every_class() -> None:
     """A resample without a class would count its recall as 0, though nothing was called wrongly."""
     labels = np.array([0, 0, 1, 1])
-    constant = metrics.as_mapping(metrics.evaluate(labels, binary([0.5] * 4), CLASSES))["macro_recall"]
-    perfect = metrics.as_mapping(metrics.evaluate(labels, binary([0.1, 0.2, 0.8, 0.9]), CLASSES))["macro_recall"]
+    constant = metrics.as_mapping(metrics.compute_metrics(labels, binary([0.5] * 4), CLASSES))["macro_recall"]
+    perfect = metrics.as_mapping(metrics.compute_metrics(labels, binary([0.1, 0.2, 0.8, 0.9]), CLASSES))["macro_recall"]
     for row, value in ((constant, 0.5), (perfect, 1.0)):
         assert (row["value"], row["low"], row["high"]) == (value, None, None)
         assert row["reason"] == "no interval: every resample gives the same figure"
-    many = metrics.as_mapping(metrics.evaluate(np.arange(12), np.eye(12), [str(i) for i in range(12)]))
+    many = metrics.as_mapping(metrics.compute_metrics(np.arange(12), np.eye(12), [str(i) for i in range(12)]))
     assert many["macro_precision"]["reason"] == "no interval: too few samples of some class"
 
 
 def test_a_probability_that_is_no_number_gives_nulls() -> None:
     """Compared with the threshold, it would pass for a healthy sample."""
-    rows = metrics.as_mapping(metrics.evaluate(np.array([0, 1, 1]), binary([0.1, np.nan, 0.9]), CLASSES))
+    rows = metrics.as_mapping(metrics.compute_metrics(np.array([0, 1, 1]), binary([0.1, np.nan, 0.9]), CLASSES))
     assert tuple(rows) == metrics.METRIC_NAMES
     assert all(r["value"] is None and r["reason"] == "a probability is not a finite number" for r in rows.values())
 
@@ -284,7 +284,7 @@ NAMES = ("none", "glioma", "meningioma")
 def test_more_than_two_classes() -> None:
     labels = np.arange(60) % 3
     probabilities = np.random.default_rng(1).dirichlet(np.ones(3), 60) * 0.8 + np.eye(3)[labels] * 0.2
-    rows = metrics.as_mapping(metrics.evaluate(labels, probabilities, NAMES))
+    rows = metrics.as_mapping(metrics.compute_metrics(labels, probabilities, NAMES))
     called, onehot = probabilities.argmax(1), np.eye(3)[labels]
     expected = {
         "accuracy": oracle.accuracy_score(labels, called),
@@ -310,27 +310,27 @@ def test_more_than_two_classes() -> None:
 
 def test_more_than_two_classes_of_which_one_is_absent() -> None:
     probabilities = np.random.default_rng(0).dirichlet(np.ones(3), 30)
-    rows = metrics.as_mapping(metrics.evaluate(np.arange(30) % 2, probabilities, NAMES))
+    rows = metrics.as_mapping(metrics.compute_metrics(np.arange(30) % 2, probabilities, NAMES))
     for name in ("auroc", "auroc_meningioma", "f1", "balanced_accuracy", "average_precision"):
         assert (rows[name]["value"], rows[name]["reason"]) == (None, "no sample of class meningioma")
     assert rows["auroc_glioma"]["low"] is not None
     assert rows["accuracy"]["value"] is not None
-    alone = metrics.as_mapping(metrics.evaluate(np.ones(5, int), probabilities[:5], NAMES))
+    alone = metrics.as_mapping(metrics.compute_metrics(np.ones(5, int), probabilities[:5], NAMES))
     assert alone["auroc_glioma"]["reason"] == "no sample but of class glioma"
 
 
 def test_the_threshold_moves_calls() -> None:
     probabilities = binary([0.2, 0.4, 0.6])
-    assert predicted(probabilities, 0.4).tolist() == [0, 1, 1]
-    assert predicted(probabilities, 0.61).tolist() == [0, 0, 0]
+    assert predicted_classes(probabilities, 0.4).tolist() == [0, 1, 1]
+    assert predicted_classes(probabilities, 0.61).tolist() == [0, 0, 0]
 
 
 def test_a_threshold_for_each_sample() -> None:
     """Out-of-fold predictions are called at their own models' thresholds, whatever the order."""
     labels, scores, thresholds = np.array([0, 1, 1, 0]), [0.3, 0.3, 0.6, 0.6], np.array([0.5, 0.2, 0.5, 0.7])
-    rows = metrics.as_mapping(metrics.evaluate(labels, binary(scores), CLASSES, thresholds))
+    rows = metrics.as_mapping(metrics.compute_metrics(labels, binary(scores), CLASSES, thresholds))
     assert [rows[name]["value"] for name in ("accuracy", "f1", "macro_recall")] == [1, 1, 1]
-    rows = metrics.as_mapping(metrics.evaluate(labels[::-1], binary(scores[::-1]), CLASSES, thresholds))
+    rows = metrics.as_mapping(metrics.compute_metrics(labels[::-1], binary(scores[::-1]), CLASSES, thresholds))
     assert rows["accuracy"]["value"] == 0.5
 
 
@@ -364,7 +364,9 @@ def test_intervals_hold_the_truth_in_95_of_100_studies(patients: int, slices: in
     held: dict[str, list[bool]] = {name: [] for name in expected}
     for _ in range(400):
         labels, scores, groups = draw(generator, patients, slices)
-        for row in metrics.evaluate(labels, binary(list(scores)), CLASSES, groups=groups, prevalence=0.1).to_pylist():
+        for row in metrics.compute_metrics(
+            labels, binary(list(scores)), CLASSES, groups=groups, prevalence=0.1
+        ).to_pylist():
             if row["low"] is not None:
                 held[row["metric"]].append(row["low"] <= expected[row["metric"]] <= row["high"])
     coverage = {name: float(np.mean(times)) for name, times in held.items()}

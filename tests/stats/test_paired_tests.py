@@ -111,7 +111,7 @@ def three_models() -> tuple[np.ndarray, dict[str, np.ndarray]]:
 def test_every_pair_has_a_row() -> None:
     labels, models = three_models()
     thresholds = {"a": 0.6, "b": 0.5, "c": 0.5}
-    table = paired_tests.compare_pairs(models, labels, thresholds)
+    table = paired_tests.paired_tests(models, labels, thresholds)
     assert table.schema == PAIRS
     rows = table.to_pylist()
     assert [(r["a"], r["b"]) for r in rows] == [("a", "b"), ("a", "c"), ("b", "c")]
@@ -131,7 +131,7 @@ def test_more_than_two_classes_are_a_tumour_against_none() -> None:
     generator = np.random.default_rng(0)
     labels = np.arange(60) % 3
     models = {name: generator.dirichlet((1, 1, 1), 60) for name in "ab"}
-    row = paired_tests.compare_pairs(models, labels, {"a": 0.5, "b": 0.5}).to_pylist()[0]
+    row = paired_tests.paired_tests(models, labels, {"a": 0.5, "b": 0.5}).to_pylist()[0]
     assert row["auroc_a"] == pytest.approx(delong_pair(1 - models["a"][:, 0], models["b"][:, 0], labels > 0).area_a)
     right = {name: models[name].argmax(1) == labels for name in "ab"}
     assert row["only_b"] == (right["b"] & ~right["a"]).sum()
@@ -148,13 +148,13 @@ def test_more_than_two_classes_are_a_tumour_against_none() -> None:
 )
 def test_what_does_not_exist_is_null_with_a_reason(labels: list[int], scores: list[float], reason: str) -> None:
     models = {"a": binary(np.array(scores)), "b": binary(np.linspace(0.9, 0.1, len(labels)))}
-    row = paired_tests.compare_pairs(models, np.array(labels), {"a": 0.5, "b": 0.5}).to_pylist()[0]
+    row = paired_tests.paired_tests(models, np.array(labels), {"a": 0.5, "b": 0.5}).to_pylist()[0]
     assert (row["low"], row["high"], row["p"], row["p_holm"], row["reason"]) == (None, None, None, None, reason)
 
 
 def test_models_on_other_samples_are_refused() -> None:
     one = binary(np.array([0.1, 0.9]))
     with pytest.raises(UsageError, match="b has 1 predictions for 2 samples"):
-        paired_tests.compare_pairs({"a": one, "b": one[:1]}, np.array([0, 1]), {"a": 0.5, "b": 0.5})
+        paired_tests.paired_tests({"a": one, "b": one[:1]}, np.array([0, 1]), {"a": 0.5, "b": 0.5})
     with pytest.raises(UsageError, match="two models"):
-        paired_tests.compare_pairs({"a": one}, np.array([0, 1]), {"a": 0.5})
+        paired_tests.paired_tests({"a": one}, np.array([0, 1]), {"a": 0.5})

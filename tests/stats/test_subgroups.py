@@ -30,7 +30,7 @@ def test_a_subgroup_has_the_figures_of_its_samples_alone() -> None:
         ("scanner", "Siemens", 30),
         ("scanner", None, 10),
     ]
-    alone = metrics.evaluate(labels[40:], probabilities[40:], CLASSES, 0.4, groups=groups[40:]).to_pylist()
+    alone = metrics.compute_metrics(labels[40:], probabilities[40:], CLASSES, 0.4, groups=groups[40:]).to_pylist()
     ours = [r for r in rows if r["value"] == "Siemens"]
     assert [(r["metric"], r["figure"], r["low"], r["n"], r["method"]) for r in ours] == [
         (r["metric"], r["value"], r["low"], r["n"], r["method"]) for r in alone

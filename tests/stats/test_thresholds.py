@@ -7,7 +7,7 @@ from sklearn.metrics import roc_curve
 
 from brainscale.errors import ManifestError, UsageError
 from brainscale.stats import thresholds
-from brainscale.stats.decisions import tempered
+from brainscale.stats.decisions import apply_temperature
 
 both_sides = (
     st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20)), min_size=2, max_size=60)
@@ -23,31 +23,33 @@ def rates(labels: np.ndarray, scores: np.ndarray, threshold: float) -> tuple[flo
 
 def test_youden_by_hand() -> None:
     labels, scores = np.array([0, 0, 1, 0, 1, 1]), np.array([0.1, 0.2, 0.4, 0.6, 0.7, 0.9])
-    assert thresholds.youden(labels, scores) == pytest.approx(0.3)  # of 0.3 and 0.65, the one that misses none
+    assert thresholds.youden_threshold(labels, scores) == pytest.approx(
+        0.3
+    )  # of 0.3 and 0.65, the one that misses none
 
 
 @given(both_sides)
 @settings(max_examples=100)
 def test_no_threshold_beats_youdens(case: tuple[np.ndarray, np.ndarray]) -> None:
     labels, scores = case
-    reached = sum(rates(labels, scores, thresholds.youden(labels, scores))) - 1
+    reached = sum(rates(labels, scores, thresholds.youden_threshold(labels, scores))) - 1
     false, true, _ = roc_curve(labels, scores, drop_intermediate=False)
     assert reached == pytest.approx(max(0, (true - false).max()))
 
 
 def test_a_target_by_hand() -> None:
     labels, scores = np.array([0, 1, 0, 1, 1, 1]), np.array([0.1, 0.2, 0.4, 0.6, 0.7, 0.9])
-    assert thresholds.for_sensitivity(labels, scores, 0.75) == pytest.approx(0.5)
-    assert thresholds.for_sensitivity(labels, scores, 0.76) == pytest.approx(0.15)
-    assert thresholds.for_sensitivity(labels[1:], scores[1:], 1) == 0.2  # nothing below: the score itself
-    assert thresholds.for_sensitivity(np.arange(11) > 0, np.arange(11), 0.7) == 3.5  # 7 of 10, not 8
+    assert thresholds.sensitivity_threshold(labels, scores, 0.75) == pytest.approx(0.5)
+    assert thresholds.sensitivity_threshold(labels, scores, 0.76) == pytest.approx(0.15)
+    assert thresholds.sensitivity_threshold(labels[1:], scores[1:], 1) == 0.2  # nothing below: the score itself
+    assert thresholds.sensitivity_threshold(np.arange(11) > 0, np.arange(11), 0.7) == 3.5  # 7 of 10, not 8
 
 
 @given(both_sides, st.floats(0.01, 1))
 @settings(max_examples=100)
 def test_the_highest_threshold_that_reaches_the_target(case: tuple[np.ndarray, np.ndarray], target: float) -> None:
     labels, scores = case
-    threshold = thresholds.for_sensitivity(labels, scores, target)
+    threshold = thresholds.sensitivity_threshold(labels, scores, target)
     assert rates(labels, scores, threshold)[0] >= target
     higher = scores[scores >= threshold].min()  # the next cut up loses the tumours at this score
     assert rates(labels, scores, np.nextafter(higher, 2))[0] < target
@@ -57,7 +59,7 @@ def test_neighbouring_floats_are_told_apart() -> None:
     low = 0.3
     high = np.nextafter(low, 1)
     assert rates(
-        np.array([0, 1]), np.array([low, high]), thresholds.youden(np.array([0, 1]), np.array([low, high]))
+        np.array([0, 1]), np.array([low, high]), thresholds.youden_threshold(np.array([0, 1]), np.array([low, high]))
     ) == (1, 1)
 
 
@@ -66,24 +68,24 @@ def test_neighbouring_floats_are_told_apart() -> None:
 )
 def test_one_class_gives_no_threshold(labels: list[int], missing: str) -> None:
     scores = np.linspace(0, 1, len(labels))
-    for choose in (thresholds.youden, lambda y, s: thresholds.for_sensitivity(y, s, 0.9)):
+    for choose in (thresholds.youden_threshold, lambda y, s: thresholds.sensitivity_threshold(y, s, 0.9)):
         with pytest.raises(ManifestError, match=f"no validation sample is one {missing}"):
             choose(np.array(labels), scores)
     with pytest.raises(ManifestError, match="two classes: only one"):
-        thresholds.temperature(np.tile([0.5, 0.5], (len(labels), 1)), np.array(labels))
+        thresholds.fit_temperature(np.tile([0.5, 0.5], (len(labels), 1)), np.array(labels))
 
 
 def test_what_is_no_number_gives_no_threshold() -> None:
     with pytest.raises(ManifestError, match="not a finite number"):
-        thresholds.youden(np.array([0, 1]), np.array([np.nan, 1]))
+        thresholds.youden_threshold(np.array([0, 1]), np.array([np.nan, 1]))
     with pytest.raises(ManifestError, match="not a finite number"):
-        thresholds.temperature(np.full((2, 2), np.nan), np.array([0, 1]))
+        thresholds.fit_temperature(np.full((2, 2), np.nan), np.array([0, 1]))
 
 
 @pytest.mark.parametrize("target", [0, -0.1, 1.01, np.nan])
 def test_a_target_is_a_share(target: float) -> None:
     with pytest.raises(UsageError, match="cannot be a target"):
-        thresholds.for_sensitivity(np.array([0, 1]), np.array([0.2, 0.3]), target)
+        thresholds.sensitivity_threshold(np.array([0, 1]), np.array([0.2, 0.3]), target)
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -93,11 +95,11 @@ def test_a_known_temperature_is_found(classes: int, true: float) -> None:
     generator = np.random.default_rng(int(true * 10) + classes)
     logits = generator.normal(size=(20_000, classes)) * 2
     labels = (softmax(logits / true, axis=1).cumsum(1) < generator.random((20_000, 1))).sum(1)
-    found = thresholds.temperature(softmax(logits, axis=1), labels)
+    found = thresholds.fit_temperature(softmax(logits, axis=1), labels)
     assert found == pytest.approx(true, rel=0.05)
-    calibrated = tempered(softmax(logits, axis=1), found)
+    calibrated = apply_temperature(softmax(logits, axis=1), found)
     assert calibrated.sum(1) == pytest.approx(1)
-    assert thresholds.temperature(calibrated, labels) == pytest.approx(1, abs=1e-3)
+    assert thresholds.fit_temperature(calibrated, labels) == pytest.approx(1, abs=1e-3)
 
 
 def test_the_temperature_is_the_least_log_loss() -> None:
@@ -105,27 +107,27 @@ def test_the_temperature_is_the_least_log_loss() -> None:
     probabilities, labels = generator.dirichlet((1, 1, 1), 50), generator.integers(0, 3, 50)
 
     def loss(t: float) -> float:
-        return float(-np.log(tempered(probabilities, t)[np.arange(50), labels]).mean())
+        return float(-np.log(apply_temperature(probabilities, t)[np.arange(50), labels]).mean())
 
-    found = thresholds.temperature(probabilities, labels)
+    found = thresholds.fit_temperature(probabilities, labels)
     assert loss(found) <= min(loss(t) for t in np.geomspace(thresholds.COLDEST, thresholds.HOTTEST, 400)) + 1e-9
 
 
 def test_where_all_is_right_the_temperature_is_the_bound() -> None:
     probabilities = np.array([[0.8, 0.2], [0.3, 0.7]])
-    assert thresholds.temperature(probabilities, np.array([0, 1])) == pytest.approx(thresholds.COLDEST)
-    assert thresholds.temperature(probabilities, np.array([1, 0])) == pytest.approx(thresholds.HOTTEST)
+    assert thresholds.fit_temperature(probabilities, np.array([0, 1])) == pytest.approx(thresholds.COLDEST)
+    assert thresholds.fit_temperature(probabilities, np.array([1, 0])) == pytest.approx(thresholds.HOTTEST)
 
 
 def test_temperature_one_changes_nothing_and_none_reorders() -> None:
     probabilities = np.random.default_rng(0).dirichlet((1, 1), 30)
-    assert tempered(probabilities, 1) == pytest.approx(probabilities)
+    assert apply_temperature(probabilities, 1) == pytest.approx(probabilities)
     for t in (0.2, 5.0):
-        changed = tempered(probabilities, t)[:, 1]
+        changed = apply_temperature(probabilities, t)[:, 1]
         assert np.array_equal(np.argsort(changed), np.argsort(probabilities[:, 1]))
         assert np.array_equal(changed >= 0.5, probabilities[:, 1] >= 0.5)
 
 
 def test_certain_probabilities_have_a_temperature() -> None:
     probabilities = np.array([[1, 0], [0, 1], [1, 0], [0, 1]], np.float32)
-    assert thresholds.temperature(probabilities, np.array([0, 1, 0, 0])) > 1
+    assert thresholds.fit_temperature(probabilities, np.array([0, 1, 0, 0])) > 1

@@ -12,12 +12,12 @@ import pytest
 
 from brainscale.dataset.manifest import is_manifest, read_manifest, write_manifest
 from brainscale.errors import OutputError, SampleError, SourceError, StorageError, UsageError
-from brainscale.reading.sources import UNREACHABLE, listing, opened
+from brainscale.reading.sources import UNREACHABLE, list_files, open_file
 from brainscale.schema import MANIFEST, SUCCESS
 from brainscale.storage import remote
 from brainscale.storage.local import read_success, write_success
-from brainscale.storage.remote import AGAIN, Store, below, parted, patiently
-from brainscale.storage.workspace import at_hand, fetched
+from brainscale.storage.remote import RERUN, ObjectStore, below, parted, retrying
+from brainscale.storage.workspace import fetch, open_workspace
 from tests.support.stores import Gate, gs_server, make_bucket, place, s3_server
 
 KINDS = {"s3": s3_server, "gs": gs_server}
@@ -44,12 +44,12 @@ def address(gate: Gate, request: pytest.FixtureRequest) -> str:
     return place(request.node.callspec.params["gate"], gate.address, request.node.originalname)
 
 
-def put(store: Store, name: str, data: bytes) -> None:
+def put(store: ObjectStore, name: str, data: bytes) -> None:
     store.put(name, io.BytesIO(data))
 
 
 def test_an_object_is_written_read_listed_and_removed(address: str) -> None:
-    store = Store(address)
+    store = ObjectStore(address)
     assert store.names() == {}
     big = bytes(range(256)) * 2**16  # 16 MiB: in several pieces
     put(store, "a/b c%.bin", big)
@@ -66,12 +66,14 @@ def test_a_copy_is_put_back_with_what_changed_and_its_success_last(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
-    real_put, real_remove = Store.put, Store.remove
-    monkeypatch.setattr(Store, "put", lambda self, name, source: (done.append(name), real_put(self, name, source)))
+    real_put, real_remove = ObjectStore.put, ObjectStore.remove
     monkeypatch.setattr(
-        Store, "remove", lambda self, names: real_remove(self, [done.append(f"-{n}") or n for n in names])
+        ObjectStore, "put", lambda self, name, source: (done.append(name), real_put(self, name, source))
     )
-    with at_hand(address, (SUCCESS, "z*", "kept")) as folder:
+    monkeypatch.setattr(
+        ObjectStore, "remove", lambda self, names: real_remove(self, [done.append(f"-{n}") or n for n in names])
+    )
+    with open_workspace(address, (SUCCESS, "z*", "kept")) as folder:
         assert str(folder) == address
         (folder.path / "zoo").write_text("1")
         (folder.path / "kept").write_text("same")
@@ -79,7 +81,7 @@ def test_a_copy_is_put_back_with_what_changed_and_its_success_last(
         write_success(folder.path, {"rows": 1})
     assert done == ["kept", "zoo", SUCCESS]
     done.clear()
-    with at_hand(address, (SUCCESS, "z*", "kept")) as folder:
+    with open_workspace(address, (SUCCESS, "z*", "kept")) as folder:
         assert read_success(folder.path) is not None
         (folder.path / SUCCESS).unlink()
         (folder.path / "zoo").write_text("22")
@@ -87,30 +89,30 @@ def test_a_copy_is_put_back_with_what_changed_and_its_success_last(
         assert done == [f"-{SUCCESS}", "zoo"]
         write_success(folder.path, {"rows": 2})
     assert done == [f"-{SUCCESS}", "zoo", SUCCESS]
-    assert json.loads(Store(address).get(SUCCESS))["rows"] == 2
+    assert json.loads(ObjectStore(address).get(SUCCESS))["rows"] == 2
 
 
 def test_two_copies_see_each_other(address: str) -> None:
-    with at_hand(address, ()) as one, at_hand(address, (), known=["*"]) as other:
+    with open_workspace(address, ()) as one, open_workspace(address, (), known=["*"]) as other:
         for text in ("first", "second, longer"):
             (one.path / "history").write_text(text)
             one.push()
             other.pull("history")
             assert (other.path / "history").read_text() == text
         other.push()
-        assert sorted(Store(address).names()) == ["history"]
+        assert sorted(ObjectStore(address).names()) == ["history"]
 
 
 def test_a_folder_of_something_else_is_refused_by_its_address(address: str) -> None:
-    put(Store(address), "thesis.doc", b"mine")
-    with pytest.raises(OutputError) as refused, at_hand(address, (SUCCESS,), what="scores"):
+    put(ObjectStore(address), "thesis.doc", b"mine")
+    with pytest.raises(OutputError) as refused, open_workspace(address, (SUCCESS,), what="scores"):
         pytest.fail("taken")
     assert str(refused.value) == f"{address} holds other files and no scores: choose a new folder"
 
 
 def test_errors_name_the_address_and_not_the_copy(address: str) -> None:
-    put(Store(address), SUCCESS, b"{")
-    with pytest.raises(OutputError) as failed, fetched(address, SUCCESS) as folder:
+    put(ObjectStore(address), SUCCESS, b"{")
+    with pytest.raises(OutputError) as failed, fetch(address, SUCCESS) as folder:
         read_success(folder)
     assert address in str(failed.value)
     assert "/tmp" not in str(failed.value)  # noqa: S108
@@ -119,8 +121,8 @@ def test_errors_name_the_address_and_not_the_copy(address: str) -> None:
 def test_an_object_is_read_at_any_place(gate: Gate, address: str) -> None:
     address = address.replace(gate.address, f"127.0.0.1:{gate.to}")
     data = bytes(range(256)) * 2**12
-    put(Store(address), "scan", data)
-    with opened(below(address, "scan")) as (stream, size):
+    put(ObjectStore(address), "scan", data)
+    with open_file(below(address, "scan")) as (stream, size):
         assert size == len(data)
         assert stream.seek(-3, 2) == size - 3
         assert stream.read() == data[-3:]
@@ -129,14 +131,14 @@ def test_an_object_is_read_at_any_place(gate: Gate, address: str) -> None:
         assert (stream.read(5), stream.tell()) == (data[1000:1005], 1005)
         assert stream.seek(10, 1) == 1015
         assert stream.read(-1) == data[1015:]
-    with pytest.raises(SampleError, match="does not exist"), opened(below(address, "none")):
+    with pytest.raises(SampleError, match="does not exist"), open_file(below(address, "none")):
         pytest.fail("read")
 
 
 @pytest.mark.parametrize("gate", ["s3"], indirect=True)  # the other server takes no such name
 def test_a_name_that_climbs_out_of_the_folder_is_not_brought(address: str, tmp_path: Path) -> None:
-    put(Store(address), "a/../../escaped", b"no")
-    with fetched(address, "*") as folder:
+    put(ObjectStore(address), "a/../../escaped", b"no")
+    with fetch(address, "*") as folder:
         assert not (folder.parent / "escaped").exists()
         assert list(folder.rglob("*")) == []
 
@@ -154,17 +156,17 @@ def test_manifests_lie_in_stores_too(address: str) -> None:
 
 def test_a_list_of_files_lies_in_a_store_too(address: str) -> None:
     lines = [below(address, name) for name in ("b/2.png", "a/1%20one.png")]
-    put(Store(address), "list.txt", "\n".join(lines).encode())
-    units = listing([f"@{below(address, 'list.txt')}"])
+    put(ObjectStore(address), "list.txt", "\n".join(lines).encode())
+    units = list_files([f"@{below(address, 'list.txt')}"])
     assert [(unit.sample_id, unit.uri) for unit in units] == [("a/1 one.png", lines[1]), ("b/2.png", lines[0])]
     with pytest.raises(SourceError, match="is no list of files"):
-        listing([f"@{below(address, 'nowhere.txt')}"])
+        list_files([f"@{below(address, 'nowhere.txt')}"])
 
 
 def test_a_store_that_is_busy_for_a_while_is_asked_again(gate: Gate, address: str) -> None:
-    put(Store(address), "x", b"content")
+    put(ObjectStore(address), "x", b"content")
     gate.refused, gate.busy = 0, range(gate.asked, gate.asked + 3)
-    assert Store(address).get("x") == b"content"
+    assert ObjectStore(address).get("x") == b"content"
     assert gate.refused == len(gate.busy)
 
 
@@ -173,21 +175,21 @@ def test_a_store_that_stays_busy_is_one_clear_line(gate: Gate, address: str, mon
     gate.is_open = False
     began = time.monotonic()
     with pytest.raises(StorageError, match=r"cannot be used \(.*\): mend that, run the same command again to go on"):
-        put(Store(address), "x", b"content")
-    with pytest.raises(SampleError, match=UNREACHABLE), opened(below(address, "x")):
+        put(ObjectStore(address), "x", b"content")
+    with pytest.raises(SampleError, match=UNREACHABLE), open_file(below(address, "x")):
         pytest.fail("read")
     assert time.monotonic() - began < 60
 
 
 def test_what_a_store_refuses_is_not_asked_again(gate: Gate, address: str) -> None:
     with pytest.raises(StorageError) as refused:
-        put(Store(address.replace("bucket/", "no-such-bucket/")), "a", b"")
+        put(ObjectStore(address.replace("bucket/", "no-such-bucket/")), "a", b"")
     assert refused.value.final
     assert "NO_SUCH_BUCKET" in str(refused.value) or "its bucket does not exist" in str(refused.value)
 
 
 def test_keys_in_an_address_are_refused_without_saying_them() -> None:
-    with pytest.raises(UsageError) as refused, at_hand("s3://key:sesame@bucket/x", ()):
+    with pytest.raises(UsageError) as refused, open_workspace("s3://key:sesame@bucket/x", ()):
         pytest.fail("taken")
     assert "sesame" not in str(refused.value)
 
@@ -195,8 +197,8 @@ def test_keys_in_an_address_are_refused_without_saying_them() -> None:
 @pytest.mark.parametrize("gate", ["s3"], indirect=True)
 def test_a_read_that_breaks_in_the_middle_goes_on(gate: Gate, address: str) -> None:
     data = bytes(range(256)) * 2**12
-    put(Store(address), "scan", data)
-    with opened(below(address, "scan")) as (stream, size):
+    put(ObjectStore(address), "scan", data)
+    with open_file(below(address, "scan")) as (stream, size):
         assert size == len(data)
         stream.seek(0)
         first = stream.read(1000)
@@ -216,8 +218,8 @@ class Interrupted(io.BytesIO):
 
 def test_a_write_that_is_interrupted_leaves_no_half_object(address: str) -> None:
     with pytest.raises(KeyboardInterrupt):
-        Store(address).put("x", Interrupted(bytes(2**25)))
-    assert Store(address).names() == {}
+        ObjectStore(address).put("x", Interrupted(bytes(2**25)))
+    assert ObjectStore(address).names() == {}
 
 
 @pytest.mark.parametrize(
@@ -240,7 +242,7 @@ def test_what_googles_store_refuses_is_one_line(kind: type[Exception], code: str
         )
 
     with pytest.raises(StorageError) as failed:
-        patiently(refused, "gs://b/x")
-    assert str(failed.value) == f"gs://b/x cannot be used ({code}: you may not): mend that, {AGAIN}"
+        retrying(refused, "gs://b/x")
+    assert str(failed.value) == f"gs://b/x cannot be used ({code}: you may not): mend that, {RERUN}"
     assert failed.value.final
     assert asked == [code]

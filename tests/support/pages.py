@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from brainscale.evaluation.report import plots
-from brainscale.evaluation.report.page import Case, Page, write
+from brainscale.evaluation.report.page import Case, ReportPage, write_report
 from brainscale.stats import metrics
 from brainscale.stats.subgroups import by_column
 
@@ -57,14 +57,14 @@ def history(epochs: int = 8) -> list[dict[str, Any]]:
     ]
 
 
-def page(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str] = CLASSES, **more: Any) -> Page:
+def page(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str] = CLASSES, **more: Any) -> ReportPage:
     """The least that a report can be made of, and `more`."""
-    figures = metrics.evaluate(labels, probabilities, classes, more.get("threshold", 0.5))
+    figures = metrics.compute_metrics(labels, probabilities, classes, more.get("threshold", 0.5))
     least: dict[str, Any] = {"title": "brainmrnet on test", "threshold": 0.5, "threshold_source": "fixed"}
-    return Page(metrics=figures, classes=classes, labels=labels, probabilities=probabilities, **(least | more))
+    return ReportPage(metrics=figures, classes=classes, labels=labels, probabilities=probabilities, **(least | more))
 
 
-def full(folder: Path, threshold: float = 0.4237) -> Page:
+def full(folder: Path, threshold: float = 0.4237) -> ReportPage:
     """Everything a report can hold, and a name that tries to be a script in each place a name can stand."""
     labels, probabilities = scores()
     return page(
@@ -83,7 +83,7 @@ def full(folder: Path, threshold: float = 0.4237) -> Page:
         duplicates={"groups": 12, "copies": 31, EVIL: 1},
         looks=3,
         shared={"bytes": 1400, "picture": 2},
-        without_shared=metrics.evaluate(labels[:60], probabilities[:60], CLASSES, threshold),
+        without_shared=metrics.compute_metrics(labels[:60], probabilities[:60], CLASSES, threshold),
         subgroups=by_column(
             labels, probabilities, np.where(np.arange(160) < 150, "female", EVIL), CLASSES, column=f"sex{EVIL}"
         ),
@@ -91,6 +91,6 @@ def full(folder: Path, threshold: float = 0.4237) -> Page:
     )
 
 
-def written(folder: Path, page: Page) -> str:
-    write(folder / "report.html", page)
+def written(folder: Path, page: ReportPage) -> str:
+    write_report(folder / "report.html", page)
     return (folder / "report.html").read_text(encoding="utf-8")

@@ -59,7 +59,7 @@ def evaluation(folder: Path, table: pa.Table, predicted: pa.Table, threshold: fl
     """A folder as `evaluate` leaves it, but for what people look at."""
     folder.mkdir(parents=True)
     labels = np.array([CLASSES.index(label) for label in predicted["label"].to_pylist()])
-    figures = metrics.evaluate(labels, np.array(predicted["probabilities"].to_pylist()), CLASSES, threshold)
+    figures = metrics.compute_metrics(labels, np.array(predicted["probabilities"].to_pylist()), CLASSES, threshold)
     facts = {
         "model": "brainmrnet",
         "run": folder.name,

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from brainscale.config.sections import Config, load
+from brainscale.config.sections import Config, load_config
 from brainscale.errors import UsageError
-from brainscale.training.mlflow_tracking import METRICS, NOTE, checked, tracked
+from brainscale.training.mlflow_tracking import METRICS, NOTE, checked_uri, tracked
 
 Invoke = Callable[..., Result]
 TAGS = {"config_sha256": "c0", "manifest_sha256": "d1"}
@@ -48,7 +48,7 @@ def run(tmp_path: Path) -> Path:
 def train(uri: str, run: Path, epochs: range, say: Callable[[str], None], config: Config | None = None) -> None:
     """A run that ends well after some epochs."""
     history = [row(e) for e in range(1, epochs.start)]
-    with tracked(uri, run, config or load(), TAGS, history, say) as tracking:
+    with tracked(uri, run, config or load_config(), TAGS, history, say) as tracking:
         for epoch in epochs:
             tracking.epoch(row(epoch))
         tracking.end("FINISHED", {"weights_sha256": "e2"}, run / "model")
@@ -56,12 +56,12 @@ def train(uri: str, run: Path, epochs: range, say: Callable[[str], None], config
 
 def test_a_folder_holds_all_of_a_run(run: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    train(checked(str(tmp_path / "store")), run, range(1, 4), said.append)
+    train(checked_uri(str(tmp_path / "store")), run, range(1, 4), said.append)
     client, found = only_run(tmp_path / "store")
     assert (said, found.info.status, found.info.run_name) == ([], "FINISHED", "first")
     params, tags = found.data.params, found.data.tags
     assert (params["model.name"], params["train.seed"], params["resources.workers"]) == ("brainmrnet", "42", "auto")
-    assert json.loads(params["data.classes"]) == load().data.classes
+    assert json.loads(params["data.classes"]) == load_config().data.classes
     assert {key: tags[key] for key in (*TAGS, "weights_sha256")} == TAGS | {"weights_sha256": "e2"}
     assert tags["brainscale"]
     assert losses(client, found.info.run_id) == [(e, row(e)["val_loss"]) for e in (1, 2, 3)]
@@ -72,13 +72,13 @@ def test_a_folder_holds_all_of_a_run(run: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "status"), [(KeyboardInterrupt, "KILLED"), (RuntimeError, "FAILED")])
 def test_a_continued_run_goes_on_in_its_own(run: Path, tmp_path: Path, kind: type[BaseException], status: str) -> None:
-    uri, said = checked(str(tmp_path / "store")), list[str]()
-    with pytest.raises(kind), tracked(uri, run, load(), TAGS, [], said.append) as tracking:
+    uri, said = checked_uri(str(tmp_path / "store")), list[str]()
+    with pytest.raises(kind), tracked(uri, run, load_config(), TAGS, [], said.append) as tracking:
         tracking.epoch(row(1))
         raise kind
     client, before = only_run(tmp_path / "store")
     assert before.info.status == status
-    spread = load(None, ["resources.workers=2"])  # that a parameter is another now is no error
+    spread = load_config(None, ["resources.workers=2"])  # that a parameter is another now is no error
     train(uri, run, range(3, 5), said.append, spread)  # epoch 2 ended while nobody sent it
     client, after = only_run(tmp_path / "store")
     assert (after.info.run_id, after.info.status, said) == (before.info.run_id, "FINISHED", [])
@@ -88,7 +88,7 @@ def test_a_continued_run_goes_on_in_its_own(run: Path, tmp_path: Path, kind: typ
 def test_another_server_gets_a_run_of_its_own_with_all_epochs(run: Path, tmp_path: Path) -> None:
     said: list[str] = []
     for name, epochs in (("one", range(1, 3)), ("other", range(3, 4))):
-        train(checked(str(tmp_path / name)), run, epochs, said.append)
+        train(checked_uri(str(tmp_path / name)), run, epochs, said.append)
     client, found = only_run(tmp_path / "other")
     assert [step for step, _ in losses(client, found.info.run_id)] == [1, 2, 3]
     assert said == []
@@ -97,7 +97,7 @@ def test_another_server_gets_a_run_of_its_own_with_all_epochs(run: Path, tmp_pat
 def test_what_could_not_be_sent_is_sent_at_the_end(run: Path, tmp_path: Path) -> None:
     store, said = tmp_path / "store", list[str]()
     store.write_text("no folder")
-    with tracked(checked(str(store)), run, load(), TAGS, [], said.append) as tracking:
+    with tracked(checked_uri(str(store)), run, load_config(), TAGS, [], said.append) as tracking:
         tracking.epoch(row(1))
         tracking.epoch(row(2))
         store.unlink()
@@ -111,7 +111,7 @@ def test_what_could_not_be_sent_is_sent_at_the_end(run: Path, tmp_path: Path) ->
 
 
 def test_a_run_without_a_server_leaves_nothing(run: Path) -> None:
-    with tracked(None, run, load(), TAGS, [], pytest.fail) as tracking:
+    with tracked(None, run, load_config(), TAGS, [], pytest.fail) as tracking:
         tracking.epoch(row(1))
         tracking.end("FINISHED", {}, run / "model")
     assert [p.name for p in run.iterdir()] == ["model"]
@@ -174,12 +174,12 @@ def test_a_server_that_is_not_there_costs_one_line(
 
 
 def test_addresses() -> None:
-    assert checked("runs/store") == (Path.cwd() / "runs/store").as_uri() == checked("file:runs/store")
+    assert checked_uri("runs/store") == (Path.cwd() / "runs/store").as_uri() == checked_uri("file:runs/store")
     for plain in ("http://host:5000", "https://host/mlflow", "databricks", "sqlite:///a.db", "file:///a/b"):
-        assert checked(plain) == plain
+        assert checked_uri(plain) == plain
     for secret in ("http://ada:s3cret@host", "https://s3cret@host/a", "http://host/?token=s3cret"):
         with pytest.raises(UsageError, match="MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD") as caught:
-            checked(secret)
+            checked_uri(secret)
         assert "s3cret" not in str(caught.value)
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from brainscale.config.sections import OperatingConfig
-from brainscale.stats.decisions import predicted, tempered
+from brainscale.stats.decisions import apply_temperature, predicted_classes
 from brainscale.training import operating_point
 from tests.support.tables import CLASSES, manifest, predictions
 
@@ -21,7 +21,7 @@ def test_a_target_reached_on_validation_is_reached_by_the_scores_that_are_writte
     draw = np.random.default_rng(seed)
     labels, scores = np.r_[1, np.arange(39) % 2], np.r_[0.01, draw.uniform(0.02, 1, 39)]
     rows = manifest(labels, split=["val"] * 40)
-    bundle: Any = SimpleNamespace(card=SimpleNamespace(classes=dict.fromkeys(CLASSES)))
+    bundle: Any = SimpleNamespace(info=SimpleNamespace(classes=dict.fromkeys(CLASSES)))
 
     def predict(asked: pa.Table, *_: object) -> pa.Table:
         assert asked.equals(rows)
@@ -30,14 +30,14 @@ def test_a_target_reached_on_validation_is_reached_by_the_scores_that_are_writte
     monkeypatch.setattr(operating_point, "predict_rows", predict)
     others = manifest(labels, split=["test"] * 40, sample_id=[f"x{i:02d}" for i in range(40)])
     config = OperatingConfig(threshold="sensitivity", target=1.0, temperature=True)
-    facts = operating_point.chosen(config, bundle, pa.concat_tables([rows, others]))
+    facts = operating_point.choose_operating_point(config, bundle, pa.concat_tables([rows, others]))
     assert facts["threshold_source"] == "the highest with a sensitivity of 1 on 40 validation samples"
     assert facts["temperature_source"] == "the lowest log loss on 40 validation samples"
     written = np.array(predict(rows)["probabilities"].to_pylist(), np.float32)
-    called = predicted(tempered(written, facts["temperature"]), facts["threshold"])
+    called = predicted_classes(apply_temperature(written, facts["temperature"]), facts["threshold"])
     assert called[labels == 1].all()
 
 
 def test_what_is_fixed_says_so() -> None:
     assert operating_point.is_fixed(OperatingConfig())
-    assert operating_point.fixed(OperatingConfig())["temperature_source"] == "none"
+    assert operating_point.fixed_operating_point(OperatingConfig())["temperature_source"] == "none"

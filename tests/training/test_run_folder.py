@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from brainscale.config.sections import load
+from brainscale.config.sections import load_config
 from brainscale.errors import OutputError
 from brainscale.schema import MANIFEST
 from brainscale.training.run_folder import open_run
@@ -13,7 +13,7 @@ from brainscale.training.run_folder import open_run
 @pytest.mark.parametrize("there", [0, 1, 2, 3])
 def test_a_kill_while_it_is_made_is_no_obstacle(there: int, tmp_path: Path) -> None:
     """Whatever number of its files was written, the same command goes on."""
-    config, manifest = load(), MANIFEST.empty_table()
+    config, manifest = load_config(), MANIFEST.empty_table()
     whole, run = tmp_path / "whole", tmp_path / "run"
     whole.mkdir()
     run.mkdir()
@@ -29,4 +29,4 @@ def test_a_kill_while_it_is_made_is_no_obstacle(there: int, tmp_path: Path) -> N
 def test_a_folder_of_somebody_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.parquet").write_text("mine")
     with pytest.raises(OutputError, match="holds other files and no run"):
-        open_run(tmp_path, load(), MANIFEST.empty_table())
+        open_run(tmp_path, load_config(), MANIFEST.empty_table())

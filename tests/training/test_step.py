@@ -10,16 +10,16 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from brainscale.config.sections import Config, load
+from brainscale.config.sections import Config, load_config
 from brainscale.errors import TrainError
 from brainscale.models.registry import build
 from brainscale.seeds import derive, deterministic
-from brainscale.storage.workspace import Mirror
+from brainscale.storage.workspace import Workspace
 from brainscale.training import exact_sum
 from brainscale.training.checkpoints import weights_sha256
 from brainscale.training.notices import read_notices
 from brainscale.training.step import Learner, Samples
-from brainscale.training.worker import Loop
+from brainscale.training.worker import TrainingLoop
 
 SMALL = ["data.image_size=64", "train.batch_size=8", "train.epochs=2", "train.threads=1", "train.shuffle_window=16"]
 CPU = torch.device("cpu")
@@ -48,10 +48,10 @@ def learner(config: Config) -> Learner:
     return Learner(network, config.train, config.augment, CPU)
 
 
-def loop(config: Config, run: Path) -> Loop:
+def loop(config: Config, run: Path) -> TrainingLoop:
     deterministic(config.train.threads)
     run.mkdir(exist_ok=True)
-    return Loop(config, Mirror(run), learner(config), samples(19), samples(5))
+    return TrainingLoop(config, Workspace(run), learner(config), samples(19), samples(5))
 
 
 def left_behind(run: Path) -> tuple[object, ...]:
@@ -67,14 +67,14 @@ def _in_worker(rank: int, world: int, folder: str) -> None:
     assert torch.equal(exact_sum.sum_over_workers(vector), exact_sum.tree_sum(vectors))
     assert exact_sum.same_everywhere(torch.tensor([5, -7]))
     assert not exact_sum.same_everywhere(torch.tensor([5, rank]))
-    loop(load(None, SMALL), Path(folder) / "run").run()
+    loop(load_config(None, SMALL), Path(folder) / "run").run()
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("untouched") / "run"
-    loop(load(None, SMALL), run).run()
+    loop(load_config(None, SMALL), run).run()
     return run
 
 
@@ -91,7 +91,7 @@ class KilledError(Exception):
 @pytest.mark.parametrize("every", [None, 1, 2])
 def test_a_kill_after_any_step_changes_no_bit(every: int | None, untouched: Path, tmp_path: Path) -> None:
     """One run that is cut after 1 more step each time, with checkpoints every so many steps."""
-    config = load(None, [*SMALL, f"resources.checkpoint_steps={'null' if every is None else every}"])
+    config = load_config(None, [*SMALL, f"resources.checkpoint_steps={'null' if every is None else every}"])
     run = tmp_path / "run"
     for kill_at in (2, 3, 5, 1, 99):  # steps that a process lives to take
         cut_short = loop(config, run)
@@ -117,7 +117,7 @@ def test_checkpoints_come_by_steps_and_by_time(tmp_path: Path) -> None:
     def kept(*settings: str) -> set[str]:
         run = tmp_path / "-".join(settings)
         seen: set[str] = set()
-        watched = loop(load(None, [*SMALL, "train.epochs=1", *settings]), run)
+        watched = loop(load_config(None, [*SMALL, "train.epochs=1", *settings]), run)
         save = watched._save
 
         def noted() -> None:
@@ -135,7 +135,7 @@ def test_checkpoints_come_by_steps_and_by_time(tmp_path: Path) -> None:
 
 def test_a_damaged_checkpoint_is_named_and_changes_no_bit(untouched: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    config = load(None, [*SMALL, "resources.checkpoint_steps=1"])
+    config = load_config(None, [*SMALL, "resources.checkpoint_steps=1"])
     loop(config, run).run()
     newest = max((run / "checkpoints").glob("last-*"))
     newest.write_bytes(newest.read_bytes()[:-1])
@@ -147,7 +147,7 @@ def test_a_damaged_checkpoint_is_named_and_changes_no_bit(untouched: Path, tmp_p
 
 
 def test_a_loss_that_is_not_finite_names_step_samples_and_state(tmp_path: Path) -> None:
-    config = load(None, [*SMALL, "resources.checkpoint_steps=1"])
+    config = load_config(None, [*SMALL, "resources.checkpoint_steps=1"])
     broken = loop(config, tmp_path / "run")
     forward, count = broken.learner._forward, 0
 
@@ -167,7 +167,7 @@ def test_a_loss_that_is_not_finite_names_step_samples_and_state(tmp_path: Path) 
 
 
 def test_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
-    one = learner(load(None, SMALL))
+    one = learner(load_config(None, SMALL))
     before = weights_sha256(one.network.state_dict())
     next(iter(one.network.parameters())).register_hook(lambda g: g * torch.inf)
     with pytest.raises(TrainError, match=r"a gradient is not finite at epoch 3, step 5"):
@@ -178,7 +178,7 @@ def test_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
 def test_bf16_learns_too_and_keeps_float32_weights() -> None:
     losses = {}
     for precision in ("float32", "bf16"):
-        one = learner(load(None, [*SMALL, f"train.precision={precision}"]))
+        one = learner(load_config(None, [*SMALL, f"train.precision={precision}"]))
         losses[precision] = one.step(samples(8), [np.arange(4), np.arange(4, 8)], 1, 0, 1e-3).losses
         assert {p.dtype for p in one.network.parameters()} == {torch.float32}
     assert not np.array_equal(losses["bf16"], losses["float32"])
@@ -186,7 +186,7 @@ def test_bf16_learns_too_and_keeps_float32_weights() -> None:
 
 
 def test_validation_is_a_sum_over_samples() -> None:
-    one, all_of_them = learner(load(None, SMALL)), samples(19)
+    one, all_of_them = learner(load_config(None, SMALL)), samples(19)
     outcome = one.validate(all_of_them)
     alone = one._forward(*one._load(all_of_them, np.arange(19)))
     assert outcome.losses == pytest.approx(alone[0].detach().numpy(), abs=1e-6)
@@ -196,7 +196,7 @@ def test_validation_is_a_sum_over_samples() -> None:
 def test_a_run_that_reached_its_end_is_not_trained_further(untouched: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(untouched, run)
-    again = loop(load(None, SMALL), run)
+    again = loop(load_config(None, SMALL), run)
     again.learner.step = None  # type: ignore[assignment, method-assign]
     again.run()
     assert left_behind(run) == left_behind(untouched)

@@ -7,13 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brainscale.config.sections import load
+from brainscale.config.sections import load_config
 from brainscale.dataset.manifest import write_manifest
 from brainscale.errors import SourceError
 from brainscale.schema import MANIFEST
 from brainscale.storage.local import write_success
 from brainscale.training import trace
-from brainscale.training.verification import as_text, verify
+from brainscale.training.verification import as_text, compare_bits
 
 FACTORS = trace.multipliers(torch.device("cpu"))
 
@@ -57,7 +57,7 @@ def row(epoch: int, step: int, *weights: int, rate: float = 0.1) -> dict[str, ob
 
 def a_run(folder: Path, rows: list[dict[str, object]], seed: int = 42, sha256: str = "aa") -> str:
     folder.mkdir()
-    (folder / "config.yaml").write_text(load(None, [f"train.seed={seed}"]).to_yaml())
+    (folder / "config.yaml").write_text(load_config(None, [f"train.seed={seed}"]).to_yaml())
     write_manifest(MANIFEST.empty_table(), folder / "manifest.parquet")
     for epoch in sorted({int(str(r["epoch"])) for r in rows}):
         trace.write_epoch([r for r in rows if r["epoch"] == epoch], ["conv.weight", "conv.bias"], folder, epoch)
@@ -69,7 +69,7 @@ ROWS = [row(1, 1, 5, 6), row(1, 2, 7, 8), row(2, 1, -9, 10)]
 
 
 def test_equal_runs(tmp_path: Path) -> None:
-    facts = verify(a_run(tmp_path / "a", ROWS), a_run(tmp_path / "b", ROWS))
+    facts = compare_bits(a_run(tmp_path / "a", ROWS), a_run(tmp_path / "b", ROWS))
     assert facts == {"equal": True, "steps": 3, "parting": None, "reasons": []}
     assert as_text(facts) == "bit-equal: 3 steps, and the weights that were kept"
 
@@ -84,20 +84,20 @@ def test_equal_runs(tmp_path: Path) -> None:
     ],
 )
 def test_runs_that_part(tmp_path: Path, other: list[dict[str, object]], text: str) -> None:
-    facts = verify(a_run(tmp_path / "a", ROWS), a_run(tmp_path / "b", other, seed=43))
+    facts = compare_bits(a_run(tmp_path / "a", ROWS), a_run(tmp_path / "b", other, seed=43))
     assert not facts["equal"]
     assert as_text(facts).startswith(f"they part at {text}")
     assert facts["reasons"] == ["train.seed: 42 and 43"]
 
 
 def test_runs_that_kept_other_weights(tmp_path: Path) -> None:
-    facts = verify(a_run(tmp_path / "a", ROWS), a_run(tmp_path / "b", ROWS, sha256="bb"))
+    facts = compare_bits(a_run(tmp_path / "a", ROWS), a_run(tmp_path / "b", ROWS, sha256="bb"))
     assert as_text(facts) == "they part at the end: weights_sha256 is aa and bb (3 steps before it are equal)"
 
 
 def test_what_is_no_run(tmp_path: Path) -> None:
     run = a_run(tmp_path / "a", ROWS)
     with pytest.raises(SourceError, match=r"is no run: it holds no config\.yaml"):
-        verify(run, str(tmp_path))
+        compare_bits(run, str(tmp_path))
     with pytest.raises(SourceError, match="holds no finished epoch yet"):
-        verify(run, a_run(tmp_path / "b", []))
+        compare_bits(run, a_run(tmp_path / "b", []))

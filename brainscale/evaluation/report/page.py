@@ -17,9 +17,9 @@ from markupsafe import Markup
 
 from brainscale.evaluation.report import curves, svg_charts
 from brainscale.evaluation.report.plots import Plot, Scores
-from brainscale.stats.decisions import predicted, tumour
+from brainscale.stats.decisions import predicted_classes, tumour_probability
 from brainscale.stats.intervals import group_codes
-from brainscale.stats.metric_names import words
+from brainscale.stats.metric_names import metric_name
 from brainscale.stats.metrics import as_mapping, confusion
 from brainscale.stats.weighted_metrics import predictive_values
 from brainscale.storage.local import replacing
@@ -50,7 +50,7 @@ class Case:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Page:
+class ReportPage:
     """What the report tells; every text may come from outside and is escaped.
 
     Attributes:
@@ -100,7 +100,7 @@ class Page:
     facts: Mapping[str, object] = field(default_factory=dict)
 
 
-def write(path: Path, page: Page) -> None:
+def write_report(path: Path, page: ReportPage) -> None:
     """Render the report to `path`, which appears whole or not at all."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("brainscale", "evaluation/report"),
@@ -109,7 +109,7 @@ def write(path: Path, page: Page) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(figure=figure, count="{:,}".format, png=_png)
+    environment.filters.update(format_number=format_number, count="{:,}".format, png=_png)
     style, script = ((FOLDER / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     text = environment.get_template("report.html.j2").render(
         page=page,
@@ -138,7 +138,7 @@ def embedded(data: object) -> Markup:
     return Markup(text)  # noqa: S704 - no sign of markup is left
 
 
-def figure(value: object, digits: int = 3) -> str:
+def format_number(value: object, digits: int = 3) -> str:
     """A number for people, halves rounded up as JavaScript does; a dash where there is none."""
     if isinstance(value, int):
         return f"{value:,}"
@@ -149,10 +149,10 @@ def figure(value: object, digits: int = 3) -> str:
     return str(Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)).replace("-", "−")
 
 
-def _contents(page: Page) -> dict[str, Any]:
+def _contents(page: ReportPage) -> dict[str, Any]:
     """What the template shows besides the page's own fields."""
     data = _scores(page)
-    rows = [{**row, **words(row["metric"], page.prevalence)} for row in page.metrics.to_pylist()]
+    rows = [{**row, **metric_name(row["metric"], page.prevalence)} for row in page.metrics.to_pylist()]
     own = None if data.reason else _at_threshold(data.sick, data.scores, page.threshold)
     percent = None if own is None else _percent(page, own)
     large = [row for name in HEADLINE for row in rows if row["metric"] == name]
@@ -180,21 +180,21 @@ def _contents(page: Page) -> dict[str, Any]:
     }
 
 
-def _scores(page: Page) -> Scores:
+def _scores(page: ReportPage) -> Scores:
     threshold = page.threshold if len(page.classes) == 2 else None
     return Scores(
         sick=np.asarray(page.labels) > 0,
-        scores=tumour(np.asarray(page.probabilities)),
+        scores=tumour_probability(np.asarray(page.probabilities)),
         threshold=threshold,
         codes=None if page.groups is None else group_codes(page.groups),
     )
 
 
-def _sides(page: Page) -> tuple[str, str]:
+def _sides(page: ReportPage) -> tuple[str, str]:
     return page.classes[0], page.classes[1] if len(page.classes) == 2 else "any tumour"
 
 
-def _charts(page: Page, data: Scores) -> list[svg_charts.Chart]:
+def _charts(page: ReportPage, data: Scores) -> list[svg_charts.Chart]:
     """The charts in which the slider moves a mark."""
     scores = svg_charts.histogram(data, _sides(page), page.threshold)
     if data.one_sided:
@@ -212,7 +212,7 @@ def _at_threshold(sick: np.ndarray, scores: np.ndarray, threshold: float) -> dic
     return {name: int(cell.sum()) for name, cell in cells.items()}
 
 
-def _live(page: Page, data: Scores) -> dict[str, Any]:
+def _live(page: ReportPage, data: Scores) -> dict[str, Any]:
     """What the script computes from: counts by step of 0.001, so that the page is small for any N."""
     groups = curves.by_step(data.sick, data.scores)
     own = _at_threshold(data.sick, data.scores, page.threshold)
@@ -224,13 +224,13 @@ def _live(page: Page, data: Scores) -> dict[str, Any]:
     }
 
 
-def _confusion(page: Page) -> list[list[int]]:
-    called = predicted(np.asarray(page.probabilities), page.threshold)
+def _confusion(page: ReportPage) -> list[list[int]]:
+    called = predicted_classes(np.asarray(page.probabilities), page.threshold)
     counts: list[list[int]] = confusion(np.asarray(page.labels, np.int64), called, len(page.classes)).tolist()
     return counts
 
 
-def _percent(page: Page, own: Mapping[str, int]) -> float:
+def _percent(page: ReportPage, own: Mapping[str, int]) -> float:
     """Prevalence that the page begins with, in per cent: the stated one, else that of the set."""
     if page.prevalence is not None:
         return round(100 * page.prevalence, 6)

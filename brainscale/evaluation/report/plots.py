@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score
 
 from brainscale.evaluation.report import curves
-from brainscale.stats.decisions import predicted, tumour
+from brainscale.stats.decisions import predicted_classes, tumour_probability
 from brainscale.stats.intervals import group_codes
 from brainscale.stats.metrics import auroc, confusion
 
@@ -93,11 +93,11 @@ def draw(
     binary = probabilities.shape[1] == 2  # with more classes, the likeliest is called: no threshold
     data = Scores(
         sick=labels > 0,
-        scores=tumour(probabilities),
+        scores=tumour_probability(probabilities),
         threshold=threshold if binary else None,
         codes=None if groups is None else group_codes(groups),
     )
-    counts = confusion(labels, predicted(probabilities, threshold), len(classes))
+    counts = confusion(labels, predicted_classes(probabilities, threshold), len(classes))
     return [
         _plot(folder / "roc", "ROC: a tumour against none", "ROC curve", data.one_sided, lambda a: _roc(a, data)),
         _plot(

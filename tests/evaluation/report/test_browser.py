@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from brainscale.evaluation.report import page as report_page
-from brainscale.stats.decisions import tumour
+from brainscale.stats.decisions import tumour_probability
 from tests.support import cdp, pages
 
 Visit = Callable[[cdp.Tab], Awaitable[None]]
@@ -31,7 +31,7 @@ COLOURS = """
 HEARD = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded", "Page.javascriptDialogOpening")
 
 
-def visit(folder: Path, page: report_page.Page, act: Visit, *, script: bool = True, width: int = 1280) -> cdp.Tab:
+def visit(folder: Path, page: report_page.ReportPage, act: Visit, *, script: bool = True, width: int = 1280) -> cdp.Tab:
     """Open the page, act in it, and hold that it stayed quiet and asked for no other address."""
     pages.written(folder, page)
 
@@ -48,9 +48,9 @@ def visit(folder: Path, page: report_page.Page, act: Visit, *, script: bool = Tr
     return tab
 
 
-def expected(page: report_page.Page, threshold: float, prevalence: float) -> dict[str, float]:
+def expected(page: report_page.ReportPage, threshold: float, prevalence: float) -> dict[str, float]:
     """The same figures, straight from the samples."""
-    sick, called = page.labels > 0, tumour(page.probabilities) >= threshold
+    sick, called = page.labels > 0, tumour_probability(page.probabilities) >= threshold
     tp, fn, fp, tn = (int(c.sum()) for c in (called & sick, ~called & sick, called & ~sick, ~called & ~sick))
 
     def share(a: float, b: float) -> float:
