@@ -30,7 +30,7 @@ from brainscale.reading.request import ReadRequest
 from brainscale.reading.sandbox import KEEP_MEMORY, Sandbox
 
 ROUNDS = 7
-WISH = ReadRequest(spec=PreprocessConfig())
+WISH = ReadRequest(preprocess=PreprocessConfig())
 NOTEBOOK = transforms.Compose(
     [
         transforms.Resize((256, 256)),
@@ -52,9 +52,9 @@ def notebook(data: bytes) -> object:
 
 def exact(data: bytes) -> np.ndarray:
     """Pillow's own bilinear resize of the whole grey image."""
-    side = resized_side(WISH.spec)
+    side = resized_side(WISH.preprocess)
     grey = Image.open(io.BytesIO(data)).convert("L").resize((side, side), Image.Resampling.BILINEAR)
-    start = (side - WISH.spec.image_size) // 2
+    start = (side - WISH.preprocess.image_size) // 2
     return np.asarray(grey)[start:-start, start:-start]
 
 

@@ -30,13 +30,14 @@ from score import make_bundle, make_images, watch
 from brainscale.cluster import session
 from brainscale.models import engines
 from brainscale.models.bundle import open_bundle
-from brainscale.reading.parallel import read_parallel
+from brainscale.reading.on_ray import read_parallel
 from brainscale.reading.reader import COLUMNS, read_file
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import SourceFile, list_files
 from brainscale.scoring import bulk
 from brainscale.scoring.ledger import read_ledger
-from brainscale.scoring.predictions import BLOCK_ROWS, ScoringJob, to_predictions
+from brainscale.scoring.on_ray import BLOCK_ROWS
+from brainscale.scoring.predictions import ScoringJob, to_predictions
 from brainscale.storage.workspace import Workspace
 
 CORES = 16
@@ -107,7 +108,7 @@ def free_job(count: int, bundle: Path, out: Path) -> dict[str, float]:
         empty = own()
         units = [SourceFile(sample_id=name, uri=f"s3://archive/{name}", nbytes=30_000) for name in names]
         listed = own()
-        bulk.predictions, bulk.list_files = free_predictions, lambda sources: units  # type: ignore[assignment]
+        on_ray.predictions, bulk.list_files = free_predictions, lambda sources: units  # type: ignore[assignment]
         threading.Thread(target=follow, daemon=True).start()
         cpu, began = sum(me.cpu_times()[:2]), time.perf_counter()
         facts = bulk.score_files(str(bundle), ["scans"], str(out))
@@ -165,7 +166,7 @@ def constants(source: Path | None, counts: Sequence[int], scratch: Path) -> Cons
     images = make_images(source, scratch / "images", 256)
     units = list_files([str(images)])
     opened = open_bundle(make_bundle(scratch / "full", 224))
-    request, onnx = ReadRequest(spec=opened.info.preprocess), engines.EngineOptions(name="onnx")
+    request, onnx = ReadRequest(preprocess=opened.info.preprocess), engines.EngineOptions(name="onnx")
     network = engines.load_engine(opened.info, engines.network_of(opened, onnx), onnx, threads=1)
     planes = np.stack([np.frombuffer(next(iter(read_file(u, request)))["plane"], np.uint8) for u in units[:64]])
     planes = planes.reshape(-1, 224, 224)

@@ -35,7 +35,7 @@ from brainscale.models.onnx_export import export_onnx
 from brainscale.models.registry import build, count_parameters
 from brainscale.reading.decoder import decode
 from brainscale.reading.request import ReadRequest
-from brainscale.storage.local import library_versions
+from brainscale.training.environment import library_versions
 
 PARTS = ["peers", "steady", "start", "memory"]
 WHAT = {
@@ -181,7 +181,7 @@ def steady(scratch: Path, images: Path, rounds: int) -> None:
     """Ours between its first and last part, against ONNX Runtime alone on tensors in memory."""
     bundle = make_bundle(scratch / "steady", 224)
     opened = open_bundle(bundle)
-    request = ReadRequest(spec=opened.info.preprocess)
+    request = ReadRequest(preprocess=opened.info.preprocess)
     files = sorted(images.iterdir())[:256]
     planes = np.stack([np.frombuffer(next(iter(decode(f.read_bytes(), request)))[1], np.uint8) for f in files])
     planes = planes.reshape(-1, 224, 224)

@@ -27,7 +27,8 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from brainscale.config.sections import Config, load_config
+from brainscale.config.files import load_config
+from brainscale.config.sections import Config
 from brainscale.dataset.phantoms import draw
 from brainscale.models.normalisation import normalise
 from brainscale.models.registry import build
@@ -80,7 +81,7 @@ class Memory:
 
 
 def decoded(files: list[Path], size: int = 224) -> Samples:
-    request = ReadRequest(spec=load_config(None, [f"data.image_size={size}"]).data.preprocess)
+    request = ReadRequest(preprocess=load_config(None, [f"data.image_size={size}"]).data.preprocess)
     planes = [np.frombuffer(next(iter(decode(f.read_bytes(), request)))[1], np.uint8) for f in files]
     return Samples(
         sample_ids=[f.name for f in files],

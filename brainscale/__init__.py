@@ -1,3 +1,5 @@
 """Classifiers for brain MRI at any scale: trained repeatably, evaluated honestly, no scan lost."""
 
-__version__ = "0.1.0"
+from brainscale.version import __version__
+
+__all__ = ["__version__"]

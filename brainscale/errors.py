@@ -14,6 +14,8 @@ BrainscaleError          exit 1: the work failed
 A message says what is wrong, where, and what to do, in one line.
 """
 
+RERUN = "run the same command again to go on"
+
 
 class BrainscaleError(Exception):
     """Root of the tree; the command line prints its text and leaves with `exit_code`."""

@@ -43,3 +43,8 @@ def log(event: str, text: str | None = None, *, level: str = "info", **fields: A
     elif text is not None:
         sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+def notice(text: str) -> None:
+    """Write a line for a person to standard error."""
+    log("notice", text)

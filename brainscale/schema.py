@@ -2,9 +2,6 @@
 
 import pyarrow as pa
 
-SUCCESS = "_SUCCESS.json"
-"""A folder is complete when, and only when, it holds this file; it is written last."""
-
 SKIPPED = ("no_pixels", "empty_archive")
 """Codes of what is in order and yet no image: reports count it apart from errors."""
 HIDDEN = "hidden"

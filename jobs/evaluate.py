@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from brainscale.cli.options import say
-from brainscale.cluster.session import run_job
+from brainscale.cluster.job_main import run_job
 from brainscale.evaluation.evaluator import evaluate_model
+from brainscale.logs import notice
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
     """Evaluate; the figures, and where the report is."""
-    return evaluate_model(**request, on_notice=say)
+    return evaluate_model(**request, on_notice=notice)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from brainscale.cli.options import say
-from brainscale.cluster.session import run_job
-from brainscale.config.sections import parse_config
-from brainscale.dataset.inventory import write_index
+from brainscale.cluster.job_main import run_job
+from brainscale.config.files import parse_config
+from brainscale.dataset.indexer import write_index
+from brainscale.logs import notice
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
     """Index; the summary of the manifest, and its place."""
-    return write_index(**request | {"config": parse_config(request["config"])}, say=say)
+    return write_index(**request | {"config": parse_config(request["config"])}, say=notice)
 
 
 if __name__ == "__main__":

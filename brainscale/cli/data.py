@@ -8,6 +8,7 @@ import click
 from brainscale.cli import options
 from brainscale.cli.console import common, print_facts
 from brainscale.errors import UsageError
+from brainscale.logs import notice
 
 
 @click.command()
@@ -41,7 +42,7 @@ def index(
 
     Example: brainscale index scans/ --out scans.parquet
     """
-    from brainscale.config import sections as configuration
+    from brainscale.config import files
 
     request: dict[str, Any] = {
         "sources": [options.absolute(source) for source in sources],
@@ -50,14 +51,14 @@ def index(
         "patient_key": patient_key and options.absolute(patient_key),
         "hash_paths": hash_paths,
     }
-    settings = configuration.load_config(config, ["resources.shared=true"] if shared else [])
+    settings = files.load_config(config, ["resources.shared=true"] if shared else [])
     if address:
         options.submit(address, no_wait, "index", {**request, "config": settings.model_dump(mode="json")}, as_json)
     from brainscale.cluster import session
-    from brainscale.dataset.inventory import write_index
+    from brainscale.dataset.indexer import write_index
 
     with session.session(workers):
-        facts = write_index(**request, config=settings, say=options.say)
+        facts = write_index(**request, config=settings, say=notice)
     print_facts({**facts, "manifest": out}, as_json)
 
 
@@ -89,9 +90,9 @@ def split(
 
     Example: brainscale split scans.parquet --val 0.15 --test 0.2 --out scans-split.parquet
     """
-    from brainscale.dataset import splits
-    from brainscale.dataset.header_control import summary
+    from brainscale.dataset import groups, splits
     from brainscale.dataset.manifest import read_manifest, write_manifest
+    from brainscale.dataset.summary import summary
 
     if folds is not None and (val is not None or test is not None or keep is not None):
         raise UsageError("--folds takes the place of --val, --test and --keep: give one or the other")
@@ -100,13 +101,13 @@ def split(
         raise UsageError(f"--val {val:g} and --test {test:g} leave nothing to train on")
     table = read_manifest(manifest)
     if verify:
-        facts = splits.verify_split(table, splits.DISTANCE if distance is None else distance)
+        facts = splits.verify_split(table, groups.DISTANCE if distance is None else distance)
         print_facts({"manifest": manifest, **facts}, as_json)
         return
     if out is None:
         raise UsageError("--out says where to write; or check what is there with --verify")
     if distance is not None:
-        table = splits.assign_groups(table, distance)
+        table = groups.assign_groups(table, distance)
     if folds is not None:
         table = splits.assign_folds(table, folds=folds, seed=seed)
     else:
@@ -141,4 +142,4 @@ def overlap(one: str, other: str, distance: int, out: str | None, as_json: bool)
     for row in found.to_pylist():
         near = row["kind"] if not row["distance"] else f"{row['kind']}, {row['distance']} bits"
         click.echo(f"{row['sample_id']}  {near}  {row['other']}")
-    options.say(f"{len(found)} of {len(other_table)} samples of {other} are in {one}")
+    notice(f"{len(found)} of {len(other_table)} samples of {other} are in {one}")

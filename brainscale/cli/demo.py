@@ -4,13 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from brainscale.cli.progress import Bar, epochs
-from brainscale.config.sections import load_config
+from brainscale.config.files import load_config
 from brainscale.dataset import phantoms
-from brainscale.dataset.header_control import summary
 from brainscale.dataset.indexer import index_sources
 from brainscale.dataset.manifest import write_manifest
 from brainscale.dataset.splits import assign_splits
-from brainscale.evaluation.comparison import as_text, compare_runs
+from brainscale.dataset.summary import summary
+from brainscale.evaluation.comparison import compare_runs
+from brainscale.evaluation.comparison_text import as_text
 from brainscale.evaluation.evaluator import evaluate_model
 from brainscale.scoring.bulk import score_files
 from brainscale.storage.local import output_folder, refuse_other_files

@@ -8,6 +8,7 @@ import click
 from brainscale.cli import options
 from brainscale.cli.console import Group, common
 from brainscale.errors import UsageError
+from brainscale.logs import notice
 
 server = click.option(
     "--address", metavar="URL", envvar=options.ADDRESS, show_envvar=True, help="The cluster's Jobs server."
@@ -40,7 +41,7 @@ def list_jobs(address: str | None, as_json: bool) -> None:
     for job in found:
         click.echo("  ".join(_cell(job[name]) for name in ("id", "status", "started", "seconds", "out")))
     if not found:
-        options.say("no job of brainscale is there")
+        notice("no job of brainscale is there")
 
 
 @jobs.command()

@@ -4,9 +4,10 @@ import os
 
 import click
 
-from brainscale import __version__, logs
+from brainscale import logs
 from brainscale.cli import data, jobs, models, scoring
 from brainscale.cli.console import Group
+from brainscale.version import __version__
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -10,6 +10,7 @@ import click
 from brainscale.cli import options
 from brainscale.cli.console import common, print_facts
 from brainscale.errors import UsageError
+from brainscale.logs import notice
 
 if TYPE_CHECKING:
     from brainscale.config.sections import Config
@@ -62,7 +63,7 @@ def train(
 
     Example: brainscale train --data scans/ --config brainmrnet --out runs/first
     """
-    from brainscale.config import sections as configuration
+    from brainscale.config import files
     from brainscale.training.mlflow_tracking import checked_uri, require_mlflow
 
     if tracking is not None and folds is not None:
@@ -82,7 +83,7 @@ def train(
     chosen += ["operating.threshold=youden"] if youden else []
     if target_sensitivity is not None:
         chosen += ["operating.threshold=sensitivity", f"operating.target={target_sensitivity}"]
-    settings = configuration.load_config(config, [*chosen, *overrides])
+    settings = files.load_config(config, [*chosen, *overrides])
     request: dict[str, Any] = {
         "data": options.absolute(data),
         "out": options.absolute(out),
@@ -102,7 +103,7 @@ def train(
         from brainscale.evaluation.cross_validation import as_text, cross_validate
 
         with _ray(settings):
-            found = cross_validate(**request | {"config": settings}, say=options.say)
+            found = cross_validate(**request | {"config": settings}, say=notice)
         click.echo(json.dumps(found, indent=2) if as_json else as_text(found))
         return
     from brainscale.storage.workspace import is_complete
@@ -111,7 +112,7 @@ def train(
     complete = is_complete(request["out"])
     with _ray(settings), epochs(settings.train.epochs) as (on_epoch, on_notice):
         facts = run(request["data"], request["out"], settings, on_epoch, on_notice, track)
-    options.say_if(complete, out)
+    options.notice_if(complete, out)
     print_facts({"run": out, **facts}, as_json)
 
 
@@ -175,7 +176,7 @@ def evaluate(
     from brainscale.evaluation.evaluator import evaluate_model as run
 
     with session.session(workers):
-        facts = run(**request, on_notice=options.say)
+        facts = run(**request, on_notice=notice)
     print_facts(facts, as_json)
 
 
@@ -197,6 +198,7 @@ def compare(runs: tuple[str, ...], out: str | None, markdown: bool, as_json: boo
     from brainscale.cluster import session
     from brainscale.dataset.manifest import write_manifest
     from brainscale.evaluation import comparison as comparing
+    from brainscale.evaluation import comparison_text
     from brainscale.storage.remote import without_options
     from brainscale.storage.workspace import fetch
 
@@ -205,7 +207,7 @@ def compare(runs: tuple[str, ...], out: str | None, markdown: bool, as_json: boo
         with nullcontext() if comparing.ready(here) else session.session():
             found = comparing.compare_runs(here)
     if not found.same:
-        options.say("Note: these runs were evaluated on different samples; their figures do not compare.")
+        notice("Note: these runs were evaluated on different samples; their figures do not compare.")
     if out:
         write_manifest(found.table, out)
         if found.pairs is not None:
@@ -214,9 +216,11 @@ def compare(runs: tuple[str, ...], out: str | None, markdown: bool, as_json: boo
     if as_json:
         click.echo(json.dumps(found.table.to_pylist(), indent=2))
         return
-    click.echo(comparing.as_markdown(found.table) if markdown else comparing.as_text(found.table))
+    click.echo(comparison_text.as_markdown(found.table) if markdown else comparison_text.as_text(found.table))
     if found.pairs is not None:
-        click.echo(f"\n{(comparing.pairs_as_markdown if markdown else comparing.pairs_as_text)(found.pairs)}")
+        click.echo(
+            f"\n{(comparison_text.pairs_as_markdown if markdown else comparison_text.pairs_as_text)(found.pairs)}"
+        )
 
 
 @click.command()

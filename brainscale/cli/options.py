@@ -11,6 +11,7 @@ import click
 from brainscale import logs
 from brainscale.cli.console import print_facts
 from brainscale.errors import ClusterError
+from brainscale.logs import notice
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -46,15 +47,10 @@ def address(command: Callable[..., Any]) -> Callable[..., Any]:
     return _server(_no_wait(run))
 
 
-def say(text: str) -> None:
-    """A line for a person, on standard error."""
-    logs.log("notice", text)
-
-
-def say_if(complete: bool, out: str) -> None:
+def notice_if(complete: bool, out: str) -> None:
     """Say that there was nothing to do."""
     if complete:
-        say(f"{out} was complete already: nothing was done")
+        notice(f"{out} was complete already: nothing was done")
 
 
 def absolute(source: str) -> str:
@@ -74,7 +70,7 @@ def submit(address: str, no_wait: bool, command: str, request: dict[str, Any], a
     if no_wait:
         click.echo(job)
         sys.exit(0)
-    say(f"job {job}")
+    notice(f"job {job}")
     follow(address, client, job, as_json)
 
 

@@ -7,6 +7,7 @@ import click
 
 from brainscale.cli import options
 from brainscale.cli.console import common, print_facts
+from brainscale.logs import notice
 
 
 @click.command()
@@ -67,8 +68,8 @@ def score(
 
     complete = is_complete(request["out"])
     with session.session(settings["workers"], object_store_gib), Bar() as bar:
-        facts = run(**request, on_start=bar.start, on_part=bar.advance, on_notice=options.say)
-    options.say_if(complete and "rows_now" not in facts, out)
+        facts = run(**request, on_start=bar.start, on_part=bar.advance, on_notice=notice)
+    options.notice_if(complete and "rows_now" not in facts, out)
     print_facts({"scores": out, **facts}, as_json)
 
 

@@ -21,11 +21,13 @@ from aiohttp import ClientError
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from brainscale import __version__, logs
-from brainscale.cluster.session import REQUEST, RESULT, quiet
-from brainscale.config.sections import resource_folder
+from brainscale import logs
+from brainscale.cluster.job_main import REQUEST, RESULT
+from brainscale.cluster.session import quiet
+from brainscale.config.files import resource_folder
 from brainscale.errors import ClusterError, UsageError, first_line
 from brainscale.storage.remote import refuse_keys
+from brainscale.version import __version__
 
 REQUEST_S = 120.0  # seconds that one request may take, such as the upload
 ANSWER_S = 10.0  # seconds an address may take to answer before it counts as silent

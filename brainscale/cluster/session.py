@@ -1,12 +1,11 @@
 """Connect to Ray: a local one for this command, or the one around it."""
 
-import json
 import logging
 import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,10 @@ from typing import Any
 import ray
 from ray._private import worker as ray_worker
 
-from brainscale import logs
-from brainscale.errors import BrainscaleError, ClusterError, first_line
+from brainscale.errors import ClusterError, first_line
 
-REQUEST = "request.json"
 TALKERS = ("ray", "ray.data", "ray.train", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 """Loggers that have a level of their own."""
-RESULT = "brainscale-result: "
-"""What a job's log has before its result, one line of JSON."""
 
 OF_OUR_OWN = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray warns of this default otherwise
@@ -81,27 +76,6 @@ def session(workers: int | None = None, object_store_gib: float | None = None) -
         yield
     finally:
         ray.shutdown()
-
-
-def run_job(function: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Main of the scripts in jobs/: connect to the cluster around it, do the request, print what came of it.
-
-    Args:
-        function: takes the request that `submit` sent, returns facts to print.
-    """
-    request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    try:
-        with session():
-            result = function(request)
-        print(RESULT + json.dumps(result), flush=True)  # noqa: T201 (a job's log is its output)
-    except KeyboardInterrupt:  # how a stopped job's SIGTERM arrives
-        logs.log("error", "stopped: run the same command again to go on", level="error", exit_status=1)
-        raise SystemExit(1) from None
-    except Exception as error:  # noqa: BLE001 (a job's log is for a person)
-        known, status = isinstance(error, BrainscaleError), getattr(error, "exit_code", 1)
-        said = str(error) if known else f"unexpected {type(error).__name__}: {first_line(error)}"
-        logs.log("error", said if logs.structured() else f"Error: {said}", level="error", exit_status=status)
-        raise SystemExit(status) from None
 
 
 def _private_token() -> None:

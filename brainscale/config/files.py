@@ -1,13 +1,14 @@
 """The texts that a configuration comes from, and what is wrong with them in words."""
 
-import difflib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from brainscale.config.explain import did_you_mean, explain
+from brainscale.config.sections import Config
 from brainscale.errors import UsageError
 
 
@@ -50,29 +51,47 @@ def override(values: dict[str, Any], text: str) -> None:
         raise UsageError(f"--set {text}: the value is not YAML") from None
 
 
-def explain(error: ValidationError, root: type[BaseModel]) -> str:
-    """The first problem in one line, with the valid keys or a near one where that helps."""
-    problem = error.errors(include_url=False)[0]
-    location = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        *sections, key = [str(part) for part in problem["loc"]]
-        known = _keys(root, sections)
-        return f"unknown key '{location}'{did_you_mean(key, known)}"
-    message = problem["msg"].removeprefix("Value error, ")
-    given = problem["input"]
-    shown = f", not {given!r}" if location and not isinstance(given, dict) and "ctx" in problem else ""
-    return f"{location}: {message}{shown}" if location else message
+def resource_folder(name: str) -> Path:
+    """A folder that travels with the package: inside it when installed, beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name
 
 
-def _keys(root: type[BaseModel], sections: list[str]) -> list[str]:
-    model: Any = root
-    for name in sections:
-        model = model.model_fields[name].annotation
-    return list(model.model_fields)
+def load_config(source: str | None = None, overrides: Iterable[str] = ()) -> Config:
+    """Read a configuration.
+
+    Args:
+        source: name of a file in configs/, path of a YAML file, or None for the defaults.
+        overrides: `section.key=value` texts; the value is read as YAML.
+
+    Raises:
+        UsageError: the file is absent or not YAML, or a key or a value is wrong.
+    """
+    values = read_yaml(_find(source)) if source else {}
+    for text in overrides:
+        override(values, text)
+    return parse_config(values, where=source or "configuration")
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence on an unknown name: the nearest of the known, and all of them."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    return (f": did you mean '{near[0]}'?" if near else ":") + f" known: {', '.join(known)}"
+def parse_config(values: Any, where: str = "configuration") -> Config:
+    """Check a mapping and make it a configuration.
+
+    Raises:
+        UsageError: a key or a value is wrong; one line that names the first.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"{where}: {explain(error, Config)}") from None
+
+
+def _find(source: str) -> Path:
+    named = resource_folder("configs") / f"{source}.yaml"
+    if named.is_file():
+        return named
+    path = Path(source)
+    if path.is_file():
+        return path
+    names = sorted(p.stem for p in resource_folder("configs").glob("*.yaml"))
+    raise UsageError(f"no configuration '{source}'{did_you_mean(source, names)}, or the path of a YAML file")

@@ -5,10 +5,6 @@ overrides one value. The fingerprint covers what decides the result, and leaves 
 decides how fast it comes.
 """
 
-import hashlib
-import json
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -16,16 +12,16 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from brainscale.config import files
-from brainscale.errors import UsageError
-from brainscale.models import NAMES
+from brainscale.config import explain
+from brainscale.hashing import fingerprint
 
+ARCHITECTURES = ("brainmrnet", "brainmrnet_paper", "vgg16", "resnet50", "densenet121")
+"""Names of the networks; `models.registry` builds them."""
 DEFAULT_CLASSES: dict[str, list[str]] = {
     "no_tumour": ["no", "notumor", "no_tumor", "notumour", "no_tumour", "normal", "healthy"],
     "tumour": ["yes", "tumor", "tumour", "glioma", "meningioma", "pituitary"],
@@ -58,8 +54,8 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _known(self) -> "ModelConfig":
-        if self.name not in NAMES:
-            raise ValueError(f"unknown model '{self.name}'{files.did_you_mean(self.name, NAMES)}")
+        if self.name not in ARCHITECTURES:
+            raise ValueError(f"unknown model '{self.name}'{explain.did_you_mean(self.name, ARCHITECTURES)}")
         return self
 
 
@@ -241,54 +237,3 @@ class Config(Section):
     def to_yaml(self) -> str:
         """The complete configuration, as `load` reads it."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def fingerprint(facts: Any) -> str:
-    """sha256 of a JSON-able value, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def resource_folder(name: str) -> Path:
-    """A folder that travels with the package: inside it when installed, beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    inside = package / name
-    return inside if inside.is_dir() else package.parent / name
-
-
-def load_config(source: str | None = None, overrides: Iterable[str] = ()) -> Config:
-    """Read a configuration.
-
-    Args:
-        source: name of a file in configs/, path of a YAML file, or None for the defaults.
-        overrides: `section.key=value` texts; the value is read as YAML.
-
-    Raises:
-        UsageError: the file is absent or not YAML, or a key or a value is wrong.
-    """
-    values = files.read_yaml(_find(source)) if source else {}
-    for text in overrides:
-        files.override(values, text)
-    return parse_config(values, where=source or "configuration")
-
-
-def parse_config(values: Any, where: str = "configuration") -> Config:
-    """Check a mapping and make it a configuration.
-
-    Raises:
-        UsageError: a key or a value is wrong; one line that names the first.
-    """
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise UsageError(f"{where}: {files.explain(error, Config)}") from None
-
-
-def _find(source: str) -> Path:
-    named = resource_folder("configs") / f"{source}.yaml"
-    if named.is_file():
-        return named
-    path = Path(source)
-    if path.is_file():
-        return path
-    names = sorted(p.stem for p in resource_folder("configs").glob("*.yaml"))
-    raise UsageError(f"no configuration '{source}'{files.did_you_mean(source, names)}, or the path of a YAML file")

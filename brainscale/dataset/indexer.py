@@ -1,19 +1,21 @@
 """Sources → manifest: every file read once, through Ray Data, and accounted for."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
-from pyarrow import csv
 
-from brainscale.cluster.capacity import require_shared
-from brainscale.config.sections import Config, DataConfig
-from brainscale.dataset.splits import assign_groups
-from brainscale.errors import ManifestError
+from brainscale.cluster.capacity import require_capacity, require_shared
+from brainscale.config.sections import Config
+from brainscale.dataset.groups import assign_groups
+from brainscale.dataset.header_control import header_control
+from brainscale.dataset.labels import label_columns, read_labels
+from brainscale.dataset.manifest import require_readable, write_manifest
+from brainscale.dataset.summary import summary
 from brainscale.reading import sample_ids
-from brainscale.reading.parallel import read_parallel
-from brainscale.reading.pseudonyms import PatientKey, pseudonym, read_key
+from brainscale.reading.on_ray import read_parallel
+from brainscale.reading.pseudonyms import KEY_VARIABLE, PatientKey, pseudonym, read_key
 from brainscale.reading.reader import read_tables
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import list_files
@@ -47,80 +49,18 @@ def index_sources(
     """
     key = key or read_key(None)
     given = None if labels == "folder" else read_labels(labels, config.data)
-    request = ReadRequest(spec=config.data.preprocess, limits=config.limits, planes=False, hashes=True, key=key.secret)
+    request = ReadRequest(
+        preprocess=config.data.preprocess, limits=config.limits, planes=False, hashes=True, key=key.secret
+    )
     units = list_files(sources)
     require_shared((unit.uri for unit in units), config.resources.shared)
     table = read_parallel(units, partial(read_tables, request=request)).to_table()
     columns = {name: table[name] for name in table.column_names if name in MANIFEST.names}
-    columns |= _labelled(table, given, labels, config.data, key)
+    columns |= label_columns(table, given, labels, config.data, key)
     empty = pa.nulls(len(table), pa.null())
     full = pa.table([columns.get(f.name, empty).cast(f.type) for f in MANIFEST], schema=MANIFEST)
     grouped = assign_groups(full.sort_by("sample_id"), config.split.distance)
     return with_hidden_paths(grouped, key) if hash_paths else grouped
-
-
-def _labelled(
-    table: pa.Table, given: "dict[str, LabelRow] | None", file: str, data: DataConfig, key: PatientKey
-) -> dict[str, pa.Array]:
-    """The columns label and, where a file names patients, patient."""
-    ids = table["sample_id"].to_pylist()
-    if given is None:
-        return {"label": pa.array([label_of(i, data) for i in ids], pa.string())}
-    found = [next((given[name] for name in _names_of(i) if name in given), LabelRow()) for i in ids]
-    known = {name for i in ids for name in _names_of(i)}
-    if strange := sorted(set(given) - known):
-        raise ManifestError(f"{file} labels '{strange[0]}', which is not in the sources")
-    patients = zip(found, table["patient"].to_pylist(), strict=True)
-    return {
-        "label": pa.array([row.label for row in found], pa.string()),
-        "patient": pa.array([pseudonym(row.patient, key.secret) or theirs for row, theirs in patients], pa.string()),
-    }
-
-
-def _names_of(sample_id: str) -> tuple[str, str, str]:
-    """What a label's file may call a sample: itself, its file or member, the file that holds it."""
-    return sample_id, sample_id.partition("#")[0], sample_ids.split_id(sample_id)[0]
-
-
-def label_of(sample_id: str, data: DataConfig) -> str | None:
-    """The class that the nearest folder or archive above a sample names, if any does."""
-    above = sample_id.replace("!", "/").split("/")[:-1]
-    tried = (data.label(name) or data.label(name.partition(".")[0]) for name in reversed(above))
-    return next((label for label in tried if label is not None), None)
-
-
-@dataclass(frozen=True)
-class LabelRow:
-    """What a label's file says of a sample."""
-
-    label: str | None = None
-    patient: str | None = None
-
-
-def read_labels(path: str, data: DataConfig) -> dict[str, LabelRow]:
-    """sample_id → class and patient from a CSV file; a label may be a class or a folder name that means one.
-
-    Raises:
-        ManifestError: no such file, no such columns, or a label that means no class.
-    """
-    wanted = ("sample_id", "label", "patient")
-    try:
-        options = csv.ConvertOptions(column_types=dict.fromkeys(wanted, pa.string()))
-        table = csv.read_csv(path, convert_options=options)
-        rows = table.select([name for name in wanted if name in table.column_names]).to_pylist()
-        missing = [name for name in wanted[:2] if name not in table.column_names]
-    except (OSError, pa.ArrowInvalid) as error:
-        raise ManifestError(f"{path} is no CSV file with columns sample_id and label: {error}") from None
-    if missing:
-        raise ManifestError(f"{path} has no column {missing[0]}: it needs sample_id and label, and may have patient")
-    found = {}
-    for row in rows:
-        label = data.label(row["label"] or "")
-        if label is None:
-            known = ", ".join(data.classes)
-            raise ManifestError(f"{path}: label '{row['label']}' of '{row['sample_id']}' is no class: known: {known}")
-        found[row["sample_id"]] = LabelRow(label, row.get("patient") or None)
-    return found
 
 
 def with_hidden_paths(manifest: pa.Table, key: PatientKey) -> pa.Table:
@@ -138,3 +78,51 @@ def with_hidden_paths(manifest: pa.Table, key: PatientKey) -> pa.Table:
     }
     full = pa.table([replaced.get(f.name, manifest[f.name]) for f in MANIFEST], schema=MANIFEST)
     return full.sort_by("sample_id")
+
+
+def write_index(
+    sources: Sequence[str],
+    out: str,
+    config: Config,
+    *,
+    labels: str = "folder",
+    patient_key: str | None = None,
+    hash_paths: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Write the manifest of some sources. Needs a connected Ray.
+
+    Args:
+        sources: folders, files, globs, @lists or addresses.
+        out: the manifest, a path or an address.
+        config: class map, preprocessing and limits.
+        labels: `folder`, or a CSV file.
+        patient_key: file with the key of the patients' hashes.
+        hash_paths: whether the names of files are hashed too.
+        say: takes notes for a person.
+
+    Returns:
+        manifest (its place), the summary, and the header-only control.
+
+    Raises:
+        BrainscaleError: a source, a label file or a key cannot be used, nothing can be read, or there is no CPU to
+            read on.
+    """
+    require_shared([*sources, out], config.resources.shared)
+    key = read_key(patient_key)
+    if waiting := require_capacity(1, {"CPU": 1.0}):
+        say(waiting)
+    table = index_sources(sources, config, labels, key=key, hash_paths=hash_paths)
+    require_readable(table, " ".join(sources))
+    write_manifest(table, out)
+    facts = {
+        "manifest": out,
+        **summary(table),
+        "header_only_control": header_control(table, next(iter(config.data.classes))),
+    }
+    if key.random and (facts["patients"] or hash_paths):
+        say(
+            "Note: hashes were made with a random key and match no other manifest: "
+            f"give --patient-key FILE, or set {KEY_VARIABLE}"
+        )
+    return facts

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from brainscale.config.sections import fingerprint
 from brainscale.errors import ManifestError, OutputError
+from brainscale.hashing import fingerprint
 from brainscale.schema import HIDDEN, MANIFEST
 from brainscale.storage.local import replacing
 from brainscale.storage.remote import ObjectStore, is_address, parted, without_options

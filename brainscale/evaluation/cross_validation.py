@@ -1,7 +1,6 @@
 """Cross-validation as one run: a model for each fold, its predictions pooled."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,58 +8,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import ray
-from ray.exceptions import RayError, RayTaskError
 
 from brainscale.cluster.capacity import require_capacity, require_shared
 from brainscale.config.sections import Config
 from brainscale.dataset.indexer import index_sources
 from brainscale.dataset.manifest import is_manifest, manifest_fingerprint, read_manifest, write_manifest
 from brainscale.dataset.splits import assign_folds
-from brainscale.errors import BrainscaleError, ManifestError, OutputError, TrainError, first_line
-from brainscale.evaluation.evaluator import evaluate_model
-from brainscale.schema import PUBLISHED, SUCCESS
+from brainscale.errors import ManifestError, OutputError
+from brainscale.evaluation.on_ray import Fold, folds_at_once, train_folds
+from brainscale.schema import PUBLISHED
 from brainscale.stats import metrics
-from brainscale.storage.local import read_success, replacing, write_success
-from brainscale.storage.remote import below
-from brainscale.storage.workspace import Workspace, is_complete, open_workspace
-from brainscale.training.driver import (
-    STORE_S,
-    each_worker,
-    read_history,
-    train_model,
-    uses_gpu,
-    with_workers,
-    workers_of,
-)
-from brainscale.training.notices import read_notices
+from brainscale.storage.local import SUCCESS, read_success, replacing, write_success
+from brainscale.storage.workspace import Workspace, open_workspace
+from brainscale.training.workers import resources_per_worker, with_workers, workers_of
 
-LOOK_S = 0.5
-"""Seconds between two looks at what the folds have written."""
-SAID = ("repeat-*/history.parquet", "repeat-*/notices/*")
 FIGURES = tuple(f"repeat-*/evaluation/test/{name}.parquet" for name in ("metrics", "predictions", "manifest"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fold:
-    """One model of the cross-validation.
-
-    Attributes:
-        name: for people.
-        manifest: what it learns from, a path or an address.
-        run: its run folder, a path or an address.
-        copy: what is at hand of the run.
-    """
-
-    name: str
-    manifest: str
-    run: str
-    copy: Path
-
-    @property
-    def evaluation(self) -> Path:
-        """Where its figures are at hand."""
-        return self.copy / "evaluation" / "test"
 
 
 def cross_validate(
@@ -104,10 +66,10 @@ def cross_validate(
         if done is not None:
             return done
         config = with_workers(config, workers_of(config))  # a fold each, side by side, rather than one on many
-        if waiting := require_capacity(workers_of(config), each_worker(config)):
+        if waiting := require_capacity(workers_of(config), resources_per_worker(config)):
             say(waiting)
         every = [one for repeat in range(1, repeats + 1) for one in _cut(table, folder, config, folds, repeat, repeats)]
-        _side_by_side(every, folder, config, room(config, at_once), say)
+        train_folds(every, folder, config, folds_at_once(config, at_once), say)
         folder.pull(*FIGURES)
         facts = {**_summary([one.evaluation for one in every], folder.path, config), **own}
         write_success(folder.path, facts)
@@ -126,7 +88,7 @@ def _cut(table: pa.Table, folder: Workspace, config: Config, folds: int, repeat:
             run=folder.place(stem),
             copy=folder.path / stem,
         )
-        write_manifest(sides_of(cut, folds, number), one.manifest)
+        write_manifest(splits_of_fold(cut, folds, number), one.manifest)
         yield one
 
 
@@ -137,88 +99,7 @@ def _refuse_other(folder: Workspace, done: Mapping[str, Any] | None, own: Mappin
         raise OutputError(f"{folder} is a cross-validation with another {other}: choose a new --out")
 
 
-def room(config: Config, at_once: int | None = None) -> int:
-    """How many folds find their workers at the same time, a CPU left for reading; `at_once` of them at most.
-
-    Unless told how many, folds on CPUs are not given fewer CPUs than their workers have threads.
-    """
-    have, workers = ray.cluster_resources(), workers_of(config)
-    fit = (have.get("CPU", 0) - 1) // workers
-    if uses_gpu(config):
-        fit = min(fit, have.get("GPU", 0) // workers)
-    elif at_once is None:
-        fit = fit // config.train.threads
-    return max(1, int(fit if at_once is None else min(fit, at_once)))
-
-
-def _side_by_side(
-    every: Sequence[Fold], folder: Workspace, config: Config, at_once: int, say: Callable[[str], None]
-) -> None:
-    """Train and evaluate all folds, so many at a time, and pass on what they write.
-
-    Each has a small driver of its own, a Ray task: Ray Train's handling of signals is one for a process.
-
-    Raises:
-        BrainscaleError: a fold failed; those beside it are stopped, and go on when the command is run again.
-    """
-    folder.pull(*SAID)
-    waiting = list(every)
-    running: dict[ray.ObjectRef[None], tuple[Fold, Callable[[], None]]] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                one = waiting.pop(0)
-                say(one.name)
-                publish = _publisher(one, config.train.epochs, say)
-                running[_train_and_evaluate.remote(one.manifest, one.run, config)] = one, publish
-            done, _ = ray.wait(list(running), timeout=LOOK_S if folder.store is None else STORE_S)
-            folder.pull(*SAID)
-            for _, publish in running.values():
-                publish()
-            for task in done:
-                _ended(running.pop(task)[0], task)
-    finally:
-        for task in running:
-            ray.cancel(task, force=True)  # its trainer and workers are its own, and end with it
-
-
-@ray.remote(num_cpus=0, max_retries=0, max_calls=1)  # a process of its own: its actors and their CPUs end with it
-def _train_and_evaluate(manifest: str, run: str, config: Config) -> None:
-    train_model(manifest, run, config)
-    if not is_complete(below(run, "evaluation/test")):
-        evaluate_model(run, workers=1)  # the other folds hold the rest
-
-
-def _ended(one: Fold, task: "ray.ObjectRef[None]") -> None:
-    """Raise what a fold raised."""
-    try:
-        ray.get(task)
-    except RayTaskError as error:
-        if isinstance(error.cause, BrainscaleError):
-            raise error.cause from error
-        raise
-    except RayError as error:
-        raise TrainError(f"{one.name}: {first_line(error)}; run the same command again to go on") from error
-
-
-def _publisher(one: Fold, epochs: int, say: Callable[[str], None]) -> Callable[[], None]:
-    """A function that says what a fold's run has written since it was last called."""
-    seen, heard = len(list(read_history(one.copy))), set(read_notices(one.copy))
-
-    def publish() -> None:
-        nonlocal seen
-        for name, text in read_notices(one.copy, but=heard).items():
-            heard.add(name)
-            say(f"{one.name}: {text}")
-        for row in list(read_history(one.copy))[seen:]:
-            seen += 1
-            losses = f"train loss {row['train_loss']:.4f}, val loss {row['val_loss']:.4f}"
-            say(f"{one.name}: epoch {row['epoch']}/{epochs}, {losses}")
-
-    return publish
-
-
-def sides_of(cut: pa.Table, folds: int, number: int) -> pa.Table:
+def splits_of_fold(cut: pa.Table, folds: int, number: int) -> pa.Table:
     """The folds as sides of a split.
 
     Args:

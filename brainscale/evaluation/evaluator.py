@@ -11,17 +11,17 @@ import pyarrow.compute as pc
 
 from brainscale.cluster.capacity import require_shared
 from brainscale.config.sections import Config, ResourcesConfig
+from brainscale.dataset.groups import DISTANCE
 from brainscale.dataset.indexer import index_sources
 from brainscale.dataset.manifest import is_manifest, manifest_fingerprint, read_manifest
 from brainscale.dataset.overlap import find_overlap
-from brainscale.dataset.splits import DISTANCE, SPLITS
+from brainscale.dataset.splits import SPLITS
 from brainscale.errors import ManifestError
 from brainscale.evaluation.look_log import log_look
 from brainscale.evaluation.outputs import EvaluatedModel, write_outputs
 from brainscale.models.bundle import FILES, Bundle, open_bundle
-from brainscale.schema import SUCCESS
-from brainscale.scoring.predictions import predict_rows
-from brainscale.storage.local import write_success
+from brainscale.scoring.on_ray import predict_rows
+from brainscale.storage.local import SUCCESS, write_success
 from brainscale.storage.remote import below, is_address
 from brainscale.storage.workspace import fetch, open_workspace
 

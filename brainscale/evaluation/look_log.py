@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from brainscale.config.sections import fingerprint
+from brainscale.hashing import fingerprint
 
 LOG = "test_looks.jsonl"
 

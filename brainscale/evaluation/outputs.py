@@ -18,16 +18,18 @@ from brainscale.evaluation.report import plots
 from brainscale.evaluation.report.page import EXCLUDED, Case
 from brainscale.models import heatmaps
 from brainscale.models.bundle import Bundle
-from brainscale.models.cost import flops
 from brainscale.models.model_card import ModelFacts, write_model_card
+from brainscale.models.registry import flops
 from brainscale.reading.reader import files_of_manifest, planes_of
 from brainscale.reading.request import ReadRequest
 from brainscale.schema import HISTORY
 from brainscale.stats import metrics
 from brainscale.stats.decisions import tumour_probability
 from brainscale.stats.subgroups import by_column
-from brainscale.storage.local import library_versions, read_success, replacing
-from brainscale.training.run_folder import left_out, training_facts
+from brainscale.storage.local import read_success, replacing
+from brainscale.training.environment import library_versions
+from brainscale.training.run_folder import training_facts
+from brainscale.training.samples import left_out
 
 SHOWN = 12
 """Cases of each kind in the report's gallery."""
@@ -221,7 +223,7 @@ def _leads(done: EvaluatedModel, used: pa.Table) -> np.ndarray:
 
 
 def _pictures(done: EvaluatedModel, sample_ids: Sequence[str]) -> dict[str, bytes]:
-    request = ReadRequest(spec=done.bundle.info.preprocess)
+    request = ReadRequest(preprocess=done.bundle.info.preprocess)
     planes = planes_of(files_of_manifest(done.rows), sample_ids, request)
     return dict(zip(planes, heatmaps.pictures(done.bundle, list(planes.values())), strict=True))
 

@@ -1,6 +1,5 @@
 """A trained model's folder: model.safetensors, model.onnx, model.json. Reading one needs no torch."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pydantic import Field, ValidationError
 
 from brainscale.config.sections import DataConfig, PreprocessConfig, Section
 from brainscale.errors import BundleError
+from brainscale.hashing import file_sha256
 from brainscale.storage.local import replacing
 
 WEIGHTS, ONNX, MODEL_JSON = "model.safetensors", "model.onnx", "model.json"
@@ -128,9 +128,3 @@ def write_model_info(folder: Path, facts: Mapping[str, Any]) -> ModelInfo:
     with replacing(folder / MODEL_JSON) as aside:
         aside.write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return info
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

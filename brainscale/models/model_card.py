@@ -1,6 +1,5 @@
 """README.md of a model's folder: what the model is, what it may be used for, where it came from."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,14 +7,13 @@ from pathlib import Path
 import jinja2
 import pyarrow as pa
 
-from brainscale.evaluation.report.page import format_number
+from brainscale.formatting import escape_markdown, format_number
 from brainscale.models.bundle import ModelInfo
 from brainscale.models.claim_checklist import ITEMS, OPEN
 from brainscale.stats.metric_names import metric_name
 from brainscale.storage.local import replacing
 
 README = "README.md"
-SIGNS = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_[]|#~!$"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +65,6 @@ def write_model_card(folder: Path, facts: ModelFacts) -> Path:
     with replacing(folder / README) as aside:
         aside.write_text(text, encoding="utf-8", errors="backslashreplace")
     return folder / README
-
-
-def escape_markdown(value: object) -> str:
-    """A value as one line of plain text in Markdown: no markup, no link, no cell or line of its own."""
-    line = " ".join(str(value).split()).translate(SIGNS)
-    line = re.sub(r":(?=//)", "&#58;", line)  # GitHub makes links of bare addresses
-    return re.sub(r"(?i)\bwww\.", lambda found: f"{found[0][:-1]}&#46;", line).replace("@", "&#64;")
 
 
 def _rows(facts: ModelFacts) -> list[dict[str, str]]:

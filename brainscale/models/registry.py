@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from brainscale.errors import UsageError
 from brainscale.models.brainmrnet import BrainMRNet, BrainMRNetPaper
@@ -87,3 +88,19 @@ def _fill(network: nn.Module, given: Mapping[str, Tensor], head: str, source: st
             f"the weights of {source} do not fit the network: '{wrong[0]}' and {len(wrong) - 1} more differ"
         )
     network.load_state_dict({**given, **{k: own[k] for k in kept | counters}})
+
+
+def flops(name: str, classes: int, size: int) -> int:
+    """Floating-point operations of one image through a network, a multiplication and an addition each one.
+
+    Args:
+        name: of the network.
+        classes: outputs.
+        size: side of the image, pixels.
+    """
+    with torch.device("meta"):  # shapes suffice
+        image = torch.empty(1, 3, size, size)
+    network = build(name, classes).eval().to("meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(image)
+    return int(counter.get_total_flops())

@@ -48,7 +48,7 @@ def decode(
 
 
 def _frames(data: bytes, request: ReadRequest) -> Iterator[Frame]:
-    head, limits, spec = data[:HEAD], request.limits, request.spec
+    head, limits, spec = data[:HEAD], request.limits, request.preprocess
     if not data:
         raise SampleError("empty_file", "the file holds no bytes")
     if dicom.recognises(head):  # first, for its preamble may pass for a TIFF
@@ -69,10 +69,10 @@ def _answer(frame: Frame, request: ReadRequest) -> tuple[dict[str, Any], bytes]:
     }
     facts["frame"] = frame.number
     facts["patient"], facts["scan"] = pseudonym(frame.patient, request.key), pseudonym(frame.scan, request.key)
-    grey = shown(frame, request.spec.window)
+    grey = shown(frame, request.preprocess.window)
     if request.hashes and not frame.empty:
         facts["phash"] = perceptual_hash(grey)
-    return facts, plane(grey, request.spec).tobytes() if request.planes else b""
+    return facts, plane(grey, request.preprocess).tobytes() if request.planes else b""
 
 
 def perceptual_hash(grey: np.ndarray) -> str | None:

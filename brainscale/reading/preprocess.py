@@ -3,7 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from brainscale.config.sections import PreprocessConfig, fingerprint
+from brainscale.config.sections import PreprocessConfig
+from brainscale.hashing import fingerprint
 from brainscale.reading.formats.frame import Frame, percentile_window
 
 

@@ -15,14 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.errors import SampleError, StorageError
+from brainscale.errors import RERUN, SampleError, StorageError
 from brainscale.reading import sample_ids as names
 from brainscale.reading.archives import Member, members
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sandbox import Sandbox
 from brainscale.reading.sources import UNREACHABLE, SourceFile, open_file
 from brainscale.schema import MANIFEST
-from brainscale.storage.remote import RERUN
 
 DECODER = "brainscale.reading.decoder"  # a module to run, not to import: the formats are its business alone
 ROWS = 64
@@ -88,7 +87,7 @@ def planes_of(units: Sequence[SourceFile], sample_ids: Sequence[str], request: R
     for sample_id in sample_ids:
         wanted.setdefault(names.split_id(sample_id)[0], []).append(sample_id)
     asked = [replace(unit, wanted=tuple(wanted[unit.sample_id])) for unit in units if unit.sample_id in wanted]
-    shape = (request.spec.image_size, request.spec.image_size)
+    shape = (request.preprocess.image_size, request.preprocess.image_size)
     return {
         row["sample_id"]: np.frombuffer(row["plane"], np.uint8).reshape(shape)
         for unit in asked

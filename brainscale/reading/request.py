@@ -12,14 +12,14 @@ class ReadRequest:
     """What is wanted of each frame.
 
     Attributes:
-        spec: how a frame becomes a plane.
+        preprocess: how a frame becomes a plane.
         limits: what a file may ask for.
         planes: whether planes are wanted.
         hashes: whether perceptual hashes are wanted.
         key: of the keyed hash of patients and series.
     """
 
-    spec: PreprocessConfig
+    preprocess: PreprocessConfig
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     planes: bool = True
     hashes: bool = False
@@ -27,12 +27,12 @@ class ReadRequest:
 
     def to_json(self) -> dict[str, Any]:
         """Everything, for the child process."""
-        models = {"spec": self.spec.model_dump(mode="json"), "limits": self.limits.model_dump(mode="json")}
+        models = {"preprocess": self.preprocess.model_dump(mode="json"), "limits": self.limits.model_dump(mode="json")}
         return {**models, "planes": self.planes, "hashes": self.hashes, "key": self.key.hex()}
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> "ReadRequest":
         """What `to_json` gave."""
-        spec, limits = PreprocessConfig(**facts["spec"]), LimitsConfig(**facts["limits"])
+        preprocess, limits = PreprocessConfig(**facts["preprocess"]), LimitsConfig(**facts["limits"])
         key = bytes.fromhex(facts["key"])
-        return cls(spec=spec, limits=limits, planes=facts["planes"], hashes=facts["hashes"], key=key)
+        return cls(preprocess=preprocess, limits=limits, planes=facts["planes"], hashes=facts["hashes"], key=key)

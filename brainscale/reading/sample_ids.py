@@ -14,7 +14,7 @@ def readable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def plain(name: str) -> str:
+def escape(name: str) -> str:
     """A readable name that may stand in an id."""
     return re.sub(r"%(?=2[135])", "%25", name).replace("!", "%21").replace("#", "%23")
 
@@ -27,7 +27,7 @@ def sample_id(unit: str, path: Sequence[str] = (), frame: int | None = None) -> 
         path: names of members from the outermost archive inwards.
         frame: number in a file of several.
     """
-    return "!".join([unit, *map(plain, path)]) + ("" if frame is None else f"#{frame}")
+    return "!".join([unit, *map(escape, path)]) + ("" if frame is None else f"#{frame}")
 
 
 def file_of(sample: str) -> str:

@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote, unquote_to_bytes
 from pyarrow import fs as pafs
 
 from brainscale.errors import SampleError, SourceError, StorageError, UsageError
-from brainscale.reading.sample_ids import plain, readable
+from brainscale.reading.sample_ids import escape, readable
 from brainscale.storage.remote import ANONYMOUS, ObjectStore, filesystem_of, is_address, parted, retrying
 
 UNREACHABLE = "store_unreachable"
@@ -59,7 +59,7 @@ def list_files(sources: Sequence[str]) -> list[SourceFile]:
         if not files:
             raise SourceError(f"{source} holds no files: give a folder of images")
         root = _root(source, roots) if len(sources) > 1 else ""
-        units += [SourceFile(sample_id=_below(root, plain(path)), uri=uri, nbytes=size) for path, uri, size in files]
+        units += [SourceFile(sample_id=_below(root, escape(path)), uri=uri, nbytes=size) for path, uri, size in files]
     units.sort(key=lambda unit: unit.sample_id)
     for one, other in pairwise(units):
         if one.sample_id == other.sample_id:
@@ -140,7 +140,7 @@ def _open(uri: str) -> BinaryIO:
 
 
 def _root(source: str, roots: dict[str, int]) -> str:
-    name = plain(PurePosixPath(source.partition("?")[0].rstrip("/")).name or "source")
+    name = escape(PurePosixPath(source.partition("?")[0].rstrip("/")).name or "source")
     roots[name] = roots.get(name, 0) + 1
     return name if roots[name] == 1 else f"{name}~{roots[name]}"
 

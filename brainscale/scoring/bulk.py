@@ -10,11 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from ray.exceptions import RayError
 
 from brainscale.cluster.capacity import require_shared
 from brainscale.dataset.manifest import is_manifest, read_manifest, require_places
-from brainscale.errors import ClusterError, OutputError, SourceError, UsageError, first_line
+from brainscale.errors import RERUN, OutputError, SourceError, UsageError
 from brainscale.models.bundle import FILES, open_bundle
 from brainscale.models.engines import EngineOptions
 from brainscale.reading import sample_ids
@@ -23,12 +22,11 @@ from brainscale.reading.pseudonyms import folder_key, key_fingerprint
 from brainscale.reading.reader import files_of_manifest, planes_of
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import SourceFile, list_files
-from brainscale.schema import SUCCESS
 from brainscale.scoring import per_scan
 from brainscale.scoring.ledger import JOB, PARTS, Ledger, ids_of, keep_once, owns, read_ledger, take_over, write_part
-from brainscale.scoring.predictions import ScoringJob, expected_rows, predictions
-from brainscale.storage.local import read_success, replacing, write_success
-from brainscale.storage.remote import RERUN
+from brainscale.scoring.on_ray import expected_rows, written_parts
+from brainscale.scoring.predictions import ScoringJob
+from brainscale.storage.local import SUCCESS, read_success, replacing, write_success
 from brainscale.storage.workspace import Workspace, fetch, open_workspace
 
 KEY = ".scan-key"
@@ -206,15 +204,11 @@ def _score(
     for at in range(0, len(todo), FILES_AT_A_TIME):
         files = todo[at : at + FILES_AT_A_TIME]
         skip = frozenset(ids_of(folder, files=there.begun(files)))
-        scored = predictions(files, scoring, skip, callbacks.on_notice)
-        try:
-            for part in scored.map_batches(write, batch_format="pyarrow", batch_size=size, num_cpus=0.1).iter_rows():
-                if part["problem"]:
-                    raise OutputError(f"{folder} cannot be written ({part['problem']}): mend that, {RERUN}")
-                rows += part["rows"]
-                callbacks.on_part(part["files"], part["rows"], part["errors"])
-        except RayError as error:
-            raise ClusterError(f"Ray stopped under this job ({first_line(error)}): {RERUN}") from error
+        for part in written_parts(files, scoring, skip, write, size, callbacks.on_notice):
+            if part["problem"]:
+                raise OutputError(f"{folder} cannot be written ({part['problem']}): mend that, {RERUN}")
+            rows += part["rows"]
+            callbacks.on_part(part["files"], part["rows"], part["errors"])
     seconds = time.monotonic() - began
     return {"rows_now": rows, "seconds_now": round(seconds, 1), "rows_a_second": round(rows / max(seconds, 1e-9), 1)}
 
@@ -298,7 +292,9 @@ def draw_heatmaps(folder: Workspace, to: str, units: Sequence[SourceFile], scori
     positive = table.filter(pc.not_equal(table["prediction"], negative))
     order = [("probability", "descending"), ("sample_id", "ascending")]
     rows = positive.sort_by(order).slice(0, top).to_pylist()
-    planes = planes_of(units, [row["sample_id"] for row in rows], ReadRequest(spec=scoring.bundle.info.preprocess))
+    planes = planes_of(
+        units, [row["sample_id"] for row in rows], ReadRequest(preprocess=scoring.bundle.info.preprocess)
+    )
     drawn = [row for row in rows if row["sample_id"] in planes]  # a file may be gone since it was scored
     with open_workspace(to, (), known=["*"]) as pictures:
         write_heatmaps(scoring.bundle, [planes[row["sample_id"]] for row in drawn], drawn, pictures.path)

@@ -20,15 +20,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from brainscale import __version__
-from brainscale.errors import BrainscaleError, OutputError, first_line
+from brainscale.errors import RERUN, BrainscaleError, OutputError, first_line
 from brainscale.reading import sample_ids
 from brainscale.reading.reader import unreachable_message
 from brainscale.reading.sources import UNREACHABLE, SourceFile
 from brainscale.schema import PREDICTIONS
 from brainscale.storage.local import replacing
-from brainscale.storage.remote import RERUN, ObjectStore, is_address
+from brainscale.storage.remote import ObjectStore, is_address
 from brainscale.storage.workspace import Workspace
+from brainscale.version import __version__
 
 WRITTEN = pa.schema(
     [

@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from brainscale.seeds import derive
 from brainscale.stats import calibration, weighted_metrics
 from brainscale.stats.decisions import tumour_probability
-from brainscale.stats.intervals import bca_levels, drawn_groups, jackknife_weights, percentiles, t_quantile
+from brainscale.stats.estimate import Estimate, missing_class
+from brainscale.stats.intervals import bca_levels, t_quantile
+from brainscale.stats.resampling import drawn_groups, jackknife_weights, percentiles
 
 RESAMPLES, FEWER = 2000, 1000
 LARGE = 20_000  # samples beyond which fewer resamples do: each costs more, and tells more
@@ -25,23 +27,6 @@ REASONS = {
     "npv_at_prevalence": "every sample is called a tumour",
 }
 """Why a figure does not exist though every class has a sample."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """One figure; a value or an interval that does not exist is None, with the reason."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    method: str | None = None
-    n: int
-    reason: str | None = None
-
-
-def missing_class(labels: np.ndarray, classes: Sequence[str]) -> str | None:
-    """What to say where a class has no sample; None where each has one."""
-    return next((f"no sample of class {name}" for i, name in enumerate(classes) if not (labels == i).any()), None)
 
 
 def bootstrapped(

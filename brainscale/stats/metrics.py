@@ -14,9 +14,12 @@ from scipy.special import expit, logit
 
 from brainscale.errors import UsageError
 from brainscale.schema import METRICS
-from brainscale.stats.bootstrap import AT_PREVALENCE, Estimate, bootstrapped, missing_class
+from brainscale.stats.bootstrap import AT_PREVALENCE, bootstrapped
 from brainscale.stats.decisions import predicted_classes, tumour_probability
-from brainscale.stats.intervals import delong, effective_size, group_codes, t_quantile, wilson
+from brainscale.stats.delong import delong
+from brainscale.stats.estimate import Estimate, missing_class
+from brainscale.stats.intervals import effective_size, t_quantile, wilson
+from brainscale.stats.resampling import group_codes
 
 METRIC_NAMES = (
     "accuracy",

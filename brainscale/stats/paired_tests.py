@@ -13,7 +13,9 @@ from scipy.stats import binom, norm
 from brainscale.errors import UsageError
 from brainscale.schema import PAIRS
 from brainscale.stats.decisions import predicted_classes, tumour_probability
-from brainscale.stats.intervals import Z, delong_pair, group_codes
+from brainscale.stats.delong import delong_pair
+from brainscale.stats.intervals import Z
+from brainscale.stats.resampling import group_codes
 
 
 @dataclass(frozen=True, kw_only=True)

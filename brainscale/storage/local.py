@@ -5,13 +5,14 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from brainscale import __version__
 from brainscale.errors import OutputError
-from brainscale.schema import SUCCESS
+from brainscale.version import __version__
+
+SUCCESS = "_SUCCESS.json"
+"""A folder is complete when, and only when, it holds this file; it is written last."""
 
 
 def write_success(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -81,9 +82,3 @@ def refuse_other_files(folder: Path, known: set[str], what: str) -> None:
     names = {p.name for p in folder.iterdir() if not p.name.endswith(".tmp")}
     if names and not names & known:
         raise OutputError(f"{folder} holds other files and no {what}: choose a new folder")
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of the libraries that could change a result."""
-    names = ("torch", "torchvision", "numpy", "pillow", "pyarrow", "ray", "onnxruntime", "scikit-learn")
-    return {"brainscale": __version__, **{name: metadata.version(name) for name in names}}

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 from pyarrow import fs as pafs
 
-from brainscale.errors import StorageError, UsageError, first_line
+from brainscale.errors import RERUN, StorageError, UsageError, first_line
 
 Got = TypeVar("Got")
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -28,7 +28,6 @@ ANONYMOUS = "anonymous@"
 FINAL = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY", "SIGNATURE_DOES_NOT_MATCH", "INVALID_ARGUMENT")
 """What a store says that no patience changes, besides what is a PermissionError."""
 GOOGLE = re.compile(r"google::cloud::Status\((\w+): .*?with a last message of (.*?) error_info=")
-RERUN = "run the same command again to go on"
 PIECE = 2**24  # bytes copied at a time
 
 

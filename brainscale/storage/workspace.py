@@ -15,8 +15,7 @@ from pyarrow import Table
 from pyarrow import fs as pafs
 
 from brainscale.errors import BrainscaleError, OutputError
-from brainscale.schema import SUCCESS
-from brainscale.storage.local import output_folder, read_success, replacing
+from brainscale.storage.local import SUCCESS, output_folder, read_success, replacing
 from brainscale.storage.remote import ObjectStore, below, filesystem_of, is_address, parted, retrying
 
 

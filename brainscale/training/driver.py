@@ -7,42 +7,33 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-import ray
 from ray.exceptions import RayError
 from ray.train.torch import TorchConfig
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
-from safetensors.torch import save_file
 from tensorboardX import SummaryWriter
 
-from brainscale.cluster.capacity import can_have_gpus, nodes_there, require_capacity, require_shared
-from brainscale.cluster.placement import trainers
+from brainscale.cluster.capacity import require_capacity, require_shared
 from brainscale.config.sections import Config
 from brainscale.dataset.manifest import manifest_fingerprint
-from brainscale.dataset.splits import SPLITS
 from brainscale.errors import TrainError, first_line
-from brainscale.models.bundle import ONNX, WEIGHTS, open_bundle, write_model_info
-from brainscale.models.model_card import ModelFacts, write_model_card
-from brainscale.models.onnx_export import export_onnx
-from brainscale.models.registry import build, count_parameters
-from brainscale.schema import SUCCESS
-from brainscale.storage.local import library_versions, write_success
+from brainscale.storage.local import SUCCESS
 from brainscale.storage.workspace import Workspace, open_workspace
-from brainscale.training.checkpoints import Progress, load_best
+from brainscale.training.finish import finish_run
+from brainscale.training.history import read_history
 from brainscale.training.mlflow_tracking import NOTE, checked_uri, require_mlflow, tracked
 from brainscale.training.notices import read_notices
-from brainscale.training.operating_point import choose_operating_point, fixed_operating_point, is_fixed
 from brainscale.training.plane_store import PlaneLocations, materialise_planes
 from brainscale.training.restarts import Restarts
-from brainscale.training.run_folder import labelled_samples, left_out, open_run, prepare_manifest, training_facts
+from brainscale.training.run_folder import open_run
+from brainscale.training.samples import labelled_samples, prepare_manifest
 from brainscale.training.worker import TrainingJob, train_worker
+from brainscale.training.workers import resources_per_worker, uses_gpu, with_chosen_workers, workers_of
 
 SIDES = ("train", "val")
 OURS = ("config.yaml", "environment.json", "manifest.parquet", "history.parquet", "notices/*", NOTE, SUCCESS)
@@ -81,8 +72,8 @@ def train_model(
         tracking = checked_uri(tracking)
         require_mlflow()
     require_shared([data, out], config.resources.shared)
-    config = placed(config)
-    if waiting := require_capacity(workers_of(config), each_worker(config)):
+    config = with_chosen_workers(config)
+    if waiting := require_capacity(workers_of(config), resources_per_worker(config)):
         on_notice(waiting)
     manifest = prepare_manifest(data, config)
     require_shared(manifest["uri"].to_pylist(), config.resources.shared)
@@ -117,43 +108,9 @@ def _trained(
         with follow_workers(run, on_row, on_notice):
             fit(TrainingJob(config=config.model_dump(mode="json"), run=str(run), sides=sides), config, run)
         run.pull("history.parquet", "checkpoints/best-*", afresh=True)
-        facts = finish(run.path, config, manifest)
+        facts = finish_run(run.path, config, manifest)
         tracker.end("FINISHED", {"weights_sha256": facts["weights_sha256"]}, run.path / "model")
     return facts
-
-
-def placed(config: Config) -> Config:
-    """The configuration with a number of workers, where it left that to the cluster."""
-    room, train = config.resources, config.train
-    if room.workers != "auto":
-        return config
-    live = ray.cluster_resources()
-    most = min(live.get("GPU", 0) // room.gpus_per_worker, live.get("CPU", 0) // room.cpus_per_worker)
-    fit = [nodes for nodes in nodes_there() if nodes.cpus >= room.cpus_per_worker]
-    return with_workers(config, trainers(fit, max(1, int(most)) if uses_gpu(config) else 0, train.micro_batches))
-
-
-def with_workers(config: Config, workers: int) -> Config:
-    """The configuration with so many workers, which decide no result."""
-    return config.model_copy(update={"resources": config.resources.model_copy(update={"workers": workers})})
-
-
-def workers_of(config: Config) -> int:
-    """How many workers a run has; one as long as that is left to the cluster."""
-    return 1 if config.resources.workers == "auto" else config.resources.workers
-
-
-def uses_gpu(config: Config) -> bool:
-    """Whether the run trains on GPUs: as configured, or wherever the cluster can have one for each worker."""
-    if config.resources.device == "auto":
-        return can_have_gpus(workers_of(config), config.resources.gpus_per_worker)
-    return config.resources.device == "cuda"
-
-
-def each_worker(config: Config) -> dict[str, float]:
-    """What Ray sets aside for a worker."""
-    cpus = {"CPU": config.resources.cpus_per_worker}
-    return cpus | ({"GPU": config.resources.gpus_per_worker} if uses_gpu(config) else {})
 
 
 def fit(job: TrainingJob, config: Config, run: Workspace) -> None:
@@ -173,7 +130,7 @@ def fit(job: TrainingJob, config: Config, run: Workspace) -> None:
         scaling_config=ScalingConfig(
             num_workers=workers_of(config),
             use_gpu=gpu,
-            resources_per_worker=each_worker(config),
+            resources_per_worker=resources_per_worker(config),
             placement_strategy="PACK"
             if gpu
             else "SPREAD",  # GPUs beside each other; CPUs of as many nodes as there are
@@ -259,52 +216,3 @@ def follow_workers(run: Workspace, on_epoch: OnEpoch, on_notice: Callable[[str],
         thread.join()
         publish()
         writer.close()
-
-
-def read_history(run: Path) -> Iterator[dict[str, Any]]:
-    """The finished epochs of a run, none before the first."""
-    path = run / "history.parquet"
-    if path.exists():
-        yield from pq.read_table(path).to_pylist()
-
-
-def finish(run: Path, config: Config, manifest: pa.Table) -> dict[str, Any]:
-    """Write the bundle of the best epoch, then `_SUCCESS.json`."""
-    progress = Progress(list(read_history(run)))
-    if progress.best is None:
-        raise TrainError(f"{run} holds no finished epoch: run the same command again")
-    network = build(config.model.name, len(config.data.classes))
-    weights = load_best(run / "checkpoints", progress)
-    network.load_state_dict(weights)
-    folder = run / "model"
-    folder.mkdir(exist_ok=True)
-    save_file(weights, folder / WEIGHTS)
-    export_onnx(config.model.name, len(config.data.classes), config.data.image_size, weights, folder / ONNX)
-    known = {
-        "architecture": config.model.name,
-        "classes": config.data.classes,
-        "preprocess": config.data.preprocess,
-        **fixed_operating_point(config.operating),
-        "parameters": count_parameters(network),
-        "manifest_sha256": manifest_fingerprint(manifest),
-        "config_sha256": config.fingerprint,
-        "seed": config.train.seed,
-        "epoch": progress.best["epoch"],
-        "epoch_source": f"lowest validation loss of {progress.epoch} epochs",
-        "versions": library_versions(),
-    }
-    info = write_model_info(folder, known)
-    if not is_fixed(config.operating):
-        info = write_model_info(folder, known | choose_operating_point(config.operating, open_bundle(folder), manifest))
-    sizes = {side: pc.sum(pc.equal(manifest["split"], side)).as_py() or 0 for side in SPLITS}
-    facts = {
-        "samples": sizes,
-        "left_out": left_out(manifest),
-        "epochs": progress.epoch,
-        "best_epoch": progress.best["epoch"],
-        "best_val_loss": progress.best["val_loss"],
-        **{name: getattr(info, name) for name in ("weights_sha256", "manifest_sha256", "config_sha256")},
-    }
-    write_model_card(folder, ModelFacts(info=info, training=training_facts(facts)))
-    write_success(run, facts)
-    return facts

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from brainscale import __version__
 from brainscale.config.sections import Config
 from brainscale.errors import UsageError, first_line
 from brainscale.storage.local import write_json
+from brainscale.version import __version__
 
 NOTE = "mlflow.json"
 """In a run: which run of MLflow it is, and how many of its epochs are there."""

@@ -14,7 +14,7 @@ from brainscale.storage.local import write_json
 NOTICES = "notices"
 
 
-def notice(run: Path, text: str) -> None:
+def write_notice(run: Path, text: str) -> None:
     """Say a line."""
     (run / NOTICES).mkdir(exist_ok=True)
     said = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "text": text}

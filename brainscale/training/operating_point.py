@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from brainscale.config.sections import OperatingConfig
 from brainscale.models.bundle import Bundle
-from brainscale.scoring.predictions import predict_rows
+from brainscale.scoring.on_ray import predict_rows
 from brainscale.stats import thresholds
 from brainscale.stats.decisions import apply_temperature, tumour_probability
 

@@ -10,7 +10,7 @@ import ray
 
 from brainscale.config.sections import LimitsConfig, PreprocessConfig
 from brainscale.errors import ManifestError
-from brainscale.reading.parallel import read_parallel
+from brainscale.reading.on_ray import read_parallel
 from brainscale.reading.reader import files_of_manifest, read_tables
 from brainscale.reading.request import ReadRequest
 
@@ -62,7 +62,7 @@ def materialise_planes(manifest: pa.Table, spec: PreprocessConfig, limits: Limit
         ManifestError: a file changed, or cannot be read any more, since it was indexed.
     """
     blocks = read_parallel(
-        files_of_manifest(manifest), partial(read_tables, request=ReadRequest(spec=spec, limits=limits))
+        files_of_manifest(manifest), partial(read_tables, request=ReadRequest(preprocess=spec, limits=limits))
     ).blocks()
     return MaterialisedPlanes(blocks=blocks, place=_found(manifest, blocks))
 

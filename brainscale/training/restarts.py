@@ -6,7 +6,7 @@ from ray.train.v2.api.callback import UserCallback
 
 from brainscale.errors import first_line
 from brainscale.storage.workspace import open_workspace
-from brainscale.training.notices import notice
+from brainscale.training.notices import write_notice
 
 
 class Restarts(UserCallback):
@@ -26,4 +26,4 @@ class Restarts(UserCallback):
         rank = min(worker_exceptions)
         then = f"restart {self.count} of {self.limit}" if self.count <= self.limit else "no restart is left"
         with open_workspace(self.run, (), known=["*"]) as run:
-            notice(run.path, f"worker {rank} failed ({first_line(worker_exceptions[rank])}): {then}")
+            write_notice(run.path, f"worker {rank} failed ({first_line(worker_exceptions[rank])}): {then}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from brainscale.config.sections import parse_config
+from brainscale.config.files import parse_config
 from brainscale.dataset.manifest import manifest_fingerprint, read_manifest
 from brainscale.errors import SourceError
 from brainscale.storage.local import read_success

@@ -2,28 +2,25 @@
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import ray.train
 import ray.train.torch
 import torch
 
 from brainscale.cluster.telemetry import TrainingMeter
-from brainscale.config.sections import Config, parse_config
+from brainscale.config.files import parse_config
+from brainscale.config.sections import Config
 from brainscale.errors import BrainscaleError, TrainError
 from brainscale.models.registry import build
-from brainscale.schema import HISTORY
 from brainscale.seeds import derive, deterministic
-from brainscale.storage.local import replacing
 from brainscale.storage.workspace import Workspace, open_workspace
 from brainscale.training import exact_sum, trace
 from brainscale.training.allocator import keep_buffers
 from brainscale.training.checkpoints import Progress, load_latest, save_checkpoint, weights_sha256
-from brainscale.training.notices import notice
+from brainscale.training.history import write_history
+from brainscale.training.notices import write_notice
 from brainscale.training.plane_store import PlaneLocations, PlaneStore
 from brainscale.training.sampler import cut, epoch_order
 from brainscale.training.step import Learner, Samples, learning_rate
@@ -200,11 +197,5 @@ class TrainingLoop:
         return f"the last good state is checkpoints/{kept[-1]}" if kept else "no state was kept before it"
 
     def _notice(self, text: str) -> None:
-        notice(self.run_folder, text)
+        write_notice(self.run_folder, text)
         self.place.push()
-
-
-def write_history(history: list[dict[str, Any]], run: Path) -> None:
-    """Write history.parquet."""
-    with replacing(run / "history.parquet") as aside:
-        pq.write_table(pa.Table.from_pylist(history, schema=HISTORY), aside)

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from brainscale.cluster import capacity
-from brainscale.config import sections
-from brainscale.dataset.inventory import write_index
+from brainscale.config import files, sections
+from brainscale.dataset.indexer import write_index
 from brainscale.errors import ClusterError, UsageError
 
 FOUR = {"CPU": 4.0, "memory": 1e9}
@@ -138,4 +138,4 @@ def test_what_a_list_names_is_looked_at_before_it_is_read(tmp_path: Path, monkey
 
 def test_room_is_no_part_of_what_a_run_is() -> None:
     room = ["resources.cpus_per_worker=4", "resources.gpus_per_worker=0.5", "resources.object_store_gib=2"]
-    assert sections.load_config(None, room).fingerprint == sections.Config().fingerprint
+    assert files.load_config(None, room).fingerprint == sections.Config().fingerprint

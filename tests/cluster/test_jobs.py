@@ -13,7 +13,7 @@ from ray.job_submission import JobDetails, JobStatus, JobType
 
 from brainscale.cli import options
 from brainscale.cluster import jobs
-from brainscale.cluster.session import RESULT
+from brainscale.cluster.job_main import RESULT
 from brainscale.errors import ClusterError, UsageError
 
 NOTES = "2026-11-25 16:43:19,197\tINFO job_manager.py:581 -- Setting up.\nRunning entrypoint for job x: y\n"

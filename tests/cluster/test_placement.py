@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brainscale.cluster.placement import ALL, Nodes, engines, trainers
-from brainscale.reading.parallel import READ_CPUS
+from brainscale.reading.on_ray import READ_CPUS
 
 MANY = 10**6
 MIXED = [(1, 0), (4, 8), (4, 16)]

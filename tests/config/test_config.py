@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainscale.config import sections
+from brainscale.config import files, sections
 from brainscale.errors import UsageError
 
 NAMED = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -13,14 +13,14 @@ NAMED = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", NAMED, ids=lambda p: p.stem)
 def test_every_named_configuration_loads_and_is_complete(path: Path) -> None:
-    loaded = sections.load_config(path.stem)
+    loaded = files.load_config(path.stem)
     assert yaml.safe_load(path.read_text()).keys() == loaded.model_dump().keys()
     for section, values in loaded.model_dump().items():
         assert yaml.safe_load(path.read_text())[section].keys() == values.keys()
 
 
 def test_the_first_named_configuration_is_the_default() -> None:
-    assert sections.load_config("brainmrnet") == sections.Config()
+    assert files.load_config("brainmrnet") == sections.Config()
 
 
 @pytest.mark.parametrize(
@@ -49,34 +49,34 @@ def test_the_first_named_configuration_is_the_default() -> None:
 )
 def test_what_is_wrong_is_named(text: str, message: str | None) -> None:
     with pytest.raises(UsageError) as error:
-        sections.load_config(None, [text])
+        files.load_config(None, [text])
     assert message is None or message in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_an_unknown_name_lists_the_known(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no configuration 'brainmrne': did you mean 'brainmrnet'"):
-        sections.load_config("brainmrne")
+        files.load_config("brainmrne")
     (tmp_path / "bad.yaml").write_text("train: [")
     with pytest.raises(UsageError, match="is not YAML"):
-        sections.load_config(str(tmp_path / "bad.yaml"))
+        files.load_config(str(tmp_path / "bad.yaml"))
     (tmp_path / "list.yaml").write_text("- 1")
     with pytest.raises(UsageError, match="must hold sections"):
-        sections.load_config(str(tmp_path / "list.yaml"))
+        files.load_config(str(tmp_path / "list.yaml"))
 
 
 def test_scientific_notation_is_a_number() -> None:
-    loaded = sections.load_config(None, ["train.learning_rate=1e-4", "train.weight_decay=2"])
+    loaded = files.load_config(None, ["train.learning_rate=1e-4", "train.weight_decay=2"])
     assert (loaded.train.learning_rate, loaded.train.weight_decay) == (1e-4, 2.0)
     with pytest.raises(UsageError, match="train.learning_rate: Input should be a valid number"):
-        sections.load_config(None, ["train.learning_rate=fast"])
+        files.load_config(None, ["train.learning_rate=fast"])
 
 
 def test_yaml_round_trip_and_fingerprint() -> None:
-    one = sections.load_config(None, ["train.epochs=7", "resources.workers=2"])
-    assert sections.parse_config(yaml.safe_load(one.to_yaml())) == one
-    assert one.fingerprint == sections.load_config(None, ["train.epochs=7"]).fingerprint  # workers decide no result
-    assert one.fingerprint != sections.load_config(None, ["train.epochs=8"]).fingerprint
+    one = files.load_config(None, ["train.epochs=7", "resources.workers=2"])
+    assert files.parse_config(yaml.safe_load(one.to_yaml())) == one
+    assert one.fingerprint == files.load_config(None, ["train.epochs=7"]).fingerprint  # workers decide no result
+    assert one.fingerprint != files.load_config(None, ["train.epochs=8"]).fingerprint
 
 
 @given(st.sampled_from(["yes", "YES", "Tumor", "glioma", "no", "NoTumor", "tumour", "no_tumour"]))

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brainscale.dataset import splits
+from brainscale.dataset.groups import assign_groups
 from brainscale.dataset.hamming import near_between, near_pairs
-from brainscale.dataset.splits import SPLITS, assign_folds, assign_groups, assign_splits
+from brainscale.dataset.splits import SPLITS, assign_folds, assign_splits
 from brainscale.errors import ManifestError
 from brainscale.schema import MANIFEST
 from brainscale.seeds import derive

@@ -9,10 +9,11 @@ import pytest
 
 from brainscale.dataset import header_control
 from brainscale.errors import BundleError
-from brainscale.evaluation import comparison
+from brainscale.evaluation import comparison, comparison_text
 from brainscale.schema import COMPARISON, METRICS, PAIRS
 from brainscale.stats import metrics
-from brainscale.stats.intervals import delong, delong_pair, group_codes
+from brainscale.stats.delong import delong, delong_pair
+from brainscale.stats.resampling import group_codes
 from brainscale.storage.local import write_success
 from tests.support.tables import CLASSES, evaluation, manifest, predictions
 
@@ -75,14 +76,14 @@ def test_runs_of_one_model_are_told_apart_and_no_name_is_markup(tmp_path: Path) 
     models(tmp_path)
     (tmp_path / "poor").rename(tmp_path / "po|or*")
     found = comparison.compare_runs([str(tmp_path / "good"), str(tmp_path / "po|or*")])
-    lines = comparison.as_text(found.table).splitlines()
+    lines = comparison_text.as_text(found.table).splitlines()
     assert [line.split("  ")[0] for line in lines[2::2]] == [
         "brainmrnet (good)",
         "brainmrnet (poor)",
         comparison.CONTROL,
     ]
     assert found.pairs is not None
-    heading, rule, *rows = comparison.pairs_as_markdown(found.pairs).splitlines()
+    heading, rule, *rows = comparison_text.pairs_as_markdown(found.pairs).splitlines()
     assert heading.startswith("| A | B | AUC A − B | 95 % interval | p (DeLong, Holm) |")
     assert all(line.replace("\\|", "").count("|") == rule.count("|") for line in rows)
     assert "po\\|or\\*" in rows[0]

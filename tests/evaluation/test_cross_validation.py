@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainscale.config.sections import parse_config
+from brainscale.config.files import parse_config
 from brainscale.evaluation import cross_validation
 from brainscale.stats import metrics
 from tests.support.tables import CLASSES, evaluation, manifest, predictions

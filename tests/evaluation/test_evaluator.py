@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from brainscale.dataset.groups import DISTANCE
 from brainscale.dataset.manifest import read_manifest
-from brainscale.dataset.splits import DISTANCE
 from brainscale.errors import ManifestError
 from brainscale.evaluation import evaluator, outputs
 from brainscale.evaluation.look_log import LOG, log_look

@@ -12,9 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from brainscale.config.sections import OperatingConfig, parse_config
+from brainscale.config.files import parse_config
+from brainscale.config.sections import OperatingConfig
 from brainscale.errors import OutputError
-from brainscale.evaluation import cross_validation
+from brainscale.evaluation import cross_validation, on_ray
 from brainscale.evaluation.look_log import read_looks
 from brainscale.models.bundle import open_bundle
 from brainscale.schema import METRICS, PUBLISHED, SUBGROUPS
@@ -154,7 +155,7 @@ def test_folds_side_by_side_are_the_models_of_folds_alone(scans: Path, tmp_path:
     data = {"image_size": 64, "crop": 1.0}
     config = parse_config({"data": data, "train": {"batch_size": 16, "epochs": 1}})
     out, said = tmp_path / "folds", []
-    assert cross_validation.room(config, 3) == 3
+    assert on_ray.folds_at_once(config, 3) == 3
     facts = cross_validation.cross_validate(str(scans), str(out), config, folds=3, at_once=3, say=said.append)
     first_end = next(i for i, line in enumerate(said) if "epoch 1/1" in line)
     assert said[:first_end] == [f"repeat 1 of 1, fold {i} of 3" for i in (1, 2, 3)]

@@ -15,7 +15,8 @@ from brainscale.models import engines as engines
 from brainscale.models.bundle import Bundle, open_bundle
 from brainscale.models.engines import EngineOptions
 from brainscale.schema import PREDICTIONS
-from brainscale.scoring.predictions import ScoringActor, ScoringJob
+from brainscale.scoring.on_ray import ScoringActor
+from brainscale.scoring.predictions import ScoringJob
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 CODE = "telemetry_test"

@@ -14,7 +14,7 @@ import pytest
 import ray
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from brainscale.config.sections import load_config
+from brainscale.config.files import load_config
 from brainscale.evaluation.comparison import CONTROL
 from brainscale.schema import HISTORY, MANIFEST, METRICS, PAIRS, PREDICTIONS
 from brainscale.training.plane_store import PlaneStore, materialise_planes

@@ -10,15 +10,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from brainscale.config.sections import DEFAULT_CLASSES, PreprocessConfig
+from brainscale.config.sections import ARCHITECTURES, DEFAULT_CLASSES, PreprocessConfig
 from brainscale.errors import BundleError, UsageError
-from brainscale.models import NAMES
 from brainscale.models.bundle import MODEL_JSON, ONNX, WEIGHTS, Bundle, open_bundle, write_model_info
 from brainscale.models.engines import Engine, EngineOptions, load_engine, network_of, resolve_engine
 from brainscale.models.normalisation import normalise
 from brainscale.models.onnx_export import export_onnx
 from brainscale.models.registry import build, count_parameters
-from brainscale.storage.local import library_versions
+from brainscale.training.environment import library_versions
 
 
 def trained(name: str) -> nn.Module:
@@ -66,7 +65,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return make_bundle(tmp_path_factory.mktemp("b") / "model", "brainmrnet")
 
 
-@pytest.mark.parametrize(("name", "side"), [*((name, 64) for name in NAMES), ("brainmrnet", 224)])
+@pytest.mark.parametrize(("name", "side"), [*((name, 64) for name in ARCHITECTURES), ("brainmrnet", 224)])
 def test_engines_agree_with_the_eager_network(name: str, side: int, tmp_path: Path) -> None:
     opened = make_bundle(tmp_path / "model", name, side)
     planes = np.random.default_rng(0).integers(0, 256, (7, side, side), np.uint8)

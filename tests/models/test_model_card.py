@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brainscale import formatting
 from brainscale.models import claim_checklist, model_card
 from brainscale.models.bundle import ModelInfo
 from brainscale.stats import metrics
@@ -112,6 +113,6 @@ def test_text_from_outside_is_no_markup(tmp_path: Path) -> None:
 
 @given(st.text())
 def test_escaped_text_stays_one_cell(text: str) -> None:
-    line = model_card.escape_markdown(text)
+    line = formatting.escape_markdown(text)
     assert len(line.splitlines()) <= 1
     assert not re.search(r"(?<!\\)(\\\\)*[|`*_<\[\]]", line.replace("&lt;", ""))

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torchvision import models
 
+from brainscale.config.sections import ARCHITECTURES
 from brainscale.errors import UsageError
-from brainscale.models import NAMES
 from brainscale.models.brainmrnet import BrainMRNet, BrainMRNetPaper
 from brainscale.models.registry import BUILDERS, HEADS, build, count_parameters
 from brainscale.models.resize import AdaptiveAverage, average_matrix, bilinear_matrix
@@ -23,10 +23,10 @@ PARAMETERS = {
 
 
 def test_the_names_are_the_builders() -> None:
-    assert tuple(BUILDERS) == tuple(HEADS) == NAMES
+    assert tuple(BUILDERS) == tuple(HEADS) == ARCHITECTURES
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_parameter_counts(name: str) -> None:
     assert count_parameters(build(name, 2)) == PARAMETERS[name]
 
@@ -64,7 +64,7 @@ def test_golden_network() -> None:
         assert torch.allclose(network(images), golden["train/logits_after_one_step"], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize(("height", "width", "classes"), [(64, 64, 2), (96, 80, 4)])
 def test_one_real_step_at_any_size_and_any_classes(name: str, height: int, width: int, classes: int) -> None:
     network = build(name, classes).train()

@@ -26,7 +26,7 @@ from tests.reading.test_reader import GREY, encoded
 CASES = int(os.environ.get("BRAINSCALE_FUZZ", "300"))
 SIDE = 64
 WISH = ReadRequest(
-    spec=PreprocessConfig(image_size=SIDE, crop=1.0),
+    preprocess=PreprocessConfig(image_size=SIDE, crop=1.0),
     limits=LimitsConfig(pixels=4_000_000, voxels=20_000_000, file_mib=64, frames=500, seconds=60.0),
     hashes=True,
     key=b"k" * 16,

@@ -20,7 +20,7 @@ from brainscale.reading.sources import SourceFile, list_files
 from tests.conftest import write_image
 
 SPEC = PreprocessConfig(image_size=64, crop=1.0)
-WISH = ReadRequest(spec=SPEC)
+WISH = ReadRequest(preprocess=SPEC)
 GREY = np.add.outer(np.arange(48), 3 * np.arange(64)).astype(np.uint8)  # 48 × 64
 
 
@@ -230,6 +230,6 @@ def test_a_table_has_a_row_for_each_unit(tmp_path: Path) -> None:
     assert table["error_code"].to_pylist() == [None, "unsupported_format"]
     assert table["unit_rows"].to_pylist() == [1, 1]
     assert len(table["plane"][0].as_py()) == 64 * 64
-    (bare,) = read_tables(units, request=ReadRequest(spec=SPEC, planes=False, hashes=True))
+    (bare,) = read_tables(units, request=ReadRequest(preprocess=SPEC, planes=False, hashes=True))
     assert bare["plane"].null_count == 2
     assert bare["phash"].null_count == 1

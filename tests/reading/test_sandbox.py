@@ -99,7 +99,9 @@ def test_a_file_that_kills_its_decoder_is_a_row(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "sitecustomize.py").write_text(CRASHES)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     units = file_table(list_files([str(tmp_path / "scans")]))
-    (table,) = read_tables(units, request=ReadRequest(spec=PreprocessConfig(), key=b"a decoder of this test alone"))
+    (table,) = read_tables(
+        units, request=ReadRequest(preprocess=PreprocessConfig(), key=b"a decoder of this test alone")
+    )
     assert table["error_code"].to_pylist() == [None, "decoder_crashed", None]
     assert "SIGSEGV" in table["error"][1].as_py()
     assert table["plane"].null_count == 1

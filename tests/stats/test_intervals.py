@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brainscale.stats import intervals
+from brainscale.stats import delong, intervals, resampling
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def brute_force(a: np.ndarray, b: np.ndarray, sick: np.ndarray) -> tuple[float, 
 
 def delong_of(positive: np.ndarray, negative: np.ndarray) -> tuple[float, float]:
     scores = np.concatenate([positive, negative])
-    return intervals.delong(scores, np.arange(len(scores)) < len(positive))
+    return delong.delong(scores, np.arange(len(scores)) < len(positive))
 
 
 def test_delong_by_hand() -> None:
@@ -56,7 +56,7 @@ def test_delong_pair_by_hand_on_200_random_cases() -> None:
         n = int(generator.integers(6, 60))
         sick = np.arange(n) < generator.integers(2, n - 1)
         a, b = (generator.integers(0, 12, n) + 3 * sick * generator.integers(0, 2) for _ in range(2))
-        pair = intervals.delong_pair(a, b, sick)
+        pair = delong.delong_pair(a, b, sick)
         assert (pair.difference, pair.variance) == pytest.approx(brute_force(a, b, sick))
 
 
@@ -86,7 +86,7 @@ S100B = """8 5 11 7 25 30 28 2 19 4 2 23 21 27 30 15 30 30 30 2 30 17 0 4 13 30 
 def test_paired_delong_as_published_by_proc() -> None:
     """Figures of pROC (X. Robin et al., BMC Bioinformatics 12, 2011), as its own tests state them."""
     grade, protein = np.array([int(c) for c in WFNS]), np.array([int(word) for word in S100B.split()])
-    pair = intervals.delong_pair(grade, protein, np.arange(113) < 41)
+    pair = delong.delong_pair(grade, protein, np.arange(113) < 41)
     assert (pair.area_a, pair.area_b) == pytest.approx((0.823678861788618, 0.731368563685637), abs=1e-14)
     assert pair.difference / pair.variance**0.5 == pytest.approx(2.20898359144091)
     assert pair.p == pytest.approx(0.0271757822291882)
@@ -97,12 +97,12 @@ def test_paired_delong_as_published_by_proc() -> None:
 
 def test_a_model_does_not_differ_from_itself() -> None:
     scores = np.array([0.1, 0.4, 0.35, 0.8])
-    pair = intervals.delong_pair(scores, scores * 2, np.array([0, 0, 1, 1]))
+    pair = delong.delong_pair(scores, scores * 2, np.array([0, 0, 1, 1]))
     assert (pair.difference, pair.variance, pair.p) == (0, 0, 1)
 
 
 def test_without_variance_a_difference_is_not_judged() -> None:
-    pair = intervals.delong_pair(np.array([0, 0, 1, 1]), np.array([1, 1, 0, 0]), np.array([0, 0, 1, 1]))
+    pair = delong.delong_pair(np.array([0, 0, 1, 1]), np.array([1, 1, 0, 0]), np.array([0, 0, 1, 1]))
     assert (pair.difference, pair.variance, pair.p) == (1, 0, None)
 
 
@@ -130,7 +130,7 @@ def test_groups_of_one_are_the_bootstrap_of_samples() -> None:
     figures = np.random.default_rng(0).normal(size=80)
     by_group = np.concatenate(list(intervals.bootstrap_weights(range(80), 4000, 1))) @ figures / 80
     plain = figures[np.random.default_rng(2).integers(0, 80, (4000, 80))].mean(1)
-    width, plain_width = (np.subtract(*intervals.percentiles(d)[::-1]) for d in (by_group, plain))
+    width, plain_width = (np.subtract(*resampling.percentiles(d)[::-1]) for d in (by_group, plain))
     assert width == pytest.approx(plain_width, rel=0.08)
     assert width == pytest.approx(2 * intervals.Z * figures.std() / 80**0.5, rel=0.08)
 
@@ -140,7 +140,7 @@ def test_copies_of_samples_make_no_narrower_interval() -> None:
     figures = np.repeat(np.random.default_rng(0).normal(size=50), 4)
     groups = np.repeat(np.arange(50), 4)
     once, by_group, as_if_independent = (
-        np.subtract(*intervals.percentiles(np.concatenate(list(pieces)) @ f / len(f))[::-1])
+        np.subtract(*resampling.percentiles(np.concatenate(list(pieces)) @ f / len(f))[::-1])
         for f, pieces in (
             (figures[::4], intervals.bootstrap_weights(range(50), 4000, 1)),
             (figures, intervals.bootstrap_weights(groups, 4000, 2)),
@@ -154,7 +154,7 @@ def test_copies_of_samples_make_no_narrower_interval() -> None:
 @given(st.lists(st.floats(-1e6, 1e6) | st.just(np.inf), min_size=1, max_size=200))
 @settings(max_examples=60)
 def test_percentiles_are_draws_and_hold_the_middle(draws: list[float]) -> None:
-    low, high = intervals.percentiles(np.array(draws))
+    low, high = resampling.percentiles(np.array(draws))
     assert {low, high} <= set(draws)
     assert np.mean([low <= d <= high for d in draws]) >= 0.95
 
@@ -162,8 +162,8 @@ def test_percentiles_are_draws_and_hold_the_middle(draws: list[float]) -> None:
 def test_groups_of_copies_are_worth_one_sample_each() -> None:
     generator = np.random.default_rng(1)
     labels, scores = np.arange(60) % 3 == 0, generator.random(60)
-    once = intervals.delong(scores, labels)
-    copied = intervals.delong(np.repeat(scores, 4), np.repeat(labels, 4), np.repeat(np.arange(60), 4))
+    once = delong.delong(scores, labels)
+    copied = delong.delong(np.repeat(scores, 4), np.repeat(labels, 4), np.repeat(np.arange(60), 4))
     assert copied == pytest.approx(once)
     right = generator.random(60) < 0.8
     worth = intervals.effective_size(np.repeat(right, 4), np.repeat(np.arange(60), 4))
@@ -178,8 +178,8 @@ def test_groups_with_both_sides() -> None:
     level = np.repeat(generator.normal(size=300), 2)
     labels = np.arange(600) % 2 == 1
     scores = level + labels * 0.5 + generator.normal(size=600) * 0.1
-    alone = intervals.delong(scores, labels)[1]
-    grouped = intervals.delong(scores, labels, np.arange(600) // 2)[1]
+    alone = delong.delong(scores, labels)[1]
+    grouped = delong.delong(scores, labels, np.arange(600) // 2)[1]
     assert grouped < 0.3 * alone
 
 
@@ -198,4 +198,4 @@ def test_the_variance_by_group_is_obuchowskis_written_out() -> None:
         s01 = i01 / ((i01 - 1) * n) * sum(v**2 for v in other.values())
         s11 = size / (size - 1) * sum(own[k] * other[k] for k in own)
         expected = s10 / m + s01 / n + 2 * s11 / (m * n)
-        assert intervals.delong(scores, sick, group) == pytest.approx((area, max(0, expected)))
+        assert delong.delong(scores, sick, group) == pytest.approx((area, max(0, expected)))

@@ -10,7 +10,8 @@ from scipy.stats import binomtest, chi2
 from brainscale.errors import UsageError
 from brainscale.schema import PAIRS
 from brainscale.stats import paired_tests
-from brainscale.stats.intervals import Z, delong_pair
+from brainscale.stats.delong import delong_pair
+from brainscale.stats.intervals import Z
 
 
 def binary(scores: np.ndarray) -> np.ndarray:

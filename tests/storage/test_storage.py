@@ -11,12 +11,12 @@ import pyarrow as pa
 import pytest
 
 from brainscale.dataset.manifest import is_manifest, read_manifest, write_manifest
-from brainscale.errors import OutputError, SampleError, SourceError, StorageError, UsageError
+from brainscale.errors import RERUN, OutputError, SampleError, SourceError, StorageError, UsageError
 from brainscale.reading.sources import UNREACHABLE, list_files, open_file
-from brainscale.schema import MANIFEST, SUCCESS
+from brainscale.schema import MANIFEST
 from brainscale.storage import remote
-from brainscale.storage.local import read_success, write_success
-from brainscale.storage.remote import RERUN, ObjectStore, below, parted, retrying
+from brainscale.storage.local import SUCCESS, read_success, write_success
+from brainscale.storage.remote import ObjectStore, below, parted, retrying
 from brainscale.storage.workspace import fetch, open_workspace
 from tests.support.stores import Gate, gs_server, make_bucket, place, s3_server
 

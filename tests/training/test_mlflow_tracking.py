@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from brainscale.config.sections import Config, load_config
+from brainscale.config.files import load_config
+from brainscale.config.sections import Config
 from brainscale.errors import UsageError
 from brainscale.training.mlflow_tracking import METRICS, NOTE, checked_uri, tracked
 

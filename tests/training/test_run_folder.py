@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from brainscale.config.sections import load_config
+from brainscale.config.files import load_config
 from brainscale.errors import OutputError
 from brainscale.schema import MANIFEST
 from brainscale.training.run_folder import open_run

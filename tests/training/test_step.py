@@ -10,7 +10,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from brainscale.config.sections import Config, load_config
+from brainscale.config.files import load_config
+from brainscale.config.sections import Config
 from brainscale.errors import TrainError
 from brainscale.models.registry import build
 from brainscale.seeds import derive, deterministic

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brainscale.config.sections import load_config
+from brainscale.config.files import load_config
 from brainscale.dataset.manifest import write_manifest
 from brainscale.errors import SourceError
 from brainscale.schema import MANIFEST

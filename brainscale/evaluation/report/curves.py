@@ -7,7 +7,8 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from brainscale.seeds import derive
-from brainscale.stats.intervals import drawn_groups, effective_size, wilson
+from brainscale.stats.intervals import effective_size, wilson
+from brainscale.stats.resampling import drawn_groups
 
 STEPS = 1000
 THRESHOLDS = np.arange(STEPS + 1) / STEPS

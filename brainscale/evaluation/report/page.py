@@ -3,10 +3,8 @@
 import base64
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,11 @@ from markupsafe import Markup
 
 from brainscale.evaluation.report import curves, svg_charts
 from brainscale.evaluation.report.plots import Plot, Scores
+from brainscale.formatting import format_number
 from brainscale.stats.decisions import predicted_classes, tumour_probability
-from brainscale.stats.intervals import group_codes
 from brainscale.stats.metric_names import metric_name
 from brainscale.stats.metrics import as_mapping, confusion
+from brainscale.stats.resampling import group_codes
 from brainscale.stats.weighted_metrics import predictive_values
 from brainscale.storage.local import replacing
 
@@ -136,17 +135,6 @@ def embedded(data: object) -> Markup:
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return Markup(text)  # noqa: S704 - no sign of markup is left
-
-
-def format_number(value: object, digits: int = 3) -> str:
-    """A number for people, halves rounded up as JavaScript does; a dash where there is none."""
-    if isinstance(value, int):
-        return f"{value:,}"
-    if not isinstance(value, float):
-        return "–" if value is None else str(value)
-    if not math.isfinite(value):
-        return "–"
-    return str(Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)).replace("-", "−")
 
 
 def _contents(page: ReportPage) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from sklearn.metrics import average_precision_score
 
 from brainscale.evaluation.report import curves
 from brainscale.stats.decisions import predicted_classes, tumour_probability
-from brainscale.stats.intervals import group_codes
 from brainscale.stats.metrics import auroc, confusion
+from brainscale.stats.resampling import group_codes
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#6b6b6b"  # of Okabe and Ito's colour-blind-safe palette
 DPI, HISTOGRAM_BINS = 150, 50

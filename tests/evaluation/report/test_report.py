@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from brainscale import formatting
 from brainscale.evaluation.report import curves, plots, svg_charts
 from brainscale.evaluation.report import page as report_page
 from brainscale.seeds import derive
 from brainscale.stats import metrics
 from brainscale.stats.calibration import ECE_BINS
-from brainscale.stats.intervals import drawn_groups
+from brainscale.stats.resampling import drawn_groups
 from tests.support import pages
 from tests.support.pages import CLASSES, EVIL
 
@@ -139,8 +140,8 @@ def test_flow_duplicates_looks_and_subgroups_are_told(tmp_path: Path) -> None:
     labels, probabilities = pages.scores()
     figures = metrics.as_mapping(metrics.compute_metrics(labels[:150], probabilities[:150], CLASSES))
     area = figures["auroc"]
-    interval = f"{report_page.format_number(area['low'])} to {report_page.format_number(area['high'])}"
-    assert [t for t in texts[of + 1 :] if t][:3] == ["150", report_page.format_number(area["value"]), interval]
+    interval = f"{formatting.format_number(area['low'])} to {formatting.format_number(area['high'])}"
+    assert [t for t in texts[of + 1 :] if t][:3] == ["150", formatting.format_number(area["value"]), interval]
     of = texts.index(f"sex{EVIL}: {EVIL}")
     assert [t for t in texts[of + 1 :] if t][:3] == ["10", "–", "fewer than 20 samples"]
 
@@ -155,7 +156,7 @@ def test_what_the_model_knows_of_the_samples_stands_first(tmp_path: Path) -> Non
     for name in report_page.HEADLINE:
         for figures in (page.metrics, page.without_shared):
             row = metrics.as_mapping(figures)[name]
-            assert f">{report_page.format_number(row['value'])}<" in table, name
+            assert f">{formatting.format_number(row['value'])}<" in table, name
             assert f"n = {row['n']}" in table, name
     none = pages.written(tmp_path, replace(page, shared={}, without_shared=None))
     assert "The model knows" not in none
@@ -174,7 +175,7 @@ def test_the_stated_prevalence_is_named_and_the_fields_own(tmp_path: Path) -> No
     field = next(a for a in Read(text).all("input") if a["id"] == "prevalence")
     assert field["value"] == "0.05"
     there = metrics.as_mapping(figures)["ppv_at_prevalence"]["value"]
-    assert f'id="live-ppv-there">{report_page.format_number(there)}<' in text
+    assert f'id="live-ppv-there">{formatting.format_number(there)}<' in text
 
 
 def test_bins_of_the_calibration_error_are_declared(tmp_path: Path) -> None:
@@ -238,7 +239,7 @@ def test_a_figure_that_is_no_number_is_a_dash(tmp_path: Path) -> None:
     [(0.0625, "0.063"), (-0.5, "−0.500"), (None, "–"), (float("inf"), "–"), (1234, "1,234"), ("a", "a")],
 )
 def test_numbers_for_people(value: object, shown: str) -> None:
-    assert report_page.format_number(value) == shown
+    assert formatting.format_number(value) == shown
 
 
 def test_no_accuracy_is_above_one() -> None:

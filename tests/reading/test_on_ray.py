@@ -2,7 +2,7 @@
 
 import pytest
 
-from brainscale.reading.parallel import NBYTES_IN_A_BLOCK, blocks_of
+from brainscale.reading.on_ray import NBYTES_IN_A_BLOCK, blocks_of
 from brainscale.reading.sources import SourceFile
 
 

@@ -1,0 +1,17 @@
+"""Hashes of facts and of files."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+
+def fingerprint(facts: Any) -> str:
+    """sha256 of a JSON-able value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

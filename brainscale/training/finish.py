@@ -1,0 +1,66 @@
+"""Write the bundle of the best epoch and complete the run."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from safetensors.torch import save_file
+
+from brainscale.config.sections import Config
+from brainscale.dataset.manifest import manifest_fingerprint
+from brainscale.dataset.splits import SPLITS
+from brainscale.errors import TrainError
+from brainscale.models.bundle import ONNX, WEIGHTS, open_bundle, write_model_info
+from brainscale.models.model_card import ModelFacts, write_model_card
+from brainscale.models.onnx_export import export_onnx
+from brainscale.models.registry import build, count_parameters
+from brainscale.storage.local import write_success
+from brainscale.training.checkpoints import Progress, load_best
+from brainscale.training.environment import library_versions
+from brainscale.training.history import read_history
+from brainscale.training.operating_point import choose_operating_point, fixed_operating_point, is_fixed
+from brainscale.training.run_folder import training_facts
+from brainscale.training.samples import left_out
+
+
+def finish_run(run: Path, config: Config, manifest: pa.Table) -> dict[str, Any]:
+    """Write the bundle of the best epoch, then `_SUCCESS.json`."""
+    progress = Progress(list(read_history(run)))
+    if progress.best is None:
+        raise TrainError(f"{run} holds no finished epoch: run the same command again")
+    network = build(config.model.name, len(config.data.classes))
+    weights = load_best(run / "checkpoints", progress)
+    network.load_state_dict(weights)
+    folder = run / "model"
+    folder.mkdir(exist_ok=True)
+    save_file(weights, folder / WEIGHTS)
+    export_onnx(config.model.name, len(config.data.classes), config.data.image_size, weights, folder / ONNX)
+    known = {
+        "architecture": config.model.name,
+        "classes": config.data.classes,
+        "preprocess": config.data.preprocess,
+        **fixed_operating_point(config.operating),
+        "parameters": count_parameters(network),
+        "manifest_sha256": manifest_fingerprint(manifest),
+        "config_sha256": config.fingerprint,
+        "seed": config.train.seed,
+        "epoch": progress.best["epoch"],
+        "epoch_source": f"lowest validation loss of {progress.epoch} epochs",
+        "versions": library_versions(),
+    }
+    info = write_model_info(folder, known)
+    if not is_fixed(config.operating):
+        info = write_model_info(folder, known | choose_operating_point(config.operating, open_bundle(folder), manifest))
+    sizes = {side: pc.sum(pc.equal(manifest["split"], side)).as_py() or 0 for side in SPLITS}
+    facts = {
+        "samples": sizes,
+        "left_out": left_out(manifest),
+        "epochs": progress.epoch,
+        "best_epoch": progress.best["epoch"],
+        "best_val_loss": progress.best["val_loss"],
+        **{name: getattr(info, name) for name in ("weights_sha256", "manifest_sha256", "config_sha256")},
+    }
+    write_model_card(folder, ModelFacts(info=info, training=training_facts(facts)))
+    write_success(run, facts)
+    return facts
