@@ -34,7 +34,7 @@ from brainscale.reading.on_ray import read_parallel
 from brainscale.reading.reader import COLUMNS, read_file
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import SourceFile, list_files
-from brainscale.scoring import bulk
+from brainscale.scoring import bulk, on_ray
 from brainscale.scoring.ledger import read_ledger
 from brainscale.scoring.on_ray import BLOCK_ROWS
 from brainscale.scoring.predictions import ScoringJob, to_predictions

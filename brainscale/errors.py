@@ -5,6 +5,7 @@ BrainscaleError          exit 1: the work failed
 ├── SourceError          a source is missing, empty or unreadable
 ├── ManifestError        a manifest cannot serve the purpose: labels, classes, splits
 ├── OutputError          an output folder holds something else, or cannot be written
+├── FormatError          a table, a model or a folder was written by another version of brainscale
 ├── BundleError          a model folder is missing, incomplete or altered
 ├── TrainError           training stopped: the loss, a worker, the resources
 ├── ClusterError         a cluster does not answer, or refused
@@ -39,6 +40,10 @@ class ManifestError(BrainscaleError):
 
 class OutputError(BrainscaleError):
     """An output folder holds another work's results, or cannot be written."""
+
+
+class FormatError(BrainscaleError):
+    """A table, a model or a folder was written by another version of brainscale."""
 
 
 class BundleError(BrainscaleError):

@@ -2,6 +2,23 @@
 
 import pyarrow as pa
 
+FORMATS = {
+    "manifest": 1,
+    "predictions": 1,
+    "scans": 1,
+    "metrics": 1,
+    "subgroups": 1,
+    "history": 1,
+    "steps": 1,
+    "comparison": 1,
+    "paired tests": 1,
+    "overlap": 1,
+    "heatmaps": 1,
+    "model": 1,
+    "folder": 1,
+}
+"""Version of each kind of table, of model.json, and of output folders; any other version is refused."""
+
 SKIPPED = ("no_pixels", "empty_archive")
 """Codes of what is in order and yet no image: reports count it apart from errors."""
 HIDDEN = "hidden"

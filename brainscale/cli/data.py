@@ -129,13 +129,14 @@ def overlap(one: str, other: str, distance: int, out: str | None, as_json: bool)
 
     Example: brainscale overlap training.parquet external.parquet
     """
-    from brainscale.dataset.manifest import read_manifest, write_manifest
+    from brainscale.dataset.manifest import read_manifest
     from brainscale.dataset.overlap import find_overlap as find
+    from brainscale.storage.tables import write_table
 
     other_table = read_manifest(other)
     found = find(read_manifest(one), other_table, distance)
     if out:
-        write_manifest(found, out)
+        write_table(found, out, "overlap")
     if as_json:
         click.echo(json.dumps(found.to_pylist(), indent=2))
         return

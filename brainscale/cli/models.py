@@ -196,10 +196,10 @@ def compare(runs: tuple[str, ...], out: str | None, markdown: bool, as_json: boo
     from contextlib import ExitStack, nullcontext
 
     from brainscale.cluster import session
-    from brainscale.dataset.manifest import write_manifest
     from brainscale.evaluation import comparison as comparing
     from brainscale.evaluation import comparison_text
     from brainscale.storage.remote import without_options
+    from brainscale.storage.tables import write_table
     from brainscale.storage.workspace import fetch
 
     with ExitStack() as copies:
@@ -209,10 +209,10 @@ def compare(runs: tuple[str, ...], out: str | None, markdown: bool, as_json: boo
     if not found.same:
         notice("Note: these runs were evaluated on different samples; their figures do not compare.")
     if out:
-        write_manifest(found.table, out)
+        write_table(found.table, out, "comparison")
         if found.pairs is not None:
             base, behind = without_options(out)
-            write_manifest(found.pairs, f"{base.removesuffix('.parquet')}-pairs.parquet{behind}")
+            write_table(found.pairs, f"{base.removesuffix('.parquet')}-pairs.parquet{behind}", "paired tests")
     if as_json:
         click.echo(json.dumps(found.table.to_pylist(), indent=2))
         return

@@ -11,6 +11,9 @@ from brainscale.config.explain import did_you_mean, explain
 from brainscale.config.sections import Config
 from brainscale.errors import UsageError
 
+CONFIG_FILE = "config.yaml"
+"""The whole configuration of a run, in its folder."""
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The sections of a YAML file.

@@ -81,5 +81,6 @@ def cut_groups(manifest: pa.Table, distance: int = DISTANCE) -> list[tuple[str, 
 
 
 def with_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    """Return the table with other values in one of its columns, cast to the column's type."""
     field = table.schema.field(name)
     return table.set_column(table.schema.get_field_index(name), field, values.cast(field.type))

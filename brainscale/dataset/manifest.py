@@ -1,18 +1,19 @@
 """The manifest as a file: one row for each sample, held to its schema whenever it is read."""
 
-import io
 from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from brainscale.errors import ManifestError, OutputError
 from brainscale.hashing import fingerprint
 from brainscale.schema import HIDDEN, MANIFEST
-from brainscale.storage.local import replacing
-from brainscale.storage.remote import ObjectStore, is_address, parted, without_options
+from brainscale.storage.remote import without_options
+from brainscale.storage.tables import read_table, write_table
+
+MANIFEST_FILE = "manifest.parquet"
+"""The manifest of a run or of an evaluation, in its folder."""
 
 
 def is_manifest(path: str) -> bool:
@@ -27,15 +28,11 @@ def read_manifest(path: str | Path) -> pa.Table:
         ManifestError: no such file, not Parquet, or not a manifest.
     """
     try:
-        if is_address(path):
-            folder, name = parted(str(path))
-            table = pq.read_table(pa.BufferReader(ObjectStore(folder).get(name)))
-        else:
-            table = pq.read_table(path)
+        table = read_table(path, "manifest", unstamped=True)
     except FileNotFoundError:
         raise ManifestError(f"no manifest at {path}: make one with `brainscale index SOURCE --out M.parquet`") from None
-    except (OSError, pa.ArrowInvalid) as error:
-        raise ManifestError(f"{path} is not a Parquet file: {error}") from None
+    except OutputError as error:
+        raise ManifestError(str(error)) from None
     missing = [name for name in MANIFEST.names if name not in table.column_names]
     if missing:
         raise ManifestError(f"{path} is no manifest: it has no column {', '.join(missing)}")
@@ -72,29 +69,13 @@ def require_places(table: pa.Table, source: str) -> None:
         raise ManifestError(f"{source} does not say where its images are: index again without --hash-paths")
 
 
-def write_manifest(table: pa.Table, place: str | Path) -> None:
-    """Write a manifest, or any other table, that appears whole or not at all.
-
-    Args:
-        table: what to write.
-        place: a path or an address.
+def write_manifest(manifest: pa.Table, place: str | Path) -> None:
+    """Write a manifest to a path or an address; it appears whole or not at all.
 
     Raises:
         OutputError: the place cannot be written.
     """
-    if is_address(place):
-        sink = io.BytesIO()
-        pq.write_table(table, sink, compression="zstd")
-        folder, name = parted(str(place))
-        ObjectStore(folder).put(name, sink)
-        return
-    path = Path(place).absolute()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as aside:
-            pq.write_table(table, aside, compression="zstd")
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+    write_table(manifest, place, "manifest")
 
 
 def manifest_fingerprint(table: pa.Table) -> str:

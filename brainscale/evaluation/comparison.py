@@ -9,18 +9,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from brainscale.config.files import CONFIG_FILE
 from brainscale.dataset.header_control import ControlVotes, header_votes
-from brainscale.dataset.manifest import read_manifest
+from brainscale.dataset.manifest import MANIFEST_FILE, read_manifest
 from brainscale.errors import BundleError, ManifestError, UsageError
 from brainscale.evaluation.evaluator import evaluate_model
 from brainscale.schema import COMPARISON, PUBLISHED
 from brainscale.stats import metrics
 from brainscale.stats.paired_tests import paired_tests
 from brainscale.storage.local import read_success
+from brainscale.storage.tables import read_table
+from brainscale.training.history import HISTORY_FILE
+from brainscale.training.run_folder import RunFolder
 
-RUN = ("config.yaml", "*.json", "manifest.parquet", "history.parquet", "model/*", "evaluation/*")
+RUN = (CONFIG_FILE, "*.json", MANIFEST_FILE, HISTORY_FILE, "model/*", "evaluation/*")
 READ = (*RUN, "metrics.parquet", "predictions.parquet")
 """What is read of a run or an evaluation in an object store."""
 COSTS = ("parameters", "flops", "images_per_second")
@@ -40,7 +43,7 @@ def ready(runs: Sequence[str]) -> bool:
     if len({Path(run).resolve() for run in runs}) < len(runs):
         raise UsageError("the same run is named twice: name each once")
     for run in runs:
-        if evaluated(Path(run)) is None and not (Path(run) / "config.yaml").is_file():
+        if evaluated(Path(run)) is None and not RunFolder(Path(run)).config_file.is_file():
             raise BundleError(f"{run} is neither a run nor an evaluation: name what train or evaluate wrote")
     return all(evaluated(Path(run)) is not None for run in runs)
 
@@ -79,7 +82,7 @@ def compare_runs(runs: Sequence[str]) -> Comparison:
     first = runs[0]
     classes = json.loads(facts[first]["classes"])
     judged = _used(folders[first])
-    control = _control(read_manifest(folders[first] / "manifest.parquet"), judged, classes)
+    control = _control(read_manifest(folders[first] / MANIFEST_FILE), judged, classes)
     rows = [_row(folder, facts[run]) for run, folder in folders.items()]
     if control is not None:
         rows.append(_control_row(control, facts[first]["run"], classes))
@@ -117,26 +120,26 @@ def _pairs(
         chances[CONTROL], thresholds[CONTROL] = control.of(ids).probabilities, 0.5
     if len(chances) < 2:
         return None
-    samples = pq.read_table(folders[first] / "manifest.parquet", columns=["sample_id", "group"])
+    samples = read_manifest(folders[first] / MANIFEST_FILE)
     group = dict(zip(samples["sample_id"].to_pylist(), samples["group"].to_pylist(), strict=True))
     return paired_tests(chances, labels, thresholds, [group[sample_id] for sample_id in ids])
 
 
 def _used(folder: Path) -> pa.Table:
     """The evaluation's predictions that count, sorted by sample_id."""
-    table = pq.read_table(folder / "predictions.parquet", columns=["sample_id", "label", "probabilities"])
+    table = read_table(folder / "predictions.parquet", "predictions", ["sample_id", "label", "probabilities"])
     return table.filter(pc.and_(pc.is_valid(table["label"]), pc.is_valid(table["probabilities"]))).sort_by("sample_id")
 
 
 def evaluated(run: Path) -> Path | None:
     """The complete evaluation that a folder is or has, if any."""
-    places = (run, run / "evaluation" / "test")
+    places = (run, RunFolder(run).evaluation("test"))
     return next((p for p in places if (p / "metrics.parquet").is_file() and read_success(p) is not None), None)
 
 
 def _row(folder: Path, facts: Mapping[str, str]) -> dict[str, Any]:
     return {
-        **_figures(pq.read_table(folder / "metrics.parquet").to_pylist()),
+        **_figures(read_table(folder / "metrics.parquet", "metrics").to_pylist()),
         "model": facts["model"],
         "run": facts["run"],
         "parameters": int(facts["parameters"]),
@@ -160,10 +163,10 @@ def _facts(folder: Path) -> dict[str, str]:
     Raises:
         BundleError: it lacks some of it, as an older version's does.
     """
-    metadata = pq.read_schema(folder / "metrics.parquet").metadata or {}
+    metadata = read_table(folder / "metrics.parquet", "metrics").schema.metadata
     facts = {key.decode(): value.decode() for key, value in metadata.items()}
     lacking = [name for name in FACTS if name not in facts]
-    if lacking or not (folder / "manifest.parquet").is_file():
+    if lacking or not (folder / MANIFEST_FILE).is_file():
         what = lacking[0] if lacking else "what it was made on"
         raise BundleError(f"{folder} does not say {what}: an older version wrote it; evaluate that model again")
     return facts

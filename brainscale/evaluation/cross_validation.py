@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from brainscale.cluster.capacity import require_capacity, require_shared
 from brainscale.config.sections import Config
 from brainscale.dataset.indexer import index_sources
-from brainscale.dataset.manifest import is_manifest, manifest_fingerprint, read_manifest, write_manifest
+from brainscale.dataset.manifest import MANIFEST_FILE, is_manifest, manifest_fingerprint, read_manifest, write_manifest
 from brainscale.dataset.splits import assign_folds
 from brainscale.errors import ManifestError, OutputError
 from brainscale.evaluation.on_ray import Fold, folds_at_once, train_folds
 from brainscale.schema import PUBLISHED
 from brainscale.stats import metrics
-from brainscale.storage.local import SUCCESS, read_success, replacing, write_success
+from brainscale.storage.local import SUCCESS, read_success, write_success
+from brainscale.storage.tables import read_table, write_table
 from brainscale.storage.workspace import Workspace, open_workspace
 from brainscale.training.workers import resources_per_worker, with_workers, workers_of
 
@@ -120,15 +120,14 @@ def splits_of_fold(cut: pa.Table, folds: int, number: int) -> pa.Table:
 
 def _summary(evaluations: list[Path], folder: Path, config: Config) -> dict[str, Any]:
     """Figures of each fold, their mean and deviation, and the pooled ones with intervals."""
-    each = [metrics.as_mapping(pq.read_table(path / "metrics.parquet")) for path in evaluations]
+    each = [metrics.as_mapping(read_table(path / "metrics.parquet", "metrics")) for path in evaluations]
     spread = {}
     for name in PUBLISHED:
         values = np.array([rows[name]["value"] for rows in each if rows[name]["value"] is not None], np.float64)
         deviation = float(values.std(ddof=1)) if len(values) > 1 else None
         spread[name] = {"mean": float(values.mean()) if len(values) else None, "deviation": deviation}
     pooled = _pooled(evaluations, config)
-    with replacing(folder / "metrics.parquet") as aside:
-        pq.write_table(pooled, aside, compression="zstd")
+    write_table(pooled, folder / "metrics.parquet", "metrics")
     named = ("value", "low", "high", "n")
     return {
         "models": [str(path.relative_to(folder).parent.parent) for path in evaluations],
@@ -146,12 +145,14 @@ def _pooled(evaluations: list[Path], config: Config) -> pa.Table:
     classes = list(config.data.classes)
     used, groups, thresholds = [], [], []
     for path in evaluations:
-        table = pq.read_table(path / "predictions.parquet", columns=["sample_id", "label", "probabilities"])
+        table = read_table(path / "predictions.parquet", "predictions", ["sample_id", "label", "probabilities"])
         table = table.filter(pc.and_(pc.is_valid(table["label"]), pc.is_valid(table["probabilities"])))
-        manifest = read_manifest(path / "manifest.parquet")
+        manifest = read_manifest(path / MANIFEST_FILE)
         group = dict(zip(manifest["sample_id"].to_pylist(), manifest["group"].to_pylist(), strict=True))
         groups += [group[sample_id] or sample_id for sample_id in table["sample_id"].to_pylist()]
-        thresholds += [float(pq.read_schema(path / "metrics.parquet").metadata[b"threshold"])] * len(table)
+        thresholds += [float(read_table(path / "metrics.parquet", "metrics").schema.metadata[b"threshold"])] * len(
+            table
+        )
         used.append(table)
     together = pa.concat_tables(used)
     labels = np.array([classes.index(label) for label in together["label"].to_pylist()], np.int64)

@@ -13,7 +13,7 @@ from brainscale.cluster.capacity import require_shared
 from brainscale.config.sections import Config, ResourcesConfig
 from brainscale.dataset.groups import DISTANCE
 from brainscale.dataset.indexer import index_sources
-from brainscale.dataset.manifest import is_manifest, manifest_fingerprint, read_manifest
+from brainscale.dataset.manifest import MANIFEST_FILE, is_manifest, manifest_fingerprint, read_manifest
 from brainscale.dataset.overlap import find_overlap
 from brainscale.dataset.splits import SPLITS
 from brainscale.errors import ManifestError
@@ -24,9 +24,11 @@ from brainscale.scoring.on_ray import predict_rows
 from brainscale.storage.local import SUCCESS, write_success
 from brainscale.storage.remote import below, is_address
 from brainscale.storage.workspace import fetch, open_workspace
+from brainscale.training.history import HISTORY_FILE
+from brainscale.training.run_folder import RunFolder
 
 OURS = ("predictions.parquet", "metrics.parquet")
-OF_A_RUN = ("manifest.parquet", "history.parquet", SUCCESS, "*.jsonl", f"evaluation/*/{SUCCESS}")
+OF_A_RUN = (MANIFEST_FILE, HISTORY_FILE, SUCCESS, "*.jsonl", f"evaluation/*/{SUCCESS}")
 """What is read of a run, beside its model."""
 SEEN_SPLITS = ("train", "val")
 """Sides that a model has seen, as its weights or as their choice."""
@@ -162,8 +164,8 @@ def _evaluated(
 
 def _run_of(bundle: Bundle) -> Path | None:
     """The run that a bundle lies in: its looks are counted, and it knows what was learnt, named or not."""
-    run = bundle.folder.absolute().parent
-    return run if all((run / name).is_file() for name in ("config.yaml", "manifest.parquet")) else None
+    run = RunFolder(bundle.folder.absolute().parent)
+    return run.path if run.is_started() else None
 
 
 def _name(data: str | None) -> str | None:
@@ -173,7 +175,7 @@ def _name(data: str | None) -> str | None:
 
 def _manifest(place: Path, data: str | None, split: str | None, bundle: Bundle, shared: bool) -> pa.Table:
     """The manifest to evaluate on."""
-    own = place / "manifest.parquet"
+    own = RunFolder(place).manifest_file
     if data is None:
         if not own.is_file():
             raise ManifestError(f"{place} has no manifest of its own: say what to evaluate on with --data")
@@ -212,7 +214,7 @@ def _sealed(rows: pa.Table) -> list[str]:
 
 def _leaked(place: Path, asked: EvaluationRequest, rows: pa.Table) -> pa.Table | None:
     """Samples that the model has learnt from or was chosen by, exactly or nearly; None where that is not known."""
-    own, auto = place / "manifest.parquet", asked.training_manifest == "auto"
+    own, auto = RunFolder(place).manifest_file, asked.training_manifest == "auto"
     if auto and not own.is_file():
         return None
     training = read_manifest(own if auto else asked.training_manifest)

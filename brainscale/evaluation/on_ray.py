@@ -112,14 +112,14 @@ def _ended(one: Fold, task: "ray.ObjectRef[None]") -> None:
 
 def _publisher(one: Fold, epochs: int, say: Callable[[str], None]) -> Callable[[], None]:
     """A function that says what a fold's run has written since it was last called."""
-    seen, heard = len(list(read_history(one.copy))), set(read_notices(one.copy))
+    seen, heard = len(read_history(one.copy)), set(read_notices(one.copy))
 
     def publish() -> None:
         nonlocal seen
         for name, text in read_notices(one.copy, but=heard).items():
             heard.add(name)
             say(f"{one.name}: {text}")
-        for row in list(read_history(one.copy))[seen:]:
+        for row in read_history(one.copy)[seen:]:
             seen += 1
             losses = f"train loss {row['train_loss']:.4f}, val loss {row['val_loss']:.4f}"
             say(f"{one.name}: epoch {row['epoch']}/{epochs}, {losses}")

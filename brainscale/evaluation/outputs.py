@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from brainscale.dataset.manifest import MANIFEST_FILE, write_manifest
 from brainscale.errors import ManifestError
 from brainscale.evaluation.report import page as report_page
 from brainscale.evaluation.report import plots
@@ -22,12 +22,13 @@ from brainscale.models.model_card import ModelFacts, write_model_card
 from brainscale.models.registry import flops
 from brainscale.reading.reader import files_of_manifest, planes_of
 from brainscale.reading.request import ReadRequest
-from brainscale.schema import HISTORY
 from brainscale.stats import metrics
 from brainscale.stats.decisions import tumour_probability
 from brainscale.stats.subgroups import by_column
-from brainscale.storage.local import read_success, replacing
+from brainscale.storage.local import read_success
+from brainscale.storage.tables import write_table
 from brainscale.training.environment import library_versions
+from brainscale.training.history import read_history
 from brainscale.training.run_folder import training_facts
 from brainscale.training.samples import left_out
 
@@ -92,12 +93,12 @@ def write_outputs(folder: Path, done: EvaluatedModel, facts: Mapping[str, Any]) 
     figures = metrics.compute_metrics(
         truth, chances, classes, info.threshold, groups=groups, prevalence=done.prevalence
     ).replace_schema_metadata({key: str(value) for key, value in _metadata(done, facts).items()})
-    _write(done.manifest, folder / "manifest.parquet")
-    _write(done.predictions, folder / "predictions.parquet")
-    _write(figures, folder / "metrics.parquet")
+    write_manifest(done.manifest, folder / MANIFEST_FILE)
+    write_table(done.predictions, folder / "predictions.parquet", "predictions")
+    write_table(figures, folder / "metrics.parquet", "metrics")
     subgroups = _subgroups(done, ids, truth, chances, groups)
     if subgroups is not None:
-        _write(subgroups, folder / "subgroups.parquet")
+        write_table(subgroups, folder / "subgroups.parquet", "subgroups")
     page = report_page.ReportPage(
         title=_title(facts),
         metrics=figures,
@@ -146,11 +147,6 @@ def _complete_card(done: EvaluatedModel, figures: pa.Table, facts: Mapping[str, 
     write_model_card(done.bundle.folder, about)
 
 
-def _write(table: pa.Table, path: Path) -> None:
-    with replacing(path) as aside:
-        pq.write_table(table, aside, compression="zstd")
-
-
 def _groups(done: EvaluatedModel, ids: Sequence[str]) -> list[str]:
     """What counts as one in a bootstrap: a group of the manifest, or the sample."""
     return [group or sample_id for group, sample_id in zip(done.column("group", ids), ids, strict=True)]
@@ -184,7 +180,7 @@ def _without_shared(
     path.unlink(missing_ok=True)  # of an evaluation before this one
     if done.shared is None:
         return None
-    _write(done.shared, folder / "shared.parquet")
+    write_table(done.shared, folder / "shared.parquet", "overlap")
     known = set(done.shared["sample_id"].to_pylist())
     own = np.array([sample_id not in known for sample_id in ids], bool)
     if own.all() or not own.any():
@@ -194,7 +190,7 @@ def _without_shared(
     table = metrics.compute_metrics(
         truth[own], chances[own], list(info.classes), info.threshold, groups=groups, prevalence=done.prevalence
     )
-    _write(table, path)
+    write_table(table, path, "metrics")
     return table
 
 
@@ -229,8 +225,7 @@ def _pictures(done: EvaluatedModel, sample_ids: Sequence[str]) -> dict[str, byte
 
 
 def _history(run: Path | None) -> list[dict[str, Any]] | None:
-    path = None if run is None else run / "history.parquet"
-    return pq.read_table(path, schema=HISTORY).to_pylist() if path is not None and path.is_file() else None
+    return (read_history(run) or None) if run is not None else None
 
 
 def _flow(done: EvaluatedModel) -> dict[str, int]:

@@ -1,19 +1,22 @@
 """A trained model's folder: model.safetensors, model.onnx, model.json. Reading one needs no torch."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from brainscale.config.files import CONFIG_FILE
 from brainscale.config.sections import DataConfig, PreprocessConfig, Section
-from brainscale.errors import BundleError
+from brainscale.errors import BundleError, FormatError
 from brainscale.hashing import file_sha256
+from brainscale.schema import FORMATS
 from brainscale.storage.local import replacing
 
 WEIGHTS, ONNX, MODEL_JSON = "model.safetensors", "model.onnx", "model.json"
-FILES = ("model/*", "model.*", "config.yaml")
+FILES = ("model/*", "model.*", CONFIG_FILE)
 """Patterns of what a run or a bundle holds of a model, and what tells a run without one."""
 
 
@@ -39,7 +42,7 @@ class ModelInfo(Section):
         versions: of the libraries that made it.
     """
 
-    format: int = Field(default=1, ge=1, le=1)
+    format: int = FORMATS["model"]
     architecture: str
     classes: dict[str, list[str]] = Field(min_length=2)
     preprocess: PreprocessConfig
@@ -93,12 +96,7 @@ def open_bundle(model: str | Path) -> Bundle:
         BundleError: not there, incomplete, unreadable, or altered since it was written.
     """
     folder = find_bundle(Path(model))
-    try:
-        info = ModelInfo.model_validate_json((folder / MODEL_JSON).read_bytes())
-    except (OSError, ValueError, ValidationError) as error:
-        raise BundleError(
-            f"{folder / MODEL_JSON} cannot be read as a model's card: {' '.join(str(error).split())}"
-        ) from None
+    info = _read_info(folder / MODEL_JSON)
     for name, expected in ((WEIGHTS, info.weights_sha256), (ONNX, info.onnx_sha256)):
         path = folder / name
         if not path.is_file():
@@ -108,12 +106,26 @@ def open_bundle(model: str | Path) -> Bundle:
     return Bundle(folder=folder, info=info)
 
 
+def _read_info(path: Path) -> ModelInfo:
+    try:
+        facts = json.loads(path.read_bytes())
+        version = facts.get("format")
+        if version != FORMATS["model"]:
+            raise FormatError(
+                f"{path} has format {version} of models, and this version of brainscale reads format "
+                f"{FORMATS['model']}: train the model again, or use the version that wrote it"
+            )
+        return ModelInfo.model_validate_json(path.read_bytes())
+    except (OSError, ValueError, AttributeError) as error:  # pydantic's ValidationError is a ValueError
+        raise BundleError(f"{path} does not describe a model: {' '.join(str(error).split())}") from None
+
+
 def find_bundle(model: Path) -> Path:
     """The bundle's folder of a RUN or of itself."""
     for folder in (model / "model", model):
         if (folder / MODEL_JSON).is_file():
             return folder
-    if (model / "config.yaml").is_file():
+    if (model / CONFIG_FILE).is_file():
         raise BundleError(f"{model} has no model yet: its training is not finished; run `brainscale train` on it again")
     raise BundleError(f"{model} is neither a run nor a model folder: it holds no {MODEL_JSON}")
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from matplotlib import colormaps
 from PIL import Image
@@ -28,6 +27,7 @@ from brainscale.models.normalisation import normalise
 from brainscale.models.registry import HEADS
 from brainscale.models.resize import average_matrix, bilinear_matrix, resample
 from brainscale.storage.local import output_folder, replacing
+from brainscale.storage.tables import write_table
 
 LAST = {  # the module whose output is the last feature map
     "brainmrnet": "stage3",
@@ -144,8 +144,7 @@ def write_heatmaps(
         for more, picture in zip(own, pictures(bundle, planes, device), strict=True):
             with replacing(folder / more["file"]) as aside:
                 aside.write_bytes(picture)
-        with replacing(folder / "heatmaps.parquet") as aside:
-            pq.write_table(table, aside, compression="zstd")
+        write_table(table, folder / "heatmaps.parquet", "heatmaps")
     except OSError as error:
         reason = error.strerror or first_line(error)
         raise OutputError(f"{folder} cannot take the heatmaps ({reason}): mend that, or choose another") from None

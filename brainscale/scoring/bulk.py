@@ -9,7 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from brainscale.cluster.capacity import require_shared
 from brainscale.dataset.manifest import is_manifest, read_manifest, require_places
@@ -26,7 +25,8 @@ from brainscale.scoring import per_scan
 from brainscale.scoring.ledger import JOB, PARTS, Ledger, ids_of, keep_once, owns, read_ledger, take_over, write_part
 from brainscale.scoring.on_ray import expected_rows, written_parts
 from brainscale.scoring.predictions import ScoringJob
-from brainscale.storage.local import SUCCESS, read_success, replacing, write_success
+from brainscale.storage.local import SUCCESS, read_success, write_success
+from brainscale.storage.tables import write_table
 from brainscale.storage.workspace import Workspace, fetch, open_workspace
 
 KEY = ".scan-key"
@@ -268,10 +268,7 @@ def read_scores(folder: Workspace, columns: Sequence[str]) -> pa.Table:
 def write_scans(folder: Workspace) -> int:
     """Write the table with one row for each scan; return their number."""
     table = per_scan.scan_table(read_scores(folder, per_scan.COLUMNS))
-    path = folder.path / SCANS
-    path.parent.mkdir(exist_ok=True)
-    with replacing(path) as aside:
-        pq.write_table(table, aside, compression="zstd")
+    write_table(table, folder.path / SCANS, "scans")
     return len(table)
 
 

@@ -6,7 +6,6 @@ The job that began last owns the folder: what an earlier one, or what a kill lef
 """
 
 import hashlib
-import io
 import json
 import os
 import uuid
@@ -18,15 +17,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from brainscale.errors import RERUN, BrainscaleError, OutputError, first_line
+from brainscale.errors import RERUN, BrainscaleError, OutputError
 from brainscale.reading import sample_ids
 from brainscale.reading.reader import unreachable_message
 from brainscale.reading.sources import UNREACHABLE, SourceFile
 from brainscale.schema import PREDICTIONS
 from brainscale.storage.local import replacing
-from brainscale.storage.remote import ObjectStore, is_address
+from brainscale.storage.remote import ObjectStore, below, is_address
+from brainscale.storage.tables import write_table
 from brainscale.storage.workspace import Workspace
 from brainscale.version import __version__
 
@@ -155,24 +154,16 @@ def _written(table: pa.Table, folder: str, name: str, job: str) -> str | None:
         return unreachable_message(silent)
     try:
         _put(table, folder, name, job)
-    except OSError as error:
-        return os.strerror(error.errno) if error.errno else first_line(error)
     except BrainscaleError as error:
-        return str(error)
+        cause = error.__cause__
+        return os.strerror(cause.errno) if isinstance(cause, OSError) and cause.errno else str(error)
     return None
 
 
 def _put(table: pa.Table, folder: str, name: str, job: str) -> None:
     """Write a part whole or not at all, and only for the folder's owner."""
-    if is_address(folder):
-        sink = io.BytesIO()
-        pq.write_table(table, sink, compression="zstd")
-        _require_owner(job, folder)
-        ObjectStore(folder).put(name, sink)
-        return
-    with replacing(Path(folder) / name) as aside:
-        pq.write_table(table, aside, compression="zstd")
-        _require_owner(job, folder)
+    place = below(folder, name) if is_address(folder) else Path(folder) / name
+    write_table(table, place, "predictions", check=lambda: _require_owner(job, folder))
 
 
 def owns(job: str, folder: str) -> bool:
@@ -278,7 +269,7 @@ def _ids(table: pa.Table) -> list[str]:
 def _read(folder: Workspace, name: str) -> tuple[pa.Table, dict[str, str]]:
     try:
         table = folder.table(name, ["sample_id", "error_code"])
-    except (OSError, pa.ArrowInvalid) as error:
+    except OutputError as error:
         raise OutputError(
             f"{folder}/{name} cannot be read ({error}): remove it, and its rows are scored again"
         ) from None

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from brainscale.errors import OutputError
+from brainscale.errors import FormatError, OutputError
+from brainscale.schema import FORMATS
 from brainscale.version import __version__
 
 SUCCESS = "_SUCCESS.json"
@@ -17,7 +18,7 @@ SUCCESS = "_SUCCESS.json"
 
 def write_success(folder: Path, facts: Mapping[str, Any]) -> None:
     """Say that a folder is complete; the last thing written to it."""
-    write_json(folder / SUCCESS, {**facts, "brainscale": __version__})
+    write_json(folder / SUCCESS, {**facts, "brainscale": __version__, "format": FORMATS["folder"]})
 
 
 def read_success(folder: Path) -> dict[str, Any] | None:
@@ -28,6 +29,11 @@ def read_success(folder: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise OutputError(f"{folder / SUCCESS} cannot be read ({error}): remove the folder or choose another") from None
+    if facts.get("format") != FORMATS["folder"]:
+        raise FormatError(
+            f"{folder} was written by brainscale {facts.get('brainscale', 'of an unknown version')}, and this version "
+            "cannot read it: choose a new folder, or use that version"
+        )
     return facts
 
 

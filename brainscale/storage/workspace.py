@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
-import pyarrow.parquet as pq
 from pyarrow import Table
 from pyarrow import fs as pafs
 
 from brainscale.errors import BrainscaleError, OutputError
 from brainscale.storage.local import SUCCESS, output_folder, read_success, replacing
-from brainscale.storage.remote import ObjectStore, below, filesystem_of, is_address, parted, retrying
+from brainscale.storage.remote import ObjectStore, below, filesystem_of, is_address, parted
+from brainscale.storage.tables import read_table
 
 
 @dataclass
@@ -53,12 +53,8 @@ class Workspace:
         return sorted(name for name in names if "/" not in name and fnmatch(name, pattern))
 
     def table(self, name: str, columns: Sequence[str]) -> Table:
-        """Columns of a Parquet file where it belongs, not in the copy."""
-        if self.store is None:
-            return pq.read_table(self.path / name, columns=list(columns))
-        filesystem, root = filesystem_of(self.store.address)
-        path = f"{root}/{name}"
-        return retrying(lambda: pq.read_table(path, columns=list(columns), filesystem=filesystem), str(self))
+        """Columns of a table of predictions where it belongs, not in the copy."""
+        return read_table(self.place(name), "predictions", columns)
 
     def remove(self, name: str) -> None:
         """Delete a file where it belongs; one that is not there is no error."""

@@ -19,24 +19,25 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from tensorboardX import SummaryWriter
 
 from brainscale.cluster.capacity import require_capacity, require_shared
+from brainscale.config.files import CONFIG_FILE
 from brainscale.config.sections import Config
-from brainscale.dataset.manifest import manifest_fingerprint
+from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint
 from brainscale.errors import TrainError, first_line
 from brainscale.storage.local import SUCCESS
 from brainscale.storage.workspace import Workspace, open_workspace
 from brainscale.training.finish import finish_run
-from brainscale.training.history import read_history
+from brainscale.training.history import HISTORY_FILE, read_history
 from brainscale.training.mlflow_tracking import NOTE, checked_uri, require_mlflow, tracked
 from brainscale.training.notices import read_notices
 from brainscale.training.plane_store import PlaneLocations, materialise_planes
 from brainscale.training.restarts import Restarts
-from brainscale.training.run_folder import open_run
+from brainscale.training.run_folder import ENVIRONMENT_FILE, RunFolder
 from brainscale.training.samples import labelled_samples, prepare_manifest
 from brainscale.training.worker import TrainingJob, train_worker
 from brainscale.training.workers import resources_per_worker, uses_gpu, with_chosen_workers, workers_of
 
 SIDES = ("train", "val")
-OURS = ("config.yaml", "environment.json", "manifest.parquet", "history.parquet", "notices/*", NOTE, SUCCESS)
+OURS = (CONFIG_FILE, ENVIRONMENT_FILE, MANIFEST_FILE, HISTORY_FILE, "notices/*", NOTE, SUCCESS)
 """What a driver needs of a run to go on with it."""
 STORE_S = 2.0  # seconds between two looks at a run in an object store
 OnEpoch = Callable[[dict[str, Any]], None]
@@ -78,7 +79,9 @@ def train_model(
     manifest = prepare_manifest(data, config)
     require_shared(manifest["uri"].to_pylist(), config.resources.shared)
     with open_workspace(out, OURS, what="run") as run:
-        return open_run(run.path, config, manifest) or _trained(run, config, manifest, on_epoch, on_notice, tracking)
+        return RunFolder(run.path).start(config, manifest) or _trained(
+            run, config, manifest, on_epoch, on_notice, tracking
+        )
 
 
 def _trained(
@@ -98,7 +101,7 @@ def _trained(
         ids, labels = labelled_samples(manifest, side, config)
         sides[side] = (ids, labels, planes.places(ids))
     hashes = {"config_sha256": config.fingerprint, "manifest_sha256": manifest_fingerprint(manifest)}
-    with tracked(tracking, run.path, config, hashes, list(read_history(run.path)), on_notice) as tracker:
+    with tracked(tracking, run.path, config, hashes, read_history(run.path), on_notice) as tracker:
         run.push()
 
         def on_row(row: dict[str, Any]) -> None:
@@ -107,9 +110,9 @@ def _trained(
 
         with follow_workers(run, on_row, on_notice):
             fit(TrainingJob(config=config.model_dump(mode="json"), run=str(run), sides=sides), config, run)
-        run.pull("history.parquet", "checkpoints/best-*", afresh=True)
-        facts = finish_run(run.path, config, manifest)
-        tracker.end("FINISHED", {"weights_sha256": facts["weights_sha256"]}, run.path / "model")
+        run.pull(HISTORY_FILE, "checkpoints/best-*", afresh=True)
+        facts = finish_run(RunFolder(run.path), config, manifest)
+        tracker.end("FINISHED", {"weights_sha256": facts["weights_sha256"]}, RunFolder(run.path).model)
     return facts
 
 
@@ -188,16 +191,16 @@ def follow_workers(run: Workspace, on_epoch: OnEpoch, on_notice: Callable[[str],
         on_epoch: called with a row of schema HISTORY for each epoch as it ends; TensorBoard gets it too.
         on_notice: called with what workers have to say.
     """
-    stop, seen, heard = threading.Event(), len(list(read_history(run.path))), set(read_notices(run.path))
+    stop, seen, heard = threading.Event(), len(read_history(run.path)), set(read_notices(run.path))
     writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=seen + 1)
 
     def publish() -> None:
         nonlocal seen
-        run.pull("history.parquet", "notices/*")
+        run.pull(HISTORY_FILE, "notices/*")
         for name, text in read_notices(run.path, but=heard).items():
             heard.add(name)
             on_notice(text)
-        for row in list(read_history(run.path))[seen:]:
+        for row in read_history(run.path)[seen:]:
             seen += 1
             for name in ("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy"):
                 writer.add_scalar(name, row[name], row["epoch"])

@@ -1,6 +1,5 @@
 """Write the bundle of the best epoch and complete the run."""
 
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,21 +17,20 @@ from brainscale.models.registry import build, count_parameters
 from brainscale.storage.local import write_success
 from brainscale.training.checkpoints import Progress, load_best
 from brainscale.training.environment import library_versions
-from brainscale.training.history import read_history
 from brainscale.training.operating_point import choose_operating_point, fixed_operating_point, is_fixed
-from brainscale.training.run_folder import training_facts
+from brainscale.training.run_folder import RunFolder, training_facts
 from brainscale.training.samples import left_out
 
 
-def finish_run(run: Path, config: Config, manifest: pa.Table) -> dict[str, Any]:
+def finish_run(run: RunFolder, config: Config, manifest: pa.Table) -> dict[str, Any]:
     """Write the bundle of the best epoch, then `_SUCCESS.json`."""
-    progress = Progress(list(read_history(run)))
+    progress = Progress(run.history())
     if progress.best is None:
         raise TrainError(f"{run} holds no finished epoch: run the same command again")
     network = build(config.model.name, len(config.data.classes))
-    weights = load_best(run / "checkpoints", progress)
+    weights = load_best(run.checkpoints, progress)
     network.load_state_dict(weights)
-    folder = run / "model"
+    folder = run.model
     folder.mkdir(exist_ok=True)
     save_file(weights, folder / WEIGHTS)
     export_onnx(config.model.name, len(config.data.classes), config.data.image_size, weights, folder / ONNX)
@@ -62,5 +60,5 @@ def finish_run(run: Path, config: Config, manifest: pa.Table) -> dict[str, Any]:
         **{name: getattr(info, name) for name in ("weights_sha256", "manifest_sha256", "config_sha256")},
     }
     write_model_card(folder, ModelFacts(info=info, training=training_facts(facts)))
-    write_success(run, facts)
+    write_success(run.path, facts)
     return facts

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from brainscale.schema import STEPS
-from brainscale.storage.local import replacing
+from brainscale.storage.tables import read_table, write_table
 
 CHUNK = 2**18
 """Elements that are multiplied at a time: a tensor of any size needs little memory beside it."""
@@ -62,10 +61,7 @@ def steps_table(rows: Sequence[Mapping[str, object]], tensors: Sequence[str]) ->
 
 def write_epoch(rows: Sequence[Mapping[str, object]], tensors: Sequence[str], run: Path, epoch: int) -> None:
     """Write the steps of a finished epoch."""
-    folder = run / "steps"
-    folder.mkdir(exist_ok=True)
-    with replacing(folder / f"epoch-{epoch:04d}.parquet") as aside:
-        pq.write_table(steps_table(rows, tensors), aside, compression="zstd")
+    write_table(steps_table(rows, tensors), run / "steps" / f"epoch-{epoch:04d}.parquet", "steps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +82,7 @@ class Step:
 def read_steps(run: Path) -> Iterator[Step]:
     """The finished epochs' steps, in their order."""
     for path in sorted((run / "steps").glob("epoch-*.parquet")):
-        table = pq.read_table(path)
+        table = read_table(path, "steps")
         tensors = table.schema.metadata[b"tensors"].decode().split("\n")
         for row in table.to_pylist():
             weights = dict(zip(tensors, row.pop("weights"), strict=True))

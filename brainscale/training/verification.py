@@ -6,13 +6,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from brainscale.config.files import parse_config
-from brainscale.dataset.manifest import manifest_fingerprint, read_manifest
+from brainscale.config.files import CONFIG_FILE
+from brainscale.dataset.manifest import manifest_fingerprint
 from brainscale.errors import SourceError
-from brainscale.storage.local import read_success
-from brainscale.training.run_folder import differences
+from brainscale.training.run_folder import RunFolder, differences
 from brainscale.training.trace import Step, read_steps
 
 READ = ("config.yaml", "*.parquet", "*.json")
@@ -51,14 +48,14 @@ def compare_bits(one: str, other: str) -> dict[str, Any]:
     Raises:
         SourceError: a folder is no run, or holds no finished epoch.
     """
-    first, second = Path(one), Path(other)
+    first, second = RunFolder(Path(one)), RunFolder(Path(other))
     for run in (first, second):
-        if not (run / "config.yaml").is_file():
-            raise SourceError(f"{run} is no run: it holds no config.yaml")
-        if not any(read_steps(run)):
+        if not run.config_file.is_file():
+            raise SourceError(f"{run} is not a run: it holds no {CONFIG_FILE}")
+        if not any(read_steps(run.path)):
             raise SourceError(f"{run} holds no finished epoch yet: train it further")
     count, parting = 0, None
-    for a, b in zip_longest(read_steps(first), read_steps(second)):
+    for a, b in zip_longest(read_steps(first.path), read_steps(second.path)):
         parting = _parting(a, b)
         if parting is not None:
             break
@@ -98,10 +95,10 @@ def _parting(a: Step | None, b: Step | None) -> Parting | None:
     return None
 
 
-def _at_the_end(first: Path, second: Path) -> Parting | None:
+def _at_the_end(first: RunFolder, second: RunFolder) -> Parting | None:
     """Runs whose steps are equal may still be at different stages, or keep the weights of different epochs."""
     keys = ("weights_sha256", "best_epoch", "best_val_loss")
-    facts = [{key: (read_success(run) or {}).get(key) for key in keys} for run in (first, second)]
+    facts = [{key: (run.facts() or {}).get(key) for key in keys} for run in (first, second)]
     for key in keys:
         if facts[0][key] != facts[1][key]:
             shown = ["unfinished" if value[key] is None else str(value[key]) for value in facts]
@@ -109,15 +106,10 @@ def _at_the_end(first: Path, second: Path) -> Parting | None:
     return None
 
 
-def _reasons(first: Path, second: Path) -> Iterator[str]:
+def _reasons(first: RunFolder, second: RunFolder) -> Iterator[str]:
     """What could have made two runs part: configuration, data."""
-    for key, one, other in differences(_config(first), _config(second)):
+    for key, one, other in differences(first.config().model_dump(mode="json"), second.config().model_dump(mode="json")):
         yield f"{key}: {one} and {other}"
-    hashes = {manifest_fingerprint(read_manifest(run / "manifest.parquet")) for run in (first, second)}
+    hashes = {manifest_fingerprint(run.manifest()) for run in (first, second)}
     if len(hashes) > 1:
         yield "data: files, labels or split differ"
-
-
-def _config(run: Path) -> dict[str, Any]:
-    values = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    return parse_config(values, where=str(run / "config.yaml")).model_dump(mode="json")

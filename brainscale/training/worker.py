@@ -19,13 +19,13 @@ from brainscale.storage.workspace import Workspace, open_workspace
 from brainscale.training import exact_sum, trace
 from brainscale.training.allocator import keep_buffers
 from brainscale.training.checkpoints import Progress, load_latest, save_checkpoint, weights_sha256
-from brainscale.training.history import write_history
+from brainscale.training.history import HISTORY_FILE, write_history
 from brainscale.training.notices import write_notice
 from brainscale.training.plane_store import PlaneLocations, PlaneStore
 from brainscale.training.sampler import cut, epoch_order
 from brainscale.training.step import Learner, Samples, learning_rate
 
-CHECKPOINTS = ("checkpoints/*.safetensors", "steps/*", "history.parquet")
+CHECKPOINTS = ("checkpoints/*.safetensors", "steps/*", HISTORY_FILE)
 """What a worker needs of a run to go on with it."""
 
 

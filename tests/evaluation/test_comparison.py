@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from brainscale.dataset import header_control
@@ -15,6 +14,7 @@ from brainscale.stats import metrics
 from brainscale.stats.delong import delong, delong_pair
 from brainscale.stats.resampling import group_codes
 from brainscale.storage.local import write_success
+from brainscale.storage.tables import write_table
 from tests.support.tables import CLASSES, evaluation, manifest, predictions
 
 
@@ -24,7 +24,7 @@ def test_an_evaluation_of_an_older_version_is_to_be_made_again(tmp_path: Path) -
         (tmp_path / name).mkdir()
         known = {key: value for key, value in facts.items() if key != lacking}
         table = pa.Table.from_pylist([], schema=METRICS).replace_schema_metadata(known)
-        pq.write_table(table, tmp_path / name / "metrics.parquet")
+        write_table(table, tmp_path / name / "metrics.parquet", "metrics")
         write_success(tmp_path / name, {})
     with pytest.raises(BundleError, match=r"old does not say flops: an older version .* evaluate that model again"):
         comparison.compare_runs([str(tmp_path / "old")])

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from brainscale.dataset.manifest import manifest_fingerprint
+from brainscale.dataset.manifest import manifest_fingerprint, write_manifest
 from brainscale.schema import MANIFEST, PREDICTIONS
 from brainscale.stats import metrics
 from brainscale.storage.local import write_success
+from brainscale.storage.tables import write_table
 
 CLASSES = ("no_tumour", "tumour")
 
@@ -71,7 +71,7 @@ def evaluation(folder: Path, table: pa.Table, predicted: pa.Table, threshold: fl
         "flops": "1000000",
         "images_per_second": "1.5",
     }
-    pq.write_table(table, folder / "manifest.parquet")
-    pq.write_table(predicted, folder / "predictions.parquet")
-    pq.write_table(figures.replace_schema_metadata(facts), folder / "metrics.parquet")
+    write_manifest(table, folder / "manifest.parquet")
+    write_table(predicted, folder / "predictions.parquet", "predictions")
+    write_table(figures.replace_schema_metadata(facts), folder / "metrics.parquet", "metrics")
     write_success(folder, facts)

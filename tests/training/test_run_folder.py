@@ -7,7 +7,7 @@ import pytest
 from brainscale.config.files import load_config
 from brainscale.errors import OutputError
 from brainscale.schema import MANIFEST
-from brainscale.training.run_folder import open_run
+from brainscale.training.run_folder import RunFolder
 
 
 @pytest.mark.parametrize("there", [0, 1, 2, 3])
@@ -17,11 +17,11 @@ def test_a_kill_while_it_is_made_is_no_obstacle(there: int, tmp_path: Path) -> N
     whole, run = tmp_path / "whole", tmp_path / "run"
     whole.mkdir()
     run.mkdir()
-    assert open_run(whole, config, manifest) is None
+    assert RunFolder(whole).start(config, manifest) is None
     for path in sorted(whole.iterdir(), key=lambda p: p.stat().st_mtime_ns)[:there]:
         (run / path.name).write_bytes(path.read_bytes())
     (run / ".config.yaml.12ab34cd.tmp").write_text("half")
-    assert open_run(run, config, manifest) is None
+    assert RunFolder(run).start(config, manifest) is None
     names = {p.name for p in run.iterdir() if not p.name.endswith(".tmp")}
     assert names == {"config.yaml", "manifest.parquet", "environment.json"}
 
@@ -29,4 +29,4 @@ def test_a_kill_while_it_is_made_is_no_obstacle(there: int, tmp_path: Path) -> N
 def test_a_folder_of_somebody_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.parquet").write_text("mine")
     with pytest.raises(OutputError, match="holds other files and no run"):
-        open_run(tmp_path, load_config(), MANIFEST.empty_table())
+        RunFolder(tmp_path).start(load_config(), MANIFEST.empty_table())
