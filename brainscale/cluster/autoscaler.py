@@ -2,21 +2,18 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from ray.autoscaler.v2.utils import is_autoscaler_v2
-from ray.core.generated import autoscaler_pb2
-from ray.experimental.internal_kv import internal_kv_get_gcs_client
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-MESSAGES: Any = autoscaler_pb2  # made when it is imported
+from brainscale.cluster.ray_private import autoscaler_status, has_autoscaler
+
 PATIENCE_S = 60.0  # seconds that an autoscaler which starts beside its head may take to answer
 LOOK_S = 0.2  # seconds between two looks
 
 
 def is_there() -> bool:
     """Whether the cluster has an autoscaler that can be asked, Ray's second."""
-    return bool(is_autoscaler_v2(fetch_from_server=True, gcs_client=internal_kv_get_gcs_client()))
+    return has_autoscaler()
 
 
 def would_hold(bundles: Sequence[Mapping[str, float]]) -> bool | None:
@@ -45,15 +42,14 @@ def _verdict(group: PlacementGroup) -> bool | None:
     while time.monotonic() < deadline:
         if group.wait(0):
             return True
-        status = MESSAGES.GetClusterStatusReply.FromString(internal_kv_get_gcs_client().get_cluster_status())
-        cluster, thought = status.cluster_resource_state, status.autoscaling_state
-        if asked is None and _names(group, cluster.pending_gang_resource_requests):
-            asked = cluster.cluster_resource_state_version
-        elif asked is not None and thought.last_seen_cluster_resource_state_version > asked:
-            return not _names(group, thought.infeasible_gang_resource_requests)
+        status = autoscaler_status()
+        if asked is None and _names(group, status.pending):
+            asked = status.asked_version
+        elif asked is not None and status.answered_version > asked:
+            return not _names(group, status.infeasible)
         time.sleep(LOOK_S)
     return None
 
 
-def _names(group: PlacementGroup, requests: Sequence[Any]) -> bool:
-    return any(group.id.hex() in request.details for request in requests)
+def _names(group: PlacementGroup, requests: Sequence[str]) -> bool:
+    return any(group.id.hex() in request for request in requests)

@@ -23,6 +23,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from brainscale import logs
 from brainscale.cluster.job_main import REQUEST, RESULT
+from brainscale.cluster.ray_private import job_client
 from brainscale.cluster.session import quiet
 from brainscale.config.files import resource_folder
 from brainscale.errors import ClusterError, UsageError, first_line
@@ -39,13 +40,6 @@ SERVERS_OWN = re.compile(r"\S+ \S+\tINFO job_manager\.py|Running entrypoint for 
 """What a Jobs server notes in a job's log."""
 UNREACHED = (RuntimeError, ConnectionError, OSError, ClientError, asyncio.TimeoutError)
 """How Ray's client says that a server does not answer, or not as it should."""
-
-
-class _Client(JobSubmissionClient):
-    """Ray's, which would wait for a silent server for ever."""
-
-    def _do_request(self, *args: Any, **kwargs: Any) -> Any:
-        return super()._do_request(*args, **{"timeout": REQUEST_S, **kwargs})
 
 
 def connect(address: str) -> JobSubmissionClient:
@@ -75,7 +69,7 @@ def connect(address: str) -> JobSubmissionClient:
             f"no Jobs server answers at {address} ({first_line(error)}): is `ray start --head` running?"
         ) from None
     try:
-        return _Client(address)
+        return job_client(address, REQUEST_S)
     except AuthenticationError:
         raise ClusterError(
             f"{address} does not accept this client's token: put the cluster's into RAY_AUTH_TOKEN, "

@@ -8,11 +8,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import ray
-from ray._private import worker as ray_worker
 
+from brainscale.cluster.ray_private import send_raylet_messages_to_stderr
 from brainscale.errors import ClusterError, first_line
 
 TALKERS = ("ray", "ray.data", "ray.train", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
@@ -91,19 +90,10 @@ def _private_token() -> None:
 
 
 def quiet() -> None:
-    """Ray's own notes go to its log files; warnings and errors still reach standard error.
-
-    The raylet's would reach standard output, where results are.
-    """
-    ray_worker.print_to_stdstream = _raylet_says
+    """Leave Ray's own notes to its log files; warnings and errors still reach standard error."""
+    send_raylet_messages_to_stderr(unless="worker processes have been started")  # which folds side by side need
     for name in TALKERS:
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def _raylet_says(data: dict[str, Any], ignore_prefix: bool) -> None:
-    """To standard error; not that many processes were started, which folds side by side need."""
-    if "worker processes have been started" not in str(data["lines"]):
-        ray_worker.print_worker_logs(data, sys.stderr, ignore_prefix)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ray.train.v2.api.callback import UserCallback
+from ray.train import UserCallback
 
 from brainscale.errors import first_line
 from brainscale.storage.workspace import open_workspace

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from brainscale.config.sections import DEFAULT_CLASSES, PreprocessConfig
 from brainscale.errors import OutputError
-from brainscale.models import NAMES
+from brainscale.config.sections import ARCHITECTURES
 from brainscale.models.bundle import WEIGHTS, Bundle, ModelInfo
 from brainscale.models.classifier import Classifier
 from brainscale.models.heatmaps import (
@@ -78,7 +78,7 @@ def expected(name: str, network: nn.Module, planes: Tensor, sign: int) -> Tensor
     return torch.stack([m / h if h > 0 else m for m, h in zip(maps, highest, strict=True)])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_map_is_as_defined_and_the_network_is_as_it_was(name: str) -> None:
     network, planes = built(name), torch.from_numpy(some_planes(3))
     before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -190,9 +190,9 @@ def test_a_network_in_training_is_refused() -> None:
 
 
 def test_every_network_has_its_place_and_its_method() -> None:
-    assert tuple(LAST) == NAMES
-    assert {name for name in NAMES if heatmap_method(name, 2) == "cam"} == {"resnet50", "densenet121"}
-    assert {heatmap_method(name, 3) for name in NAMES} == {"hirescam", "grad-cam"}
+    assert tuple(LAST) == ARCHITECTURES
+    assert {name for name in ARCHITECTURES if heatmap_method(name, 2) == "cam"} == {"resnet50", "densenet121"}
+    assert {heatmap_method(name, 3) for name in ARCHITECTURES} == {"hirescam", "grad-cam"}
 
 
 def test_an_overlay_grows_with_the_map() -> None:
