@@ -126,7 +126,7 @@ def fit(job: TrainingJob, config: Config, run: Workspace) -> None:
     filesystem, checkpoints = run.filesystem("checkpoints")
     scratch = f".ray-{uuid.uuid4().hex[:8]}"  # new each time: Ray's own notes are not resumed
     trainer = TorchTrainer(
-        train_worker,
+        train_worker,  # type: ignore[arg-type]  # mypy sees the classes of Ray Train's first version, here and below
         train_loop_config={name: getattr(job, name) for name in job.__dataclass_fields__},
         scaling_config=ScalingConfig(
             num_workers=workers_of(config),
@@ -142,7 +142,7 @@ def fit(job: TrainingJob, config: Config, run: Workspace) -> None:
             storage_path=checkpoints,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=config.resources.restarts),
-            callbacks=[Restarts(str(run), config.resources.restarts)],
+            callbacks=[Restarts(str(run), config.resources.restarts)],  # type: ignore[list-item]
         ),
     )
     on_interrupt = signal.getsignal(signal.SIGINT)  # Ray Train puts its own there, and leaves with status 0
