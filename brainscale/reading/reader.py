@@ -7,8 +7,9 @@ Files are opened and hashed here; a child process decodes them, so that one whic
 import atexit
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from brainscale.reading import sample_ids as names
 from brainscale.reading.archives import Member, members
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sandbox import Sandbox
-from brainscale.reading.sources import UNREACHABLE, SourceFile, open_file
+from brainscale.reading.sources import UNREACHABLE, SourceFile, list_files, open_file
 from brainscale.schema import MANIFEST
 
 DECODER = "brainscale.reading.decoder"  # a module to run, not to import: the formats are its business alone
@@ -43,6 +44,74 @@ COLUMNS = pa.schema(
     ]
 )
 """What `read_tables` yields."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Sample:
+    """One image, slice or frame of a source, or the error that stands in its place.
+
+    Attributes:
+        sample_id: path below the source, `!member` in an archive, `#frame` in a file of several frames.
+        uri: absolute local path or address of the file.
+        member: path inside the archive; None outside one.
+        frame: number in a file of several frames, from 0; None for a file of one image.
+        format: file format by content, such as JPEG, DICOM or NIfTI; None where it was not recognised.
+        mode: how the file stores a pixel, such as RGB or MONOCHROME2 12.
+        width: width of the stored image as shown, pixels.
+        height: height of the stored image as shown, pixels.
+        nbytes: size of the encoded file or member, bytes.
+        sha256: hash of the encoded bytes.
+        phash: perceptual hash, 16 hexadecimal digits; None where not requested, or without contrast.
+        patient: keyed hash of the patient's identifier; None where the file names none.
+        scan: keyed hash of the series; None where the file names none.
+        empty: whether a slice shows next to nothing.
+        plane: uint8 [image_size, image_size]; None where not requested, or with an error.
+        error_code: stable identifier of the error; None for a sample that was read.
+        error: what is wrong, in one line.
+    """
+
+    sample_id: str
+    uri: str
+    member: str | None = None
+    frame: int | None = None
+    format: str | None = None
+    mode: str | None = None
+    width: int | None = None
+    height: int | None = None
+    nbytes: int | None = None
+    sha256: str | None = None
+    phash: str | None = None
+    patient: str | None = None
+    scan: str | None = None
+    empty: bool = False
+    plane: np.ndarray | None = field(default=None, repr=False)
+    error_code: str | None = None
+    error: str | None = None
+
+
+def read_samples(
+    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], request: ReadRequest
+) -> Iterator[Sample]:
+    """Read every sample of one or several sources, one file after the other, without Ray.
+
+    One member of an archive is in memory at a time. A file that cannot be read is a sample with an error.
+
+    Args:
+        sources: folders, files, globs, lists of files (`@files.txt`) or addresses.
+        request: what to read of each frame.
+
+    Raises:
+        SourceError: a source does not exist or holds no files; raised at once, before the first sample.
+    """
+    paths = [sources] if isinstance(sources, str | os.PathLike) else sources
+    files = list_files([os.fspath(path) for path in paths])
+    side = request.preprocess.image_size
+
+    def sample(row: dict[str, Any]) -> Sample:
+        plane = np.frombuffer(row["plane"], np.uint8).reshape(side, side) if row.get("plane") else None
+        return Sample(**{**row, "plane": plane})
+
+    return (sample(row) for file in files for row in read_file(file, request))
 
 
 def read_file(unit: SourceFile, request: ReadRequest) -> Iterator[dict[str, Any]]:
