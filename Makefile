@@ -2,10 +2,10 @@
 BIN := .venv/bin
 READY := .venv/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# The first that runs and is new enough: a name on PATH alone may be a version manager's empty shim.
-NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+# The first that runs and that the lock has wheels for: a name on PATH alone may be a version manager's empty shim.
+IN_LOCK := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
-	$$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
+	$$p -c '$(IN_LOCK)' 2>/dev/null && echo $$p && break; done)
 
 .PHONY: help demo test fuzz kills faults lint format bench lock clean
 help: ## this list
@@ -43,17 +43,18 @@ format: $(READY) ## rewrite the code in the project's style
 bench: $(READY) ## every side-by-side measurement
 	set -e; for script in $(filter-out benchmarks/score_peers.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script; done
 
-lock: ## pin what .venv holds now (no set-up first: that would put the old pins back)
-	$(BIN)/python .ci/lock.py > .lock.tmp && mv .lock.tmp requirements.lock
+lock: ## pin what .venv holds now, with hashes from pip's index (no set-up first: that would put the old pins back)
+	$(BIN)/python .ci/lock.py
 
 clean: ## remove what make made
 	rm -rf .venv demo dist
 
 # Each stamp comes last, so an interrupted installation starts again; a changed pyproject.toml repeats the second only.
-.venv/.locked: requirements.lock
-	@$(or $(PYTHON),false) -c '$(NEW_ENOUGH)' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+.venv/.locked: requirements.lock requirements-dev.lock
+	@$(or $(PYTHON),false) -c '$(IN_LOCK)' || { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
-	$(PIP) -r requirements.lock
+	$(PIP) --require-hashes -r requirements.lock
+	$(PIP) -r requirements-dev.lock
 	touch $@
 
 $(READY): .venv/.locked pyproject.toml

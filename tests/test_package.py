@@ -1,8 +1,13 @@
+import re
+import runpy
 import subprocess
 import sys
 import tomllib
 import zipfile
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 import brainscale
 
@@ -27,8 +32,8 @@ def test_an_installed_package_finds_its_configurations_from_any_folder(tmp_path:
     (wheel,) = tmp_path.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
-        "from brainscale import __file__ as f; from brainscale.config import sections as config; print(f); "
-        "print(config.load('published').train.optimizer, config.resource_folder('jobs'))"
+        "from brainscale import __file__ as f; from brainscale.config import files as config; print(f); "
+        "print(config.load_config('published').train.optimizer, config.resource_folder('jobs'))"
     )
     command = [sys.executable, "-c", code]
     done = subprocess.run(
@@ -41,3 +46,40 @@ def test_an_installed_package_finds_its_configurations_from_any_folder(tmp_path:
 
 def test_one_version() -> None:
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == brainscale.__version__
+
+
+def pins(lock: str) -> dict[str, str]:
+    return dict(re.findall(r"^([\w.-]+)==([^\s\\]+)", (ROOT / lock).read_text(encoding="utf-8"), re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def maker() -> dict[str, Any]:
+    """What `make lock` runs."""
+    return runpy.run_path(str(ROOT / ".ci" / "lock.py"))
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the locks are made with Python 3.11")
+def test_the_locks_hold_what_pyproject_asks_for_and_nothing_twice(maker: dict[str, Any]) -> None:
+    node, dev, everything = maker["node_pins"](), pins("requirements-dev.lock"), maker["all_pins"]()
+    assert pins("requirements.lock") == node
+    assert dev == {name: version for name, version in everything.items() if name not in node}
+    assert {"ray", "torch", "boto3"} <= node.keys()
+    assert {"pytest", "ruff", "mypy", "moto", "import-linter", "hatchling"} <= dev.keys()
+
+
+def test_every_pin_of_a_node_has_hashes_and_no_lock_names_an_index() -> None:
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    entries = [entry for entry in re.split(r"\n(?=\S)", text.rstrip("\n")) if not entry.startswith("#")]
+    assert len(entries) == len(pins("requirements.lock")) > 100
+    pin, marker = r"[\w.-]+==\S+", r"(?: ; platform_system == \"Linux\")?"
+    for entry in entries:
+        assert re.fullmatch(rf"{pin}{marker}(?: \\\n    --hash=sha256:[0-9a-f]{{64}})+", entry), entry
+    assert "://" not in text + (ROOT / "requirements-dev.lock").read_text(encoding="utf-8")
+
+
+def test_a_lock_reads_as_it_was_written(maker: dict[str, Any]) -> None:
+    text = maker["as_text"]({"nvidia-nvtx": "1.0", "six": "2.0"}, {"six": {"b" * 64, "a" * 64}})
+    assert text == (
+        'nvidia-nvtx==1.0 ; platform_system == "Linux"\n'
+        f"six==2.0 \\\n    --hash=sha256:{'a' * 64} \\\n    --hash=sha256:{'b' * 64}\n"
+    )

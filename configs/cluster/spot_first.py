@@ -2,6 +2,9 @@
 
 Ray 2.60 has none on AWS. Its autoscaler v2 passes over a node type that stayed pending (ALLOCATION_TIMEOUT), not one
 that AWS refused (ALLOCATION_FAILED): it would ask for spot again and again. Named in cluster.yaml's `provider`.
+
+Tried with Ray 2.60.0, whose AWS provider is private: there is no public one to build on. This file is copied to the
+head alone, so it imports nothing of brainscale.
 """
 
 from typing import Any

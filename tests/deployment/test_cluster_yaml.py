@@ -112,7 +112,7 @@ def test_it_is_frugal_pinned_and_closed() -> None:
     workers = [t for name, t in cluster["available_node_types"].items() if name != cluster["head_node_type"]]
     assert all(worker["min_workers"] == 0 for worker in workers)
     commands = " ".join(cluster["setup_commands"] + cluster["head_start_ray_commands"])
-    assert "requirements.lock" in commands
+    assert "pip install --quiet --require-hashes -r ~/requirements.lock" in commands
     assert re.search(r"^ray==\d", LOCK, re.MULTILINE)
     assert re.search(r"^boto3==\d", LOCK, re.MULTILINE)  # with it the head starts and ends workers
     assert "0.0.0.0" not in TEXT  # noqa: S104 (it must not be there)

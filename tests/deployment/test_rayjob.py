@@ -2,12 +2,15 @@
 
 import re
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from jsonschema import ValidationError
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from tests.support.commands import require_options
 from tests.support.kuberay import changed, validate
@@ -70,10 +73,20 @@ def test_a_mistake_beside_the_job_is_caught() -> None:
 
 def test_ray_is_that_of_the_lock_everywhere() -> None:
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    (version,) = re.findall(r"^ray==(.+)$", lock, re.MULTILINE)
+    (version,) = re.findall(r"^ray==(\S+)", lock, re.MULTILINE)
     assert CLUSTER["rayVersion"] == version
-    base, *_ = re.findall(r"^FROM (.+)$", (FOLDER / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
-    assert base == f"rayproject/ray:{version}-py311-cpu"
+    bases = re.findall(r"^FROM (\S+)", (FOLDER / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(bases) == {f"rayproject/ray:{version}-py311-cpu"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (ours,) = [Requirement(line) for line in project["dependencies"] if line.startswith("ray[")]
+    major, minor, *_ = map(int, version.split("."))
+    assert ours.specifier == SpecifierSet(f">={major}.{minor},<{major}.{minor + 1}")
+
+
+def test_the_image_has_what_runs_with_hashes_and_nothing_that_develops() -> None:
+    _, image = (FOLDER / "Dockerfile").read_text(encoding="utf-8").split("\n\n")  # what makes the wheel, and the image
+    assert "pip install --no-cache-dir --require-hashes -r /tmp/requirements.lock" in image
+    assert "requirements-dev.lock" not in image
 
 
 def test_one_image_and_no_privileges() -> None:
