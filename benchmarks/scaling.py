@@ -56,7 +56,7 @@ def free_read(units: pa.Table, skip: frozenset[str]) -> Iterator[pa.Table]:
         "uri": pa.array([f"s3://archive/{i}" for i in ids], pa.string()),
         "sha256": pa.array([hashlib.sha256(i.encode()).hexdigest() for i in ids], pa.string()),
         "empty": pa.array([False] * len(ids), pa.bool_()),
-        "unit_rows": pa.array([1] * len(ids), pa.int32()),
+        "file_rows": pa.array([1] * len(ids), pa.int32()),
     }
     yield pa.table([known.get(f.name, pa.nulls(len(ids), f.type)) for f in COLUMNS], schema=COLUMNS)
 
@@ -168,8 +168,7 @@ def constants(source: Path | None, counts: Sequence[int], scratch: Path) -> Cons
     opened = open_bundle(make_bundle(scratch / "full", 224))
     request, onnx = ReadRequest(preprocess=opened.info.preprocess), engines.EngineOptions(name="onnx")
     network = engines.load_engine(opened.info, engines.network_of(opened, onnx), onnx, threads=1)
-    planes = np.stack([np.frombuffer(next(iter(read_file(u, request)))["plane"], np.uint8) for u in units[:64]])
-    planes = planes.reshape(-1, 224, 224)
+    planes = np.stack([sample.plane for file in units[:64] for sample in read_file(file, request)])
     files = scratch / "files"
     for i in range(100_000):
         if i % 1000 == 0:

@@ -20,7 +20,7 @@ from brainscale.models import heatmaps
 from brainscale.models.bundle import Bundle
 from brainscale.models.model_card import ModelFacts, write_model_card
 from brainscale.models.registry import flops
-from brainscale.reading.reader import files_of_manifest, planes_of
+from brainscale.reading.reader import files_of_manifest, read_planes
 from brainscale.reading.request import ReadRequest
 from brainscale.stats import metrics
 from brainscale.stats.decisions import tumour_probability
@@ -220,7 +220,7 @@ def _leads(done: EvaluatedModel, used: pa.Table) -> np.ndarray:
 
 def _pictures(done: EvaluatedModel, sample_ids: Sequence[str]) -> dict[str, bytes]:
     request = ReadRequest(preprocess=done.bundle.info.preprocess)
-    planes = planes_of(files_of_manifest(done.rows), sample_ids, request)
+    planes = read_planes(files_of_manifest(done.rows), sample_ids, request)
     return dict(zip(planes, heatmaps.pictures(done.bundle, list(planes.values())), strict=True))
 
 

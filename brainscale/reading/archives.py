@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from brainscale.config.sections import LimitsConfig
 from brainscale.errors import SampleError
-from brainscale.reading.sample_ids import readable, unique
+from brainscale.reading.sample_ids import as_text, unique_name
 
 HEAD = 512
 ALLOWANCE = 64 * 2**20  # bytes that any archive may hold, however small it is
@@ -85,7 +85,7 @@ def members(stream: Stream, nbytes: int, limits: LimitsConfig) -> Iterator[Membe
     try:
         for member in _walk(stream, (), 0, budget, limits):
             if member.path:
-                yield Member(**{**vars(member), "path": (*member.path[:-1], unique(member.path, seen))})
+                yield Member(**{**vars(member), "path": (*member.path[:-1], unique_name(member.path, seen))})
             else:
                 yield member
     except _SpentError as error:
@@ -156,7 +156,7 @@ def _unzip(
     seekable = stream if stream.seekable() else io.BytesIO(_bounded(stream, limits))
     with zipfile.ZipFile(seekable) as archive:
         for info in archive.infolist():
-            here = (*path, readable(info.filename))
+            here = (*path, as_text(info.filename))
             if info.is_dir():
                 continue
             if info.flag_bits & 1:
@@ -180,7 +180,7 @@ def _untar(
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all
             if info.isdir():
                 continue
-            here = (*path, readable(info.name))
+            here = (*path, as_text(info.name))
             content = archive.extractfile(info) if info.isreg() else None
             if content is None:
                 yield Member(path=here, problem=SampleError("not_a_file", "a link or a device, not a file"))

@@ -63,7 +63,7 @@ def folder_key(place: Path, file: str | None) -> bytes:
             aside.replace(place)
         return bytes.fromhex(place.read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
-        raise OutputError(f"{place} cannot be used ({error}): mend that, or choose a new --out") from None
+        raise OutputError(f"{place} cannot be used ({error}): fix that, or choose a new --out") from None
 
 
 def pseudonym(identifier: str | None, key: bytes) -> str | None:

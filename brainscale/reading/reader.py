@@ -1,7 +1,8 @@
-"""A unit of work → rows: the one place where bytes become samples, for index, tensors and score alike.
+"""Files → samples: the one place where bytes become planes, for indexing, training and scoring alike.
 
-Every file, member, slice or frame gives a row: a plane, or an error with a stable code. Nothing raises.
-Files are opened and hashed here; a child process decodes them, so that one which kills its decoder is a row too.
+Every file, archive member, slice or frame is a sample: a plane, or an error with a stable code. Nothing raises.
+Files are opened and hashed here; a child process decodes them, so that a file that crashes its decoder is a
+sample with an error too.
 """
 
 import atexit
@@ -9,37 +10,37 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.errors import RERUN, SampleError, StorageError
-from brainscale.reading import sample_ids as names
 from brainscale.reading.archives import Member, members
 from brainscale.reading.request import ReadRequest
+from brainscale.reading.sample_ids import join_id, split_id
 from brainscale.reading.sandbox import Sandbox
 from brainscale.reading.sources import UNREACHABLE, SourceFile, list_files, open_file
 from brainscale.schema import MANIFEST
 
-DECODER = "brainscale.reading.decoder"  # a module to run, not to import: the formats are its business alone
-ROWS = 64
-"""Rows handed on at a time: what is in memory does not grow with an archive or a volume."""
+DECODER = "brainscale.reading.decoder"  # run by name and never imported here: it loads the libraries of all formats
+BATCH_ROWS = 64
+"""Rows of one table: memory does not grow with an archive or a volume."""
 
 SOURCE_FILES = pa.schema(
     [
         MANIFEST.field("sample_id"),
         MANIFEST.field("uri"),
-        pa.field("wanted", pa.list_(pa.string())),
+        pa.field("sample_ids", pa.list_(pa.string())),
     ]
 )
+"""Files as a table; the columns are attributes of `SourceFile`."""
 
 COLUMNS = pa.schema(
     [
         *(MANIFEST.field(name) for name in MANIFEST.names if name not in ("label", "group", "split", "fold")),
-        pa.field("unit_rows", pa.int32()),  # on the last row of a unit: how many rows the unit has
+        pa.field("file_rows", pa.int32()),  # on the last row of a file: how many rows the file has
         pa.field("plane", pa.binary()),  # uint8, image_size × image_size, row by row
     ]
 )
@@ -105,108 +106,163 @@ def read_samples(
     """
     paths = [sources] if isinstance(sources, str | os.PathLike) else sources
     files = list_files([os.fspath(path) for path in paths])
-    side = request.preprocess.image_size
-
-    def sample(row: dict[str, Any]) -> Sample:
-        plane = np.frombuffer(row["plane"], np.uint8).reshape(side, side) if row.get("plane") else None
-        return Sample(**{**row, "plane": plane})
-
-    return (sample(row) for file in files for row in read_file(file, request))
+    return (sample for file in files for sample in read_file(file, request))
 
 
-def read_file(unit: SourceFile, request: ReadRequest) -> Iterator[dict[str, Any]]:
-    """Read, unpack, recognise, decode and preprocess one unit.
+def read_file(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
+    """Read one file: unpack, recognise, decode and preprocess it.
 
     Args:
-        unit: the file.
-        request: what is wanted of each frame.
+        file: the file, and the samples to read of it.
+        request: what to read of each frame.
 
     Yields:
-        One row for each sample in it, with columns of `COLUMNS`; at least one unless some are wanted only.
+        The samples in the file, at least one; or those asked for, each with an error if the file holds it no more.
     """
-    seen = set()
-    for row in _all_rows(unit, request):
-        seen.add(row["sample_id"])
-        yield row
-    for gone in [wanted for wanted in unit.wanted or () if wanted not in seen]:
-        _, member, frame = names.split_id(gone)
-        text = "its file holds no such sample any more"
-        yield {**_row(unit, error_code="gone", error=text), "sample_id": gone, "member": member, "frame": frame}
+    read_ids = set()
+    for sample in _read_members(file, request):
+        read_ids.add(sample.sample_id)
+        yield sample
+    for sample_id in file.sample_ids or ():
+        if sample_id not in read_ids:
+            _, member, frame = split_id(sample_id)
+            error = "its file no longer holds this sample"
+            yield Sample(sample_id=sample_id, uri=file.uri, member=member, frame=frame, error_code="gone", error=error)
 
 
-def _all_rows(unit: SourceFile, request: ReadRequest) -> Iterator[dict[str, Any]]:
-    try:
-        with open_file(unit.uri) as (stream, nbytes):
-            stream.seek(0)
-            for member in members(stream, nbytes, request.limits):
-                yield from _rows(unit, member, request)
-    except SampleError as error:
-        yield _row(unit, error_code=error.code, error=error.text)
-
-
-def planes_of(units: Sequence[SourceFile], sample_ids: Sequence[str], request: ReadRequest) -> dict[str, np.ndarray]:
-    """Planes of a few samples, uint8 [S, S], in this process; those that cannot be read are left out.
+def read_planes(files: Sequence[SourceFile], sample_ids: Sequence[str], request: ReadRequest) -> dict[str, np.ndarray]:
+    """Read the planes of a few samples in this process; samples that cannot be read are left out.
 
     Args:
-        units: files that hold them, and others.
+        files: files that hold the samples, and others.
         sample_ids: the samples.
-        request: what is wanted of each frame.
+        request: what to read of each frame.
+
+    Returns:
+        sample id → uint8 [image_size, image_size].
     """
-    wanted: dict[str, list[str]] = {}
+    ids_by_file: dict[str, list[str]] = {}
     for sample_id in sample_ids:
-        wanted.setdefault(names.split_id(sample_id)[0], []).append(sample_id)
-    asked = [replace(unit, wanted=tuple(wanted[unit.sample_id])) for unit in units if unit.sample_id in wanted]
-    shape = (request.preprocess.image_size, request.preprocess.image_size)
+        ids_by_file.setdefault(split_id(sample_id)[0], []).append(sample_id)
     return {
-        row["sample_id"]: np.frombuffer(row["plane"], np.uint8).reshape(shape)
-        for unit in asked
-        for row in read_file(unit, request)
-        if row.get("plane")
+        sample.sample_id: sample.plane
+        for file in files
+        if file.sample_id in ids_by_file
+        for sample in read_file(replace(file, sample_ids=tuple(ids_by_file[file.sample_id])), request)
+        if sample.plane is not None
     }
 
 
-def _rows(unit: SourceFile, member: Member, request: ReadRequest) -> Iterator[dict[str, Any]]:
-    frames = _wanted(unit, member)
+def read_tables(files: pa.Table, *, request: ReadRequest, skip: frozenset[str] = frozenset()) -> Iterator[pa.Table]:
+    """Read each file of a table.
+
+    Args:
+        files: schema `SOURCE_FILES`.
+        request: what to read of each frame.
+        skip: ids of samples to leave out.
+
+    Yields:
+        Tables of schema `COLUMNS`, of `BATCH_ROWS` rows at most.
+    """
+    batch: list[tuple[Sample, int | None]] = []
+    for row in files.to_pylist():
+        for sample, file_rows in _count_last(read_file(SourceFile(**row), request)):
+            if sample.sample_id not in skip:
+                batch.append((sample, file_rows))
+            if len(batch) == BATCH_ROWS:
+                yield _sample_table(batch)
+                batch = []
+    if batch:
+        yield _sample_table(batch)
+
+
+def file_table(files: Sequence[SourceFile]) -> pa.Table:
+    """Return files as a table of schema `SOURCE_FILES`, which Ray Data can carry."""
+    return pa.Table.from_pylist(
+        [{name: getattr(file, name) for name in SOURCE_FILES.names} for file in files], schema=SOURCE_FILES
+    )
+
+
+def files_of_manifest(manifest: pa.Table) -> list[SourceFile]:
+    """Return the files of a manifest in its order, each with the ids of its samples in the manifest."""
+    ids_by_file: dict[tuple[str, str], list[str]] = {}
+    for sample_id, uri in zip(manifest["sample_id"].to_pylist(), manifest["uri"].to_pylist(), strict=True):
+        ids_by_file.setdefault((split_id(sample_id)[0], uri), []).append(sample_id)
+    return [
+        SourceFile(sample_id=file_id, uri=uri, sample_ids=tuple(ids)) for (file_id, uri), ids in ids_by_file.items()
+    ]
+
+
+def require_reachable(table: pa.Table) -> None:
+    """Refuse rows whose object store did not answer: nobody knows what these samples are.
+
+    Raises:
+        StorageError: names the first of them.
+    """
+    unreachable = table.filter(pc.equal(table["error_code"], UNREACHABLE))
+    if len(unreachable):
+        raise StorageError(f"{unreachable_message(unreachable)}. Check the connection and the credentials, and {RERUN}")
+
+
+def unreachable_message(unreachable: pa.Table) -> str:
+    """Return what to say of rows whose object store did not answer."""
+    first = unreachable["sample_id"][0].as_py()
+    return f"the object store did not answer for {len(unreachable)} sample(s), the first of them '{first}'"
+
+
+def _read_members(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
+    try:
+        with open_file(file.uri) as (stream, nbytes):
+            stream.seek(0)
+            for member in members(stream, nbytes, request.limits):
+                yield from _read_member(file, member, request)
+    except SampleError as error:
+        yield Sample(sample_id=file.sample_id, uri=file.uri, error_code=error.code, error=error.text)
+
+
+def _read_member(file: SourceFile, member: Member, request: ReadRequest) -> Iterator[Sample]:
+    member_id, path = join_id(file.sample_id, member.path), "!".join(member.path) or None
+    frames = _frames_to_read(file, member_id)
     if frames is not None and not frames:
         return
     if member.problem:
-        problem = member.problem
-        yield _row(unit, member.path, nbytes=member.nbytes, error_code=problem.code, error=problem.text)
+        code, text = member.problem.code, member.problem.text
+        yield Sample(sample_id=member_id, uri=file.uri, member=path, nbytes=member.nbytes, error_code=code, error=text)
         return
-    data = member.data or b""
-    known: dict[str, Any] = {"nbytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    data, side = member.data or b"", request.preprocess.image_size
+    nbytes, sha256 = len(data), hashlib.sha256(data).hexdigest()
     try:
         answers = _decoder(request).ask({"frames": None if frames is None else list(frames)}, data)
         for facts, plane in answers:
-            yield _row(unit, member.path, **known, **facts, plane=bytes(plane) if len(plane) else None)
+            yield Sample(
+                sample_id=join_id(file.sample_id, member.path, facts.get("frame")),
+                uri=file.uri,
+                member=path,
+                nbytes=nbytes,
+                sha256=sha256,
+                plane=np.frombuffer(plane, np.uint8).reshape(side, side) if len(plane) else None,
+                **facts,
+            )
     except SampleError as error:
-        yield _row(unit, member.path, **known, error_code=error.code, error=error.text)
+        yield Sample(
+            sample_id=member_id,
+            uri=file.uri,
+            member=path,
+            nbytes=nbytes,
+            sha256=sha256,
+            error_code=error.code,
+            error=error.text,
+        )
 
 
-def _wanted(unit: SourceFile, member: Member) -> set[int | None] | None:
-    """Numbers of the frames that are wanted of a member; None for all."""
-    if unit.wanted is None:
+def _frames_to_read(file: SourceFile, member_id: str) -> set[int | None] | None:
+    """Return the numbers of the frames to read of a member; None for all."""
+    if file.sample_ids is None:
         return None
-    whole = names.sample_id(unit.sample_id, member.path)
-    return {
-        frame for wanted in unit.wanted for _, _, frame in [names.split_id(wanted)] if wanted.split("#")[0] == whole
-    }
+    return {split_id(sample_id)[2] for sample_id in file.sample_ids if sample_id.partition("#")[0] == member_id}
 
 
-def _row(
-    unit: SourceFile, path: Sequence[str] = (), *, frame: int | None = None, empty: bool = False, **known: Any
-) -> dict[str, Any]:
-    return {
-        "sample_id": names.sample_id(unit.sample_id, path, frame),
-        "uri": unit.uri,
-        "member": "!".join(path) or None,
-        "frame": frame,
-        "empty": empty,
-        **known,
-    }
-
-
-_decoders: dict[str, Sandbox] = {}  # this process's decoder, by its settings; one, kept from unit to unit
+_decoders: dict[str, Sandbox] = {}  # by its settings: this process's one decoder, kept from file to file
 
 
 def _decoder(request: ReadRequest) -> Sandbox:
@@ -224,66 +280,19 @@ def _end_decoder() -> None:
         _decoders.popitem()[1].close()
 
 
-def file_table(units: Sequence[SourceFile]) -> pa.Table:
-    """Units as a table that Ray Data can carry."""
-    return pa.Table.from_pylist(
-        [{name: getattr(unit, name) for name in SOURCE_FILES.names} for unit in units], schema=SOURCE_FILES
-    )
+def _count_last(samples: Iterable[Sample]) -> Iterator[tuple[Sample, int | None]]:
+    """Pass on samples, the last with their number: whoever has it and as many rows has the whole file."""
+    count, previous = 0, None
+    for sample in samples:
+        if previous is not None:
+            yield previous, None
+        count, previous = count + 1, sample
+    if previous is not None:
+        yield previous, count
 
 
-def files_of_manifest(manifest: pa.Table) -> list[SourceFile]:
-    """The files that hold a manifest's samples, each asked for these samples only, in the manifest's order."""
-    wanted: dict[tuple[str, str], list[str]] = {}
-    for sample_id, uri in zip(manifest["sample_id"].to_pylist(), manifest["uri"].to_pylist(), strict=True):
-        wanted.setdefault((names.split_id(sample_id)[0], uri), []).append(sample_id)
-    return [SourceFile(sample_id=unit, uri=uri, wanted=tuple(ids)) for (unit, uri), ids in wanted.items()]
-
-
-def require_reachable(table: pa.Table) -> None:
-    """Refuse rows of a store that did not answer: nobody knows what these samples are.
-
-    Raises:
-        StorageError: names the first.
-    """
-    silent = table.filter(pc.equal(table["error_code"], UNREACHABLE))
-    if len(silent):
-        raise StorageError(f"{unreachable_message(silent)}: mend that, {RERUN}")
-
-
-def unreachable_message(silent: pa.Table) -> str:
-    """What to say of rows of a store that did not answer."""
-    return f"the store of {len(silent)} sample(s) does not answer, '{silent['sample_id'][0].as_py()}' first"
-
-
-def read_tables(units: pa.Table, *, request: ReadRequest, skip: frozenset[str] = frozenset()) -> Iterator[pa.Table]:
-    """`read` for each row of a table of units.
-
-    Args:
-        units: of schema `UNIT`.
-        request: what is wanted of each frame.
-        skip: ids whose rows are left out.
-
-    Yields:
-        Tables of schema `COLUMNS`, of `ROWS` rows at most.
-    """
-    some: list[dict[str, Any]] = []
-    for facts in units.to_pylist():
-        for row in _counted(read_file(SourceFile(**facts), request)):
-            if row["sample_id"] not in skip:
-                some.append(row)
-            if len(some) == ROWS:
-                yield pa.Table.from_pylist(some, schema=COLUMNS)
-                some = []
-    if some:
-        yield pa.Table.from_pylist(some, schema=COLUMNS)
-
-
-def _counted(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The rows, the last with their number: whoever has it and as many rows has the whole unit."""
-    count, held = 0, None
-    for row in rows:
-        if held is not None:
-            yield held
-        count, held = count + 1, row
-    if held is not None:
-        yield {**held, "unit_rows": count}
+def _sample_table(batch: Sequence[tuple[Sample, int | None]]) -> pa.Table:
+    columns = {column.name: [getattr(sample, column.name) for sample, _ in batch] for column in fields(Sample)}
+    columns["plane"] = [None if plane is None else plane.data for plane in columns["plane"]]  # copied once, by Arrow
+    columns["file_rows"] = [file_rows for _, file_rows in batch]
+    return pa.Table.from_pydict(columns, schema=COLUMNS)

@@ -1,6 +1,6 @@
-"""How a sample is named: its path below the source, `!member` in an archive, `#frame` in a file of several.
+"""Sample ids: the path below the source, `!member` in an archive, `#frame` in a file of several frames.
 
-`!` and `#` in a name of a file or member are written %21 and %23, so that two samples never share an id.
+`!` and `#` in the name of a file or member are written %21 and %23, so that two samples never share an id.
 """
 
 import re
@@ -9,49 +9,49 @@ from collections.abc import Sequence
 from brainscale.seeds import derive
 
 
-def readable(name: str) -> str:
-    r"""A file system's or an archive's name as text that every table can hold: odd bytes are shown as \\xNN."""
+def as_text(name: str) -> str:
+    r"""Return a file system's or an archive's name as text that every table can hold: odd bytes become \\xNN."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def escape(name: str) -> str:
-    """A readable name that may stand in an id."""
+    """Escape the characters of a name that have a meaning in an id."""
     return re.sub(r"%(?=2[135])", "%25", name).replace("!", "%21").replace("#", "%23")
 
 
-def sample_id(unit: str, path: Sequence[str] = (), frame: int | None = None) -> str:
-    """The id of a unit's member and frame.
+def join_id(file_id: str, path: Sequence[str] = (), frame: int | None = None) -> str:
+    """Return the id of a sample.
 
     Args:
-        unit: the file's id.
+        file_id: id of the file.
         path: names of members from the outermost archive inwards.
-        frame: number in a file of several.
+        frame: number in a file of several frames.
     """
-    return "!".join([unit, *map(escape, path)]) + ("" if frame is None else f"#{frame}")
+    return "!".join([file_id, *map(escape, path)]) + ("" if frame is None else f"#{frame}")
 
 
-def file_of(sample: str) -> str:
-    """The id of the file that holds a sample."""
-    return sample.partition("#")[0].partition("!")[0]
+def split_id(sample_id: str) -> tuple[str, str | None, int | None]:
+    """Return the file, the member and the frame of a sample's id."""
+    path, _, frame = sample_id.partition("#")
+    file_id, mark, member = path.partition("!")
+    return file_id, member if mark else None, int(frame) if frame else None
 
 
-def split_id(sample: str) -> tuple[str, str | None, int | None]:
-    """An id's unit, members and frame."""
-    whole, _, frame = sample.partition("#")
-    unit, inside, member = whole.partition("!")
-    return unit, member if inside else None, int(frame) if frame else None
+def file_of(sample_id: str) -> str:
+    """Return the id of the file that holds a sample."""
+    return sample_id.partition("#")[0].partition("!")[0]
 
 
-def unique(path: tuple[str, ...], seen: set[int]) -> str:
-    """The last name of a path, with `~2`, `~3` … if the path came before.
+def unique_name(path: tuple[str, ...], path_hashes: set[int]) -> str:
+    """Return the last name of a path, with `~2`, `~3` … where the path came before.
 
     Args:
         path: names of members.
-        seen: hashes of the paths that came; this one is added.
+        path_hashes: hashes of the paths that came before; this path's is added.
     """
     name, number = path[-1], 1
-    while (mark := derive(0, *path[:-1], name)) in seen:
+    while (path_hash := derive(0, *path[:-1], name)) in path_hashes:
         number += 1
         name = f"{path[-1]}~{number}"
-    seen.add(mark)
+    path_hashes.add(path_hash)
     return name

@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote, unquote_to_bytes
 from pyarrow import fs as pafs
 
 from brainscale.errors import SampleError, SourceError, StorageError, UsageError
-from brainscale.reading.sample_ids import escape, readable
+from brainscale.reading.sample_ids import as_text, escape
 from brainscale.storage.remote import ANONYMOUS, ObjectStore, filesystem_of, is_address, parted, retrying
 
 UNREACHABLE = "store_unreachable"
@@ -34,13 +34,13 @@ class SourceFile:
         sample_id: path below the source, with forward slashes.
         uri: absolute local path, or an address such as s3://bucket/key.
         nbytes: size when it was listed, if known.
-        wanted: ids of the samples in it that are wanted; None for all.
+        sample_ids: ids of the samples to read; None for all.
     """
 
     sample_id: str
     uri: str
     nbytes: int | None = None
-    wanted: tuple[str, ...] | None = None
+    sample_ids: tuple[str, ...] | None = None
 
 
 def list_files(sources: Sequence[str]) -> list[SourceFile]:
@@ -184,8 +184,8 @@ def _entry(path: Path, relative: str) -> tuple[str, str, int | None]:
         size = path.stat().st_size
     except OSError:
         size = None  # a broken link: reading it says so
-    name = readable(relative)
-    return name, str(path) if name == relative and readable(str(path)) == str(path) else path.as_uri(), size
+    name = as_text(relative)
+    return name, str(path) if name == relative and as_text(str(path)) == str(path) else path.as_uri(), size
 
 
 def _matched(pattern: Path) -> Iterator[tuple[str, str, int | None]]:

@@ -18,7 +18,7 @@ from brainscale.models.engines import EngineOptions
 from brainscale.reading import sample_ids
 from brainscale.reading.preprocess import spec_fingerprint
 from brainscale.reading.pseudonyms import folder_key, key_fingerprint
-from brainscale.reading.reader import files_of_manifest, planes_of
+from brainscale.reading.reader import files_of_manifest, read_planes
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import SourceFile, list_files
 from brainscale.scoring import per_scan
@@ -289,7 +289,7 @@ def draw_heatmaps(folder: Workspace, to: str, units: Sequence[SourceFile], scori
     positive = table.filter(pc.not_equal(table["prediction"], negative))
     order = [("probability", "descending"), ("sample_id", "ascending")]
     rows = positive.sort_by(order).slice(0, top).to_pylist()
-    planes = planes_of(
+    planes = read_planes(
         units, [row["sample_id"] for row in rows], ReadRequest(preprocess=scoring.bundle.info.preprocess)
     )
     drawn = [row for row in rows if row["sample_id"] in planes]  # a file may be gone since it was scored

@@ -80,7 +80,7 @@ class Ledger:
         return strange
 
     def _has_wanted(self, unit: SourceFile) -> bool:
-        return unit.wanted is not None and bool(_within(digests(unit.wanted), self.samples).all())
+        return unit.sample_ids is not None and bool(_within(digests(unit.sample_ids), self.samples).all())
 
 
 def digests(ids: Iterable[str]) -> np.ndarray:
@@ -120,7 +120,7 @@ def write_part(table: pa.Table, *, folder: str, job: str, identity: Mapping[str,
     """Write one part.
 
     Args:
-        table: schema PREDICTIONS, and `unit_rows`: on a file's last row, how many rows the file has.
+        table: schema PREDICTIONS, and `file_rows`: on a file's last row, how many rows the file has.
         folder: where to, a path or an address.
         job: that owns the folder, as `take_over` named it.
         identity: metadata that every part of the folder shares.
@@ -129,7 +129,7 @@ def write_part(table: pa.Table, *, folder: str, job: str, identity: Mapping[str,
         One row: part, files finished with it, rows, errors; and the problem if it could not be written, since
         an exception here would reach the driver as one of Ray's.
     """
-    ids, last = _ids(table), table["unit_rows"].to_pylist()
+    ids, last = _ids(table), table["file_rows"].to_pylist()
     units = {
         sample_ids.file_of(i): n for i, n in zip(ids, last, strict=True) if n and (n > 1 or sample_ids.file_of(i) != i)
     }

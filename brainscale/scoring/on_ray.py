@@ -45,7 +45,7 @@ def predictions(
     skip: frozenset[str] = frozenset(),
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> Dataset:
-    """A lazy table of schema PREDICTIONS with `unit_rows`, one row for each sample of the units.
+    """A lazy table of schema PREDICTIONS with `file_rows`, one row for each sample of the units.
 
     Args:
         units: what to score.

@@ -70,7 +70,7 @@ def to_predictions(
     empty = pa.nulls(len(block))
     columns = {name: block[name] for name in block.column_names} | filled
     scored = pa.table([columns.get(f.name, empty).cast(f.type) for f in PREDICTIONS], schema=PREDICTIONS)
-    return scored.append_column("unit_rows", block["unit_rows"])
+    return scored.append_column("file_rows", block["file_rows"])
 
 
 def _spread(values: list[Any], present: np.ndarray, kind: pa.DataType) -> pa.Array:

@@ -81,14 +81,14 @@ def check(data: bytes) -> None:
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
-        rows = list(read_file(SourceFile(sample_id="any", uri=file.name), WISH))
-    assert rows
-    assert len({row["sample_id"] for row in rows}) == len(rows)
-    for row in rows:
-        assert (row.get("plane") is None) == (row.get("error_code") is not None)
-        assert row.get("plane") is None or len(row["plane"]) == SIDE * SIDE
-        assert row.get("error") is None or "\n" not in row["error"]
-        assert row["sample_id"].startswith("any")
+        samples = list(read_file(SourceFile(sample_id="any", uri=file.name), WISH))
+    assert samples
+    assert len({sample.sample_id for sample in samples}) == len(samples)
+    for sample in samples:
+        assert (sample.plane is None) == (sample.error_code is not None)
+        assert sample.plane is None or sample.plane.shape == (SIDE, SIDE)
+        assert sample.error is None or "\n" not in sample.error
+        assert sample.sample_id.startswith("any")
 
 
 @given(st.one_of(st.binary(max_size=600), mutated(), mutated(), mutated()))
@@ -104,22 +104,21 @@ def test_each_real_file_gives_rows_that_make_a_table(name: str, tmp_path: Path) 
     path.write_bytes(SEEDS[name])
     tables = list(read_tables(file_table([SourceFile(sample_id="file", uri=str(path))]), request=WISH))
     assert all(table.schema == COLUMNS for table in tables)
-    assert sum(len(table) for table in tables) == tables[-1]["unit_rows"].to_pylist()[-1]
+    assert sum(len(table) for table in tables) == tables[-1]["file_rows"].to_pylist()[-1]
 
 
 def test_rows_of_an_archive() -> None:
     with tempfile.NamedTemporaryFile() as file:
         file.write(SEEDS["tar.gz"])
         file.flush()
-        rows = list(read_file(SourceFile(sample_id="s/x.tgz", uri=file.name), WISH))
-    found = {row["sample_id"]: row.get("error_code") for row in rows}
-    assert found == {
+        samples = list(read_file(SourceFile(sample_id="s/x.tgz", uri=file.name), WISH))
+    assert {sample.sample_id: sample.error_code for sample in samples} == {
         "s/x.tgz!a.png": None,
         "s/x.tgz!b/c.nii.gz#0": None,
         "s/x.tgz!b/c.nii.gz#1": None,
         "s/x.tgz!d.txt": "unsupported_format",
     }
-    assert {row["member"] for row in rows} == {"a.png", "b/c.nii.gz", "d.txt"}
+    assert {sample.member for sample in samples} == {"a.png", "b/c.nii.gz", "d.txt"}
 
 
 def test_what_nibabel_installs_with_itself(tmp_path: Path) -> None:
@@ -128,9 +127,9 @@ def test_what_nibabel_installs_with_itself(tmp_path: Path) -> None:
         pytest.skip("NOT TESTED: this nibabel comes without its test files")
     outcomes = {}
     for path in sorted(p for p in folder.iterdir() if p.is_file()):
-        rows = list(read_file(SourceFile(sample_id=path.name, uri=str(path)), WISH))
-        assert rows, path.name
-        outcomes[path.name] = {row.get("error_code") for row in rows}
+        samples = list(read_file(SourceFile(sample_id=path.name, uri=str(path)), WISH))
+        assert samples, path.name
+        outcomes[path.name] = {sample.error_code for sample in samples}
     stated = {None, "unsupported_format", "corrupt", "truncated", "empty_image", "no_pixels", "corrupt_archive"}
     assert set().union(*outcomes.values()) <= stated
     assert outcomes["example4d.nii.gz"] == {None}

@@ -123,12 +123,12 @@ def test_the_plane_is_pillows_resize_and_the_centre() -> None:
 def test_bad_files_are_rows_with_a_code(tmp_path: Path, data: bytes, code: str) -> None:
     path = tmp_path / "x.jpg"
     path.write_bytes(data)
-    (row,) = read_file(SourceFile(sample_id="x.jpg", uri=str(path)), WISH)
-    assert row["error_code"] == code
-    assert row["error"]
-    assert "\n" not in row["error"]
-    assert str(tmp_path) not in row["error"]
-    assert row.get("plane") is None
+    (sample,) = read_file(SourceFile(sample_id="x.jpg", uri=str(path)), WISH)
+    assert sample.error_code == code
+    assert sample.error
+    assert "\n" not in sample.error
+    assert str(tmp_path) not in sample.error
+    assert sample.plane is None
 
 
 def test_too_many_pixels_are_refused_before_decoding() -> None:
@@ -149,8 +149,8 @@ def test_each_page_is_a_frame(kind: str) -> None:
 
 
 def test_a_file_that_is_gone_is_a_row(tmp_path: Path) -> None:
-    (row,) = read_file(SourceFile(sample_id="a", uri=str(tmp_path / "gone")), WISH)
-    assert (row["error_code"], row["error"]) == ("unreadable", "the file does not exist any more")
+    (sample,) = read_file(SourceFile(sample_id="a", uri=str(tmp_path / "gone")), WISH)
+    assert (sample.error_code, sample.error) == ("unreadable", "the file does not exist any more")
 
 
 def test_listing_finds_everything_in_one_order(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_list_of_files_may_name_what_is_gone(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("\n".join(lines) + "\n\n")
     units = list_files([f"@{tmp_path}/list.txt"])
     assert [unit.sample_id for unit in units] == ["a/1.png", "b/2.png", "gone.png"]
-    assert [row.get("error_code") for unit in units for row in read_file(unit, WISH)] == [None, None, "unreadable"]
+    assert [sample.error_code for file in units for sample in read_file(file, WISH)] == [None, None, "unreadable"]
     with pytest.raises(SourceError, match="is no list of files"):
         list_files([f"@{tmp_path}/nowhere.txt"])
     (tmp_path / "empty.txt").write_text("\n")
@@ -228,7 +228,7 @@ def test_a_table_has_a_row_for_each_unit(tmp_path: Path) -> None:
     (table,) = read_tables(units, request=WISH)
     assert table.schema == COLUMNS
     assert table["error_code"].to_pylist() == [None, "unsupported_format"]
-    assert table["unit_rows"].to_pylist() == [1, 1]
+    assert table["file_rows"].to_pylist() == [1, 1]
     assert len(table["plane"][0].as_py()) == 64 * 64
     (bare,) = read_tables(units, request=ReadRequest(preprocess=SPEC, planes=False, hashes=True))
     assert bare["plane"].null_count == 2

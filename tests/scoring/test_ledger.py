@@ -20,13 +20,13 @@ from brainscale.storage.workspace import Workspace
 
 IDENTITY = {"model": "w"}
 OWNER = "this job"
-SCHEMA = PREDICTIONS.append(pa.field("unit_rows", pa.int32()))
+SCHEMA = PREDICTIONS.append(pa.field("file_rows", pa.int32()))
 Row = tuple[str, int | None]  # id, rows of its file if it is the last one
 
 
 def part(folder: Path, rows: list[Row], code: str | None = None) -> None:
     table = pa.Table.from_pylist(
-        [{"sample_id": i, "uri": i, "model": "w", "unit_rows": n, "error_code": code} for i, n in rows], schema=SCHEMA
+        [{"sample_id": i, "uri": i, "model": "w", "file_rows": n, "error_code": code} for i, n in rows], schema=SCHEMA
     )
     (folder / JOB).write_text(OWNER)
     (told,) = write_part(table, folder=str(folder), job=OWNER, identity=IDENTITY).to_pylist()
@@ -36,11 +36,11 @@ def part(folder: Path, rows: list[Row], code: str | None = None) -> None:
 def rows_of(unit: str, count: int) -> list[Row]:
     if count == 1:
         return [(unit, 1)]
-    return [(sample_ids.sample_id(unit, frame=i), count if i == count - 1 else None) for i in range(count)]
+    return [(sample_ids.join_id(unit, frame=i), count if i == count - 1 else None) for i in range(count)]
 
 
-def unit(name: str, wanted: tuple[str, ...] | None = None) -> SourceFile:
-    return SourceFile(sample_id=name, uri=name, wanted=wanted)
+def unit(name: str, ids: tuple[str, ...] | None = None) -> SourceFile:
+    return SourceFile(sample_id=name, uri=name, sample_ids=ids)
 
 
 @settings(max_examples=60)
@@ -100,7 +100,7 @@ def test_rows_of_two_jobs_are_kept_once(sizes: list[int], chance: random.Random)
 
 
 def test_a_job_writes_nothing_once_another_has_taken_over(tmp_path: Path) -> None:
-    table = pa.Table.from_pylist([{"sample_id": "a", "uri": "a", "model": "w", "unit_rows": 1}], schema=SCHEMA)
+    table = pa.Table.from_pylist([{"sample_id": "a", "uri": "a", "model": "w", "file_rows": 1}], schema=SCHEMA)
     first = take_over(Workspace(tmp_path))
     second = take_over(Workspace(tmp_path))
     told = {
