@@ -15,7 +15,7 @@ BrainscaleError          exit 1: the work failed
 A message says what is wrong, where, and what to do, in one line.
 """
 
-RERUN = "run the same command again to go on"
+RERUN = "run the same command again to resume"
 
 
 class BrainscaleError(Exception):

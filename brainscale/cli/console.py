@@ -28,7 +28,7 @@ class Group(click.Group):
             sys.exit(leave.exit_code)
         except (click.Abort, KeyboardInterrupt):
             given = kwargs.get("args") or (args[0] if args else None) or sys.argv[1:]
-            _fail(f"stopped; to go on where it was, run again: brainscale {shlex.join(given)}", 1)
+            _fail(f"stopped; to resume, run again: brainscale {shlex.join(given)}", 1)
         except click.ClickException as error:
             if logs.structured():
                 _fail(error.format_message(), error.exit_code)

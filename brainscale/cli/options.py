@@ -84,7 +84,7 @@ def follow(address: str, client: "JobSubmissionClient", job: str, as_json: bool)
             ended = jobs.follow(client, job, show)
     except KeyboardInterrupt:
         if _wants_stop():
-            raise ClusterError(f"job {job} {jobs.stop(client, job)}; run the same command again to go on") from None
+            raise ClusterError(f"job {job} {jobs.stop(client, job)}; run the same command again to resume") from None
         at = f"{job} --address {address}"
         raise ClusterError(
             f"the job goes on; `brainscale jobs logs {at} --follow` shows it, `brainscale jobs stop {at}` ends it"

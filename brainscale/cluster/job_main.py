@@ -29,7 +29,7 @@ def run_job(function: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
             result = function(request)
         print(RESULT + json.dumps(result), flush=True)  # noqa: T201 (a job's log is its output)
     except KeyboardInterrupt:  # how a stopped job's SIGTERM arrives
-        logs.log("error", "stopped: run the same command again to go on", level="error", exit_status=1)
+        logs.log("error", "stopped: run the same command again to resume", level="error", exit_status=1)
         raise SystemExit(1) from None
     except Exception as error:  # noqa: BLE001 (a job's log is for a person)
         known, status = isinstance(error, BrainscaleError), getattr(error, "exit_code", 1)

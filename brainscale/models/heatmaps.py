@@ -19,25 +19,15 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor, nn
 
-from brainscale.errors import OutputError, first_line
 from brainscale.models.brainmrnet import HYPERCOLUMN_SIDE
 from brainscale.models.bundle import Bundle
 from brainscale.models.classifier import load_classifier
 from brainscale.models.normalisation import normalise
-from brainscale.models.registry import HEADS
+from brainscale.models.registry import NETWORKS
 from brainscale.models.resize import average_matrix, bilinear_matrix, resample
 from brainscale.storage.local import output_folder, replacing
 from brainscale.storage.tables import write_table
 
-LAST = {  # the module whose output is the last feature map
-    "brainmrnet": "stage3",
-    "brainmrnet_paper": "stage3",
-    "vgg16": "features",
-    "resnet50": "layer4",
-    "densenet121": "features",
-}
-AVERAGED = ("resnet50", "densenet121")  # then come a ReLU (idle in ResNet), the mean over space, a linear layer
-COLUMN = ("brainmrnet", "brainmrnet_paper")
 BATCH, COLOURS, OPACITY = 8, "viridis", 0.6  # seen by the colour-blind too, and without the white of bright tissue
 COLUMNS = pa.schema(
     [
@@ -76,21 +66,23 @@ def evidence(network: nn.Module, planes: Tensor, target: int | None = None, *, a
 
     Of an exact one, the mean over space and the difference of the two biases add up to `log_odds`.
     """
+    network_record = NETWORKS[architecture]
+    averaged = network_record.cam_method == "cam"
     seen: list[Tensor] = []
 
     def keep(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-        seen.append((output.relu() if architecture in AVERAGED else output).requires_grad_())
+        seen.append((output.relu() if averaged else output).requires_grad_())
         torch.set_grad_enabled(True)  # only now, since a graph of the layers before would be memory for nothing
         return seen[0].clone()  # what follows may work in place
 
-    with torch.no_grad(), network.get_submodule(LAST[architecture]).register_forward_hook(keep):
+    with torch.no_grad(), network.get_submodule(network_record.cam_layer).register_forward_hook(keep):
         logits = network(normalise(planes))
         score = log_odds(logits, target).sum()
-    if architecture in AVERAGED:  # the gradient without its last step, which a ReLU would set to 0 at a map's zeros
-        weights = torch.autograd.grad(score, logits)[0] @ network.get_parameter(HEADS[architecture] + "weight").detach()
+    if averaged:  # the gradient without its last step, which a ReLU would set to 0 at a map's zeros
+        weights = torch.autograd.grad(score, logits)[0] @ network.get_parameter(network_record.head + "weight").detach()
     else:
         gradient = torch.autograd.grad(score, seen)[0]
-        if architecture in COLUMN:  # cell by cell of the 4 × 4 that the head sees
+        if network_record.cam_method == "hirescam":  # cell by cell of the 4 × 4 that the head sees
             places = (gradient * seen[0].detach()).sum(1)
             return resample(places, *(average_matrix(length, HYPERCOLUMN_SIDE) for length in places.shape[1:]))
         weights = gradient.mean((2, 3))
@@ -99,9 +91,8 @@ def evidence(network: nn.Module, planes: Tensor, target: int | None = None, *, a
 
 def heatmap_method(architecture: str, classes: int) -> str:
     """`cam` where there is an exact map, `hirescam` of a hypercolumn, else `grad-cam`."""
-    if architecture in COLUMN:
-        return "hirescam"
-    return "cam" if architecture in AVERAGED and classes == 2 else "grad-cam"
+    cam_method = NETWORKS[architecture].cam_method
+    return "grad-cam" if cam_method == "cam" and classes > 2 else cam_method
 
 
 def log_odds(logits: Tensor, target: int | None = None) -> Tensor:
@@ -140,14 +131,10 @@ def write_heatmaps(
         for i, mark in enumerate(marks, 1)
     ]
     table = pa.Table.from_pylist([{**row, **more} for row, more in zip(rows, own, strict=True)], schema=COLUMNS)
-    try:
-        for more, picture in zip(own, pictures(bundle, planes, device), strict=True):
-            with replacing(folder / more["file"]) as aside:
-                aside.write_bytes(picture)
-        write_table(table, folder / "heatmaps.parquet", "heatmaps")
-    except OSError as error:
-        reason = error.strerror or first_line(error)
-        raise OutputError(f"{folder} cannot take the heatmaps ({reason}): mend that, or choose another") from None
+    for more, picture in zip(own, pictures(bundle, planes, device), strict=True):
+        with replacing(folder / more["file"]) as aside:
+            aside.write_bytes(picture)
+    write_table(table, folder / "heatmaps.parquet", "heatmaps")
     return table
 
 

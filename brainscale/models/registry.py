@@ -1,8 +1,9 @@
-"""The networks by name."""
+"""The networks by name, one record for each."""
 
-import difflib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -10,49 +11,83 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from brainscale.config.explain import did_you_mean
 from brainscale.errors import UsageError
 from brainscale.models.brainmrnet import BrainMRNet, BrainMRNetPaper
 from brainscale.models.torchvision_networks import densenet121, imagenet_weights, resnet50, vgg16
 
-BUILDERS: Mapping[str, Callable[[int], nn.Module]] = {
-    "brainmrnet": BrainMRNet,
-    "brainmrnet_paper": BrainMRNetPaper,
-    "vgg16": vgg16,
-    "resnet50": resnet50,
-    "densenet121": densenet121,
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """One network: how it is built, read and explained.
+
+    Attributes:
+        build: number of classes → a network with random weights.
+        head: prefix of the last layer's parameters, which start afresh when a file of weights has other classes.
+        cam_layer: the module whose output is the last feature map.
+        cam_method: how a heatmap follows from that map: `cam` where a ReLU, the mean over space and a linear layer
+            come after it, `hirescam` where a hypercolumn reads it cell by cell, else `grad-cam`.
+        imagenet: torchvision's name of its ImageNet weights, if there are any.
+    """
+
+    build: Callable[[int], nn.Module]
+    head: str
+    cam_layer: str
+    cam_method: Literal["cam", "hirescam", "grad-cam"]
+    imagenet: str | None = None
+
+
+NETWORKS: Mapping[str, Architecture] = {
+    "brainmrnet": Architecture(build=BrainMRNet, head="head.classifier.", cam_layer="stage3", cam_method="hirescam"),
+    "brainmrnet_paper": Architecture(
+        build=BrainMRNetPaper, head="head.classifier.", cam_layer="stage3", cam_method="hirescam"
+    ),
+    "vgg16": Architecture(
+        build=vgg16,
+        head="classifier.6.",
+        cam_layer="features",
+        cam_method="grad-cam",
+        imagenet="VGG16_Weights.IMAGENET1K_V1",
+    ),
+    "resnet50": Architecture(
+        build=resnet50,
+        head="fc.",
+        cam_layer="layer4",
+        cam_method="cam",
+        imagenet="ResNet50_Weights.IMAGENET1K_V2",
+    ),
+    "densenet121": Architecture(
+        build=densenet121,
+        head="classifier.",
+        cam_layer="features",
+        cam_method="cam",
+        imagenet="DenseNet121_Weights.IMAGENET1K_V1",
+    ),
 }
-HEADS = {
-    "brainmrnet": "head.classifier.",
-    "brainmrnet_paper": "head.classifier.",
-    "vgg16": "classifier.6.",
-    "resnet50": "fc.",
-    "densenet121": "classifier.",
-}
-"""Where the last layer's parameters stand: it is made anew when a file has other classes."""
+"""Every network by its name, as `config.sections.ARCHITECTURES` lists them."""
 
 
 def build(name: str, classes: int, weights: str | None = None, seed: int = 0) -> nn.Module:
-    """A network, initialised from a seed or from given weights; the global random state is left alone.
+    """Build a network from a seed or from given weights; the global random state is left alone.
 
     Args:
-        name: one of `BUILDERS`.
-        classes: outputs.
-        weights: None, `imagenet`, or the path of a .safetensors file with the network's own keys.
-        seed: of the random initialisation.
+        name: one of `NETWORKS`.
+        classes: number of outputs.
+        weights: None for random ones, `imagenet`, or the path of a .safetensors file with the network's own keys.
+        seed: seed of the random initialisation.
 
     Raises:
         UsageError: unknown name, or weights that are absent or do not fit.
     """
-    if name not in BUILDERS:
-        near = difflib.get_close_matches(name, BUILDERS, n=1)
-        hint = f": did you mean '{near[0]}'?" if near else ":"
-        raise UsageError(f"unknown model '{name}'{hint} known: {', '.join(BUILDERS)}")
+    if name not in NETWORKS:
+        raise UsageError(f"unknown model '{name}'{did_you_mean(name, NETWORKS)}")
+    architecture = NETWORKS[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = BUILDERS[name](classes)
+        network = architecture.build(classes)
     if weights is not None:
-        given = imagenet_weights(name) if weights == "imagenet" else _read(weights, name)
-        _fill(network, given, HEADS[name], weights)
+        given = imagenet_weights(name, architecture.imagenet) if weights == "imagenet" else _read(weights, name)
+        _fill(network, given, architecture.head, weights)
     return network
 
 

@@ -8,13 +8,6 @@ from torch.hub import load_state_dict_from_url
 from brainscale.errors import UsageError
 from brainscale.models.resize import AdaptiveAverage
 
-IMAGENET = {
-    "vgg16": "VGG16_Weights.IMAGENET1K_V1",
-    "resnet50": "ResNet50_Weights.IMAGENET1K_V2",
-    "densenet121": "DenseNet121_Weights.IMAGENET1K_V1",
-}
-"""What torchvision calls them."""
-
 
 def _torchvision() -> Any:
     from torchvision import models  # here: it takes longer to import than torch, and brainmrnet does without
@@ -41,19 +34,23 @@ def densenet121(classes: int) -> nn.Module:
     return network
 
 
-def imagenet_weights(name: str) -> dict[str, Tensor]:
+def imagenet_weights(name: str, weights_name: str | None) -> dict[str, Tensor]:
     """Download torchvision's weights, or take them from torch's cache; tensors only, nothing is unpickled.
+
+    Args:
+        name: the network's name in the registry.
+        weights_name: torchvision's name of the weights, such as `ResNet50_Weights.IMAGENET1K_V2`.
 
     Raises:
         UsageError: no such weights, or no way to get them.
     """
-    if name not in IMAGENET:
+    if weights_name is None:
         raise UsageError(
             f"there are no ImageNet weights of {name}: set model.weights to null or to a .safetensors file"
         )
     try:
         weights: dict[str, Tensor] = load_state_dict_from_url(
-            _torchvision().get_weight(IMAGENET[name]).url, progress=False, check_hash=True, weights_only=True
+            _torchvision().get_weight(weights_name).url, progress=False, check_hash=True, weights_only=True
         )
     except (OSError, RuntimeError) as error:
         raise UsageError(

@@ -206,7 +206,7 @@ def _score(
         skip = frozenset(ids_of(folder, files=there.begun(files)))
         for part in written_parts(files, scoring, skip, write, size, callbacks.on_notice):
             if part["problem"]:
-                raise OutputError(f"{folder} cannot be written ({part['problem']}): mend that, {RERUN}")
+                raise OutputError(f"{folder} cannot be written ({part['problem']}): fix that, {RERUN}")
             rows += part["rows"]
             callbacks.on_part(part["files"], part["rows"], part["errors"])
     seconds = time.monotonic() - began

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.errors import RERUN, BrainscaleError, OutputError
+from brainscale.errors import BrainscaleError, OutputError
 from brainscale.reading import sample_ids
 from brainscale.reading.reader import unreachable_message
 from brainscale.reading.sources import UNREACHABLE, SourceFile
@@ -106,11 +106,8 @@ def take_over(folder: Workspace) -> str:
         OutputError: the folder cannot be written.
     """
     job = uuid.uuid4().hex
-    try:
-        with replacing(folder.path / JOB) as aside:
-            aside.write_text(job, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written ({error.strerror}): mend that, {RERUN}") from None
+    with replacing(folder.path / JOB) as aside:
+        aside.write_text(job, encoding="utf-8")
     for half in folder.path.glob(".*.tmp"):
         half.unlink(missing_ok=True)
     return job

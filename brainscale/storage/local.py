@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from brainscale.errors import FormatError, OutputError
+from brainscale.errors import RERUN, FormatError, OutputError
 from brainscale.schema import FORMATS
 from brainscale.version import __version__
 
@@ -45,9 +45,12 @@ def write_json(path: Path, facts: Mapping[str, Any]) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name to write to; what is written takes the place of `path` when the with-block ends well.
+    """Give a name to write to; what is written replaces `path` when the with-block ends without an error.
 
     Whoever reads `path` sees the file before or the file after, also when this process or the machine dies.
+
+    Raises:
+        OutputError: the file cannot be written.
     """
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # no other node's or process's
     try:
@@ -55,6 +58,8 @@ def replacing(path: Path) -> Iterator[Path]:
         with aside.open("rb") as file:
             os.fsync(file.fileno())  # a rename may reach the disk before the bytes
         aside.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror or error}): fix that, {RERUN}") from error
     finally:
         aside.unlink(missing_ok=True)
 

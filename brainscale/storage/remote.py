@@ -108,7 +108,7 @@ def retrying(operation: Callable[[], Got], place: str) -> Got:
                 raise  # what is in a file, not what its store says
             final = isinstance(error, PermissionError) or any(mark in said for mark in FINAL)
             if final or pause is None:
-                raise StorageError(f"{place} cannot be used ({said}): mend that, {RERUN}", final) from None
+                raise StorageError(f"{place} cannot be used ({said}): fix that, {RERUN}", final) from None
             time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 (so that workers do not ask all at once)
     raise AssertionError
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from brainscale.errors import RERUN, FormatError, OutputError, first_line
+from brainscale.errors import FormatError, OutputError, first_line
 from brainscale.schema import FORMATS
-from brainscale.storage.local import replacing
+from brainscale.storage.local import output_folder, replacing
 from brainscale.storage.remote import ObjectStore, filesystem_of, is_address, parted, retrying
 
 KEY = b"brainscale.format"
@@ -39,13 +39,10 @@ def write_table(table: pa.Table, place: str | Path, kind: str, *, check: Callabl
         ObjectStore(folder).put(name, sink)
         return
     path = Path(place).absolute()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as aside:
-            pq.write_table(stamped, aside, compression="zstd")
-            check()
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror or error}): fix that, {RERUN}") from error
+    output_folder(path.parent)
+    with replacing(path) as aside:
+        pq.write_table(stamped, aside, compression="zstd")
+        check()
 
 
 def read_table(
@@ -67,8 +64,9 @@ def read_table(
     """
     try:
         if is_address(place):
-            filesystem, path = filesystem_of(str(place))
-            table = retrying(lambda: _read(filesystem.open_input_file(path), columns), str(place))
+            folder, name = parted(str(place))
+            filesystem, root = filesystem_of(folder)
+            table = retrying(lambda: _read(filesystem.open_input_file(f"{root}/{name}"), columns), str(place))
         else:
             table = _read(pa.OSFile(str(place)), columns)
     except (pa.ArrowInvalid, IsADirectoryError) as error:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import SMALL, long, scores, weights
 from tests.integration.test_nodes import ended, submit
 from tests.support.clusters import Cluster, cluster
+from tests.support.runs import SMALL, long, scores, weights
 
 pytestmark = pytest.mark.ray
 

@@ -23,8 +23,8 @@ from brainscale.storage.remote import ObjectStore
 from brainscale.training.driver import train_model
 from brainscale.training.operating_point import choose_operating_point
 from tests.evaluation.report.test_browser import HEARD, READ, set_to
-from tests.integration.conftest import SMALL, Invoke, long, succeed, weights
 from tests.support import cdp
+from tests.support.runs import SMALL, Invoke, long, succeed, weights
 from tests.support.stores import make_bucket, s3_server
 from tests.support.stores import options as s3_options
 

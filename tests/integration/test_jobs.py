@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.integration.conftest import SMALL
 from tests.support.clusters import Cluster, cluster
+from tests.support.runs import SMALL
 from tests.support.terminals import terminal
 
 pytestmark = pytest.mark.ray
@@ -125,7 +125,7 @@ def test_a_job_that_is_left_is_listed_and_stopped(head: Cluster, scans: Path, tm
         screen.wait_for("Stop the job too? [y/N]")
         screen.type("y\n")
         assert screen.end() == 1
-    assert f"job {job} stopped; run the same command again to go on" in screen.shown
+    assert f"job {job} stopped; run the same command again to resume" in screen.shown
     assert brainscale(head, "jobs", "stop", job, *at)[:2] == (0, f"{job} stopped\n")
     assert "epoch 1/200" in brainscale(head, "jobs", "logs", job, *at)[1]
     status, out, err = brainscale(head, "jobs", "logs", "brainscale-none", *at)

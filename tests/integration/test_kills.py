@@ -17,8 +17,8 @@ import pytest
 from brainscale.storage.workspace import Workspace
 from brainscale.training.driver import clear_leftovers
 from brainscale.training.notices import read_notices
-from tests.integration.conftest import SMALL, Invoke, succeed, weights
 from tests.support.processes import SECONDS, kill, kill_with_workers, part_of, started, wait_for
+from tests.support.runs import SMALL, Invoke, succeed, weights
 
 pytestmark = [pytest.mark.ray]
 KILLS = int(os.environ.get("BRAINSCALE_KILLS", "0"))
@@ -62,7 +62,7 @@ def test_kill_after_kill_changes_no_bit(run: Path, scans: Path, tmp_path: Path) 
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=SECONDS)
         assert process.returncode == 1
-        assert "Error: stopped; to go on where it was, run again: brainscale train --data" in said
+        assert "Error: stopped; to resume, run again: brainscale train --data" in said
     clear_leftovers(Workspace(other))
     for kind, happened in (("raylet", training_begins), ("driver", lambda: steps_kept(other) > 0)):
         with started([*command, "--workers", "2"]) as process:

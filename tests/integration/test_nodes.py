@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from brainscale.cli.main import main
-from tests.integration.conftest import SMALL, scores, succeed, weights
 from tests.support.clusters import Cluster, cluster
+from tests.support.runs import SMALL, scores, succeed, weights
 
 pytestmark = pytest.mark.ray
 SOON = "from brainscale import cli, jobs; jobs.GONE_S = 3.0; cli.main(prog_name='brainscale')"
@@ -115,7 +115,7 @@ def test_a_head_that_dies_is_said_and_the_same_command_goes_on_elsewhere(
     assert job.returncode == 1
     last = said.splitlines()[-1]
     assert last.startswith("Error: the Jobs server has gone")
-    assert last.endswith("once a cluster is there, run the same command again to go on")
+    assert last.endswith("once a cluster is there, run the same command again to resume")
     assert "Traceback" not in said
     done = parts(out)
     facts = json.loads(

@@ -28,9 +28,9 @@ from brainscale.schema import SCANS as SCAN_ROWS
 from brainscale.scoring.bulk import KEY, SCANS, score_files
 from brainscale.scoring.ledger import JOB
 from brainscale.storage.local import read_success
-from tests.conftest import write_image
-from tests.integration.conftest import Invoke, scores, succeed, weights
+from tests.support.images import write_image
 from tests.support.processes import SECONDS, kill, part_of, started, wait_for
+from tests.support.runs import Invoke, scores, succeed, weights
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 KILLS = int(os.environ.get("BRAINSCALE_KILLS", "0"))
@@ -107,7 +107,7 @@ def test_kill_after_kill_leaves_every_row_once(run: Path, archive: Path, untouch
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=SECONDS)
         assert process.returncode == 1
-        assert "Error: stopped; to go on where it was, run again: brainscale score " in said
+        assert "Error: stopped; to resume, run again: brainscale score " in said
     assert not (out / "_SUCCESS.json").exists()
     for kind in ("raylet", "driver"):
         before = len(list(out.glob("part-*")))
@@ -166,7 +166,7 @@ def test_a_full_disk_is_one_line_and_the_job_goes_on_once_there_is_room(
     assert len(lines) == 3, done.stderr  # full in the middle, full from the start, read-only
     assert lines[2].endswith("scores cannot be written: permission denied")
     for line in lines[:2]:
-        assert "cannot be written (No space left on device): mend that, run the same command again to go on" in line
+        assert "cannot be written (No space left on device): fix that, run the same command again to resume" in line
     assert "Traceback" not in done.stderr
     assert_same(kept, untouched)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import write_image
-from tests.integration.conftest import long
 from tests.models.test_bundle import make_bundle
+from tests.support.images import write_image
+from tests.support.runs import long
 from tests.support.slurm import PYTHON, SCRIPT, Allocation
 
 pytestmark = [

@@ -24,9 +24,9 @@ from brainscale.errors import SourceError
 from brainscale.reading.pseudonyms import KEY_VARIABLE
 from brainscale.reading.sources import list_files
 from brainscale.schema import MANIFEST, PREDICTIONS
-from tests.conftest import write_image
-from tests.integration.conftest import scores, succeed
 from tests.reading.test_archives import tarred, zipped
+from tests.support.images import write_image
+from tests.support.runs import scores, succeed
 from tests.support.stores import s3_server
 
 pytestmark = pytest.mark.ray

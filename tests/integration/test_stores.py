@@ -12,7 +12,7 @@ import pytest
 
 from brainscale.storage import remote
 from brainscale.storage.remote import ObjectStore, below, filesystem_of
-from tests.integration.conftest import SMALL, Invoke, scores, succeed, weights
+from tests.support.runs import SMALL, Invoke, scores, succeed, weights
 from tests.support.stores import Gate, Server, gs_server, lasting_s3_server, make_bucket, options, place, s3_server
 
 pytestmark = pytest.mark.ray

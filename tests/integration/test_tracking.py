@@ -6,8 +6,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.integration.conftest import weights
-from tests.training.test_mlflow_tracking import losses, only_run
+from tests.support.mlflow_runs import losses, only_run
+from tests.support.runs import weights
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 

@@ -18,8 +18,8 @@ from brainscale.config.files import load_config
 from brainscale.evaluation.comparison import CONTROL
 from brainscale.schema import HISTORY, MANIFEST, METRICS, PAIRS, PREDICTIONS
 from brainscale.training.plane_store import PlaneStore, materialise_planes
-from tests.conftest import write_image
-from tests.integration.conftest import SMALL, Invoke, scores, succeed, weights
+from tests.support.images import write_image
+from tests.support.runs import SMALL, Invoke, scores, succeed, weights
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 

@@ -129,6 +129,6 @@ def test_what_is_no_bundle(bundle: Bundle, tmp_path: Path) -> None:
     info = json.loads((bundle.folder / MODEL_JSON).read_text())
     for wrong in ("{", json.dumps(info | {"format": 2}), json.dumps(info | {"extra": 1})):
         (tmp_path / MODEL_JSON).write_text(wrong)
-        with pytest.raises(BundleError, match="cannot be read as a model's card") as error:
+        with pytest.raises(BundleError, match="does not describe a model") as error:
             open_bundle(tmp_path)
         assert "\n" not in str(error.value)

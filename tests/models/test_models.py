@@ -9,9 +9,9 @@ from torchvision import models
 from brainscale.config.sections import ARCHITECTURES
 from brainscale.errors import UsageError
 from brainscale.models.brainmrnet import BrainMRNet, BrainMRNetPaper
-from brainscale.models.registry import BUILDERS, HEADS, build, count_parameters
+from brainscale.models.registry import NETWORKS, build, count_parameters
 from brainscale.models.resize import AdaptiveAverage, average_matrix, bilinear_matrix
-from tests.conftest import shared
+from tests.support.shared import shared
 
 PARAMETERS = {
     "brainmrnet": 550_016,
@@ -23,7 +23,7 @@ PARAMETERS = {
 
 
 def test_the_names_are_the_builders() -> None:
-    assert tuple(BUILDERS) == tuple(HEADS) == ARCHITECTURES
+    assert tuple(NETWORKS) == ARCHITECTURES
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -128,7 +128,7 @@ def test_weights_of_other_classes_fill_all_but_the_last_layer(name: str, tmp_pat
     loaded = build(name, 2, str(path), seed=2).state_dict()
     own = build(name, 2, seed=2).state_dict()
     for key, value in loaded.items():
-        assert torch.equal(value, own[key] if key.startswith(HEADS[name]) else given[key]), key
+        assert torch.equal(value, own[key] if key.startswith(NETWORKS[name].head) else given[key]), key
 
 
 def test_weights_that_cannot_be_are_explained(tmp_path: Path) -> None:
@@ -153,7 +153,6 @@ def test_a_download_that_fails_says_both_ways_out(monkeypatch: pytest.MonkeyPatc
 
 def test_imagenet_weights_come_from_torchs_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A file that torchvision would have downloaded, made here, with densenet's old key names."""
-    from brainscale.models import torchvision_networks
 
     given = build("densenet121", 1000, seed=3).state_dict()
     old = {
@@ -162,7 +161,7 @@ def test_imagenet_weights_come_from_torchs_cache(monkeypatch: pytest.MonkeyPatch
     }
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    url = models.get_weight(torchvision_networks.IMAGENET["densenet121"]).url
+    url = models.get_weight(NETWORKS["densenet121"].imagenet).url
     cached = tmp_path / "hub" / "checkpoints" / url.rsplit("/", 1)[1]
     torch.save(old, cached)
     loaded = build("densenet121", 2, "imagenet").state_dict()

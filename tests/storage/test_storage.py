@@ -174,7 +174,7 @@ def test_a_store_that_stays_busy_is_one_clear_line(gate: Gate, address: str, mon
     monkeypatch.setattr(remote, "PAUSES", (0.1,))
     gate.is_open = False
     began = time.monotonic()
-    with pytest.raises(StorageError, match=r"cannot be used \(.*\): mend that, run the same command again to go on"):
+    with pytest.raises(StorageError, match=r"cannot be used \(.*\): fix that, run the same command again to resume"):
         put(ObjectStore(address), "x", b"content")
     with pytest.raises(SampleError, match=UNREACHABLE), open_file(below(address, "x")):
         pytest.fail("read")
@@ -243,6 +243,6 @@ def test_what_googles_store_refuses_is_one_line(kind: type[Exception], code: str
 
     with pytest.raises(StorageError) as failed:
         retrying(refused, "gs://b/x")
-    assert str(failed.value) == f"gs://b/x cannot be used ({code}: you may not): mend that, {RERUN}"
+    assert str(failed.value) == f"gs://b/x cannot be used ({code}: you may not): fix that, {RERUN}"
     assert failed.value.final
     assert asked == [code]

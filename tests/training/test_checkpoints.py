@@ -11,7 +11,7 @@ from brainscale.models.registry import build
 from brainscale.training import checkpoints
 from brainscale.training.checkpoints import Progress
 from brainscale.training.step import make_optimizer
-from tests.training.test_trace import row as step_row
+from tests.support.steps import step_row
 
 
 def row(epoch: int, loss: float, best: bool, sha256: str = "") -> dict[str, object]:

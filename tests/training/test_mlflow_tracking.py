@@ -11,31 +11,19 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from click.testing import Result
 
 from brainscale.config.files import load_config
 from brainscale.config.sections import Config
 from brainscale.errors import UsageError
 from brainscale.training.mlflow_tracking import METRICS, NOTE, checked_uri, tracked
+from tests.support.mlflow_runs import losses, only_run
+from tests.support.runs import Invoke
 
-Invoke = Callable[..., Result]
 TAGS = {"config_sha256": "c0", "manifest_sha256": "d1"}
 
 
 def row(epoch: int) -> dict[str, Any]:
     return {name: epoch + i / 8 for i, name in enumerate(METRICS)} | {"epoch": epoch, "best": True}
-
-
-def only_run(store: Path) -> Any:
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient(tracking_uri=store.as_uri())
-    (found,) = client.search_runs([client.get_experiment_by_name("brainscale").experiment_id])
-    return client, found
-
-
-def losses(client: Any, run_id: str) -> list[tuple[int, float]]:
-    return [(m.step, m.value) for m in client.get_metric_history(run_id, "val_loss")]
 
 
 @pytest.fixture

@@ -9,17 +9,20 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+import torch.nn.functional as F
+from torch import nn
 
 from brainscale.config.files import load_config
-from brainscale.config.sections import Config
+from brainscale.config.sections import Config, TrainConfig
 from brainscale.errors import TrainError
+from brainscale.models.normalisation import normalise
 from brainscale.models.registry import build
 from brainscale.seeds import derive, deterministic
 from brainscale.storage.workspace import Workspace
-from brainscale.training import exact_sum
+from brainscale.training import exact_sum, worker
 from brainscale.training.checkpoints import weights_sha256
 from brainscale.training.notices import read_notices
-from brainscale.training.step import Learner, Samples
+from brainscale.training.step import Learner, Samples, learning_rate
 from brainscale.training.worker import TrainingLoop
 
 SMALL = ["data.image_size=64", "train.batch_size=8", "train.epochs=2", "train.threads=1", "train.shuffle_window=16"]
@@ -81,7 +84,8 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_the_worker_count_changes_no_bit(world: int, untouched: Path, tmp_path: Path) -> None:
-    mp.spawn(_in_worker, (world, str(tmp_path)), nprocs=world)
+    mp.set_forkserver_preload([worker.__name__])  # imported once for all of them
+    mp.start_processes(_in_worker, (world, str(tmp_path)), nprocs=world, start_method="forkserver")
     assert left_behind(tmp_path / "run") == left_behind(untouched)
 
 
@@ -114,19 +118,13 @@ def test_a_kill_after_any_step_changes_no_bit(every: int | None, untouched: Path
     assert bool(read_notices(run)) == (every is not None or kill_at == 99)
 
 
-def test_checkpoints_come_by_steps_and_by_time(tmp_path: Path) -> None:
+def test_checkpoints_come_by_steps_and_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def kept(*settings: str) -> set[str]:
-        run = tmp_path / "-".join(settings)
         seen: set[str] = set()
-        watched = loop(load_config(None, [*SMALL, "train.epochs=1", *settings]), run)
-        save = watched._save
-
-        def noted() -> None:
-            save()
-            seen.add(watched.progress.name.removesuffix(".safetensors"))
-
-        watched._save = noted  # type: ignore[method-assign]
-        watched.run()
+        monkeypatch.setattr(
+            worker, "save_checkpoint", lambda folder, network, optimizer, progress: seen.add(Path(progress.name).stem)
+        )
+        loop(load_config(None, [*SMALL, "train.epochs=1", *settings]), tmp_path / "-".join(settings)).run()
         return seen
 
     assert kept("resources.checkpoint_steps=2") == {"last-0000-000002", "last-0001-000000"}
@@ -149,16 +147,14 @@ def test_a_damaged_checkpoint_is_named_and_changes_no_bit(untouched: Path, tmp_p
 
 def test_a_loss_that_is_not_finite_names_step_samples_and_state(tmp_path: Path) -> None:
     config = load_config(None, [*SMALL, "resources.checkpoint_steps=1"])
-    broken = loop(config, tmp_path / "run")
-    forward, count = broken.learner._forward, 0
+    broken, count = loop(config, tmp_path / "run"), 0
 
-    def poisoned(planes: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def poison(network: nn.Module, inputs: object, logits: torch.Tensor) -> torch.Tensor:
         nonlocal count
         count += 1
-        losses, right = forward(planes, labels)
-        return (losses * torch.tensor([1.0, torch.nan]), right) if count == 6 else (losses, right)
+        return logits * torch.tensor([[1.0], [torch.nan]]) if count == 6 else logits
 
-    broken.learner._forward = poisoned  # type: ignore[method-assign]
+    broken.learner.network.register_forward_hook(poison)
     with pytest.raises(TrainError) as caught:
         broken.run()
     text = str(caught.value)
@@ -189,9 +185,11 @@ def test_bf16_learns_too_and_keeps_float32_weights() -> None:
 def test_validation_is_a_sum_over_samples() -> None:
     one, all_of_them = learner(load_config(None, SMALL)), samples(19)
     outcome = one.validate(all_of_them)
-    alone = one._forward(*one._load(all_of_them, np.arange(19)))
-    assert outcome.losses == pytest.approx(alone[0].detach().numpy(), abs=1e-6)
-    assert outcome.correct == int(alone[1].sum())
+    planes, labels = torch.from_numpy(all_of_them.planes.take(np.arange(19))), torch.from_numpy(all_of_them.labels)
+    with torch.no_grad():
+        logits = one.network.eval()(normalise(planes))
+    assert outcome.losses == pytest.approx(F.cross_entropy(logits, labels, reduction="none").numpy(), abs=1e-6)
+    assert outcome.correct == int((logits.argmax(1) == labels).sum())
 
 
 def test_a_run_that_reached_its_end_is_not_trained_further(untouched: Path, tmp_path: Path) -> None:
@@ -201,3 +199,16 @@ def test_a_run_that_reached_its_end_is_not_trained_further(untouched: Path, tmp_
     again.learner.step = None  # type: ignore[assignment, method-assign]
     again.run()
     assert left_behind(run) == left_behind(untouched)
+
+
+def test_the_rate_rises_then_falls_to_nothing() -> None:
+    settings = TrainConfig(epochs=20, warmup_epochs=2.0, warmup_start=1e-5, learning_rate=1e-2)
+    rates = [learning_rate(step, 10, settings) for step in range(200)]
+    assert rates[0] == 1e-5
+    assert np.argmax(rates) == 20
+    assert rates[20] == pytest.approx(1e-2)
+    assert all(a < b for a, b in zip(rates[:20], rates[1:21], strict=True))
+    assert all(a > b for a, b in zip(rates[20:], rates[21:], strict=False))
+    assert rates[-1] < 1e-5
+    short = TrainConfig(epochs=3, warmup_epochs=5.0)
+    assert max(learning_rate(s, 10, short) for s in range(30)) == pytest.approx(1e-3, rel=0.01)

@@ -14,6 +14,7 @@ from brainscale.schema import MANIFEST
 from brainscale.storage.local import write_success
 from brainscale.training import trace
 from brainscale.training.verification import as_text, compare_bits
+from tests.support.steps import step_row
 
 FACTORS = trace.multipliers(torch.device("cpu"))
 
@@ -43,18 +44,6 @@ def test_places_count_and_layouts_do_not(monkeypatch: pytest.MonkeyPatch) -> Non
     assert fingerprint(tensor.flip(0)) != fingerprint(tensor)
 
 
-def row(epoch: int, step: int, *weights: int, rate: float = 0.1) -> dict[str, object]:
-    return {
-        "epoch": epoch,
-        "step": step,
-        "learning_rate": rate,
-        "samples": 4,
-        "loss_sum": 1.5,
-        "correct": 2,
-        "weights": list(weights),
-    }
-
-
 def a_run(folder: Path, rows: list[dict[str, object]], seed: int = 42, sha256: str = "aa") -> str:
     folder.mkdir()
     (folder / "config.yaml").write_text(load_config(None, [f"train.seed={seed}"]).to_yaml())
@@ -65,7 +54,7 @@ def a_run(folder: Path, rows: list[dict[str, object]], seed: int = 42, sha256: s
     return str(folder)
 
 
-ROWS = [row(1, 1, 5, 6), row(1, 2, 7, 8), row(2, 1, -9, 10)]
+ROWS = [step_row(1, 1, 5, 6), step_row(1, 2, 7, 8), step_row(2, 1, -9, 10)]
 
 
 def test_equal_runs(tmp_path: Path) -> None:
@@ -77,9 +66,12 @@ def test_equal_runs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "text"),
     [
-        ([ROWS[0], row(1, 2, 7, 9), ROWS[2]], "epoch 1, step 2: conv.bias is 8 and 9 (1 steps before it are equal)"),
-        ([row(1, 1, 4, 9), *ROWS[1:]], "epoch 1, step 1: conv.weight is 5 and 4 (nothing before it is compared)"),
-        ([*ROWS[:2], row(2, 1, -9, 10, rate=0.2)], "epoch 2, step 1: learning_rate is 0.1 and 0.2"),
+        (
+            [ROWS[0], step_row(1, 2, 7, 9), ROWS[2]],
+            "epoch 1, step 2: conv.bias is 8 and 9 (1 steps before it are equal)",
+        ),
+        ([step_row(1, 1, 4, 9), *ROWS[1:]], "epoch 1, step 1: conv.weight is 5 and 4 (nothing before it is compared)"),
+        ([*ROWS[:2], step_row(2, 1, -9, 10, rate=0.2)], "epoch 2, step 1: learning_rate is 0.1 and 0.2"),
         (ROWS[:2], "epoch 2, step 1: end is goes on and ends before (2 steps before it are equal)"),
     ],
 )
@@ -97,7 +89,7 @@ def test_runs_that_kept_other_weights(tmp_path: Path) -> None:
 
 def test_what_is_no_run(tmp_path: Path) -> None:
     run = a_run(tmp_path / "a", ROWS)
-    with pytest.raises(SourceError, match=r"is no run: it holds no config\.yaml"):
+    with pytest.raises(SourceError, match=r"is not a run: it holds no config\.yaml"):
         compare_bits(run, str(tmp_path))
     with pytest.raises(SourceError, match="holds no finished epoch yet"):
         compare_bits(run, a_run(tmp_path / "b", []))

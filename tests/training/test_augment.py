@@ -1,0 +1,35 @@
+"""Augmentation: each sample's own draw, whatever shares its batch."""
+
+import numpy as np
+import torch
+
+from brainscale.config.sections import AugmentConfig
+from brainscale.training.augment import augment
+
+PLANES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 32, 32), np.uint8))
+IDS = [f"s{i}" for i in range(6)]
+
+
+def test_a_draw_belongs_to_its_sample() -> None:
+    config, before = AugmentConfig(), PLANES.clone()
+    together = augment(PLANES, IDS, 1, 42, config)
+    alone = torch.cat([augment(PLANES[i : i + 1], IDS[i : i + 1], 1, 42, config) for i in range(6)])
+    assert torch.equal(together, alone)
+    assert torch.equal(PLANES, before)
+    assert not torch.equal(together, augment(PLANES, IDS, 2, 42, config))
+    assert not torch.equal(together, augment(PLANES, IDS, 1, 43, config))
+    assert together.min() >= 0
+    assert together.max() <= 255
+
+
+def test_nothing_turned_on_changes_nothing() -> None:
+    still = AugmentConfig(flip=False, rotate=0.0, scale=0.0, shift=0.0, intensity=0.0)
+    assert torch.allclose(augment(PLANES, IDS, 1, 42, still), PLANES.float(), atol=1e-3)
+
+
+def test_a_flip_is_left_right() -> None:
+    flips = AugmentConfig(flip=True, rotate=0.0, scale=0.0, shift=0.0, intensity=0.0)
+    changed = augment(PLANES, IDS, 1, 42, flips)
+    for plane, out in zip(PLANES.float(), changed, strict=True):
+        assert torch.allclose(out, plane, atol=1e-3) or torch.allclose(out, plane.flip(1), atol=1e-3)
+    assert not torch.allclose(changed, PLANES.float(), atol=1e-3)
