@@ -10,7 +10,7 @@ from brainscale.logs import notice
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
     """Index; the summary of the manifest, and its place."""
-    return write_index(**request | {"config": parse_config(request["config"])}, say=notice)
+    return write_index(**request | {"config": parse_config(request["config"])}, on_notice=notice).to_json()
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from brainscale.scoring.bulk import score_files
 def main(request: dict[str, Any]) -> dict[str, Any]:
     """Score; the counts, and where the parts are."""
     with Bar() as bar:
-        facts = score_files(**request, on_start=bar.start, on_part=bar.advance, on_notice=notice)
-    return {"scores": request["out"], **facts}
+        scores = score_files(**request, on_start=bar.start, on_part=bar.advance, on_notice=notice)
+    return {"scores": request["out"], **scores.to_json()}
 
 
 if __name__ == "__main__":

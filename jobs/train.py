@@ -18,8 +18,8 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
         found = cross_validate(**named, config=config, say=notice)
         return {"out": request["out"], **found, "text": as_text(found)}
     with epochs(config.train.epochs) as (on_epoch, on_notice):
-        facts = train_model(request["data"], request["out"], config, on_epoch, on_notice, request["tracking"])
-    return {"run": request["out"], **facts}
+        run = train_model(request["data"], request["out"], config, on_epoch, on_notice, request["tracking"])
+    return {"run": request["out"], **run.facts()}
 
 
 if __name__ == "__main__":

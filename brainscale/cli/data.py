@@ -1,6 +1,7 @@
 """Commands on data: index, split, overlap."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -18,7 +19,6 @@ from brainscale.logs import notice
 @click.option("--config", metavar="NAME|FILE", help="For another class map, preprocessing or limits.")
 @click.option("--patient-key", metavar="FILE", help="Key of the patients' hashes.  [default: $BRAINSCALE_PATIENT_KEY]")
 @click.option("--hash-paths", is_flag=True, help="Hash the names of files too; such a manifest cannot be trained on.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Files read side by side.")
 @options.shared
 @options.address
 @options.json
@@ -30,7 +30,6 @@ def index(
     config: str | None,
     patient_key: str | None,
     hash_paths: bool,
-    workers: int,
     shared: bool,
     address: str | None,
     no_wait: bool,
@@ -57,9 +56,9 @@ def index(
     from brainscale.cluster import session
     from brainscale.dataset.indexer import write_index
 
-    with session.session(workers):
-        facts = write_index(**request, config=settings, say=notice)
-    print_facts({**facts, "manifest": out}, as_json)
+    with session.session():
+        result = write_index(**request, config=settings, on_notice=notice)
+    print_facts({**result.to_json(), "manifest": out}, as_json)
 
 
 @click.command()
@@ -92,7 +91,7 @@ def split(
     """
     from brainscale.dataset import groups, splits
     from brainscale.dataset.manifest import read_manifest, write_manifest
-    from brainscale.dataset.summary import summary
+    from brainscale.dataset.summary import summarise
 
     if folds is not None and (val is not None or test is not None or keep is not None):
         raise UsageError("--folds takes the place of --val, --test and --keep: give one or the other")
@@ -101,8 +100,8 @@ def split(
         raise UsageError(f"--val {val:g} and --test {test:g} leave nothing to train on")
     table = read_manifest(manifest)
     if verify:
-        facts = splits.verify_split(table, groups.DISTANCE if distance is None else distance)
-        print_facts({"manifest": manifest, **facts}, as_json)
+        check = splits.verify_split(table, groups.DISTANCE if distance is None else distance)
+        print_facts({"manifest": manifest, **asdict(check)}, as_json)
         return
     if out is None:
         raise UsageError("--out says where to write; or check what is there with --verify")
@@ -114,7 +113,7 @@ def split(
         kept = splits.splits_by_content(read_manifest(keep)) if keep else None
         table = splits.assign_splits(table, val=val, test=test, seed=seed, keep=kept)
     write_manifest(table, out)
-    print_facts({"manifest": out, **summary(table)}, as_json)
+    print_facts({"manifest": out, **asdict(summarise(table))}, as_json)
 
 
 @click.command()

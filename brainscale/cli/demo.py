@@ -9,7 +9,7 @@ from brainscale.dataset import phantoms
 from brainscale.dataset.indexer import index_sources
 from brainscale.dataset.manifest import write_manifest
 from brainscale.dataset.splits import assign_splits
-from brainscale.dataset.summary import summary
+from brainscale.dataset.summary import summarise
 from brainscale.evaluation.comparison import compare_runs
 from brainscale.evaluation.comparison_text import as_text
 from brainscale.evaluation.evaluator import evaluate_model
@@ -39,7 +39,7 @@ def run_demo(out: Path, say: Callable[[str], None]) -> None:
     say("2/6  index and split: who is in which part, no copy on two sides")
     table = assign_splits(index_sources([str(scans)], config), val=config.split.val, test=config.split.test, seed=SEED)
     write_manifest(table, manifest)
-    say(f"     {summary(table)['splits']}")
+    say(f"     {summarise(table).splits}")
     say(f"3/6  train {config.model.name}, {config.train.epochs} epochs at most")
     with epochs(config.train.epochs) as (on_epoch, on_notice):
         train_model(str(manifest), str(folder / "run"), config, on_epoch, on_notice)
@@ -47,10 +47,10 @@ def run_demo(out: Path, say: Callable[[str], None]) -> None:
     evaluate_model(str(folder / "run"), str(folder / "evaluation"))
     say("5/6  score every phantom, one row each")
     with Bar() as bar:
-        facts = score_files(
+        scores = score_files(
             str(folder / "run"), [str(scans)], str(folder / "scores"), on_start=bar.start, on_part=bar.advance
         )
-    say(f"     {facts['rows']} rows in {out / 'scores'}")
+    say(f"     {scores.rows} rows in {out / 'scores'}")
     say("6/6  compare\n")
     say(as_text(compare_runs([str(folder / "evaluation")]).table))
     say(f"\nReport: {out / 'evaluation' / 'report.html'}")

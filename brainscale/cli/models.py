@@ -111,9 +111,9 @@ def train(
 
     complete = is_complete(request["out"])
     with _ray(settings), epochs(settings.train.epochs) as (on_epoch, on_notice):
-        facts = run(request["data"], request["out"], settings, on_epoch, on_notice, track)
+        finished = run(request["data"], request["out"], settings, on_epoch, on_notice, track)
     options.notice_if(complete, out)
-    print_facts({"run": out, **facts}, as_json)
+    print_facts({"run": out, **finished.facts()}, as_json)
 
 
 def _ray(settings: "Config") -> AbstractContextManager[None]:
@@ -234,10 +234,10 @@ def verify(one: str, other: str, as_json: bool) -> None:
     Example: brainscale verify runs/first runs/second
     """
     from brainscale.storage.workspace import fetch
-    from brainscale.training.verification import READ, as_text
+    from brainscale.training.verification import READ
     from brainscale.training.verification import compare_bits as run
 
     with fetch(one, *READ) as first, fetch(other, *READ) as second:
-        facts = run(str(first), str(second))
-    click.echo(json.dumps(facts, indent=2) if as_json else as_text(facts))
-    sys.exit(0 if facts["equal"] else 1)
+        comparison = run(first, second)
+    click.echo(json.dumps(comparison.to_json(), indent=2) if as_json else comparison.to_text())
+    sys.exit(0 if comparison.equal else 1)

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
@@ -19,7 +19,7 @@ EPOCH_COLUMNS = ("epoch", "learning rate", "train loss", "train acc.", "val loss
 
 
 @contextmanager
-def epochs(total: int) -> Iterator[tuple[Callable[[dict[str, Any]], None], Callable[[str], None]]]:
+def epochs(total: int) -> Iterator[tuple[Callable[[Mapping[str, Any]], None], Callable[[str], None]]]:
     """A table that grows by a row with each epoch, and lines of text above it.
 
     Args:
@@ -32,7 +32,7 @@ def epochs(total: int) -> Iterator[tuple[Callable[[dict[str, Any]], None], Calla
         yield lambda row: logs.log("epoch", epochs=total, **row), lambda text: logs.log("notice", text)
         return
     console = Console(stderr=True)
-    rows: list[dict[str, Any]] = []
+    rows: list[Mapping[str, Any]] = []
 
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True, markup=False)
@@ -42,14 +42,14 @@ def epochs(total: int) -> Iterator[tuple[Callable[[dict[str, Any]], None], Calla
         return
     with Live(console=console, refresh_per_second=4) as live:
 
-        def add(row: dict[str, Any]) -> None:
+        def add(row: Mapping[str, Any]) -> None:
             rows.append(row)
             live.update(_table(rows[-SHOWN_EPOCHS:], total))
 
         yield add, say
 
 
-def _cells(row: dict[str, Any], total: int) -> tuple[str, ...]:
+def _cells(row: Mapping[str, Any], total: int) -> tuple[str, ...]:
     return (
         f"{row['epoch']}/{total}",
         f"{row['learning_rate']:.2e}",
@@ -61,12 +61,12 @@ def _cells(row: dict[str, Any], total: int) -> tuple[str, ...]:
     )
 
 
-def _line(row: dict[str, Any], total: int) -> str:
+def _line(row: Mapping[str, Any], total: int) -> str:
     pairs = zip(EPOCH_COLUMNS, _cells(row, total), strict=True)
     return "  ".join(f"{name} {value}".strip() for name, value in pairs if value)
 
 
-def _table(rows: list[dict[str, Any]], total: int) -> Table:
+def _table(rows: list[Mapping[str, Any]], total: int) -> Table:
     table = Table()
     for name in EPOCH_COLUMNS:
         table.add_column(name, justify="right")
@@ -163,7 +163,7 @@ def following() -> Iterator[Callable[[str], None]]:
         return
     with ExitStack() as live:
         bar: Bar | None = None
-        table: tuple[Callable[[dict[str, Any]], None], Callable[[str], None]] | None = None
+        table: tuple[Callable[[Mapping[str, Any]], None], Callable[[str], None]] | None = None
 
         def show(line: str) -> None:
             nonlocal bar, table

@@ -68,9 +68,9 @@ def score(
 
     complete = is_complete(request["out"])
     with session.session(settings["workers"], object_store_gib), Bar() as bar:
-        facts = run(**request, on_start=bar.start, on_part=bar.advance, on_notice=notice)
-    options.notice_if(complete and "rows_now" not in facts, out)
-    print_facts({"scores": out, **facts}, as_json)
+        scores = run(**request, on_start=bar.start, on_part=bar.advance, on_notice=notice)
+    options.notice_if(complete and scores.progress is None, out)
+    print_facts({"scores": out, **scores.to_json()}, as_json)
 
 
 @click.command()

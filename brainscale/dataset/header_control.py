@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +10,8 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedGroupKFold
 
 from brainscale.errors import ManifestError
-from brainscale.stats.metrics import auroc
+from brainscale.stats.labelled import LabelledProbabilities
+from brainscale.stats.metrics import estimate_auroc
 from brainscale.stats.resampling import group_codes
 
 CONTROL_ROWS = 20_000  # the control learns from so many at most, evenly spaced
@@ -64,27 +64,53 @@ def header_votes(table: pa.Table, number: Mapping[str, int]) -> ControlVotes:
     return ControlVotes(sample_ids=ids, labels=labels, probabilities=votes, codes=group_codes(group))
 
 
-def header_control(table: pa.Table, without: str) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class HeaderControl:
     """How well file headers alone tell a tumour.
+
+    Attributes:
+        auroc: area under the ROC curve; None with a reason where it cannot be computed.
+        low: lower end of its 95 % interval (DeLong by group).
+        high: upper end.
+        n: samples that it rests on.
+        reason: why there is no value.
+    """
+
+    auroc: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, float | str | None]:
+        """Return the reason, or else the value with its interval and n."""
+        if self.auroc is None and self.n is None:
+            return {"reason": self.reason}
+        return {"auroc": self.auroc, "low": self.low, "high": self.high, "n": self.n}
+
+
+def header_control(manifest: pa.Table, negative: str) -> HeaderControl:
+    """Tell a tumour by file headers alone, cross-validated by group.
 
     A network that is no better has learnt how the files were made, not what they show.
 
     Args:
-        table: a manifest.
-        without: name of the class without a tumour.
-
-    Returns:
-        auroc with its 95 % interval (DeLong by group) and n; or a reason where it cannot be had.
+        manifest: labelled samples.
+        negative: name of the class without a tumour.
     """
-    rows = table.filter(pc.and_(pc.is_null(table["error_code"]), pc.is_valid(table["label"])))
+    rows = manifest.filter(pc.and_(pc.is_null(manifest["error_code"]), pc.is_valid(manifest["label"])))
     rows = rows.take(np.arange(0, len(rows), max(1, -(-len(rows) // CONTROL_ROWS))))
-    number = {label: int(label != without) for label in ("a tumour", without, *rows["label"].to_pylist())}
+    class_index = {label: int(label != negative) for label in ("a tumour", negative, *rows["label"].to_pylist())}
     try:
-        found = header_votes(rows, number)
+        votes = header_votes(rows, class_index)
     except ManifestError as error:
-        return {"reason": str(error)}
-    figure = auroc(found.labels, found.probabilities, ("without", "with"), found.codes)
-    return {"auroc": figure.value, "low": figure.low, "high": figure.high, "n": figure.n}
+        return HeaderControl(reason=str(error))
+    area = estimate_auroc(
+        LabelledProbabilities(
+            labels=votes.labels, probabilities=votes.probabilities, classes=("without", "with"), groups=votes.codes
+        )
+    )
+    return HeaderControl(auroc=area.value, low=area.low, high=area.high, n=area.n, reason=area.reason)
 
 
 def _headers(rows: pa.Table) -> np.ndarray:

@@ -1,18 +1,18 @@
 """Sources → manifest: every file read once, through Ray Data, and accounted for."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
 
 import pyarrow as pa
 
 from brainscale.cluster.capacity import require_capacity, require_shared
 from brainscale.config.sections import Config
 from brainscale.dataset.groups import assign_groups
-from brainscale.dataset.header_control import header_control
+from brainscale.dataset.header_control import HeaderControl, header_control
 from brainscale.dataset.labels import label_columns, read_labels
-from brainscale.dataset.manifest import require_readable, write_manifest
-from brainscale.dataset.summary import summary
+from brainscale.dataset.manifest import check_manifest, is_manifest, read_manifest, require_readable, write_manifest
+from brainscale.dataset.summary import ManifestSummary, summarise
 from brainscale.reading import sample_ids
 from brainscale.reading.on_ray import read_parallel
 from brainscale.reading.pseudonyms import KEY_VARIABLE, PatientKey, pseudonym, read_key
@@ -80,6 +80,26 @@ def with_hidden_paths(manifest: pa.Table, key: PatientKey) -> pa.Table:
     return full.sort_by("sample_id")
 
 
+@dataclass(frozen=True, kw_only=True)
+class IndexResult:
+    """A manifest that was written, and what is in it.
+
+    Attributes:
+        manifest: its path or address.
+        summary: counts.
+        header_only_control: how well file headers alone tell a tumour.
+    """
+
+    manifest: str
+    summary: ManifestSummary
+    header_only_control: HeaderControl
+
+    def to_json(self) -> dict[str, object]:
+        """Return everything in one flat object, as `index --json` prints it."""
+        control = self.header_only_control.to_json()
+        return {"manifest": self.manifest, **asdict(self.summary), "header_only_control": control}
+
+
 def write_index(
     sources: Sequence[str],
     out: str,
@@ -88,21 +108,18 @@ def write_index(
     labels: str = "folder",
     patient_key: str | None = None,
     hash_paths: bool = False,
-    say: Callable[[str], None] = lambda text: None,
-) -> dict[str, Any]:
-    """Write the manifest of some sources. Needs a connected Ray.
+    on_notice: Callable[[str], None] = lambda text: None,
+) -> IndexResult:
+    """Index sources and write the manifest; needs a connected Ray.
 
     Args:
         sources: folders, files, globs, @lists or addresses.
-        out: the manifest, a path or an address.
+        out: the manifest to write, a path or an address.
         config: class map, preprocessing and limits.
         labels: `folder`, or a CSV file.
-        patient_key: file with the key of the patients' hashes.
+        patient_key: file with the key of the hashes that stand for patients.
         hash_paths: whether the names of files are hashed too.
-        say: takes notes for a person.
-
-    Returns:
-        manifest (its place), the summary, and the header-only control.
+        on_notice: called with notes for a person.
 
     Raises:
         BrainscaleError: a source, a label file or a key cannot be used, nothing can be read, or there is no CPU to
@@ -111,18 +128,34 @@ def write_index(
     require_shared([*sources, out], config.resources.shared)
     key = read_key(patient_key)
     if waiting := require_capacity(1, {"CPU": 1.0}):
-        say(waiting)
-    table = index_sources(sources, config, labels, key=key, hash_paths=hash_paths)
-    require_readable(table, " ".join(sources))
-    write_manifest(table, out)
-    facts = {
-        "manifest": out,
-        **summary(table),
-        "header_only_control": header_control(table, next(iter(config.data.classes))),
-    }
-    if key.random and (facts["patients"] or hash_paths):
-        say(
-            "Note: hashes were made with a random key and match no other manifest: "
+        on_notice(waiting)
+    manifest = index_sources(sources, config, labels, key=key, hash_paths=hash_paths)
+    require_readable(manifest, " ".join(sources))
+    write_manifest(manifest, out)
+    summary = summarise(manifest)
+    if key.random and (summary.patients or hash_paths):
+        on_notice(
+            "Note: patients are hashed with a random key, so these hashes match no other manifest: "
             f"give --patient-key FILE, or set {KEY_VARIABLE}"
         )
-    return facts
+    control = header_control(manifest, negative=next(iter(config.data.classes)))
+    return IndexResult(manifest=out, summary=summary, header_only_control=control)
+
+
+def open_or_index(data: str | pa.Table, config: Config) -> pa.Table:
+    """Return the manifest that `data` is or names, or index the source that it names.
+
+    Args:
+        data: a manifest as a table, the path or address of one, or a source; indexing needs a connected Ray.
+        config: class map, preprocessing, limits, and whether paths are shared by all nodes.
+
+    Raises:
+        ManifestError: the manifest cannot be used.
+        SourceError: the source does not exist or holds no file.
+        UsageError: a path that not every node sees.
+    """
+    if isinstance(data, pa.Table):
+        return check_manifest(data, "the manifest")
+    if is_manifest(data):
+        return read_manifest(data)
+    return index_sources([data], config)

@@ -22,7 +22,7 @@ def is_manifest(path: str) -> bool:
 
 
 def read_manifest(path: str | Path) -> pa.Table:
-    """Read a manifest and hold it to the schema; columns of one's own, such as a site, stay behind its own.
+    """Read a manifest and check it, as `check_manifest` does.
 
     Raises:
         ManifestError: no such file, not Parquet, or not a manifest.
@@ -33,14 +33,33 @@ def read_manifest(path: str | Path) -> pa.Table:
         raise ManifestError(f"no manifest at {path}: make one with `brainscale index SOURCE --out M.parquet`") from None
     except OutputError as error:
         raise ManifestError(str(error)) from None
+    return check_manifest(table, str(path))
+
+
+def check_manifest(table: pa.Table, name: str) -> pa.Table:
+    """Return a table as a manifest: columns in order and of their types, rows sorted by sample_id.
+
+    Columns of one's own, such as a site, follow after the manifest's.
+
+    Args:
+        table: a manifest, perhaps changed by another tool.
+        name: what to call it in an error.
+
+    Raises:
+        ManifestError: a column is missing or of another type, or a sample id occurs twice.
+    """
     missing = [name for name in MANIFEST.names if name not in table.column_names]
     if missing:
-        raise ManifestError(f"{path} is no manifest: it has no column {', '.join(missing)}")
+        raise ManifestError(f"{name} is not a manifest: it has no column {', '.join(missing)}; index the source again")
     more = [table.schema.field(name) for name in table.column_names if name not in MANIFEST.names]
-    table = table.select([*MANIFEST.names, *(f.name for f in more)]).cast(pa.schema([*MANIFEST, *more]))
+    schema = pa.schema([*MANIFEST, *more], metadata=table.schema.metadata)
+    try:
+        table = table.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        raise ManifestError(f"{name} is not a manifest: {error}; index the source again") from None
     twice = [i for i, n in Counter(table["sample_id"].to_pylist()).items() if n > 1]
     if twice:
-        raise ManifestError(f"{path} names the sample '{twice[0]}' more than once: sample ids must be unique")
+        raise ManifestError(f"{name} holds the sample '{twice[0]}' more than once: sample ids must be unique")
     return table.sort_by("sample_id")
 
 

@@ -7,8 +7,8 @@ shares because each group's draw has the same chances, whatever its label: exact
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -59,8 +59,27 @@ def assign_folds(manifest: pa.Table, *, folds: int, seed: int) -> pa.Table:
     return with_column(manifest, "fold", _lookup(manifest, numbers, pa.int32()))
 
 
-def verify_split(manifest: pa.Table, distance: int = DISTANCE) -> dict[str, Any]:
-    """Counts of a manifest whose splits and folds cut no group.
+@dataclass(frozen=True, kw_only=True)
+class SplitCheck:
+    """A manifest whose splits and folds cut no group.
+
+    Attributes:
+        verified: `split`, `fold`, or both.
+        groups: groups in the manifest.
+        cut: groups that are cut: none.
+    """
+
+    verified: str
+    groups: int
+    cut: int = 0
+
+
+def verify_split(manifest: pa.Table, distance: int = DISTANCE) -> SplitCheck:
+    """Check that no group of a manifest is cut by its splits or folds.
+
+    Args:
+        manifest: samples with splits or folds.
+        distance: bits within which two perceptual hashes are near duplicates.
 
     Raises:
         ManifestError: a group is cut, or there is nothing to check.
@@ -74,7 +93,7 @@ def verify_split(manifest: pa.Table, distance: int = DISTANCE) -> dict[str, Any]
             f"{len(cut)} pair(s) of samples hang together and are kept apart: '{one}' is in {column} {side}, "
             f"'{other}' in {column} {theirs}; split again"
         )
-    return {"verified": " and ".join(dealt), "groups": pc.count_distinct(manifest["group"]).as_py(), "cut": 0}
+    return SplitCheck(verified=" and ".join(dealt), groups=pc.count_distinct(manifest["group"]).as_py())
 
 
 def splits_by_content(manifest: pa.Table) -> dict[str, str]:
@@ -118,8 +137,8 @@ def _drawn(group: str, shares: Mapping[str, float], seed: int, purpose: str = "s
 
 
 def _covering(
-    deal: Callable[[int], dict[str, Any]], labels: Mapping[str, set[str]], sides: Sequence[str], seed: int
-) -> dict[str, Any]:
+    deal: Callable[[int], dict[str, str]], labels: Mapping[str, set[str]], sides: Sequence[str], seed: int
+) -> dict[str, str]:
     """The deal of a seed, if every label stands on every side.
 
     Raises:

@@ -2,10 +2,9 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,6 +24,7 @@ from brainscale.scoring import per_scan
 from brainscale.scoring.ledger import JOB, PARTS, Ledger, ids_of, keep_once, owns, read_ledger, take_over, write_part
 from brainscale.scoring.on_ray import expected_rows, written_parts
 from brainscale.scoring.predictions import ScoringJob
+from brainscale.scoring.result import Scores, ScoringProgress
 from brainscale.storage.local import SUCCESS, read_success, write_success
 from brainscale.storage.tables import write_table
 from brainscale.storage.workspace import Workspace, fetch, open_workspace
@@ -73,60 +73,54 @@ def score_files(
     on_start: Callable[[int], None] = lambda total: None,
     on_part: OnPart = lambda files, rows, errors: None,
     on_notice: Callable[[str], None] = lambda text: None,
-) -> dict[str, Any]:
-    """Score every file of the sources; run again, go on where it stopped.
-
-    Needs a connected Ray.
+) -> Scores:
+    """Score every file of the sources, or resume a job that was stopped; needs a connected Ray.
 
     Args:
         model: a RUN or a bundle folder.
         sources: folders, files, globs or addresses; or one manifest.
         out: the folder of parts, a path or an address.
         engine: auto, onnx or torch.
-        workers: engines side by side at most; without it, all that the cluster has room for.
-        min_workers: engines that begin, and stay when there is little to do; without it, all.
-        cpus_per_worker: of each engine; by default those of its node, shared by as many as were asked for.
-        threshold: in place of the model's own.
+        workers: maximum number of engines side by side; without it, all that the cluster has room for.
+        min_workers: number of engines to start with and to keep when idle; without it, all.
+        cpus_per_worker: CPUs of each engine; by default those of its node, shared evenly.
+        threshold: operating threshold in place of the model's own.
         precision: fp32 or bf16.
         compiled: whether torch compiles the network first.
         by: `scan` for a second table, one row for each series or volume.
         update: whether a complete folder takes in files that are new in the sources.
-        patient_key: file with the key of the series' hashes; by default the environment's, or a random one
-            that stays in the folder.
-        heatmaps: folder for pictures of what spoke for a tumour in the surest positives.
-        top: how many pictures.
+        patient_key: file with the key of the hashes that stand for series; by default the environment's, or a random
+            one that stays in the folder.
+        heatmaps: folder for heatmaps of the most confident positives.
+        top: maximum number of heatmaps.
         shared: whether paths are on storage that every node of a cluster mounts.
         on_start: called once with the number of files still to score.
         on_part: called with the finished files, the rows and the errors of each part as it is written.
-        on_notice: told if nodes have to be waited for.
-
-    Returns:
-        What `_SUCCESS.json` says, and of what this call did, rows, seconds and rows a second; of a folder that
-        was complete before, how many files of the sources are not in it.
+        on_notice: called with notes for a person, such as that nodes have to be waited for.
 
     Raises:
-        BrainscaleError: no model, no files, the folder is another model's, or rows do not add up.
+        BrainscaleError: no model, no files, the folder belongs to another model, or rows are missing.
     """
     require_shared([*sources, out, heatmaps], shared)
-    with fetch(model, *FILES) as place, open_workspace(out, OURS, known=[PARTS], what="scores") as folder:
-        bundle = open_bundle(place)
+    with fetch(model, *FILES) as folder, open_workspace(out, OURS, known=[PARTS], what="scores") as workspace:
+        bundle = open_bundle(folder)
         units = _units(sources)
         require_shared((unit.uri for unit in units), shared)
-        scoring = ScoringJob(
+        job = ScoringJob(
             bundle=bundle,
             threshold=bundle.info.threshold if threshold is None else threshold,
             engine=EngineOptions(name=engine, bf16=precision == "bf16", compiled=compiled),
             workers=workers,
             min_workers=min_workers,
             cpus_per_worker=cpus_per_worker,
-            key=folder_key(folder.path / KEY, patient_key),
+            key=folder_key(workspace.path / KEY, patient_key),
         )
-        facts = _completed(folder, units, scoring, update, Callbacks(on_start, on_part, on_notice))
+        scores = _completed(workspace, units, job, update, Callbacks(on_start, on_part, on_notice))
         if by == "scan":
-            facts["scans"] = write_scans(folder)
+            scores = replace(scores, scans=write_scans(workspace))
         if heatmaps:
-            facts["heatmaps"] = draw_heatmaps(folder, heatmaps, units, scoring, top)
-    return facts
+            scores = replace(scores, heatmaps=draw_heatmaps(workspace, heatmaps, units, job, top))
+    return scores
 
 
 def _completed(
@@ -135,27 +129,36 @@ def _completed(
     scoring: ScoringJob,
     update: bool,
     callbacks: Callbacks,
-) -> dict[str, Any]:
-    """Score what a folder does not hold, check it, and say that it is complete."""
+) -> Scores:
+    """Score what a folder does not hold, check it, and mark it as complete."""
     identity = identity_of(scoring)
-    there = read_ledger(folder, identity)
-    todo = there.missing(units)
+    ledger = read_ledger(folder, identity)
+    missing = ledger.missing(units)
     finished = read_success(folder.path)
-    if finished is not None and not (update and todo):
-        return {**finished, **({"files_not_in_it": len(todo)} if todo else {})}
+    if finished is not None and not (update and missing):
+        return Scores.from_facts(str(folder), finished, files_not_in_it=len(missing) or None)
     if not update:
-        _refuse_others(there, units, folder)
+        _refuse_others(ledger, units, folder)
     (folder.path / SUCCESS).unlink(missing_ok=True)
-    job = take_over(folder)
+    owner = take_over(folder)
     folder.push()  # the key before any part that counts on it
-    done = _score(todo, scoring, there, folder, job, identity, callbacks)
-    if not owns(job, str(folder)):
-        raise OutputError(f"{folder} was taken over by another job, which writes its rows: wait for that one")
-    counted = _checked(folder, units, job, identity, callbacks)
+    progress = _score(missing, scoring, ledger, folder, owner, identity, callbacks)
+    if not owns(owner, str(folder)):
+        raise OutputError(f"{folder} was taken over by another job, which writes its rows: wait for that job")
+    counts = _checked(folder, units, owner, identity, callbacks)
     (folder.path / JOB).unlink()  # what an earlier job has still to write finds no owner
-    facts = {**counted, "architecture": scoring.bundle.info.architecture, **identity}
-    write_success(folder.path, facts)
-    return facts | done
+    scores = Scores(
+        path=str(folder),
+        files=len(counts.files),
+        rows=len(counts.samples),
+        scored=len(counts.samples) - sum(counts.codes.values()),
+        errors=counts.codes,
+        architecture=scoring.bundle.info.architecture,
+        identity=identity,
+        progress=progress,
+    )
+    write_success(folder.path, scores.facts())
+    return scores
 
 
 def _units(sources: Sequence[str]) -> list[SourceFile]:
@@ -174,43 +177,44 @@ def _units(sources: Sequence[str]) -> list[SourceFile]:
     return files_of_manifest(manifest)
 
 
-def _refuse_others(there: Ledger, units: Sequence[SourceFile], folder: Workspace) -> None:
-    if len(strange := there.others(units)):
-        first = min(map(sample_ids.file_of, ids_of(folder, files=strange)))
+def _refuse_others(ledger: Ledger, units: Sequence[SourceFile], folder: Workspace) -> None:
+    if len(others := ledger.others(units)):
+        first = min(map(sample_ids.file_of, ids_of(folder, files=others)))
         raise OutputError(
-            f"{folder} holds rows of {len(strange)} file(s) of other sources, '{first}' first: name all its "
+            f"{folder} holds rows of {len(others)} file(s) of other sources, '{first}' first: name all its "
             "sources again, or choose a new --out"
         )
 
 
 def _score(
-    todo: Sequence[SourceFile],
+    missing: Sequence[SourceFile],
     scoring: ScoringJob,
-    there: Ledger,
+    ledger: Ledger,
     folder: Workspace,
-    job: str,
-    identity: dict[str, str],
+    owner: str,
+    identity: Mapping[str, str],
     callbacks: Callbacks,
-) -> dict[str, Any]:
-    """Score units part by part → rows, seconds, rows a second.
+) -> ScoringProgress:
+    """Score files and write their parts.
 
     Raises:
         OutputError: a part cannot be written.
         ClusterError: Ray stopped under the job.
     """
-    callbacks.on_start(len(todo))
-    began, rows, size = time.monotonic(), 0, part_rows(todo)
-    write = partial(write_part, folder=str(folder), job=job, identity=identity)
-    for at in range(0, len(todo), FILES_AT_A_TIME):
-        files = todo[at : at + FILES_AT_A_TIME]
-        skip = frozenset(ids_of(folder, files=there.begun(files)))
+    callbacks.on_start(len(missing))
+    began, rows, size = time.monotonic(), 0, part_rows(missing)
+    write = partial(write_part, folder=str(folder), job=owner, identity=identity)
+    for start in range(0, len(missing), FILES_AT_A_TIME):
+        files = missing[start : start + FILES_AT_A_TIME]
+        skip = frozenset(ids_of(folder, files=ledger.begun(files)))
         for part in written_parts(files, scoring, skip, write, size, callbacks.on_notice):
             if part["problem"]:
                 raise OutputError(f"{folder} cannot be written ({part['problem']}): fix that, {RERUN}")
             rows += part["rows"]
             callbacks.on_part(part["files"], part["rows"], part["errors"])
     seconds = time.monotonic() - began
-    return {"rows_now": rows, "seconds_now": round(seconds, 1), "rows_a_second": round(rows / max(seconds, 1e-9), 1)}
+    rate = round(rows / max(seconds, 1e-9), 1)
+    return ScoringProgress(rows_now=rows, seconds_now=round(seconds, 1), rows_a_second=rate)
 
 
 def part_rows(units: Sequence[SourceFile]) -> int:
@@ -233,31 +237,31 @@ def identity_of(scoring: ScoringJob) -> dict[str, str]:
 
 
 def _checked(
-    folder: Workspace, units: Sequence[SourceFile], job: str, identity: dict[str, str], callbacks: Callbacks
-) -> dict[str, Any]:
-    """Counts of a folder whose rows are all there, each once.
+    folder: Workspace, units: Sequence[SourceFile], owner: str, identity: Mapping[str, str], callbacks: Callbacks
+) -> Ledger:
+    """Return the ledger of a folder whose rows are all there, each once.
 
     Raises:
-        OutputError: rows are missing, or there twice.
+        OutputError: rows are missing, or written twice.
         SourceError: nothing could be read.
     """
-    there = read_ledger(folder, identity)
-    if len(there.twice):  # written by an earlier job between our reading of the parts and our taking over
-        keep_once(folder, there.twice, job)
-        callbacks.on_notice(f"{len(there.twice)} row(s) were also written by an earlier job: one of each is kept")
-        there = read_ledger(folder, identity)
-    missing = [unit.sample_id for unit in there.missing(units)]
-    twice = list(ids_of(folder, samples=there.twice))
-    for problem, ids in (("there twice", twice), ("missing", missing)):
+    ledger = read_ledger(folder, identity)
+    if len(ledger.twice):  # written by an earlier job between our reading of the parts and our taking over
+        keep_once(folder, ledger.twice, owner)
+        callbacks.on_notice(f"{len(ledger.twice)} row(s) were also written by an earlier job: one of each is kept")
+        ledger = read_ledger(folder, identity)
+    missing = [unit.sample_id for unit in ledger.missing(units)]
+    twice = list(ids_of(folder, samples=ledger.twice))
+    for problem, ids in (("written twice", twice), ("missing", missing)):
         if ids:
             raise OutputError(
                 f"{folder}: {len(ids)} file(s) or row(s) {problem}, '{ids[0]}' first: run again, or choose a new --out"
             )
-    rows, errors = len(there.samples), sum(there.codes.values())
-    if errors == rows:
-        codes = ", ".join(f"{code} {count}" for code, count in there.codes.items())
+    errors = sum(ledger.codes.values())
+    if errors == len(ledger.samples):
+        codes = ", ".join(f"{code} {count}" for code, count in ledger.codes.items())
         raise SourceError(f"none of the {errors} files could be read ({codes}): the rows in {folder} say why")
-    return {"files": len(there.files), "rows": rows, "scored": rows - errors, "errors": there.codes}
+    return ledger
 
 
 def read_scores(folder: Workspace, columns: Sequence[str]) -> pa.Table:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from brainscale.errors import TrainError
 from brainscale.schema import STEPS
 from brainscale.storage.local import replacing
+from brainscale.training.history import Epoch
 
 KEPT = 2  # the latest, and one to fall back to
 
@@ -34,7 +35,7 @@ class Progress:
         steps: one row of schema STEPS for each step of the epoch under way.
     """
 
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[Epoch] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -43,7 +44,7 @@ class Progress:
         return len(self.history)
 
     @property
-    def best(self) -> dict[str, Any] | None:
+    def best(self) -> Epoch | None:
         """The row of the weights that would be kept now."""
         return next((row for row in reversed(self.history) if row["best"]), None)
 

@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -24,102 +25,99 @@ from brainscale.errors import TrainError, first_line
 from brainscale.storage.local import SUCCESS
 from brainscale.storage.workspace import Workspace, open_workspace
 from brainscale.training.finish import finish_run
-from brainscale.training.history import HISTORY_FILE, read_history
+from brainscale.training.history import HISTORY_FILE, Epoch, read_history, tracked_metrics
 from brainscale.training.mlflow_tracking import NOTE, checked_uri, require_mlflow, tracked
 from brainscale.training.notices import read_notices
-from brainscale.training.plane_store import PlaneLocations, materialise_planes
+from brainscale.training.plane_store import materialise_planes
 from brainscale.training.restarts import Restarts
-from brainscale.training.run_folder import ENVIRONMENT_FILE, RunFolder
+from brainscale.training.run_folder import ENVIRONMENT_FILE, Run, RunFolder
 from brainscale.training.samples import labelled_samples, prepare_manifest
-from brainscale.training.worker import TrainingJob, train_worker
+from brainscale.training.worker import SplitSamples, TrainingJob, train_worker
 from brainscale.training.workers import resources_per_worker, uses_gpu, with_chosen_workers, workers_of
 
-SIDES = ("train", "val")
+SPLITS_IN_TRAINING = ("train", "val")
 OURS = (CONFIG_FILE, ENVIRONMENT_FILE, MANIFEST_FILE, HISTORY_FILE, "notices/*", NOTE, SUCCESS)
-"""What a driver needs of a run to go on with it."""
+"""Files that a driver needs in order to resume a run."""
 STORE_S = 2.0  # seconds between two looks at a run in an object store
-OnEpoch = Callable[[dict[str, Any]], None]
+OnEpoch = Callable[[Epoch], None]
 
 
 def train_model(
-    data: str,
+    data: str | pa.Table,
     out: str,
     config: Config,
     on_epoch: OnEpoch = lambda row: None,
     on_notice: Callable[[str], None] = lambda text: None,
     tracking: str | None = None,
-) -> dict[str, Any]:
-    """Train a model, or go on where a run of the same configuration and data stopped.
-
-    Needs a connected Ray.
+) -> Run:
+    """Train a model, or resume a run of the same configuration and data; needs a connected Ray.
 
     Args:
-        data: a manifest, or a source to index and split.
-        out: the run folder, a path or an address.
+        data: a manifest (a table, a path or an address), or a source to index and split.
+        out: the run's folder, a path or an address.
         config: everything else.
-        on_epoch: called with a row of schema HISTORY for each epoch as it ends.
-        on_notice: called with a line for each death of a worker, damaged checkpoint and the like.
+        on_epoch: called with a row of schema HISTORY as each epoch ends.
+        on_notice: called with a line for each failed worker, damaged checkpoint and the like.
         tracking: address of an MLflow server, or a folder, that gets the run too.
 
-    Returns:
-        What the run's `_SUCCESS.json` says.
-
     Raises:
-        BrainscaleError: the data cannot train, the folder is another run's, or training failed.
+        BrainscaleError: the data cannot be trained on, the folder holds another run, or training failed.
     """
     if tracking is not None:
         tracking = checked_uri(tracking)
         require_mlflow()
-    require_shared([data, out], config.resources.shared)
+    require_shared([data if isinstance(data, str) else None, out], config.resources.shared)
     config = with_chosen_workers(config)
     if waiting := require_capacity(workers_of(config), resources_per_worker(config)):
         on_notice(waiting)
     manifest = prepare_manifest(data, config)
     require_shared(manifest["uri"].to_pylist(), config.resources.shared)
-    with open_workspace(out, OURS, what="run") as run:
-        return RunFolder(run.path).start(config, manifest) or _trained(
-            run, config, manifest, on_epoch, on_notice, tracking
-        )
+    with open_workspace(out, OURS, what="run") as workspace:
+        finished = RunFolder(workspace.path).start(config, manifest)
+        run = finished or _train(workspace, config, manifest, on_epoch, on_notice, tracking)
+    return replace(run, path=str(workspace))
 
 
-def _trained(
-    run: Workspace,
+def _train(
+    workspace: Workspace,
     config: Config,
     manifest: pa.Table,
     on_epoch: OnEpoch,
     on_notice: Callable[[str], None],
     tracking: str | None,
-) -> dict[str, Any]:
-    """Planes, Ray Train, bundle."""
-    run.push()
-    learnt = manifest.filter(pc.is_in(manifest["split"], pa.array(SIDES)))
-    planes = materialise_planes(learnt, config.data.preprocess, config.limits)
-    sides: dict[str, tuple[list[str], list[int], PlaneLocations]] = {}
-    for side in SIDES:
-        ids, labels = labelled_samples(manifest, side, config)
-        sides[side] = (ids, labels, planes.places(ids))
+) -> Run:
+    """Read the planes, let Ray Train run, and write the bundle."""
+    workspace.push()
+    seen = manifest.filter(pc.is_in(manifest["split"], pa.array(SPLITS_IN_TRAINING)))
+    planes = materialise_planes(seen, config.data.preprocess, config.limits)
+    samples = {}
+    for split in SPLITS_IN_TRAINING:
+        ids, labels = labelled_samples(manifest, split, config)
+        samples[split] = SplitSamples(sample_ids=ids, labels=labels, planes=planes.places(ids))
+    folder = RunFolder(workspace.path)
     hashes = {"config_sha256": config.fingerprint, "manifest_sha256": manifest_fingerprint(manifest)}
-    with tracked(tracking, run.path, config, hashes, read_history(run.path), on_notice) as tracker:
-        run.push()
+    with tracked(tracking, folder.path, config, hashes, folder.history(), on_notice) as tracker:
+        workspace.push()
 
-        def on_row(row: dict[str, Any]) -> None:
+        def on_row(row: Epoch) -> None:
             on_epoch(row)
             tracker.epoch(row)
 
-        with follow_workers(run, on_row, on_notice):
-            fit(TrainingJob(config=config.model_dump(mode="json"), run=str(run), sides=sides), config, run)
-        run.pull(HISTORY_FILE, "checkpoints/best-*", afresh=True)
-        facts = finish_run(RunFolder(run.path), config, manifest)
-        tracker.end("FINISHED", {"weights_sha256": facts["weights_sha256"]}, RunFolder(run.path).model)
-    return facts
+        with follow_workers(workspace, on_row, on_notice):
+            fit(TrainingJob(config=config, run=str(workspace), samples=samples), workspace)
+        workspace.pull(HISTORY_FILE, "checkpoints/best-*", afresh=True)
+        run = finish_run(folder, config, manifest)
+        tracker.end("FINISHED", {"weights_sha256": run.weights_sha256}, folder.model)
+    return run
 
 
-def fit(job: TrainingJob, config: Config, run: Workspace) -> None:
+def fit(job: TrainingJob, run: Workspace) -> None:
     """Let Ray Train run the loop on every worker, and replace workers that die.
 
     Raises:
         TrainError: training cannot go on; one line with the reason.
     """
+    config = job.config
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # its 2 s would come on top of every run
     gpu = uses_gpu(config)
     clear_leftovers(run)
@@ -127,7 +125,7 @@ def fit(job: TrainingJob, config: Config, run: Workspace) -> None:
     scratch = f".ray-{uuid.uuid4().hex[:8]}"  # new each time: Ray's own notes are not resumed
     trainer = TorchTrainer(
         train_worker,  # type: ignore[arg-type]  # mypy sees the classes of Ray Train's first version, here and below
-        train_loop_config={name: getattr(job, name) for name in job.__dataclass_fields__},
+        train_loop_config={"job": job},
         scaling_config=ScalingConfig(
             num_workers=workers_of(config),
             use_gpu=gpu,
@@ -151,7 +149,7 @@ def fit(job: TrainingJob, config: Config, run: Workspace) -> None:
     except SystemExit:
         raise KeyboardInterrupt from None
     except (TrainingFailedError, RayError) as error:
-        raise TrainError(f"{_cause(error)}; the run's state is kept: run the same command again to go on") from error
+        raise TrainError(f"{_cause(error)}; the run's state is kept: run the same command again to resume") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, on_interrupt)
@@ -200,8 +198,8 @@ def follow_workers(run: Workspace, on_epoch: OnEpoch, on_notice: Callable[[str],
             on_notice(text)
         for row in read_history(run.path)[seen:]:
             seen += 1
-            for name in ("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy"):
-                writer.add_scalar(name, row[name], row["epoch"])
+            for name, value in tracked_metrics(row).items():
+                writer.add_scalar(name, value, row["epoch"])
             on_epoch(row)
 
     def follow() -> None:

@@ -1,7 +1,5 @@
 """Write the bundle of the best epoch and complete the run."""
 
-from typing import Any
-
 import pyarrow as pa
 import pyarrow.compute as pc
 from safetensors.torch import save_file
@@ -18,11 +16,11 @@ from brainscale.storage.local import write_success
 from brainscale.training.checkpoints import Progress, load_best
 from brainscale.training.environment import library_versions
 from brainscale.training.operating_point import choose_operating_point, fixed_operating_point, is_fixed
-from brainscale.training.run_folder import RunFolder, training_facts
+from brainscale.training.run_folder import Run, RunFolder, training_facts
 from brainscale.training.samples import left_out
 
 
-def finish_run(run: RunFolder, config: Config, manifest: pa.Table) -> dict[str, Any]:
+def finish_run(run: RunFolder, config: Config, manifest: pa.Table) -> Run:
     """Write the bundle of the best epoch, then `_SUCCESS.json`."""
     progress = Progress(run.history())
     if progress.best is None:
@@ -50,15 +48,17 @@ def finish_run(run: RunFolder, config: Config, manifest: pa.Table) -> dict[str, 
     info = write_model_info(folder, known)
     if not is_fixed(config.operating):
         info = write_model_info(folder, known | choose_operating_point(config.operating, open_bundle(folder), manifest))
-    sizes = {side: pc.sum(pc.equal(manifest["split"], side)).as_py() or 0 for side in SPLITS}
-    facts = {
-        "samples": sizes,
-        "left_out": left_out(manifest),
-        "epochs": progress.epoch,
-        "best_epoch": progress.best["epoch"],
-        "best_val_loss": progress.best["val_loss"],
-        **{name: getattr(info, name) for name in ("weights_sha256", "manifest_sha256", "config_sha256")},
-    }
-    write_model_card(folder, ModelFacts(info=info, training=training_facts(facts)))
-    write_success(run.path, facts)
-    return facts
+    result = Run(
+        path=str(run),
+        samples={split: pc.sum(pc.equal(manifest["split"], split)).as_py() or 0 for split in SPLITS},
+        left_out=left_out(manifest),
+        epochs=progress.epoch,
+        best_epoch=progress.best["epoch"],
+        best_val_loss=progress.best["val_loss"],
+        weights_sha256=info.weights_sha256,
+        manifest_sha256=info.manifest_sha256,
+        config_sha256=info.config_sha256,
+    )
+    write_model_card(folder, ModelFacts(info=info, training=training_facts(result)))
+    write_success(run.path, result.facts())
+    return result

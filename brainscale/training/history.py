@@ -1,8 +1,8 @@
 """history.parquet: one row for each finished epoch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 
@@ -12,15 +12,39 @@ from brainscale.storage.tables import read_table, write_table
 HISTORY_FILE = "history.parquet"
 
 
-def read_history(run: Path) -> list[dict[str, Any]]:
+class Epoch(TypedDict):
+    """A finished epoch: a row of schema HISTORY."""
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    best: bool
+    weights_sha256: str
+
+
+def tracked_metrics(epoch: Epoch) -> dict[str, float]:
+    """Return what trackers such as TensorBoard and MLflow get of an epoch."""
+    return {
+        "learning_rate": epoch["learning_rate"],
+        "train_loss": epoch["train_loss"],
+        "train_accuracy": epoch["train_accuracy"],
+        "val_loss": epoch["val_loss"],
+        "val_accuracy": epoch["val_accuracy"],
+    }
+
+
+def read_history(run: Path) -> list[Epoch]:
     """Return the finished epochs of a run, rows of schema HISTORY; none before the first has ended."""
     try:
-        rows: list[dict[str, Any]] = read_table(run / HISTORY_FILE, "history").to_pylist()
+        rows: list[Epoch] = read_table(run / HISTORY_FILE, "history").to_pylist()
     except FileNotFoundError:
         return []
     return rows
 
 
-def write_history(history: Sequence[Mapping[str, Any]], run: Path) -> None:
+def write_history(history: Sequence[Epoch], run: Path) -> None:
     """Write the finished epochs of a run."""
     write_table(pa.Table.from_pylist(list(history), schema=HISTORY), run / HISTORY_FILE, "history")

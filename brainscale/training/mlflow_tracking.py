@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 from brainscale.config.sections import Config
 from brainscale.errors import UsageError, first_line
 from brainscale.storage.local import write_json
+from brainscale.training.history import Epoch, tracked_metrics
 from brainscale.version import __version__
 
 NOTE = "mlflow.json"
 """In a run: which run of MLflow it is, and how many of its epochs are there."""
 EXPERIMENT = "brainscale"
-METRICS = ("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # MLflow tells its makers of use otherwise
     "MLFLOW_ALLOW_FILE_STORE": "true",  # whoever names a folder wants one
@@ -66,7 +66,7 @@ def tracked(
     run: Path,
     config: Config,
     tags: dict[str, str],
-    history: list[dict[str, Any]],
+    history: Sequence[Epoch],
     say: Callable[[str], None],
 ) -> Iterator["Tracking"]:
     """A run of MLflow for the with-block; it ends as killed or failed when the block does.
@@ -101,15 +101,15 @@ class Tracking:
         self._params, self._tags = flattened(config), {"brainscale": __version__, **tags}
         self._client: Any = None
         self._id, self._sent = "", 0
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[Epoch] = []
         self._failed = False
 
-    def begin(self, history: list[dict[str, Any]]) -> None:
+    def begin(self, history: Sequence[Epoch]) -> None:
         """Open the run, the one of the folder's note if there is one, and send the epochs that it lacks."""
         self._rows = list(history)
         self._attempt(self._send)
 
-    def epoch(self, row: dict[str, Any]) -> None:
+    def epoch(self, row: Epoch) -> None:
         """Send a row of schema HISTORY."""
         self._rows.append(row)
         self._attempt(self._send)
@@ -184,9 +184,11 @@ class Tracking:
             self._open()
         now = int(time.time() * 1000)
         rows = [row for row in self._rows if row["epoch"] > self._sent]
-        found = [Metric(name, row[name], now, row["epoch"]) for row in rows for name in METRICS]
-        for start in range(0, len(found), 500):  # MLflow takes 1,000 at a time
-            self._client.log_batch(self._id, metrics=found[start : start + 500])
+        metrics = [
+            Metric(name, value, now, row["epoch"]) for row in rows for name, value in tracked_metrics(row).items()
+        ]
+        for start in range(0, len(metrics), 500):  # MLflow takes 1,000 at a time
+            self._client.log_batch(self._id, metrics=metrics[start : start + 500])
         self._sent = max((row["epoch"] for row in rows), default=self._sent)
         self._rows.clear()
         self._keep()

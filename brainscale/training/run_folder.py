@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,59 @@ from brainscale.dataset.manifest import (
 from brainscale.errors import FormatError, OutputError
 from brainscale.schema import FORMATS
 from brainscale.storage.local import read_success, refuse_other_files, replacing, write_json
+from brainscale.storage.remote import below, is_address
+from brainscale.storage.tables import read_table
 from brainscale.training.environment import environment
-from brainscale.training.history import read_history
+from brainscale.training.history import HISTORY_FILE, Epoch, read_history
 
 ENVIRONMENT_FILE = "environment.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        path: its folder, a path or an address.
+        samples: split → samples.
+        left_out: reason → samples that are in no split.
+        epochs: finished epochs.
+        best_epoch: the epoch whose weights were kept.
+        best_val_loss: its validation loss.
+        weights_sha256: hash of the weights.
+        manifest_sha256: fingerprint of the manifest.
+        config_sha256: fingerprint of the configuration.
+    """
+
+    path: str
+    samples: Mapping[str, int]
+    left_out: Mapping[str, int]
+    epochs: int
+    best_epoch: int
+    best_val_loss: float
+    weights_sha256: str
+    manifest_sha256: str
+    config_sha256: str
+
+    @property
+    def model(self) -> str:
+        """Folder of the trained model."""
+        return below(self.path, "model") if is_address(self.path) else str(RunFolder(Path(self.path)).model)
+
+    @property
+    def history(self) -> pa.Table:
+        """The finished epochs, a table of schema HISTORY."""
+        place = below(self.path, HISTORY_FILE) if is_address(self.path) else Path(self.path) / HISTORY_FILE
+        return read_table(place, "history")
+
+    @classmethod
+    def from_facts(cls, path: str, facts: Mapping[str, Any]) -> "Run":
+        """Return the run that a folder's `_SUCCESS.json` describes."""
+        return cls(path=path, **{field.name: facts[field.name] for field in fields(cls) if field.name != "path"})
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `_SUCCESS.json` and `train --json` say."""
+        return {name: value for name, value in asdict(self).items() if name != "path"}
 
 
 @dataclass(frozen=True)
@@ -83,19 +132,20 @@ class RunFolder:
         """Read the manifest."""
         return read_manifest(self.manifest_file)
 
-    def history(self) -> list[dict[str, Any]]:
+    def history(self) -> list[Epoch]:
         """Return the finished epochs, rows of schema HISTORY."""
         return read_history(self.path)
 
-    def facts(self) -> dict[str, Any] | None:
-        """Return what `_SUCCESS.json` says, or None for an unfinished run."""
-        return read_success(self.path)
+    def result(self) -> Run | None:
+        """Return the run, or None for an unfinished one."""
+        facts = read_success(self.path)
+        return None if facts is None else Run.from_facts(str(self.path), facts)
 
-    def start(self, config: Config, manifest: pa.Table) -> dict[str, Any] | None:
+    def start(self, config: Config, manifest: pa.Table) -> Run | None:
         """Write the files that start a run, or check that the folder is a run of this configuration and data.
 
         Returns:
-            What `_SUCCESS.json` says if the run is complete.
+            The run if it is finished.
 
         Raises:
             OutputError: the folder holds another run, or something else.
@@ -109,7 +159,7 @@ class RunFolder:
             write_manifest(manifest, self.manifest_file)
             with replacing(self.config_file) as aside:  # last: a folder with it holds the other two
                 aside.write_text(config.to_yaml(), encoding="utf-8")
-        return self.facts()
+        return self.result()
 
     def _refuse_another(self, config: Config, manifest: pa.Table) -> None:
         version = json.loads(self.environment_file.read_bytes()).get("format")
@@ -137,8 +187,8 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, A
         yield key, json.dumps(old), json.dumps(new)
 
 
-def training_facts(facts: Mapping[str, Any]) -> dict[str, object]:
-    """What a model's card says of its training, from what the run's `_SUCCESS.json` says."""
-    sides = {f"{side} samples": count for side, count in facts["samples"].items()}
-    reasons = ", ".join(f"{reason} {count}" for reason, count in facts["left_out"].items())
-    return {**sides, "left out": reasons or "none"}
+def training_facts(run: Run) -> dict[str, object]:
+    """Return what a model card says of the training data."""
+    samples = {f"{split} samples": count for split, count in run.samples.items()}
+    reasons = ", ".join(f"{reason} {count}" for reason, count in run.left_out.items())
+    return {**samples, "left out": reasons or "none"}

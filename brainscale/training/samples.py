@@ -6,10 +6,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.config.sections import Config
-from brainscale.dataset.indexer import index_sources
+from brainscale.dataset.indexer import open_or_index
 from brainscale.dataset.manifest import (
-    is_manifest,
-    read_manifest,
     require_places,
     require_readable,
 )
@@ -17,18 +15,19 @@ from brainscale.dataset.splits import assign_splits
 from brainscale.errors import ManifestError
 
 
-def prepare_manifest(data: str, config: Config) -> pa.Table:
+def prepare_manifest(data: str | pa.Table, config: Config) -> pa.Table:
     """The manifest of a run: read or made, checked, and split if it is not.
 
     Raises:
         ManifestError: a label is missing or unknown, or a side or a class is empty.
     """
-    manifest = read_manifest(data) if is_manifest(data) else index_sources([data], config)
-    require_readable(manifest, data)
-    require_places(manifest, data)
+    manifest = open_or_index(data, config)
+    name = data if isinstance(data, str) else "the manifest"
+    require_readable(manifest, name)
+    require_places(manifest, name)
     readable = manifest.filter(pc.and_(pc.is_null(manifest["error_code"]), pc.invert(_is_empty(manifest))))
     given = readable.filter(pc.is_valid(readable["split"]))  # a split of one's own leaves out what has no side
-    _check_labels(given if len(given) else readable, config, data)
+    _check_labels(given if len(given) else readable, config, name)
     if not len(given):
         manifest = assign_splits(manifest, val=config.split.val, test=config.split.test, seed=config.split.seed)
     manifest = _without_sides(manifest, _is_empty(manifest))
@@ -37,7 +36,7 @@ def prepare_manifest(data: str, config: Config) -> pa.Table:
         absent = [name for name in config.data.classes if name not in present]
         if absent:
             raise ManifestError(
-                f"no sample of class '{absent[0]}' in the {side} part of {data}: add some, or split again"
+                f"no sample of class '{absent[0]}' in the {side} part of {name}: add some, or split again"
             )
     return manifest
 

@@ -1,10 +1,9 @@
 """Are two runs the same to the bit, and if not, where did they part?"""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 from brainscale.config.files import CONFIG_FILE
 from brainscale.dataset.manifest import manifest_fingerprint
@@ -35,18 +34,51 @@ class Parting:
     other: str
 
 
-def compare_bits(one: str, other: str) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class BitComparison:
+    """What a comparison of two runs found.
+
+    Attributes:
+        steps: steps that are equal to the bit, from the first on.
+        parting: the first difference; None where the runs are equal.
+        reasons: what differs in configuration and data.
+    """
+
+    steps: int
+    parting: Parting | None
+    reasons: tuple[str, ...]
+
+    @property
+    def equal(self) -> bool:
+        """Whether the runs are equal to the bit."""
+        return self.parting is None
+
+    def to_json(self) -> dict[str, object]:
+        """Return what `verify --json` prints."""
+        parting = None if self.parting is None else asdict(self.parting)
+        return {"equal": self.equal, "steps": self.steps, "parting": parting, "reasons": list(self.reasons)}
+
+    def to_text(self) -> str:
+        """Return the comparison in words."""
+        if self.parting is None:
+            lines = [f"bit-equal: {self.steps} steps, and the weights that were kept"]
+        else:
+            parting = self.parting
+            where = f"epoch {parting.epoch}, step {parting.step}" if parting.step else "the end"
+            before = f"{self.steps} steps before it are equal" if self.steps else "no step before it is equal"
+            lines = [f"the runs differ from {where}: {parting.what} is {parting.one} and {parting.other} ({before})"]
+        return "\n".join([*lines, *(f"  differs: {reason}" for reason in self.reasons)])
+
+
+def compare_bits(one: str | Path, other: str | Path) -> BitComparison:
     """Compare two runs step by step.
 
     Args:
         one: a run's folder; it may be unfinished.
-        other: another's.
-
-    Returns:
-        equal, steps (compared), parting (None if equal), reasons (what differs in configuration and data).
+        other: another run's folder.
 
     Raises:
-        SourceError: a folder is no run, or holds no finished epoch.
+        SourceError: a folder is not a run, or holds no finished epoch.
     """
     first, second = RunFolder(Path(one)), RunFolder(Path(other))
     for run in (first, second):
@@ -61,24 +93,7 @@ def compare_bits(one: str, other: str) -> dict[str, Any]:
             break
         count += 1
     parting = parting or _at_the_end(first, second)
-    return {
-        "equal": parting is None,
-        "steps": count,
-        "parting": vars(parting) if parting else None,
-        "reasons": list(_reasons(first, second)),
-    }
-
-
-def as_text(facts: Mapping[str, Any]) -> str:
-    """What `verify` found, for a person."""
-    if facts["equal"]:
-        lines = [f"bit-equal: {facts['steps']} steps, and the weights that were kept"]
-    else:
-        parting = facts["parting"]
-        where = f"epoch {parting['epoch']}, step {parting['step']}" if parting["step"] else "the end"
-        equal = f"{facts['steps']} steps before it are equal" if facts["steps"] else "nothing before it is compared"
-        lines = [f"they part at {where}: {parting['what']} is {parting['one']} and {parting['other']} ({equal})"]
-    return "\n".join([*lines, *(f"  differs: {reason}" for reason in facts["reasons"])])
+    return BitComparison(steps=count, parting=parting, reasons=tuple(_reasons(first, second)))
 
 
 def _parting(a: Step | None, b: Step | None) -> Parting | None:
@@ -98,7 +113,7 @@ def _parting(a: Step | None, b: Step | None) -> Parting | None:
 def _at_the_end(first: RunFolder, second: RunFolder) -> Parting | None:
     """Runs whose steps are equal may still be at different stages, or keep the weights of different epochs."""
     keys = ("weights_sha256", "best_epoch", "best_val_loss")
-    facts = [{key: (run.facts() or {}).get(key) for key in keys} for run in (first, second)]
+    facts = [{key: getattr(run.result(), key, None) for key in keys} for run in (first, second)]
     for key in keys:
         if facts[0][key] != facts[1][key]:
             shown = ["unfinished" if value[key] is None else str(value[key]) for value in facts]

@@ -1,6 +1,7 @@
 """What each training worker runs: epochs of exact steps, validation, checkpoints."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,6 @@ import ray.train.torch
 import torch
 
 from brainscale.cluster.telemetry import TrainingMeter
-from brainscale.config.files import parse_config
 from brainscale.config.sections import Config
 from brainscale.errors import BrainscaleError, TrainError
 from brainscale.models.registry import build
@@ -19,14 +19,29 @@ from brainscale.storage.workspace import Workspace, open_workspace
 from brainscale.training import exact_sum, trace
 from brainscale.training.allocator import keep_buffers
 from brainscale.training.checkpoints import Progress, load_latest, save_checkpoint, weights_sha256
-from brainscale.training.history import HISTORY_FILE, write_history
+from brainscale.training.history import HISTORY_FILE, Epoch, write_history
 from brainscale.training.notices import write_notice
 from brainscale.training.plane_store import PlaneLocations, PlaneStore
 from brainscale.training.sampler import cut, epoch_order
 from brainscale.training.step import Learner, Samples, learning_rate
 
 CHECKPOINTS = ("checkpoints/*.safetensors", "steps/*", HISTORY_FILE)
-"""What a worker needs of a run to go on with it."""
+"""Files that a worker needs in order to resume a run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSamples:
+    """The samples of one split, as the driver hands them to the workers.
+
+    Attributes:
+        sample_ids: [n].
+        labels: class indices [n].
+        planes: where their planes are.
+    """
+
+    sample_ids: list[str]
+    labels: list[int]
+    planes: PlaneLocations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,39 +50,42 @@ class TrainingJob:
 
     Attributes:
         config: the resolved configuration.
-        run: the run folder, an absolute path that every worker sees or an address.
-        sides: train and val → sample ids, class indices, and where the planes are.
+        run: the run's folder, an absolute path that every worker sees or an address.
+        samples: train and val → their samples.
     """
 
-    config: dict[str, Any]
+    config: Config
     run: str
-    sides: dict[str, tuple[list[str], list[int], PlaneLocations]]
+    samples: Mapping[str, SplitSamples]
 
 
-def train_worker(job: dict[str, Any]) -> str | None:
-    """Ray Train's entry: train from the latest checkpoint of the run to its end.
+def train_worker(arguments: Mapping[str, TrainingJob]) -> str | None:
+    """Train from the latest checkpoint of a run to its end; Ray Train calls this on each worker.
+
+    Args:
+        arguments: `job`, the training job.
 
     Returns:
-        Why training cannot go on, for the driver to raise: an exception here would only be tried again.
+        Why training cannot continue, for the driver to raise: an exception here would only be tried again.
     """
-    work = TrainingJob(**job)
-    config = parse_config(work.config)
+    job = arguments["job"]
+    config = job.config
     keep_buffers()
     deterministic(config.train.threads, tf32=config.train.precision == "tf32")
     try:
         model = config.model
         network = build(model.name, len(config.data.classes), model.weights, derive(config.train.seed, "weights"))
         learner = Learner(network, config.train, config.augment, ray.train.torch.get_device())
-        sides = {
-            name: Samples(
-                sample_ids=ids,
-                labels=np.asarray(labels, np.int64),
-                planes=PlaneStore(places, config.data.image_size),
+        train, val = (
+            Samples(
+                sample_ids=samples.sample_ids,
+                labels=np.asarray(samples.labels, np.int64),
+                planes=PlaneStore(samples.planes, config.data.image_size),
             )
-            for name, (ids, labels, places) in work.sides.items()
-        }
-        with open_workspace(work.run, CHECKPOINTS, known=["*"]) as run:
-            TrainingLoop(config, run, learner, sides["train"], sides["val"]).run()
+            for samples in (job.samples["train"], job.samples["val"])
+        )
+        with open_workspace(job.run, CHECKPOINTS, known=["*"]) as workspace:
+            TrainingLoop(config, workspace, learner, train, val).run()
     except BrainscaleError as error:
         return str(error)
     return None
@@ -156,7 +174,7 @@ class TrainingLoop:
         outcome = self.learner.validate(self.val)
         count, val_count = sum(row["samples"] for row in steps), len(outcome.losses)
         val_loss = outcome.loss_sum / val_count
-        row = {
+        row: Epoch = {
             "epoch": progress.epoch + 1,
             "learning_rate": steps[-1]["learning_rate"],
             "train_loss": sum(row["loss_sum"] for row in steps) / count,

@@ -13,28 +13,13 @@ from brainscale.dataset.splits import SPLITS, assign_folds, assign_splits
 from brainscale.errors import ManifestError
 from brainscale.schema import MANIFEST
 from brainscale.seeds import derive
+from tests.support.manifests import manifest
 
 samples = st.lists(
     st.tuples(st.integers(0, 30), st.sampled_from(["no_tumour", "tumour", None]), st.booleans()),
     min_size=1,
     max_size=80,
 )
-
-
-def manifest(rows: list[tuple[int, str | None, bool]]) -> pa.Table:
-    """content, label, in error → a manifest; equal contents are copies."""
-    full = [
-        dict.fromkeys(MANIFEST.names)
-        | {
-            "sample_id": f"{i:03d}.png",
-            "uri": f"/x/{i}",
-            "sha256": f"{content:064x}"[::-1],
-            "label": label,
-            "error_code": "corrupt" if bad else None,
-        }
-        for i, (content, label, bad) in enumerate(rows)
-    ]
-    return assign_groups(pa.Table.from_pylist(full, schema=MANIFEST))
 
 
 def sides(table: pa.Table, column: str) -> dict[str, set[object]]:
@@ -130,7 +115,7 @@ def test_patients_series_bytes_and_pictures_join_and_errors_do_not() -> None:
 
 def test_verify_finds_a_cut_whatever_the_column_group_says() -> None:
     table = assign_splits(manifest([(i // 2, "ab"[i // 2 % 2], False) for i in range(100)]), val=0.2, test=0.2, seed=0)
-    assert splits.verify_split(table) == {"verified": "split", "groups": 50, "cut": 0}
+    assert splits.verify_split(table) == splits.SplitCheck(verified="split", groups=50)
     rows = table.to_pylist()
     rows[1] |= {"split": "val" if rows[0]["split"] != "val" else "test", "group": "own"}
     with pytest.raises(ManifestError, match=r"1 pair\(s\) of samples hang together .* '000.png' is in split"):

@@ -13,7 +13,7 @@ from brainscale.errors import SourceError
 from brainscale.schema import MANIFEST
 from brainscale.storage.local import write_success
 from brainscale.training import trace
-from brainscale.training.verification import as_text, compare_bits
+from brainscale.training.verification import BitComparison, compare_bits
 from tests.support.steps import step_row
 
 FACTORS = trace.multipliers(torch.device("cpu"))
@@ -58,9 +58,9 @@ ROWS = [step_row(1, 1, 5, 6), step_row(1, 2, 7, 8), step_row(2, 1, -9, 10)]
 
 
 def test_equal_runs(tmp_path: Path) -> None:
-    facts = compare_bits(a_run(tmp_path / "a", ROWS), a_run(tmp_path / "b", ROWS))
-    assert facts == {"equal": True, "steps": 3, "parting": None, "reasons": []}
-    assert as_text(facts) == "bit-equal: 3 steps, and the weights that were kept"
+    comparison = compare_bits(a_run(tmp_path / "a", ROWS), a_run(tmp_path / "b", ROWS))
+    assert comparison == BitComparison(steps=3, parting=None, reasons=())
+    assert comparison.to_text() == "bit-equal: 3 steps, and the weights that were kept"
 
 
 @pytest.mark.parametrize(
@@ -76,15 +76,18 @@ def test_equal_runs(tmp_path: Path) -> None:
     ],
 )
 def test_runs_that_part(tmp_path: Path, other: list[dict[str, object]], text: str) -> None:
-    facts = compare_bits(a_run(tmp_path / "a", ROWS), a_run(tmp_path / "b", other, seed=43))
-    assert not facts["equal"]
-    assert as_text(facts).startswith(f"they part at {text}")
-    assert facts["reasons"] == ["train.seed: 42 and 43"]
+    comparison = compare_bits(a_run(tmp_path / "a", ROWS), a_run(tmp_path / "b", other, seed=43))
+    assert not comparison.equal
+    assert comparison.to_text().startswith(f"the runs differ from {text}")
+    assert comparison.reasons == ("train.seed: 42 and 43",)
 
 
 def test_runs_that_kept_other_weights(tmp_path: Path) -> None:
-    facts = compare_bits(a_run(tmp_path / "a", ROWS), a_run(tmp_path / "b", ROWS, sha256="bb"))
-    assert as_text(facts) == "they part at the end: weights_sha256 is aa and bb (3 steps before it are equal)"
+    comparison = compare_bits(a_run(tmp_path / "a", ROWS), a_run(tmp_path / "b", ROWS, sha256="bb"))
+    assert (
+        comparison.to_text()
+        == "the runs differ from the end: weights_sha256 is aa and bb (3 steps before it are equal)"
+    )
 
 
 def test_what_is_no_run(tmp_path: Path) -> None:
