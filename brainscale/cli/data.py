@@ -10,6 +10,7 @@ from brainscale.cli import options
 from brainscale.cli.console import common, print_facts
 from brainscale.errors import UsageError
 from brainscale.logs import notice
+from brainscale.storage.remote import absolute
 
 
 @click.command()
@@ -44,10 +45,10 @@ def index(
     from brainscale.config import files
 
     request: dict[str, Any] = {
-        "sources": [options.absolute(source) for source in sources],
-        "out": options.absolute(out),
-        "labels": labels if labels == "folder" else options.absolute(labels),
-        "patient_key": patient_key and options.absolute(patient_key),
+        "sources": [absolute(source) for source in sources],
+        "out": absolute(out),
+        "labels": labels if labels == "folder" else absolute(labels),
+        "patient_key": patient_key and absolute(patient_key),
         "hash_paths": hash_paths,
     }
     settings = files.load_config(config, ["resources.shared=true"] if shared else [])

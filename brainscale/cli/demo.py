@@ -11,7 +11,7 @@ from brainscale.dataset.manifest import write_manifest
 from brainscale.dataset.splits import assign_splits
 from brainscale.dataset.summary import summarise
 from brainscale.evaluation.comparison import compare_runs
-from brainscale.evaluation.comparison_text import as_text
+from brainscale.evaluation.comparison_text import format_comparison
 from brainscale.evaluation.evaluator import evaluate_model
 from brainscale.scoring.bulk import score_files
 from brainscale.storage.local import output_folder, refuse_other_files
@@ -52,5 +52,5 @@ def run_demo(out: Path, say: Callable[[str], None]) -> None:
         )
     say(f"     {scores.rows} rows in {out / 'scores'}")
     say("6/6  compare\n")
-    say(as_text(compare_runs([str(folder / "evaluation")]).table))
+    say(format_comparison(compare_runs([str(folder / "evaluation")]).table))
     say(f"\nReport: {out / 'evaluation' / 'report.html'}")

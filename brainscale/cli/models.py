@@ -11,6 +11,7 @@ from brainscale.cli import options
 from brainscale.cli.console import common, print_facts
 from brainscale.errors import UsageError
 from brainscale.logs import notice
+from brainscale.storage.remote import absolute
 
 if TYPE_CHECKING:
     from brainscale.config.sections import Config
@@ -85,8 +86,8 @@ def train(
         chosen += ["operating.threshold=sensitivity", f"operating.target={target_sensitivity}"]
     settings = files.load_config(config, [*chosen, *overrides])
     request: dict[str, Any] = {
-        "data": options.absolute(data),
-        "out": options.absolute(out),
+        "data": absolute(data),
+        "out": absolute(out),
         "config": settings.model_dump(mode="json"),
         "folds": folds,
         "repeats": repeats,
@@ -100,11 +101,11 @@ def train(
     from brainscale.cli.progress import epochs
 
     if folds is not None:
-        from brainscale.evaluation.cross_validation import as_text, cross_validate
+        from brainscale.evaluation.cross_validation import cross_validate
 
         with _ray(settings):
-            found = cross_validate(**request | {"config": settings}, say=notice)
-        click.echo(json.dumps(found, indent=2) if as_json else as_text(found))
+            result = cross_validate(**request | {"config": settings}, on_notice=notice)
+        click.echo(json.dumps(result.to_json(), indent=2) if as_json else result.to_text())
         return
     from brainscale.storage.workspace import is_complete
     from brainscale.training.driver import train_model as run
@@ -159,16 +160,16 @@ def evaluate(
     Example: brainscale evaluate runs/first --split test --out evaluation/
     """
     request: dict[str, Any] = {
-        "model": options.absolute(model),
-        "out": out and options.absolute(out),
-        "data": data and options.absolute(data),
+        "model": absolute(model),
+        "out": out and absolute(out),
+        "data": data and absolute(data),
         "split": side,
         "engine": engine,
         "workers": workers,
         "prevalence": prevalence,
         "by": by,
         "shared": shared,
-        "training_manifest": training_manifest if training_manifest == "auto" else options.absolute(training_manifest),
+        "training_manifest": training_manifest if training_manifest == "auto" else absolute(training_manifest),
     }
     if address:
         options.submit(address, no_wait, "evaluate", request, as_json)
@@ -176,8 +177,8 @@ def evaluate(
     from brainscale.evaluation.evaluator import evaluate_model as run
 
     with session.session(workers):
-        facts = run(**request, on_notice=notice)
-    print_facts(facts, as_json)
+        evaluation = run(**request, on_notice=notice)
+    print_facts(evaluation.to_json(), as_json)
 
 
 @click.command()
@@ -197,30 +198,28 @@ def compare(runs: tuple[str, ...], out: str | None, markdown: bool, as_json: boo
 
     from brainscale.cluster import session
     from brainscale.evaluation import comparison as comparing
-    from brainscale.evaluation import comparison_text
+    from brainscale.evaluation.comparison_text import format_comparison, format_pairs
     from brainscale.storage.remote import without_options
     from brainscale.storage.tables import write_table
     from brainscale.storage.workspace import fetch
 
     with ExitStack() as copies:
         here = [str(copies.enter_context(fetch(run, *comparing.READ, push=True))) for run in runs]
-        with nullcontext() if comparing.ready(here) else session.session():
-            found = comparing.compare_runs(here)
-    if not found.same:
-        notice("Note: these runs were evaluated on different samples; their figures do not compare.")
+        with nullcontext() if comparing.all_evaluated(here) else session.session():
+            comparison = comparing.compare_runs(here)
+    if not comparison.same:
+        notice("Note: these runs were evaluated on different samples; their metrics cannot be compared.")
     if out:
-        write_table(found.table, out, "comparison")
-        if found.pairs is not None:
+        write_table(comparison.table, out, "comparison")
+        if comparison.pairs is not None:
             base, behind = without_options(out)
-            write_table(found.pairs, f"{base.removesuffix('.parquet')}-pairs.parquet{behind}", "paired tests")
+            write_table(comparison.pairs, f"{base.removesuffix('.parquet')}-pairs.parquet{behind}", "paired tests")
     if as_json:
-        click.echo(json.dumps(found.table.to_pylist(), indent=2))
+        click.echo(json.dumps(comparison.table.to_pylist(), indent=2))
         return
-    click.echo(comparison_text.as_markdown(found.table) if markdown else comparison_text.as_text(found.table))
-    if found.pairs is not None:
-        click.echo(
-            f"\n{(comparison_text.pairs_as_markdown if markdown else comparison_text.pairs_as_text)(found.pairs)}"
-        )
+    click.echo(format_comparison(comparison.table, markdown=markdown))
+    if comparison.pairs is not None:
+        click.echo(f"\n{format_pairs(comparison.pairs, markdown=markdown)}")
 
 
 @click.command()

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -51,13 +50,6 @@ def notice_if(complete: bool, out: str) -> None:
     """Say that there was nothing to do."""
     if complete:
         notice(f"{out} was complete already: nothing was done")
-
-
-def absolute(source: str) -> str:
-    """A path that means the same in another process; an address as it is."""
-    if source.startswith("@"):
-        return f"@{absolute(source[1:])}"
-    return source if "://" in source else str(Path(source).absolute())
 
 
 def submit(address: str, no_wait: bool, command: str, request: dict[str, Any], as_json: bool) -> NoReturn:

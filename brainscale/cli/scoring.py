@@ -8,6 +8,7 @@ import click
 from brainscale.cli import options
 from brainscale.cli.console import common, print_facts
 from brainscale.logs import notice
+from brainscale.storage.remote import absolute
 
 
 @click.command()
@@ -51,11 +52,11 @@ def score(
     Example: brainscale score runs/first archive/ --out scores/
     """
     request: dict[str, Any] = {
-        "model": options.absolute(model),
-        "sources": [options.absolute(s) for s in sources],
-        "out": options.absolute(out),
-        "patient_key": patient_key and options.absolute(patient_key),
-        "heatmaps": heatmaps and options.absolute(heatmaps),
+        "model": absolute(model),
+        "sources": [absolute(s) for s in sources],
+        "out": absolute(out),
+        "patient_key": patient_key and absolute(patient_key),
+        "heatmaps": heatmaps and absolute(heatmaps),
         "top": top,
         **settings,
     }

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from brainscale.models.brainmrnet import HYPERCOLUMN_SIDE
-from brainscale.models.bundle import Bundle
+from brainscale.models.bundle import Bundle, ModelInfo
 from brainscale.models.classifier import load_classifier
 from brainscale.models.normalisation import normalise
 from brainscale.models.registry import NETWORKS
@@ -139,17 +139,27 @@ def write_heatmaps(
 
 
 def pictures(bundle: Bundle, planes: Sequence[np.ndarray], device: str = "cpu") -> Iterator[bytes]:
-    """A PNG of each plane, uint8 [S, S]: the scan beside the scan under its map."""
-    info = bundle.info
-    network = (
-        load_classifier(info.architecture, len(info.classes), bundle.weights.read_bytes())
-        .get_submodule("network")
-        .to(device)
-    )
-    for at in range(0, len(planes), BATCH):
-        batch = np.stack(planes[at : at + BATCH])
-        maps = activation(network, torch.from_numpy(batch).to(device), architecture=info.architecture).cpu().numpy()
-        for plane, heat in zip(batch, maps, strict=True):
-            picture = io.BytesIO()
-            Image.fromarray(np.hstack([np.stack([plane] * 3, 2), overlay(plane, heat)])).save(picture, format="PNG")
-            yield picture.getvalue()
+    """Yield a PNG for each plane, uint8 [S, S]: the scan beside the scan under its heatmap."""
+    maps = heatmap_batches(bundle.info, bundle.weights.read_bytes(), planes, device)
+    for plane, heatmap in zip(planes, (heatmap for batch in maps for heatmap in batch), strict=True):
+        picture = io.BytesIO()
+        Image.fromarray(np.hstack([np.stack([plane] * 3, 2), overlay(plane, heatmap)])).save(picture, format="PNG")
+        yield picture.getvalue()
+
+
+def heatmap_batches(
+    info: ModelInfo, weights: bytes, planes: Sequence[np.ndarray] | np.ndarray, device: str = "cpu"
+) -> Iterator[np.ndarray]:
+    """Yield heatmaps of a tumour, float32 [N, S, S] in 0..1, for some planes at a time.
+
+    Args:
+        info: of the model.
+        weights: its safetensors file.
+        planes: uint8 [S, S] each.
+        device: where the network runs.
+    """
+    classifier = load_classifier(info.architecture, len(info.classes), weights)
+    network = classifier.get_submodule("network").to(device)
+    for start in range(0, len(planes), BATCH):
+        batch = torch.from_numpy(np.stack(list(planes[start : start + BATCH]))).to(device)
+        yield activation(network, batch, architecture=info.architecture).cpu().numpy()

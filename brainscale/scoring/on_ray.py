@@ -6,9 +6,7 @@ from functools import partial
 from math import ceil
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 from ray.exceptions import RayError
@@ -28,8 +26,7 @@ from brainscale.reading.reader import files_of_manifest, read_tables, require_re
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import SourceFile
 from brainscale.schema import PREDICTIONS
-from brainscale.scoring.predictions import ScoringJob, to_predictions
-from brainscale.stats.decisions import apply_temperature
+from brainscale.scoring.predictions import ScoringJob, score_rows
 
 BLOCK_ROWS, GPU_BLOCK_ROWS = 64, 512
 """Rows that reach an engine at a time, about: seconds of work, so that Ray's milliseconds for each do not count."""
@@ -150,25 +147,14 @@ def predict_rows(
 class ScoringActor:
     """An engine that turns blocks of planes into blocks of predictions; lives in a Ray actor."""
 
-    def __init__(
-        self, scoring: ScoringJob, options: EngineOptions, network: "ray.ObjectRef[bytes]", threads: int
-    ) -> None:
+    def __init__(self, job: ScoringJob, options: EngineOptions, network: "ray.ObjectRef[bytes]", threads: int) -> None:
         threads = min(threads, cpus_here())  # it may be on a smaller node than the one it was cut for
-        self._engine = engines.load_engine(scoring.bundle.info, ray.get(network), options, threads=threads)
-        self._scoring, self._meter = scoring, ScoringMeter()
+        self._engine = engines.load_engine(job.bundle.info, ray.get(network), options, threads=threads)
+        self._job, self._meter = job, ScoringMeter()
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Rows with planes → rows of schema PREDICTIONS; a row without a plane keeps its error."""
-        info, began = self._scoring.bundle.info, time.monotonic()
-        present = pc.is_valid(block["plane"]).to_numpy()
-        known = apply_temperature(self._engine(stacked(block["plane"], info.preprocess.image_size)), info.temperature)
-        seconds = time.monotonic() - began
-        rows = to_predictions(block, present, known, self._scoring.threshold, list(info.classes), info.weights_sha256)
-        self._meter.block(rows["error_code"].to_pylist(), seconds)
+        """Return predictions of rows with planes; a row without a plane keeps its error."""
+        began = time.monotonic()
+        rows = score_rows(block, self._engine, self._job.bundle.info, self._job.threshold)
+        self._meter.block(rows["error_code"].to_pylist(), time.monotonic() - began)
         return rows
-
-
-def stacked(column: pa.ChunkedArray, size: int) -> np.ndarray:
-    """The planes of a column that are there, uint8 [n, S, S]."""
-    encoded = column.drop_null().to_pylist()
-    return np.frombuffer(b"".join(encoded), np.uint8).reshape(-1, size, size)

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.models.bundle import Bundle
-from brainscale.models.engines import EngineOptions
+from brainscale.models.bundle import Bundle, ModelInfo
+from brainscale.models.engines import Engine, EngineOptions
 from brainscale.schema import PREDICTIONS
-from brainscale.stats.decisions import predicted_classes, tumour_probability
+from brainscale.stats.decisions import apply_temperature, predicted_classes, tumour_probability
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,29 @@ class ScoringJob:
     min_workers: int | None = None
     cpus_per_worker: int | None = None
     key: bytes = b""
+
+
+def score_rows(rows: pa.Table, engine: Engine, info: ModelInfo, threshold: float) -> pa.Table:
+    """Return predictions of rows with planes; a row without a plane keeps its error.
+
+    Args:
+        rows: schema `reading.reader.COLUMNS`.
+        engine: of the model.
+        info: what the model's probabilities mean.
+        threshold: operating threshold of the probability of a tumour.
+
+    Returns:
+        Schema PREDICTIONS, and `unit_rows`.
+    """
+    present = pc.is_valid(rows["plane"]).to_numpy()
+    probabilities = apply_temperature(engine(stack_planes(rows["plane"], info.preprocess.image_size)), info.temperature)
+    return to_predictions(rows, present, probabilities, threshold, list(info.classes), info.weights_sha256)
+
+
+def stack_planes(column: pa.ChunkedArray, size: int) -> np.ndarray:
+    """The planes of a column that are there, uint8 [n, S, S]."""
+    encoded = column.drop_null().to_pylist()
+    return np.frombuffer(b"".join(encoded), np.uint8).reshape(-1, size, size)
 
 
 def to_predictions(

@@ -36,6 +36,14 @@ def is_address(place: str | Path) -> bool:
     return "://" in str(place) and not str(place).startswith("file://")
 
 
+def absolute(place: str | Path) -> str:
+    """Return a path that means the same in another process, also behind the `@` of a list; an address as it is."""
+    text = str(place)
+    if text.startswith("@"):
+        return f"@{absolute(text[1:])}"
+    return text if "://" in text else str(Path(text).absolute())
+
+
 def below(address: str, name: str) -> str:
     """The address of something in a folder of a store; options stay behind it."""
     base, mark, options = address.partition("?")
