@@ -31,10 +31,11 @@ kills: $(READY) ## training and scoring killed at random moments, each time with
 faults: $(READY) ## nodes and heads that die, a scheduler's allocation, nodes on demand, folds side by side: the long tests on Ray
 	BRAINSCALE_LONG=1 $(BIN)/pytest tests/integration -k "nodes or slurm or fold or autoscaling"
 
-lint: $(READY) ## style and types
+lint: $(READY) ## style, types, and the import rule
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(READY) ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix
