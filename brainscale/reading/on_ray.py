@@ -1,4 +1,4 @@
-"""Ray Data over units of work: small fixed blocks, fractions of a CPU, every row accounted for."""
+"""Reading with Ray Data: small blocks of files, fractions of a CPU, a row for every sample."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,61 +10,62 @@ from ray.data import DataContext, Dataset
 from brainscale.reading.reader import file_table
 from brainscale.reading.sources import SourceFile
 
-UNITS_IN_A_BLOCK, MOST_UNITS_IN_A_BLOCK = 64, 1024
+MIN_BLOCK_FILES, MAX_BLOCK_FILES = 64, 1024
+"""Files that a task reads at least, unless they are large, and at most."""
 TASKS = 4096
-"""About, that a large job is cut into: each costs the driver milliseconds, and some kilobytes while it lasts."""
-NBYTES_IN_A_BLOCK = 64 * 2**20
-"""What one task reads, at most, unless a single file is larger. Blocks never depend on the cluster."""
+"""Tasks of a large job, roughly: each costs the driver milliseconds, and some kilobytes while it lasts."""
+MAX_BLOCK_NBYTES = 64 * 2**20
+"""Bytes that a task reads at most, unless a single file is larger. Blocks never depend on the cluster."""
 READ_CPUS = 0.4
 """CPUs that a reading task asks for: trainers and scorers beside it must find theirs."""
 
 
 @dataclass(frozen=True)
 class LazyRows:
-    """A lazy table in Ray's hands."""
+    """A table that Ray computes when it is asked for."""
 
     dataset: Dataset
 
     def to_table(self) -> pa.Table:
-        """All rows, in this process: for tables without planes."""
+        """Return all rows in this process: for tables without planes."""
         return pa.concat_tables(ray.get(self.dataset.to_arrow_refs()))
 
     def blocks(self) -> list["ray.ObjectRef[pa.Table]"]:
-        """References to Arrow tables in the object store; computed once."""
+        """Compute the rows once and return references to their Arrow tables in Ray's object store."""
         refs: list[ray.ObjectRef[pa.Table]] = self.dataset.materialize().to_arrow_refs()
         return refs
 
 
-def read_parallel(units: Sequence[SourceFile], read: Callable[[pa.Table], Iterator[pa.Table]]) -> LazyRows:
-    """Apply a reading function to units in blocks, on whatever Ray is connected.
+def read_parallel(files: Sequence[SourceFile], read: Callable[[pa.Table], Iterator[pa.Table]]) -> LazyRows:
+    """Apply a reading function to files in blocks, on the connected Ray.
 
     Args:
-        units: one file each.
-        read: table of units → tables of rows; must not raise for a bad file.
+        files: what to read.
+        read: table of files → tables of rows; must not raise for a bad file.
     """
     quiet_ray_data()
-    dataset = ray.data.from_arrow([file_table(block) for block in blocks_of(units)])
+    dataset = ray.data.from_arrow([file_table(block) for block in cut_blocks(files)])
     return LazyRows(dataset.map_batches(read, batch_format="pyarrow", batch_size=None, num_cpus=READ_CPUS))
 
 
-def blocks_of(units: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:
-    """Units in their order, cut by number and by bytes: a large archive is a task of its own."""
+def cut_blocks(files: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:
+    """Cut files, in their order, by number and by bytes: a large archive is a block of its own."""
     block: list[SourceFile] = []
-    nbytes = 0
-    most = min(max(len(units) // TASKS, UNITS_IN_A_BLOCK), MOST_UNITS_IN_A_BLOCK)
-    for unit in units:
-        size = unit.nbytes or 0
-        if block and (len(block) == most or nbytes + size > NBYTES_IN_A_BLOCK):
+    block_nbytes = 0
+    max_files = min(max(len(files) // TASKS, MIN_BLOCK_FILES), MAX_BLOCK_FILES)
+    for file in files:
+        nbytes = file.nbytes or 0
+        if block and (len(block) == max_files or block_nbytes + nbytes > MAX_BLOCK_NBYTES):
             yield block
-            block, nbytes = [], 0
-        block.append(unit)
-        nbytes += size
+            block, block_nbytes = [], 0
+        block.append(file)
+        block_nbytes += nbytes
     if block:
         yield block
 
 
 def quiet_ray_data() -> None:
-    """Leave the terminal to brainscale's own progress."""
+    """Turn off Ray Data's own progress: the terminal is brainscale's."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

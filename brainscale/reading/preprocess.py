@@ -5,11 +5,11 @@ from PIL import Image
 
 from brainscale.config.sections import PreprocessConfig
 from brainscale.hashing import fingerprint
-from brainscale.reading.formats.frame import Frame, percentile_window
+from brainscale.reading.formats.frame import Frame, GreyRange, percentile_range
 
 
-def plane(grey: np.ndarray, spec: PreprocessConfig) -> np.ndarray:
-    """Resize (aspect ratio not kept, antialiased bilinear) and centre-crop, in one step.
+def make_plane(grey: np.ndarray, spec: PreprocessConfig) -> np.ndarray:
+    """Resize (aspect ratio not kept, antialiased bilinear) and crop to the centre, in one step.
 
     Args:
         grey: uint8 [H, W].
@@ -19,46 +19,51 @@ def plane(grey: np.ndarray, spec: PreprocessConfig) -> np.ndarray:
         uint8 [image_size, image_size].
     """
     height, width = grey.shape
-    whole = resized_side(spec)
-    start = (whole - spec.image_size) // 2 / whole
-    stop = start + spec.image_size / whole
+    side = resized_side(spec)
+    start = (side - spec.image_size) // 2 / side
+    stop = start + spec.image_size / side
     box = (width * start, height * start, width * stop, height * stop)
     size = (spec.image_size, spec.image_size)
     return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=1.2))
 
 
 def resized_side(spec: PreprocessConfig) -> int:
-    """Side of the whole image before the centre crop, pixels."""
+    """Return the side of the whole image before the centre crop, pixels."""
     return round(spec.image_size / spec.crop)
 
 
-def enough_side(spec: PreprocessConfig) -> int:
-    """Side from which decoding a JPEG smaller leaves the plane nearly as it would be, pixels."""
+def min_decoded_side(spec: PreprocessConfig) -> int:
+    """Return the smallest side to decode a JPEG at: the plane stays nearly as it would be, pixels."""
     return resized_side(spec) * 6 // 5
 
 
-def shown(frame: Frame, window: tuple[float, float]) -> np.ndarray:
-    """A frame's intensities as a person would see them.
+def to_grey(frame: Frame, percentiles: tuple[float, float]) -> np.ndarray:
+    """Turn the intensities of a frame into grey levels, as a person would see them.
 
     Args:
-        frame: grey pixels, and limits if the file names some.
-        window: percentiles for a frame without limits of more than 8 bits.
+        frame: grey pixels, and their range if the file names one.
+        percentiles: range of a frame of more than 8 bits that names none.
 
     Returns:
         uint8 [H, W]; a frame without contrast is 0.
     """
-    grey = to_uint8(frame.pixels, window, frame.limits)
+    grey = to_uint8(frame.pixels, percentiles, frame.grey_range)
     return 255 - grey if frame.inverted else grey
 
 
-def to_uint8(pixels: np.ndarray, window: tuple[float, float], limits: tuple[float, float] | None = None) -> np.ndarray:
-    """Intensities → 0..255: linearly between limits, or 8-bit data as they are, or between two percentiles.
+def to_uint8(pixels: np.ndarray, percentiles: tuple[float, float], grey_range: GreyRange | None = None) -> np.ndarray:
+    """Turn intensities into 0..255.
 
     Values that are not finite count as the lower end. Where the ends meet, everything becomes 0.
+
+    Args:
+        pixels: [H, W], any real type.
+        percentiles: range without `grey_range`, where pixels are not uint8; uint8 pixels stay as they are.
+        grey_range: intensities that become 0 and 255, linear between.
     """
-    if limits is None and pixels.dtype == np.uint8:
+    if grey_range is None and pixels.dtype == np.uint8:
         return pixels
-    low, high = limits or percentile_window(pixels, window)
+    low, high = grey_range or percentile_range(pixels, percentiles)
     if not high > low:
         return np.zeros(pixels.shape, np.uint8)
     values = pixels.astype(np.float64 if pixels.dtype.itemsize > 2 else np.float32)
@@ -67,5 +72,5 @@ def to_uint8(pixels: np.ndarray, window: tuple[float, float], limits: tuple[floa
 
 
 def spec_fingerprint(spec: PreprocessConfig) -> str:
-    """sha256 that changes when planes could."""
+    """Return a sha256 that changes when planes could."""
     return fingerprint(spec.model_dump(mode="json"))

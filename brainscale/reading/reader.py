@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.errors import RERUN, SampleError, StorageError
-from brainscale.reading.archives import Member, members
+from brainscale.reading.archives import Member, read_members
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample_ids import join_id, split_id
 from brainscale.reading.sandbox import Sandbox
@@ -214,7 +214,7 @@ def _read_members(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
     try:
         with open_file(file.uri) as (stream, nbytes):
             stream.seek(0)
-            for member in members(stream, nbytes, request.limits):
+            for member in read_members(stream, nbytes, request.limits):
                 yield from _read_member(file, member, request)
     except SampleError as error:
         yield Sample(sample_id=file.sample_id, uri=file.uri, error_code=error.code, error=error.text)
@@ -225,8 +225,8 @@ def _read_member(file: SourceFile, member: Member, request: ReadRequest) -> Iter
     frames = _frames_to_read(file, member_id)
     if frames is not None and not frames:
         return
-    if member.problem:
-        code, text = member.problem.code, member.problem.text
+    if member.error:
+        code, text = member.error.code, member.error.text
         yield Sample(sample_id=member_id, uri=file.uri, member=path, nbytes=member.nbytes, error_code=code, error=text)
         return
     data, side = member.data or b"", request.preprocess.image_size

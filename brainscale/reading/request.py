@@ -1,4 +1,4 @@
-"""What is wanted of each frame; beside the decoder and not in it, for whoever asks needs none of its formats."""
+"""What to make of each frame; apart from the decoder, since whoever asks needs none of its formats."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,14 +9,14 @@ from brainscale.config.sections import LimitsConfig, PreprocessConfig
 
 @dataclass(frozen=True, kw_only=True)
 class ReadRequest:
-    """What is wanted of each frame.
+    """What to make of each frame.
 
     Attributes:
         preprocess: how a frame becomes a plane.
-        limits: what a file may ask for.
-        planes: whether planes are wanted.
-        hashes: whether perceptual hashes are wanted.
-        key: of the keyed hash of patients and series.
+        limits: largest sizes, memory and time that a file may need.
+        planes: whether to make planes.
+        hashes: whether to make perceptual hashes.
+        key: key of the hashes of patients and series.
     """
 
     preprocess: PreprocessConfig
@@ -26,13 +26,13 @@ class ReadRequest:
     key: bytes = b""
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, for the child process."""
+        """Return the request as JSON-able values, for the child process."""
         models = {"preprocess": self.preprocess.model_dump(mode="json"), "limits": self.limits.model_dump(mode="json")}
         return {**models, "planes": self.planes, "hashes": self.hashes, "key": self.key.hex()}
 
     @classmethod
-    def from_json(cls, facts: Mapping[str, Any]) -> "ReadRequest":
-        """What `to_json` gave."""
-        preprocess, limits = PreprocessConfig(**facts["preprocess"]), LimitsConfig(**facts["limits"])
-        key = bytes.fromhex(facts["key"])
-        return cls(preprocess=preprocess, limits=limits, planes=facts["planes"], hashes=facts["hashes"], key=key)
+    def from_json(cls, values: Mapping[str, Any]) -> "ReadRequest":
+        """Return the request whose `to_json` gave these values."""
+        preprocess, limits = PreprocessConfig(**values["preprocess"]), LimitsConfig(**values["limits"])
+        key = bytes.fromhex(values["key"])
+        return cls(preprocess=preprocess, limits=limits, planes=values["planes"], hashes=values["hashes"], key=key)

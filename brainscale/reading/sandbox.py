@@ -1,4 +1,4 @@
-"""Work on untrusted bytes in a child process, so that a codec's crash costs one file and not the job.
+"""Work on untrusted bytes in a child process, so that the crash of a codec costs one file and not the job.
 
 Parent and child talk over a socket pair in messages of JSON facts and a blob: nothing is unpickled on either
 side, and what a library prints goes nowhere. The child ends when its parent does.
@@ -22,9 +22,9 @@ Message = tuple[dict[str, Any], memoryview]
 Handler = Callable[[Mapping[str, Any], memoryview], Iterator[tuple[Mapping[str, Any], bytes]]]
 
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**26), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
-"""Each file needs the same large buffers again: glibc is not to give them back to the system in between."""
+"""Environment in which glibc keeps freed memory: each file needs the same large buffers again."""
 _LENGTHS = struct.Struct(">IQ")  # of the facts and of the blob, bytes
-BUFFER = 2**20  # bytes under way: a typical file and its answer, so that neither side waits in the middle
+BUFFER_NBYTES = 2**20  # in transit: a typical file and its answer, so that neither side waits in the middle
 _END: dict[str, Any] = {"end": True}
 
 
@@ -34,7 +34,7 @@ class Sandbox:
     Args:
         module: what to run.
         settings: the first message; JSON-able, and kept off the command line.
-        seconds: to wait for each answer.
+        seconds: longest wait for an answer.
     """
 
     def __init__(self, module: str, settings: Mapping[str, Any], seconds: float) -> None:
@@ -48,35 +48,36 @@ class Sandbox:
         Raises:
             SampleError: `decoder_crashed` or `timed_out`; the next request gets a new child.
         """
-        done = False
+        complete = False
         try:
-            link = self._connected()
+            link = self._connect()
             _send(link, facts, blob)
             while (answer := _receive(link))[0] != _END:
                 yield answer
-            done = True
+            complete = True
         except TimeoutError:
-            raise SampleError("timed_out", f"decoding took more than {self._seconds:g} seconds") from None
+            text = f"decoding took more than limits.seconds = {self._seconds:g}"
+            raise SampleError("timed_out", text) from None
         except (OSError, EOFError):
-            raise SampleError("decoder_crashed", f"the decoder died of it ({self._end()})") from None
+            raise SampleError("decoder_crashed", f"the file crashed its decoder ({self._end()})") from None
         finally:
-            if not done:
+            if not complete:
                 self._end()
 
     def close(self) -> None:
         """End the child, if there is one."""
         self._end()
 
-    def _connected(self) -> socket.socket:
+    def _connect(self) -> socket.socket:
         if self._socket is None:
-            self._socket, theirs = socket.socketpair()
+            self._socket, child_socket = socket.socketpair()
             self._socket.settimeout(self._seconds)
-            for end in (self._socket, theirs):
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
-            with theirs:
+            for end in (self._socket, child_socket):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_NBYTES)
+            with child_socket:
                 self._process = subprocess.Popen(  # noqa: S603 (this interpreter, our own module)
-                    [sys.executable, "-m", self._module, str(theirs.fileno())],
-                    pass_fds=[theirs.fileno()],
+                    [sys.executable, "-m", self._module, str(child_socket.fileno())],
+                    pass_fds=[child_socket.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
@@ -86,7 +87,7 @@ class Sandbox:
         return self._socket
 
     def _end(self) -> str:
-        """Kill the child and say what it died of."""
+        """Kill the child and say how it ended."""
         process, link = self._process, self._socket
         self._process = self._socket = None
         if link is not None:
@@ -100,27 +101,27 @@ class Sandbox:
         return signal.Signals(-status).name if status < 0 else f"exit status {status}"
 
 
-def serve(handler_of: Callable[[Mapping[str, Any]], Handler]) -> None:
-    """What the child runs: answer requests until the parent closes the socket named in `sys.argv[1]`.
+def serve(make_handler: Callable[[Mapping[str, Any]], Handler]) -> None:
+    """Answer requests until the parent closes the socket whose number is `sys.argv[1]`: the child's main function.
 
     Args:
-        handler_of: the first message's settings → a function from a request to its answers.
+        make_handler: the first message's settings → a function from a request to its answers.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     link = socket.socket(fileno=int(sys.argv[1]))
     with suppress(EOFError, OSError):
-        handler = handler_of(_receive(link)[0])
+        handler = make_handler(_receive(link)[0])
         while True:
             for facts, blob in handler(*_receive(link)):
                 _send(link, facts, blob)
             _send(link, _END, b"")
 
 
-def bound_memory(mib: int) -> None:
-    """Let this process grow by so much and no more: an allocation beyond fails instead of hurting the machine."""
+def limit_memory(mib: int) -> None:
+    """Limit how much this process may still grow: an allocation beyond fails and does not exhaust the machine."""
     with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123
-        now = int(statm.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (now + mib * 2**20, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        nbytes = int(statm.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (nbytes + mib * 2**20, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def _send(link: socket.socket, facts: Mapping[str, Any], blob: bytes | memoryview) -> None:
@@ -131,16 +132,16 @@ def _send(link: socket.socket, facts: Mapping[str, Any], blob: bytes | memoryvie
 
 
 def _receive(link: socket.socket) -> Message:
-    text, blob = _LENGTHS.unpack(_exactly(link, _LENGTHS.size))
-    return json.loads(bytes(_exactly(link, text))), _exactly(link, blob)
+    text_nbytes, blob_nbytes = _LENGTHS.unpack(_receive_exactly(link, _LENGTHS.size))
+    return json.loads(bytes(_receive_exactly(link, text_nbytes))), _receive_exactly(link, blob_nbytes)
 
 
-def _exactly(link: socket.socket, count: int) -> memoryview:
-    view = memoryview(bytearray(count))
-    have = 0
-    while have < count:
-        got = link.recv_into(view[have:])
-        if not got:
+def _receive_exactly(link: socket.socket, nbytes: int) -> memoryview:
+    view = memoryview(bytearray(nbytes))
+    received = 0
+    while received < nbytes:
+        count = link.recv_into(view[received:])
+        if not count:
             raise EOFError
-        have += got
+        received += count
     return view

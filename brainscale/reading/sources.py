@@ -1,7 +1,7 @@
-"""What a source is: a folder, a file, a glob or a list of files, here or in an object store → units of work.
+"""Sources → files: a folder, a file, a glob or a list of files, here or in an object store.
 
-A unit is one file. Its id is its path below the source, so it means the same on every machine. What is inside
-a file, an archive's members or a volume's slices, shows when it is read.
+The id of a file is its path below the source, so it means the same on every machine. What a file holds, such as
+the members of an archive or the slices of a volume, is known only when it is read.
 """
 
 import glob
@@ -13,17 +13,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 from urllib.parse import quote, unquote, unquote_to_bytes
 
 from pyarrow import fs as pafs
 
 from brainscale.errors import SampleError, SourceError, StorageError, UsageError
 from brainscale.reading.sample_ids import as_text, escape
-from brainscale.storage.remote import ANONYMOUS, ObjectStore, filesystem_of, is_address, parted, retrying
+from brainscale.storage.remote import ANONYMOUS, ObjectStore, filesystem_of, is_address, parted, refuse_keys, retrying
 
 UNREACHABLE = "store_unreachable"
-"""Code of a sample whose store did not answer: the job ends with it, for nobody knows what the sample is."""
+"""Error code of a sample whose object store did not answer: the job stops, since nobody knows what the sample is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,37 +43,48 @@ class SourceFile:
     sample_ids: tuple[str, ...] | None = None
 
 
-def list_files(sources: Sequence[str]) -> list[SourceFile]:
-    """Every file of the sources, sorted by id.
+class _Listing(NamedTuple):
+    path: str  # relative to its source
+    uri: str
+    nbytes: int | None
 
-    With several sources, each folder's files stand below the folder's own name; a name that comes again
+
+def list_files(sources: Sequence[str]) -> list[SourceFile]:
+    """List every file of the sources, sorted by id.
+
+    With several sources, the files of each folder stand below the folder's own name; a name that comes again
     gets `~2`, `~3` … in the order given.
 
     Raises:
-        SourceError: a source does not exist, holds no file, or gives two files one id.
+        SourceError: a source does not exist, holds no files, or gives two files one id.
     """
-    roots: dict[str, int] = {}
-    units = []
+    root_counts: dict[str, int] = {}
+    files = []
     for source in sources:
-        files = list(_files(source))
-        if not files:
-            raise SourceError(f"{source} holds no files: give a folder of images")
-        root = _root(source, roots) if len(sources) > 1 else ""
-        units += [SourceFile(sample_id=_below(root, escape(path)), uri=uri, nbytes=size) for path, uri, size in files]
-    units.sort(key=lambda unit: unit.sample_id)
-    for one, other in pairwise(units):
+        listings = list(_list_source(source))
+        if not listings:
+            raise SourceError(
+                f"{source} holds no files. Give a folder, a file, an archive or a glob that matches some."
+            )
+        root = _root_name(source, root_counts) if len(sources) > 1 else ""
+        for path, uri, nbytes in listings:
+            files.append(SourceFile(sample_id=_file_id(root, escape(path)), uri=uri, nbytes=nbytes))
+    files.sort(key=lambda file: file.sample_id)
+    for one, other in pairwise(files):
         if one.sample_id == other.sample_id:
-            raise SourceError(f"two files would both be '{one.sample_id}': give their sources in separate commands")
-    return units
+            raise SourceError(
+                f"Two files would have the sample id '{one.sample_id}'. Give their sources in separate commands."
+            )
+    return files
 
 
 @contextmanager
 def open_file(uri: str) -> Iterator[tuple[BinaryIO, int]]:
-    """A file's bytes as a seekable stream, and their number.
+    """Open a file as a seekable stream of bytes, and say how many they are.
 
     Raises:
-        SampleError: `unreadable`, `not_a_file` or `store_unreachable`; without the path, which tables do not hold
-            in free text.
+        SampleError: `unreadable`, `not_a_file` or `store_unreachable`. The text leaves out the path, since tables
+            hold paths in no free text.
     """
     try:
         with _open(uri) as stream:
@@ -83,18 +94,20 @@ def open_file(uri: str) -> Iterator[tuple[BinaryIO, int]]:
     except PermissionError:
         raise SampleError("unreadable", "permission denied") from None
     except StorageError as error:
-        raise SampleError("unreadable" if error.final else UNREACHABLE, "its store does not give it out") from None
+        if error.final:
+            raise SampleError("unreadable", "the object store refused to give the file") from None
+        raise SampleError(UNREACHABLE, "the object store did not answer") from None
     except OSError as error:
         raise SampleError("unreadable", f"the file cannot be read ({type(error).__name__})") from None
 
 
-class _Remote(io.RawIOBase):
-    """An object's bytes, each read a request of its own; a store that does not answer is asked again."""
+class _StoredObject(io.RawIOBase):
+    """An object's bytes, each read a request of its own, repeated while its store does not answer."""
 
     def __init__(self, address: str) -> None:
         filesystem, path = filesystem_of(address)
         self._file = retrying(lambda: filesystem.open_input_file(path), address)
-        self._address, self._size, self._at = address, int(retrying(self._file.size, address)), 0
+        self._address, self._size, self._position = address, int(retrying(self._file.size, address)), 0
 
     def readable(self) -> bool:
         return True
@@ -103,18 +116,18 @@ class _Remote(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        return self._at
+        return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        return self._at
+        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        return self._position
 
-    def read(self, count: int = -1) -> bytes:
-        """So many bytes, or all that are left."""
-        left = max(0, self._size - self._at)
-        wanted = left if count is None or count < 0 else min(count, left)
-        data = retrying(lambda: bytes(self._file.read_at(wanted, self._at)), self._address) if wanted else b""
-        self._at += len(data)
+    def read(self, nbytes: int = -1) -> bytes:
+        """Read at most `nbytes` bytes, or all that are left."""
+        remaining = max(0, self._size - self._position)
+        count = remaining if nbytes is None or nbytes < 0 else min(nbytes, remaining)
+        data = retrying(lambda: bytes(self._file.read_at(count, self._position)), self._address) if count else b""
+        self._position += len(data)
         return data
 
     def readinto(self, buffer: Any) -> int:
@@ -130,98 +143,106 @@ class _Remote(io.RawIOBase):
 
 def _open(uri: str) -> BinaryIO:
     if is_address(uri):
-        return cast("BinaryIO", _Remote(uri))
-    local = unquote_to_bytes(uri.removeprefix("file://")) if uri.startswith("file://") else os.fsencode(uri)
-    descriptor = os.open(local, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer must not block
+        return cast("BinaryIO", _StoredObject(uri))
+    path = unquote_to_bytes(uri.removeprefix("file://")) if uri.startswith("file://") else os.fsencode(uri)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer must not block
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise SampleError("not_a_file", "a link to a folder, a pipe or a device, not a file")
+        raise SampleError("not_a_file", "a link to a folder, a pipe or a device, not a regular file")
     return open(descriptor, "rb", buffering=0)  # noqa: PTH123
 
 
-def _root(source: str, roots: dict[str, int]) -> str:
+def _root_name(source: str, root_counts: dict[str, int]) -> str:
+    """Return the name that a source's files stand below, and count it."""
     name = escape(PurePosixPath(source.partition("?")[0].rstrip("/")).name or "source")
-    roots[name] = roots.get(name, 0) + 1
-    return name if roots[name] == 1 else f"{name}~{roots[name]}"
+    root_counts[name] = root_counts.get(name, 0) + 1
+    return name if root_counts[name] == 1 else f"{name}~{root_counts[name]}"
 
 
-def _below(root: str, relative: str) -> str:
-    """The id of a file below its source; a source that is the file itself lends its own name."""
+def _file_id(root: str, path: str) -> str:
+    """Return the id of a file below a root; a source that is the file itself lends its own name."""
     if not root:
-        return relative
-    return root if root.partition("~")[0] == relative else f"{root}/{relative}"
+        return path
+    return root if root.partition("~")[0] == path else f"{root}/{path}"
 
 
-def _files(source: str) -> Iterable[tuple[str, str, int | None]]:
-    """(relative path, uri, size) of each file; a glob's paths are relative to its fixed part."""
+def _list_source(source: str) -> Iterable[_Listing]:
     if source.startswith("@"):
-        return _listed(source[1:])
+        return _list_named(source[1:])
     if is_address(source):
-        return _remote(source)
+        return _list_store(source)
     path = Path(os.fsdecode(unquote_to_bytes(source.removeprefix("file://")))) if "://" in source else Path(source)
     if not os.path.lexists(path) and glob.has_magic(str(path)):
-        return _matched(path)
+        return _list_matches(path)
     if not path.exists():
-        raise SourceError(f"{source} does not exist")
-    return _walked(path.absolute()) if path.is_dir() else [_entry(path.absolute(), path.name)]
+        raise SourceError(f"{source} does not exist. Check the path.")
+    return _list_folder(path.absolute()) if path.is_dir() else [_listing(path.absolute(), path.name)]
 
 
-def _walked(folder: Path) -> Iterator[tuple[str, str, int | None]]:
-    """Whatever below a folder is no folder, hidden files and links too; links to folders are not followed."""
+def _list_folder(folder: Path) -> Iterator[_Listing]:
+    """List whatever below a folder is no folder, hidden files and links too; links to folders are not followed."""
 
     def fail(error: OSError) -> None:
-        raise SourceError(f"{error.filename} cannot be listed: {error.strerror}")
+        raise SourceError(f"{error.filename} cannot be listed: {error.strerror}. Check its permissions.")
 
-    for here, folders, names in os.walk(folder, onerror=fail):
-        links = [name for name in folders if Path(here, name).is_symlink()]
+    for parent, folders, names in os.walk(folder, onerror=fail):
+        links = [name for name in folders if Path(parent, name).is_symlink()]
         for name in names + links:
-            path = Path(here, name)
-            yield _entry(path, path.relative_to(folder).as_posix())
+            path = Path(parent, name)
+            yield _listing(path, path.relative_to(folder).as_posix())
 
 
-def _entry(path: Path, relative: str) -> tuple[str, str, int | None]:
+def _listing(path: Path, relative: str) -> _Listing:
     try:
-        size = path.stat().st_size
+        nbytes = path.stat().st_size
     except OSError:
-        size = None  # a broken link: reading it says so
-    name = as_text(relative)
-    return name, str(path) if name == relative and as_text(str(path)) == str(path) else path.as_uri(), size
+        nbytes = None  # a broken link: reading it says so
+    text = as_text(relative)
+    uri = str(path) if text == relative and as_text(str(path)) == str(path) else path.as_uri()
+    return _Listing(text, uri, nbytes)
 
 
-def _matched(pattern: Path) -> Iterator[tuple[str, str, int | None]]:
-    """Files that a glob names, with paths below its part before the first wildcard."""
+def _list_matches(pattern: Path) -> Iterator[_Listing]:
+    """List the files that a glob matches, with paths below its part before the first wildcard."""
     first = next(i for i, part in enumerate(pattern.parts) if glob.has_magic(part))
-    base = Path(*pattern.parts[:first])
-    for match in base.glob(str(Path(*pattern.parts[first:]))):
+    folder = Path(*pattern.parts[:first])
+    for match in folder.glob(str(Path(*pattern.parts[first:]))):
         if not match.is_dir():
-            yield _entry(match.absolute(), match.relative_to(base).as_posix())
+            yield _listing(match.absolute(), match.relative_to(folder).as_posix())
 
 
-def _listed(file: str) -> Iterator[tuple[str, str, int | None]]:
-    """Files that a text file names, one a line, with paths below the deepest folder that holds them all."""
+def _list_named(list_file: str) -> Iterator[_Listing]:
+    """List the files that a text file names, one a line, with paths below the deepest folder that holds them all."""
     try:
-        lines = [line.strip() for line in _content(file).decode().splitlines()]
+        lines = [line.strip() for line in _read_small_file(list_file).decode().splitlines()]
     except (OSError, UnicodeDecodeError, StorageError) as error:
-        raise SourceError(f"@{file} is no list of files: {error}") from None
-    paths = [line if "://" in line else str(Path(line).absolute()) for line in lines if line]
-    if len({("://" in path) and path.partition("://")[0] for path in paths}) > 1:
-        raise SourceError(f"@{file} names both paths and addresses: give two lists")
-    names = [unquote(path.partition("?")[0]) if "://" in path else path for path in paths]
-    base = os.path.commonpath([str(PurePosixPath(name).parent) for name in names]) if names else ""
-    for path, name in zip(paths, names, strict=True):
-        relative = str(PurePosixPath(name).relative_to(base))
-        yield (relative, path, None) if "://" in path else _entry(Path(path), relative)
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SourceError(
+            f"@{list_file} is not a list of files ({reason}). Give a text file, one path a line."
+        ) from None
+    uris = [line if "://" in line else str(Path(line).absolute()) for line in lines if line]
+    if len({("://" in uri) and uri.partition("://")[0] for uri in uris}) > 1:
+        raise SourceError(f"@{list_file} names both paths and addresses. Give them in two lists.")
+    try:
+        for uri in uris:
+            refuse_keys(uri)  # uris are written to tables
+    except UsageError as error:
+        raise SourceError(str(error)) from None
+    paths = [unquote(uri.partition("?")[0]) if "://" in uri else uri for uri in uris]
+    folder = os.path.commonpath([str(PurePosixPath(path).parent) for path in paths]) if paths else ""
+    for uri, path in zip(uris, paths, strict=True):
+        relative = str(PurePosixPath(path).relative_to(folder))
+        yield _Listing(relative, uri, None) if "://" in uri else _listing(Path(uri), relative)
 
 
-def _content(place: str) -> bytes:
-    """Of a small file, here or in a store."""
-    if not is_address(place):
-        return Path(place).read_bytes()
-    folder, name = parted(place)
+def _read_small_file(location: str) -> bytes:
+    if not is_address(location):
+        return Path(location).read_bytes()
+    folder, name = parted(location)
     return ObjectStore(folder).get(name)
 
 
-def _remote(source: str) -> Iterator[tuple[str, str, int | None]]:
+def _list_store(source: str) -> Iterator[_Listing]:
     scheme, _, rest = source.partition("://")
     options = f"?{rest.partition('?')[2]}" if "?" in rest else ""
     user = ANONYMOUS if rest.startswith(ANONYMOUS) else ""
@@ -229,13 +250,13 @@ def _remote(source: str) -> Iterator[tuple[str, str, int | None]]:
         filesystem, path = filesystem_of(source)
         info = retrying(lambda: filesystem.get_file_info(path), source)
         if info.type == pafs.FileType.NotFound:
-            raise SourceError(f"{source} does not exist")
-        whole = info.type == pafs.FileType.File
-        below = pafs.FileSelector(path, recursive=True)
-        found = [info] if whole else retrying(lambda: filesystem.get_file_info(below), source)
+            raise SourceError(f"{source} does not exist. Check the address.")
+        is_file = info.type == pafs.FileType.File
+        selector = pafs.FileSelector(path, recursive=True)
+        infos = [info] if is_file else retrying(lambda: filesystem.get_file_info(selector), source)
     except (UsageError, StorageError) as error:
         raise SourceError(str(error)) from None
-    for item in found:
-        if item.type == pafs.FileType.File:
-            relative = item.base_name if whole else str(PurePosixPath(item.path).relative_to(path))
-            yield relative, f"{scheme}://{user}{quote(item.path)}{options}", item.size
+    for info in infos:
+        if info.type == pafs.FileType.File:
+            relative = info.base_name if is_file else str(PurePosixPath(info.path).relative_to(path))
+            yield _Listing(relative, f"{scheme}://{user}{quote(info.path)}{options}", info.size)

@@ -132,7 +132,7 @@ def test_no_patient_leaves(
     assert not set(pq.read_table(other)["patient"].drop_null().to_pylist()) & set(table["patient"].to_pylist())
     (tmp_path / "short").write_text("1234")
     assert (
-        "4 bytes: give it 16 or more"
+        "The patient key has 4 bytes; it needs 16 or more"
         in invoke("index", source, "--out", other, "--patient-key", tmp_path / "short").output
     )
 

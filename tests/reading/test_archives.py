@@ -15,13 +15,13 @@ import pyarrow as pa
 import pytest
 
 from brainscale.config.sections import LimitsConfig
-from brainscale.reading.archives import Member, members
+from brainscale.reading.archives import Member, read_members
 
 FILES = {"a.png": b"one", "b/c": b"two" * 1000, "b/empty": b"", "../../etc/evil": b"three"}
 
 
 def walk(data: bytes, **limits: int) -> list[Member]:
-    return list(members(io.BytesIO(data), len(data), LimitsConfig(**limits)))
+    return list(read_members(io.BytesIO(data), len(data), LimitsConfig(**limits)))
 
 
 def contents(data: bytes) -> dict[tuple[str, ...], bytes | None]:
@@ -29,7 +29,7 @@ def contents(data: bytes) -> dict[tuple[str, ...], bytes | None]:
 
 
 def codes(data: bytes, **limits: int) -> list[tuple[tuple[str, ...], str | None]]:
-    return [(m.path, m.problem and m.problem.code) for m in walk(data, **limits)]
+    return [(m.path, m.error and m.error.code) for m in walk(data, **limits)]
 
 
 def zipped(files: dict[str, bytes], **options: int) -> bytes:
@@ -180,8 +180,8 @@ def test_a_disk_that_fails_is_no_damage_of_the_file() -> None:
         def readinto(self, buffer: object) -> int:
             raise OSError(5, "Input/output error")
 
-    (member,) = members(Broken(), 100, LimitsConfig())
-    assert (member.path, str(member.problem)) == ((), "unreadable: the file cannot be read (OSError)")
+    (member,) = read_members(Broken(), 100, LimitsConfig())
+    assert (member.path, str(member.error)) == ((), "unreadable: the file cannot be read (OSError)")
 
 
 class Endless(io.RawIOBase):
@@ -212,7 +212,9 @@ class Endless(io.RawIOBase):
 def test_a_large_archive_needs_the_memory_of_its_largest_member() -> None:
     tracemalloc.start()
     try:
-        assert sum(len(member.data or b"") for member in members(Endless(250), 2**30, LimitsConfig())) == 250 * 2**22
+        assert (
+            sum(len(member.data or b"") for member in read_members(Endless(250), 2**30, LimitsConfig())) == 250 * 2**22
+        )
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -10,7 +10,7 @@ from brainscale.config.sections import LimitsConfig
 from brainscale.errors import SampleError
 from brainscale.reading.formats import nifti
 from brainscale.reading.formats.frame import Frame
-from brainscale.reading.preprocess import shown
+from brainscale.reading.preprocess import to_grey
 
 WINDOW = (0.5, 99.5)
 X, Y, Z = np.meshgrid(np.arange(4), np.arange(5), np.arange(6), indexing="ij")
@@ -63,16 +63,16 @@ def test_scaling_is_applied_and_the_window_is_the_volumes() -> None:
     image.header.set_slope_inter(2.0, -7.0)
     plain, scaled = frames(encoded(RAS)), frames(bytes(image.to_bytes()))
     assert scaled[0].pixels[0, 0] == 2 * plain[0].pixels[0, 0] - 7
-    assert {f.limits for f in plain} == {tuple(np.percentile(RAS, WINDOW))}
+    assert {f.grey_range for f in plain} == {tuple(np.percentile(RAS, WINDOW))}
     for one, other in zip(plain, scaled, strict=True):
-        assert np.abs(shown(one, WINDOW).astype(int) - shown(other, WINDOW)).max() <= 1
+        assert np.abs(to_grey(one, WINDOW).astype(int) - to_grey(other, WINDOW)).max() <= 1
 
 
 def test_a_series_of_volumes_is_numbered_volume_by_volume() -> None:
     found = frames(encoded(np.stack([RAS, RAS * 3], axis=-1)))
     assert [f.number for f in found] == list(range(12))
     assert found[6].pixels[0, 0] == 3 * found[0].pixels[0, 0]
-    assert found[6].limits != found[0].limits
+    assert found[6].grey_range != found[0].grey_range
     (flat,) = frames(encoded(RAS[:, :, 2]))
     assert np.array_equal(flat.pixels, found[2].pixels)
 
@@ -81,8 +81,8 @@ def test_what_is_not_a_number_is_background() -> None:
     volume = np.where(RAS < 100, np.nan, RAS).astype(np.float32)
     volume[0, 0, 5] = np.inf
     found = frames(encoded(volume))
-    assert shown(found[0], WINDOW).max() == 0
-    assert shown(found[5], WINDOW)[0, 0] == 255
+    assert to_grey(found[0], WINDOW).max() == 0
+    assert to_grey(found[5], WINDOW)[0, 0] == 255
     assert found[0].empty
     assert not found[5].empty
 

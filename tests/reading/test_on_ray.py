@@ -2,7 +2,7 @@
 
 import pytest
 
-from brainscale.reading.on_ray import NBYTES_IN_A_BLOCK, blocks_of
+from brainscale.reading.on_ray import MAX_BLOCK_NBYTES, cut_blocks
 from brainscale.reading.sources import SourceFile
 
 
@@ -13,14 +13,14 @@ def units(count: int, nbytes: int | None = 30_000) -> list[SourceFile]:
 @pytest.mark.parametrize(("count", "longest"), [(10, 10), (5000, 64), (500_000, 122), (5_000_000, 1024)])
 def test_the_larger_a_job_the_longer_its_tasks(count: int, longest: int) -> None:
     one = SourceFile(sample_id="a", uri="a", nbytes=1)
-    sizes = [len(block) for block in blocks_of([one] * count)]
+    sizes = [len(block) for block in cut_blocks([one] * count)]
     assert sum(sizes) == count
     assert max(sizes) == longest
     assert len(set(sizes[:-1])) <= 1
 
 
 def test_a_large_file_is_a_task_of_its_own() -> None:
-    small, large = units(3), units(1, 2 * NBYTES_IN_A_BLOCK)
-    assert [len(block) for block in blocks_of([*small, *large, *small])] == [3, 1, 3]
-    assert [len(block) for block in blocks_of(units(3, NBYTES_IN_A_BLOCK // 2))] == [2, 1]
-    assert [unit for block in blocks_of(small) for unit in block] == small
+    small, large = units(3), units(1, 2 * MAX_BLOCK_NBYTES)
+    assert [len(block) for block in cut_blocks([*small, *large, *small])] == [3, 1, 3]
+    assert [len(block) for block in cut_blocks(units(3, MAX_BLOCK_NBYTES // 2))] == [2, 1]
+    assert [unit for block in cut_blocks(small) for unit in block] == small

@@ -13,7 +13,7 @@ from brainscale.config.sections import LimitsConfig, PreprocessConfig
 from brainscale.errors import SampleError, SourceError
 from brainscale.reading.formats import raster
 from brainscale.reading.formats.frame import Frame
-from brainscale.reading.preprocess import plane, to_uint8
+from brainscale.reading.preprocess import make_plane, to_uint8
 from brainscale.reading.reader import COLUMNS, file_table, read_file, read_tables
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import SourceFile, list_files
@@ -24,8 +24,8 @@ WISH = ReadRequest(preprocess=SPEC)
 GREY = np.add.outer(np.arange(48), 3 * np.arange(64)).astype(np.uint8)  # 48 × 64
 
 
-def only(data: bytes, limits: LimitsConfig | None = None, enough: int | None = None) -> Frame:
-    (frame,) = raster.decode(data, limits or LimitsConfig(), enough)
+def only(data: bytes, limits: LimitsConfig | None = None, min_side: int | None = None) -> Frame:
+    (frame,) = raster.decode(data, limits or LimitsConfig(), min_side)
     return frame
 
 
@@ -56,10 +56,10 @@ def test_a_large_jpeg_is_decoded_smaller_with_the_same_plane() -> None:
     coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 10), np.uint8))
     large = encoded(coarse.resize((1000, 1200), Image.Resampling.BICUBIC), "JPEG", quality=95)
     whole = only(large)
-    small = only(large, enough=128)
+    small = only(large, min_side=128)
     assert small.pixels.size < whole.pixels.size / 4
     assert (small.width, small.height) == (1000, 1200)
-    difference = plane(whole.pixels, SPEC).astype(int) - plane(small.pixels, SPEC)
+    difference = make_plane(whole.pixels, SPEC).astype(int) - make_plane(small.pixels, SPEC)
     assert np.abs(difference).mean() < 2
 
 
@@ -103,10 +103,10 @@ def test_the_plane_is_pillows_resize_and_the_centre() -> None:
     spec = PreprocessConfig(image_size=224)
     whole = Image.fromarray(GREY).resize((256, 256), Image.Resampling.BILINEAR).crop((16, 16, 240, 240))
     before = GREY.copy()
-    assert np.abs(plane(GREY, spec).astype(int) - np.asarray(whole)).max() <= 2
+    assert np.abs(make_plane(GREY, spec).astype(int) - np.asarray(whole)).max() <= 2
     assert np.array_equal(GREY, before)
     uncropped = Image.fromarray(GREY).resize((64, 64), Image.Resampling.BILINEAR)
-    assert np.array_equal(plane(GREY, SPEC), np.asarray(uncropped))
+    assert np.array_equal(make_plane(GREY, SPEC), np.asarray(uncropped))
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_bad_files_are_rows_with_a_code(tmp_path: Path, data: bytes, code: str) 
 
 
 def test_too_many_pixels_are_refused_before_decoding() -> None:
-    with pytest.raises(SampleError, match="64 × 48 is more than 100 pixels"):
+    with pytest.raises(SampleError, match="64 × 48 pixels exceed limits.pixels = 100"):
         only(encoded(Image.fromarray(GREY), "PNG"), LimitsConfig(pixels=100))
 
 
@@ -144,7 +144,7 @@ def test_each_page_is_a_frame(kind: str) -> None:
     assert [frame.number for frame in frames] == [0, 1, 2]
     for frame, page in zip(frames, pages, strict=True):
         assert np.abs(frame.pixels.astype(int) - np.asarray(page)).max() <= 1
-    with pytest.raises(SampleError, match="too_many_frames: 3 is more than 2"):
+    with pytest.raises(SampleError, match="too_many_frames: 3 frames exceed limits.frames = 2"):
         list(raster.decode(data, LimitsConfig(frames=2)))
 
 
@@ -191,8 +191,11 @@ def test_a_list_of_files_may_name_what_is_gone(tmp_path: Path) -> None:
     units = list_files([f"@{tmp_path}/list.txt"])
     assert [unit.sample_id for unit in units] == ["a/1.png", "b/2.png", "gone.png"]
     assert [sample.error_code for file in units for sample in read_file(file, WISH)] == [None, None, "unreadable"]
-    with pytest.raises(SourceError, match="is no list of files"):
+    with pytest.raises(SourceError, match="is not a list of files"):
         list_files([f"@{tmp_path}/nowhere.txt"])
+    (tmp_path / "keys.txt").write_text("s3://key:secret@bucket/scan\n")
+    with pytest.raises(SourceError, match=r"^s3://bucket/scan: keys do not belong in an address"):
+        list_files([f"@{tmp_path}/keys.txt"])
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(SourceError, match="holds no files"):
         list_files([f"@{tmp_path}/empty.txt"])
@@ -208,7 +211,7 @@ def test_several_sources_never_share_an_id(tmp_path: Path) -> None:
     assert [u.sample_id for u in list_files([*files, str(tmp_path / "p")])] == ["1", "1~2", "p/scans/1"]
     (tmp_path / "scans~2").mkdir()
     (tmp_path / "scans~2" / "1").write_bytes(b"1")
-    with pytest.raises(SourceError, match="two files would both be 'scans~2/1'"):
+    with pytest.raises(SourceError, match="Two files would have the sample id 'scans~2/1'"):
         list_files([str(tmp_path / "p" / "scans"), str(tmp_path / "q" / "scans"), str(tmp_path / "scans~2")])
 
 

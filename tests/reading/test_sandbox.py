@@ -16,9 +16,9 @@ from tests.conftest import write_image
 
 ODD_CHILD = """
 import ctypes, os, sys, time
-from brainscale.reading.sandbox import bound_memory, serve
+from brainscale.reading.sandbox import limit_memory, serve
 def handler_of(settings):
-    bound_memory(512)
+    limit_memory(512)
     def handle(facts, blob):
         print("noise on standard output"); os.write(1, b"more")
         if facts["do"] == "crash": ctypes.string_at(0)
@@ -52,7 +52,7 @@ def test_answers_come_back_with_facts_and_bytes(child: Sandbox) -> None:
 
 def test_a_crash_costs_one_request(child: Sandbox) -> None:
     ((before, _),) = child.ask({"do": "echo"}, b"")
-    with pytest.raises(SampleError, match=r"decoder_crashed: the decoder died of it \(SIGSEGV\)"):
+    with pytest.raises(SampleError, match=r"decoder_crashed: the file crashed its decoder \(SIGSEGV\)"):
         list(child.ask({"do": "crash"}, b""))
     ((after, _),) = child.ask({"do": "echo"}, b"")
     assert after["pid"] != before["pid"]
@@ -66,7 +66,7 @@ def test_memory_is_bounded(child: Sandbox) -> None:
 def test_a_hang_ends(tmp_path: Path, child: Sandbox) -> None:
     hasty = Sandbox("odd_child", {}, seconds=3)
     assert list(hasty.ask({"do": "echo"}, b""))
-    with pytest.raises(SampleError, match="timed_out: decoding took more than 3 seconds"):
+    with pytest.raises(SampleError, match="timed_out: decoding took more than limits.seconds = 3"):
         list(hasty.ask({"do": "hang"}, b""))
     hasty.close()
 

@@ -159,7 +159,7 @@ def test_a_list_of_files_lies_in_a_store_too(address: str) -> None:
     put(ObjectStore(address), "list.txt", "\n".join(lines).encode())
     units = list_files([f"@{below(address, 'list.txt')}"])
     assert [(unit.sample_id, unit.uri) for unit in units] == [("a/1 one.png", lines[1]), ("b/2.png", lines[0])]
-    with pytest.raises(SourceError, match="is no list of files"):
+    with pytest.raises(SourceError, match="is not a list of files"):
         list_files([f"@{below(address, 'nowhere.txt')}"])
 
 

@@ -1,1 +1,1 @@
-"""Encoded bytes to frames, one module for each family of formats; the content decides, not the suffix."""
+"""Encoded bytes → frames, one module for each family of formats; the content decides, not the suffix."""

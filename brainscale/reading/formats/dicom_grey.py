@@ -1,8 +1,8 @@
-"""DICOM's transforms of PS3.3 C.7.6.3 and C.11: stored values → grey intensities and the range that is shown.
+"""DICOM's transforms of PS3.3 C.7.6.3 and C.11: stored values → grey intensities and their range.
 
 Rescaling, windows and lookup tables are those of each frame: its functional groups, else the shared ones, else the
-data set itself. A window becomes the frame's limits. Without any, 8-bit data stand as they are and all else shares
-one percentile window over the whole object.
+data set itself. A window becomes the frame's grey range. Without a window, 8-bit pixels stay as they are, and all
+else shares one range, at two percentiles of the whole object.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,73 +15,87 @@ from pydicom import Dataset, FileDataset
 from pydicom.multival import MultiValue
 from pydicom.pixels.processing import apply_color_lut
 
-from brainscale.reading.formats.frame import ENOUGH_VALUES, percentile_window
+from brainscale.reading.formats.frame import MAX_VALUES, GreyRange, percentile_range
 
-Limits = tuple[float, float]
 Modality = Callable[[np.ndarray], np.ndarray]
-Voi = Callable[[np.ndarray], tuple[np.ndarray, Limits]]
+"""Stored values → modality values (PS3.3 C.11.1)."""
+Voi = Callable[[np.ndarray], tuple[np.ndarray, GreyRange]]
+"""Modality values → values of interest and their range (PS3.3 C.11.2)."""
 T = TypeVar("T")
 
 
 def grey_frames(
-    ds: FileDataset, planes: Iterator[np.ndarray], frames: int, percentiles: Limits
-) -> Iterator[tuple[np.ndarray, Limits | None]]:
-    """Each frame's grey intensities, and those that become 0 and 255."""
+    ds: FileDataset, planes: Iterator[np.ndarray], frames: int, percentiles: tuple[float, float]
+) -> Iterator[tuple[np.ndarray, GreyRange | None]]:
+    """Turn the stored values of each frame into grey intensities.
+
+    Args:
+        ds: the object.
+        planes: stored values of each frame, [H, W] or [H, W, 3].
+        frames: number of frames.
+        percentiles: range of an object that names no window.
+
+    Yields:
+        [H, W], and the intensities that become 0 and 255; None where 8-bit pixels stay as they are.
+    """
     if ds.SamplesPerPixel == 3 or ds.PhotometricInterpretation == "PALETTE COLOR":
         yield from (_luminance(ds, plane) for plane in planes)
         return
-    little = bool(ds.original_encoding[1])
-    modality = _each(ds, frames, "PixelValueTransformationSequence", lambda item: _modality(item, little))
-    voi = _each(ds, frames, "FrameVOILUTSequence", lambda item: _voi(item, little))
-    bits, shared = stored_bits(ds), None
-    if bits <= 8 and "PixelData" in ds and not ds.PixelRepresentation and not any(modality):
-        shared = None if bits == ds.BitsAllocated == 8 else (0.0, 2.0**bits - 1)
-    elif None in voi:
-        held = list(planes)
-        shared, planes = _shared_window(held, modality, percentiles), iter(held)
-    for plane, rescale, look in zip(planes, modality, voi, strict=True):
-        values = rescale(plane) if rescale else plane
-        yield look(values) if look else (values, shared)
-
-
-def _shared_window(held: list[np.ndarray], modality: list[Modality | None], percentiles: Limits) -> Limits:
-    step = max(1, -(-sum(plane.size for plane in held) // ENOUGH_VALUES))
-    some = [plane.reshape(-1)[::step] for plane in held]
-    return percentile_window(
-        np.concatenate([f(x) if f else x for x, f in zip(some, modality, strict=True)]), percentiles
+    little_endian = bool(ds.original_encoding[1])
+    modalities = _for_each_frame(
+        ds, frames, "PixelValueTransformationSequence", lambda item: _modality(item, little_endian)
     )
+    vois = _for_each_frame(ds, frames, "FrameVOILUTSequence", lambda item: _voi(item, little_endian))
+    bits, shared_range = stored_bits(ds), None
+    if bits <= 8 and "PixelData" in ds and not ds.PixelRepresentation and not any(modalities):
+        shared_range = None if bits == ds.BitsAllocated == 8 else (0.0, 2.0**bits - 1)
+    elif None in vois:
+        all_planes = list(planes)
+        shared_range, planes = _shared_range(all_planes, modalities, percentiles), iter(all_planes)
+    for plane, modality, voi in zip(planes, modalities, vois, strict=True):
+        values = modality(plane) if modality else plane
+        yield voi(values) if voi else (values, shared_range)
 
 
-def _each(ds: Dataset, frames: int, macro: str, make: Callable[[Dataset], T]) -> list[T]:
-    """What `make` gives for each frame of the frame's own functional group, the shared one or the data set."""
-    shared = _item(ds, "SharedFunctionalGroupsSequence")
-    common = make((shared and _item(shared, macro)) or ds)
-    own = [_item(groups, macro) for groups in (ds.get("PerFrameFunctionalGroupsSequence") or [])[:frames]]
-    return [common if item is None else make(item) for item in own] + [common] * (frames - len(own))
+def _shared_range(
+    planes: list[np.ndarray], modalities: list[Modality | None], percentiles: tuple[float, float]
+) -> GreyRange:
+    step = max(1, -(-sum(plane.size for plane in planes) // MAX_VALUES))
+    sampled = [plane.reshape(-1)[::step] for plane in planes]
+    values = [modality(stored) if modality else stored for stored, modality in zip(sampled, modalities, strict=True)]
+    return percentile_range(np.concatenate(values), percentiles)
 
 
-def _item(ds: Dataset, keyword: str) -> Dataset | None:
-    """The first item of a sequence, if there is one."""
+def _for_each_frame(ds: Dataset, frames: int, macro: str, make: Callable[[Dataset], T]) -> list[T]:
+    """Return what `make` gives for each frame, of its own functional group, the shared one or the data set."""
+    shared_groups = _first_item(ds, "SharedFunctionalGroupsSequence")
+    common = make((shared_groups and _first_item(shared_groups, macro)) or ds)
+    items = [_first_item(groups, macro) for groups in (ds.get("PerFrameFunctionalGroupsSequence") or [])[:frames]]
+    return [common if item is None else make(item) for item in items] + [common] * (frames - len(items))
+
+
+def _first_item(ds: Dataset, keyword: str) -> Dataset | None:
+    """Return the first item of a sequence, if there is one."""
     items = ds.get(keyword)
     return items[0] if items else None
 
 
-def _modality(ds: Dataset, little: bool) -> Modality | None:
-    """Stored values → modality values (PS3.3 C.11.1); None if they are the same."""
-    if (item := _item(ds, "ModalityLUTSequence")) and (lut := _lut(item, "LUT", little)):
+def _modality(ds: Dataset, little_endian: bool) -> Modality | None:
+    """Return the transform from stored to modality values; None if they are the same."""
+    if (item := _first_item(ds, "ModalityLUTSequence")) and (lut := _lut(item, "LUT", little_endian)):
         return lut[0]
     slope, intercept = number_of(ds, "RescaleSlope"), number_of(ds, "RescaleIntercept")
     if not slope or intercept is None or (slope, intercept) == (1, 0):
         return None
-    line = np.float64(slope), np.float64(intercept)
-    return lambda stored: stored * line[0] + line[1]
+    factor, offset = np.float64(slope), np.float64(intercept)
+    return lambda stored: stored * factor + offset
 
 
-def _voi(ds: Dataset, little: bool) -> Voi | None:
-    """Modality values → values of interest and their range (PS3.3 C.11.2), by the first of the alternatives."""
-    if (item := _item(ds, "VOILUTSequence")) and (lut := _lut(item, "LUT", little)):
-        look, top = lut
-        return lambda values: (look(values), (0.0, top))
+def _voi(ds: Dataset, little_endian: bool) -> Voi | None:
+    """Return the transform from modality values to values of interest, by the first of the alternatives."""
+    if (item := _first_item(ds, "VOILUTSequence")) and (lut := _lut(item, "LUT", little_endian)):
+        look_up, highest = lut
+        return lambda values: (look_up(values), (0.0, highest))
     centre, width = number_of(ds, "WindowCenter"), number_of(ds, "WindowWidth")
     function = text_of(ds, "VOILUTFunction").upper()
     exact = function in ("LINEAR_EXACT", "SIGMOID")
@@ -95,14 +109,15 @@ def _voi(ds: Dataset, little: bool) -> Voi | None:
     return lambda values: (values, (low, high))
 
 
-def _lut(ds: Dataset, name: str, little: bool) -> tuple[Modality, float] | None:
-    """A lookup table and the highest value it can give; None if it makes no sense."""
+def _lut(ds: Dataset, name: str, little_endian: bool) -> tuple[Modality, float] | None:
+    """Return a lookup table and the highest value that it can give; None if it makes no sense."""
     entries, first, bits = ds[f"{name}Descriptor"].value
     stored = ds[f"{name}Data"].value
     if not stored or not 1 <= bits <= 16:
         return None
     entries = (entries & 0xFFFF) or 2**16
-    words = np.frombuffer(stored, "<u2" if little else ">u2") if isinstance(stored, bytes) else np.atleast_1d(stored)
+    byte_order = "<" if little_endian else ">"
+    words = np.frombuffer(stored, f"{byte_order}u2") if isinstance(stored, bytes) else np.atleast_1d(stored)
     if words.size < entries:  # of 8 bits, two to a word
         words = words.astype("<u2").view(np.uint8)
     table = words[:entries].astype(np.uint8 if bits <= 8 else np.uint16)
@@ -110,33 +125,33 @@ def _lut(ds: Dataset, name: str, little: bool) -> tuple[Modality, float] | None:
     return lambda values: table[np.clip(values.astype(np.int64) - first, 0, table.size - 1)], 2.0**bits - 1
 
 
-def _luminance(ds: FileDataset, plane: np.ndarray) -> tuple[np.ndarray, Limits | None]:
-    """ITU-R 601-2 luma of a frame in colour, as stored or by its palette."""
+def _luminance(ds: FileDataset, plane: np.ndarray) -> tuple[np.ndarray, GreyRange | None]:
+    """Return the ITU-R 601-2 luma of a frame in colour, as stored or by its palette."""
     bits = stored_bits(ds)
     if plane.ndim == 2:
-        plane = _painted(ds, plane)
+        plane = _apply_palette(ds, plane)
         bits = 8 * plane.itemsize
     if plane.dtype == np.uint8:
         return np.asarray(Image.fromarray(plane).convert("L")), None
     return plane @ np.array([0.299, 0.587, 0.114]), (0.0, 2.0**bits - 1)
 
 
-def _painted(ds: FileDataset, plane: np.ndarray) -> np.ndarray:
-    """Palette indices → [H, W, 3]."""
+def _apply_palette(ds: FileDataset, plane: np.ndarray) -> np.ndarray:
+    """Turn palette indices into colours, [H, W, 3]."""
     if "SegmentedRedPaletteColorLookupTableData" in ds:
         return np.ascontiguousarray(apply_color_lut(plane, ds)[..., :3])
-    little = bool(ds.original_encoding[1])
+    little_endian = bool(ds.original_encoding[1])
     names = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
-    return np.stack([lut[0](plane) for name in names if (lut := _lut(ds, name, little))], axis=-1)
+    return np.stack([lut[0](plane) for name in names if (lut := _lut(ds, name, little_endian))], axis=-1)
 
 
 def stored_bits(ds: Dataset) -> int:
-    """Bits of a stored value that count."""
+    """Return how many bits of a stored value count."""
     return int(number_of(ds, "BitsStored") or ds.BitsAllocated)
 
 
 def number_of(ds: Dataset, keyword: str) -> float | None:
-    """An element's first value; None if it is absent or no finite number."""
+    """Return an element's first value; None if it is absent or no finite number."""
     try:
         value = ds.get(keyword)
         number = float(value[0] if isinstance(value, MultiValue) else value)
@@ -146,7 +161,7 @@ def number_of(ds: Dataset, keyword: str) -> float | None:
 
 
 def text_of(ds: Dataset, keyword: str) -> str:
-    """An element's text without padding; empty if it is absent or cannot be read."""
+    """Return an element's text without padding; empty if it is absent or cannot be read."""
     try:
         return str(ds.get(keyword) or "").strip(" \0")
     except Exception:  # noqa: BLE001 (as above)
