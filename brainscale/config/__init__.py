@@ -1,1 +1,1 @@
-"""What a run is made of: sections, files and their explanation."""
+"""The configuration of a run: its sections, the files it is read from, and explanations of errors."""

@@ -8,17 +8,23 @@ from pydantic import BaseModel, ValidationError
 
 
 def explain(error: ValidationError, root: type[BaseModel]) -> str:
-    """The first problem in one line, with the valid keys or a near one where that helps."""
+    """Return the first problem in one line, with the valid keys if a key is unknown.
+
+    Args:
+        error: what pydantic found.
+        root: the configuration's class.
+    """
     problem = error.errors(include_url=False)[0]
     location = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         *sections, key = [str(part) for part in problem["loc"]]
-        known = _keys(root, sections)
-        return f"unknown key '{location}'{did_you_mean(key, known)}"
+        return f"unknown key '{location}'{did_you_mean(key, _keys(root, sections))}"
     message = problem["msg"].removeprefix("Value error, ")
-    given = problem["input"]
-    shown = f", not {given!r}" if location and not isinstance(given, dict) and "ctx" in problem else ""
-    return f"{location}: {message}{shown}" if location else message
+    value = problem["input"]
+    if not location:
+        return message
+    statement = message.removeprefix("Input") if message.startswith("Input ") else f": {message}"
+    return f"{location}{statement}" + (f", not {value!r}" if not isinstance(value, dict) and "ctx" in problem else "")
 
 
 def _keys(root: type[BaseModel], sections: list[str]) -> list[str]:
@@ -28,8 +34,8 @@ def _keys(root: type[BaseModel], sections: list[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence on an unknown name: the nearest of the known, and all of them."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    return (f": did you mean '{near[0]}'?" if near else ":") + f" known: {', '.join(known)}"
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Return the end of a sentence about an unknown name: the nearest valid name, and all valid names."""
+    choices = list(choices)
+    nearest = difflib.get_close_matches(name, choices, n=1)
+    return (f": did you mean '{nearest[0]}'? Choose" if nearest else ": choose") + f" from {', '.join(choices)}"

@@ -1,4 +1,4 @@
-"""The texts that a configuration comes from, and what is wrong with them in words."""
+"""Read a configuration from a YAML file, from `section.key=value` texts, or from a mapping."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,53 +12,57 @@ from brainscale.config.sections import Config
 from brainscale.errors import UsageError
 
 CONFIG_FILE = "config.yaml"
-"""The whole configuration of a run, in its folder."""
+"""Name of the file in a run's folder that holds its complete configuration."""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The sections of a YAML file.
+    """Return the sections of a YAML file.
 
     Raises:
-        UsageError: it holds no YAML, or no sections.
+        UsageError: the file is not valid YAML, or contains no sections.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise UsageError(f"{path} must hold sections such as `train:`, not a {type(values).__name__}")
+        raise UsageError(f"{path} must contain sections such as `train:`, not a {type(values).__name__}")
     return values
 
 
 def override(values: dict[str, Any], text: str) -> None:
-    """Put the value of a `section.key=value` text in its place.
+    """Set the value of one key.
+
+    Args:
+        values: sections of a configuration; changed in place.
+        text: `section.key=value`, the value in YAML.
 
     Raises:
-        UsageError: no such text.
+        UsageError: the text has another form, or its value is not valid YAML.
     """
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UsageError(f"--set takes section.key=value, such as train.epochs=10, not '{text}'")
     *sections, last = key.strip().split(".")
-    place = values
+    section = values
     for name in sections:
-        inner = place.setdefault(name, {})
+        inner = section.setdefault(name, {})
         if not isinstance(inner, dict):
-            raise UsageError(f"--set {text}: '{name}' is a value, not a section")
-        place = inner
+            raise UsageError(f"--set {text}: '{name}' is a key with a value, not a section: remove what follows it")
+        section = inner
     try:
-        place[last] = yaml.safe_load(value)
+        section[last] = yaml.safe_load(value)
     except yaml.YAMLError:
-        raise UsageError(f"--set {text}: the value is not YAML") from None
+        raise UsageError(f"--set {text}: the value is not valid YAML; quote it if it contains brackets") from None
 
 
 def resource_folder(name: str) -> Path:
-    """A folder that travels with the package: inside it when installed, beside it in a checkout."""
+    """Return a folder of files that belong to the package: inside it if installed, beside it in a checkout."""
     package = Path(__file__).parents[1]
-    inside = package / name
-    return inside if inside.is_dir() else package.parent / name
+    installed = package / name
+    return installed if installed.is_dir() else package.parent / name
 
 
 def load_config(source: str | None = None, overrides: Iterable[str] = ()) -> Config:
@@ -69,7 +73,7 @@ def load_config(source: str | None = None, overrides: Iterable[str] = ()) -> Con
         overrides: `section.key=value` texts; the value is read as YAML.
 
     Raises:
-        UsageError: the file is absent or not YAML, or a key or a value is wrong.
+        UsageError: the file does not exist or is not valid YAML, or a key or a value is wrong.
     """
     values = read_yaml(_find(source)) if source else {}
     for text in overrides:
@@ -78,10 +82,14 @@ def load_config(source: str | None = None, overrides: Iterable[str] = ()) -> Con
 
 
 def parse_config(values: Any, where: str = "configuration") -> Config:
-    """Check a mapping and make it a configuration.
+    """Check a mapping and return it as a configuration.
+
+    Args:
+        values: sections with their keys.
+        where: where the mapping comes from, for the message.
 
     Raises:
-        UsageError: a key or a value is wrong; one line that names the first.
+        UsageError: a key or a value is wrong; the message names the first.
     """
     try:
         return Config.model_validate(values)
@@ -97,4 +105,4 @@ def _find(source: str) -> Path:
     if path.is_file():
         return path
     names = sorted(p.stem for p in resource_folder("configs").glob("*.yaml"))
-    raise UsageError(f"no configuration '{source}'{did_you_mean(source, names)}, or the path of a YAML file")
+    raise UsageError(f"no configuration '{source}'{did_you_mean(source, names)}, or give the path of a YAML file")

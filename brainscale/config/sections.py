@@ -1,8 +1,8 @@
-"""What a run is made of: strict, complete, and written down.
+"""The sections of a configuration: every key with its type, bounds, default and meaning.
 
-A configuration is a YAML file of the sections below. Unknown keys fail and list the valid ones. `--set a.b=c`
-overrides one value. The fingerprint covers what decides the result, and leaves out `resources`, which only
-decides how fast it comes.
+A configuration is a YAML file with the sections below. An unknown key is an error that lists the valid ones. On the
+command line, `--set section.key=value` overrides one value. The fingerprint covers everything that decides the result;
+it leaves out `resources`, which only decides how fast the result comes.
 """
 
 from typing import Annotated, Any, Literal
@@ -21,23 +21,23 @@ from brainscale.config import explain
 from brainscale.hashing import fingerprint
 
 ARCHITECTURES = ("brainmrnet", "brainmrnet_paper", "vgg16", "resnet50", "densenet121")
-"""Names of the networks; `models.registry` builds them."""
+"""Names of the networks, which `models.registry` builds."""
 DEFAULT_CLASSES: dict[str, list[str]] = {
     "no_tumour": ["no", "notumor", "no_tumor", "notumour", "no_tumour", "normal", "healthy"],
     "tumour": ["yes", "tumor", "tumour", "glioma", "meningioma", "pituitary"],
 }
-"""Class → folder names that mean it. The first class is the one without a tumour."""
+"""Class → names of folders with its images. The first class is the one without a tumour."""
 
 
 class Section(BaseModel):
-    """A part of the configuration: immutable, keyword-only, no unknown keys."""
+    """One section of a configuration: immutable, with keyword arguments only and no unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _scientific(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML reads 1e-4 as a text, a person as a number."""
+    def _accept_scientific_notation(cls, value: Any, info: ValidationInfo) -> Any:
+        """Convert texts such as 1e-4, which YAML does not read as numbers."""
         if isinstance(value, str) and cls.model_fields[str(info.field_name)].annotation is float:
             try:
                 return float(value)
@@ -47,25 +47,40 @@ class Section(BaseModel):
 
 
 class ModelConfig(Section):
-    """Which network, and where its first weights come from."""
+    """The network and its initial weights."""
 
-    name: str = "brainmrnet"
-    weights: str | None = None  # null: random; imagenet: torchvision's; or a .safetensors file
+    name: Annotated[
+        str, Field(description="Network: brainmrnet, brainmrnet_paper, vgg16, resnet50 or densenet121.")
+    ] = "brainmrnet"
+    weights: Annotated[
+        str | None,
+        Field(
+            description="Initial weights: null (random), imagenet (torchvision's; vgg16, resnet50 and densenet121 "
+            "only), or the path of a .safetensors file."
+        ),
+    ] = None
 
     @model_validator(mode="after")
-    def _known(self) -> "ModelConfig":
+    def _check_name(self) -> "ModelConfig":
         if self.name not in ARCHITECTURES:
             raise ValueError(f"unknown model '{self.name}'{explain.did_you_mean(self.name, ARCHITECTURES)}")
         return self
 
 
 class PreprocessConfig(Section):
-    """How a frame becomes a plane; saved with the model, and part of every score's meaning."""
+    """How an image becomes the square plane that the network sees. It is saved with the model."""
 
-    image_size: Annotated[int, Field(ge=64, le=2048)] = 224  # side of the plane, pixels
-    crop: Annotated[float, Field(gt=0.1, le=1.0)] = 0.875  # centre part kept; 0.875 is 224 of 256
-    window: tuple[float, float] = (0.5, 99.5)  # percentiles that become 0 and 255 beyond 8 bits
-    slices: Literal["axial", "coronal", "sagittal"] = "axial"  # of a NIfTI volume
+    image_size: Annotated[int, Field(ge=64, le=2048, description="Side of the plane, in pixels.")] = 224
+    crop: Annotated[float, Field(gt=0.1, le=1.0, description="Fraction of each side that the centre crop keeps.")] = (
+        0.875
+    )
+    window: Annotated[
+        tuple[float, float],
+        Field(description="Percentiles of the intensities that become 0 and 255, for images of more than 8 bits."),
+    ] = (0.5, 99.5)
+    slices: Annotated[
+        Literal["axial", "coronal", "sagittal"], Field(description="Orientation of the slices of a NIfTI volume.")
+    ] = "axial"
 
     @model_validator(mode="before")
     @classmethod
@@ -75,142 +90,207 @@ class PreprocessConfig(Section):
         return values
 
     @model_validator(mode="after")
-    def _ordered(self) -> "PreprocessConfig":
+    def _check_window(self) -> "PreprocessConfig":
         low, high = self.window
         if not 0 <= low < high <= 100:
-            raise ValueError(f"window must be two rising percentiles in 0..100, not {list(self.window)}")
+            raise ValueError(
+                f"window must be two percentiles between 0 and 100, the lower one first, not {list(self.window)}"
+            )
         return self
 
 
 class LimitsConfig(Section):
-    """What a file may ask for before it is decoded; beyond, it is a row with an error."""
+    """Limits on what one file may require. A file beyond a limit becomes a row with an error."""
 
-    file_mib: Annotated[int, Field(ge=1)] = 512  # one encoded file or member, once uncompressed
-    pixels: Annotated[int, Field(ge=1)] = 100_000_000  # one frame: 10,000 × 10,000
-    frames: Annotated[int, Field(ge=1)] = 20_000  # in one file
-    voxels: Annotated[int, Field(ge=1)] = 2**30  # in one file, all frames together
-    ratio: Annotated[int, Field(ge=1)] = 200  # bytes out of an archive for each byte in it, beyond 64 MiB
-    depth: Annotated[int, Field(ge=1)] = 6  # layers of archives and compression
-    memory_mib: Annotated[int, Field(ge=512)] = 4096  # for decoding one file
-    seconds: Annotated[float, Field(gt=0)] = 300.0  # for decoding one frame
+    file_mib: Annotated[
+        int, Field(ge=1, description="Maximum size of one file or archive member after decompression, in MiB.")
+    ] = 512
+    pixels: Annotated[int, Field(ge=1, description="Maximum number of pixels in one frame.")] = 100_000_000
+    frames: Annotated[int, Field(ge=1, description="Maximum number of frames in one file.")] = 20_000
+    voxels: Annotated[int, Field(ge=1, description="Maximum number of pixels in all frames of one file.")] = 2**30
+    ratio: Annotated[
+        int, Field(ge=1, description="Maximum compression ratio of an archive, checked after its first 64 MiB.")
+    ] = 200
+    depth: Annotated[int, Field(ge=1, description="Maximum number of nested archives and compressions.")] = 6
+    memory_mib: Annotated[int, Field(ge=512, description="Maximum memory for decoding one file, in MiB.")] = 4096
+    seconds: Annotated[float, Field(gt=0, description="Maximum time for decoding one frame, in seconds.")] = 300.0
 
     @property
     def nbytes(self) -> int:
-        """The most that one file or member may hold."""
+        """Return the maximum size of one file or archive member in bytes."""
         return self.file_mib * 2**20
 
 
 class DataConfig(PreprocessConfig):
-    """Preprocessing, and which folder name means which class."""
+    """Preprocessing, and the classes with the folder names that stand for them."""
 
-    classes: dict[str, list[str]] = DEFAULT_CLASSES
+    classes: Annotated[
+        dict[str, list[str]],
+        Field(description="Classes and the folder names that stand for each; the class without a tumour comes first."),
+    ] = DEFAULT_CLASSES
 
     @model_validator(mode="after")
-    def _distinct(self) -> "DataConfig":
+    def _check_classes(self) -> "DataConfig":
         if len(self.classes) < 2:
-            raise ValueError("classes needs two classes at least, the one without a tumour first")
+            raise ValueError("classes must name at least two classes, the one without a tumour first")
         folders = [name.lower() for names in self.classes.values() for name in names]
-        twice = sorted({name for name in folders if folders.count(name) > 1})
-        if twice:
-            raise ValueError(f"folder name '{twice[0]}' stands for two classes")
+        repeated = sorted({name for name in folders if folders.count(name) > 1})
+        if repeated:
+            raise ValueError(f"classes lists the folder name '{repeated[0]}' twice: remove one")
         return self
 
     @property
     def preprocess(self) -> PreprocessConfig:
-        """The part that turns a frame into a plane."""
+        """Return the keys that decide how an image becomes a plane."""
         return PreprocessConfig(**{name: getattr(self, name) for name in PreprocessConfig.model_fields})
 
     def label(self, folder: str) -> str | None:
-        """The class that a folder name means, whatever its case; None if it means none."""
+        """Return the class of a folder name, whatever its case, or None if no class lists it."""
         name = folder.lower()
         return next((c for c, names in self.classes.items() if name in {n.lower() for n in [c, *names]}), None)
 
 
 class SplitConfig(Section):
-    """Shares of the labelled groups that training does not see."""
+    """How data without a split is divided. Samples of one group always stay in the same split."""
 
-    val: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    test: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # another seed, another split
-    distance: Annotated[int, Field(ge=0, le=8)] = 4  # bits of the perceptual hash within which two images are copies
+    val: Annotated[float, Field(gt=0, lt=1, description="Validation fraction (model selection).")] = 0.15
+    test: Annotated[float, Field(ge=0, lt=1, description="Test fraction (final evaluation).")] = 0.2
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="Random seed of the split.")] = 0
+    distance: Annotated[
+        int, Field(ge=0, le=8, description="Maximum distance of perceptual hashes for near duplicates, in bits of 64.")
+    ] = 4
 
     @model_validator(mode="after")
-    def _leaves_some(self) -> "SplitConfig":
+    def _check_sum(self) -> "SplitConfig":
         if self.val + self.test >= 1:
-            raise ValueError(f"val {self.val} + test {self.test} leaves nothing to train on")
+            raise ValueError(f"val {self.val} and test {self.test} leave nothing to train on: keep their sum below 1")
         return self
 
 
 class AugmentConfig(Section):
-    """Random changes to a training plane; zero or false turns one off."""
+    """Random changes to training images. 0 or false turns a change off."""
 
-    flip: bool = True  # left–right
-    rotate: Annotated[float, Field(ge=0, le=180)] = 15.0  # degrees, either way
-    scale: Annotated[float, Field(ge=0, lt=1)] = 0.1  # relative, either way
-    shift: Annotated[float, Field(ge=0, lt=1)] = 0.05  # of the side, either way
-    intensity: Annotated[float, Field(ge=0, lt=1)] = 0.15  # gain and offset, relative, either way
+    flip: Annotated[bool, Field(description="Whether images are flipped left to right, half of the time.")] = True
+    rotate: Annotated[float, Field(ge=0, le=180, description="Maximum rotation, in degrees.")] = 15.0
+    scale: Annotated[float, Field(ge=0, lt=1, description="Maximum relative change of size.")] = 0.1
+    shift: Annotated[float, Field(ge=0, lt=1, description="Maximum shift, as a fraction of the side.")] = 0.05
+    intensity: Annotated[
+        float, Field(ge=0, lt=1, description="Maximum relative change of contrast and brightness.")
+    ] = 0.15
 
 
 class TrainConfig(Section):
-    """The optimisation."""
+    """Optimisation."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
-    epochs: Annotated[int, Field(ge=1)] = 100
-    batch_size: Annotated[int, Field(ge=2)] = 64
-    micro_batches: Annotated[int, Field(ge=1, le=1024)] = 4  # in a batch; a power of two
-    optimizer: Literal["adam", "adamw"] = "adamw"
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    warmup_epochs: Annotated[float, Field(ge=0)] = 5.0  # linear, from warmup_start
-    warmup_start: Annotated[float, Field(ge=0)] = 1e-5  # learning rate at step 0
-    patience: Annotated[int, Field(ge=1)] = 10  # epochs without a better validation loss before the end
-    min_gain: Annotated[float, Field(ge=0)] = 1e-3  # of validation loss, to count as better
-    threads: Annotated[int, Field(ge=1)] = 2  # CPU threads of a worker: another count may round differently
-    precision: Literal["float32", "tf32", "bf16"] = "float32"  # bf16: autocast; tf32: on CUDA only
-    shuffle_window: Annotated[int, Field(ge=1)] = 32768  # samples shuffled together, and in reach of a worker
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="Random seed.")] = 42
+    epochs: Annotated[int, Field(ge=1, description="Maximum number of epochs.")] = 100
+    batch_size: Annotated[int, Field(ge=2, description="Number of samples in a batch, over all workers.")] = 64
+    micro_batches: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1024,
+            description="Number of equal parts that a batch is divided into; a power of two, and a multiple of the "
+            "number of workers.",
+        ),
+    ] = 4
+    optimizer: Annotated[Literal["adam", "adamw"], Field(description="Optimiser.")] = "adamw"
+    learning_rate: Annotated[
+        float, Field(gt=0, description="Learning rate after the warm-up; from there it falls to 0 along half a cosine.")
+    ] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, description="Weight decay.")] = 1e-4
+    warmup_epochs: Annotated[
+        float, Field(ge=0, description="Length of the linear warm-up, in epochs; at most `epochs` / 5.")
+    ] = 5.0
+    warmup_start: Annotated[float, Field(ge=0, description="Learning rate at the start of the warm-up.")] = 1e-5
+    patience: Annotated[
+        int, Field(ge=1, description="Number of epochs without a better validation loss before training stops.")
+    ] = 10
+    min_gain: Annotated[
+        float, Field(ge=0, description="Minimum decrease of the validation loss that counts as better.")
+    ] = 1e-3
+    threads: Annotated[
+        int, Field(ge=1, description="CPU threads of each worker; another number may round results differently.")
+    ] = 2
+    precision: Annotated[
+        Literal["float32", "tf32", "bf16"],
+        Field(description="Precision: float32, bf16 (autocast), or tf32 (CUDA only)."),
+    ] = "float32"
+    shuffle_window: Annotated[
+        int,
+        Field(ge=1, description="Number of samples shuffled together; a larger set is streamed through such windows."),
+    ] = 32768
 
     @model_validator(mode="after")
-    def _cut_evenly(self) -> "TrainConfig":
+    def _check_micro_batches(self) -> "TrainConfig":
         if self.micro_batches & (self.micro_batches - 1):
             raise ValueError(f"micro_batches must be a power of two, not {self.micro_batches}")
         if self.batch_size % self.micro_batches or self.batch_size < 2 * self.micro_batches:
             raise ValueError(
-                f"batch_size {self.batch_size} does not cut into {self.micro_batches} micro-batches "
-                "of two or more: change batch_size or micro_batches"
+                f"batch_size {self.batch_size} cannot be divided into {self.micro_batches} equal micro-batches of "
+                "at least two samples: change batch_size or micro_batches"
             )
         return self
 
     @property
     def window(self) -> int:
-        """`shuffle_window` in whole batches."""
+        """Return `shuffle_window`, rounded down to whole batches."""
         return max(1, self.shuffle_window // self.batch_size) * self.batch_size
 
 
 class OperatingConfig(Section):
-    """What is chosen on the validation part once training has ended; the test part has no say."""
+    """Operating point, chosen on the validation split after training; the test split is not used."""
 
-    threshold: Literal["fixed", "youden", "sensitivity"] = "fixed"
-    value: Annotated[float, Field(ge=0, le=1)] = 0.5  # the fixed threshold
-    target: Annotated[float, Field(gt=0, le=1)] = 0.95  # sensitivity to reach
-    temperature: bool = False  # whether probabilities are calibrated by one factor
+    threshold: Annotated[
+        Literal["fixed", "youden", "sensitivity"],
+        Field(
+            description="Choice of the operating threshold: fixed (`value`), youden (Youden's index), or sensitivity "
+            "(the highest threshold that reaches `target`)."
+        ),
+    ] = "fixed"
+    value: Annotated[
+        float, Field(ge=0, le=1, description="Operating threshold for `fixed`: a tumour is predicted from it upwards.")
+    ] = 0.5
+    target: Annotated[float, Field(gt=0, le=1, description="Sensitivity to reach, for `sensitivity`.")] = 0.95
+    temperature: Annotated[bool, Field(description="Whether probabilities are calibrated by temperature scaling.")] = (
+        False
+    )
 
 
 class ResourcesConfig(Section):
-    """How the work is spread; never what it gives."""
+    """Resources: how fast the work is done, never what it computes."""
 
-    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"  # auto: one for each GPU, or else each node
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    checkpoint_steps: Annotated[int, Field(ge=1)] | None = None  # within an epoch; null: by time only
-    checkpoint_seconds: Annotated[float, Field(gt=0)] = 300.0  # within an epoch, between two checkpoints
-    cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0  # that Ray sets aside; torch's threads are train.threads
-    gpus_per_worker: Annotated[float, Field(gt=0)] = 1.0  # where it trains on GPUs
-    object_store_gib: Annotated[float, Field(gt=0)] | None = None  # of a local Ray; null: Ray's own choice
-    shared: bool = False  # paths are on storage that every node of a cluster mounts
-    restarts: Annotated[int, Field(ge=0)] = 3  # times that training goes on by itself after a worker died
+    workers: Annotated[
+        Annotated[int, Field(ge=1)] | Literal["auto"],
+        Field(description="Number of training workers; auto: one for each GPU or, without GPUs, for each node."),
+    ] = "auto"
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        Field(description="Device to train on; auto: cuda if there is a GPU for each worker, otherwise cpu."),
+    ] = "auto"
+    checkpoint_steps: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        Field(description="Steps between checkpoints within an epoch; null: by time only."),
+    ] = None
+    checkpoint_seconds: Annotated[float, Field(gt=0, description="Seconds between checkpoints within an epoch.")] = (
+        300.0
+    )
+    cpus_per_worker: Annotated[
+        float, Field(gt=0, description="CPUs that Ray reserves for each worker; `train.threads` is what torch uses.")
+    ] = 1.0
+    gpus_per_worker: Annotated[
+        float, Field(gt=0, description="GPUs that Ray reserves for each worker, if it uses GPUs.")
+    ] = 1.0
+    object_store_gib: Annotated[
+        Annotated[float, Field(gt=0)] | None,
+        Field(description="Size of a local Ray's object store, in GiB; null: Ray's default."),
+    ] = None
+    shared: Annotated[bool, Field(description="Whether all nodes of a cluster see the same paths.")] = False
+    restarts: Annotated[int, Field(ge=0, description="Maximum number of restarts after a worker failed.")] = 3
 
 
 class Config(Section):
-    """A whole run."""
+    """Everything that defines a run."""
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
@@ -222,18 +302,20 @@ class Config(Section):
     resources: ResourcesConfig = ResourcesConfig()
 
     @model_validator(mode="after")
-    def _workers_divide(self) -> "Config":
-        workers, micro = self.resources.workers, self.train.micro_batches
-        if workers != "auto" and micro % workers:
-            fit = ", ".join(str(2**k) for k in range(micro.bit_length()))
-            raise ValueError(f"{workers} workers cannot share {micro} micro-batches evenly: use {fit}")
+    def _check_workers(self) -> "Config":
+        workers, micro_batches = self.resources.workers, self.train.micro_batches
+        if workers != "auto" and micro_batches % workers:
+            valid = " or ".join(str(2**power) for power in range(micro_batches.bit_length()))
+            raise ValueError(
+                f"{workers} workers cannot share {micro_batches} micro-batches evenly: use {valid} workers"
+            )
         return self
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of everything that decides the result."""
+        """Return the SHA-256 of everything that decides the result."""
         return fingerprint(self.model_dump(mode="json", exclude={"resources"}))
 
     def to_yaml(self) -> str:
-        """The complete configuration, as `load` reads it."""
+        """Return the complete configuration as YAML that `load_config` reads."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -116,7 +116,7 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
 
 
 def test_an_unknown_name_is_corrected() -> None:
-    with pytest.raises(UsageError, match="unknown model 'resnet5': did you mean 'resnet50'\\? known: brainmrnet, "):
+    with pytest.raises(UsageError, match="unknown model 'resnet5': did you mean 'resnet50'\\? Choose from brainmrnet,"):
         build("resnet5", 2)
 
 
