@@ -7,7 +7,7 @@ IN_LOCK := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c '$(IN_LOCK)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test fuzz kills faults lint format bench lock clean
+.PHONY: help demo test fuzz kills faults lint format bench lock reference clean
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
@@ -46,6 +46,9 @@ bench: $(READY) ## every side-by-side measurement
 
 lock: ## pin what .venv holds now, with hashes from pip's index (no set-up first: that would put the old pins back)
 	$(BIN)/python .ci/lock.py
+
+reference: $(READY) ## write docs/reference.md from the code
+	$(BIN)/python .ci/reference.py > .reference.tmp && mv .reference.tmp docs/reference.md
 
 clean: ## remove what make made
 	rm -rf .venv demo dist

@@ -1,25 +1,25 @@
-"""Every error that brainscale means a person to read.
+"""The errors that brainscale raises for a person to read.
 
-BrainscaleError          exit 1: the work failed
-├── UsageError           exit 2: the command or the configuration is wrong
+BrainscaleError          exit 1: the command failed
+├── UsageError           exit 2: the command, an option or the configuration is wrong
 ├── SourceError          a source is missing, empty or unreadable
-├── ManifestError        a manifest cannot serve the purpose: labels, classes, splits
-├── OutputError          an output folder holds something else, or cannot be written
+├── ManifestError        a manifest cannot be used: labels, classes or splits are missing
+├── OutputError          an output folder belongs to other work, or cannot be written
 ├── FormatError          a table, a model or a folder was written by another version of brainscale
 ├── BundleError          a model folder is missing, incomplete or altered
-├── TrainError           training stopped: the loss, a worker, the resources
-├── ClusterError         a cluster does not answer, or refused
-├── StorageError         an object store does not answer, or refused
-└── SampleError          one sample cannot be read: it becomes a row, never an exception to the user
+├── TrainError           training failed: the loss, a worker or the resources
+├── ClusterError         a Ray cluster does not answer, or refuses the work
+├── StorageError         an object store does not answer, or refuses access
+└── SampleError          one sample cannot be read: it becomes a row with an error code
 
-A message says what is wrong, where, and what to do, in one line.
+A message is one line: what is wrong, where, and what to do.
 """
 
 RERUN = "run the same command again to resume"
 
 
 class BrainscaleError(Exception):
-    """Root of the tree; the command line prints its text and leaves with `exit_code`."""
+    """Base class of all errors; the command line prints the message and exits with `exit_code`."""
 
     exit_code = 1
 
@@ -35,11 +35,11 @@ class SourceError(BrainscaleError):
 
 
 class ManifestError(BrainscaleError):
-    """A manifest cannot serve: no labels, one class, no such split."""
+    """A manifest cannot be used: it has no labels, only one class, or no such split."""
 
 
 class OutputError(BrainscaleError):
-    """An output folder holds another work's results, or cannot be written."""
+    """An output folder belongs to other work, or cannot be written."""
 
 
 class FormatError(BrainscaleError):
@@ -51,19 +51,19 @@ class BundleError(BrainscaleError):
 
 
 class TrainError(BrainscaleError):
-    """Training cannot start or go on."""
+    """Training cannot start or continue."""
 
 
 class ClusterError(BrainscaleError):
-    """A cluster does not answer, or does not accept the job."""
+    """A Ray cluster does not answer, or refuses the work."""
 
 
 class StorageError(BrainscaleError):
-    """An object store does not answer, or refuses.
+    """An object store does not answer, or refuses access.
 
     Args:
-        text: one line for a person.
-        final: whether it refused, so that asking again is of no use.
+        text: the message, one line.
+        final: whether the store refused, so that another attempt would fail too.
     """
 
     def __init__(self, text: str, final: bool = False) -> None:
@@ -71,12 +71,41 @@ class StorageError(BrainscaleError):
         self.final = final
 
 
+ERROR_CODES = {
+    "no_pixels": "skipped: a DICOM object that is not an image, such as a structured report",
+    "empty_archive": "skipped: an archive without files",
+    "empty_file": "the file has no bytes",
+    "empty_image": "the image has no pixels",
+    "unsupported_format": "the content is of no supported format",
+    "unsupported_transfer_syntax": "a DICOM transfer syntax without a decoder",
+    "corrupt": "the decoder cannot read the file",
+    "truncated": "fewer bytes than the header declares",
+    "corrupt_archive": "an archive that is damaged or cut off; members before the damage have rows of their own",
+    "corrupt_member": "a member of an archive that cannot be unpacked",
+    "encrypted": "a member of an archive that needs a password",
+    "not_a_file": "a link, a device or the like",
+    "nested_too_deep": "more layers of archives and compression than limits.depth",
+    "compression_bomb": "more bytes come out of an archive than limits.ratio allows",
+    "file_too_large": "more bytes than limits.file_mib allows",
+    "too_many_pixels": "more pixels than limits.pixels or limits.voxels allows",
+    "too_many_frames": "more frames than limits.frames allows",
+    "decoder_crashed": "the file crashed its decoder",
+    "timed_out": "decoding took longer than limits.seconds",
+    "out_of_memory": "decoding needed more memory than limits.memory_mib",
+    "unreadable": "the file is missing, or may not be read",
+    "gone": "the file no longer holds this sample, which a manifest or an earlier job names",
+    "store_unreachable": "the object store did not answer",
+    "not_finite": "the model's output is not a number",
+}
+"""Every code of the column `error_code`, and what it means."""
+
+
 class SampleError(BrainscaleError):
     """One sample cannot be read.
 
     Args:
         code: stable identifier for tables, such as `truncated`.
-        text: one line for a person.
+        text: the message, one line.
     """
 
     def __init__(self, code: str, text: str) -> None:
@@ -89,7 +118,7 @@ class SampleError(BrainscaleError):
 
 
 def first_line(error: object) -> str:
-    """What an error says, or the error that caused it, in one line; 300 characters at most."""
+    """Return the first line of an error's message, or of its cause's message; 300 characters at most."""
     while isinstance(error, BaseException) and error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -1,0 +1,190 @@
+"""Print docs/reference.md from the code: commands, options, error codes, output files, columns, configuration."""
+
+import ast
+import io
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args, get_origin
+
+import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from brainscale import schema
+from brainscale.cli.main import main as command_line
+from brainscale.config.sections import Config
+from brainscale.errors import ERROR_CODES
+
+HEAD = """# Reference
+
+Every command, option, error code, output file, column and configuration key. Made from the code by `make reference`;
+a test fails when this page is stale.
+"""
+EVERY_COMMAND = """Every command also takes `--help`, and `--debug`, which shows a traceback when something fails.
+`brainscale --log-format json COMMAND` writes standard error as one JSON object a line.
+"""
+COMMON = ("debug",)
+"""Options of every command, said once."""
+TABLES = {
+    "MANIFEST": "Manifest: `M.parquet` of index and split, `manifest.parquet` of a run or an evaluation",
+    "PREDICTIONS": "Predictions: `part-*.parquet` of score, `predictions.parquet` of evaluate",
+    "SCANS": "Scans: `_scans/scans.parquet` of `score --by scan`",
+    "METRICS": "Metrics: `metrics.parquet` of evaluate and of a cross-validation",
+    "SUBGROUPS": "Subgroups: `subgroups.parquet` of `evaluate --by`",
+    "HISTORY": "History: `history.parquet` of a run",
+    "STEPS": "Steps: `steps/epoch-*.parquet` of a run",
+    "COMPARISON": "Comparison: `compare --out T.parquet`",
+    "PAIRS": "Paired tests: `T-pairs.parquet` of compare",
+}
+FILES = {
+    "train --out RUN": {
+        "config.yaml": "the whole configuration",
+        "manifest.parquet": "the samples, labelled and split",
+        "environment.json": "hardware and library versions",
+        "history.parquet": "one row for each finished epoch",
+        "steps/": "one row for each step, which `verify` reads",
+        "checkpoints/": "states to resume from",
+        "tensorboard/": "event files for TensorBoard",
+        "notices/": "what workers reported",
+        "mlflow.json": "the run of MLflow that this run is sent to (`--mlflow`)",
+        "model/": "the trained model: `model.safetensors`, `model.onnx`, `model.json`, and its model card `README.md`",
+        "evaluation/": "evaluations, by split",
+        "test_looks.jsonl": "each evaluation on samples that training did not see",
+        "_SUCCESS.json": "written last: the run is complete",
+    },
+    "evaluate --out DIR": {
+        "predictions.parquet": "one row for each sample",
+        "metrics.parquet": "metrics with 95 % intervals",
+        "subgroups.parquet": "metrics of subgroups (`--by`)",
+        "shared.parquet": "samples that the model saw in training (data leakage)",
+        "without_shared.parquet": "metrics without them",
+        "manifest.parquet": "the samples of the data",
+        "plots/": "curves as PNG and SVG",
+        "report.html": "the report, one file that needs no network",
+        "_SUCCESS.json": "written last: the evaluation is complete",
+    },
+    "score --out DIR": {
+        "part-*.parquet": "predictions, one row for each sample",
+        "_scans/scans.parquet": "one row for each series or volume (`--by scan`)",
+        ".scan-key": "the random key of the hashes that stand for series, where none was given",
+        ".job": "the job that is writing; gone when the folder is complete",
+        "_SUCCESS.json": "written last: the folder is complete",
+    },
+    "train --folds K --out DIR": {
+        "folds-*.parquet": "the manifest with its folds, one for each repeat",
+        "repeat-*/fold-*.parquet": "the manifest of each run",
+        "repeat-*/fold-*/": "a RUN for each fold",
+        "metrics.parquet": "metrics of all predictions pooled",
+        "_SUCCESS.json": "written last: the cross-validation is complete",
+    },
+}
+
+
+def main() -> None:
+    """Write the page to standard output."""
+    sys.stdout.write(page())
+
+
+def page() -> str:
+    """Return the whole page."""
+    parts = [HEAD, "## Commands\n", EVERY_COMMAND, *commands(command_line, "brainscale")]
+    parts += ["## Exit status\n", "0: done. 1: failed. 2: wrong usage. An error is one line on standard error.\n"]
+    parts += ["## Output files\n"]
+    for command, files in FILES.items():
+        rows = ((f"`{name}`", text) for name, text in files.items())
+        parts += [f"### brainscale {command}\n", table(("name", "holds"), rows)]
+    parts += ["## Error codes\n", "The column `error_code` of manifests and predictions.\n"]
+    parts += [table(("code", "means"), ((f"`{code}`", text) for code, text in ERROR_CODES.items()))]
+    parts += ["## Columns\n"]
+    comments = column_comments()
+    for name, title in TABLES.items():
+        fields = ((f"`{f.name}`", str(f.type), comments[name].get(f.name, "")) for f in getattr(schema, name))
+        parts += [f"### {title}\n", table(("column", "type", "holds"), fields)]
+    parts += ["## Configuration\n", "`--set section.key=value` sets one value; a YAML file of sections sets several.\n"]
+    for name, field in Config.model_fields.items():
+        parts += [f"### {name}\n", table(("key", "type", "default", "holds"), settings(field))]
+    return "\n".join(parts)
+
+
+def commands(group: click.Group, path: str) -> Iterator[str]:
+    """Yield a section for each command of a group, and of the groups in it."""
+    for name, command in sorted(group.commands.items()):
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+            continue
+        context = click.Context(command, info_name=f"{path} {name}")
+        usage = " ".join([f"{path} {name}", *command.collect_usage_pieces(context)])
+        yield f"### {path} {name}\n"
+        yield f"`{usage}`\n"
+        yield f"{paragraphs(command.help or '')}\n"
+        options = [
+            option for option in command.params if isinstance(option, click.Option) and option.name not in COMMON
+        ]
+        records = [record for option in options if (record := option.get_help_record(context))]
+        yield table(("option", "does"), ((f"`{flags}`", text) for flags, text in records))
+
+
+def paragraphs(text: str) -> str:
+    """Return a help text with each paragraph on one line, the example as code."""
+    blocks = [" ".join(block.split()) for block in text.split("\n\n") if block.strip()]
+    return "\n\n".join(f"Example: `{b.removeprefix('Example: ')}`" if b.startswith("Example: ") else b for b in blocks)
+
+
+def table(heading: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+    """Return a Markdown table."""
+    lines = [heading, tuple("---" for _ in heading), *rows]
+    cells = (" | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in line) for line in lines)
+    return "".join(f"| {line} |\n" for line in cells)
+
+
+def column_comments() -> dict[str, dict[str, str]]:
+    """Return the comment behind each column of each schema: schema → column → text."""
+    source = Path(schema.__file__).read_text(encoding="utf-8")
+    comments = {
+        token.start[0]: token.string.lstrip("# ")
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    found: dict[str, dict[str, str]] = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            found[node.targets[0].id] = dict(_columns(node, comments, found))
+    return found
+
+
+def _columns(node: ast.AST, comments: dict[int, str], found: dict[str, dict[str, str]]) -> Iterator[tuple[str, str]]:
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Starred) and isinstance(inner.value, ast.Name):
+            yield from found.get(inner.value.id, {}).items()
+        if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and inner.func.attr == "field":
+            name = inner.args[0]
+            if isinstance(name, ast.Constant) and (text := comments.get(inner.end_lineno or 0)):
+                yield name.value, text
+
+
+def settings(section: FieldInfo) -> Iterator[tuple[str, str, str, str]]:
+    """Yield key, type, default and description of each field of a section."""
+    model = section.annotation
+    assert isinstance(model, type) and issubclass(model, BaseModel)  # noqa: S101, PT018
+    for name, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        shown = f"{len(default)} classes" if isinstance(default, dict) else str(default)
+        yield f"`{name}`", _type_name(field.annotation), f"`{shown}`", field.description or ""
+
+
+def _type_name(annotation: object) -> str:
+    if annotation is type(None):
+        return "null"
+    if arguments := get_args(annotation):
+        if get_origin(annotation) is not None and "Literal" in str(get_origin(annotation)):
+            return " | ".join(map(str, arguments))
+        if isinstance(annotation, type) or get_origin(annotation) in (dict, list, tuple):
+            return str(get_origin(annotation).__name__)  # type: ignore[union-attr]
+        return " | ".join(_type_name(a) for a in arguments if isinstance(a, type) or get_args(a))
+    return getattr(annotation, "__name__", str(annotation))
+
+
+if __name__ == "__main__":
+    main()
