@@ -22,8 +22,8 @@ from PIL import Image
 from torchvision import transforms
 
 from brainscale.config.sections import PreprocessConfig
-from brainscale.dataset.hamming import near_pairs
-from brainscale.dataset.phantoms import draw
+from brainscale.dataset.hamming import find_near_pairs
+from brainscale.dataset.phantoms import draw_phantom
 from brainscale.reading import decoder
 from brainscale.reading.preprocess import resized_side
 from brainscale.reading.request import ReadRequest
@@ -89,7 +89,7 @@ def near_costs() -> None:
     for count in (10_000, 100_000, 1_000_000):
         hashes = np.unique(generator.integers(0, 2**64, count, dtype=np.uint64))
         start = time.perf_counter()
-        near_pairs(hashes, 4)
+        find_near_pairs(hashes, 4)
         taken = time.perf_counter() - start
         print(f"near pairs of {count:>9,} random hashes: {taken:6.2f} s, {1e6 * taken / count:.2f} µs each")
 
@@ -143,7 +143,7 @@ def main() -> None:
     phantoms = []
     for i in range(60):
         out = io.BytesIO()
-        Image.fromarray(draw(0, i, bool(i % 2))).resize((512, 512)).convert("RGB").save(out, "JPEG", quality=90)
+        Image.fromarray(draw_phantom(0, i, bool(i % 2))).resize((512, 512)).convert("RGB").save(out, "JPEG", quality=90)
         phantoms.append(out.getvalue())
     folder = sorted(p for p in asked.folder.rglob("*") if p.is_file()) if asked.folder else []
     decoding_rates([p.read_bytes() for p in folder] or phantoms)

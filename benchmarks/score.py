@@ -28,7 +28,7 @@ from score_peers import MEAN, PEERS, STD, network, rows
 from torch import nn
 
 from brainscale.config.sections import DEFAULT_CLASSES, PreprocessConfig
-from brainscale.dataset.phantoms import draw
+from brainscale.dataset.phantoms import draw_phantom
 from brainscale.models import engines
 from brainscale.models.bundle import ONNX, WEIGHTS, open_bundle, write_model_info
 from brainscale.models.onnx_export import export_onnx
@@ -76,7 +76,7 @@ def make_images(source: Path | None, folder: Path, count: int) -> Path:
     if not originals:
         for i in range(min(count, 100)):
             originals.append(folder / f"original-{i:03}.jpg")
-            Image.fromarray(draw(0, i, tumour=bool(i % 2), size=400)).save(originals[-1])
+            Image.fromarray(draw_phantom(0, i, tumour=bool(i % 2), size=400)).save(originals[-1])
     for i, original in zip(range(count), itertools.cycle(originals), strict=False):
         copy = folder / f"{i:06}.jpg"
         try:

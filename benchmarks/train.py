@@ -29,7 +29,7 @@ from torchvision import transforms
 
 from brainscale.config.files import load_config
 from brainscale.config.sections import Config
-from brainscale.dataset.phantoms import draw
+from brainscale.dataset.phantoms import draw_phantom
 from brainscale.models.normalisation import normalise
 from brainscale.models.registry import build
 from brainscale.reading.decoder import decode
@@ -352,7 +352,7 @@ def main() -> None:
             for at in range(given.images):
                 path = given.folder / ("yes" if at % 2 else "no") / f"{at}.jpg"
                 path.parent.mkdir(exist_ok=True)
-                Image.fromarray(draw(0, at, tumour=bool(at % 2), size=400)).save(path)
+                Image.fromarray(draw_phantom(0, at, tumour=bool(at % 2), size=400)).save(path)
         files = sorted(p for p in given.folder.rglob("*") if p.is_file())[: given.images]
         if "epoch" in given.parts:
             epochs(files, given.rounds)

@@ -89,7 +89,7 @@ def split(
         ManifestError: no labels, or too few groups of a class.
         UsageError: val and test leave nothing to train on.
     """
-    from brainscale.dataset.splits import assign_folds, assign_splits, splits_by_content
+    from brainscale.dataset.splits import assign_folds, assign_splits, map_content_to_split
     from brainscale.errors import UsageError
 
     table = _manifest(manifest)
@@ -99,7 +99,7 @@ def split(
         raise UsageError(
             f"val={val:g} and test={test:g} leave nothing to train on: their sum must be below 1, val above 0"
         )
-    kept = None if keep is None else splits_by_content(_manifest(keep))
+    kept = None if keep is None else map_content_to_split(_manifest(keep))
     return assign_splits(table, val=val, test=test, seed=seed, keep=kept)
 
 

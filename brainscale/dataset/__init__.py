@@ -1,1 +1,1 @@
-"""The manifest: samples, labels, groups, splits."""
+"""The manifest of a dataset: samples, labels, groups and splits."""

@@ -1,4 +1,6 @@
-"""Groups of samples that must not be split: a patient, a series, the same bytes, or near duplicates."""
+"""Find the samples that must stay in one split: those of one patient or series, duplicates and near duplicates."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -6,81 +8,111 @@ import pyarrow.compute as pc
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from brainscale.dataset.hamming import near_pairs
+from brainscale.dataset.hamming import find_near_pairs
 
 DISTANCE = 4
-"""Bits of 64 within which two perceptual hashes are of one picture. On 253 public scans, of which 47 are copies
-once re-encoded and resized ones count, 0 bits leave 216 groups, 2 leave 208, 4 leave 206, and 10 leave 191."""
+"""Maximum Hamming distance between the 64-bit perceptual hashes of near duplicates.
 
-
+Measured on 253 public scans with 47 duplicates, re-encoded and resized ones included: distance 0 leaves 216 groups,
+2 leaves 208, 4 leaves 206, and 10 leaves 191.
+"""
 JOINED_BY = ("patient", "scan", "sha256")
+"""Columns whose equal values put samples into one group."""
 
 
 def assign_groups(manifest: pa.Table, distance: int = DISTANCE) -> pa.Table:
-    """Fill the column `group`; null for a row in error.
+    """Fill the column `group`; a row with an error gets no group.
 
-    A group is named after the smallest sha256 in it (16 digits), which no key and no order decides.
+    A group is named after the first 16 digits of its smallest sha256, so neither the patient key nor the order of the
+    rows changes its name.
 
     Args:
-        manifest: rows with patient, scan, sha256, phash and error_code.
-        distance: bits within which two perceptual hashes join their samples.
+        manifest: table with the columns patient, scan, sha256, phash and error_code.
+        distance: maximum Hamming distance, in bits, between the perceptual hashes of near duplicates.
     """
-    group = _connected(manifest, distance)
-    sha256 = manifest["sha256"].to_pylist()
-    name: dict[int, str] = {}
-    for number, digest in zip(group, sha256, strict=True):
-        if number >= 0:
-            name[number] = min(name.get(number, digest), digest)
-    return with_column(manifest, "group", pa.array([name[n][:16] if n >= 0 else None for n in group], pa.string()))
+    components = _connected_components(manifest, distance)
+    smallest: dict[int, str] = {}
+    for component, digest in zip(components, manifest["sha256"].to_pylist(), strict=True):
+        if component >= 0:
+            smallest[component] = min(smallest.get(component, digest), digest)
+    names = [smallest[component][:16] if component >= 0 else None for component in components]
+    return replace_column(manifest, "group", pa.array(names, pa.string()))
 
 
-def _connected(manifest: pa.Table, distance: int) -> list[int]:
-    """The component of each row; −1 for a row in error.
+def _connected_components(manifest: pa.Table, distance: int) -> list[int]:
+    """Return the number of each row's connected component; −1 for a row with an error.
 
-    Rows and what they share are the nodes of one graph: a row is tied to its patient, its bytes and its
-    perceptual hash, and a hash to those near it.
+    The nodes of the graph are the rows and the values that they share. Edges join a row to its patient, series,
+    content and perceptual hash, and a perceptual hash to every other within `distance`.
     """
-    known = pc.and_(pc.is_null(manifest["error_code"]), pc.is_valid(manifest["sha256"]))
-    rows = np.flatnonzero(known.to_numpy(zero_copy_only=False))
-    edges, nodes = [], len(manifest)
+    is_readable = pc.and_(pc.is_null(manifest["error_code"]), pc.is_valid(manifest["sha256"]))
+    rows = np.flatnonzero(is_readable.to_numpy(zero_copy_only=False))
+    edges, node_count = [], len(manifest)
     for column in (*JOINED_BY, "phash"):
         codes = manifest[column].combine_chunks().dictionary_encode()
         index = codes.indices.fill_null(-1).to_numpy(zero_copy_only=False)[rows]
-        edges.append(np.stack([rows, nodes + index])[:, index >= 0])
+        edges.append(np.stack([rows, node_count + index])[:, index >= 0])
         if column == "phash":
             used, values = np.unique(index[index >= 0]), codes.dictionary.to_pylist()
             hashes = np.array([int(values[i], 16) for i in used], np.uint64)
-            edges.append(nodes + used[near_pairs(hashes, distance)])
-        nodes += len(codes.dictionary)
+            edges.append(node_count + used[find_near_pairs(hashes, distance)])
+        node_count += len(codes.dictionary)
     start, stop = np.concatenate(edges, axis=1)
-    _, component = connected_components(coo_array((np.ones(len(start), bool), (start, stop)), (nodes, nodes)))
-    found = np.full(len(manifest), -1)
-    found[rows] = component[rows]
-    return [int(n) for n in found]
+    shape = (node_count, node_count)
+    _, component_of_node = connected_components(coo_array((np.ones(len(start), bool), (start, stop)), shape))
+    components = np.full(len(manifest), -1)
+    components[rows] = component_of_node[rows]
+    return [int(component) for component in components]
 
 
-def cut_groups(manifest: pa.Table, distance: int = DISTANCE) -> list[tuple[str, str, str, str, str]]:
-    """Pairs of samples that hang together and stand on two sides: (column, sample, side, sample, side).
+@dataclass(frozen=True, kw_only=True)
+class SplitViolation:
+    """Two samples of one group that are in different splits or folds.
 
-    The groups are worked out again from patients, bytes and hashes: a column `group` proves nothing.
+    Attributes:
+        column: `split` or `fold`.
+        first_id: sample id of the first.
+        first_split: split or fold of the first.
+        second_id: sample id of the second.
+        second_split: split or fold of the second.
     """
-    component = _connected(manifest, distance)
-    given = manifest["group"].to_pylist()
-    found = []
+
+    column: str
+    first_id: str
+    first_split: str
+    second_id: str
+    second_split: str
+
+
+def find_split_violations(manifest: pa.Table, distance: int = DISTANCE) -> list[SplitViolation]:
+    """Return the pairs of samples that belong to one group but are in different splits or folds.
+
+    Groups are computed again from patients, series, contents and hashes, because the column `group` may be wrong.
+    """
+    components = _connected_components(manifest, distance)
+    violations = []
     for column in ("split", "fold"):
-        for keys in (component, given):
-            first: dict[object, tuple[str, object]] = {}
-            rows = zip(manifest["sample_id"].to_pylist(), keys, manifest[column].to_pylist(), strict=True)
-            for sample_id, key, side in rows:
-                if side is None or key in (None, -1):
+        for groups in (components, manifest["group"].to_pylist()):
+            first_of_group: dict[object, tuple[str, object]] = {}
+            rows = zip(manifest["sample_id"].to_pylist(), groups, manifest[column].to_pylist(), strict=True)
+            for sample_id, group, split in rows:
+                if split is None or group in (None, -1):
                     continue
-                other, theirs = first.setdefault(key, (sample_id, side))
-                if theirs != side:
-                    found.append((column, other, str(theirs), sample_id, str(side)))
-    return list(dict.fromkeys(found))
+                first_id, first_split = first_of_group.setdefault(group, (sample_id, split))
+                if first_split != split:
+                    violations.append(
+                        SplitViolation(
+                            column=column,
+                            first_id=first_id,
+                            first_split=str(first_split),
+                            second_id=sample_id,
+                            second_split=str(split),
+                        )
+                    )
+    return list(dict.fromkeys(violations))
 
 
-def with_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
-    """Return the table with other values in one of its columns, cast to the column's type."""
+def replace_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    """Return the table with new values in one column, cast to the type of that column."""
     field = table.schema.field(name)
     return table.set_column(table.schema.get_field_index(name), field, values.cast(field.type))

@@ -1,4 +1,4 @@
-"""What a researcher wants to know of a manifest before believing a figure that rests on it."""
+"""Measure how well file headers alone predict the label; a model has to do better than this control."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,65 +14,76 @@ from brainscale.stats.labelled import LabelledProbabilities
 from brainscale.stats.metrics import estimate_auroc
 from brainscale.stats.resampling import group_codes
 
-CONTROL_ROWS = 20_000  # the control learns from so many at most, evenly spaced
+CONTROL_ROWS = 20_000
+"""Maximum number of samples that the control learns from; of a larger manifest it takes evenly spaced rows."""
 FOLDS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class ControlVotes:
-    """What file headers alone say of each labelled sample of a manifest, by classifiers that saw none of its group."""
+class HeaderPredictions:
+    """Predictions from file headers alone, each by a classifier that was not trained on the sample's group.
+
+    Attributes:
+        sample_ids: ids of the labelled samples, [N].
+        labels: int [N], class indices.
+        probabilities: float64 [N, classes].
+        codes: int [N], the number of each sample's group.
+    """
 
     sample_ids: list[str]
-    labels: np.ndarray  # int [N], class indices
-    probabilities: np.ndarray  # float64 [N, classes]
-    codes: np.ndarray  # int [N], number of each sample's group
+    labels: np.ndarray
+    probabilities: np.ndarray
+    codes: np.ndarray
 
-    def of(self, sample_ids: Sequence[str]) -> "ControlVotes":
-        """Those of some samples, in their order."""
-        place = {sample_id: at for at, sample_id in enumerate(self.sample_ids)}
-        at = [place[sample_id] for sample_id in sample_ids]
-        return ControlVotes(
+    def select(self, sample_ids: Sequence[str]) -> "HeaderPredictions":
+        """Return the predictions of the given samples, in their order."""
+        row_of = {sample_id: row for row, sample_id in enumerate(self.sample_ids)}
+        rows = [row_of[sample_id] for sample_id in sample_ids]
+        return HeaderPredictions(
             sample_ids=list(sample_ids),
-            labels=self.labels[at],
-            probabilities=self.probabilities[at],
-            codes=self.codes[at],
+            labels=self.labels[rows],
+            probabilities=self.probabilities[rows],
+            codes=self.codes[rows],
         )
 
 
-def header_votes(table: pa.Table, number: Mapping[str, int]) -> ControlVotes:
-    """Classify by file size, width, height and pixel mode alone, cross-validated by group.
+def predict_from_headers(table: pa.Table, class_index: Mapping[str, int]) -> HeaderPredictions:
+    """Predict labels from file size, width, height and pixel mode alone, cross-validated by group.
 
     Args:
         table: a manifest.
-        number: label → class index from 0.
+        class_index: label → class index from 0.
 
     Raises:
-        ManifestError: too few groups of some class.
+        ManifestError: a class has too few groups.
     """
-    rows = table.filter(pc.and_(pc.is_null(table["error_code"]), pc.is_in(table["label"], pa.array(list(number)))))
-    labels = np.array([number[label] for label in rows["label"].to_pylist()], np.int64)
-    group = np.array(rows["group"].to_pylist())
-    fewest = min(len(set(group[labels == i])) for i in number.values())
+    is_labelled = pc.is_in(table["label"], pa.array(list(class_index)))
+    rows = table.filter(pc.and_(pc.is_null(table["error_code"]), is_labelled))
+    labels = np.array([class_index[label] for label in rows["label"].to_pylist()], np.int64)
+    groups = np.array(rows["group"].to_pylist())
+    fewest = min(len(set(groups[labels == i])) for i in class_index.values())
     if fewest < FOLDS:
-        raise ManifestError(f"each class needs {FOLDS} groups, and one has {fewest}")
-    headers, votes = _headers(rows), np.zeros((len(rows), len(set(number.values()))))
-    for learn, judge in StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(headers, labels, group):
-        some = learn[:: -(-len(learn) // CONTROL_ROWS)]
-        forest = RandomForestClassifier(200, min_samples_leaf=3, random_state=0).fit(headers[some], labels[some])
-        votes[np.ix_(judge, forest.classes_)] = forest.predict_proba(headers[judge])
-    ids = rows["sample_id"].to_pylist()
-    return ControlVotes(sample_ids=ids, labels=labels, probabilities=votes, codes=group_codes(group))
+        raise ManifestError(f"a class has only {fewest} group(s): the header-only control needs {FOLDS} of each class")
+    headers, probabilities = _headers(rows), np.zeros((len(rows), len(set(class_index.values()))))
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    for train_rows, test_rows in folds.split(headers, labels, groups):
+        learnt = train_rows[:: -(-len(train_rows) // CONTROL_ROWS)]
+        forest = RandomForestClassifier(200, min_samples_leaf=3, random_state=0).fit(headers[learnt], labels[learnt])
+        probabilities[np.ix_(test_rows, forest.classes_)] = forest.predict_proba(headers[test_rows])
+    return HeaderPredictions(
+        sample_ids=rows["sample_id"].to_pylist(), labels=labels, probabilities=probabilities, codes=group_codes(groups)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeaderControl:
-    """How well file headers alone tell a tumour.
+    """How well file headers alone predict a tumour.
 
     Attributes:
-        auroc: area under the ROC curve; None with a reason where it cannot be computed.
-        low: lower end of its 95 % interval (DeLong by group).
-        high: upper end.
-        n: samples that it rests on.
+        auroc: area under the ROC curve; None where it cannot be computed.
+        low: lower end of the 95 % interval (DeLong, by group).
+        high: upper end of the 95 % interval.
+        n: number of samples.
         reason: why there is no value.
     """
 
@@ -83,16 +94,16 @@ class HeaderControl:
     reason: str | None = None
 
     def to_json(self) -> dict[str, float | str | None]:
-        """Return the reason, or else the value with its interval and n."""
+        """Return the value with its interval and n, or the reason why there is none."""
         if self.auroc is None and self.n is None:
             return {"reason": self.reason}
         return {"auroc": self.auroc, "low": self.low, "high": self.high, "n": self.n}
 
 
-def header_control(manifest: pa.Table, negative: str) -> HeaderControl:
-    """Tell a tumour by file headers alone, cross-validated by group.
+def estimate_header_control(manifest: pa.Table, negative: str) -> HeaderControl:
+    """Estimate how well file headers alone predict a tumour, cross-validated by group.
 
-    A network that is no better has learnt how the files were made, not what they show.
+    A network that does no better may have learnt how the files were made instead of what they show.
 
     Args:
         manifest: labelled samples.
@@ -102,20 +113,23 @@ def header_control(manifest: pa.Table, negative: str) -> HeaderControl:
     rows = rows.take(np.arange(0, len(rows), max(1, -(-len(rows) // CONTROL_ROWS))))
     class_index = {label: int(label != negative) for label in ("a tumour", negative, *rows["label"].to_pylist())}
     try:
-        votes = header_votes(rows, class_index)
+        predictions = predict_from_headers(rows, class_index)
     except ManifestError as error:
         return HeaderControl(reason=str(error))
-    area = estimate_auroc(
+    auroc = estimate_auroc(
         LabelledProbabilities(
-            labels=votes.labels, probabilities=votes.probabilities, classes=("without", "with"), groups=votes.codes
+            labels=predictions.labels,
+            probabilities=predictions.probabilities,
+            classes=("without", "with"),
+            groups=predictions.codes,
         )
     )
-    return HeaderControl(auroc=area.value, low=area.low, high=area.high, n=area.n, reason=area.reason)
+    return HeaderControl(auroc=auroc.value, low=auroc.low, high=auroc.high, n=auroc.n, reason=auroc.reason)
 
 
 def _headers(rows: pa.Table) -> np.ndarray:
-    """float64 [n, 4]: bytes, width, height, and the mode's number."""
+    """Return float64 [n, 4]: file size in bytes, width, height, and a number for the pixel mode."""
     modes: Sequence[str | None] = rows["mode"].to_pylist()
-    number = {mode: n for n, mode in enumerate(sorted({m or "" for m in modes}))}
+    mode_number = {mode: number for number, mode in enumerate(sorted({mode or "" for mode in modes}))}
     sizes = [rows[name].fill_null(0).to_numpy() for name in ("nbytes", "width", "height")]
-    return np.stack([*sizes, np.array([number[m or ""] for m in modes])], axis=1).astype(np.float64)
+    return np.stack([*sizes, np.array([mode_number[mode or ""] for mode in modes])], axis=1).astype(np.float64)

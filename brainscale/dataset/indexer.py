@@ -1,4 +1,4 @@
-"""Sources → manifest: every file read once, through Ray Data, and accounted for."""
+"""Index sources: read every file once, on Ray, and make or open the manifest."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -9,8 +9,8 @@ import pyarrow as pa
 from brainscale.cluster.capacity import require_capacity, require_shared
 from brainscale.config.sections import Config
 from brainscale.dataset.groups import assign_groups
-from brainscale.dataset.header_control import HeaderControl, header_control
-from brainscale.dataset.labels import label_columns, read_labels
+from brainscale.dataset.header_control import HeaderControl, estimate_header_control
+from brainscale.dataset.labels import make_label_columns, read_labels
 from brainscale.dataset.manifest import check_manifest, is_manifest, read_manifest, require_readable, write_manifest
 from brainscale.dataset.summary import ManifestSummary, summarise
 from brainscale.reading import sample_ids
@@ -30,64 +30,64 @@ def index_sources(
     key: PatientKey | None = None,
     hash_paths: bool = False,
 ) -> pa.Table:
-    """Read every file of the sources and say what is in it.
+    """Read every file of the sources and return the manifest of their samples; needs a connected Ray.
 
     Args:
-        sources: folders, files, globs, @lists or addresses.
-        config: class names of folders, limits, windows, and the distance of copies.
-        labels: `folder`, or a CSV file with columns sample_id, label and perhaps patient.
-        key: of the hashes of patients.
-        hash_paths: whether the names of files and members become hashes too.
+        sources: folders, files, globs, lists of files (`@files.txt`) or addresses.
+        config: class names of folders, limits, preprocessing, and the distance between near duplicates.
+        labels: `folder`, or a CSV file with columns sample_id, label and, if known, patient.
+        key: secret key for the hashes of patients and series.
+        hash_paths: whether to hash the names of files and archive members too.
 
     Returns:
-        A manifest, sorted by sample_id, labelled and grouped.
+        A manifest with labels and groups, sorted by sample_id.
 
     Raises:
-        SourceError: a source does not exist or holds no file.
-        UsageError: a file is on a path that not every node sees.
-        ManifestError: the labels' file cannot be read, or does not fit.
+        SourceError: a source does not exist or contains no file.
+        UsageError: a file is on a path that not every node can read.
+        ManifestError: the label file cannot be read, or does not match the sources.
     """
     key = key or read_key(None)
-    given = None if labels == "folder" else read_labels(labels, config.data)
+    label_rows = None if labels == "folder" else read_labels(labels, config.data)
     request = ReadRequest(
         preprocess=config.data.preprocess, limits=config.limits, planes=False, hashes=True, key=key.secret
     )
-    units = list_files(sources)
-    require_shared((unit.uri for unit in units), config.resources.shared)
-    table = read_parallel(units, partial(read_tables, request=request)).to_table()
+    files = list_files(sources)
+    require_shared((file.uri for file in files), config.resources.shared)
+    table = read_parallel(files, partial(read_tables, request=request)).to_table()
     columns = {name: table[name] for name in table.column_names if name in MANIFEST.names}
-    columns |= label_columns(table, given, labels, config.data, key)
-    empty = pa.nulls(len(table), pa.null())
-    full = pa.table([columns.get(f.name, empty).cast(f.type) for f in MANIFEST], schema=MANIFEST)
-    grouped = assign_groups(full.sort_by("sample_id"), config.split.distance)
-    return with_hidden_paths(grouped, key) if hash_paths else grouped
+    columns |= make_label_columns(table, label_rows, labels, config.data, key)
+    nulls = pa.nulls(len(table), pa.null())
+    manifest = pa.table([columns.get(f.name, nulls).cast(f.type) for f in MANIFEST], schema=MANIFEST)
+    grouped = assign_groups(manifest.sort_by("sample_id"), config.split.distance)
+    return hide_paths(grouped, key) if hash_paths else grouped
 
 
-def with_hidden_paths(manifest: pa.Table, key: PatientKey) -> pa.Table:
-    """The manifest without a name of a file: hashes for ids and members, and no place where the bytes are."""
+def hide_paths(manifest: pa.Table, key: PatientKey) -> pa.Table:
+    """Return the manifest without any path: sample ids and members become hashes, and uri becomes `hidden`."""
     columns = {name: manifest[name].to_pylist() for name in ("sample_id", "member")}
-    hashed = [
-        "!".join([str(pseudonym(unit, key.secret)), *([str(pseudonym(member, key.secret))] if member else [])])
+    hashed_ids = [
+        "!".join([str(pseudonym(file, key.secret)), *([str(pseudonym(member, key.secret))] if member else [])])
         + ("" if frame is None else f"#{frame}")
-        for unit, member, frame in map(sample_ids.split_id, columns["sample_id"])
+        for file, member, frame in map(sample_ids.split_id, columns["sample_id"])
     ]
     replaced = {
-        "sample_id": pa.array(hashed, pa.string()),
+        "sample_id": pa.array(hashed_ids, pa.string()),
         "member": pa.array([pseudonym(member, key.secret) for member in columns["member"]], pa.string()),
         "uri": pa.array([HIDDEN] * len(manifest), pa.string()),
     }
-    full = pa.table([replaced.get(f.name, manifest[f.name]) for f in MANIFEST], schema=MANIFEST)
-    return full.sort_by("sample_id")
+    hidden = pa.table([replaced.get(f.name, manifest[f.name]) for f in MANIFEST], schema=MANIFEST)
+    return hidden.sort_by("sample_id")
 
 
 @dataclass(frozen=True, kw_only=True)
 class IndexResult:
-    """A manifest that was written, and what is in it.
+    """A manifest that was written, and what it contains.
 
     Attributes:
-        manifest: its path or address.
-        summary: counts.
-        header_only_control: how well file headers alone tell a tumour.
+        manifest: path or address of the manifest.
+        summary: counts of samples, labels, errors and duplicates.
+        header_only_control: how well file headers alone predict a tumour.
     """
 
     manifest: str
@@ -95,7 +95,7 @@ class IndexResult:
     header_only_control: HeaderControl
 
     def to_json(self) -> dict[str, object]:
-        """Return everything in one flat object, as `index --json` prints it."""
+        """Return one flat object, as `index --json` prints it."""
         control = self.header_only_control.to_json()
         return {"manifest": self.manifest, **asdict(self.summary), "header_only_control": control}
 
@@ -113,17 +113,17 @@ def write_index(
     """Index sources and write the manifest; needs a connected Ray.
 
     Args:
-        sources: folders, files, globs, @lists or addresses.
-        out: the manifest to write, a path or an address.
-        config: class map, preprocessing and limits.
+        sources: folders, files, globs, lists of files (`@files.txt`) or addresses.
+        out: path or address of the manifest to write.
+        config: class names of folders, preprocessing and limits.
         labels: `folder`, or a CSV file.
-        patient_key: file with the key of the hashes that stand for patients.
-        hash_paths: whether the names of files are hashed too.
-        on_notice: called with notes for a person.
+        patient_key: file with the secret key for the hashes of patients and series.
+        hash_paths: whether to hash the names of files and archive members too.
+        on_notice: called with each message for the user.
 
     Raises:
-        BrainscaleError: a source, a label file or a key cannot be used, nothing can be read, or there is no CPU to
-            read on.
+        BrainscaleError: a source, the label file or the key cannot be used, no file can be read, or the cluster has
+            no CPU.
     """
     require_shared([*sources, out], config.resources.shared)
     key = read_key(patient_key)
@@ -135,24 +135,25 @@ def write_index(
     summary = summarise(manifest)
     if key.random and (summary.patients or hash_paths):
         on_notice(
-            "Note: patients are hashed with a random key, so these hashes match no other manifest: "
-            f"give --patient-key FILE, or set {KEY_VARIABLE}"
+            "Note: patients are hashed with a random key, so their hashes will not match those of any other manifest. "
+            f"To make them match, pass --patient-key FILE or set {KEY_VARIABLE}."
         )
-    control = header_control(manifest, negative=next(iter(config.data.classes)))
+    control = estimate_header_control(manifest, negative=next(iter(config.data.classes)))
     return IndexResult(manifest=out, summary=summary, header_only_control=control)
 
 
 def open_or_index(data: str | pa.Table, config: Config) -> pa.Table:
-    """Return the manifest that `data` is or names, or index the source that it names.
+    """Return the manifest given as a table or a path, or index the source given instead.
 
     Args:
-        data: a manifest as a table, the path or address of one, or a source; indexing needs a connected Ray.
-        config: class map, preprocessing, limits, and whether paths are shared by all nodes.
+        data: a manifest as a table, the path or address of a manifest, or a source; indexing a source needs a
+            connected Ray.
+        config: class names of folders, preprocessing, limits, and whether all nodes share the paths.
 
     Raises:
         ManifestError: the manifest cannot be used.
-        SourceError: the source does not exist or holds no file.
-        UsageError: a path that not every node sees.
+        SourceError: the source does not exist or contains no file.
+        UsageError: a file is on a path that not every node can read.
     """
     if isinstance(data, pa.Table):
         return check_manifest(data, "the manifest")

@@ -1,14 +1,13 @@
-"""Counts of a manifest: samples, labels, errors, duplicates and splits."""
+"""Count what a manifest contains: samples, labels, errors, duplicates and splits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.dataset.manifest import counts
+from brainscale.dataset.manifest import count_values
 from brainscale.reading.sample_ids import split_id
 from brainscale.schema import SKIPPED
 
@@ -18,24 +17,24 @@ class ManifestSummary:
     """Counts of a manifest.
 
     Attributes:
-        files: files seen, archives as one.
-        samples: samples that could be read.
-        skipped: code → files that are no image, such as a DICOM report.
-        errors: code → samples that could not be read.
-        labels: label → samples; `none` without one.
-        formats: format → samples.
-        sides_in_pixels: smallest, largest and median side of the images.
-        empty_slices: slices that show next to nothing.
-        patients: known patients.
-        groups: groups that a split keeps together.
-        largest_group: samples in the largest of them.
-        byte_identical_groups: contents that occur more than once.
-        byte_identical_copies: samples whose content occurs before.
-        samples_beyond_one_a_group: samples less groups.
-        groups_with_two_labels: groups whose samples have different labels.
-        example_of_two_labels: the first two such samples, or `none`.
-        splits: split → label → samples.
-        folds: fold → label → samples.
+        files: number of files; an archive counts as one.
+        samples: number of samples that could be read.
+        skipped: code → number of files that contain no image, such as DICOM reports.
+        errors: error code → number of samples that could not be read.
+        labels: label → number of samples; `none` for samples without a label.
+        formats: file format → number of samples.
+        sides_in_pixels: smallest, largest and median width or height of the images.
+        empty_slices: number of slices that show almost nothing.
+        patients: number of known patients.
+        groups: number of groups; a split keeps each group together.
+        largest_group: number of samples in the largest group.
+        byte_identical_groups: number of contents that occur more than once.
+        byte_identical_copies: number of exact duplicates, the first of each content not counted.
+        samples_beyond_one_a_group: number of samples minus number of groups.
+        groups_with_two_labels: number of groups whose samples have different labels.
+        example_of_two_labels: two samples of one group with different labels, or `none`.
+        splits: split → label → number of samples.
+        folds: fold → label → number of samples.
     """
 
     files: int
@@ -61,20 +60,20 @@ class ManifestSummary:
 def summarise(manifest: pa.Table) -> ManifestSummary:
     """Count the samples, errors, labels, duplicates and splits of a manifest."""
     readable = manifest.filter(pc.is_null(manifest["error_code"]))
-    codes = counts(manifest, "error_code", drop_null=True)
-    contents = _count(readable, ["sha256", "frame"])
-    group_sizes = _count(readable, ["group"])
+    codes = count_values(manifest, "error_code", drop_null=True)
+    contents = _count_rows(readable, ["sha256", "frame"])
+    group_sizes = _count_rows(readable, ["group"])
     labelled = readable.filter(pc.is_valid(readable["label"]))
-    label_counts = _count(_count(labelled, ["group", "label"]), ["group"])
-    two_labels = label_counts.filter(pc.greater(label_counts["n"], 1))
+    labels_of_group = _count_rows(_count_rows(labelled, ["group", "label"]), ["group"])
+    mixed_groups = labels_of_group.filter(pc.greater(labels_of_group["n"], 1))
     return ManifestSummary(
         files=len({split_id(sample_id)[0] for sample_id in manifest["sample_id"].to_pylist()}),
         samples=len(readable),
         skipped={code: n for code, n in codes.items() if code in SKIPPED},
         errors={code: n for code, n in codes.items() if code not in SKIPPED},
-        labels=counts(readable, "label"),
-        formats=counts(readable, "format"),
-        sides_in_pixels=_range(readable),
+        labels=count_values(readable, "label"),
+        formats=count_values(readable, "format"),
+        sides_in_pixels=_describe_image_sizes(readable),
         empty_slices=pc.sum(readable["empty"]).as_py() or 0,
         patients=pc.count_distinct(readable["patient"]).as_py(),
         groups=len(group_sizes),
@@ -82,36 +81,37 @@ def summarise(manifest: pa.Table) -> ManifestSummary:
         byte_identical_groups=len(contents.filter(pc.greater(contents["n"], 1))),
         byte_identical_copies=len(readable) - len(contents),
         samples_beyond_one_a_group=len(readable) - len(group_sizes),
-        groups_with_two_labels=len(two_labels),
-        example_of_two_labels=_two_labels(labelled, two_labels["group"]),
-        splits=_by_label(readable, "split"),
-        folds=_by_label(readable, "fold"),
+        groups_with_two_labels=len(mixed_groups),
+        example_of_two_labels=_find_label_conflict(labelled, mixed_groups["group"]),
+        splits=_count_labels_by(readable, "split"),
+        folds=_count_labels_by(readable, "fold"),
     )
 
 
-def _range(readable: pa.Table) -> str:
-    sides = np.concatenate([readable[name].drop_null().to_numpy() for name in ("width", "height")])
-    return f"{sides.min()} to {sides.max()}, median {np.median(sides):g}" if sides.size else "none"
+def _describe_image_sizes(readable: pa.Table) -> str:
+    sizes = np.concatenate([readable[name].drop_null().to_numpy() for name in ("width", "height")])
+    return f"{sizes.min()} to {sizes.max()}, median {np.median(sizes):g}" if sizes.size else "none"
 
 
-def _count(table: pa.Table, keys: list[str]) -> pa.Table:
-    """Rows for each value of the keys, in a column n."""
+def _count_rows(table: pa.Table, keys: list[str]) -> pa.Table:
+    """Return the number of rows for each combination of the key columns, in a column `n`."""
     return table.group_by(keys).aggregate([([], "count_all")]).rename_columns({"count_all": "n"})
 
 
-def _two_labels(labelled: pa.Table, groups: pa.ChunkedArray) -> str:
-    """The first two samples that are one picture and have different labels."""
+def _find_label_conflict(labelled: pa.Table, groups: pa.ChunkedArray) -> str:
+    """Return the ids of the first two samples that are in one group but have different labels."""
     rows = labelled.filter(pc.is_in(labelled["group"], groups)).sort_by("sample_id").to_pylist()
-    pairs = ((r["sample_id"], o["sample_id"]) for r in rows for o in rows if _differ(r, o))
-    return " and ".join(next(pairs, ("none",)))
+    conflicts = (
+        (first["sample_id"], second["sample_id"])
+        for first in rows
+        for second in rows
+        if first["group"] == second["group"] and first["label"] != second["label"]
+    )
+    return " and ".join(next(conflicts, ("none",)))
 
 
-def _differ(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return bool(one["group"] == other["group"] and one["label"] != other["label"])
-
-
-def _by_label(readable: pa.Table, column: str) -> dict[str, dict[str, int]]:
-    """Side → label → samples."""
+def _count_labels_by(readable: pa.Table, column: str) -> dict[str, dict[str, int]]:
+    """Return value of the column → label → number of samples."""
     rows = readable.filter(pc.is_valid(readable[column]))
     values = sorted(set(rows[column].to_pylist()))
-    return {str(v): counts(rows.filter(pc.equal(rows[column], v)), "label") for v in values}
+    return {str(value): count_values(rows.filter(pc.equal(rows[column], value)), "label") for value in values}

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.cluster.capacity import require_shared
-from brainscale.dataset.manifest import is_manifest, read_manifest, require_places
+from brainscale.dataset.manifest import is_manifest, read_manifest, require_paths
 from brainscale.errors import RERUN, OutputError, SourceError, UsageError
 from brainscale.models.bundle import FILES, open_bundle
 from brainscale.models.engines import EngineOptions
@@ -173,7 +173,7 @@ def _units(sources: Sequence[str]) -> list[SourceFile]:
     if len(sources) > 1:
         raise UsageError(f"{manifests[0]} is a manifest: score it in a command of its own")
     manifest = read_manifest(manifests[0])
-    require_places(manifest, manifests[0])
+    require_paths(manifest, manifests[0])
     return files_of_manifest(manifest)
 
 

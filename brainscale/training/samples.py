@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from brainscale.config.sections import Config
 from brainscale.dataset.indexer import open_or_index
 from brainscale.dataset.manifest import (
-    require_places,
+    require_paths,
     require_readable,
 )
 from brainscale.dataset.splits import assign_splits
@@ -24,7 +24,7 @@ def prepare_manifest(data: str | pa.Table, config: Config) -> pa.Table:
     manifest = open_or_index(data, config)
     name = data if isinstance(data, str) else "the manifest"
     require_readable(manifest, name)
-    require_places(manifest, name)
+    require_paths(manifest, name)
     readable = manifest.filter(pc.and_(pc.is_null(manifest["error_code"]), pc.invert(_is_empty(manifest))))
     given = readable.filter(pc.is_valid(readable["split"]))  # a split of one's own leaves out what has no side
     _check_labels(given if len(given) else readable, config, name)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from brainscale.dataset import splits
 from brainscale.dataset.groups import assign_groups
-from brainscale.dataset.hamming import near_between, near_pairs
+from brainscale.dataset.hamming import find_near_matches, find_near_pairs
 from brainscale.dataset.splits import SPLITS, assign_folds, assign_splits
 from brainscale.errors import ManifestError
 from brainscale.schema import MANIFEST
@@ -82,7 +82,7 @@ def test_an_earlier_split_is_kept_even_where_a_group_grows() -> None:
         val=0.2,
         test=0.2,
         seed=1,
-        keep=splits.splits_by_content(before),
+        keep=splits.map_content_to_split(before),
     )
     assert after["split"].to_pylist()[:60] == before["split"].to_pylist()
     assert after["split"].to_pylist()[60:] == before["split"].to_pylist()[:20]
@@ -118,7 +118,9 @@ def test_verify_finds_a_cut_whatever_the_column_group_says() -> None:
     assert splits.verify_split(table) == splits.SplitCheck(verified="split", groups=50)
     rows = table.to_pylist()
     rows[1] |= {"split": "val" if rows[0]["split"] != "val" else "test", "group": "own"}
-    with pytest.raises(ManifestError, match=r"1 pair\(s\) of samples hang together .* '000.png' is in split"):
+    with pytest.raises(
+        ManifestError, match=r"1 pair\(s\) of samples of one group are in different splits, .* '000.png'"
+    ):
         splits.verify_split(pa.Table.from_pylist(rows, schema=MANIFEST))
     with pytest.raises(ManifestError, match="neither splits nor folds"):
         splits.verify_split(manifest([(0, "a", False)]))
@@ -131,9 +133,9 @@ def test_near_pairs_are_those_of_comparing_all(values: list[int], distance: int,
     hashes = np.array(sorted({*values, *near}), np.uint64)
     apart = np.bitwise_count(hashes[:, None] ^ hashes[None])
     expected = {(i, j) for i, j in zip(*np.nonzero(apart <= distance), strict=True) if i < j}
-    assert set(map(tuple, near_pairs(hashes, distance).T.tolist())) == expected
+    assert set(map(tuple, find_near_pairs(hashes, distance).T.tolist())) == expected
     half = len(hashes) // 2
-    between = near_between(hashes[:half], hashes[half:], distance)
+    between = find_near_matches(hashes[:half], hashes[half:], distance)
     assert {(i, j + half) for i, j in between.T.tolist()} == {(i, j) for i, j in expected if i < half <= j}
 
 
@@ -154,7 +156,7 @@ def test_a_group_with_two_labels_stays_whole() -> None:
 
 def test_too_few_images_are_named() -> None:
     few = manifest([(0, "tumour", False), (1, "tumour", False), (2, "no_tumour", False)])
-    with pytest.raises(ManifestError, match=r"none of the 1 group\(s\) of label 'no_tumour' falls to .* add images"):
+    with pytest.raises(ManifestError, match=r"none of the 1 group\(s\) with label 'no_tumour' is in .* add images"):
         assign_splits(few, val=0.2, test=0.2, seed=0)
     with pytest.raises(ManifestError, match="with seed 0: add images"):
         assign_folds(few, folds=3, seed=0)

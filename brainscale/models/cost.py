@@ -1,1 +1,0 @@
-"""What a network asks of a processor."""
