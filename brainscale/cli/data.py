@@ -111,7 +111,7 @@ def split(
     if folds is not None:
         table = splits.assign_folds(table, folds=folds, seed=seed)
     else:
-        kept = splits.splits_by_content(read_manifest(keep)) if keep else None
+        kept = splits.map_content_to_split(read_manifest(keep)) if keep else None
         table = splits.assign_splits(table, val=val, test=test, seed=seed, keep=kept)
     write_manifest(table, out)
     print_facts({"manifest": out, **asdict(summarise(table))}, as_json)

@@ -34,7 +34,7 @@ def run_demo(out: Path, say: Callable[[str], None]) -> None:
     refuse_other_files(folder, {"phantoms"}, "demo")
     scans, manifest = folder / "phantoms", folder / "phantoms.parquet"
     say(f"1/6  drawing {PHANTOMS} phantoms in {out / 'phantoms'}")
-    phantoms.write_set(scans, PHANTOMS, SEED)
+    phantoms.write_phantoms(scans, PHANTOMS, SEED)
     config = load_config("demo")
     say("2/6  index and split: who is in which part, no copy on two sides")
     table = assign_splits(index_sources([str(scans)], config), val=config.split.val, test=config.split.test, seed=SEED)
