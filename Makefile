@@ -54,11 +54,12 @@ clean: ## remove what make made
 	rm -rf .venv demo dist
 
 # Each stamp comes last, so an interrupted installation starts again; a changed pyproject.toml repeats the second only.
+# --no-deps saves pip a search: tests/test_package.py shows that the locks are complete.
 .venv/.locked: requirements.lock requirements-dev.lock
 	@$(or $(PYTHON),false) -c '$(IN_LOCK)' || { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
-	$(PIP) --require-hashes -r requirements.lock
-	$(PIP) -r requirements-dev.lock
+	$(PIP) --no-deps --require-hashes -r requirements.lock
+	$(PIP) --no-deps -r requirements-dev.lock
 	touch $@
 
 $(READY): .venv/.locked pyproject.toml
