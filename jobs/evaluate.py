@@ -8,8 +8,8 @@ from brainscale.logs import notice
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
-    """Evaluate; the figures, and where the report is."""
-    return evaluate_model(**request, on_notice=notice)
+    """Evaluate a model; return the metrics, and where the report is."""
+    return evaluate_model(**request, on_notice=notice).to_json()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Any
 from brainscale.cli.progress import epochs
 from brainscale.cluster.job_main import run_job
 from brainscale.config.files import parse_config
-from brainscale.evaluation.cross_validation import as_text, cross_validate
+from brainscale.evaluation.cross_validation import cross_validate
 from brainscale.logs import notice
 from brainscale.training.driver import train_model
 
@@ -15,8 +15,8 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     config = parse_config(request["config"])
     if request["folds"] is not None:
         named = {name: request[name] for name in ("data", "out", "folds", "repeats", "at_once")}
-        found = cross_validate(**named, config=config, say=notice)
-        return {"out": request["out"], **found, "text": as_text(found)}
+        result = cross_validate(**named, config=config, on_notice=notice)
+        return {"out": request["out"], **result.to_json(), "text": result.to_text()}
     with epochs(config.train.epochs) as (on_epoch, on_notice):
         run = train_model(request["data"], request["out"], config, on_epoch, on_notice, request["tracking"])
     return {"run": request["out"], **run.facts()}

@@ -1,5 +1,6 @@
-"""The comparison as text for a terminal and as Markdown."""
+"""A comparison as text for a terminal, and as Markdown."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -11,71 +12,80 @@ HEADINGS = dict(
     zip(PUBLISHED, ("Accuracy", "AUC", "Sensitivity", "Specificity", "Avg Precision", "Avg Recall"), strict=True)
 )
 """Metric → heading of the published table."""
+COST_HEADINGS = ("Test samples", "Parameters", "GFLOP", "Images/s")
+PAIR_HEADINGS = (
+    "A",
+    "B",
+    "AUC A − B",
+    "95 % interval",
+    "p (DeLong, Holm)",
+    "only A correct",
+    "only B correct",
+    "p (McNemar, Holm)",
+)
 
 
-def as_text(table: pa.Table) -> str:
-    """The table for a terminal, the published columns first, with 95 % intervals below the figures."""
-    lines = [["Model", *HEADINGS.values(), "Test samples", "Parameters", "GFLOP", "Images/s"]]
-    for name, row in zip(_models(table), table.to_pylist(), strict=True):
+def format_comparison(table: pa.Table, *, markdown: bool = False) -> str:
+    """Return a table of schema COMPARISON as text, each metric with its 95 % interval.
+
+    Args:
+        table: a row for each model.
+        markdown: whether to write a Markdown table.
+    """
+    models = list(zip(_names(table), table.to_pylist(), strict=True))
+    if markdown:
+        heading = ["Model", *(f"{heading} (95 % CI)" for heading in HEADINGS.values()), *COST_HEADINGS]
+        lines = [
+            [name, *(f"{_number(row[metric])} {_interval(row, metric)}".strip() for metric in PUBLISHED), *_costs(row)]
+            for name, row in models
+        ]
+        return _markdown([heading, *lines])
+    lines = [["Model", *HEADINGS.values(), *COST_HEADINGS]]
+    for name, row in models:
         lines.append([name, *(_number(row[metric]) for metric in PUBLISHED), *_costs(row)])
-        lines.append(["", *(_range(row, metric) for metric in PUBLISHED), *[""] * 4])
+        lines.append(["", *(_interval(row, metric) for metric in PUBLISHED), *[""] * len(COST_HEADINGS)])
     return _aligned(lines)
 
 
-def as_markdown(table: pa.Table) -> str:
-    """The same as a Markdown table, each interval behind its figure."""
-    heading = ["Model", *(f"{heading} (95 % CI)" for heading in HEADINGS.values())]
-    lines = [[*heading, "Test samples", "Parameters", "GFLOP", "Images/s"]]
-    for name, row in zip(_models(table), table.to_pylist(), strict=True):
-        figures = (f"{_number(row[metric])} {_range(row, metric)}".strip() for metric in PUBLISHED)
-        lines.append([name, *figures, *_costs(row)])
-    return _marked_down(lines)
+def format_pairs(table: pa.Table, *, markdown: bool = False) -> str:
+    """Return a table of schema PAIRS as text.
+
+    Args:
+        table: a row for each pair of models.
+        markdown: whether to write a Markdown table.
+    """
+    lines = [list(PAIR_HEADINGS)]
+    for row in table.to_pylist():
+        interval = "–" if row["low"] is None else f"{row['low']:+.4f} to {row['high']:+.4f}"
+        counts = [str(row["only_a"]), str(row["only_b"])]
+        tests = [_number(row["difference"]), interval, _number(row["p_holm"])]
+        lines.append([row["a"], row["b"], *tests, *counts, _number(row["mcnemar_p_holm"])])
+    return _markdown(lines) if markdown else _aligned(lines)
 
 
-def _models(table: pa.Table) -> list[str]:
-    """What to call each row: its model, and its run where several are of one model."""
+def _names(table: pa.Table) -> list[str]:
+    """Return the name of each row: its model, and its run where several rows have one model."""
     models = table["model"].to_pylist()
     runs = zip(models, table["run"].to_pylist(), strict=True)
     return [f"{model} ({run})" if models.count(model) > 1 else model for model, run in runs]
 
 
-def pairs_as_text(table: pa.Table) -> str:
-    """Paired tests for a terminal."""
-    return _aligned(_tests(table))
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Return cells as a Markdown table, the first line its heading; names come from folders, and are no markup."""
+    heading, *rows = lines
+    rule = ["---", *["---:"] * (len(heading) - 1)]
+    escaped = [[escape_markdown(cell) for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [heading, rule, *escaped])
 
 
-def pairs_as_markdown(table: pa.Table) -> str:
-    """The same as a Markdown table."""
-    return _marked_down(_tests(table))
-
-
-def _tests(table: pa.Table) -> list[list[str]]:
-    lines = [
-        ["A", "B", "AUC A − B", "95 % interval", "p (DeLong, Holm)", "only A right", "only B", "p (McNemar, Holm)"]
-    ]
-    for row in table.to_pylist():
-        between = "–" if row["low"] is None else f"{row['low']:+.4f} to {row['high']:+.4f}"
-        counts = [str(row["only_a"]), str(row["only_b"])]
-        tests = [_number(row["difference"]), between, _number(row["p_holm"])]
-        lines.append([row["a"], row["b"], *tests, *counts, _number(row["mcnemar_p_holm"])])
-    return lines
-
-
-def _marked_down(lines: list[list[str]]) -> str:
-    """Cells as a Markdown table, the first line its heading; names come from folders, and are no markup."""
-    rule = ["---", *["---:"] * (len(lines[0]) - 1)]
-    rows = (line if at == 0 else [escape_markdown(cell) for cell in line] for at, line in enumerate(lines))
-    return "\n".join(f"| {' | '.join(line)} |" for line in [next(rows), rule, *rows])
-
-
-def _costs(row: dict[str, Any]) -> list[str]:
-    giga = None if row["flops"] is None else row["flops"] / 1e9
-    rates = [giga, row["images_per_second"]]
+def _costs(row: Mapping[str, Any]) -> list[str]:
+    gflop = None if row["flops"] is None else row["flops"] / 1e9
+    rates = [gflop, row["images_per_second"]]
     return [_number(row["n"]), _number(row["parameters"]), *("–" if rate is None else f"{rate:.1f}" for rate in rates)]
 
 
-def _range(row: dict[str, Any], name: str) -> str:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
+def _interval(row: Mapping[str, Any], metric: str) -> str:
+    low, high = row[f"{metric}_low"], row[f"{metric}_high"]
     return "" if low is None else f"({low:.3f}–{high:.3f})"
 
 
@@ -85,12 +95,12 @@ def _number(value: float | None) -> str:
     return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
 
 
-def _aligned(lines: list[list[str]]) -> str:
-    """Cells in columns, the first to the left, a rule below the headings."""
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Return cells in columns, the first aligned left, with a rule below the headings."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, ["-" * width for width in widths])
+    heading, *rows = lines
     padded = (
         [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
-        for line in lines
+        for line in [heading, ["-" * width for width in widths], *rows]
     )
-    return "\n".join("  ".join(row).rstrip() for row in padded)
+    return "\n".join("  ".join(line).rstrip() for line in padded)

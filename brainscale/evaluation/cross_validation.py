@@ -1,173 +1,251 @@
-"""Cross-validation as one run: a model for each fold, its predictions pooled."""
+"""Cross-validate as one run: a model for each fold, and its predictions pooled."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from brainscale.cluster.capacity import require_capacity, require_shared
 from brainscale.config.sections import Config
-from brainscale.dataset.indexer import index_sources
-from brainscale.dataset.manifest import MANIFEST_FILE, is_manifest, manifest_fingerprint, read_manifest, write_manifest
+from brainscale.dataset.indexer import open_or_index
+from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint, read_manifest, write_manifest
 from brainscale.dataset.splits import assign_folds
 from brainscale.errors import ManifestError, OutputError
 from brainscale.evaluation.on_ray import Fold, folds_at_once, train_folds
+from brainscale.evaluation.outputs import METRICS_FILE, PREDICTIONS_FILE
 from brainscale.schema import PUBLISHED
-from brainscale.stats import metrics
+from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
+from brainscale.stats.metrics import estimates_of, measure
 from brainscale.storage.local import SUCCESS, read_success, write_success
 from brainscale.storage.tables import read_table, write_table
 from brainscale.storage.workspace import Workspace, open_workspace
 from brainscale.training.workers import resources_per_worker, with_workers, workers_of
 
-FIGURES = tuple(f"repeat-*/evaluation/test/{name}.parquet" for name in ("metrics", "predictions", "manifest"))
+EVALUATION_FILES = tuple(f"repeat-*/evaluation/test/{name}" for name in (METRICS_FILE, PREDICTIONS_FILE, MANIFEST_FILE))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A metric over the folds.
+
+    Attributes:
+        mean: mean of the folds; None where no fold has a value.
+        deviation: standard deviation of the folds; None with fewer than two values.
+    """
+
+    mean: float | None
+    deviation: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float | None]) -> "Spread":
+        """Return the spread of the values that are defined."""
+        defined = np.array([value for value in values if value is not None], np.float64)
+        return cls(
+            mean=float(defined.mean()) if len(defined) else None,
+            deviation=float(defined.std(ddof=1)) if len(defined) > 1 else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossValidation:
+    """A cross-validation.
+
+    Attributes:
+        path: folder of all runs, a path or an address.
+        models: run folder of each model, relative to it.
+        folds: number of folds.
+        repeats: number of times that the data was divided into folds.
+        by_fold: published metric → its value in each fold.
+        metrics: table of schema METRICS over all out-of-fold predictions.
+        config_sha256: fingerprint of the configuration.
+        manifest_sha256: fingerprint of the manifest.
+    """
+
+    path: str
+    models: Sequence[str]
+    folds: int
+    repeats: int
+    by_fold: Mapping[str, Sequence[float | None]]
+    metrics: pa.Table
+    config_sha256: str
+    manifest_sha256: str
+
+    @property
+    def spread(self) -> Mapping[str, Spread]:
+        """Published metric → its mean and deviation over the folds."""
+        return {name: Spread.of(values) for name, values in self.by_fold.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `_SUCCESS.json` says: metrics of each fold with mean and deviation, and the pooled ones."""
+        pooled = {
+            name: {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
+            for name, estimate in estimates_of(self.metrics).items()
+        }
+        return {
+            "models": list(self.models),
+            "figures": {name: list(values) for name, values in self.by_fold.items()},
+            "spread": {name: vars(spread) for name, spread in self.spread.items()},
+            "pooled": pooled,
+            "folds": self.folds,
+            "repeats": self.repeats,
+            "config_sha256": self.config_sha256,
+            "manifest_sha256": self.manifest_sha256,
+        }
+
+    def to_text(self) -> str:
+        """Return a line for each metric: mean and deviation over the folds, then the pooled value and its interval."""
+        pooled, lines = estimates_of(self.metrics), []
+        for name, spread in self.spread.items():
+            estimate = pooled[name]
+            interval = "–" if estimate.low is None else f"{estimate.low:.4f} to {estimate.high:.4f}"
+            mean, deviation, value = (
+                "–" if number is None else f"{number:.4f}" for number in (spread.mean, spread.deviation, estimate.value)
+            )
+            lines.append(f"{name.replace('_', ' '):<18}{mean:>15}{deviation:>11}{value:>9}  {interval}")
+        heading = f"{'metric':<18}{'mean of folds':>15}{'deviation':>11}{'pooled':>9}  95 % interval"
+        return "\n".join([heading, *lines])
 
 
 def cross_validate(
-    data: str,
+    data: str | pa.Table,
     out: str,
     config: Config,
     *,
     folds: int,
     repeats: int = 1,
     at_once: int | None = None,
-    say: Callable[[str], None] = lambda text: None,
-) -> dict[str, Any]:
-    """Train and evaluate a model for each fold; run again, go on where it stopped.
+    on_notice: Callable[[str], None] = lambda text: None,
+) -> CrossValidation:
+    """Train and evaluate a model for each fold, or resume a cross-validation that was stopped.
 
-    Fold i is the test part of model i, fold i + 1 its validation part, and it learns from the others; no group is
-    cut. Needs a connected Ray.
+    Fold i is the test split of model i, fold i + 1 its validation split, and the others its training split; no group
+    is divided. Needs a connected Ray.
 
     Args:
-        data: a manifest, or a source to index.
+        data: a manifest (a table, a path or an address), or a source to index.
         out: the folder of all runs, a path or an address.
-        config: of each of them.
-        folds: 3 or more.
-        repeats: times that the folds are cut anew, with the seed's successors.
-        at_once: folds side by side, at most; as many as the cluster has room for, without it. The models are the same.
-        say: takes a line when a fold begins, ends an epoch, or has something to tell.
-
-    Returns:
-        What `_SUCCESS.json` says: figures of each fold with mean and spread, and of all predictions pooled.
+        config: configuration of each of them.
+        folds: number of folds, 3 or more.
+        repeats: number of times that the data is divided into folds, with successive seeds.
+        at_once: maximum number of folds side by side; by default as many as the cluster has room for. The models are
+            the same.
+        on_notice: called with a line when a fold begins, ends an epoch, or has something to tell.
 
     Raises:
         BrainscaleError: the data cannot be folded or trained on, or the folder is another's.
     """
-    require_shared([data, out], config.resources.shared)
-    with open_workspace(out, (SUCCESS,), known=("repeat-*", "folds-*.parquet"), what="cross-validation") as folder:
-        own = {"folds": folds, "repeats": repeats, "config_sha256": config.fingerprint}
-        done = read_success(folder.path)
-        _refuse_other(folder, done, own)
-        table = read_manifest(data) if is_manifest(data) else index_sources([data], config)
-        own["manifest_sha256"] = manifest_fingerprint(table)
-        _refuse_other(folder, done, own)
-        if done is not None:
-            return done
+    require_shared([data if isinstance(data, str) else None, out], config.resources.shared)
+    with open_workspace(out, (SUCCESS,), known=("repeat-*", "folds-*.parquet"), what="cross-validation") as workspace:
+        facts: dict[str, Any] = {"folds": folds, "repeats": repeats, "config_sha256": config.fingerprint}
+        finished = read_success(workspace.path)
+        _refuse_other(workspace, finished, facts)
+        manifest = open_or_index(data, config)
+        facts["manifest_sha256"] = manifest_fingerprint(manifest)
+        _refuse_other(workspace, finished, facts)
+        if finished is not None:
+            workspace.pull(METRICS_FILE)
+            metrics = read_table(workspace.path / METRICS_FILE, "metrics")
+            models, by_fold = finished["models"], finished["figures"]
+            return CrossValidation(path=str(workspace), models=models, by_fold=by_fold, metrics=metrics, **facts)
         config = with_workers(config, workers_of(config))  # a fold each, side by side, rather than one on many
         if waiting := require_capacity(workers_of(config), resources_per_worker(config)):
-            say(waiting)
-        every = [one for repeat in range(1, repeats + 1) for one in _cut(table, folder, config, folds, repeat, repeats)]
-        train_folds(every, folder, config, folds_at_once(config, at_once), say)
-        folder.pull(*FIGURES)
-        facts = {**_summary([one.evaluation for one in every], folder.path, config), **own}
-        write_success(folder.path, facts)
-    return facts
+            on_notice(waiting)
+        every_fold = [
+            fold
+            for repeat in range(1, repeats + 1)
+            for fold in _assign(manifest, workspace, config, folds, repeat, repeats)
+        ]
+        train_folds(every_fold, workspace, config, folds_at_once(config, at_once), on_notice)
+        workspace.pull(*EVALUATION_FILES)
+        evaluations = [fold.evaluation for fold in every_fold]
+        metrics = pool_evaluations(evaluations, list(config.data.classes))
+        write_table(metrics, workspace.path / METRICS_FILE, "metrics")
+        result = CrossValidation(
+            path=str(workspace),
+            models=[fold.name_of_run for fold in every_fold],
+            by_fold=_by_fold(evaluations),
+            metrics=metrics,
+            **facts,
+        )
+        write_success(workspace.path, result.to_json())
+    return result
 
 
-def _cut(table: pa.Table, folder: Workspace, config: Config, folds: int, repeat: int, repeats: int) -> Iterator[Fold]:
-    """The folds of one repeat, with their manifests written."""
-    cut = assign_folds(table, folds=folds, seed=config.split.seed + repeat - 1)
-    write_manifest(cut, folder.place(f"folds-{repeat}.parquet"))
+def _assign(
+    manifest: pa.Table, workspace: Workspace, config: Config, folds: int, repeat: int, repeats: int
+) -> Iterator[Fold]:
+    """Yield the folds of one repeat, with their manifests written."""
+    assigned = assign_folds(manifest, folds=folds, seed=config.split.seed + repeat - 1)
+    write_manifest(assigned, workspace.place(f"folds-{repeat}.parquet"))
     for number in range(folds):
         stem = f"repeat-{repeat}/fold-{number + 1}"
-        one = Fold(
-            name=f"repeat {repeat} of {repeats}, fold {number + 1} of {folds}",
-            manifest=folder.place(f"{stem}.parquet"),
-            run=folder.place(stem),
-            copy=folder.path / stem,
+        fold = Fold(
+            title=f"repeat {repeat} of {repeats}, fold {number + 1} of {folds}",
+            name_of_run=stem,
+            manifest=workspace.place(f"{stem}.parquet"),
+            run=workspace.place(stem),
+            copy=workspace.path / stem,
         )
-        write_manifest(splits_of_fold(cut, folds, number), one.manifest)
-        yield one
+        write_manifest(splits_of_fold(assigned, folds, number), fold.manifest)
+        yield fold
 
 
-def _refuse_other(folder: Workspace, done: Mapping[str, Any] | None, own: Mapping[str, Any]) -> None:
-    """Refuse to take another cross-validation's figures for these."""
-    other = next((name for name, value in own.items() if done is not None and done.get(name) != value), None)
+def _refuse_other(workspace: Workspace, finished: Mapping[str, Any] | None, facts: Mapping[str, Any]) -> None:
+    """Refuse to take another cross-validation's results for these."""
+    other = next((name for name, value in facts.items() if finished is not None and finished.get(name) != value), None)
     if other is not None:
-        raise OutputError(f"{folder} is a cross-validation with another {other}: choose a new --out")
+        raise OutputError(f"{workspace} is a cross-validation with another {other}: choose a new --out")
 
 
-def splits_of_fold(cut: pa.Table, folds: int, number: int) -> pa.Table:
-    """The folds as sides of a split.
+def splits_of_fold(manifest: pa.Table, folds: int, number: int) -> pa.Table:
+    """Return a manifest with folds as one with splits.
 
     Args:
-        cut: a manifest with folds.
-        folds: how many.
-        number: of the fold that is the test part, from 0; the next is the validation part.
+        manifest: samples with folds.
+        folds: number of folds.
+        number: the fold that becomes the test split, from 0; the next becomes the validation split.
 
     Raises:
-        ManifestError: fewer than three folds, which leave nothing to learn from.
+        ManifestError: fewer than three folds, which leave no training split.
     """
     if folds < 3:
-        raise ManifestError(f"{folds} folds leave nothing to learn from beside a test and a validation part: give 3")
-    place = {number: "test", (number + 1) % folds: "val"}
-    sides = [None if at is None else place.get(at, "train") for at in cut["fold"].to_pylist()]
-    at = cut.schema.get_field_index("split")
-    return cut.set_column(at, cut.schema.field("split"), pa.array(sides, pa.string()))
+        raise ManifestError(f"{folds} folds leave no training split beside test and validation: give 3 or more")
+    special = {number: "test", (number + 1) % folds: "val"}
+    splits = [None if fold is None else special.get(fold, "train") for fold in manifest["fold"].to_pylist()]
+    index = manifest.schema.get_field_index("split")
+    return manifest.set_column(index, manifest.schema.field("split"), pa.array(splits, pa.string()))
 
 
-def _summary(evaluations: list[Path], folder: Path, config: Config) -> dict[str, Any]:
-    """Figures of each fold, their mean and deviation, and the pooled ones with intervals."""
-    each = [metrics.as_mapping(read_table(path / "metrics.parquet", "metrics")) for path in evaluations]
-    spread = {}
-    for name in PUBLISHED:
-        values = np.array([rows[name]["value"] for rows in each if rows[name]["value"] is not None], np.float64)
-        deviation = float(values.std(ddof=1)) if len(values) > 1 else None
-        spread[name] = {"mean": float(values.mean()) if len(values) else None, "deviation": deviation}
-    pooled = _pooled(evaluations, config)
-    write_table(pooled, folder / "metrics.parquet", "metrics")
-    named = ("value", "low", "high", "n")
-    return {
-        "models": [str(path.relative_to(folder).parent.parent) for path in evaluations],
-        "figures": {name: [rows[name]["value"] for rows in each] for name in PUBLISHED},
-        "spread": spread,
-        "pooled": {row["metric"]: {key: row[key] for key in named} for row in pooled.to_pylist()},
-    }
+def _by_fold(evaluations: Sequence[Path]) -> dict[str, list[float | None]]:
+    """Return the value of each published metric in each fold."""
+    estimates = [estimates_of(read_table(folder / METRICS_FILE, "metrics")) for folder in evaluations]
+    return {name: [by_name[name].value for by_name in estimates] for name in PUBLISHED}
 
 
-def _pooled(evaluations: list[Path], config: Config) -> pa.Table:
-    """Figures over all out-of-fold predictions, each called at its own model's threshold.
+def pool_evaluations(evaluations: Sequence[Path], classes: Sequence[str]) -> pa.Table:
+    """Return the metrics over all out-of-fold predictions, each at the threshold of its own model.
 
-    A group's samples, and repeats of one, are drawn together.
+    Samples of a group, and repeats of a sample, are drawn together.
+
+    Args:
+        evaluations: folders of the folds' evaluations.
+        classes: names of the classes.
     """
-    classes = list(config.data.classes)
-    used, groups, thresholds = [], [], []
-    for path in evaluations:
-        table = read_table(path / "predictions.parquet", "predictions", ["sample_id", "label", "probabilities"])
-        table = table.filter(pc.and_(pc.is_valid(table["label"]), pc.is_valid(table["probabilities"])))
-        manifest = read_manifest(path / MANIFEST_FILE)
-        group = dict(zip(manifest["sample_id"].to_pylist(), manifest["group"].to_pylist(), strict=True))
-        groups += [group[sample_id] or sample_id for sample_id in table["sample_id"].to_pylist()]
-        thresholds += [float(read_table(path / "metrics.parquet", "metrics").schema.metadata[b"threshold"])] * len(
-            table
+    tables, thresholds = [], []
+    groups: dict[str, str | None] = {}
+    for folder in evaluations:
+        columns = ["sample_id", "label", "probabilities"]
+        table = labelled_rows(read_table(folder / PREDICTIONS_FILE, "predictions", columns))
+        threshold = float(read_table(folder / METRICS_FILE, "metrics").schema.metadata[b"threshold"])
+        manifest = read_manifest(folder / MANIFEST_FILE)
+        groups |= dict(zip(manifest["sample_id"].to_pylist(), manifest["group"].to_pylist(), strict=True))
+        tables.append(table)
+        thresholds.append(np.full(len(table), threshold))
+    return measure(
+        LabelledProbabilities.from_predictions(
+            pa.concat_tables(tables), classes, threshold=np.concatenate(thresholds), groups=groups
         )
-        used.append(table)
-    together = pa.concat_tables(used)
-    labels = np.array([classes.index(label) for label in together["label"].to_pylist()], np.int64)
-    chances = np.array(together["probabilities"].to_pylist(), np.float64)
-    return metrics.compute_metrics(labels, chances, classes, np.array(thresholds), groups=groups)
-
-
-def as_text(found: dict[str, Any]) -> str:
-    """A line for each figure: mean and deviation over the folds, then pooled with its interval."""
-    lines = [f"{'figure':<18}{'mean of folds':>15}{'deviation':>11}{'pooled':>9}  95 % interval"]
-    for name in PUBLISHED:
-        mean, deviation = (found["spread"][name][key] for key in ("mean", "deviation"))
-        pooled = found["pooled"][name]
-        interval = "–" if pooled["low"] is None else f"{pooled['low']:.4f} to {pooled['high']:.4f}"
-        numbers = ("–" if value is None else f"{value:.4f}" for value in (mean, deviation, pooled["value"]))
-        shown = list(numbers)
-        lines.append(f"{name.replace('_', ' '):<18}{shown[0]:>15}{shown[1]:>11}{shown[2]:>9}  {interval}")
-    return "\n".join(lines)
+    )

@@ -13,15 +13,14 @@ from brainscale.evaluation.evaluator import evaluate_model
 from brainscale.storage.remote import below
 from brainscale.storage.workspace import Workspace, is_complete
 from brainscale.training.driver import STORE_S, train_model
-from brainscale.training.history import read_history
+from brainscale.training.history import HISTORY_FILE, read_history
 from brainscale.training.notices import read_notices
+from brainscale.training.run_folder import RunFolder
 from brainscale.training.workers import uses_gpu, workers_of
 
 LOOK_S = 0.5
 """Seconds between two looks at what the folds have written."""
-
-
-SAID = ("repeat-*/history.parquet", "repeat-*/notices/*")
+PROGRESS_FILES = (f"repeat-*/{HISTORY_FILE}", "repeat-*/notices/*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,63 +28,74 @@ class Fold:
     """One model of the cross-validation.
 
     Attributes:
-        name: for people.
-        manifest: what it learns from, a path or an address.
+        title: its repeat and number, for people.
+        name_of_run: its run folder, relative to the folder of all runs.
+        manifest: its manifest, a path or an address.
         run: its run folder, a path or an address.
-        copy: what is at hand of the run.
+        copy: its run folder, or a local copy of what is needed of it.
     """
 
-    name: str
+    title: str
+    name_of_run: str
     manifest: str
     run: str
     copy: Path
 
     @property
     def evaluation(self) -> Path:
-        """Where its figures are at hand."""
-        return self.copy / "evaluation" / "test"
+        """Local folder of its evaluation."""
+        return RunFolder(self.copy).evaluation("test")
 
 
 def folds_at_once(config: Config, at_once: int | None = None) -> int:
-    """How many folds find their workers at the same time, a CPU left for reading; `at_once` of them at most.
+    """Return how many folds can train at the same time, with one CPU left for reading.
 
-    Unless told how many, folds on CPUs are not given fewer CPUs than their workers have threads.
+    Args:
+        config: configuration of each fold.
+        at_once: maximum; without it, folds on CPUs do not get fewer CPUs than their workers have threads.
     """
-    have, workers = ray.cluster_resources(), workers_of(config)
-    fit = (have.get("CPU", 0) - 1) // workers
+    resources, workers = ray.cluster_resources(), workers_of(config)
+    count = (resources.get("CPU", 0) - 1) // workers
     if uses_gpu(config):
-        fit = min(fit, have.get("GPU", 0) // workers)
+        count = min(count, resources.get("GPU", 0) // workers)
     elif at_once is None:
-        fit = fit // config.train.threads
-    return max(1, int(fit if at_once is None else min(fit, at_once)))
+        count = count // config.train.threads
+    return max(1, int(count if at_once is None else min(count, at_once)))
 
 
 def train_folds(
-    every: Sequence[Fold], folder: Workspace, config: Config, at_once: int, say: Callable[[str], None]
+    folds: Sequence[Fold], workspace: Workspace, config: Config, at_once: int, on_notice: Callable[[str], None]
 ) -> None:
-    """Train and evaluate all folds, so many at a time, and pass on what they write.
+    """Train and evaluate all folds, `at_once` of them side by side, and pass on their progress.
 
     Each has a small driver of its own, a Ray task: Ray Train's handling of signals is one for a process.
 
+    Args:
+        folds: the folds.
+        workspace: folder of all runs.
+        config: configuration of each fold.
+        at_once: number of folds side by side.
+        on_notice: called with a line when a fold begins, ends an epoch, or has something to tell.
+
     Raises:
-        BrainscaleError: a fold failed; those beside it are stopped, and go on when the command is run again.
+        BrainscaleError: a fold failed; those beside it are stopped, and resume when the command is run again.
     """
-    folder.pull(*SAID)
-    waiting = list(every)
+    workspace.pull(*PROGRESS_FILES)
+    waiting = list(folds)
     running: dict[ray.ObjectRef[None], tuple[Fold, Callable[[], None]]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
-                one = waiting.pop(0)
-                say(one.name)
-                publish = _publisher(one, config.train.epochs, say)
-                running[_train_and_evaluate.remote(one.manifest, one.run, config)] = one, publish
-            done, _ = ray.wait(list(running), timeout=LOOK_S if folder.store is None else STORE_S)
-            folder.pull(*SAID)
+                fold = waiting.pop(0)
+                on_notice(fold.title)
+                publish = _publisher(fold, config.train.epochs, on_notice)
+                running[_train_and_evaluate.remote(fold.manifest, fold.run, config)] = fold, publish
+            ended, _ = ray.wait(list(running), timeout=LOOK_S if workspace.store is None else STORE_S)
+            workspace.pull(*PROGRESS_FILES)
             for _, publish in running.values():
                 publish()
-            for task in done:
-                _ended(running.pop(task)[0], task)
+            for task in ended:
+                _raise_error(running.pop(task)[0], task)
     finally:
         for task in running:
             ray.cancel(task, force=True)  # its trainer and workers are its own, and end with it
@@ -98,8 +108,8 @@ def _train_and_evaluate(manifest: str, run: str, config: Config) -> None:
         evaluate_model(run, workers=1)  # the other folds hold the rest
 
 
-def _ended(one: Fold, task: "ray.ObjectRef[None]") -> None:
-    """Raise what a fold raised."""
+def _raise_error(fold: Fold, task: "ray.ObjectRef[None]") -> None:
+    """Raise the error of a fold that failed."""
     try:
         ray.get(task)
     except RayTaskError as error:
@@ -107,21 +117,21 @@ def _ended(one: Fold, task: "ray.ObjectRef[None]") -> None:
             raise error.cause from error
         raise
     except RayError as error:
-        raise TrainError(f"{one.name}: {first_line(error)}; run the same command again to go on") from error
+        raise TrainError(f"{fold.title}: {first_line(error)}; run the same command again to resume") from error
 
 
-def _publisher(one: Fold, epochs: int, say: Callable[[str], None]) -> Callable[[], None]:
-    """A function that says what a fold's run has written since it was last called."""
-    seen, heard = len(read_history(one.copy)), set(read_notices(one.copy))
+def _publisher(fold: Fold, epochs: int, on_notice: Callable[[str], None]) -> Callable[[], None]:
+    """Return a function that passes on what a fold's run has written since it was last called."""
+    published_epochs, published_notices = len(read_history(fold.copy)), set(read_notices(fold.copy))
 
     def publish() -> None:
-        nonlocal seen
-        for name, text in read_notices(one.copy, but=heard).items():
-            heard.add(name)
-            say(f"{one.name}: {text}")
-        for row in read_history(one.copy)[seen:]:
-            seen += 1
+        nonlocal published_epochs
+        for name, text in read_notices(fold.copy, but=published_notices).items():
+            published_notices.add(name)
+            on_notice(f"{fold.title}: {text}")
+        for row in read_history(fold.copy)[published_epochs:]:
+            published_epochs += 1
             losses = f"train loss {row['train_loss']:.4f}, val loss {row['val_loss']:.4f}"
-            say(f"{one.name}: epoch {row['epoch']}/{epochs}, {losses}")
+            on_notice(f"{fold.title}: epoch {row['epoch']}/{epochs}, {losses}")
 
     return publish

@@ -1,4 +1,4 @@
-"""README.md of a model's folder: what the model is, what it may be used for, where it came from."""
+"""The model card, README.md of a model's folder: what the model is, its intended use, where it came from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ from brainscale.formatting import escape_markdown, format_number
 from brainscale.models.bundle import ModelInfo
 from brainscale.models.claim_checklist import ITEMS, OPEN
 from brainscale.stats.metric_names import metric_name
+from brainscale.stats.metrics import estimates_of
 from brainscale.storage.local import replacing
 
 README = "README.md"
@@ -18,16 +19,16 @@ README = "README.md"
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """What a model card tells; every text may come from outside and is escaped.
+    """Contents of a model card; every text may come from outside and is escaped.
 
     Attributes:
         info: the bundle's model.json.
-        training: counts and hashes of the training data, name → value.
+        training: facts of the training data, name → value.
         metrics: table of schema METRICS, where the model was evaluated.
-        evaluated_on: the set those figures are of.
-        prevalence: of tumours where the model is to be used, for the figures there.
-        provenance: what else is known, name → value.
-        claim: answers to items of CLAIM 2024 by number, from 1; they take the place of what the run knows.
+        evaluated_on: the data of these metrics.
+        prevalence: share of tumours where the model will be used, of the metrics that depend on it.
+        provenance: more facts about the origin of the model, name → value.
+        claim: answers to items of CLAIM 2024 by number, from 1; they replace what the run can answer.
     """
 
     info: ModelInfo
@@ -39,18 +40,26 @@ class ModelFacts:
     claim: Mapping[int, str] = field(default_factory=dict)
 
 
-def write_model_card(folder: Path, facts: ModelFacts) -> Path:
-    """Write README.md into a model's folder; it appears whole or not at all.
+@dataclass(frozen=True, kw_only=True)
+class _MetricLine:
+    """A metric as the card's table shows it."""
 
-    Returns:
-        Its path.
+    name: str
+    value: str
+    interval: str
+    n: str
+    note: str
+
+
+def write_model_card(folder: Path, facts: ModelFacts) -> Path:
+    """Write README.md into a model's folder, whole or not at all, and return its path.
 
     Raises:
         ValueError: an answer to an item that CLAIM does not have.
     """
-    strange = sorted(set(facts.claim) - set(range(1, len(ITEMS) + 1)))
-    if strange:
-        raise ValueError(f"CLAIM 2024 has no item {strange[0]}: items go from 1 to {len(ITEMS)}")
+    unknown = sorted(set(facts.claim) - set(range(1, len(ITEMS) + 1)))
+    if unknown:
+        raise ValueError(f"CLAIM 2024 has no item {unknown[0]}: items go from 1 to {len(ITEMS)}")
     environment = jinja2.Environment(  # noqa: S701 - Markdown, not HTML: `finalize` escapes every value
         loader=jinja2.PackageLoader("brainscale", "models"),
         finalize=escape_markdown,
@@ -60,23 +69,25 @@ def write_model_card(folder: Path, facts: ModelFacts) -> Path:
         keep_trailing_newline=True,
     )
     text = environment.get_template("model_card.md.j2").render(
-        facts=facts, rows=_rows(facts), provenance=_provenance(facts), checklist=_checklist(facts)
+        facts=facts, metrics=_metrics(facts), provenance=_provenance(facts), checklist=_checklist(facts)
     )
     with replacing(folder / README) as aside:
         aside.write_text(text, encoding="utf-8", errors="backslashreplace")
     return folder / README
 
 
-def _rows(facts: ModelFacts) -> list[dict[str, str]]:
+def _metrics(facts: ModelFacts) -> list[_MetricLine]:
     return [
-        {
-            "name": metric_name(row["metric"], facts.prevalence)["name"],
-            "value": format_number(row["value"]),
-            "interval": "–" if row["low"] is None else f"{format_number(row['low'])} to {format_number(row['high'])}",
-            "n": format_number(row["n"]),
-            "note": "; ".join(filter(None, (row["method"], row["reason"]))),
-        }
-        for row in (facts.metrics.to_pylist() if facts.metrics is not None else [])
+        _MetricLine(
+            name=metric_name(metric, facts.prevalence).name,
+            value=format_number(estimate.value),
+            interval="–"
+            if estimate.low is None
+            else f"{format_number(estimate.low)} to {format_number(estimate.high)}",
+            n=format_number(estimate.n),
+            note="; ".join(filter(None, (estimate.method, estimate.reason))),
+        )
+        for metric, estimate in ({} if facts.metrics is None else estimates_of(facts.metrics)).items()
     ]
 
 
@@ -95,38 +106,39 @@ def _provenance(facts: ModelFacts) -> dict[str, object]:
 
 
 def _checklist(facts: ModelFacts) -> list[tuple[int, str, str]]:
-    answers = _known(facts) | dict(facts.claim)
+    answers = _answers(facts) | dict(facts.claim)
     return [(number, item, answers.get(number, OPEN)) for number, item in enumerate(ITEMS, 1)]
 
 
-def _known(facts: ModelFacts) -> dict[int, str]:
-    """The items that a run can answer; the rest is for people to say."""
+def _answers(facts: ModelFacts) -> dict[int, str]:
+    """Return answers to the items that a run can answer; the authors answer the others."""
     info, preprocess = facts.info, facts.info.preprocess.model_dump()
     counts = ", ".join(f"{name}: {value}" for name, value in facts.training.items())
-    known = {
+    answers = {
         1: f"image classification by a convolutional network, {info.architecture}",
         9: f"{', '.join(f'{name} {value}' for name, value in preprocess.items())}; part of the model, in model.json",
-        19: f"as the training manifest says, of the fingerprint {info.manifest_sha256}; saved in the run",
-        20: "where brainscale split the data, groups: samples of one patient, where known, and near duplicates",
+        19: f"given by the training manifest with the fingerprint {info.manifest_sha256}, saved in the run",
+        20: "groups, if brainscale split the data: samples of one patient, where known, and near duplicates",
         22: f"{info.architecture}, {info.parameters:,} parameters; input {info.preprocess.image_size} px; outputs: "
         + ", ".join(info.classes),
         23: ", ".join(f"{name} {version}" for name, version in info.versions.items()),
-        25: f"the configuration with the fingerprint {info.config_sha256}, saved in the run as config.yaml",
+        25: f"given by the configuration with the fingerprint {info.config_sha256}, saved in the run as config.yaml",
         26: f"{info.epoch_source}: epoch {info.epoch}",
         27: "none: one model",
         40: "see Intended use and limits, above; " + OPEN,
         41: "research use only; " + OPEN,
     }
     if counts:
-        known[12] = "samples that cannot be read are left out and counted, see Training data; missing labels: " + OPEN
-        known[35] = f"samples: {counts}; patients: {OPEN}"
+        answers[12] = "samples that cannot be read are excluded and counted, see Training data; missing labels: " + OPEN
+        answers[35] = f"samples: {counts}; patients: {OPEN}"
     if facts.metrics is not None:
-        named = ", ".join(row["name"] for row in _rows(facts))
-        known |= {28: named, 29: "95 % intervals; the method of each is in the table of figures, above"}
-        known |= {
+        answers |= {
+            28: ", ".join(line.name for line in _metrics(facts)),
+            29: "95 % confidence intervals; their methods are in the table of metrics, above",
             31: "heatmaps of the worst errors and the least certain cases, in the report; not validated",
-            32: f"on {facts.evaluated_on}; see Figures, above" if facts.evaluated_on else OPEN,
+            32: f"on {facts.evaluated_on}; see Metrics, above" if facts.evaluated_on else OPEN,
+            37: "see Metrics, above; other partitions: " + OPEN,
+            38: "see Metrics, above",
             39: "the worst errors are in the report; " + OPEN,
         }
-        known |= {37: "see Figures, above; other partitions: " + OPEN, 38: "see Figures, above"}
-    return known
+    return answers

@@ -1,169 +1,165 @@
-"""Figures whose interval is a bootstrap's, from one pass over the resamples."""
+"""Metrics whose interval comes from a bootstrap, from one pass over the resamples."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from brainscale.seeds import derive
 from brainscale.stats import calibration, weighted_metrics
-from brainscale.stats.decisions import tumour_probability
-from brainscale.stats.estimate import Estimate, missing_class
+from brainscale.stats.estimate import Estimate, missing_class, name_method
 from brainscale.stats.intervals import bca_levels, t_quantile
-from brainscale.stats.resampling import drawn_groups, jackknife_weights, percentiles
+from brainscale.stats.labelled import LabelledProbabilities
+from brainscale.stats.resampling import draw_groups, jackknife_weights, percentiles
 
-RESAMPLES, FEWER = 2000, 1000
+RESAMPLES, FEWER_RESAMPLES = 2000, 1000
 LARGE = 20_000  # samples beyond which fewer resamples do: each costs more, and tells more
 AT_PREVALENCE = ("ppv_at_prevalence", "npv_at_prevalence")
 PERCENTILES = (2.5, 97.5)
-BIASED = "noise in the bins raises it: the truth is likely lower"
+BIASED = "noise in the bins raises it: the true value is probably lower"
 WITHIN_NOISE = f"{BIASED}, and may be 0"
 SEPARATE = "no interval: too many resamples separate the classes"
 REASONS = {
-    "mcc": "every sample is called alike",
-    "calibration_slope": "the probabilities separate the classes, or are all alike",
-    "ppv_at_prevalence": "no sample is called a tumour",
-    "npv_at_prevalence": "every sample is called a tumour",
+    "mcc": "all predictions are the same",
+    "calibration_slope": "the probabilities separate the classes, or are all the same",
+    "ppv_at_prevalence": "no sample is predicted to have a tumour",
+    "npv_at_prevalence": "every sample is predicted to have a tumour",
 }
-"""Why a figure does not exist though every class has a sample."""
+"""Why a metric is undefined though every class has a sample."""
 
 
-def bootstrapped(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    called: np.ndarray,
-    classes: Sequence[str],
-    codes: np.ndarray,
-    prevalence: float | None,
-) -> dict[str, Estimate]:
-    """The figures whose interval is a bootstrap's (BCa, see `bca_levels`), whole groups drawn.
+def bootstrap_metrics(samples: LabelledProbabilities, prevalence: float | None) -> dict[str, Estimate]:
+    """Return the metrics with bootstrap intervals (BCa, see `bca_levels`), whole groups drawn.
 
-    The slope's is a jackknife's, the ECE's rests on its bins. A resample in which a figure does not exist is
+    The slope's interval is a jackknife's, the ECE's rests on its bins. A resample in which a metric is undefined is
     left out of its interval.
 
     Args:
-        labels: int [N ≥ 1], class indices.
-        probabilities: float [N, classes].
-        called: int [N], predicted classes.
-        classes: names.
-        codes: int [N], number of each sample's group.
-        prevalence: for the two predictive values there, if any.
+        samples: one or more.
+        prevalence: share of tumours to compute the two predictive values for, if any.
     """
-    n, size = len(labels), len(np.unique(codes))
-    by_group = " by group" if size < n else ""
-    resamples = RESAMPLES if n <= LARGE else FEWER
-
-    def figures_of(weights: np.ndarray) -> dict[str, np.ndarray]:
-        return weighted_figures(weights.astype(np.float64), labels, probabilities, called, prevalence)
-
-    values, left_out = figures_of(np.ones((1, n))), figures_of(jackknife_weights(codes))
+    n, size = len(samples), len(np.unique(samples.codes))
+    resamples = RESAMPLES if n <= LARGE else FEWER_RESAMPLES
+    values = metrics_of_resamples(np.ones((1, n)), samples, prevalence)
+    left_out = metrics_of_resamples(jackknife_weights(samples.codes), samples, prevalence)
     drawn, noise = [], []
-    confidence, right = confidence_and_outcome(labels, probabilities, called)
-    own = calibration.gaps(np.ones((1, n)), confidence, right)
-    _, at = np.unique(codes, return_inverse=True)
-    for times in drawn_groups(size, resamples, derive(0, "bootstrap"), width=n):
-        piece = times[:, at]
-        drawn.append(figures_of(piece))
-        noise.append(np.abs(calibration.gaps(piece, confidence, right) - own).sum(1))
-    figures = {}
+    confidence, correct = confidence_and_outcome(samples)
+    own_gaps = calibration.calibration_gaps(np.ones((1, n)), confidence, correct)
+    _, group = np.unique(samples.codes, return_inverse=True)
+    for counts in draw_groups(size, resamples, derive(0, "bootstrap"), width=n):
+        weights = counts[:, group]
+        drawn.append(metrics_of_resamples(weights.astype(np.float64), samples, prevalence))
+        noise.append(np.abs(calibration.calibration_gaps(weights, confidence, correct) - own_gaps).sum(1))
+    estimates = {}
     for name, (value,) in values.items():
-        figure = Estimate(value=float(value), n=n)
+        estimate = Estimate(value=float(value), n=n)
         if not math.isfinite(value):
-            figures[name] = Estimate(value=None, n=n, reason=missing_class(labels, classes) or REASONS[name])
+            reason = missing_class(samples.labels, samples.classes) or REASONS[name]
+            estimates[name] = Estimate(value=None, n=n, reason=reason)
         elif name == "calibration_slope":
-            figures[name] = _jackknifed(figure, left_out[name], f"jackknife{by_group}")
+            estimates[name] = _with_jackknife(estimate, left_out[name], name_method("jackknife", samples.codes))
         else:
-            draws = np.concatenate([piece[name] for piece in drawn])
+            draws = np.concatenate([batch[name] for batch in drawn])
             draws = draws[~np.isnan(draws)]
             plain = name == "ece" or not len(draws)
             levels = PERCENTILES if plain else bca_levels(value, draws, left_out[name], size)
-            figures[name] = _interval(replace(figure, method=f"bootstrap{by_group}"), draws, resamples, levels)
-    return {**figures, "ece": _beyond_noise(figures["ece"], np.concatenate(noise))}
+            method = name_method("bootstrap", samples.codes)
+            estimates[name] = _with_percentiles(replace(estimate, method=method), draws, resamples, levels)
+    return {**estimates, "ece": _beyond_noise(estimates["ece"], np.concatenate(noise))}
 
 
-def _interval(figure: Estimate, draws: np.ndarray, resamples: int, levels: tuple[float, float]) -> Estimate:
-    """The figure with two percentiles of its draws, stretched to hold its value."""
+def _with_percentiles(estimate: Estimate, draws: np.ndarray, resamples: int, levels: tuple[float, float]) -> Estimate:
+    """Return the estimate with two percentiles of its draws, stretched to hold its value."""
     if len(draws) < resamples // 10:
-        return replace(figure, method=None, reason="no interval: too few samples of some class")
+        return replace(estimate, method=None, reason="no interval: too few samples of some class")
     low, high = percentiles(draws, *levels)
     if not math.isfinite(high - low):
-        return replace(figure, method=None, reason=SEPARATE)
+        return replace(estimate, method=None, reason=SEPARATE)
     if low == high:  # one point, as if nothing were uncertain
-        return replace(figure, method=None, reason="no interval: every resample gives the same figure")
-    assert figure.value is not None  # noqa: S101 - for the type checker
-    return replace(figure, low=min(low, figure.value), high=max(high, figure.value))
+        return replace(estimate, method=None, reason="no interval: every resample gives the same value")
+    assert estimate.value is not None  # noqa: S101 - for the type checker
+    return replace(estimate, low=min(low, estimate.value), high=max(high, estimate.value))
 
 
-def _jackknifed(figure: Estimate, left_out: np.ndarray, method: str) -> Estimate:
-    """The figure with Tukey's jackknife interval (R. G. Miller, Biometrika 61, 1974).
+def _with_jackknife(estimate: Estimate, left_out: np.ndarray, method: str) -> Estimate:
+    """Return the estimate with Tukey's jackknife interval (R. G. Miller, Biometrika 61, 1974).
 
     Resamples of few patients separate the classes more than the patients do, which pulls percentiles of the slope up.
 
     Args:
-        figure: its value.
-        left_out: [blocks], the figure without each block of groups.
-        method: how to call it.
+        estimate: with its value.
+        left_out: [blocks], value of the metric without each block of groups.
+        method: name of the method.
     """
     size = len(left_out)
     if size < 2 or not np.isfinite(left_out).all():
-        return replace(figure, reason=SEPARATE)
+        return replace(estimate, reason=SEPARATE)
     half = t_quantile(size) * math.sqrt((size - 1) * float(left_out.var()))
     if half == 0:
-        return replace(figure, reason="no interval: every sample left out gives the same figure")
-    assert figure.value is not None  # noqa: S101 - for the type checker
-    return replace(figure, low=figure.value - half, high=figure.value + half, method=method)
+        return replace(estimate, reason="no interval: every sample left out gives the same value")
+    assert estimate.value is not None  # noqa: S101 - for the type checker
+    return replace(estimate, low=estimate.value - half, high=estimate.value + half, method=method)
 
 
-def _beyond_noise(figure: Estimate, noise: np.ndarray) -> Estimate:
-    """The ECE's interval: down to what noise in the bins cannot explain, up to the basic bootstrap's end.
+def _beyond_noise(estimate: Estimate, noise: np.ndarray) -> Estimate:
+    """Return the ECE's interval: down to what noise in the bins cannot explain, up to the basic bootstrap's end.
 
     ECE and truth differ by no more than the bins' gaps do in sum, so the value less 97.5 % of that sum's resamples is
     a lower end for any truth, 0 too. As resamples' ECE lies above the samples', so does the samples' above the truth:
     hence the basic bootstrap (A. C. Davison and D. V. Hinkley, 1997, 5.2) above.
 
     Args:
-        figure: with percentiles.
+        estimate: with percentiles.
         noise: [R], sums of the bins' differences between a resample's gaps and the samples'.
     """
-    if figure.value is None or figure.low is None:
-        return figure
-    low = max(0.0, figure.value - percentiles(noise)[1])
-    high = min(1.0, 2 * figure.value - figure.low)
+    if estimate.value is None or estimate.low is None:
+        return estimate
+    low = max(0.0, estimate.value - percentiles(noise)[1])
+    high = min(1.0, 2 * estimate.value - estimate.low)
     if low == high:
-        return replace(figure, low=None, high=None, method=None, reason="no interval: the samples' ECE is 0")
-    return replace(figure, low=low, high=high, reason=BIASED if low > 0 else WITHIN_NOISE)
+        return replace(estimate, low=None, high=None, method=None, reason="no interval: the samples' ECE is 0")
+    return replace(estimate, low=low, high=high, reason=BIASED if low > 0 else WITHIN_NOISE)
 
 
-def confidence_and_outcome(
-    labels: np.ndarray, probabilities: np.ndarray, called: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """What the ECE compares [N]: P(tumour) and whether there is one; with more, the likeliest's and the call."""
-    two = probabilities.shape[1] == 2
-    return (tumour_probability(probabilities), labels > 0) if two else (probabilities.max(1), called == labels)
+def confidence_and_outcome(samples: LabelledProbabilities) -> tuple[np.ndarray, np.ndarray]:
+    """Return what the ECE compares: a probability [n], and whether it came true [n].
+
+    With two classes the probability of a tumour and whether there is one; with more, the highest probability and
+    whether its class is the label.
+    """
+    if len(samples.classes) == 2:
+        return samples.tumour_probability, samples.has_tumour
+    return samples.probabilities.max(1), samples.predicted == samples.labels
 
 
-def weighted_figures(
-    weights: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, called: np.ndarray, prevalence: float | None
+def metrics_of_resamples(
+    weights: np.ndarray, samples: LabelledProbabilities, prevalence: float | None
 ) -> dict[str, np.ndarray]:
-    """Figures [R] for weights [R, N]."""
-    sick, probability = labels > 0, tumour_probability(probabilities)
-    counts = weighted_metrics.confusions(weights, labels, called, probabilities.shape[1])
-    area, precision = weighted_metrics.macro_ranking(weights, labels, probabilities)
-    confidence, right = confidence_and_outcome(labels, probabilities, called)
-    figures = {
+    """Return the value of each metric in each resample: name → float [R].
+
+    Args:
+        weights: float [R, n], how often each resample holds each sample.
+        samples: the samples.
+        prevalence: share of tumours to compute the two predictive values for, if any.
+    """
+    labels, probabilities = samples.labels, samples.probabilities
+    has_tumour, probability = samples.has_tumour, samples.tumour_probability
+    counts = weighted_metrics.confusion_matrices(weights, labels, samples.predicted, len(samples.classes))
+    auroc, precision = weighted_metrics.macro_ranking(weights, labels, probabilities)
+    values = {
         "balanced_accuracy": weighted_metrics.macro_recall(counts),
-        "auroc": area,
+        "auroc": auroc,
         "average_precision": precision,
         "f1": weighted_metrics.f1(counts),
         "mcc": weighted_metrics.mcc(counts),
         "macro_precision": weighted_metrics.macro_precision(counts),
         "macro_recall": weighted_metrics.macro_recall(counts),
-        "brier": weighted_metrics.mean(weights, weighted_metrics.brier_losses(labels, probabilities)),
-        "log_loss": weighted_metrics.mean(weights, weighted_metrics.log_losses(labels, probabilities)),
-        "ece": calibration.expected_calibration_error(weights, confidence, right),
-        "calibration_slope": calibration.calibration_slope(weights, sick, probability),
-        "calibration_intercept": calibration.calibration_intercept(weights, sick, probability),
+        "brier": weighted_metrics.weighted_mean(weights, weighted_metrics.brier_losses(labels, probabilities)),
+        "log_loss": weighted_metrics.weighted_mean(weights, weighted_metrics.log_losses(labels, probabilities)),
+        "ece": calibration.expected_calibration_error(weights, *confidence_and_outcome(samples)),
+        "calibration_slope": calibration.calibration_slope(weights, has_tumour, probability),
+        "calibration_intercept": calibration.calibration_intercept(weights, has_tumour, probability),
     }
-    at = () if prevalence is None else weighted_metrics.predictive_values(counts, prevalence)
-    return {**figures, **dict(zip(AT_PREVALENCE, at, strict=False))}
+    if prevalence is not None:
+        values |= zip(AT_PREVALENCE, weighted_metrics.predictive_values(counts, prevalence), strict=True)
+    return values

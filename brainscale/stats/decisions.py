@@ -1,4 +1,4 @@
-"""From probabilities to calls; alone, so that scoring workers need no statistics library."""
+"""From probabilities to predicted classes; alone, so that scoring workers need no statistics library."""
 
 import numpy as np
 
@@ -6,14 +6,19 @@ TINY = 1e-30  # a probability of 0 has no logarithm
 
 
 def predicted_classes(probabilities: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
-    """Class indices [N]: by the threshold, one or [N], on P(tumour) with two classes, the likeliest with more."""
+    """Return class indices [n]: by the threshold of P(tumour) with two classes, the most probable one with more.
+
+    Args:
+        probabilities: float [n, classes].
+        threshold: one for all samples, or one for each [n].
+    """
     if probabilities.shape[1] > 2:
         return np.asarray(probabilities.argmax(1))
     return (tumour_probability(probabilities) >= threshold).astype(np.int64)
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """softmax(log p / T) in the input's type, [N, classes]: what calibration makes of an engine's probabilities."""
+    """Return calibrated probabilities, softmax(log p / T): [n, classes], in the type of the input."""
     if temperature == 1:
         return probabilities
     powers = np.log(np.clip(probabilities.astype(np.float64), TINY, 1)) / temperature
@@ -22,5 +27,5 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
 
 
 def tumour_probability(probabilities: np.ndarray) -> np.ndarray:
-    """Probability of a tumour, float64 [N]: 1 − P(first class)."""
+    """Return the probability of a tumour, 1 − P(first class): float64 [n]."""
     return np.asarray(1 - probabilities[:, 0].astype(np.float64))

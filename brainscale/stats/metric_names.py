@@ -1,53 +1,61 @@
-"""Plain words for the figures of a report."""
+"""Names of the metrics for people, and what each one says."""
+
+from dataclasses import dataclass, replace
 
 from brainscale.stats.calibration import ECE_BINS
 
+
+@dataclass(frozen=True)
+class MetricName:
+    """A metric for people.
+
+    Attributes:
+        name: its name.
+        about: what it says, in a few words.
+    """
+
+    name: str
+    about: str = ""
+
+
 METRICS = {
-    "accuracy": {"name": "Accuracy", "about": "share of all samples called rightly"},
-    "balanced_accuracy": {"name": "Balanced accuracy", "about": "mean of the shares found in each class"},
-    "auroc": {
-        "name": "AUROC",
-        "about": "how often a sample with a tumour scores higher than one without; chance is 0.5",
-    },
-    "average_precision": {"name": "Average precision", "about": "area under the precision-recall curve"},
-    "sensitivity": {"name": "Sensitivity", "about": "share of samples with a tumour that were found"},
-    "specificity": {"name": "Specificity", "about": "share of samples without a tumour that were called so"},
-    "ppv": {"name": "PPV", "about": "share of calls of a tumour that were right, in this set"},
-    "npv": {"name": "NPV", "about": "share of calls of no tumour that were right, in this set"},
-    "ppv_at_prevalence": {"name": "PPV", "about": "share of calls of a tumour that would be right there"},
-    "npv_at_prevalence": {"name": "NPV", "about": "share of calls of no tumour that would be right there"},
-    "f1": {"name": "F1 score", "about": "harmonic mean of sensitivity and PPV"},
-    "mcc": {
-        "name": "Matthews correlation",
-        "about": "agreement of calls and labels, from −1 to 1; 0 is chance",
-    },
-    "macro_precision": {"name": "Macro precision (“Avg Precision”)", "about": "mean over classes of the PPV of each"},
-    "macro_recall": {"name": "Macro recall (“Avg Recall”)", "about": "mean over classes of the share found of each"},
-    "brier": {"name": "Brier score", "about": "mean squared error of the scores; lower is better"},
-    "log_loss": {"name": "Log loss", "about": "cost of sure mistakes; lower is better"},
-    "ece": {
-        "name": "Expected calibration error",
-        "about": f"mean distance of scores from true shares, in {ECE_BINS} bins of equal width; lower is better",
-    },
-    "calibration_slope": {"name": "Calibration slope", "about": "1 is ideal; below it, scores are too extreme"},
-    "calibration_intercept": {
-        "name": "Calibration intercept",
-        "about": "0 is ideal; below it, scores are too high on the whole",
-    },
+    "accuracy": MetricName("Accuracy", "share of samples classified correctly"),
+    "balanced_accuracy": MetricName("Balanced accuracy", "mean of the recall of each class"),
+    "auroc": MetricName(
+        "AUROC", "probability that a sample with a tumour scores higher than one without; 0.5 is chance"
+    ),
+    "average_precision": MetricName("Average precision", "area under the precision-recall curve"),
+    "sensitivity": MetricName("Sensitivity", "share of samples with a tumour that are predicted to have one"),
+    "specificity": MetricName("Specificity", "share of samples without a tumour that are predicted to have none"),
+    "ppv": MetricName("PPV", "share of tumour predictions that are correct, in this set"),
+    "npv": MetricName("NPV", "share of no-tumour predictions that are correct, in this set"),
+    "ppv_at_prevalence": MetricName("PPV", "share of tumour predictions that would be correct at this prevalence"),
+    "npv_at_prevalence": MetricName("NPV", "share of no-tumour predictions that would be correct at this prevalence"),
+    "f1": MetricName("F1 score", "harmonic mean of sensitivity and PPV"),
+    "mcc": MetricName("Matthews correlation", "correlation of predictions and labels, from −1 to 1; 0 is chance"),
+    "macro_precision": MetricName("Macro precision (“Avg Precision”)", "mean of the precision of each class"),
+    "macro_recall": MetricName("Macro recall (“Avg Recall”)", "mean of the recall of each class"),
+    "brier": MetricName("Brier score", "mean squared error of the scores; lower is better"),
+    "log_loss": MetricName("Log loss", "penalty for confident mistakes; lower is better"),
+    "ece": MetricName(
+        "Expected calibration error",
+        f"mean distance of scores from true shares, in {ECE_BINS} bins of equal width; lower is better",
+    ),
+    "calibration_slope": MetricName("Calibration slope", "1 is ideal; below 1, scores are too extreme"),
+    "calibration_intercept": MetricName("Calibration intercept", "0 is ideal; below 0, scores are too high on average"),
 }
-"""Metric → its name for people, and what it says."""
 
 
-def metric_name(metric: str, prevalence: float | None = None) -> dict[str, str]:
-    """`name` and `about` of a metric; of one that is not in the table, its own name.
+def metric_name(metric: str, prevalence: float | None = None) -> MetricName:
+    """Return the name of a metric for people; one that is not in the table keeps its own.
 
     Args:
-        metric: its name in a table of figures.
-        prevalence: of the figures at one.
+        metric: its name in a table of metrics.
+        prevalence: prevalence of the two metrics that are computed for one.
     """
     if metric.startswith("auroc_"):
-        return {"name": f"AUROC of {metric.removeprefix('auroc_')}", "about": "this class against all others"}
-    found = METRICS.get(metric, {"name": metric, "about": ""})
+        return MetricName(f"AUROC of {metric.removeprefix('auroc_')}", "this class against all others")
+    known = METRICS.get(metric, MetricName(metric))
     if prevalence is not None and metric.endswith("_at_prevalence"):
-        return {**found, "name": f"{found['name']} at a prevalence of {100 * prevalence:g} %"}
-    return found
+        return replace(known, name=f"{known.name} at a prevalence of {100 * prevalence:g} %")
+    return known

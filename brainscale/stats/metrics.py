@@ -1,24 +1,25 @@
-"""Labels and probabilities → figures with 95 % intervals.
+"""Labels and probabilities → metrics with 95 % intervals.
 
-Proportions have Wilson's interval, an AUROC of two sides DeLong's on the logit scale, where it is less skewed
+Proportions have Wilson's interval, an AUROC of two classes DeLong's on the logit scale, where it is less skewed
 (M. S. Pepe, 2003, 5.2.5), the rest a seeded bootstrap that draws whole groups.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from scipy.special import expit, logit
 
 from brainscale.errors import UsageError
 from brainscale.schema import METRICS
-from brainscale.stats.bootstrap import AT_PREVALENCE, bootstrapped
-from brainscale.stats.decisions import predicted_classes, tumour_probability
+from brainscale.stats.bootstrap import AT_PREVALENCE, bootstrap_metrics
 from brainscale.stats.delong import delong
-from brainscale.stats.estimate import Estimate, missing_class
+from brainscale.stats.estimate import NOT_FINITE, ONE_SAMPLE, Estimate, missing_class, name_method
 from brainscale.stats.intervals import effective_size, t_quantile, wilson
+from brainscale.stats.labelled import LabelledProbabilities
 from brainscale.stats.resampling import group_codes
 
 METRIC_NAMES = (
@@ -40,146 +41,191 @@ METRIC_NAMES = (
     "calibration_slope",
     "calibration_intercept",
 )
-"""Those of any model; more classes have `auroc_<class>` besides, a prevalence two predictive values."""
+"""Metrics of every model; more classes have `auroc_<class>` besides, a prevalence two predictive values."""
+BINARY_CLASSES = ("no_tumour", "tumour")
+ROUNDING = 1e-6  # by which a float32 probability may leave 0 … 1
+SUM_ROUNDING = 1e-2  # by which half-precision probabilities may miss a sum of 1
 
 
 def compute_metrics(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    classes: Sequence[str],
-    threshold: float | np.ndarray = 0.5,
+    labels: npt.ArrayLike,
+    probabilities: npt.ArrayLike,
     *,
-    groups: Sequence[Any] | np.ndarray | None = None,
+    classes: Sequence[str] | None = None,
+    threshold: float | npt.ArrayLike = 0.5,
+    groups: Iterable[Any] | None = None,
     prevalence: float | None = None,
 ) -> pa.Table:
-    """The figures of a model on labelled samples; their order does not matter.
+    """Compute the metrics of any classifier on labelled samples; their order does not matter.
 
-    Sensitivity, specificity, predictive values and calibration are those of a tumour of any kind against
-    none. With more than two classes AUROC, average precision, precision, recall and F1 are macro means, and
-    the ECE is that of the likeliest class instead of P(tumour).
+    Sensitivity, specificity, predictive values and calibration are those of a tumour of any kind against none. With
+    more than two classes AUROC, average precision, precision, recall and F1 are macro means, and the ECE is that of
+    the most probable class instead of P(tumour).
 
     Args:
-        labels: int [N], class indices; 0 is the class without a tumour.
-        probabilities: float [N, classes].
-        classes: names in the order of the columns.
-        threshold: of the probability of a tumour, where there are two classes; or one for each sample [N].
-        groups: [N], patient or group of duplicates: the bootstrap draws these, and intervals of proportions and
-            areas take them into account.
-        prevalence: share of tumours where the model is to serve, for PPV and NPV there.
+        labels: int [n], class indices; 0 is the class without a tumour.
+        probabilities: float [n, classes], where P(tumour) is 1 − P(first class); or P(tumour) alone, float [n], in
+            which differences below 1e-16 do not count.
+        classes: names in the order of the columns; by default no_tumour and tumour, or class_0, class_1 … for more.
+        threshold: threshold of the probability of a tumour, where there are two classes; or one for each sample [n].
+        groups: [n], patient or group of duplicates of each sample, None for a group of its own: the bootstrap draws
+            whole groups, and intervals of proportions and AUROCs take them into account.
+        prevalence: share of tumours where the model will be used, to compute PPV and NPV for it.
+
+    Returns:
+        A table of schema METRICS. A metric that is undefined has no value, and a reason; where a probability is not a
+        finite number, none has a value.
+
+    Raises:
+        UsageError: shapes do not match, a label is not a class index, the numbers are no probabilities, or the
+            prevalence is not between 0 and 1.
+    """
+    columns, cut = _as_columns(probabilities, threshold)
+    names = tuple(BINARY_CLASSES if columns.shape[1] == 2 else (f"class_{i}" for i in range(columns.shape[1])))
+    samples = LabelledProbabilities(
+        labels=np.asarray(labels),
+        probabilities=columns,
+        classes=names if classes is None else tuple(classes),
+        threshold=cut,
+        groups=None if groups is None else group_codes(groups),
+    )
+    _require_probabilities(samples)
+    return measure(samples, prevalence)
+
+
+def measure(samples: LabelledProbabilities, prevalence: float | None = None) -> pa.Table:
+    """Compute the metrics of labelled samples; see `compute_metrics`.
+
+    Args:
+        samples: labels and probabilities; their order does not matter.
+        prevalence: share of tumours where the model will be used.
 
     Returns:
         A table of schema METRICS.
 
     Raises:
-        UsageError: the prevalence is no share between 0 and 1.
+        UsageError: the prevalence is not between 0 and 1.
     """
     if prevalence is not None and not 0 < prevalence < 1:
-        raise UsageError(f"prevalence {prevalence:g} is no share between 0 and 1: give 0.05 for 5 %")
-    labels, probabilities = np.asarray(labels, np.int64), np.asarray(probabilities, np.float64)
-    names, why_none = _names(classes, prevalence), None
-    if not np.isfinite(probabilities).all():  # a comparison would call such a sample free of tumour
-        why_none = "a probability is not a finite number"
-    elif not len(labels):
-        why_none = missing_class(labels, classes)
-    if why_none:
-        return _table(dict.fromkeys(names, Estimate(value=None, n=len(labels), reason=why_none)))
-    codes = np.zeros(len(labels), np.int64) if groups is None else group_codes(groups)
-    called = predicted_classes(probabilities, threshold)
-    order = np.lexsort((codes, labels, called, *probabilities.T))
-    labels, called, probabilities = labels[order], called[order], probabilities[order]
-    codes = np.arange(len(labels)) if groups is None else codes[order]
-    exact = {**_proportions(labels, called, classes, codes), **_areas(labels, probabilities, classes, codes)}
-    figures = {**bootstrapped(labels, probabilities, called, classes, codes, prevalence), **exact}
-    return _table({name: figures[name] for name in names})
+        raise UsageError(f"prevalence {prevalence:g} is not between 0 and 1: give 0.05 for 5 %")
+    names = _names(samples.classes, prevalence)
+    reason = NOT_FINITE if samples.not_finite else missing_class(samples.labels, samples.classes)
+    if samples.not_finite or not len(samples):  # compared with a threshold, NaN would pass for a healthy sample
+        return _as_table(dict.fromkeys(names, Estimate(value=None, n=len(samples), reason=reason)))
+    codes = np.zeros(len(samples), np.int64) if samples.groups is None else samples.groups
+    ordered = samples.take(np.lexsort((codes, samples.labels, samples.predicted, *samples.probabilities.T)))
+    exact = {**_proportions(ordered), **_aurocs(ordered)}
+    estimates = {**bootstrap_metrics(ordered, prevalence), **exact}
+    return _as_table({name: estimates[name] for name in names})
 
 
-def confusion(labels: np.ndarray, called: np.ndarray, classes: int) -> np.ndarray:
-    """Counts [true class, predicted class]."""
-    return np.bincount(labels * classes + called, minlength=classes * classes).reshape(classes, classes)
+def estimates_of(table: pa.Table) -> dict[str, Estimate]:
+    """Return the rows of a table of schema METRICS by the name of the metric, in its order."""
+    return {row.pop("metric"): Estimate(**row) for row in table.to_pylist()}
 
 
-def auroc(
-    labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], codes: np.ndarray | None = None
-) -> Estimate:
-    """Area under the ROC curve of two classes, with DeLong's interval.
+def confusion_matrix(samples: LabelledProbabilities) -> np.ndarray:
+    """Return counts [true class, predicted class]."""
+    count = len(samples.classes)
+    cells = np.bincount(samples.labels * count + samples.predicted, minlength=count * count)
+    return cells.reshape(count, count)
 
-    Args:
-        labels: int [N], 0 or 1.
-        probabilities: float [N, 2].
-        classes: names.
-        codes: int [N], number of each sample's group; each its own without them.
-    """
-    reason = missing_class(labels, classes)
+
+def estimate_auroc(samples: LabelledProbabilities) -> Estimate:
+    """Return the area under the ROC curve of two classes, with DeLong's interval."""
+    reason = missing_class(samples.labels, samples.classes)
     if reason:
-        return Estimate(value=None, n=len(labels), reason=reason)
-    return _area(labels == 1, tumour_probability(probabilities), np.arange(len(labels)) if codes is None else codes)
+        return Estimate(value=None, n=len(samples), reason=reason)
+    return _auroc(samples.has_tumour, samples.tumour_probability, samples.codes)
 
 
-def as_mapping(table: pa.Table) -> Mapping[str, Mapping[str, Any]]:
-    """Metric → its row."""
-    return {row["metric"]: row for row in table.to_pylist()}
+def _as_columns(
+    probabilities: npt.ArrayLike, threshold: float | npt.ArrayLike
+) -> tuple[np.ndarray, float | np.ndarray]:
+    """Return probabilities [n, classes] and the threshold, of either form in which they may be given."""
+    try:
+        given, cuts = np.asarray(probabilities, np.float64), np.asarray(threshold, np.float64)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"probabilities and thresholds are not arrays of numbers: {error}") from None
+    if given.ndim == 1:
+        given = np.stack([1 - given, given], axis=1)
+        cuts = 1 - (1 - cuts)  # rounded like the scores: one of them may be the threshold
+    if given.ndim != 2:
+        raise UsageError(f"probabilities have shape {list(given.shape)}: give [samples, classes], or [samples]")
+    return given, cuts if cuts.ndim else float(cuts)
+
+
+def _require_probabilities(samples: LabelledProbabilities) -> None:
+    if samples.not_finite:
+        return
+    outside = (samples.probabilities < -ROUNDING) | (samples.probabilities > 1 + ROUNDING)
+    if outside.any():
+        raise UsageError(
+            f"{samples.probabilities[outside][0]:g} is not a probability: give values from 0 to 1, no logits"
+        )
+    sums = samples.probabilities.sum(1)
+    wrong = np.abs(sums - 1) > SUM_ROUNDING
+    if wrong.any():
+        raise UsageError(f"the probabilities of sample {wrong.argmax()} sum to {sums[wrong][0]:g}: each row sums to 1")
 
 
 def _names(classes: Sequence[str], prevalence: float | None) -> list[str]:
-    more = [f"auroc_{name}" for name in classes] if len(classes) > 2 else []
-    return [*METRIC_NAMES, *more, *(AT_PREVALENCE if prevalence is not None else ())]
+    of_classes = [f"auroc_{name}" for name in classes] if len(classes) > 2 else []
+    return [*METRIC_NAMES, *of_classes, *(AT_PREVALENCE if prevalence is not None else ())]
 
 
-def _table(figures: Mapping[str, Estimate]) -> pa.Table:
-    return pa.Table.from_pylist([{"metric": name, **vars(f)} for name, f in figures.items()], schema=METRICS)
+def _as_table(estimates: Mapping[str, Estimate]) -> pa.Table:
+    rows = [{"metric": name, **vars(estimate)} for name, estimate in estimates.items()]
+    return pa.Table.from_pylist(rows, schema=METRICS)
 
 
-def _proportions(
-    labels: np.ndarray, called: np.ndarray, classes: Sequence[str], codes: np.ndarray
-) -> dict[str, Estimate]:
-    sick, called_sick = labels > 0, called > 0
-    right, every = called == labels, np.ones(len(labels), bool)
-    among = {
-        "accuracy": (every, "no sample of any class"),
-        "sensitivity": (sick, "no sample of a tumour"),
-        "specificity": (~sick, f"no sample of class {classes[0]}"),
-        "ppv": (called_sick, "no sample is called a tumour"),
-        "npv": (~called_sick, f"no sample is called {classes[0]}"),
+def _proportions(samples: LabelledProbabilities) -> dict[str, Estimate]:
+    without = samples.classes[0]
+    predicted_tumour = samples.predicted > 0
+    rows = {  # the samples of each proportion, and why it is undefined where there are none
+        "accuracy": (np.ones(len(samples), bool), "no sample of any class"),
+        "sensitivity": (samples.has_tumour, "no sample of a tumour"),
+        "specificity": (~samples.has_tumour, f"no sample of class {without}"),
+        "ppv": (predicted_tumour, "no sample is predicted to have a tumour"),
+        "npv": (~predicted_tumour, f"no sample is predicted to be {without}"),
     }
-    right_side = called_sick == sick  # a tumour of one kind called another is still found
+    correct = samples.predicted == samples.labels
+    correct_side = predicted_tumour == samples.has_tumour  # another kind of tumour is still a tumour
     return {
-        name: _proportion((right if name == "accuracy" else right_side)[some], codes[some], otherwise)
-        for name, (some, otherwise) in among.items()
+        name: _proportion((correct if name == "accuracy" else correct_side)[mask], samples.codes[mask], reason)
+        for name, (mask, reason) in rows.items()
     }
 
 
-def _proportion(right: np.ndarray, codes: np.ndarray, otherwise: str) -> Estimate:
-    n, successes = len(right), int(right.sum())
+def _proportion(correct: np.ndarray, codes: np.ndarray, reason: str) -> Estimate:
+    n, successes = len(correct), int(correct.sum())
     if n == 0:
-        return Estimate(value=None, n=0, reason=otherwise)
-    worth = effective_size(right, codes)
-    low, high = wilson(successes / n * worth, worth)
-    return Estimate(value=successes / n, low=low, high=high, method=_by_group("Wilson", codes), n=n)
+        return Estimate(value=None, n=0, reason=reason)
+    size = effective_size(correct, codes)
+    low, high = wilson(successes / n * size, size)
+    return Estimate(value=successes / n, low=low, high=high, method=name_method("Wilson", codes), n=n)
 
 
-def _by_group(method: str, codes: np.ndarray) -> str:
-    return f"{method} by group" if len(np.unique(codes)) < len(codes) else method
+def _aurocs(samples: LabelledProbabilities) -> dict[str, Estimate]:
+    if len(samples.classes) == 2:
+        return {"auroc": estimate_auroc(samples)}
+    return {
+        f"auroc_{name}": _auroc(samples.labels == i, samples.probabilities[:, i], samples.codes, name)
+        for i, name in enumerate(samples.classes)
+    }
 
 
-def _areas(
-    labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], codes: np.ndarray
-) -> dict[str, Estimate]:
-    if len(classes) == 2:
-        return {"auroc": auroc(labels, probabilities, classes, codes)}
-    return {f"auroc_{name}": _area(labels == i, probabilities[:, i], codes, name) for i, name in enumerate(classes)}
-
-
-def _area(positive: np.ndarray, scores: np.ndarray, codes: np.ndarray, name: str = "") -> Estimate:
+def _auroc(positive: np.ndarray, scores: np.ndarray, codes: np.ndarray, name: str = "") -> Estimate:
     n = len(positive)
     if positive.all() or not positive.any():
-        other = "but" if n and positive.all() else ""
-        return Estimate(value=None, n=n, reason=" ".join(f"no sample {other} of class {name}".split()))
+        of_class = f"of another class than {name}" if n and positive.all() else f"of class {name}"
+        return Estimate(value=None, n=n, reason=f"no sample {of_class}")
     value, variance = delong(scores, positive, codes)
     if math.isnan(variance):
-        return Estimate(value=value, n=n, reason="no interval: a class has one sample, or one group")
+        return Estimate(value=value, n=n, reason=ONE_SAMPLE)
     if variance == 0:  # DeLong's interval would be one point, as if nothing were uncertain
-        return Estimate(value=value, n=n, reason="no interval: every pair of samples is ordered alike")
-    smaller = min(len(np.unique(codes[side])) for side in (positive, ~positive))
+        return Estimate(value=value, n=n, reason="no interval: every pair of samples is ordered the same way")
+    smaller = min(len(np.unique(codes[rows])) for rows in (positive, ~positive))
     half = t_quantile(smaller) * math.sqrt(variance) / (value * (1 - value))
     low, high = expit(logit(value) + np.array([-half, half])).tolist()
-    return Estimate(value=value, low=low, high=high, method=_by_group("DeLong", codes), n=n)
+    return Estimate(value=value, low=low, high=high, method=name_method("DeLong", codes), n=n)

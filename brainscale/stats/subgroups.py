@@ -1,4 +1,4 @@
-"""Figures by the values of a column: scanner, sex, image size; where a model is weak though its mean is good."""
+"""Metrics by the values of a column (scanner, sex, image size): where a model is weak though its mean is good."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,33 +9,28 @@ import pyarrow as pa
 
 from brainscale.errors import UsageError
 from brainscale.schema import METRICS, SUBGROUPS
-from brainscale.stats.metrics import compute_metrics
+from brainscale.stats.labelled import LabelledProbabilities
+from brainscale.stats.metrics import measure
+from brainscale.stats.resampling import is_missing
 
 SMALLEST = 20
 
 
-def by_column(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
+def measure_subgroups(
+    samples: LabelledProbabilities,
     values: Sequence[Any] | np.ndarray,
-    classes: Sequence[str],
-    threshold: float = 0.5,
     *,
     column: str,
-    groups: Sequence[Any] | np.ndarray | None = None,
     smallest: int = SMALLEST,
 ) -> pa.Table:
-    """The figures of each subgroup; looked at one by one, some will stand out by chance.
+    """Compute the metrics of each subgroup; of many subgroups, some stand out by chance.
 
     Args:
-        labels: int [N], class indices.
-        probabilities: float [N, classes].
-        values: [N], of the column; numbers are cut into thirds, None and NaN are not known.
-        classes: names in the order of the columns.
-        threshold: of the probability of a tumour, where there are two classes.
-        column: its name.
-        groups: [N], as `metrics.evaluate` takes them.
-        smallest: subgroups of fewer samples have no figures: they would say little, and could point at a person.
+        samples: labels and probabilities.
+        values: [n], values of the column; numbers are cut into thirds, None and NaN are unknown.
+        column: name of the column.
+        smallest: smallest subgroup that gets metrics: those of fewer samples would say little, and could point at a
+            person.
 
     Returns:
         A table of schema SUBGROUPS; values in order, the unknown last.
@@ -43,55 +38,52 @@ def by_column(
     Raises:
         UsageError: not one value for each sample.
     """
-    if len(values) != len(labels):
-        raise UsageError(f"column {column} has {len(values)} values for {len(labels)} samples")
-    labels, probabilities = np.asarray(labels, np.int64), np.asarray(probabilities)
-    found: list[dict[str, Any]] = []
+    if len(values) != len(samples):
+        raise UsageError(f"column {column} has {len(values)} values for {len(samples)} samples")
+    lines: list[dict[str, Any]] = []
     for value, rows in _members(values):
-        some = None if groups is None else [groups[int(i)] for i in rows]
-        table = compute_metrics(labels[rows], probabilities[rows], classes, threshold, groups=some)
+        table = measure(samples.take(rows))
         if len(rows) < smallest:
             table = _suppressed(table, len(rows), smallest)
         subgroup = {"column": column, "value": value, "samples": len(rows)}
-        found += [{**row, "figure": row["value"], **subgroup} for row in table.to_pylist()]
-    return pa.Table.from_pylist(found, schema=SUBGROUPS)
+        lines += [{**row, "figure": row["value"], **subgroup} for row in table.to_pylist()]
+    return pa.Table.from_pylist(lines, schema=SUBGROUPS)
 
 
-def thirds(values: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """Numbers cut at their terciles; equal ones stay together, so there may be fewer than three parts.
+def cut_thirds(values: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """Cut numbers at their terciles; equal ones stay together, so there may be fewer than three ranges.
 
     Args:
-        values: float [N ≥ 1], finite.
+        values: float [n ≥ 1], finite.
 
     Returns:
-        Name of each part and where it is, bool [N].
+        Name of each range, and which values are in it, bool [n].
     """
     cuts = np.unique(np.percentile(values, (100 / 3, 200 / 3), method="lower"))
     cuts = cuts[cuts < values.max()]
     edges = [-np.inf, *cuts, np.inf]
-    parts = []
+    ranges = []
     for low, high in itertools.pairwise(edges):
         lower, upper = f"above {low:.12g}" if low > -np.inf else "", f"up to {high:.12g}" if high < np.inf else ""
-        parts.append((" ".join(filter(None, (lower, upper))) or "all", (values > low) & (values <= high)))
-    return parts
+        ranges.append((" ".join(filter(None, (lower, upper))) or "all", (values > low) & (values <= high)))
+    return ranges
 
 
 def _members(values: Sequence[Any] | np.ndarray) -> list[tuple[str | None, np.ndarray]]:
-    """Value or third → sample indices."""
-    # NaN is not equal to itself
-    known = np.array([value is not None and value == value for value in values], bool)
-    there, members = np.flatnonzero(known), list[tuple[str | None, np.ndarray]]()
-    kept = [values[int(i)] for i in there]
+    """Return the sample indices of each value, or of each third of the numbers."""
+    unknown = np.array([is_missing(value) for value in values], bool)
+    rows, members = np.flatnonzero(~unknown), list[tuple[str | None, np.ndarray]]()
+    kept = [values[int(i)] for i in rows]
     if kept and all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in kept):
-        members += [(name, there[part]) for name, part in thirds(np.array(kept, np.float64))]
+        members += [(name, rows[in_range]) for name, in_range in cut_thirds(np.array(kept, np.float64))]
     elif kept:
         names = np.array([str(value) for value in kept])
-        members += [(str(name), there[names == name]) for name in np.unique(names)]
-    return members if known.all() else [*members, (None, np.flatnonzero(~known))]
+        members += [(str(name), rows[names == name]) for name in np.unique(names)]
+    return [*members, (None, np.flatnonzero(unknown))] if unknown.any() else members
 
 
 def _suppressed(table: pa.Table, n: int, smallest: int) -> pa.Table:
-    """The table without figures, nor how many of the few have a tumour or are called so."""
+    """Return the table without values, nor how many of the few have a tumour or are predicted to have one."""
     reason = f"fewer than {smallest} samples"
     absent = {"value": None, "low": None, "high": None, "method": None, "n": n, "reason": reason}
     return pa.Table.from_pylist([{**row, **absent} for row in table.to_pylist()], schema=METRICS)

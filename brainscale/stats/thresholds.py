@@ -1,6 +1,6 @@
 """The operating threshold and the temperature, chosen on validation samples only.
 
-A threshold chosen on the samples that it is then judged on flatters itself. A sample is called a tumour
+A threshold chosen on the samples that it is then judged on flatters itself. A sample is predicted to have a tumour
 when its score is at least the threshold. A cut between two neighbouring distinct scores lies midway, so
 that it prefers neither; below the lowest score there is no neighbour, and the cut is that score itself.
 """
@@ -18,20 +18,20 @@ COLDEST, HOTTEST = 0.05, 20.0
 
 
 def youden_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Threshold that maximises sensitivity + specificity − 1 (W. J. Youden, Cancer 3, 1950).
+    """Return the threshold that maximises sensitivity + specificity − 1 (W. J. Youden, Cancer 3, 1950).
 
     Of equals, the lowest: it misses fewer tumours.
 
     Args:
-        labels: bool or 0/1 [N], a tumour or none.
-        scores: float [N], higher for a tumour.
+        labels: bool or 0/1 [n], a tumour or none.
+        scores: float [n], higher for a tumour.
 
     Raises:
-        ManifestError: a class is absent, or a score is no finite number.
+        ManifestError: a class has no sample, or a score is not a finite number.
     """
-    sick = _both(labels, scores)
-    distinct, at = np.unique(scores, return_inverse=True)
-    positive, negative = (np.bincount(at[side], minlength=len(distinct)) for side in (sick, ~sick))
+    has_tumour = _require_both_classes(labels, scores)
+    distinct, step = np.unique(scores, return_inverse=True)
+    positive, negative = (np.bincount(step[rows], minlength=len(distinct)) for rows in (has_tumour, ~has_tumour))
     missed = np.cumsum(positive) - positive  # tumours below each distinct score
     cleared = np.cumsum(negative) - negative
     # In whole numbers, for equals to be equal: J · m · n = cleared · m − missed · n.
@@ -39,73 +39,75 @@ def youden_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def sensitivity_threshold(labels: np.ndarray, scores: np.ndarray, target: float) -> float:
-    """The highest threshold whose sensitivity reaches the target.
+    """Return the highest threshold whose sensitivity reaches the target.
 
     Args:
-        labels: bool or 0/1 [N], a tumour or none.
-        scores: float [N], higher for a tumour.
+        labels: bool or 0/1 [n], a tumour or none.
+        scores: float [n], higher for a tumour.
         target: sensitivity, above 0 and at most 1.
 
     Raises:
-        UsageError: the target is no sensitivity.
-        ManifestError: a class is absent, or a score is no finite number.
+        UsageError: the target is not a sensitivity.
+        ManifestError: a class has no sample, or a score is not a finite number.
     """
     if not 0 < target <= 1:
         raise UsageError(f"sensitivity {target:g} cannot be a target: give a share such as 0.95")
-    sick = _both(labels, scores)
-    positive = np.sort(np.asarray(scores)[sick])[::-1]
-    enough = int(np.argmax(np.arange(1, len(positive) + 1) / len(positive) >= target))
+    has_tumour = _require_both_classes(labels, scores)
+    positive = np.sort(np.asarray(scores)[has_tumour])[::-1]
+    last = int(np.argmax(np.arange(1, len(positive) + 1) / len(positive) >= target))
     distinct = np.unique(scores)
-    return _cut(distinct, int(np.searchsorted(distinct, positive[enough])))
+    return _cut(distinct, int(np.searchsorted(distinct, positive[last])))
 
 
-def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature that minimises the log loss (C. Guo et al., ICML 2017), for `calls.tempered`.
+def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the temperature that minimises the log loss (C. Guo et al., ICML 2017), for `apply_temperature`.
 
     It moves every threshold but 0.5, so the threshold is chosen after it.
 
     Log-probabilities differ from logits by a constant for each sample, so both give the same. The log loss
-    is convex in 1 / T; T is sought between 0.05 and 20, and is the bound where the loss falls on beyond it,
-    as it does when every sample is right.
+    is convex in 1 / T; T is sought between 0.05 and 20, and is the bound where the loss still falls towards it,
+    as it does when every sample is classified correctly.
 
     Args:
-        probabilities: float [N, classes].
-        labels: int [N], class indices.
+        labels: int [n], class indices.
+        probabilities: float [n, classes].
 
     Raises:
-        ManifestError: only one class is there, or a probability is no finite number.
+        ManifestError: all samples are of one class, or a probability is not a finite number.
     """
     labels = np.asarray(labels, np.int64)
     if len(np.unique(labels)) < 2:
-        raise ManifestError("the temperature needs validation samples of two classes: only one is there")
+        raise ManifestError(
+            "the temperature needs validation samples of two classes or more: there are none, or of one only"
+        )
     if not np.isfinite(probabilities).all():
-        raise ManifestError("a validation probability is not a finite number: choose no temperature from it")
+        raise ManifestError("a validation probability is not a finite number: no temperature can be chosen")
     logits, rows = np.log(np.clip(np.asarray(probabilities, np.float64), TINY, 1)), np.arange(len(labels))
 
     def loss(log_t: float) -> float:
         return float(-log_softmax(logits / math.exp(log_t), axis=1)[rows, labels].mean())
 
     bounds = (math.log(COLDEST), math.log(HOTTEST))
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-7}).x
-    return math.exp(min((*bounds, float(found)), key=loss))
+    best = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-7}).x
+    return math.exp(min((*bounds, float(best)), key=loss))
 
 
-def _both(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Labels as bool [N], when a threshold can be chosen from them."""
-    sick = np.asarray(labels) > 0
-    if sick.all() or not sick.any():
-        missing = "without a tumour" if len(sick) and sick.all() else "with a tumour"
-        raise ManifestError(f"a threshold needs both sides, and no validation sample is one {missing}")
+def _require_both_classes(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Return the labels as bool [n], if a threshold can be chosen from them."""
+    has_tumour = np.asarray(labels) > 0
+    if has_tumour.all() or not has_tumour.any():
+        missing = "without a tumour" if len(has_tumour) and has_tumour.all() else "with a tumour"
+        raise ManifestError(f"a threshold needs validation samples of both classes: there is none {missing}")
     if not np.isfinite(scores).all():
-        raise ManifestError("a validation score is not a finite number: choose no threshold from it")
-    return sick
+        raise ManifestError("a validation score is not a finite number: no threshold can be chosen")
+    return has_tumour
 
 
-def _cut(distinct: np.ndarray, at: int) -> float:
-    """Threshold that calls distinct[at] and all above it, of ascending scores."""
-    above = float(distinct[at])
-    if at == 0:
+def _cut(distinct: np.ndarray, lowest: int) -> float:
+    """Return the threshold that distinct[lowest] and all scores above it reach, of ascending scores."""
+    above = float(distinct[lowest])
+    if lowest == 0:
         return above
-    below = float(distinct[at - 1])
+    below = float(distinct[lowest - 1])
     middle = below + (above - below) / 2
     return middle if below < middle else above  # neighbouring floats have no middle

@@ -1,4 +1,4 @@
-"""Comparison of evaluations that are there already; no Ray."""
+"""Comparison of evaluations that exist; no Ray."""
 
 from pathlib import Path
 
@@ -8,27 +8,28 @@ import pytest
 
 from brainscale.dataset import header_control
 from brainscale.errors import BundleError
-from brainscale.evaluation import comparison, comparison_text
-from brainscale.schema import COMPARISON, METRICS, PAIRS
-from brainscale.stats import metrics
+from brainscale.evaluation import comparison
+from brainscale.evaluation.comparison_text import format_comparison, format_pairs
+from brainscale.schema import COMPARISON, METRICS, PAIRS, PUBLISHED
 from brainscale.stats.delong import delong, delong_pair
 from brainscale.stats.resampling import group_codes
 from brainscale.storage.local import write_success
 from brainscale.storage.tables import write_table
-from tests.support.tables import CLASSES, evaluation, manifest, predictions
+from tests.support.samples import CLASSES, estimates
+from tests.support.tables import evaluation, manifest, predictions
 
 
-def test_an_evaluation_of_an_older_version_is_to_be_made_again(tmp_path: Path) -> None:
+def test_an_evaluation_of_an_older_version_is_refused(tmp_path: Path) -> None:
     facts = dict.fromkeys(comparison.FACTS, "1")
     for name, lacking in (("new", None), ("old", "flops")):
         (tmp_path / name).mkdir()
-        known = {key: value for key, value in facts.items() if key != lacking}
-        table = pa.Table.from_pylist([], schema=METRICS).replace_schema_metadata(known)
+        metadata = {key: value for key, value in facts.items() if key != lacking}
+        table = pa.Table.from_pylist([], schema=METRICS).replace_schema_metadata(metadata)
         write_table(table, tmp_path / name / "metrics.parquet", "metrics")
         write_success(tmp_path / name, {})
-    with pytest.raises(BundleError, match=r"old does not say flops: an older version .* evaluate that model again"):
+    with pytest.raises(BundleError, match=r"old lacks flops: an older version .* evaluate that model again"):
         comparison.compare_runs([str(tmp_path / "old")])
-    with pytest.raises(BundleError, match="new does not say what it was made on: an older version"):
+    with pytest.raises(BundleError, match="new lacks its manifest: an older version"):
         comparison.compare_runs([str(tmp_path / "new"), str(tmp_path / "old")])
 
 
@@ -38,52 +39,52 @@ def models(tmp_path: Path, n: int = 240) -> tuple[pa.Table, dict[str, np.ndarray
     labels = np.arange(n) // 2 % 2
     sizes = 1000 + 400 * labels + draw.integers(0, 900, n // 2).repeat(2)
     table = manifest(labels, nbytes=sizes.tolist(), group=[f"g{i // 2:03d}" for i in range(n)])
-    some, scores = table.slice(0, n // 2), {}
+    half, scores = table.slice(0, n // 2), {}
     for name, strength in (("good", 4.0), ("poor", 0.0)):
         scores[name] = 1 / (1 + np.exp(-draw.normal(size=n // 2) - strength * (labels[: n // 2] - 0.5)))
-        evaluation(tmp_path / name, table, predictions(some, scores[name]))
+        evaluation(tmp_path / name, table, predictions(half, scores[name]))
     return table, scores
 
 
-def test_the_control_is_judged_on_the_models_samples_and_tested_against_them(tmp_path: Path) -> None:
+def test_the_control_is_evaluated_on_the_models_samples_and_tested_against_them(tmp_path: Path) -> None:
     table, scores = models(tmp_path)
-    found = comparison.compare_runs([str(tmp_path / "good"), str(tmp_path / "poor")])
-    assert found.table.schema == COMPARISON
-    assert found.pairs is not None
-    assert found.pairs.schema == PAIRS
-    assert found.same
-    control = found.table.to_pylist()[-1]
+    compared = comparison.compare_runs([str(tmp_path / "good"), str(tmp_path / "poor")])
+    assert compared.table.schema == COMPARISON
+    assert compared.pairs is not None
+    assert compared.pairs.schema == PAIRS
+    assert compared.same
+    control = compared.table.to_pylist()[-1]
     assert (control["model"], control["n"], control["parameters"]) == (comparison.CONTROL, 120, None)
-    votes = header_control.header_votes(table, {name: i for i, name in enumerate(CLASSES)})
+    votes = header_control.predict_from_headers(table, {name: i for i, name in enumerate(CLASSES)})
     labels, vote = votes.labels[:120], votes.probabilities[:120]
     codes = group_codes(table["group"].to_pylist()[:120])
     assert control["auroc"] == pytest.approx(delong(vote[:, 1], labels, codes)[0])
     assert 0.6 < control["auroc"] < 0.95
-    figures = metrics.as_mapping(metrics.compute_metrics(labels, vote, CLASSES, groups=codes))
-    for name in ("accuracy", "auroc", "sensitivity", "specificity", "macro_precision", "macro_recall"):
-        row = figures[name]
-        assert (control[name], control[f"{name}_low"]) == pytest.approx((row["value"], row["low"])), name
-    rows = {(r["a"].rsplit("/")[-1], r["b"].rsplit("/")[-1]): r for r in found.pairs.to_pylist()}
+    expected = estimates(labels, vote, groups=codes)
+    for name in PUBLISHED:
+        own = control[name], control[f"{name}_low"]
+        assert own == pytest.approx((expected[name].value, expected[name].low)), name
+    rows = {(r["a"].rsplit("/")[-1], r["b"].rsplit("/")[-1]): r for r in compared.pairs.to_pylist()}
     assert list(rows) == [("good", "poor"), ("good", comparison.CONTROL), ("poor", comparison.CONTROL)]
-    by_hand = delong_pair(scores["good"], vote[:, 1], labels, codes)  # by group, which an evaluation knows alone
-    of = rows["good", comparison.CONTROL]
-    assert (of["difference"], of["p"]) == pytest.approx((by_hand.difference, by_hand.p), rel=1e-5)
-    assert of["p_holm"] < 0.05
+    by_hand = delong_pair(scores["good"], vote[:, 1], labels, codes)  # by group, which only the manifest knows
+    good = rows["good", comparison.CONTROL]
+    assert (good["difference"], good["p"]) == pytest.approx((by_hand.difference, by_hand.p), rel=1e-5)
+    assert good["p_holm"] < 0.05
     assert rows["poor", comparison.CONTROL]["difference"] < 0
 
 
 def test_runs_of_one_model_are_told_apart_and_no_name_is_markup(tmp_path: Path) -> None:
     models(tmp_path)
     (tmp_path / "poor").rename(tmp_path / "po|or*")
-    found = comparison.compare_runs([str(tmp_path / "good"), str(tmp_path / "po|or*")])
-    lines = comparison_text.as_text(found.table).splitlines()
+    compared = comparison.compare_runs([str(tmp_path / "good"), str(tmp_path / "po|or*")])
+    lines = format_comparison(compared.table).splitlines()
     assert [line.split("  ")[0] for line in lines[2::2]] == [
         "brainmrnet (good)",
         "brainmrnet (poor)",
         comparison.CONTROL,
     ]
-    assert found.pairs is not None
-    heading, rule, *rows = comparison_text.pairs_as_markdown(found.pairs).splitlines()
+    assert compared.pairs is not None
+    heading, rule, *rows = format_pairs(compared.pairs, markdown=True).splitlines()
     assert heading.startswith("| A | B | AUC A − B | 95 % interval | p (DeLong, Holm) |")
     assert all(line.replace("\\|", "").count("|") == rule.count("|") for line in rows)
     assert "po\\|or\\*" in rows[0]
@@ -92,17 +93,19 @@ def test_runs_of_one_model_are_told_apart_and_no_name_is_markup(tmp_path: Path) 
 def test_without_enough_groups_there_is_no_control(tmp_path: Path) -> None:
     table = manifest(np.arange(12) % 2, group=[f"g{i % 4}" for i in range(12)])
     evaluation(tmp_path / "one", table, predictions(table, np.linspace(0.1, 0.9, 12)))
-    found = comparison.compare_runs([str(tmp_path / "one")])
-    assert (len(found.table), found.pairs) == (1, None)
-    assert header_control.header_control(table, CLASSES[0])["reason"] == "each class needs 5 groups, and one has 2"
+    compared = comparison.compare_runs([str(tmp_path / "one")])
+    assert (len(compared.table), compared.pairs) == (1, None)
+    assert header_control.estimate_header_control(table, CLASSES[0]).reason == (
+        "a class has only 2 group(s): the header-only control needs 5 of each class"
+    )
 
 
-def test_what_headers_alone_tell_knows_of_groups() -> None:
+def test_the_interval_of_the_control_takes_groups_into_account() -> None:
     """Each sample four times, in one group: the area's interval is that of a quarter as many."""
     draw = np.random.default_rng(1)
     labels, sizes = np.arange(120) % 2, draw.integers(0, 1000, 120) + 300 * (np.arange(120) % 2)
     once = manifest(labels, nbytes=sizes.tolist())
     copied = manifest(labels.repeat(4), nbytes=sizes.repeat(4).tolist(), group=[f"g{i // 4:03d}" for i in range(480)])
-    one, four = (header_control.header_control(table, CLASSES[0]) for table in (once, copied))
-    assert four["n"] == 480
-    assert four["high"] - four["low"] == pytest.approx(one["high"] - one["low"], rel=0.25)
+    one, four = (header_control.estimate_header_control(table, CLASSES[0]) for table in (once, copied))
+    assert four.n == 480
+    assert four.high - four.low == pytest.approx(one.high - one.low, rel=0.25)

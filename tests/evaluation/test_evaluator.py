@@ -1,4 +1,4 @@
-"""What an evaluation says of its samples, before and after the model has seen them; no Ray."""
+"""Samples of an evaluation: splits, data leakage, what is excluded; no Ray."""
 
 import json
 from pathlib import Path
@@ -13,136 +13,158 @@ import pytest
 from brainscale.dataset.groups import DISTANCE
 from brainscale.dataset.manifest import read_manifest
 from brainscale.errors import ManifestError
-from brainscale.evaluation import evaluator, outputs
+from brainscale.evaluation.evaluator import choose_rows, data_name, run_of, with_splits_of_run
+from brainscale.evaluation.gallery import certainty
+from brainscale.evaluation.leakage import find_leaked, unseen_contents
 from brainscale.evaluation.look_log import LOG, log_look
-from brainscale.evaluation.report.page import EXCLUDED
+from brainscale.evaluation.outputs import EvaluatedModel, write_outputs
+from brainscale.evaluation.report.page import SampleFlow
+from brainscale.evaluation.results import Evaluation
+from brainscale.evaluation.sample_flow import count_flow
 from brainscale.schema import MANIFEST
+from brainscale.stats.metrics import measure
+from brainscale.training.run_folder import RunFolder
+from tests.support.pages import random_samples
+from tests.support.samples import labelled
 from tests.support.tables import digest, manifest, predictions
 
 SPLIT = ["train"] * 6 + ["val"] * 2 + ["test"] * 4
 RUN = manifest(np.arange(12) % 2, split=SPLIT)
 
 
-def asked(**more: object) -> evaluator.EvaluationRequest:
-    least = {"data": None, "split": "test", "engine": "auto", "workers": 1, "prevalence": None, "by": ()}
-    return evaluator.EvaluationRequest(**(least | {"training_manifest": "auto", "on_notice": print} | more))  # type: ignore[arg-type]
+def evaluation() -> Evaluation:
+    return Evaluation(
+        model="brainmrnet",
+        run="first",
+        data=None,
+        split="test",
+        samples=160,
+        errors=0,
+        shared_with_training=None,
+        looks=1,
+        prevalence=None,
+        images_per_second=20.0,
+        parameters=1000,
+        weights_sha256="a" * 64,
+        samples_sha256="b" * 64,
+        manifest_sha256="c" * 64,
+        path="/runs/first/evaluation/test",
+        metrics=measure(random_samples()),
+        predictions=predictions(RUN, np.linspace(0, 1, 12)),
+    )
 
 
-def test_a_source_has_the_runs_sides_where_it_is_the_runs_own() -> None:
+def test_a_source_has_the_splits_of_the_run_where_it_is_the_runs_own() -> None:
     bare = manifest(np.arange(12) % 2)
-    assert evaluator.with_splits_of_run(bare, RUN, None)["split"].to_pylist() == SPLIT
+    assert with_splits_of_run(bare, RUN, None)["split"].to_pylist() == SPLIT
 
 
-def test_an_outside_set_is_not_judged_by_the_test_images_it_has_copied() -> None:
-    """One of its files is in the run's test part: all are evaluated, unless that part is asked for."""
-    outside = manifest([0, 1, 0, 1], sha256=[digest(8), *(digest(f"new {i}") for i in range(3))])
-    side, rows = evaluator.choose_rows(evaluator.with_splits_of_run(outside, RUN, None), None)
-    assert (side, len(rows)) == ("all", 4)
-    _, rows = evaluator.choose_rows(evaluator.with_splits_of_run(outside, RUN, "test"), "test")
+def test_an_external_set_is_not_evaluated_on_the_test_images_it_shares() -> None:
+    """One of its files is in the run's test split: all are evaluated, unless that split is asked for."""
+    external = manifest([0, 1, 0, 1], sha256=[digest(8), *(digest(f"new {i}") for i in range(3))])
+    split, rows = choose_rows(with_splits_of_run(external, RUN, None), None)
+    assert (split, len(rows)) == ("all", 4)
+    _, rows = choose_rows(with_splits_of_run(external, RUN, "test"), "test")
     assert rows["sample_id"].to_pylist() == ["0000.png"]
 
 
-def test_a_look_at_all_sides_is_a_look_at_the_test_part(tmp_path: Path) -> None:
-    def seen(side: str) -> list[str]:
-        return evaluator._sealed(evaluator.choose_rows(RUN, side)[1])
+def test_a_split_that_does_not_exist_is_refused_with_the_others() -> None:
+    with pytest.raises(
+        ManifestError, match="no split named 'tset' in the manifest: choose train or val or test or all"
+    ):
+        choose_rows(RUN, "tset")
+    with pytest.raises(ManifestError, match="no split named 'test' in the manifest: choose all"):
+        choose_rows(manifest([0, 1]), "test")
 
-    assert seen("test") == seen("all") == [digest(i) for i in range(8, 12)]
-    assert seen("train") == seen("val") == []
-    assert len(evaluator._sealed(manifest([0, 1, 0]))) == 3  # outside data
-    assert log_look(tmp_path, seen("test"), tmp_path / "a") == 1
-    assert log_look(tmp_path, seen("all")[::-1], tmp_path / "b") == 2
+
+def test_an_evaluation_of_all_splits_counts_for_the_test_split(tmp_path: Path) -> None:
+    def unseen(split: str) -> list[str]:
+        return unseen_contents(choose_rows(RUN, split)[1])
+
+    assert unseen("test") == unseen("all") == [digest(i) for i in range(8, 12)]
+    assert unseen("train") == unseen("val") == []
+    assert len(unseen_contents(manifest([0, 1, 0]))) == 3  # external data
+    assert log_look(tmp_path, unseen("test"), tmp_path / "a") == 1
+    assert log_look(tmp_path, unseen("all")[::-1], tmp_path / "b") == 2
     assert log_look(tmp_path, [digest("other")], tmp_path / "c") == 1
     assert [json.loads(line)["out"] for line in (tmp_path / LOG).read_text().splitlines()] == ["a", "b", "c"]
 
 
-def test_what_the_model_knows_is_found_on_any_side(tmp_path: Path) -> None:
-    """By bytes, by picture and by patient; also in an outside set that has a split of its own."""
+def test_leaked_samples_are_found_in_any_split(tmp_path: Path) -> None:
+    """By bytes, by picture and by patient; also in an external set that has splits of its own."""
     near = f"{0xF0F0F0F0F0F0F0F0:016x}", f"{0xF0F0F0F0F0F0F0F0 ^ 0b1011:016x}", f"{0x0F0F0F0F0F0F0F0F:016x}"
     own = manifest(np.arange(12) % 2, split=SPLIT, phash=[near[0]] + [None] * 11, patient=["p"] * 2 + [None] * 10)
     pq.write_table(own, tmp_path / "manifest.parquet")
-    outside = manifest(
+    external = manifest(
         [0, 1, 0, 1, 0],
         sha256=[digest(6), *(digest(f"new {i}") for i in range(4))],
         phash=[None, near[1], near[2], None, None],
         patient=[None, None, None, "p", "q"],
         split=["train", "train", "train", "val", "test"],
     )
-    found = evaluator._leaked(tmp_path, asked(data="outside.parquet", split="all"), outside)
-    assert found is not None
-    ties = [(row["sample_id"], row["kind"], row["distance"]) for row in found.to_pylist()]
+    leaked = find_leaked(external, RunFolder(tmp_path))
+    assert leaked is not None
+    ties = [(row["sample_id"], row["kind"], row["distance"]) for row in leaked.to_pylist()]
     assert ties == [("0000.png", "bytes", 0), ("0001.png", "picture", 3), ("0003.png", "patient", None)]
     assert DISTANCE >= 3
-    of_test = evaluator._leaked(tmp_path, asked(), evaluator.choose_rows(own, "test")[1])
+    of_test = find_leaked(choose_rows(own, "test")[1], RunFolder(tmp_path))
     assert of_test is not None
     assert len(of_test) == 0
-    of_all = evaluator._leaked(tmp_path, asked(split="all"), own)
+    of_all = find_leaked(own, RunFolder(tmp_path / "no run"), str(tmp_path / "manifest.parquet"))
     assert of_all is not None
-    assert len(of_all) == 8  # what was learnt from, and what chose
-    assert evaluator._leaked(tmp_path / "no run", asked(data="x.parquet"), outside) is None
+    assert len(of_all) == 8  # what trained the model, and what selected it
+    assert find_leaked(external, RunFolder(tmp_path / "no run")) is None
 
 
 def test_a_run_is_known_by_its_models_folder_too(tmp_path: Path) -> None:
-    """Else a look through the folder would not be counted."""
+    """Else an evaluation of that folder would not be counted."""
     bundle: Any = SimpleNamespace(folder=tmp_path / "run" / "model")
     bundle.folder.mkdir(parents=True)
-    assert evaluator._run_of(bundle) is None
+    assert run_of(bundle) is None
     for name in ("config.yaml", "manifest.parquet"):
         (tmp_path / "run" / name).touch()
-    assert evaluator._run_of(bundle) == tmp_path / "run"
+    assert run_of(bundle) == RunFolder(tmp_path / "run")
 
 
 @pytest.mark.parametrize(
     ("data", "name"),
     [("/a/b.parquet", "b.parquet"), ("s3://c/site 1/?region=x&endpoint_override=y", "site 1"), (None, None)],
 )
-def test_data_are_called_by_the_end_of_their_place(data: str | None, name: str | None) -> None:
-    assert evaluator._name(data) == name
+def test_data_has_the_last_part_of_its_path_for_a_name(data: str | None, name: str | None) -> None:
+    assert data_name(data) == name
 
 
-def flow(table: pa.Table, side: str) -> dict[str, int]:
-    _, rows = evaluator.choose_rows(table, side)
-    done = outputs.EvaluatedModel(
-        bundle=None,  # type: ignore[arg-type]
-        run=None,
-        manifest=table,
-        rows=rows,
-        predictions=predictions(rows, np.linspace(0, 1, len(rows))),
-        labels={},
-    )
-    return outputs._flow(done)
+def flow(table: pa.Table, split: str) -> SampleFlow:
+    _, rows = choose_rows(table, split)
+    return count_flow(table, rows, predictions(rows, np.linspace(0, 1, len(rows))))
 
 
-@pytest.mark.parametrize("side", ["test", "all"])
-def test_what_was_left_out_adds_up(side: str) -> None:
-    """Sides, errors, empty slices, samples of no side and of no label: each sample once, and one reason each."""
+@pytest.mark.parametrize("split", ["test", "all"])
+def test_excluded_samples_add_up(split: str) -> None:
+    """Splits, errors, empty slices, samples without split or label: each sample once, and for one reason."""
     table = manifest(
         [*(np.arange(12) % 2).tolist(), 1, None, 0, 1, None],
         split=[*SPLIT, "test", "test", None, None, None],
         error_code=[None] * 12 + ["corrupt", None, None, "corrupt", None],
         empty=[None] * 14 + [True, None, None],
     )
-    found = flow(table, side)
-    reasons = {name.removeprefix(EXCLUDED): n for name, n in found.items() if name.startswith(EXCLUDED)}
-    assert sum(reasons.values()) + found["samples used"] == found["samples in them"] == 17
+    counts = flow(table, split)
+    used, given = counts.steps["samples used"], counts.steps["samples in the files"]
+    assert sum(counts.excluded.values()) + used == given == 17
     expected = {
-        "test": {"train part": 6, "val part": 2, "empty slice": 1, "corrupt": 2, "no split": 1, "no label": 1},
+        "test": {"train split": 6, "val split": 2, "empty slice": 1, "corrupt": 2, "no split": 1, "no label": 1},
         "all": {"corrupt": 2, "no label": 2},
     }
-    assert reasons == expected[side]
+    assert counts.excluded == expected[split]
 
 
 def test_where_nothing_could_be_read_nothing_is_written(tmp_path: Path) -> None:
     table = manifest([0, 1, 1], error_code=["corrupt"] * 3)
-    done = outputs.EvaluatedModel(
-        bundle=SimpleNamespace(info=None),  # type: ignore[arg-type]
-        run=None,
-        manifest=table,
-        rows=table,
-        predictions=predictions(table, np.zeros(3)),
-        labels={},
-    )
+    bundle: Any = SimpleNamespace(info=None)
+    predicted = predictions(table, np.zeros(3))
+    evaluated = EvaluatedModel(bundle=bundle, run=None, manifest=table, rows=table, predictions=predicted)
     with pytest.raises(ManifestError, match="no labelled sample could be read: `brainscale index` says why"):
-        outputs.write_outputs(tmp_path, done, {})
+        write_outputs(tmp_path, evaluated, evaluation())
     assert not list(tmp_path.iterdir())
 
 
@@ -150,14 +172,23 @@ def test_columns_of_ones_own_stay(tmp_path: Path) -> None:
     """A site or a scanner, for `evaluate --by`."""
     table = RUN.append_column("site", pa.array(["A", "B"] * 6))
     pq.write_table(table, tmp_path / "m.parquet")
-    found = read_manifest(tmp_path / "m.parquet")
-    assert found.column_names == [*MANIFEST.names, "site"]
-    assert found["site"].to_pylist() == ["A", "B"] * 6
+    read = read_manifest(tmp_path / "m.parquet")
+    assert read.column_names == [*MANIFEST.names, "site"]
+    assert read["site"].to_pylist() == ["A", "B"] * 6
 
 
-def test_doubt_is_a_small_lead_where_there_is_no_threshold() -> None:
-    """A glioma surely called a meningioma is a sure error, though no score is near a threshold."""
-    chances = [[0.01, 0.98, 0.01], [0.0, 0.51, 0.49], [0.4, 0.3, 0.3]]
-    used = pa.table({"probabilities": pa.array(chances)})
-    leads = outputs._leads(None, used)  # type: ignore[arg-type]
-    assert leads == pytest.approx([0.97, 0.02, 0.1])
+def test_certainty_is_the_lead_of_the_first_class_where_there_is_no_threshold() -> None:
+    """A meningioma with a high probability of a glioma is a confident error, though no score is near a threshold."""
+    probabilities = np.array([[0.01, 0.98, 0.01], [0.0, 0.51, 0.49], [0.4, 0.3, 0.3]])
+    samples = labelled([2, 1, 0], probabilities, ("none", "glioma", "meningioma"))
+    assert certainty(samples) == pytest.approx([0.97, 0.02, 0.1])
+    assert certainty(labelled([0, 1], [[0.9, 0.1], [0.3, 0.7]], threshold=0.4)) == pytest.approx([0.3, 0.3])
+
+
+def test_an_evaluation_as_json() -> None:
+    facts = evaluation().to_json()
+    assert list(facts)[:5] == ["model", "run", "data", "split", "samples"]
+    assert list(facts)[-3:] == ["metrics", "intervals", "out"]
+    low, high = facts["intervals"]["auroc"]
+    assert low < facts["metrics"]["auroc"] < high
+    assert facts["out"] == "/runs/first/evaluation/test"

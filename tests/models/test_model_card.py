@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from brainscale import formatting
 from brainscale.models import claim_checklist, model_card
 from brainscale.models.bundle import ModelInfo
-from brainscale.stats import metrics
-from tests.support import pages
+from brainscale.stats.metrics import measure
+from tests.support.pages import random_samples
 
 EVIL = "</script>|[a](https://evil.example)![x](y)\n# head `code` **bold** <b>&amp; www.evil.example a@b.example"
 
 
-def made(**more: Any) -> ModelInfo:
+def model_info(**more: Any) -> ModelInfo:
     facts: dict[str, Any] = {
         "architecture": "brainmrnet",
         "classes": {"no_tumour": ["no"], "tumour": ["yes"]},
@@ -34,22 +34,23 @@ def made(**more: Any) -> ModelInfo:
     return ModelInfo.model_validate(facts | more)
 
 
-def written(folder: Path, **more: Any) -> str:
-    facts = model_card.ModelFacts(**({"card": made()} | more))
+def write_card(folder: Path, **more: Any) -> str:
+    """Write a model card and return its text."""
+    facts = model_card.ModelFacts(**({"info": model_info()} | more))
     return model_card.write_model_card(folder, facts).read_text(encoding="utf-8")
 
 
-def rows(text: str) -> dict[int, tuple[str, str]]:
+def checklist_of(text: str) -> dict[int, tuple[str, str]]:
     """The checklist: number → item and answer."""
     lines = re.findall(r"^\| (\d+) \| (.*) \| (.*) \|$", text[text.index("## CLAIM") :], re.MULTILINE)
     return {int(number): (item, answer) for number, item, answer in lines}
 
 
 def test_the_card_tells_what_the_run_knows(tmp_path: Path) -> None:
-    figures = metrics.compute_metrics(*pages.scores(), pages.CLASSES)
-    text = written(tmp_path, training={"samples": 200}, metrics=figures, evaluated_on="test")
+    metrics = measure(random_samples())
+    text = write_card(tmp_path, training={"samples": 200}, metrics=metrics, evaluated_on="test")
     assert text.startswith("# brainmrnet")
-    for said in (
+    for words in (
         "1,234,567",
         "ab" * 32,
         "ef" * 32,
@@ -58,57 +59,57 @@ def test_the_card_tells_what_the_run_knows(tmp_path: Path) -> None:
         "Not a medical device",
         "On test.",
     ):
-        assert said in text, said
+        assert words in text, words
     assert re.search(r"\| AUROC \| 0\.\d{3} \| 0\.\d{3} to \d\.\d{3} \| 160 \| DeLong", text)
-    checklist = rows(text)
+    checklist = checklist_of(text)
     assert sorted(checklist) == list(range(1, 45))
     assert checklist[26][1] == "lowest validation loss: epoch 7"
     assert checklist[44][1] == claim_checklist.OPEN
 
 
-def test_without_figures_the_card_says_so(tmp_path: Path) -> None:
-    text = written(tmp_path)
-    assert "None are given here" in text
-    assert "Counts are not recorded." in text
-    assert rows(text)[28][1] == claim_checklist.OPEN
+def test_a_card_without_metrics_says_so(tmp_path: Path) -> None:
+    text = write_card(tmp_path)
+    assert "The model is not evaluated yet: run `brainscale evaluate`." in text
+    assert "The numbers of samples are not recorded." in text
+    assert checklist_of(text)[28][1] == claim_checklist.OPEN
 
 
 def test_more_classes_have_no_threshold(tmp_path: Path) -> None:
     classes = {"none": ["no"], "glioma": ["glioma"], "meningioma": ["meningioma"]}
-    text = written(tmp_path, info=made(classes=classes))
-    assert "The likeliest class is called" in text
+    text = write_card(tmp_path, info=model_info(classes=classes))
+    assert "The model predicts the most probable class; it uses no threshold." in text
     assert "- meningioma\n" in text
 
 
-def test_what_validation_chose_is_told_with_how(tmp_path: Path) -> None:
-    plain = written(tmp_path)
+def test_the_card_says_how_temperature_and_epoch_were_chosen(tmp_path: Path) -> None:
+    plain = write_card(tmp_path)
     assert "Temperature" not in plain
     assert "Epoch: 7. How it was chosen: lowest validation loss." in plain
     source = "the lowest log loss on 35 validation samples"
-    assert f"Temperature: 1.31. How it was chosen: {source}." in written(
-        tmp_path, info=made(temperature=1.31, temperature_source=source)
+    assert f"Temperature: 1.31. How it was chosen: {source}." in write_card(
+        tmp_path, info=model_info(temperature=1.31, temperature_source=source)
     )
 
 
-def test_the_prevalence_of_its_figures_is_named(tmp_path: Path) -> None:
-    figures = metrics.compute_metrics(*pages.scores(), pages.CLASSES, prevalence=0.02)
-    assert "| PPV at a prevalence of 2 % |" in written(tmp_path, metrics=figures, prevalence=0.02)
+def test_the_card_names_the_prevalence_of_its_metrics(tmp_path: Path) -> None:
+    metrics = measure(random_samples(), prevalence=0.02)
+    assert "| PPV at a prevalence of 2 % |" in write_card(tmp_path, metrics=metrics, prevalence=0.02)
 
 
 def test_answers_of_the_authors_take_precedence(tmp_path: Path) -> None:
-    assert rows(written(tmp_path, claim={44: "none", 26: "by hand"}))[26][1] == "by hand"
+    assert checklist_of(write_card(tmp_path, claim={44: "none", 26: "by hand"}))[26][1] == "by hand"
     with pytest.raises(ValueError, match="CLAIM 2024 has no item 45: items go from 1 to 44"):
-        written(tmp_path, claim={45: "x"})
+        write_card(tmp_path, claim={45: "x"})
 
 
 def test_text_from_outside_is_no_markup(tmp_path: Path) -> None:
-    evil = made(threshold_source=EVIL, classes={"none": [], f"tumour {EVIL}": []}, versions={EVIL: EVIL})
-    text = written(tmp_path, info=evil, training={EVIL: EVIL}, provenance={EVIL: EVIL}, claim={7: EVIL})
+    evil = model_info(threshold_source=EVIL, classes={"none": [], f"tumour {EVIL}": []}, versions={EVIL: EVIL})
+    text = write_card(tmp_path, info=evil, training={EVIL: EVIL}, provenance={EVIL: EVIL}, claim={7: EVIL})
     assert "<" not in text
     assert "https://" not in text
     assert "www." not in text
     assert not [line for line in text.splitlines() if line.startswith("# head")]
-    assert sorted(rows(text)) == list(range(1, 45))
+    assert sorted(checklist_of(text)) == list(range(1, 45))
 
 
 @given(st.text())

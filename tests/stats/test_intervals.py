@@ -1,9 +1,13 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brainscale.stats import delong, intervals, resampling
+from brainscale.stats.resampling import draw_groups
+from tests.support.samples import LONG, labelled, two_columns
 
 
 @pytest.mark.parametrize(
@@ -23,16 +27,16 @@ def test_wilson_of_the_published_densenet() -> None:
     assert intervals.wilson(47, 50) == pytest.approx((0.838, 0.979), abs=5e-4)
 
 
-def brute_force(a: np.ndarray, b: np.ndarray, sick: np.ndarray) -> tuple[float, float]:
+def brute_force(a: np.ndarray, b: np.ndarray, has_tumour: np.ndarray) -> tuple[float, float]:
     """Difference of two AUROCs and its variance by the definition, pair by pair, with its covariance."""
     areas, of_positive, of_negative = [], [], []
     for scores in (a, b):
-        positive, negative = scores[sick][:, None], scores[~sick]
+        positive, negative = scores[has_tumour][:, None], scores[~has_tumour]
         wins = (positive > negative) + 0.5 * (positive == negative)
         areas.append(wins.mean())
         of_positive.append(wins.mean(1))
         of_negative.append(wins.mean(0))
-    m, n = sick.sum(), (~sick).sum()
+    m, n = has_tumour.sum(), (~has_tumour).sum()
     covariance = np.cov(of_positive) / m + np.cov(of_negative) / n
     return areas[0] - areas[1], covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
 
@@ -50,14 +54,14 @@ def test_delong_by_hand() -> None:
     assert delong_of(positive, negative) == pytest.approx((wins.mean(), variance))
 
 
-def test_delong_pair_by_hand_on_200_random_cases() -> None:
+def test_delong_pair_by_hand_on_random_cases() -> None:
     generator = np.random.default_rng(1)
-    for _ in range(200):
+    for _ in range(200 if LONG else 50):
         n = int(generator.integers(6, 60))
-        sick = np.arange(n) < generator.integers(2, n - 1)
-        a, b = (generator.integers(0, 12, n) + 3 * sick * generator.integers(0, 2) for _ in range(2))
-        pair = delong.delong_pair(a, b, sick)
-        assert (pair.difference, pair.variance) == pytest.approx(brute_force(a, b, sick))
+        has_tumour = np.arange(n) < generator.integers(2, n - 1)
+        a, b = (generator.integers(0, 12, n) + 3 * has_tumour * generator.integers(0, 2) for _ in range(2))
+        pair = delong.delong_pair(a, b, has_tumour)
+        assert (pair.difference, pair.variance) == pytest.approx(brute_force(a, b, has_tumour))
 
 
 HANLEY = {"normal": (33, 6, 6, 11, 2), "abnormal": (3, 2, 2, 11, 33)}
@@ -84,10 +88,10 @@ S100B = """8 5 11 7 25 30 28 2 19 4 2 23 21 27 30 15 30 30 30 2 30 17 0 4 13 30 
 
 
 def test_paired_delong_as_published_by_proc() -> None:
-    """Figures of pROC (X. Robin et al., BMC Bioinformatics 12, 2011), as its own tests state them."""
+    """Values of pROC (X. Robin et al., BMC Bioinformatics 12, 2011), as its own tests state them."""
     grade, protein = np.array([int(c) for c in WFNS]), np.array([int(word) for word in S100B.split()])
     pair = delong.delong_pair(grade, protein, np.arange(113) < 41)
-    assert (pair.area_a, pair.area_b) == pytest.approx((0.823678861788618, 0.731368563685637), abs=1e-14)
+    assert (pair.auroc_a, pair.auroc_b) == pytest.approx((0.823678861788618, 0.731368563685637), abs=1e-14)
     assert pair.difference / pair.variance**0.5 == pytest.approx(2.20898359144091)
     assert pair.p == pytest.approx(0.0271757822291882)
     half = intervals.Z * pair.variance**0.5
@@ -106,45 +110,52 @@ def test_without_variance_a_difference_is_not_judged() -> None:
     assert (pair.difference, pair.variance, pair.p) == (1, 0, None)
 
 
+def bootstrap_weights(groups: Sequence[object], resamples: int, seed: int) -> np.ndarray:
+    """How often each sample is in each resample, whole groups drawn: int64 [resamples, n]."""
+    codes = labelled(np.zeros(len(groups)), two_columns(np.zeros(len(groups))), groups=groups).codes
+    batches = draw_groups(int(codes.max()) + 1, resamples, seed, width=len(codes))
+    return np.concatenate([counts[:, codes] for counts in batches])
+
+
 def test_groups_are_drawn_whole() -> None:
-    weights = np.concatenate(list(intervals.bootstrap_weights(["b", "a", "b", None, None, "a"], 500, 7)))
+    weights = bootstrap_weights(["b", "a", "b", None, float("nan"), "a"], 500, 7)
     assert weights.shape == (500, 6)
     assert np.array_equal(weights[:, 0], weights[:, 2])
     assert np.array_equal(weights[:, 1], weights[:, 5])
-    assert not np.array_equal(weights[:, 3], weights[:, 4])  # no group: each its own
+    assert not np.array_equal(weights[:, 3], weights[:, 4])  # missing: each a group of its own
     assert (weights[:, [0, 1, 3, 4]].sum(1) == 4).all()  # as many groups as there are
     assert weights[:, 0].mean() == pytest.approx(1, abs=0.15)
 
 
-def test_the_pieces_do_not_depend_on_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = np.concatenate(list(intervals.bootstrap_weights(range(13), 40, 3)))
-    monkeypatch.setattr(intervals, "CELLS", 13 * 7)
-    pieces = list(intervals.bootstrap_weights(range(13), 40, 3))
-    assert max(len(p) for p in pieces) == 7
-    assert np.array_equal(np.concatenate(pieces), whole)
-    assert not np.array_equal(np.concatenate(list(intervals.bootstrap_weights(range(13), 40, 4))), whole)
+def test_draws_do_not_depend_on_the_size_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = np.concatenate(list(draw_groups(13, 40, 3, width=13)))
+    monkeypatch.setattr(resampling, "CELLS", 13 * 7)
+    batches = list(draw_groups(13, 40, 3, width=13))
+    assert max(len(batch) for batch in batches) == 7
+    assert np.array_equal(np.concatenate(batches), whole)
+    assert not np.array_equal(np.concatenate(list(draw_groups(13, 40, 4, width=13))), whole)
 
 
 def test_groups_of_one_are_the_bootstrap_of_samples() -> None:
     """Means of resamples spread as those of draws with replacement, and as theory says."""
-    figures = np.random.default_rng(0).normal(size=80)
-    by_group = np.concatenate(list(intervals.bootstrap_weights(range(80), 4000, 1))) @ figures / 80
-    plain = figures[np.random.default_rng(2).integers(0, 80, (4000, 80))].mean(1)
+    values = np.random.default_rng(0).normal(size=80)
+    by_group = bootstrap_weights(range(80), 4000, 1) @ values / 80
+    plain = values[np.random.default_rng(2).integers(0, 80, (4000, 80))].mean(1)
     width, plain_width = (np.subtract(*resampling.percentiles(d)[::-1]) for d in (by_group, plain))
     assert width == pytest.approx(plain_width, rel=0.08)
-    assert width == pytest.approx(2 * intervals.Z * figures.std() / 80**0.5, rel=0.08)
+    assert width == pytest.approx(2 * intervals.Z * values.std() / 80**0.5, rel=0.08)
 
 
-def test_copies_of_samples_make_no_narrower_interval() -> None:
-    """Four copies of each sample tell no more than one; only draws by group know it."""
-    figures = np.repeat(np.random.default_rng(0).normal(size=50), 4)
+def test_duplicates_make_no_narrower_interval() -> None:
+    """Four copies of each sample tell no more than one; only draws by group show it."""
+    values = np.repeat(np.random.default_rng(0).normal(size=50), 4)
     groups = np.repeat(np.arange(50), 4)
     once, by_group, as_if_independent = (
-        np.subtract(*resampling.percentiles(np.concatenate(list(pieces)) @ f / len(f))[::-1])
-        for f, pieces in (
-            (figures[::4], intervals.bootstrap_weights(range(50), 4000, 1)),
-            (figures, intervals.bootstrap_weights(groups, 4000, 2)),
-            (figures, intervals.bootstrap_weights(range(200), 4000, 3)),
+        np.subtract(*resampling.percentiles(weights @ v / len(v))[::-1])
+        for v, weights in (
+            (values[::4], bootstrap_weights(range(50), 4000, 1)),
+            (values, bootstrap_weights(groups.tolist(), 4000, 2)),
+            (values, bootstrap_weights(range(200), 4000, 3)),
         )
     )
     assert by_group == pytest.approx(once, rel=0.08)
@@ -152,7 +163,7 @@ def test_copies_of_samples_make_no_narrower_interval() -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6) | st.just(np.inf), min_size=1, max_size=200))
-@settings(max_examples=60)
+@settings(max_examples=60 if LONG else 20)
 def test_percentiles_are_draws_and_hold_the_middle(draws: list[float]) -> None:
     low, high = resampling.percentiles(np.array(draws))
     assert {low, high} <= set(draws)
@@ -165,15 +176,15 @@ def test_groups_of_copies_are_worth_one_sample_each() -> None:
     once = delong.delong(scores, labels)
     copied = delong.delong(np.repeat(scores, 4), np.repeat(labels, 4), np.repeat(np.arange(60), 4))
     assert copied == pytest.approx(once)
-    right = generator.random(60) < 0.8
-    worth = intervals.effective_size(np.repeat(right, 4), np.repeat(np.arange(60), 4))
-    assert worth == pytest.approx(59)  # a group's variance is estimated with one degree of freedom less
-    assert intervals.effective_size(right, np.arange(60)) == 60
+    correct = generator.random(60) < 0.8
+    size = intervals.effective_size(np.repeat(correct, 4), np.repeat(np.arange(60), 4))
+    assert size == pytest.approx(59)  # a group's variance is estimated with one degree of freedom less
+    assert intervals.effective_size(correct, np.arange(60)) == 60
     assert intervals.effective_size(np.ones(8, bool), np.arange(8) // 2) == 4
 
 
-def test_groups_with_both_sides() -> None:
-    """A pair in each group, sick and well, whose scores rise and fall together: the area is surer than it seems."""
+def test_groups_with_both_classes() -> None:
+    """A pair in each group, with and without a tumour, whose scores rise and fall together: a smaller variance."""
     generator = np.random.default_rng(2)
     level = np.repeat(generator.normal(size=300), 2)
     labels = np.arange(600) % 2 == 1
@@ -184,18 +195,22 @@ def test_groups_with_both_sides() -> None:
 
 
 def test_the_variance_by_group_is_obuchowskis_written_out() -> None:
-    """S10 / m + S01 / n + 2 S11 / mn of Biometrics 53, 1997, sum by sum, with groups of one side and of both."""
+    """S10 / m + S01 / n + 2 S11 / mn of Biometrics 53, 1997, sum by sum, with groups of one class and of both."""
     generator = np.random.default_rng(5)
-    for _ in range(50):
-        sick = np.r_[True, True, False, False, generator.random(40) < 0.5]
-        scores, group = generator.integers(0, 9, 44) / 8 + 0.3 * sick, np.r_[0, 1, 0, 1, generator.integers(0, 12, 40)]
-        wins = (scores[sick][:, None] > scores[~sick]) + 0.5 * (scores[sick][:, None] == scores[~sick])
-        m, n, area = sick.sum(), (~sick).sum(), wins.mean()
-        own = {k: (wins.mean(1)[group[sick] == k] - area).sum() for k in np.unique(group)}
-        other = {k: (wins.mean(0)[group[~sick] == k] - area).sum() for k in np.unique(group)}
-        size, i10, i01 = len(own), len(np.unique(group[sick])), len(np.unique(group[~sick]))
+    for _ in range(50 if LONG else 20):
+        positive = np.r_[True, True, False, False, generator.random(40) < 0.5]
+        scores, group = (
+            generator.integers(0, 9, 44) / 8 + 0.3 * positive,
+            np.r_[0, 1, 0, 1, generator.integers(0, 12, 40)],
+        )
+        of_positive, of_negative = scores[positive][:, None], scores[~positive]
+        wins = (of_positive > of_negative) + 0.5 * (of_positive == of_negative)
+        m, n, area = positive.sum(), (~positive).sum(), wins.mean()
+        own = {k: (wins.mean(1)[group[positive] == k] - area).sum() for k in np.unique(group)}
+        other = {k: (wins.mean(0)[group[~positive] == k] - area).sum() for k in np.unique(group)}
+        size, i10, i01 = len(own), len(np.unique(group[positive])), len(np.unique(group[~positive]))
         s10 = i10 / ((i10 - 1) * m) * sum(v**2 for v in own.values())
         s01 = i01 / ((i01 - 1) * n) * sum(v**2 for v in other.values())
         s11 = size / (size - 1) * sum(own[k] * other[k] for k in own)
         expected = s10 / m + s01 / n + 2 * s11 / (m * n)
-        assert delong.delong(scores, sick, group) == pytest.approx((area, max(0, expected)))
+        assert delong.delong(scores, positive, group) == pytest.approx((area, max(0, expected)))

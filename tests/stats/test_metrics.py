@@ -1,4 +1,3 @@
-import os
 from random import Random
 
 import numpy as np
@@ -14,22 +13,16 @@ from brainscale.schema import METRICS
 from brainscale.stats import bootstrap, calibration, metrics, weighted_metrics
 from brainscale.stats.decisions import predicted_classes
 from brainscale.stats.weighted_metrics import CLIP
+from tests.support.samples import LONG, estimates, labelled, two_columns
 
-CLASSES = ("no_tumour", "tumour")
-
-
-def binary(scores: list[float]) -> np.ndarray:
-    column = np.array(scores, np.float64)
-    return np.stack([1 - column, column], 1)
+CASES = 20 if LONG else 6
 
 
 def test_the_published_row_from_its_own_counts() -> None:
-    """BrainMRNet on 50 images: 28 of 30 tumours and 16 of 20 normals right."""
+    """BrainMRNet on 50 images: 28 of 30 tumours and 16 of 20 normals classified correctly."""
     labels = np.array([1] * 30 + [0] * 20)
     scores = [0.9] * 28 + [0.1] * 2 + [0.1] * 16 + [0.9] * 4
-    table = metrics.compute_metrics(labels, binary(scores), CLASSES)
-    assert table.schema == METRICS
-    rows = metrics.as_mapping(table)
+    rows = estimates(labels, two_columns(scores))
     published = {
         "accuracy": 0.88,
         "sensitivity": 0.9333,
@@ -38,8 +31,8 @@ def test_the_published_row_from_its_own_counts() -> None:
         "macro_recall": 0.8667,
     }
     for name, value in published.items():
-        assert rows[name]["value"] == pytest.approx(value, abs=5e-5), name
-    assert (rows["accuracy"]["low"], rows["accuracy"]["high"]) == pytest.approx((0.762, 0.944), abs=5e-4)
+        assert rows[name].value == pytest.approx(value, abs=5e-5), name
+    assert (rows["accuracy"].low, rows["accuracy"].high) == pytest.approx((0.762, 0.944), abs=5e-4)
 
 
 samples = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20)), min_size=1, max_size=60)
@@ -56,33 +49,33 @@ def random_case(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("tenth", range(10))
-def test_figures_are_those_of_scikit_learn_in_200_random_cases(tenth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_are_those_of_scikit_learn_in_random_cases(tenth: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "RESAMPLES", 20)  # this is about values
-    for seed in range(20 * tenth, 20 * tenth + 20):
+    for seed in range(20 * tenth, 20 * tenth + CASES):
         labels, scores = random_case(seed)
-        called = (scores >= 0.5).astype(int)
+        predicted = (scores >= 0.5).astype(int)
         macro = {"average": "macro", "zero_division": 0}
         expected = {
-            "accuracy": oracle.accuracy_score(labels, called),
-            "balanced_accuracy": oracle.balanced_accuracy_score(labels, called),
+            "accuracy": oracle.accuracy_score(labels, predicted),
+            "balanced_accuracy": oracle.balanced_accuracy_score(labels, predicted),
             "auroc": oracle.roc_auc_score(labels, scores),
             "average_precision": oracle.average_precision_score(labels, scores),
-            "sensitivity": oracle.recall_score(labels, called),
-            "specificity": oracle.recall_score(labels, called, pos_label=0),
-            "ppv": oracle.precision_score(labels, called, zero_division=np.nan),
-            "npv": oracle.precision_score(labels, called, pos_label=0, zero_division=np.nan),
-            "f1": oracle.f1_score(labels, called),
-            "mcc": oracle.matthews_corrcoef(labels, called) if 0 < called.mean() < 1 else np.nan,
-            "macro_precision": oracle.precision_score(labels, called, **macro),
-            "macro_recall": oracle.recall_score(labels, called, **macro),
+            "sensitivity": oracle.recall_score(labels, predicted),
+            "specificity": oracle.recall_score(labels, predicted, pos_label=0),
+            "ppv": oracle.precision_score(labels, predicted, zero_division=np.nan),
+            "npv": oracle.precision_score(labels, predicted, pos_label=0, zero_division=np.nan),
+            "f1": oracle.f1_score(labels, predicted),
+            "mcc": oracle.matthews_corrcoef(labels, predicted) if 0 < predicted.mean() < 1 else np.nan,
+            "macro_precision": oracle.precision_score(labels, predicted, **macro),
+            "macro_recall": oracle.recall_score(labels, predicted, **macro),
             "brier": oracle.brier_score_loss(labels, scores),
             "log_loss": oracle.log_loss(labels, np.clip(scores, CLIP, 1 - CLIP)),
             "ece": ece_by_hand(labels, scores),
         }
-        rows = metrics.as_mapping(metrics.compute_metrics(labels, binary(list(scores)), CLASSES))
+        rows = estimates(labels, two_columns(scores))
         for name, value in expected.items():
-            found = rows[name]["value"]
-            assert (np.nan if found is None else found) == pytest.approx(value, nan_ok=True), (seed, name)
+            computed = rows[name].value
+            assert (np.nan if computed is None else computed) == pytest.approx(value, nan_ok=True), (seed, name)
 
 
 def ece_by_hand(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -91,9 +84,9 @@ def ece_by_hand(labels: np.ndarray, scores: np.ndarray) -> float:
     return float(sum(part.mean() * abs(labels[part].mean() - scores[part].mean()) for part in parts))
 
 
-def test_weighted_figures_are_those_of_repeated_samples() -> None:
+def test_metrics_of_weights_are_those_of_repeated_samples() -> None:
     """What the bootstrap computes from weights is what it would compute from the samples drawn."""
-    for seed in range(30):
+    for seed in range(30 if LONG else 10):
         labels, scores = random_case(seed)
         weights = np.random.default_rng(seed).integers(0, 4, (5, len(labels))).astype(float)
         areas, precisions = weighted_metrics.ranking(weights, labels > 0, scores)
@@ -109,7 +102,7 @@ def test_weighted_figures_are_those_of_repeated_samples() -> None:
 
 
 def test_calibration_is_that_of_an_independent_logistic_regression() -> None:
-    for seed in range(40):
+    for seed in range(40 if LONG else 8):
         generator = np.random.default_rng(seed)
         labels = generator.integers(0, 2, 60)
         logits = generator.normal(size=60) * generator.uniform(0.3, 3) + labels
@@ -124,78 +117,76 @@ def test_calibration_is_that_of_an_independent_logistic_regression() -> None:
                 assert model.coef_[0, 0] > 100
             else:
                 assert slope == pytest.approx(model.coef_[0, 0], abs=1e-4)
-            # In the large: the mean of what is said, shifted by the intercept, is the share of tumours.
+            # In the large: the mean probability, shifted by the intercept, is the share of tumours.
             assert row @ expit(logits + intercept) == pytest.approx(row @ labels)
 
 
 def test_a_calibrated_model_has_slope_one_and_intercept_zero() -> None:
     generator = np.random.default_rng(0)
     logits, ones = generator.normal(size=50_000) * 2, np.ones((1, 50_000))
-    sick = generator.random(50_000) < expit(logits)
-    for scale in (1, 2):  # twice the logit is too sure
-        assert calibration.calibration_slope(ones, sick, expit(scale * logits)) == pytest.approx(1 / scale, abs=0.03)
-    for shift in (0, 1):  # said too rarely by 1
-        said = expit(logits - shift)
-        assert calibration.calibration_intercept(ones, sick, said) == pytest.approx(shift, abs=0.03)
+    has_tumour = generator.random(50_000) < expit(logits)
+    for scale in (1, 2):  # twice the logit is overconfident
+        slope = calibration.calibration_slope(ones, has_tumour, expit(scale * logits))
+        assert slope == pytest.approx(1 / scale, abs=0.03)
+    for shift in (0, 1):  # probabilities that are too low
+        intercept = calibration.calibration_intercept(ones, has_tumour, expit(logits - shift))
+        assert intercept == pytest.approx(shift, abs=0.03)
 
 
 def test_separated_classes_have_no_slope() -> None:
-    sick = np.array([0, 0, 1, 1]) > 0
+    has_tumour = np.array([0, 0, 1, 1]) > 0
     for scores, slope in (([0.1, 0.2, 0.8, 0.9], np.inf), ([0.9, 0.8, 0.2, 0.1], -np.inf), ([0.3] * 4, np.nan)):
-        found = calibration.calibration_slope(np.ones((1, 4)), sick, np.array(scores))
-        assert found == pytest.approx(slope, nan_ok=True)
-    rows = metrics.as_mapping(metrics.compute_metrics(sick, binary([0.1, 0.2, 0.8, 0.9]), CLASSES))
-    assert rows["calibration_slope"]["value"] is None
-    assert rows["calibration_slope"]["reason"] == "the probabilities separate the classes, or are all alike"
+        fitted = calibration.calibration_slope(np.ones((1, 4)), has_tumour, np.array(scores))
+        assert fitted == pytest.approx(slope, nan_ok=True)
+    rows = estimates(has_tumour, two_columns([0.1, 0.2, 0.8, 0.9]))
+    assert rows["calibration_slope"].value is None
+    assert rows["calibration_slope"].reason == "the probabilities separate the classes, or are all the same"
 
 
-def test_a_slope_that_many_resamples_do_not_have_has_no_interval() -> None:
+def test_a_slope_that_is_undefined_in_many_resamples_has_no_interval() -> None:
     """One sample overlaps: a third of the resamples miss it, and their slope is infinite."""
-    rows = metrics.as_mapping(
-        metrics.compute_metrics(np.array([0, 0, 1, 0, 1, 1]), binary([0.1, 0.2, 0.3, 0.4, 0.8, 0.9]), CLASSES)
-    )
-    slope = rows["calibration_slope"]
-    assert slope["value"] > 0
-    assert (slope["high"], slope["reason"]) == (None, "no interval: too many resamples separate the classes")
+    slope = estimates([0, 0, 1, 0, 1, 1], two_columns([0.1, 0.2, 0.3, 0.4, 0.8, 0.9]))["calibration_slope"]
+    assert slope.value > 0
+    assert (slope.high, slope.reason) == (None, "no interval: too many resamples separate the classes")
 
 
 def test_the_error_of_calibration_of_a_calibrated_model_may_be_0() -> None:
     """Resamples' ECE lies above the samples', as that lies above the truth; twice the logit is more than noise."""
     generator = np.random.default_rng(0)
-    said = generator.random(300)
-    labels = (generator.random(300) < said).astype(int)
-    row = metrics.as_mapping(metrics.compute_metrics(labels, binary(list(said)), CLASSES))["ece"]
-    assert (row["method"], row["reason"], row["low"]) == ("bootstrap", bootstrap.WITHIN_NOISE, 0)
-    assert row["value"] - row["low"] > row["high"] - row["value"]
-    row = metrics.as_mapping(metrics.compute_metrics(labels, binary(list(expit(3 * logit(said)))), CLASSES))["ece"]
-    assert (row["reason"], row["low"] > 0.01) == (bootstrap.BIASED, True)
+    scores = generator.random(300)
+    labels = (generator.random(300) < scores).astype(int)
+    row = estimates(labels, two_columns(scores))["ece"]
+    assert (row.method, row.reason, row.low) == ("bootstrap", bootstrap.WITHIN_NOISE, 0)
+    assert row.value - row.low > row.high - row.value
+    row = estimates(labels, two_columns(expit(3 * logit(scores))))["ece"]
+    assert (row.reason, row.low > 0.01) == (bootstrap.BIASED, True)
 
 
 def test_predictive_values_at_a_prevalence_by_hand() -> None:
-    """Sensitivity 0.9 and specificity 0.8: of 1,000 with 50 tumours 45 are found, and 190 called so wrongly."""
+    """Sensitivity 0.9, specificity 0.8: of 1,000 with 50 tumours, 45 are found and 190 are false positives."""
     labels = np.array([1] * 10 + [0] * 10)
-    probabilities = binary([0.9] * 9 + [0.1] + [0.1] * 8 + [0.9] * 2)
-    rows = metrics.as_mapping(metrics.compute_metrics(labels, probabilities, CLASSES, prevalence=0.05))
+    probabilities = two_columns([0.9] * 9 + [0.1] + [0.1] * 8 + [0.9] * 2)
+    rows = estimates(labels, probabilities, prevalence=0.05)
     assert tuple(rows) == (*metrics.METRIC_NAMES, "ppv_at_prevalence", "npv_at_prevalence")
-    assert rows["ppv_at_prevalence"]["value"] == pytest.approx(45 / 235)
-    assert rows["npv_at_prevalence"]["value"] == pytest.approx(760 / 765)
-    at_half = metrics.as_mapping(metrics.compute_metrics(labels, probabilities, CLASSES, prevalence=0.5))
-    assert at_half["ppv_at_prevalence"]["value"] == pytest.approx(at_half["ppv"]["value"])
+    assert rows["ppv_at_prevalence"].value == pytest.approx(45 / 235)
+    assert rows["npv_at_prevalence"].value == pytest.approx(760 / 765)
+    at_half = estimates(labels, probabilities, prevalence=0.5)
+    assert at_half["ppv_at_prevalence"].value == pytest.approx(at_half["ppv"].value)
     for prevalence in (0, 1, -0.1, np.nan):
-        with pytest.raises(UsageError, match="no share between 0 and 1"):
-            metrics.compute_metrics(labels, probabilities, CLASSES, prevalence=prevalence)
+        with pytest.raises(UsageError, match="is not between 0 and 1: give 0.05 for 5 %"):
+            metrics.compute_metrics(labels, probabilities, prevalence=prevalence)
 
 
 BOUNDS = dict.fromkeys(("log_loss", "calibration_slope", "calibration_intercept"), (-np.inf, np.inf)) | {"mcc": (-1, 1)}
 
 
 @given(samples, st.randoms(use_true_random=False), st.booleans())
-@settings(max_examples=40)
+@settings(max_examples=40 if LONG else 12)
 def test_what_holds_for_all_inputs(pairs: list[tuple[int, int]], random: Random, grouped: bool) -> None:
     labels = np.array([label for label, _ in pairs])
     scores = np.array([score / 20 for _, score in pairs])
-    groups = np.array([random.choice("abcde") for _ in pairs]) if grouped else None
-    table = metrics.compute_metrics(labels, binary(list(scores)), CLASSES, groups=groups, prevalence=0.1)
+    groups = np.array([random.choice(["a", "b", "c", "d", None]) for _ in pairs]) if grouped else None
+    table = metrics.compute_metrics(labels, two_columns(scores), groups=groups, prevalence=0.1)
     assert table.schema == METRICS
     for row in table.to_pylist():
         name, value = row["metric"], row["value"]
@@ -208,7 +199,7 @@ def test_what_holds_for_all_inputs(pairs: list[tuple[int, int]], random: Random,
             assert row["low"] < row["high"], name
     order = random.sample(range(len(pairs)), len(pairs))
     moved = None if groups is None else groups[order]
-    again = metrics.compute_metrics(labels[order], binary(list(scores[order])), CLASSES, groups=moved, prevalence=0.1)
+    again = metrics.compute_metrics(labels[order], two_columns(scores[order]), groups=moved, prevalence=0.1)
     assert again.equals(table)
 
 
@@ -218,21 +209,22 @@ def test_samples_of_one_patient_widen_the_interval() -> None:
     labels = np.repeat(np.arange(40) % 2, 8)
     scores = np.repeat(expit(generator.normal(size=40) + (np.arange(40) % 2) * 1.5), 8)
     groups = np.repeat(np.arange(40), 8)
-    alone = metrics.as_mapping(metrics.compute_metrics(labels, binary(list(scores)), CLASSES))
-    by_group = metrics.as_mapping(metrics.compute_metrics(labels, binary(list(scores)), CLASSES, groups=groups))
-    once = metrics.as_mapping(metrics.compute_metrics(labels[::8], binary(list(scores[::8])), CLASSES))
+    alone = estimates(labels, two_columns(scores))
+    by_group = estimates(labels, two_columns(scores), groups=groups)
+    once = estimates(labels[::8], two_columns(scores[::8]))
     for name in ("average_precision", "brier", "macro_recall", "f1", "calibration_intercept"):
-        wide, narrow, single = (r[name]["high"] - r[name]["low"] for r in (by_group, alone, once))
+        wide, narrow, single = (r[name].high - r[name].low for r in (by_group, alone, once))
         assert wide > 2 * narrow, name
         assert wide == pytest.approx(single, rel=0.15), name
-        assert by_group[name]["method"] == "bootstrap by group"
+        assert by_group[name].method == "bootstrap by group"
     for name in ("accuracy", "auroc", "sensitivity", "specificity", "ppv", "npv"):
-        assert by_group[name]["value"] == alone[name]["value"] == once[name]["value"]
+        assert by_group[name].value == alone[name].value == once[name].value
         for end in ("low", "high"):
-            assert by_group[name][end] == pytest.approx(once[name][end], abs=0.01), name
-        assert by_group[name]["method"] == f"{once[name]['method']} by group"
-    singles = metrics.as_mapping(metrics.compute_metrics(labels, binary(list(scores)), CLASSES, groups=np.arange(320)))
-    assert singles["brier"]["method"] == "bootstrap"
+            ours, expected = (getattr(row[name], end) for row in (by_group, once))
+            assert ours == pytest.approx(expected, abs=0.01), name
+        assert by_group[name].method == f"{once[name].method} by group"
+    singles = estimates(labels, two_columns(scores), groups=np.arange(320))
+    assert singles["brier"].method == "bootstrap"
     assert singles["accuracy"] == alone["accuracy"]
 
 
@@ -241,41 +233,41 @@ def test_samples_of_one_patient_widen_the_interval() -> None:
     [([1, 1, 1], [0.2, 0.7, 0.9], "no_tumour"), ([0, 0], [0.2, 0.7], "tumour"), ([], [], "no_tumour")],
 )
 def test_a_class_that_is_absent_gives_nulls_with_reasons(labels: list[int], scores: list[float], absent: str) -> None:
-    rows = metrics.as_mapping(metrics.compute_metrics(np.array(labels, int), binary(scores), CLASSES))
-    assert rows["auroc"]["value"] is None
-    assert rows["auroc"]["reason"] == f"no sample of class {absent}"
-    assert rows["macro_recall"]["value"] is None
+    rows = estimates(np.array(labels, int), two_columns(scores))
+    assert rows["auroc"].value is None
+    assert rows["auroc"].reason == f"no sample of class {absent}"
+    assert rows["macro_recall"].value is None
 
 
 def test_constant_scores_and_three_samples() -> None:
-    rows = metrics.as_mapping(metrics.compute_metrics(np.array([0, 1, 1]), binary([0.5, 0.5, 0.5]), CLASSES))
-    assert rows["auroc"]["value"] == 0.5
-    assert rows["auroc"]["reason"] == "no interval: a class has one sample, or one group"
+    rows = estimates(np.array([0, 1, 1]), two_columns([0.5, 0.5, 0.5]))
+    assert rows["auroc"].value == 0.5
+    assert rows["auroc"].reason == "no interval: a class has one sample, or one group"
 
 
 def test_perfect_separation_claims_no_certainty() -> None:
-    rows = metrics.as_mapping(metrics.compute_metrics(np.array([0, 0, 1, 1]), binary([0.1, 0.2, 0.8, 0.9]), CLASSES))
-    assert (rows["auroc"]["value"], rows["auroc"]["low"]) == (1.0, None)
-    assert rows["auroc"]["reason"].startswith("no interval")
+    rows = estimates(np.array([0, 0, 1, 1]), two_columns([0.1, 0.2, 0.8, 0.9]))
+    assert (rows["auroc"].value, rows["auroc"].low) == (1.0, None)
+    assert rows["auroc"].reason.startswith("no interval")
 
 
 def test_macro_intervals_rest_on_resamples_with_every_class() -> None:
-    """A resample without a class would count its recall as 0, though nothing was called wrongly."""
+    """A resample without a class would count its recall as 0, though nothing was classified wrongly."""
     labels = np.array([0, 0, 1, 1])
-    constant = metrics.as_mapping(metrics.compute_metrics(labels, binary([0.5] * 4), CLASSES))["macro_recall"]
-    perfect = metrics.as_mapping(metrics.compute_metrics(labels, binary([0.1, 0.2, 0.8, 0.9]), CLASSES))["macro_recall"]
+    constant = estimates(labels, two_columns([0.5] * 4))["macro_recall"]
+    perfect = estimates(labels, two_columns([0.1, 0.2, 0.8, 0.9]))["macro_recall"]
     for row, value in ((constant, 0.5), (perfect, 1.0)):
-        assert (row["value"], row["low"], row["high"]) == (value, None, None)
-        assert row["reason"] == "no interval: every resample gives the same figure"
-    many = metrics.as_mapping(metrics.compute_metrics(np.arange(12), np.eye(12), [str(i) for i in range(12)]))
-    assert many["macro_precision"]["reason"] == "no interval: too few samples of some class"
+        assert (row.value, row.low, row.high) == (value, None, None)
+        assert row.reason == "no interval: every resample gives the same value"
+    many = estimates(np.arange(12), np.eye(12), classes=[str(i) for i in range(12)])
+    assert many["macro_precision"].reason == "no interval: too few samples of some class"
 
 
 def test_a_probability_that_is_no_number_gives_nulls() -> None:
-    """Compared with the threshold, it would pass for a healthy sample."""
-    rows = metrics.as_mapping(metrics.compute_metrics(np.array([0, 1, 1]), binary([0.1, np.nan, 0.9]), CLASSES))
+    """Compared with the threshold, NaN would pass for a healthy sample."""
+    rows = estimates(np.array([0, 1, 1]), two_columns([0.1, np.nan, 0.9]))
     assert tuple(rows) == metrics.METRIC_NAMES
-    assert all(r["value"] is None and r["reason"] == "a probability is not a finite number" for r in rows.values())
+    assert all(r.value is None and r.reason == "a probability is not a finite number" for r in rows.values())
 
 
 NAMES = ("none", "glioma", "meningioma")
@@ -284,58 +276,58 @@ NAMES = ("none", "glioma", "meningioma")
 def test_more_than_two_classes() -> None:
     labels = np.arange(60) % 3
     probabilities = np.random.default_rng(1).dirichlet(np.ones(3), 60) * 0.8 + np.eye(3)[labels] * 0.2
-    rows = metrics.as_mapping(metrics.compute_metrics(labels, probabilities, NAMES))
-    called, onehot = probabilities.argmax(1), np.eye(3)[labels]
+    rows = estimates(labels, probabilities, classes=NAMES)
+    predicted, onehot = probabilities.argmax(1), np.eye(3)[labels]
     expected = {
-        "accuracy": oracle.accuracy_score(labels, called),
-        "balanced_accuracy": oracle.balanced_accuracy_score(labels, called),
+        "accuracy": oracle.accuracy_score(labels, predicted),
+        "balanced_accuracy": oracle.balanced_accuracy_score(labels, predicted),
         "auroc": oracle.roc_auc_score(labels, probabilities, multi_class="ovr", average="macro"),
         "average_precision": oracle.average_precision_score(onehot, probabilities, average="macro"),
-        "sensitivity": ((called > 0) & (labels > 0)).sum() / (labels > 0).sum(),
-        "specificity": ((called == 0) & (labels == 0)).sum() / (labels == 0).sum(),
-        "ppv": ((called > 0) & (labels > 0)).sum() / (called > 0).sum(),
-        "f1": oracle.f1_score(labels, called, average="macro"),
-        "mcc": oracle.matthews_corrcoef(labels, called),
-        "macro_precision": oracle.precision_score(labels, called, average="macro"),
+        "sensitivity": ((predicted > 0) & (labels > 0)).sum() / (labels > 0).sum(),
+        "specificity": ((predicted == 0) & (labels == 0)).sum() / (labels == 0).sum(),
+        "ppv": ((predicted > 0) & (labels > 0)).sum() / (predicted > 0).sum(),
+        "f1": oracle.f1_score(labels, predicted, average="macro"),
+        "mcc": oracle.matthews_corrcoef(labels, predicted),
+        "macro_precision": oracle.precision_score(labels, predicted, average="macro"),
         "brier": oracle.brier_score_loss(labels, probabilities),
         "log_loss": oracle.log_loss(labels, probabilities),
-        "ece": ece_by_hand(called == labels, probabilities.max(1)),
+        "ece": ece_by_hand(predicted == labels, probabilities.max(1)),
         **{f"auroc_{name}": oracle.roc_auc_score(labels == i, probabilities[:, i]) for i, name in enumerate(NAMES)},
     }
     for name, value in expected.items():
-        assert rows[name]["value"] == pytest.approx(value), name
-        assert rows[name]["low"] < rows[name]["high"], name
-    assert (rows["auroc"]["method"], rows["auroc_glioma"]["method"]) == ("bootstrap", "DeLong")
+        assert rows[name].value == pytest.approx(value), name
+        assert rows[name].low < rows[name].high, name
+    assert (rows["auroc"].method, rows["auroc_glioma"].method) == ("bootstrap", "DeLong")
 
 
 def test_more_than_two_classes_of_which_one_is_absent() -> None:
     probabilities = np.random.default_rng(0).dirichlet(np.ones(3), 30)
-    rows = metrics.as_mapping(metrics.compute_metrics(np.arange(30) % 2, probabilities, NAMES))
+    rows = estimates(np.arange(30) % 2, probabilities, classes=NAMES)
     for name in ("auroc", "auroc_meningioma", "f1", "balanced_accuracy", "average_precision"):
-        assert (rows[name]["value"], rows[name]["reason"]) == (None, "no sample of class meningioma")
-    assert rows["auroc_glioma"]["low"] is not None
-    assert rows["accuracy"]["value"] is not None
-    alone = metrics.as_mapping(metrics.compute_metrics(np.ones(5, int), probabilities[:5], NAMES))
-    assert alone["auroc_glioma"]["reason"] == "no sample but of class glioma"
+        assert (rows[name].value, rows[name].reason) == (None, "no sample of class meningioma")
+    assert rows["auroc_glioma"].low is not None
+    assert rows["accuracy"].value is not None
+    alone = estimates(np.ones(5, int), probabilities[:5], classes=NAMES)
+    assert alone["auroc_glioma"].reason == "no sample of another class than glioma"
 
 
-def test_the_threshold_moves_calls() -> None:
-    probabilities = binary([0.2, 0.4, 0.6])
+def test_the_threshold_decides_the_prediction() -> None:
+    probabilities = two_columns([0.2, 0.4, 0.6])
     assert predicted_classes(probabilities, 0.4).tolist() == [0, 1, 1]
     assert predicted_classes(probabilities, 0.61).tolist() == [0, 0, 0]
 
 
 def test_a_threshold_for_each_sample() -> None:
-    """Out-of-fold predictions are called at their own models' thresholds, whatever the order."""
+    """Out-of-fold predictions have the thresholds of their own models, whatever the order."""
     labels, scores, thresholds = np.array([0, 1, 1, 0]), [0.3, 0.3, 0.6, 0.6], np.array([0.5, 0.2, 0.5, 0.7])
-    rows = metrics.as_mapping(metrics.compute_metrics(labels, binary(scores), CLASSES, thresholds))
-    assert [rows[name]["value"] for name in ("accuracy", "f1", "macro_recall")] == [1, 1, 1]
-    rows = metrics.as_mapping(metrics.compute_metrics(labels[::-1], binary(scores[::-1]), CLASSES, thresholds))
-    assert rows["accuracy"]["value"] == 0.5
+    rows = estimates(labels, two_columns(scores), threshold=thresholds)
+    assert [rows[name].value for name in ("accuracy", "f1", "macro_recall")] == [1, 1, 1]
+    rows = estimates(labels[::-1], two_columns(scores[::-1]), threshold=thresholds)
+    assert rows["accuracy"].value == 0.5
 
 
 def draw(generator: np.random.Generator, patients: int, slices: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Slices of patients: labels, P(tumour) of a model that is too sure, and the patient of each."""
+    """Slices of patients: labels, P(tumour) of an overconfident model, and the patient of each."""
     labels = generator.integers(0, 2, patients)
     logits = 1.2 * (2 * labels - 1) + generator.normal(size=patients)
     each = np.repeat(logits, slices) + 0.5 * generator.normal(size=patients * slices)
@@ -343,17 +335,16 @@ def draw(generator: np.random.Generator, patients: int, slices: int) -> tuple[np
 
 
 def truth() -> dict[str, float]:
-    """The figures on 400,000 patients."""
+    """The metrics on 400,000 patients."""
     labels, scores, _ = draw(np.random.default_rng(0), 400_000, 1)
-    called = (scores >= 0.5).astype(int)
-    counts = oracle.confusion_matrix(labels, called)
+    counts = oracle.confusion_matrix(labels, scores >= 0.5)
     (specificity, sensitivity), (npv, ppv) = counts.diagonal() / counts.sum(1), counts.diagonal() / counts.sum(0)
-    ours = bootstrap.weighted_figures(np.ones((1, len(labels))), labels, binary(list(scores)), called, 0.1)
+    ours = bootstrap.metrics_of_resamples(np.ones((1, len(labels))), labelled(labels, two_columns(scores)), 0.1)
     proportions = {"sensitivity": sensitivity, "specificity": specificity, "ppv": ppv, "npv": npv}
     return {"accuracy": counts.trace() / counts.sum(), **proportions, **{name: float(v[0]) for name, v in ours.items()}}
 
 
-@pytest.mark.skipif("BRAINSCALE_LONG" not in os.environ, reason="simulates 400 studies twice: set BRAINSCALE_LONG")
+@pytest.mark.skipif(not LONG, reason="simulates 400 studies twice: set BRAINSCALE_LONG")
 @pytest.mark.parametrize(("patients", "slices"), [(200, 1), (60, 5)])
 def test_intervals_hold_the_truth_in_95_of_100_studies(patients: int, slices: int) -> None:
     """Counts of 400 studies lie within 3 standard errors, 0.033, of 0.95, or above; few are to be above 0.99.
@@ -364,11 +355,9 @@ def test_intervals_hold_the_truth_in_95_of_100_studies(patients: int, slices: in
     held: dict[str, list[bool]] = {name: [] for name in expected}
     for _ in range(400):
         labels, scores, groups = draw(generator, patients, slices)
-        for row in metrics.compute_metrics(
-            labels, binary(list(scores)), CLASSES, groups=groups, prevalence=0.1
-        ).to_pylist():
-            if row["low"] is not None:
-                held[row["metric"]].append(row["low"] <= expected[row["metric"]] <= row["high"])
+        for name, row in estimates(labels, two_columns(scores), groups=groups, prevalence=0.1).items():
+            if row.low is not None and row.high is not None:
+                held[name].append(row.low <= expected[name] <= row.high)
     coverage = {name: float(np.mean(times)) for name, times in held.items()}
     print(f"\n{patients} patients, {slices} slices each: {coverage}")  # noqa: T201
     for name, share in coverage.items():

@@ -8,8 +8,9 @@ from sklearn.metrics import roc_curve
 from brainscale.errors import ManifestError, UsageError
 from brainscale.stats import thresholds
 from brainscale.stats.decisions import apply_temperature
+from tests.support.samples import LONG
 
-both_sides = (
+both_classes = (
     st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20)), min_size=2, max_size=60)
     .filter(lambda pairs: {label for label, _ in pairs} == {0, 1})
     .map(lambda pairs: (np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs]) / 20))
@@ -17,8 +18,8 @@ both_sides = (
 
 
 def rates(labels: np.ndarray, scores: np.ndarray, threshold: float) -> tuple[float, float]:
-    called = scores >= threshold
-    return float(called[labels == 1].mean()), float((~called[labels == 0]).mean())
+    predicted = scores >= threshold
+    return float(predicted[labels == 1].mean()), float((~predicted[labels == 0]).mean())
 
 
 def test_youden_by_hand() -> None:
@@ -28,8 +29,8 @@ def test_youden_by_hand() -> None:
     )  # of 0.3 and 0.65, the one that misses none
 
 
-@given(both_sides)
-@settings(max_examples=100)
+@given(both_classes)
+@settings(max_examples=100 if LONG else 40)
 def test_no_threshold_beats_youdens(case: tuple[np.ndarray, np.ndarray]) -> None:
     labels, scores = case
     reached = sum(rates(labels, scores, thresholds.youden_threshold(labels, scores))) - 1
@@ -45,8 +46,8 @@ def test_a_target_by_hand() -> None:
     assert thresholds.sensitivity_threshold(np.arange(11) > 0, np.arange(11), 0.7) == 3.5  # 7 of 10, not 8
 
 
-@given(both_sides, st.floats(0.01, 1))
-@settings(max_examples=100)
+@given(both_classes, st.floats(0.01, 1))
+@settings(max_examples=100 if LONG else 40)
 def test_the_highest_threshold_that_reaches_the_target(case: tuple[np.ndarray, np.ndarray], target: float) -> None:
     labels, scores = case
     threshold = thresholds.sensitivity_threshold(labels, scores, target)
@@ -69,17 +70,17 @@ def test_neighbouring_floats_are_told_apart() -> None:
 def test_one_class_gives_no_threshold(labels: list[int], missing: str) -> None:
     scores = np.linspace(0, 1, len(labels))
     for choose in (thresholds.youden_threshold, lambda y, s: thresholds.sensitivity_threshold(y, s, 0.9)):
-        with pytest.raises(ManifestError, match=f"no validation sample is one {missing}"):
+        with pytest.raises(ManifestError, match=f"validation samples of both classes: there is none {missing}"):
             choose(np.array(labels), scores)
-    with pytest.raises(ManifestError, match="two classes: only one"):
-        thresholds.fit_temperature(np.tile([0.5, 0.5], (len(labels), 1)), np.array(labels))
+    with pytest.raises(ManifestError, match="two classes or more: there are none, or of one only"):
+        thresholds.fit_temperature(np.array(labels), np.tile([0.5, 0.5], (len(labels), 1)))
 
 
 def test_what_is_no_number_gives_no_threshold() -> None:
     with pytest.raises(ManifestError, match="not a finite number"):
         thresholds.youden_threshold(np.array([0, 1]), np.array([np.nan, 1]))
     with pytest.raises(ManifestError, match="not a finite number"):
-        thresholds.fit_temperature(np.full((2, 2), np.nan), np.array([0, 1]))
+        thresholds.fit_temperature(np.array([0, 1]), np.full((2, 2), np.nan))
 
 
 @pytest.mark.parametrize("target", [0, -0.1, 1.01, np.nan])
@@ -95,11 +96,11 @@ def test_a_known_temperature_is_found(classes: int, true: float) -> None:
     generator = np.random.default_rng(int(true * 10) + classes)
     logits = generator.normal(size=(20_000, classes)) * 2
     labels = (softmax(logits / true, axis=1).cumsum(1) < generator.random((20_000, 1))).sum(1)
-    found = thresholds.fit_temperature(softmax(logits, axis=1), labels)
-    assert found == pytest.approx(true, rel=0.05)
-    calibrated = apply_temperature(softmax(logits, axis=1), found)
+    fitted = thresholds.fit_temperature(labels, softmax(logits, axis=1))
+    assert fitted == pytest.approx(true, rel=0.05)
+    calibrated = apply_temperature(softmax(logits, axis=1), fitted)
     assert calibrated.sum(1) == pytest.approx(1)
-    assert thresholds.fit_temperature(calibrated, labels) == pytest.approx(1, abs=1e-3)
+    assert thresholds.fit_temperature(labels, calibrated) == pytest.approx(1, abs=1e-3)
 
 
 def test_the_temperature_is_the_least_log_loss() -> None:
@@ -109,14 +110,14 @@ def test_the_temperature_is_the_least_log_loss() -> None:
     def loss(t: float) -> float:
         return float(-np.log(apply_temperature(probabilities, t)[np.arange(50), labels]).mean())
 
-    found = thresholds.fit_temperature(probabilities, labels)
-    assert loss(found) <= min(loss(t) for t in np.geomspace(thresholds.COLDEST, thresholds.HOTTEST, 400)) + 1e-9
+    fitted = thresholds.fit_temperature(labels, probabilities)
+    assert loss(fitted) <= min(loss(t) for t in np.geomspace(thresholds.COLDEST, thresholds.HOTTEST, 400)) + 1e-9
 
 
-def test_where_all_is_right_the_temperature_is_the_bound() -> None:
+def test_where_all_predictions_are_correct_the_temperature_is_the_bound() -> None:
     probabilities = np.array([[0.8, 0.2], [0.3, 0.7]])
-    assert thresholds.fit_temperature(probabilities, np.array([0, 1])) == pytest.approx(thresholds.COLDEST)
-    assert thresholds.fit_temperature(probabilities, np.array([1, 0])) == pytest.approx(thresholds.HOTTEST)
+    assert thresholds.fit_temperature(np.array([0, 1]), probabilities) == pytest.approx(thresholds.COLDEST)
+    assert thresholds.fit_temperature(np.array([1, 0]), probabilities) == pytest.approx(thresholds.HOTTEST)
 
 
 def test_temperature_one_changes_nothing_and_none_reorders() -> None:
@@ -130,4 +131,4 @@ def test_temperature_one_changes_nothing_and_none_reorders() -> None:
 
 def test_certain_probabilities_have_a_temperature() -> None:
     probabilities = np.array([[1, 0], [0, 1], [1, 0], [0, 1]], np.float32)
-    assert thresholds.fit_temperature(probabilities, np.array([0, 1, 0, 0])) > 1
+    assert thresholds.fit_temperature(np.array([0, 1, 0, 0]), probabilities) > 1

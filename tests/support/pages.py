@@ -1,4 +1,4 @@
-"""Pages to test with."""
+"""Report pages to test with."""
 
 import io
 from collections.abc import Sequence
@@ -8,21 +8,25 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from brainscale.evaluation.report import plots
-from brainscale.evaluation.report.page import Case, ReportPage, write_report
-from brainscale.stats import metrics
-from brainscale.stats.subgroups import by_column
+from brainscale.evaluation.report.page import Case, ReportPage, SampleFlow, write_report
+from brainscale.evaluation.report.plots import Plot
+from brainscale.stats.labelled import LabelledProbabilities
+from brainscale.stats.metrics import measure
+from brainscale.stats.subgroups import measure_subgroups
+from brainscale.training.history import Epoch
+from tests.support.samples import CLASSES, labelled
 
-CLASSES = ("no_tumour", "tumour")
 EVIL = "</script><script>alert(1)</script>&\"'\u2028.png"
 
 
-def scores(n: int = 160, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """labels [n] and probabilities [n, 2], with errors on both sides."""
+def random_samples(
+    n: int = 160, seed: int = 0, *, classes: Sequence[str] = CLASSES, threshold: float = 0.5
+) -> LabelledProbabilities:
+    """Samples of two classes, some of each classified wrongly."""
     draw = np.random.default_rng(seed)
     labels = (np.arange(n) % 5 < 2).astype(np.int64)
     tumour = 1 / (1 + np.exp(-draw.normal(np.where(labels, 1.6, -1.6), 1.5)))
-    return labels, np.stack([1 - tumour, tumour], 1)
+    return labelled(labels, np.stack([1 - tumour, tumour], 1), classes, threshold)
 
 
 def picture(seed: int = 0) -> bytes:
@@ -36,61 +40,62 @@ def case(sample_id: str = "a.png", shown: bytes | None = None) -> Case:
     return Case(sample_id=sample_id, label="tumour", prediction="no_tumour", probability=0.1, picture=shown)
 
 
-def plot(folder: Path) -> plots.Plot:
-    """A picture to take along; drawing a real one takes seconds."""
+def plot(folder: Path) -> Plot:
+    """A plot to download; drawing a real one takes seconds."""
     path = folder / f"{EVIL.replace('/', '')}"
     path.write_bytes(picture())
-    return plots.Plot(path=path, svg=path.with_suffix(".svg"), title=f"ROC {EVIL}", alt="")
+    return Plot(path=path, svg=path.with_suffix(".svg"), title=f"ROC {EVIL}", alt="")
 
 
-def history(epochs: int = 8) -> list[dict[str, Any]]:
+def history(epochs: int = 8) -> list[Epoch]:
     return [
         {
             "epoch": epoch,
+            "learning_rate": 0.001,
             "train_loss": 0.7 / epoch,
             "val_loss": 0.8 / epoch + 0.01 * epoch,
             "train_accuracy": 1 - 0.4 / epoch,
             "val_accuracy": 1 - 0.5 / epoch,
             "best": epoch <= 5,
+            "weights_sha256": "ab" * 32,
         }
         for epoch in range(1, epochs + 1)
     ]
 
 
-def page(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str] = CLASSES, **more: Any) -> ReportPage:
+def minimal_page(samples: LabelledProbabilities | None = None, **more: Any) -> ReportPage:
     """The least that a report can be made of, and `more`."""
-    figures = metrics.compute_metrics(labels, probabilities, classes, more.get("threshold", 0.5))
-    least: dict[str, Any] = {"title": "brainmrnet on test", "threshold": 0.5, "threshold_source": "fixed"}
-    return ReportPage(metrics=figures, classes=classes, labels=labels, probabilities=probabilities, **(least | more))
+    samples = random_samples() if samples is None else samples
+    least: dict[str, Any] = {"title": "brainmrnet on test", "threshold_source": "fixed", "metrics": measure(samples)}
+    return ReportPage(samples=samples, **(least | more))
 
 
-def full(folder: Path, threshold: float = 0.4237) -> ReportPage:
+def full_page(folder: Path, threshold: float = 0.4237) -> ReportPage:
     """Everything a report can hold, and a name that tries to be a script in each place a name can stand."""
-    labels, probabilities = scores()
-    return page(
-        labels,
-        probabilities,
-        (f"none{EVIL}", f"tumour{EVIL}"),
+    samples = random_samples(classes=(f"none{EVIL}", f"tumour{EVIL}"), threshold=threshold)
+    first = random_samples(threshold=threshold).take(np.arange(60))
+    return minimal_page(
+        samples,
         title=f"brainmrnet on {EVIL}",
-        threshold=threshold,
         threshold_source=f"highest Youden index on val {EVIL}",
         temperature_source="1.31 (lowest log loss on val)",
         plots=[plot(folder)],
         history=history(),
         worst=[case(EVIL, picture(1)), case("a/very/long/" + "name" * 30 + ".png", picture(2)), case("plain.png")],
         uncertain=[case(f"case {i}.png", picture(i)) for i in range(3)],
-        flow={"files seen": 1234, "samples": 1200, "used": 160, "excluded: empty slice": 30, f"excluded: {EVIL}": 4},
-        duplicates={"groups": 12, "copies": 31, EVIL: 1},
+        flow=SampleFlow(steps={"files": 1234, "samples": 1200, "used": 160}, excluded={"empty slice": 30, EVIL: 4}),
+        duplicates={"groups": 12, "duplicates": 31, EVIL: 1},
         looks=3,
-        shared={"bytes": 1400, "picture": 2},
-        without_shared=metrics.compute_metrics(labels[:60], probabilities[:60], CLASSES, threshold),
-        subgroups=by_column(
-            labels, probabilities, np.where(np.arange(160) < 150, "female", EVIL), CLASSES, column=f"sex{EVIL}"
+        leaked={"bytes": 1400, "picture": 2},
+        without_leaked=measure(first),
+        subgroups=measure_subgroups(
+            random_samples(), np.where(np.arange(160) < 150, "female", EVIL), column=f"sex{EVIL}"
         ),
         facts={"seed": 42, "weights sha256": "ab" * 32, EVIL: EVIL},
     )
 
 
-def written(folder: Path, page: ReportPage) -> str:
+def write_page(folder: Path, page: ReportPage) -> str:
+    """Write the report and return its text."""
     write_report(folder / "report.html", page)
     return (folder / "report.html").read_text(encoding="utf-8")

@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from brainscale.dataset.manifest import manifest_fingerprint, write_manifest
 from brainscale.schema import MANIFEST, PREDICTIONS
-from brainscale.stats import metrics
+from brainscale.stats.labelled import LabelledProbabilities
+from brainscale.stats.metrics import measure
 from brainscale.storage.local import write_success
 from brainscale.storage.tables import write_table
-
-CLASSES = ("no_tumour", "tumour")
+from tests.support.samples import CLASSES
 
 
 def digest(content: object) -> str:
@@ -43,14 +43,15 @@ def predictions(rows: pa.Table, scores: np.ndarray, threshold: float = 0.5) -> p
         {
             **{name: row[name] for name in ("sample_id", "uri", "sha256", "label", "error_code")},
             "model": "a" * 64,
-            **({} if row["error_code"] else called(float(score), threshold)),
+            **({} if row["error_code"] else prediction(float(score), threshold)),
         }
         for row, score in zip(rows.to_pylist(), scores, strict=True)
     ]
     return pa.Table.from_pylist(table, schema=PREDICTIONS)
 
 
-def called(score: float, threshold: float) -> dict[str, Any]:
+def prediction(score: float, threshold: float) -> dict[str, Any]:
+    """The columns that scoring fills."""
     probabilities = [1 - score, score]
     return {"prediction": CLASSES[score >= threshold], "probability": score, "probabilities": probabilities}
 
@@ -58,8 +59,7 @@ def called(score: float, threshold: float) -> dict[str, Any]:
 def evaluation(folder: Path, table: pa.Table, predicted: pa.Table, threshold: float = 0.5) -> None:
     """A folder as `evaluate` leaves it, but for what people look at."""
     folder.mkdir(parents=True)
-    labels = np.array([CLASSES.index(label) for label in predicted["label"].to_pylist()])
-    figures = metrics.compute_metrics(labels, np.array(predicted["probabilities"].to_pylist()), CLASSES, threshold)
+    metrics = measure(LabelledProbabilities.from_predictions(predicted, CLASSES, threshold=threshold))
     facts = {
         "model": "brainmrnet",
         "run": folder.name,
@@ -73,5 +73,5 @@ def evaluation(folder: Path, table: pa.Table, predicted: pa.Table, threshold: fl
     }
     write_manifest(table, folder / "manifest.parquet")
     write_table(predicted, folder / "predictions.parquet", "predictions")
-    write_table(figures.replace_schema_metadata(facts), folder / "metrics.parquet", "metrics")
+    write_table(metrics.replace_schema_metadata(facts), folder / "metrics.parquet", "metrics")
     write_success(folder, facts)

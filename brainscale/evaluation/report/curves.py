@@ -1,48 +1,120 @@
-"""What the curves are drawn from: counts by score, bands, calibration; no drawing here."""
+"""Data behind the plots: counts by score, curves with bands, calibration bins. No drawing here."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from brainscale.seeds import derive
+from brainscale.stats.estimate import NOT_FINITE
 from brainscale.stats.intervals import effective_size, wilson
-from brainscale.stats.resampling import drawn_groups
+from brainscale.stats.labelled import Bools, Floats, Ints, LabelledProbabilities
+from brainscale.stats.resampling import draw_groups
 
 STEPS = 1000
 THRESHOLDS = np.arange(STEPS + 1) / STEPS
-MOST_STEPS, RESAMPLES, BINS = 2000, 500, 10
+MAX_STEPS, RESAMPLES, BINS = 2000, 500, 10
 GRID = np.linspace(0, 1, 101)
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counts:
+class TumourScores:
+    """Scores of samples with a tumour, of any kind, and without: what curves are drawn from.
+
+    Attributes:
+        has_tumour: bool [n].
+        scores: float64 [n], probability of a tumour.
+        threshold: operating threshold; None with more than two classes, which use none.
+        codes: int64 [n], number of each sample's group.
+    """
+
+    has_tumour: Bools
+    scores: Floats
+    threshold: float | None
+    codes: Ints
+
+    @classmethod
+    def of(cls, samples: LabelledProbabilities) -> "TumourScores":
+        """Return the scores of labelled samples with one threshold for all."""
+        return cls(
+            has_tumour=samples.has_tumour,
+            scores=samples.tumour_probability,
+            threshold=float(samples.threshold) if len(samples.classes) == 2 else None,
+            codes=samples.codes,
+        )
+
+    @cached_property
+    def ranked(self) -> "RankedScores":
+        """The samples by score, as they are and resampled: the same for all curves."""
+        return rank_by_score(self.has_tumour, self.scores, self.codes)
+
+    @property
+    def undefined(self) -> str | None:
+        """Reason why nothing can be drawn."""
+        if not np.isfinite(self.scores).all():
+            return NOT_FINITE
+        return None if len(self.scores) else "there are no samples"
+
+    @property
+    def no_curve(self) -> str | None:
+        """Reason why no curve can set samples with a tumour against those without."""
+        if self.undefined or self.has_tumour.any() != self.has_tumour.all():
+            return self.undefined
+        return f"no sample is {'without' if self.has_tumour.all() else 'with'} a tumour"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfusionCounts:
+    """Samples with and without a tumour by their prediction at one threshold."""
+
+    tp: int
+    fn: int
+    fp: int
+    tn: int
+
+    @property
+    def with_tumour(self) -> int:
+        """Number of samples with a tumour."""
+        return self.tp + self.fn
+
+    @property
+    def without_tumour(self) -> int:
+        """Number of samples without a tumour."""
+        return self.fp + self.tn
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreCounts:
     """Samples counted by score, lowest scores first.
 
     Attributes:
-        sick: int [..., steps], samples with a tumour.
-        well: int [..., steps], samples without.
+        with_tumour: int64 [..., steps].
+        without_tumour: int64 [..., steps].
     """
 
-    sick: Ints
-    well: Ints
+    with_tumour: Ints
+    without_tumour: Ints
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ranked:
+class RankedScores:
     """Samples counted by score, and so in each resample: `resampled` has counts [resamples, steps]."""
 
-    counts: Counts
-    resampled: Counts
+    counts: ScoreCounts
+    resampled: ScoreCounts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Band:
-    """A curve with its pointwise 95 % band over `GRID`; without a band where resamples say nothing."""
+class Curve:
+    """A curve with its pointwise 95 % band over `GRID`.
+
+    Attributes:
+        x: float64 [points].
+        y: float64 [points].
+        low: float64 [grid], lower end of the band.
+        high: float64 [grid], upper end of the band.
+    """
 
     x: Floats
     y: Floats
@@ -51,8 +123,16 @@ class Band:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bin:
-    """Samples of like score: how many, the mean score, and the share with a tumour with Wilson's interval."""
+class CalibrationBin:
+    """Samples of similar score.
+
+    Attributes:
+        n: number of samples.
+        score: mean score.
+        share: share of samples with a tumour.
+        low: lower end of Wilson's 95 % interval of the share.
+        high: upper end of it.
+    """
 
     n: int
     score: float
@@ -61,98 +141,117 @@ class Bin:
     high: float
 
 
-def by_step(sick: npt.NDArray[np.bool_], scores: Floats) -> Counts:
-    """Counts in each step of 0.001: sums from step k upwards are exact for `score >= k / 1000`."""
+def count_at_threshold(has_tumour: Bools, scores: Floats, threshold: float) -> ConfusionCounts:
+    """Return the confusion counts at one threshold."""
+    predicted = scores >= threshold
+    cells = {
+        "tp": predicted & has_tumour,
+        "fn": ~predicted & has_tumour,
+        "fp": predicted & ~has_tumour,
+        "tn": ~predicted & ~has_tumour,
+    }
+    return ConfusionCounts(**{name: int(cell.sum()) for name, cell in cells.items()})
+
+
+def count_by_step(has_tumour: Bools, scores: Floats) -> ScoreCounts:
+    """Return counts in each step of 0.001: sums from step k upwards are exact for `score >= k / 1000`."""
     step = np.searchsorted(THRESHOLDS, scores, side="right").clip(1) - 1
-    return _counted(sick, step, STEPS + 1)
+    return _count(has_tumour, step, STEPS + 1)
 
 
-def by_score(sick: npt.NDArray[np.bool_], scores: Floats, codes: Ints | None = None) -> Ranked:
-    """Counts of each distinct score; of `MOST_STEPS` quantiles where there are more.
+def rank_by_score(has_tumour: Bools, scores: Floats, codes: Ints | None = None) -> RankedScores:
+    """Return counts of each distinct score; of `MAX_STEPS` quantiles where there are more.
 
     Steps of 0.001 would hide the order of scores close to 0 or 1, where networks put most of them.
 
     Args:
-        sick: bool [N]; both sides have samples, where bands are wanted.
-        scores: float [N].
-        codes: int [N], number of each sample's group; each its own without them.
+        has_tumour: bool [n]; both classes have samples, where bands are wanted.
+        scores: float64 [n].
+        codes: int64 [n], number of each sample's group; each its own without them.
     """
     distinct, step = np.unique(scores, return_inverse=True)
-    if len(distinct) > MOST_STEPS:
-        step = step * MOST_STEPS // len(distinct)
-    steps = min(len(distinct), MOST_STEPS)
-    return Ranked(counts=_counted(sick, step, steps), resampled=_resampled(sick, step, steps, codes))
+    if len(distinct) > MAX_STEPS:
+        step = step * MAX_STEPS // len(distinct)
+    steps = min(len(distinct), MAX_STEPS)
+    resampled = _resample(has_tumour, step, steps, np.arange(len(scores)) if codes is None else codes)
+    return RankedScores(counts=_count(has_tumour, step, steps), resampled=resampled)
 
 
-def at_or_above(counts: Ints) -> Ints:
-    """Samples called a tumour at each step's lowest score, from none to all: int [..., steps + 1]."""
+def count_at_or_above(counts: Ints) -> Ints:
+    """Return how many samples reach each step's lowest score, from none to all: int64 [..., steps + 1]."""
     sums = counts[..., ::-1].cumsum(-1)
     return np.concatenate([np.zeros_like(sums[..., :1]), sums], -1)
 
 
-def roc(ranked: Ranked) -> Band:
-    """False positive rate → sensitivity; both sides have samples."""
-    drawn = ranked.resampled
-    true, false = (at_or_above(side) / side.sum(-1, keepdims=True) for side in (drawn.sick, drawn.well))
+def roc_curve(ranked: RankedScores) -> Curve:
+    """Return false positive rate → sensitivity; both classes have samples."""
+    drawn, own = ranked.resampled, ranked.counts
+    true, false = (_share_at_or_above(counts) for counts in (drawn.with_tumour, drawn.without_tumour))
     # where the curve climbs, the upper end counts: interp takes the last of equal x
     heights = np.array([np.interp(GRID, x, y) for x, y in zip(false, true, strict=True)])
     low, high = np.percentile(heights, (2.5, 97.5), axis=0)
-    x, y = (at_or_above(side) / side.sum() for side in (ranked.counts.well, ranked.counts.sick))
-    return Band(x=x, y=y, low=low, high=high)
+    x, y = _share_at_or_above(own.without_tumour), _share_at_or_above(own.with_tumour)
+    return Curve(x=x, y=y, low=low, high=high)
 
 
-def precision_recall(ranked: Ranked) -> Band:
-    """Sensitivity (recall) → precision, a curve of steps; there are samples with a tumour."""
-    heights = []
-    for sick, well in zip(ranked.resampled.sick, ranked.resampled.well, strict=True):
-        recall, precision = _precision(Counts(sick=sick, well=well))
+def precision_recall_curve(ranked: RankedScores) -> Curve:
+    """Return sensitivity (recall) → precision, a curve of steps; there are samples with a tumour."""
+    drawn, heights = ranked.resampled, []
+    for with_tumour, without_tumour in zip(drawn.with_tumour, drawn.without_tumour, strict=True):
+        recall, precision = _recall_and_precision(ScoreCounts(with_tumour=with_tumour, without_tumour=without_tumour))
         heights.append(precision[np.searchsorted(recall, GRID).clip(max=len(recall) - 1)])
     low, high = np.percentile(heights, (2.5, 97.5), axis=0)
-    recall, precision = _precision(ranked.counts)
-    return Band(x=recall, y=precision, low=low, high=high)
+    recall, precision = _recall_and_precision(ranked.counts)
+    return Curve(x=recall, y=precision, low=low, high=high)
 
 
-def calibration(sick: npt.NDArray[np.bool_], scores: Floats, codes: Ints | None = None) -> list[Bin]:
-    """Ten bins of equal width; empty ones are left out. Intervals know of groups, as those of the figures do."""
-    codes = np.arange(len(sick)) if codes is None else codes
-    of = (scores * BINS).astype(np.int64).clip(0, BINS - 1)
+def calibration_bins(has_tumour: Bools, scores: Floats, codes: Ints | None = None) -> list[CalibrationBin]:
+    """Return ten bins of equal width without the empty ones; intervals take groups into account."""
+    codes = np.arange(len(scores)) if codes is None else codes
+    bin_of_sample = (scores * BINS).astype(np.int64).clip(0, BINS - 1)
     bins = []
-    for index in np.unique(of):
-        here = of == index
-        n, share = int(here.sum()), float(sick[here].mean())
-        worth = effective_size(sick[here], codes[here])
-        low, high = wilson(share * worth, worth)
-        bins.append(Bin(n=n, score=float(scores[here].mean()), share=share, low=low, high=high))
+    for index in np.unique(bin_of_sample):
+        rows = bin_of_sample == index
+        share = float(has_tumour[rows].mean())
+        size = effective_size(has_tumour[rows], codes[rows])
+        low, high = wilson(share * size, size)
+        bins.append(
+            CalibrationBin(n=int(rows.sum()), score=float(scores[rows].mean()), share=share, low=low, high=high)
+        )
     return bins
 
 
-def _counted(sick: npt.NDArray[np.bool_], step: npt.NDArray[np.intp], steps: int) -> Counts:
-    return Counts(
-        sick=np.bincount(step[sick], minlength=steps).astype(np.int64),
-        well=np.bincount(step[~sick], minlength=steps).astype(np.int64),
+def _count(has_tumour: Bools, step: np.ndarray, steps: int) -> ScoreCounts:
+    return ScoreCounts(
+        with_tumour=np.bincount(step[has_tumour], minlength=steps).astype(np.int64),
+        without_tumour=np.bincount(step[~has_tumour], minlength=steps).astype(np.int64),
     )
 
 
-def _resampled(sick: npt.NDArray[np.bool_], step: npt.NDArray[np.intp], steps: int, codes: Ints | None) -> Counts:
-    """The bootstrap of the figures, whole groups drawn; without groups one multinomial draw, at one cost for any N.
+def _resample(has_tumour: Bools, step: np.ndarray, steps: int, codes: Ints) -> ScoreCounts:
+    """Return the counts of the metrics' bootstrap, whole groups drawn; one multinomial draw where each is its own.
 
-    A resample that lacks a side has no curve, and is left out.
+    A resample that lacks a class has no curve, and is left out.
     """
-    cell = step + steps * ~sick
-    _, at = np.unique(np.arange(len(sick)) if codes is None else codes, return_inverse=True)
-    size = int(at.max()) + 1
-    if size == len(sick):
+    cell = step + steps * ~has_tumour
+    _, group = np.unique(codes, return_inverse=True)
+    size = int(group.max()) + 1
+    if size == len(has_tumour):  # at one cost for any number of samples
         shares = np.bincount(cell, minlength=2 * steps) / size
         drawn = np.random.default_rng(derive(0, "bands")).multinomial(size, shares, RESAMPLES)
     else:
-        inside = csr_array((np.ones(len(cell), np.int64), (at, cell)), (size, 2 * steps))
-        times = drawn_groups(size, RESAMPLES, derive(0, "bootstrap"), width=size)
-        drawn = np.concatenate([some @ inside for some in times])
-    both = drawn[:, :steps].any(1) & drawn[:, steps:].any(1)
-    return Counts(sick=drawn[both, :steps], well=drawn[both, steps:])
+        cells_of_group = csr_array((np.ones(len(cell), np.int64), (group, cell)), (size, 2 * steps))
+        batches = draw_groups(size, RESAMPLES, derive(0, "bootstrap"), width=size)
+        drawn = np.concatenate([counts @ cells_of_group for counts in batches])
+    with_both = drawn[:, :steps].any(1) & drawn[:, steps:].any(1)
+    return ScoreCounts(with_tumour=drawn[with_both, :steps], without_tumour=drawn[with_both, steps:])
 
 
-def _precision(counts: Counts) -> tuple[Floats, Floats]:
-    true, false = at_or_above(counts.sick)[1:], at_or_above(counts.well)[1:]
-    called = np.flatnonzero(true + false)  # in a resample, the highest scores may be absent
-    return true[called] / counts.sick.sum(), true[called] / (true + false)[called]
+def _share_at_or_above(counts: Ints) -> Floats:
+    return np.asarray(count_at_or_above(counts) / counts.sum(-1, keepdims=True))
+
+
+def _recall_and_precision(counts: ScoreCounts) -> tuple[Floats, Floats]:
+    true, false = count_at_or_above(counts.with_tumour)[1:], count_at_or_above(counts.without_tumour)[1:]
+    predicted = np.flatnonzero(true + false)  # in a resample, the highest scores may be absent
+    return true[predicted] / counts.with_tumour.sum(), true[predicted] / (true + false)[predicted]

@@ -1,63 +1,65 @@
 "use strict";
-// Recomputes the figures of a threshold from counts by score, and moves the marks of the charts.
+// Recomputes the metrics at a threshold from counts by score, and moves the marks of the charts.
 (() => {
   const byId = (id) => document.getElementById(id);
   const source = byId("data");
   if (!source) return;
-  const { sick, well, own, names } = JSON.parse(source.textContent);
-  const steps = sick.length - 1;
+  const { with_tumour: withTumour, without_tumour: withoutTumour, own, names } = JSON.parse(source.textContent);
+  const steps = withTumour.length - 1;
   const range = byId("threshold"), number = byId("threshold-number"), prevalence = byId("prevalence");
 
-  const fromTop = (counts) => {
+  const sumFromTop = (counts) => {
     const sums = counts.slice();
     for (let step = steps - 1; step >= 0; step -= 1) sums[step] += sums[step + 1];
     return sums;
   };
-  const sickAbove = fromTop(sick), wellAbove = fromTop(well);
+  const tumoursAbove = sumFromTop(withTumour), othersAbove = sumFromTop(withoutTumour);
   const share = (part, whole) => (whole > 0 ? part / whole : NaN);
-  const shown = (value) => (Number.isFinite(value) ? value.toFixed(3) : "–");
+  const format = (value) => (Number.isFinite(value) ? value.toFixed(3) : "–");
+  const round = (threshold) => +threshold.toFixed(6);
 
-  const plain = (threshold) => +threshold.toFixed(6);
-
-  function cells(threshold) {
-    if (plain(threshold) === plain(own.threshold)) return own; // exact, also between two steps
+  function countsAt(threshold) {
+    if (round(threshold) === round(own.threshold)) return own; // exact, also between two steps
     const step = Math.round(threshold * steps);
-    const tp = sickAbove[step], fp = wellAbove[step];
-    return { threshold: step / steps, tp, fp, fn: sickAbove[0] - tp, tn: wellAbove[0] - fp };
+    const tp = tumoursAbove[step], fp = othersAbove[step];
+    return { threshold: step / steps, tp, fp, fn: tumoursAbove[0] - tp, tn: othersAbove[0] - fp };
   }
 
-  function figures({ tp, fp, fn, tn }) {
-    const sensitivity = share(tp, tp + fn), specificity = share(tn, tn + fp), common = prevalence.valueAsNumber / 100;
-    const found = sensitivity * common, alarm = (1 - specificity) * (1 - common);
-    const cleared = specificity * (1 - common), missed = (1 - sensitivity) * common;
+  function metricsOf({ tp, fp, fn, tn }) {
+    const sensitivity = share(tp, tp + fn), specificity = share(tn, tn + fp);
+    const tumours = prevalence.valueAsNumber / 100, others = 1 - tumours; // shares at the chosen prevalence
+    const truePositive = sensitivity * tumours, falsePositive = (1 - specificity) * others;
+    const trueNegative = specificity * others, falseNegative = (1 - sensitivity) * tumours;
     return {
       sensitivity, specificity, ppv: share(tp, tp + fp), npv: share(tn, tn + fn),
-      "ppv-there": share(found, found + alarm), "npv-there": share(cleared, cleared + missed),
+      "ppv-there": share(truePositive, truePositive + falsePositive),
+      "npv-there": share(trueNegative, trueNegative + falseNegative),
     };
   }
 
-  function move(name, x, y) {
+  function moveMark(name, x, y) {
     const chart = byId(name);
     if (!chart) return;
     const { left, top, width, height } = chart.dataset;
-    const mark = chart.querySelector(".mark"), here = Number.isFinite(x) && Number.isFinite(y);
-    mark.classList.toggle("absent", !here);
-    if (!here) return;
+    const mark = chart.querySelector(".mark"), defined = Number.isFinite(x) && Number.isFinite(y);
+    mark.classList.toggle("absent", !defined);
+    if (!defined) return;
     mark.setAttribute("transform", `translate(${+left + width * x} ${+top + height * (1 - y)})`);
   }
 
   function show(threshold) {
-    const at = cells(threshold), now = figures(at);
-    for (const [name, value] of Object.entries(now)) byId(`live-${name}`).textContent = shown(value);
-    for (const name of ["tp", "fp", "fn", "tn"]) byId(`live-${name}`).textContent = at[name].toLocaleString("en");
-    byId("live").textContent = `At threshold ${plain(at.threshold)}: ` +
-      `${at.tp} of ${at.tp + at.fn} “${names[1]}” found, ${at.fn} missed; ` +
-      `${at.fp} of ${at.fp + at.tn} “${names[0]}” called “${names[1]}”.`;
-    range.setAttribute("aria-valuetext", `${plain(at.threshold)}`);
-    move("roc", 1 - now.specificity, now.sensitivity);
-    move("pr", now.sensitivity, now.ppv);
-    move("histogram", at.threshold, 0);
-    return at.threshold;
+    const counts = countsAt(threshold), metrics = metricsOf(counts);
+    for (const [name, value] of Object.entries(metrics)) byId(`live-${name}`).textContent = format(value);
+    for (const name of ["tp", "fp", "fn", "tn"]) byId(`live-${name}`).textContent = counts[name].toLocaleString("en");
+    byId("live").textContent = `At threshold ${round(counts.threshold)}: ` +
+      `${counts.tp} of ${counts.tp + counts.fn} “${names[1]}” samples are classified correctly ` +
+      `and ${counts.fn} are missed; ` +
+      `${counts.fp} of ${counts.fp + counts.tn} “${names[0]}” samples are classified as “${names[1]}”.`;
+    range.setAttribute("aria-valuetext", `${round(counts.threshold)}`);
+    moveMark("roc", 1 - metrics.specificity, metrics.sensitivity);
+    moveMark("pr", metrics.sensitivity, metrics.ppv);
+    moveMark("histogram", counts.threshold, 0);
+    return counts.threshold;
   }
 
   let current = own.threshold;
@@ -66,13 +68,13 @@
   };
   range.addEventListener("input", () => {
     choose(range.valueAsNumber);
-    number.value = plain(current);
+    number.value = round(current);
   });
   number.addEventListener("input", () => {
     choose(number.valueAsNumber);
     range.value = current;
   });
-  number.addEventListener("change", () => { number.value = plain(current); });
+  number.addEventListener("change", () => { number.value = round(current); });
   prevalence.addEventListener("input", () => {
     const valid = prevalence.valueAsNumber >= 0 && prevalence.valueAsNumber <= 100;
     prevalence.setAttribute("aria-invalid", String(!valid));
@@ -80,7 +82,7 @@
   });
   byId("own").addEventListener("click", () => {
     choose(own.threshold);
-    range.value = number.value = plain(own.threshold);
+    range.value = number.value = round(own.threshold);
   });
   for (const fields of document.querySelectorAll("fieldset")) fields.disabled = false;
 })();

@@ -1,7 +1,8 @@
-"""The report in a real browser."""
+"""The report in a real browser (Chromium)."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainscale.evaluation.report import page as report_page
-from brainscale.stats.decisions import tumour_probability
+from brainscale.evaluation.report.curves import count_at_threshold
+from brainscale.evaluation.report.page import ReportPage
 from tests.support import cdp, pages
+from tests.support.samples import labelled
 
 Visit = Callable[[cdp.Tab], Awaitable[None]]
-CELLS = ("tp", "fn", "fp", "tn")
-FIGURES = ("sensitivity", "specificity", "ppv", "npv", "ppv-there", "npv-there")
 READ = "Object.fromEntries([...document.querySelectorAll('[id^=live-]')].map(e => [e.id.slice(5), e.textContent]))"
 COLOURS = """
 [...document.querySelectorAll("body *")]
@@ -31,9 +31,9 @@ COLOURS = """
 HEARD = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded", "Page.javascriptDialogOpening")
 
 
-def visit(folder: Path, page: report_page.ReportPage, act: Visit, *, script: bool = True, width: int = 1280) -> cdp.Tab:
-    """Open the page, act in it, and hold that it stayed quiet and asked for no other address."""
-    pages.written(folder, page)
+def visit(folder: Path, page: ReportPage, act: Visit, *, script: bool = True, width: int = 1280) -> cdp.Tab:
+    """Open the page and act in it; it must log nothing and request no other address."""
+    pages.write_page(folder, page)
 
     async def go() -> cdp.Tab:
         async with cdp.tab(folder) as tab:
@@ -48,34 +48,30 @@ def visit(folder: Path, page: report_page.ReportPage, act: Visit, *, script: boo
     return tab
 
 
-def expected(page: report_page.ReportPage, threshold: float, prevalence: float) -> dict[str, float]:
-    """The same figures, straight from the samples."""
-    sick, called = page.labels > 0, tumour_probability(page.probabilities) >= threshold
-    tp, fn, fp, tn = (int(c.sum()) for c in (called & sick, ~called & sick, called & ~sick, ~called & ~sick))
+def expected(page: ReportPage, threshold: float, prevalence: float) -> dict[str, float]:
+    """The same metrics, straight from the samples."""
+    counts = count_at_threshold(page.samples.has_tumour, page.samples.tumour_probability, threshold)
 
     def share(a: float, b: float) -> float:
         return a / b if b else np.nan
 
-    se, sp = share(tp, tp + fn), share(tn, tn + fp)
-    found, alarm, cleared, missed = (
-        se * prevalence,
-        (1 - sp) * (1 - prevalence),
-        sp * (1 - prevalence),
-        (1 - se) * prevalence,
-    )
-    figures = (
-        se,
-        sp,
-        share(tp, tp + fp),
-        share(tn, tn + fn),
-        share(found, found + alarm),
-        share(cleared, cleared + missed),
-    )
-    return dict(zip(CELLS + FIGURES, (tp, fn, fp, tn, *figures), strict=True))
+    sensitivity = share(counts.tp, counts.with_tumour)
+    specificity = share(counts.tn, counts.without_tumour)
+    true_positive, false_positive = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
+    true_negative, false_negative = specificity * (1 - prevalence), (1 - sensitivity) * prevalence
+    return {
+        **asdict(counts),
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "ppv": share(counts.tp, counts.tp + counts.fp),
+        "npv": share(counts.tn, counts.tn + counts.fn),
+        "ppv-there": share(true_positive, true_positive + false_positive),
+        "npv-there": share(true_negative, true_negative + false_negative),
+    }
 
 
-def agree(shown: dict[str, str], figures: dict[str, float]) -> None:
-    for name, value in figures.items():
+def agree(shown: dict[str, str], metrics: dict[str, float]) -> None:
+    for name, value in metrics.items():
         if np.isnan(value):
             assert shown[name] == "–", name
         else:
@@ -83,19 +79,19 @@ def agree(shown: dict[str, str], figures: dict[str, float]) -> None:
 
 
 def set_to(name: str, value: float) -> str:
-    found = f"document.getElementById('{name}')"
-    return f"{found}.value = '{value}'; {found}.dispatchEvent(new Event('input', {{bubbles: true}}))"
+    field = f"document.getElementById('{name}')"
+    return f"{field}.value = '{value}'; {field}.dispatchEvent(new Event('input', {{bubbles: true}}))"
 
 
 def test_the_slider_computes_what_python_computes(tmp_path: Path) -> None:
-    page = pages.full(tmp_path)
-    common = round(100 * float((page.labels > 0).mean()), 1) / 100
+    page = pages.full_page(tmp_path)
+    prevalence = round(100 * float(page.samples.has_tumour.mean()), 1) / 100
 
     async def act(tab: cdp.Tab) -> None:
-        agree(await tab.run(READ), expected(page, 0.4237, common))  # as written, before any move
+        agree(await tab.run(READ), expected(page, 0.4237, prevalence))  # as written, before any move
         for threshold in (0.0, 0.001, 0.25, 0.5, 0.731, 0.999, 1.0):
             await tab.run(set_to("threshold", threshold))
-            agree(await tab.run(READ), expected(page, threshold, common))
+            agree(await tab.run(READ), expected(page, threshold, prevalence))
         for threshold, percent in ((0.3, 1), (0.3, 0), (0.8, 100)):
             await tab.run(set_to("threshold-number", threshold))
             await tab.run(set_to("prevalence", percent))
@@ -108,8 +104,8 @@ def test_the_slider_computes_what_python_computes(tmp_path: Path) -> None:
 
 
 def test_the_marks_follow_and_keys_move_the_slider(tmp_path: Path) -> None:
-    page = pages.full(tmp_path, threshold=0.5)
-    place = "(id => document.querySelector(`#${id} .mark`).getAttribute('transform').match(/[\\d.]+/g).map(Number))"
+    page = pages.full_page(tmp_path, threshold=0.5)
+    position = "(id => document.querySelector(`#${id} .mark`).getAttribute('transform').match(/[\\d.]+/g).map(Number))"
 
     async def act(tab: cdp.Tab) -> None:
         await tab.run("document.getElementById('threshold').focus()")
@@ -119,11 +115,11 @@ def test_the_marks_follow_and_keys_move_the_slider(tmp_path: Path) -> None:
         assert await tab.run("document.getElementById('threshold-number').value") == "0.501"
         await tab.run(set_to("threshold", 0.7))
         own = expected(page, 0.7, 0.4)
-        assert await tab.run(f"{place}('histogram')") == pytest.approx([46 + 264 * 0.7, 12 + 232])
-        at = [46 + 264 * (1 - own["specificity"]), 12 + 232 * (1 - own["sensitivity"])]
-        assert await tab.run(f"{place}('roc')") == pytest.approx(at)
-        at = [46 + 264 * own["sensitivity"], 12 + 232 * (1 - own["ppv"])]
-        assert await tab.run(f"{place}('pr')") == pytest.approx(at)
+        assert await tab.run(f"{position}('histogram')") == pytest.approx([46 + 264 * 0.7, 12 + 232])
+        on_roc = [46 + 264 * (1 - own["specificity"]), 12 + 232 * (1 - own["sensitivity"])]
+        assert await tab.run(f"{position}('roc')") == pytest.approx(on_roc)
+        on_curve = [46 + 264 * own["sensitivity"], 12 + 232 * (1 - own["ppv"])]
+        assert await tab.run(f"{position}('pr')") == pytest.approx(on_curve)
 
     visit(tmp_path, page, act)
 
@@ -136,12 +132,11 @@ def test_a_name_does_not_run_and_the_policy_would_stop_it(tmp_path: Path) -> Non
         code = "var s = document.createElement('script'); s.textContent = 'window.ran = 1'; document.body.append(s)"
         await tab.run(code)
         assert await tab.run("window.ran") is None
-        said = [e["entry"]["text"] for e in tab.named("Log.entryAdded")]
-        assert len(said) == 1
-        assert "Content Security Policy" in said[0]
+        (message,) = (e["entry"]["text"] for e in tab.named("Log.entryAdded"))
+        assert "Content Security Policy" in message
         tab.events = [e for e in tab.events if e["method"] != "Log.entryAdded"]
 
-    visit(tmp_path, pages.full(tmp_path), act)
+    visit(tmp_path, pages.full_page(tmp_path), act)
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
@@ -157,7 +152,7 @@ def test_it_fits_and_is_not_blank(tmp_path: Path, width: int, height: int) -> No
                 assert len(shot.convert("L").getcolors() or []) > 50
             await tab.picture(tmp_path / f"{width}-{scheme}-whole.png", whole=True)
 
-    visit(tmp_path, pages.full(tmp_path), act, width=width)
+    visit(tmp_path, pages.full_page(tmp_path), act, width=width)
 
 
 def contrast(*colours: str) -> float:
@@ -172,17 +167,17 @@ def contrast(*colours: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_without_script_the_figures_stay(tmp_path: Path) -> None:
+def test_without_script_the_metrics_stay(tmp_path: Path) -> None:
     async def act(tab: cdp.Tab) -> None:
         done = await tab.send("Page.captureScreenshot", format="png")
         assert len(done["data"]) > 10_000
         root = (await tab.send("DOM.getDocument"))["root"]["nodeId"]
-        found: dict[str, Any] = await tab.send("DOM.querySelector", nodeId=root, selector="fieldset[disabled]")
-        assert found["nodeId"]
+        fields: dict[str, Any] = await tab.send("DOM.querySelector", nodeId=root, selector="fieldset[disabled]")
+        assert fields["nodeId"]
         note = await tab.send("DOM.querySelector", nodeId=root, selector="noscript p")
         assert note["nodeId"]  # with script, what stands in noscript is text
 
-    visit(tmp_path, pages.full(tmp_path), act, script=False)
+    visit(tmp_path, pages.full_page(tmp_path), act, script=False)
 
 
 def test_on_paper_there_are_no_controls(tmp_path: Path) -> None:
@@ -195,15 +190,14 @@ def test_on_paper_there_are_no_controls(tmp_path: Path) -> None:
         assert await tab.run(f"{style}('.live').breakInside") == "avoid"  # else a page may end within its numbers
         assert await tab.run(f"{style}('.flow').display") == "flex"  # a sheet is as narrow as a phone, and no phone
 
-    visit(tmp_path, pages.full(tmp_path), act, width=700)
+    visit(tmp_path, pages.full_page(tmp_path), act, width=700)
 
 
-def test_one_side_only_and_three_classes_stay_quiet(tmp_path: Path) -> None:
-    labels, probabilities = pages.scores(40)
-    one = pages.page(np.ones(40, np.int64), probabilities)
-    three = pages.page(
-        labels, np.stack([probabilities[:, 0], probabilities[:, 1] / 2, probabilities[:, 1] / 2], 1), "abc"
-    )
+def test_one_class_only_and_three_classes_raise_no_error(tmp_path: Path) -> None:
+    samples = pages.random_samples(40)
+    none, tumour = samples.probabilities.T
+    one = pages.minimal_page(labelled(np.ones(40), samples.probabilities))
+    three = pages.minimal_page(labelled(samples.labels, np.stack([none, tumour / 2, tumour / 2], 1), "abc"))
 
     async def act(tab: cdp.Tab) -> None:
         await tab.run(set_to("threshold", 0.2))

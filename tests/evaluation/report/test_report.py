@@ -7,19 +7,21 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from brainscale import formatting
-from brainscale.evaluation.report import curves, plots, svg_charts
+from brainscale.evaluation.report import curves, svg_charts
 from brainscale.evaluation.report import page as report_page
+from brainscale.evaluation.report.plots import draw_plots
 from brainscale.seeds import derive
-from brainscale.stats import metrics
 from brainscale.stats.calibration import ECE_BINS
-from brainscale.stats.resampling import drawn_groups
+from brainscale.stats.metrics import estimates_of, measure
+from brainscale.stats.resampling import draw_groups
 from tests.support import pages
-from tests.support.pages import CLASSES, EVIL
+from tests.support.pages import EVIL
+from tests.support.samples import LONG, labelled
 
 
 class Read(HTMLParser):
@@ -42,14 +44,14 @@ class Read(HTMLParser):
 
 
 def embedded(text: str) -> dict[str, object]:
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text)
-    assert found is not None
-    data: dict[str, object] = json.loads(found[1])
+    script = re.search(r'<script type="application/json" id="data">(.*?)</script>', text)
+    assert script is not None
+    data: dict[str, object] = json.loads(script[1])
     return data
 
 
 def test_the_page_is_whole_and_needs_no_network(tmp_path: Path) -> None:
-    text = pages.written(tmp_path, pages.full(tmp_path))
+    text = pages.write_page(tmp_path, pages.full_page(tmp_path))
     read = Read(text)
     names = [name for name, _ in read.tags]
     for one in ("h1", "main", "header", "nav", "footer"):
@@ -64,10 +66,10 @@ def test_the_page_is_whole_and_needs_no_network(tmp_path: Path) -> None:
 
 
 def test_the_policy_allows_this_style_and_this_script_only(tmp_path: Path) -> None:
-    text = pages.written(tmp_path, pages.full(tmp_path))
+    text = pages.write_page(tmp_path, pages.full_page(tmp_path))
     (policy,) = (a["content"] for a in Read(text).all("meta") if a.get("http-equiv") == "Content-Security-Policy")
     style, script = (report_page.FOLDER / name for name in ("report.css", "report.js"))
-    assert policy == report_page.policy(style.read_text(), script.read_text())
+    assert policy == report_page.security_policy(style.read_text(), script.read_text())
     assert "default-src 'none'" in str(policy)
     assert "unsafe" not in str(policy)
     assert f"<style>{style.read_text()}</style>" in text
@@ -77,7 +79,7 @@ def test_the_policy_allows_this_style_and_this_script_only(tmp_path: Path) -> No
 
 
 def test_a_name_is_never_markup(tmp_path: Path) -> None:
-    text = pages.written(tmp_path, pages.full(tmp_path))
+    text = pages.write_page(tmp_path, pages.full_page(tmp_path))
     read = Read(text)
     assert len(read.all("script")) == 2
     assert "alert(1)</script>" not in text
@@ -87,13 +89,13 @@ def test_a_name_is_never_markup(tmp_path: Path) -> None:
 
 @given(st.text())
 def test_embedded_text_comes_back_and_holds_no_markup(text: str) -> None:
-    written = report_page.embedded({"name": text})
+    written = report_page.embed_json({"name": text})
     assert not set("<>&\u2028\u2029") & set(written)
     assert json.loads(written) == {"name": text}
 
 
 def test_whoever_does_not_see_is_told(tmp_path: Path) -> None:
-    text = pages.written(tmp_path, pages.full(tmp_path))
+    text = pages.write_page(tmp_path, pages.full_page(tmp_path))
     read = Read(text)
     ids = [str(a["id"]) for _, a in read.tags if "id" in a]
     assert len(ids) == len(set(ids))
@@ -112,103 +114,95 @@ def test_whoever_does_not_see_is_told(tmp_path: Path) -> None:
 
 
 def test_the_counts_are_those_of_the_samples(tmp_path: Path) -> None:
-    labels, probabilities = pages.scores(500, seed=3)
-    data = embedded(pages.written(tmp_path, pages.page(labels, probabilities, threshold=0.3333)))
-    sick, scores = labels > 0, 1 - probabilities[:, 0]
+    samples = pages.random_samples(500, seed=3, threshold=0.3333)
+    data = embedded(pages.write_page(tmp_path, pages.minimal_page(samples)))
+    has_tumour, scores = samples.has_tumour, samples.tumour_probability
     for step in range(1001):
-        for side, name in ((sick, "sick"), (~sick, "well")):
-            assert sum(data[name][step:]) == (scores[side] >= step / 1000).sum()  # type: ignore[index]
-    called = scores >= 0.3333
+        for rows, name in ((has_tumour, "with_tumour"), (~has_tumour, "without_tumour")):
+            assert sum(data[name][step:]) == (scores[rows] >= step / 1000).sum()  # type: ignore[index]
+    predicted = scores >= 0.3333
     assert data["own"] == {
-        "tp": (called & sick).sum(), "fn": (~called & sick).sum(),
-        "fp": (called & ~sick).sum(), "tn": (~called & ~sick).sum(), "threshold": 0.3333,
+        "tp": (predicted & has_tumour).sum(), "fn": (~predicted & has_tumour).sum(),
+        "fp": (predicted & ~has_tumour).sum(), "tn": (~predicted & ~has_tumour).sum(), "threshold": 0.3333,
     }  # fmt: skip
 
 
 def test_a_page_of_many_samples_stays_small(tmp_path: Path) -> None:
-    labels, probabilities = pages.scores(200_000)
-    page = replace(pages.page(*pages.scores()), labels=labels, probabilities=probabilities)
-    assert len(pages.written(tmp_path, page)) < 250_000
+    page = replace(pages.minimal_page(), samples=pages.random_samples(200_000))
+    assert len(pages.write_page(tmp_path, page)) < 250_000
 
 
-def test_flow_duplicates_looks_and_subgroups_are_told(tmp_path: Path) -> None:
-    texts = [t.strip() for t in Read(pages.written(tmp_path, pages.full(tmp_path))).texts]
-    for shown in ("1,234", "files seen", "empty slice", "30", "copies", "31", "3 times"):
+def test_flow_duplicates_evaluations_and_subgroups_are_shown(tmp_path: Path) -> None:
+    texts = [t.strip() for t in Read(pages.write_page(tmp_path, pages.full_page(tmp_path))).texts]
+    for shown in ("1,234", "files", "empty slice", "30", "duplicates", "31", "3 times"):
         assert shown in texts, shown
-    assert "excluded: empty slice" not in texts
-    of = texts.index(f"sex{EVIL}: female")
-    labels, probabilities = pages.scores()
-    figures = metrics.as_mapping(metrics.compute_metrics(labels[:150], probabilities[:150], CLASSES))
-    area = figures["auroc"]
-    interval = f"{formatting.format_number(area['low'])} to {formatting.format_number(area['high'])}"
-    assert [t for t in texts[of + 1 :] if t][:3] == ["150", formatting.format_number(area["value"]), interval]
-    of = texts.index(f"sex{EVIL}: {EVIL}")
-    assert [t for t in texts[of + 1 :] if t][:3] == ["10", "–", "fewer than 20 samples"]
+    line = texts.index(f"sex{EVIL}: female")
+    auroc = estimates_of(measure(pages.random_samples().take(np.arange(150))))["auroc"]
+    interval = f"{formatting.format_number(auroc.low)} to {formatting.format_number(auroc.high)}"
+    assert [t for t in texts[line + 1 :] if t][:3] == ["150", formatting.format_number(auroc.value), interval]
+    line = texts.index(f"sex{EVIL}: {EVIL}")
+    assert [t for t in texts[line + 1 :] if t][:3] == ["10", "–", "fewer than 20 samples"]
 
 
-def test_what_the_model_knows_of_the_samples_stands_first(tmp_path: Path) -> None:
-    """Figures with and without them, side by side; and what is not known is not passed over."""
-    page = pages.full(tmp_path)
-    text = pages.written(tmp_path, page)
-    assert text.index("The model knows 1,402 of these samples") < text.index('<section id="figures"')
-    table = text[text.index("Figures with and without") :]
-    assert page.without_shared is not None
+def test_data_leakage_stands_first(tmp_path: Path) -> None:
+    """Metrics with and without the leaked samples, side by side; what is unknown is said to be."""
+    page = pages.full_page(tmp_path)
+    text = pages.write_page(tmp_path, page)
+    assert text.index("Data leakage: 1,402 of these samples") < text.index('<section id="metrics"')
+    table = text[text.index("Metrics with and without") :]
+    assert page.without_leaked is not None
     for name in report_page.HEADLINE:
-        for figures in (page.metrics, page.without_shared):
-            row = metrics.as_mapping(figures)[name]
-            assert f">{formatting.format_number(row['value'])}<" in table, name
-            assert f"n = {row['n']}" in table, name
-    none = pages.written(tmp_path, replace(page, shared={}, without_shared=None))
-    assert "The model knows" not in none
-    assert "has no sample in common with these" in none
-    unknown = pages.written(tmp_path, replace(page, shared=None, without_shared=None))
-    assert "The model knows" not in unknown
-    assert "<strong>not known</strong>" in unknown
+        for metrics in (page.metrics, page.without_leaked):
+            estimate = estimates_of(metrics)[name]
+            assert f">{formatting.format_number(estimate.value)}<" in table, name
+            assert f"n = {estimate.n}" in table, name
+    none = pages.write_page(tmp_path, replace(page, leaked={}, without_leaked=None))
+    assert "Data leakage:" not in none
+    assert "None found: no sample of this set" in none
+    unknown = pages.write_page(tmp_path, replace(page, leaked=None, without_leaked=None))
+    assert "Data leakage:" not in unknown
+    assert "<strong>unknown</strong>" in unknown
 
 
 def test_the_stated_prevalence_is_named_and_the_fields_own(tmp_path: Path) -> None:
-    labels, probabilities = pages.scores()
-    figures = metrics.compute_metrics(labels, probabilities, CLASSES, prevalence=0.0005)
-    page = replace(pages.page(labels, probabilities), metrics=figures, prevalence=0.0005)
-    text = pages.written(tmp_path, page)
+    samples = pages.random_samples()
+    metrics = measure(samples, prevalence=0.0005)
+    text = pages.write_page(tmp_path, pages.minimal_page(samples, metrics=metrics, prevalence=0.0005))
     assert "PPV at a prevalence of 0.05 %" in text
     field = next(a for a in Read(text).all("input") if a["id"] == "prevalence")
     assert field["value"] == "0.05"
-    there = metrics.as_mapping(figures)["ppv_at_prevalence"]["value"]
-    assert f'id="live-ppv-there">{formatting.format_number(there)}<' in text
+    ppv = estimates_of(metrics)["ppv_at_prevalence"].value
+    assert f'id="live-ppv-there">{formatting.format_number(ppv)}<' in text
 
 
 def test_bins_of_the_calibration_error_are_declared(tmp_path: Path) -> None:
-    assert f"in {ECE_BINS} bins of equal width" in pages.written(tmp_path, pages.page(*pages.scores()))
+    assert f"in {ECE_BINS} bins of equal width" in pages.write_page(tmp_path, pages.minimal_page())
 
 
-def test_the_least_of_a_page_has_no_empty_rooms(tmp_path: Path) -> None:
-    text = pages.written(tmp_path, pages.page(*pages.scores()))
-    for absent in ("Training", "Least certain", "Looks at", "Subgroups", "Left out", "to take along"):
+def test_a_minimal_page_has_no_empty_sections(tmp_path: Path) -> None:
+    text = pages.write_page(tmp_path, pages.minimal_page())
+    for absent in ("Training", "Least certain", "Evaluations of", "Subgroups", "Excluded", "to download"):
         assert absent not in text
-    assert "No sample was called wrongly." in text
+    assert "No sample was classified wrongly." in text
     assert "Nothing is recorded" in text
 
 
 def test_one_class_has_no_curve_and_says_so(tmp_path: Path) -> None:
-    labels, probabilities = np.ones(4, int), pages.scores(4)[1]
-    text = pages.written(tmp_path, pages.page(labels, probabilities))
-    assert "only one of the two sides has samples" in text
+    samples = labelled(np.ones(4, int), pages.random_samples(4).probabilities)
+    text = pages.write_page(tmp_path, pages.minimal_page(samples))
+    assert "no sample is without a tumour" in text
     assert "no sample of class no_tumour" in text
     assert 'id="roc"' not in text
     assert 'id="histogram"' in text
-    drawn = plots.draw(labels, probabilities, CLASSES, 0.5, tmp_path)
-    assert drawn[0].alt == "No ROC curve: only one of the two sides has samples."
+    assert draw_plots(samples, tmp_path)[0].alt == "No ROC curve: no sample is without a tumour."
 
 
 def test_more_than_two_classes_have_no_threshold(tmp_path: Path) -> None:
-    labels, classes = np.arange(6) % 3, ("none", "a", "b")
-    probabilities = np.eye(3)[np.array([0, 1, 1, 0, 2, 2])]
-    drawn = plots.draw(labels, probabilities, classes, 0.5, tmp_path)
-    assert drawn[-1].title == "Confusion matrix, the likeliest class"
-    text = pages.written(tmp_path, pages.page(labels, probabilities, classes))
-    assert "a tumour of any kind against none" in text
-    assert "uses no threshold: it calls the likeliest class" in text
+    samples = labelled(np.arange(6) % 3, np.eye(3)[np.array([0, 1, 1, 0, 2, 2])], ("none", "a", "b"))
+    assert draw_plots(samples, tmp_path)[-1].title == "Confusion matrix by the most probable class"
+    text = pages.write_page(tmp_path, pages.minimal_page(samples))
+    assert "compares a tumour of any kind with no tumour" in text
+    assert "uses no threshold: it predicts the most probable class" in text
     table = text[text.index("<h3>Confusion matrix</h3>") :]
     cells = [int(n) for n in re.findall(r'<td class="number[^"]*">(\d+)</td>', table)[:9]]
     assert cells == [2, 0, 0, 0, 1, 1, 0, 1, 1]
@@ -216,20 +210,20 @@ def test_more_than_two_classes_have_no_threshold(tmp_path: Path) -> None:
 
 def test_a_probability_that_is_no_number_has_no_curve(tmp_path: Path) -> None:
     probabilities = np.array([[0.9, 0.1], [np.nan, np.nan], [0.2, 0.8]])
-    labels = np.array([0, 1, 1])
-    for plot in plots.draw(labels, probabilities, CLASSES, 0.5, tmp_path)[:4]:
+    samples = labelled([0, 1, 1], probabilities)
+    for plot in draw_plots(samples, tmp_path)[:4]:
         assert plot.alt.endswith(": a probability is not a finite number.")
-    text = pages.written(tmp_path, pages.page(labels, probabilities))
+    text = pages.write_page(tmp_path, pages.minimal_page(samples))
     assert "no threshold to move: a probability is not a finite number" in text
     assert "<script" not in text
     assert not re.search(r"\bnan\b", text, re.IGNORECASE)
 
 
-def test_a_figure_that_is_no_number_is_a_dash(tmp_path: Path) -> None:
-    page = pages.page(*pages.scores())
+def test_a_metric_that_is_not_a_number_is_a_dash(tmp_path: Path) -> None:
+    page = pages.minimal_page()
     rows = [{**row, "value": float("nan"), "low": None, "high": None} for row in page.metrics.to_pylist()]
     table = pa.Table.from_pylist(rows, schema=page.metrics.schema)
-    text = pages.written(tmp_path, replace(page, metrics=table))
+    text = pages.write_page(tmp_path, replace(page, metrics=table))
     assert '<span class="value">–</span>' in text
     assert not re.search(r"\bnan\b", text.split("<script")[0], re.IGNORECASE)
 
@@ -243,21 +237,21 @@ def test_numbers_for_people(value: object, shown: str) -> None:
 
 
 def test_no_accuracy_is_above_one() -> None:
-    _, accuracy = svg_charts.history([{**row, "val_accuracy": 1.0} for row in pages.history(3)])
+    _, accuracy = svg_charts.history_charts([{**row, "val_accuracy": 1.0} for row in pages.history(3)])
     assert max(float(text) for _, text in accuracy.y_ticks) == 1
 
 
 def test_a_history_with_gaps_or_one_epoch_can_be_drawn() -> None:
     rows = pages.history(3)
     rows[1]["val_loss"] = float("nan")
-    assert "nan" not in str([s.path for c in svg_charts.history(rows) for s in c.shapes])
-    loss, accuracy = svg_charts.history(pages.history(1))
+    assert "nan" not in str([s.path for c in svg_charts.history_charts(rows) for s in c.shapes])
+    loss, accuracy = svg_charts.history_charts(pages.history(1))
     assert (loss.title, accuracy.title) == ("Loss by epoch", "Accuracy by epoch")
 
 
 def test_the_same_input_gives_the_same_files(tmp_path: Path) -> None:
-    labels, probabilities = pages.scores(60)
-    first, second = (plots.draw(labels, probabilities, CLASSES, 0.5, tmp_path / name) for name in "ab")
+    samples = pages.random_samples(60)
+    first, second = (draw_plots(samples, tmp_path / name) for name in "ab")
     for one, other in zip(first, second, strict=True):
         assert one.path.read_bytes() == other.path.read_bytes()
         assert one.svg.read_bytes() == other.svg.read_bytes()
@@ -265,56 +259,58 @@ def test_the_same_input_gives_the_same_files(tmp_path: Path) -> None:
         with Image.open(one.path) as picture:
             assert min(picture.size) > 500
     assert [p.path.stem for p in first] == ["roc", "precision-recall", "calibration", "scores", "confusion"]
-    page = pages.page(labels, probabilities)
-    assert pages.written(tmp_path, page) == pages.written(tmp_path, page)
+    page = pages.minimal_page(samples)
+    assert pages.write_page(tmp_path, page) == pages.write_page(tmp_path, page)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=1, max_size=60))
+@settings(max_examples=100 if LONG else 30)
 def test_curves_hold_for_all_samples(samples: list[tuple[bool, int]]) -> None:
-    sick, scores = np.array([s for s, _ in samples]), np.array([n for _, n in samples]) / 20
-    bins = curves.calibration(sick, scores)
-    assert sum(b.n for b in bins) == len(sick)
+    has_tumour, scores = np.array([s for s, _ in samples]), np.array([n for _, n in samples]) / 20
+    bins = curves.calibration_bins(has_tumour, scores)
+    assert sum(b.n for b in bins) == len(has_tumour)
     assert all(0 <= b.low <= b.share <= b.high <= 1 for b in bins)
-    ranked = curves.by_score(sick, scores)
-    assert (ranked.counts.sick.sum(), ranked.counts.well.sum()) == (sick.sum(), (~sick).sum())
-    if sick.all() or not sick.any():
+    ranked = curves.rank_by_score(has_tumour, scores)
+    counts = ranked.counts.with_tumour.sum(), ranked.counts.without_tumour.sum()
+    assert counts == (has_tumour.sum(), (~has_tumour).sum())
+    if has_tumour.all() or not has_tumour.any():
         return
-    for band in (curves.roc(ranked), curves.precision_recall(ranked)):
-        assert (band.low <= band.high).all()
-        assert ((band.low >= 0) & (band.high <= 1)).all()
-        assert (np.diff(band.x) >= 0).all()
-    assert (np.diff(curves.roc(ranked).y) >= 0).all()
+    for curve in (curves.roc_curve(ranked), curves.precision_recall_curve(ranked)):
+        assert (curve.low <= curve.high).all()
+        assert ((curve.low >= 0) & (curve.high <= 1)).all()
+        assert (np.diff(curve.x) >= 0).all()
+    assert (np.diff(curves.roc_curve(ranked).y) >= 0).all()
 
 
 def test_bands_and_bars_see_patients_and_not_slices() -> None:
     """Eight copies of each sample: the bands are those of 60 patients, and not of 480."""
     generator = np.random.default_rng(1)
-    sick = np.arange(60) % 2 > 0
-    scores = 1 / (1 + np.exp(-generator.normal(size=60) - sick))
-    copies, groups = (np.repeat(sick, 8), np.repeat(scores, 8)), np.repeat(np.arange(60), 8)
-    ranked = [curves.by_score(*s) for s in ((sick, scores), copies)] + [curves.by_score(*copies, groups)]
-    for curve in (curves.roc, curves.precision_recall):
+    has_tumour = np.arange(60) % 2 > 0
+    scores = 1 / (1 + np.exp(-generator.normal(size=60) - has_tumour))
+    copies, groups = (np.repeat(has_tumour, 8), np.repeat(scores, 8)), np.repeat(np.arange(60), 8)
+    ranked = [curves.rank_by_score(*s) for s in ((has_tumour, scores), copies, (*copies, groups))]
+    for curve in (curves.roc_curve, curves.precision_recall_curve):
         once, alone, by_group = (float(np.mean(b.high - b.low)) for b in map(curve, ranked))
         assert by_group == pytest.approx(once, rel=0.1)
         assert by_group > 2 * alone
-    bars = [curves.calibration(sick, scores), curves.calibration(*copies), curves.calibration(*copies, groups)]
+    bars = [curves.calibration_bins(*s) for s in ((has_tumour, scores), copies, (*copies, groups))]
     for once, alone, by_group in zip(*bars, strict=True):
         assert by_group.high - by_group.low == pytest.approx(once.high - once.low, abs=0.1)
         assert by_group.high - by_group.low > 1.5 * (alone.high - alone.low)
 
 
-def test_bands_are_of_the_resamples_of_the_figures() -> None:
+def test_bands_come_from_the_resamples_of_the_metrics() -> None:
     generator = np.random.default_rng(1)
-    sick, scores, codes = generator.random(50) < 0.5, generator.random(50).round(1), np.arange(50) // 3
-    times = np.concatenate(list(drawn_groups(17, curves.RESAMPLES, derive(0, "bootstrap"), width=50)))
-    drawn = curves.by_score(sick, scores, codes).resampled
+    has_tumour, scores, codes = generator.random(50) < 0.5, generator.random(50).round(1), np.arange(50) // 3
+    counts = np.concatenate(list(draw_groups(17, curves.RESAMPLES, derive(0, "bootstrap"), width=50)))
+    resampled = curves.rank_by_score(has_tumour, scores, codes).resampled
     steps = np.unique(scores, return_inverse=True)[1]
-    by_hand = np.stack([np.bincount(steps[sick], row[codes[sick]], 11) for row in times])
-    assert np.array_equal(drawn.sick, by_hand)
+    by_hand = np.stack([np.bincount(steps[has_tumour], row[codes[has_tumour]], 11) for row in counts])
+    assert np.array_equal(resampled.with_tumour, by_hand)
 
 
 def test_the_order_of_scores_near_one_is_not_lost() -> None:
     scores = 1 - np.arange(1, 5001, dtype=np.float64) * 1e-8
-    sick = np.arange(5000) < 2500  # the higher half: a perfect order within one step of 0.001
-    band = curves.roc(curves.by_score(sick, scores))
-    assert np.trapezoid(band.y, band.x) > 0.999
+    has_tumour = np.arange(5000) < 2500  # the higher half: a perfect order within one step of 0.001
+    curve = curves.roc_curve(curves.rank_by_score(has_tumour, scores))
+    assert np.trapezoid(curve.y, curve.x) > 0.999

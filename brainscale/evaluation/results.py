@@ -1,0 +1,76 @@
+"""The result of an evaluation, typed."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import pyarrow as pa
+
+from brainscale.stats.metrics import estimates_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationFacts:
+    """What `_SUCCESS.json` says of an evaluation.
+
+    Attributes:
+        model: name of the network.
+        run: name of the folder that the model came from.
+        data: name of the data; None for the run's own.
+        split: train, val, test or all.
+        samples: number of samples in the split.
+        errors: number of them that could not be read or scored.
+        shared_with_training: number of samples that trained or selected the model, or are near duplicates of such;
+            None where that is unknown.
+        looks: number of times that these test samples were evaluated with the run, this time included; None for a
+            split that training used, or without a run.
+        prevalence: share of tumours that predictive values were computed for, if any.
+        images_per_second: samples by seconds, start included.
+        parameters: number of trainable parameters.
+        weights_sha256: hash of the weights.
+        samples_sha256: fingerprint of the samples' manifest.
+        manifest_sha256: fingerprint of the whole manifest.
+    """
+
+    model: str
+    run: str
+    data: str | None
+    split: str
+    samples: int
+    errors: int
+    shared_with_training: int | None
+    looks: int | None
+    prevalence: float | None
+    images_per_second: float
+    parameters: int
+    weights_sha256: str
+    samples_sha256: str
+    manifest_sha256: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the facts by name."""
+        return {field.name: getattr(self, field.name) for field in fields(EvaluationFacts)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(EvaluationFacts):
+    """An evaluation: its facts and its tables.
+
+    Attributes:
+        path: folder of the evaluation, a path or an address.
+        metrics: table of schema METRICS.
+        predictions: table of schema PREDICTIONS, one row for each sample.
+    """
+
+    path: str
+    metrics: pa.Table
+    predictions: pa.Table
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the facts, the metrics and their 95 % intervals by name, and the folder as `out`."""
+        estimates = estimates_of(self.metrics)
+        return {
+            **super().to_json(),
+            "metrics": {name: estimate.value for name, estimate in estimates.items()},
+            "intervals": {name: [estimate.low, estimate.high] for name, estimate in estimates.items()},
+            "out": self.path,
+        }
