@@ -1,4 +1,4 @@
-"""Parquet tables: written whole or not at all, opened once, each with the version of its format."""
+"""Parquet tables: written whole or not at all, opened once, and marked with the version of their format."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -13,21 +13,21 @@ from brainscale.storage.local import output_folder, replacing
 from brainscale.storage.remote import ObjectStore, filesystem_of, is_address, parted, retrying
 
 KEY = b"brainscale.format"
-"""Of a table's metadata: its kind and the version of that kind, such as `manifest 1`."""
+"""Metadata key of a table: its value is the table's kind and the version of its format, such as `manifest 1`."""
 
 
 def write_table(table: pa.Table, place: str | Path, kind: str, *, check: Callable[[], None] = lambda: None) -> None:
-    """Write a table that appears whole or not at all; a local folder is made if it is missing.
+    """Write a table whole or not at all; a missing local folder is created.
 
     Args:
-        table: what to write.
-        place: a path or an address.
+        table: the table.
+        place: path or address of the file.
         kind: a name in `schema.FORMATS`.
-        check: called once the table is complete and before it appears; what it raises keeps the table away.
+        check: called when the table is complete but not yet visible; if it raises, the table is dropped.
 
     Raises:
-        OutputError: the place cannot be written.
-        StorageError: an object store refuses, or does not answer.
+        OutputError: the file cannot be written.
+        StorageError: the object store refuses, or does not answer.
     """
     stamp = {KEY: f"{kind} {FORMATS[kind]}".encode()}
     stamped = table.replace_schema_metadata({**(table.schema.metadata or {}), **stamp})
@@ -48,19 +48,21 @@ def write_table(table: pa.Table, place: str | Path, kind: str, *, check: Callabl
 def read_table(
     place: str | Path, kind: str, columns: Sequence[str] | None = None, *, unstamped: bool = False
 ) -> pa.Table:
-    """Read a table through one open file, so that a reader sees it whole while another process replaces it.
+    """Read a table.
+
+    The file is opened only once, so that a reader sees a whole table while another process replaces it.
 
     Args:
-        place: a path or an address.
+        place: path or address of the file.
         kind: a name in `schema.FORMATS`.
-        columns: names of the columns to read; all without.
-        unstamped: whether a table without a version is read too, as other tools write it.
+        columns: names of the columns to read; None for all.
+        unstamped: whether to accept a table without a format version, as other tools write it.
 
     Raises:
         FileNotFoundError: there is no such file.
-        OutputError: it is not a Parquet file.
-        FormatError: it is of another kind or version.
-        StorageError: an object store refuses, or does not answer.
+        OutputError: the file cannot be read, or is not a Parquet file.
+        FormatError: the table is of another kind or version.
+        StorageError: the object store refuses, or does not answer.
     """
     try:
         if is_address(place):
@@ -69,8 +71,10 @@ def read_table(
             table = retrying(lambda: _read(filesystem.open_input_file(f"{root}/{name}"), columns), str(place))
         else:
             table = _read(pa.OSFile(str(place)), columns)
-    except (pa.ArrowInvalid, IsADirectoryError) as error:
-        raise OutputError(f"{place} is not a Parquet file: {first_line(error)}") from error
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowInvalid, OSError) as error:
+        raise OutputError(f"{place} cannot be read as a Parquet file ({first_line(error)})") from error
     stamp = (table.schema.metadata or {}).get(KEY, b"").decode()
     if stamp != f"{kind} {FORMATS[kind]}" and (stamp or not unstamped):
         raise FormatError(_refusal(place, kind, stamp))
@@ -83,11 +87,11 @@ def _read(file: pa.NativeFile, columns: Sequence[str] | None) -> pa.Table:
 
 
 def _refusal(place: str | Path, kind: str, stamp: str) -> str:
-    found_kind, _, version = stamp.partition(" ")
+    stamped_kind, _, version = stamp.partition(" ")
     if not stamp:
-        found = "was written by an older version of brainscale, or by another tool"
-    elif found_kind != kind:
-        found = f"holds {found_kind}, not {kind}"
+        problem = "has no format version: an older brainscale or another tool wrote it"
+    elif stamped_kind != kind:
+        return f"{place} is a table of {stamped_kind}, not of {kind}: give another file"
     else:
-        found = f"has format {version} of {kind}"
-    return f"{place} {found}; this version reads format {FORMATS[kind]} of {kind}: make it again with this version"
+        problem = f"has format {version} of {kind}, but this version of brainscale reads format {FORMATS[kind]}"
+    return f"{place} {problem}; write the table again with this version"
