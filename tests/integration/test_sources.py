@@ -24,7 +24,7 @@ from brainscale.errors import SourceError
 from brainscale.reading.pseudonyms import KEY_VARIABLE
 from brainscale.reading.sources import list_files
 from brainscale.schema import MANIFEST, PREDICTIONS
-from tests.reading.test_archives import tarred, zipped
+from tests.support.files import tarred, zipped
 from tests.support.images import write_image
 from tests.support.runs import scores, succeed
 from tests.support.stores import s3_server

@@ -1,4 +1,4 @@
-"""Any bytes, and any mutation of real files of each format, give rows and never an exception.
+"""Any bytes, and any mutation of real files of each format, give samples and never an exception.
 
 BRAINSCALE_FUZZ=10000 makes it the long run of `make fuzz`.
 """
@@ -20,12 +20,11 @@ from brainscale.config.sections import LimitsConfig, PreprocessConfig
 from brainscale.reading.reader import COLUMNS, file_table, read_file, read_tables
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import SourceFile
-from tests.reading.test_archives import tarred, zipped, zstd
-from tests.reading.test_reader import GREY, encoded
+from tests.support.files import GREY, encoded, tarred, zipped, zstd
 
 CASES = int(os.environ.get("BRAINSCALE_FUZZ", "300"))
 SIDE = 64
-WISH = ReadRequest(
+REQUEST = ReadRequest(
     preprocess=PreprocessConfig(image_size=SIDE, crop=1.0),
     limits=LimitsConfig(pixels=4_000_000, voxels=20_000_000, file_mib=64, frames=500, seconds=60.0),
     hashes=True,
@@ -36,20 +35,20 @@ WISH = ReadRequest(
 def seeds() -> dict[str, bytes]:
     """One small real file of each kind."""
     image = Image.fromarray(GREY)
-    found = {kind: encoded(image.convert("RGB"), kind) for kind in ("PNG", "JPEG", "BMP", "GIF", "WEBP", "JPEG2000")}
+    files = {kind: encoded(image.convert("RGB"), kind) for kind in ("PNG", "JPEG", "BMP", "GIF", "WEBP", "JPEG2000")}
     for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "jpeg"):
         pages = {"save_all": True, "append_images": [image]}
-        found[f"TIFF {compression}"] = encoded(image, "TIFF", compression=compression, **pages)
+        files[f"TIFF {compression}"] = encoded(image, "TIFF", compression=compression, **pages)
     volume = nib.Nifti1Image(np.stack([GREY, GREY // 2], axis=-1), np.eye(4))
-    found["NIfTI"] = volume.to_bytes()
-    found["NIfTI gz"] = gzip.compress(found["NIfTI"])
+    files["NIfTI"] = volume.to_bytes()
+    files["NIfTI gz"] = gzip.compress(files["NIfTI"])
     folder = Path(pydicom.__file__).parent / "data" / "test_files"
     for path in sorted(folder.glob("*.dcm")):
         if path.stat().st_size < 60_000:
-            found[path.name] = path.read_bytes()
-    members = {"a.png": found["PNG"], "b/c.nii.gz": found["NIfTI gz"], "d.txt": b"text"}
-    found |= {"zip": zipped(members), "tar": tarred(members), "tar.gz": gzip.compress(tarred(members))}
-    return found | {"zip in zip": zipped({"in.zip": found["zip"]}), "tar.zst": zstd(tarred(members))}
+            files[path.name] = path.read_bytes()
+    members = {"a.png": files["PNG"], "b/c.nii.gz": files["NIfTI gz"], "d.txt": b"text"}
+    files |= {"zip": zipped(members), "tar": tarred(members), "tar.gz": gzip.compress(tarred(members))}
+    return files | {"zip in zip": zipped({"in.zip": files["zip"]}), "tar.zst": zstd(tarred(members))}
 
 
 SEEDS = seeds()
@@ -60,28 +59,28 @@ def mutated(draw: st.DrawFn) -> bytes:
     """A real file that was cut, flipped, spliced with another or partly zeroed."""
     data = bytearray(SEEDS[draw(st.sampled_from(sorted(SEEDS)))])
     for _ in range(draw(st.integers(1, 4))):
-        at = draw(st.integers(0, max(0, len(data) - 1)))
+        position = draw(st.integers(0, max(0, len(data) - 1)))
         match draw(st.sampled_from(["cut", "flip", "splice", "zero", "insert"])):
             case "cut":
-                del data[at:]
+                del data[position:]
             case "flip" if data:
-                data[at] ^= 1 << draw(st.integers(0, 7))
+                data[position] ^= 1 << draw(st.integers(0, 7))
             case "splice":
                 other = SEEDS[draw(st.sampled_from(sorted(SEEDS)))]
-                data[at:] = other[draw(st.integers(0, len(other))) :]
+                data[position:] = other[draw(st.integers(0, len(other))) :]
             case "zero":
                 width = draw(st.integers(1, 64))
-                data[at : at + width] = bytes(len(data[at : at + width]))
+                data[position : position + width] = bytes(len(data[position : position + width]))
             case "insert":
-                data[at:at] = draw(st.binary(max_size=32))
+                data[position:position] = draw(st.binary(max_size=32))
     return bytes(data)
 
 
-def check(data: bytes) -> None:
+def check_samples(data: bytes) -> None:
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
-        samples = list(read_file(SourceFile(sample_id="any", uri=file.name), WISH))
+        samples = list(read_file(SourceFile(sample_id="any", uri=file.name), REQUEST))
     assert samples
     assert len({sample.sample_id for sample in samples}) == len(samples)
     for sample in samples:
@@ -93,25 +92,25 @@ def check(data: bytes) -> None:
 
 @given(st.one_of(st.binary(max_size=600), mutated(), mutated(), mutated()))
 @settings(max_examples=CASES)
-def test_any_bytes_give_rows_and_never_an_exception(data: bytes) -> None:
-    check(data)
+def test_any_bytes_give_samples_and_never_an_exception(data: bytes) -> None:
+    check_samples(data)
 
 
 @pytest.mark.parametrize("name", sorted(SEEDS))
-def test_each_real_file_gives_rows_that_make_a_table(name: str, tmp_path: Path) -> None:
-    check(SEEDS[name])
+def test_each_real_file_gives_samples_that_make_a_table(name: str, tmp_path: Path) -> None:
+    check_samples(SEEDS[name])
     path = tmp_path / "file"
     path.write_bytes(SEEDS[name])
-    tables = list(read_tables(file_table([SourceFile(sample_id="file", uri=str(path))]), request=WISH))
+    tables = list(read_tables(file_table([SourceFile(sample_id="file", uri=str(path))]), request=REQUEST))
     assert all(table.schema == COLUMNS for table in tables)
     assert sum(len(table) for table in tables) == tables[-1]["file_rows"].to_pylist()[-1]
 
 
-def test_rows_of_an_archive() -> None:
+def test_each_member_of_an_archive_is_a_sample() -> None:
     with tempfile.NamedTemporaryFile() as file:
         file.write(SEEDS["tar.gz"])
         file.flush()
-        samples = list(read_file(SourceFile(sample_id="s/x.tgz", uri=file.name), WISH))
+        samples = list(read_file(SourceFile(sample_id="s/x.tgz", uri=file.name), REQUEST))
     assert {sample.sample_id: sample.error_code for sample in samples} == {
         "s/x.tgz!a.png": None,
         "s/x.tgz!b/c.nii.gz#0": None,
@@ -121,16 +120,16 @@ def test_rows_of_an_archive() -> None:
     assert {sample.member for sample in samples} == {"a.png", "b/c.nii.gz", "d.txt"}
 
 
-def test_what_nibabel_installs_with_itself(tmp_path: Path) -> None:
+def test_every_file_that_nibabel_installs_gives_samples(tmp_path: Path) -> None:
     folder = Path(nib.__file__).parent / "tests" / "data"
     if not folder.is_dir():
         pytest.skip("NOT TESTED: this nibabel comes without its test files")
     outcomes = {}
     for path in sorted(p for p in folder.iterdir() if p.is_file()):
-        samples = list(read_file(SourceFile(sample_id=path.name, uri=str(path)), WISH))
+        samples = list(read_file(SourceFile(sample_id=path.name, uri=str(path)), REQUEST))
         assert samples, path.name
         outcomes[path.name] = {sample.error_code for sample in samples}
-    stated = {None, "unsupported_format", "corrupt", "truncated", "empty_image", "no_pixels", "corrupt_archive"}
-    assert set().union(*outcomes.values()) <= stated
+    expected = {None, "unsupported_format", "corrupt", "truncated", "empty_image", "no_pixels", "corrupt_archive"}
+    assert set().union(*outcomes.values()) <= expected
     assert outcomes["example4d.nii.gz"] == {None}
     assert outcomes["example_nifti2.nii.gz"] == {None}

@@ -29,15 +29,15 @@ def frames(data: bytes, slices: str = "axial", **limits: int) -> list[Frame]:
 def test_axial_slices_lie_as_a_radiologist_sees_them(kind: type) -> None:
     data = encoded(RAS, kind=kind)
     assert nifti.recognises(data[:512])
-    found = frames(data)
-    assert [f.number for f in found] == list(range(6))
-    assert (found[0].width, found[0].height, found[0].format, found[0].mode) == (4, 5, "NIfTI", "int16")
-    top_left = found[2].pixels[0, 0]  # right, anterior
+    decoded = frames(data)
+    assert [f.number for f in decoded] == list(range(6))
+    assert (decoded[0].width, decoded[0].height, decoded[0].format, decoded[0].mode) == (4, 5, "NIfTI", "int16")
+    top_left = decoded[2].pixels[0, 0]  # right, anterior
     assert top_left == RAS[3, 4, 2]
-    assert found[2].pixels[-1, -1] == RAS[0, 0, 2]
+    assert decoded[2].pixels[-1, -1] == RAS[0, 0, 2]
 
 
-def test_coronal_and_sagittal_slices() -> None:
+def test_coronal_and_sagittal_slices_lie_as_a_radiologist_sees_them() -> None:
     coronal = frames(encoded(RAS), "coronal")
     assert len(coronal) == 5
     assert coronal[1].pixels.shape == (6, 4)
@@ -50,15 +50,15 @@ def test_coronal_and_sagittal_slices() -> None:
 @pytest.mark.parametrize("axes", ["LPS", "SAR", "PIR", "ASL"])
 def test_any_orientation_gives_the_same_slices(axes: str) -> None:
     image = nib.Nifti1Image(RAS, np.diag([1.0, 2.0, 3.0, 1.0]))
-    wanted = nib.orientations.axcodes2ornt(tuple(axes))
-    turned = image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(image.affine), wanted))
+    orientation = nib.orientations.axcodes2ornt(tuple(axes))
+    turned = image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(image.affine), orientation))
     assert "".join(nib.aff2axcodes(turned.affine)) == axes
     for slices in ("axial", "coronal", "sagittal"):
         pairs = zip(frames(bytes(turned.to_bytes()), slices), frames(encoded(RAS), slices), strict=True)
         assert all(np.array_equal(one.pixels, other.pixels) for one, other in pairs)
 
 
-def test_scaling_is_applied_and_the_window_is_the_volumes() -> None:
+def test_scaling_is_applied_and_all_slices_share_one_grey_range() -> None:
     image = nib.Nifti1Image(RAS, np.eye(4))
     image.header.set_slope_inter(2.0, -7.0)
     plain, scaled = frames(encoded(RAS)), frames(bytes(image.to_bytes()))
@@ -69,31 +69,31 @@ def test_scaling_is_applied_and_the_window_is_the_volumes() -> None:
 
 
 def test_a_series_of_volumes_is_numbered_volume_by_volume() -> None:
-    found = frames(encoded(np.stack([RAS, RAS * 3], axis=-1)))
-    assert [f.number for f in found] == list(range(12))
-    assert found[6].pixels[0, 0] == 3 * found[0].pixels[0, 0]
-    assert found[6].grey_range != found[0].grey_range
+    decoded = frames(encoded(np.stack([RAS, RAS * 3], axis=-1)))
+    assert [f.number for f in decoded] == list(range(12))
+    assert decoded[6].pixels[0, 0] == 3 * decoded[0].pixels[0, 0]
+    assert decoded[6].grey_range != decoded[0].grey_range
     (flat,) = frames(encoded(RAS[:, :, 2]))
-    assert np.array_equal(flat.pixels, found[2].pixels)
+    assert np.array_equal(flat.pixels, decoded[2].pixels)
 
 
-def test_what_is_not_a_number_is_background() -> None:
+def test_values_that_are_not_finite_are_background() -> None:
     volume = np.where(RAS < 100, np.nan, RAS).astype(np.float32)
     volume[0, 0, 5] = np.inf
-    found = frames(encoded(volume))
-    assert to_grey(found[0], WINDOW).max() == 0
-    assert to_grey(found[5], WINDOW)[0, 0] == 255
-    assert found[0].empty
-    assert not found[5].empty
+    decoded = frames(encoded(volume))
+    assert to_grey(decoded[0], WINDOW).max() == 0
+    assert to_grey(decoded[5], WINDOW)[0, 0] == 255
+    assert decoded[0].empty
+    assert not decoded[5].empty
 
 
-def test_slices_without_a_head_are_marked() -> None:
+def test_slices_that_show_next_to_nothing_are_marked_empty() -> None:
     volume = np.zeros((40, 40, 6), np.uint8)
     volume[10:30, 10:30, 2:4] = 200
     assert [f.empty for f in frames(encoded(volume))] == [True, True, False, False, True, True]
 
 
-def test_colour_and_complex_voxels() -> None:
+def test_colour_becomes_luminance_and_complex_numbers_magnitude() -> None:
     colour = np.zeros((4, 5, 6), np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
     colour["G"] = X.astype(np.uint8) * 50
     assert np.allclose(frames(encoded(colour))[0].pixels[0], 0.587 * 50 * np.arange(3, -1, -1))
@@ -114,7 +114,7 @@ def test_limits_hold_before_decoding(limits: dict[str, int], code: str) -> None:
     assert raised.value.code == code
 
 
-def test_damage_is_told() -> None:
+def test_damage_is_an_error_that_quotes_nothing() -> None:
     data = encoded(RAS)
     with pytest.raises(SampleError, match="truncated"):
         frames(data[:-10])

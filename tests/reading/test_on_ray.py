@@ -1,4 +1,4 @@
-"""How units are cut into tasks, without Ray."""
+"""How files are cut into the blocks that Ray's tasks read; without a running Ray."""
 
 import pytest
 
@@ -6,12 +6,12 @@ from brainscale.reading.on_ray import MAX_BLOCK_NBYTES, cut_blocks
 from brainscale.reading.sources import SourceFile
 
 
-def units(count: int, nbytes: int | None = 30_000) -> list[SourceFile]:
+def make_files(count: int, nbytes: int | None = 30_000) -> list[SourceFile]:
     return [SourceFile(sample_id=str(i), uri=str(i), nbytes=nbytes) for i in range(count)]
 
 
 @pytest.mark.parametrize(("count", "longest"), [(10, 10), (5000, 64), (500_000, 122), (5_000_000, 1024)])
-def test_the_larger_a_job_the_longer_its_tasks(count: int, longest: int) -> None:
+def test_a_larger_job_has_larger_blocks(count: int, longest: int) -> None:
     one = SourceFile(sample_id="a", uri="a", nbytes=1)
     sizes = [len(block) for block in cut_blocks([one] * count)]
     assert sum(sizes) == count
@@ -19,8 +19,8 @@ def test_the_larger_a_job_the_longer_its_tasks(count: int, longest: int) -> None
     assert len(set(sizes[:-1])) <= 1
 
 
-def test_a_large_file_is_a_task_of_its_own() -> None:
-    small, large = units(3), units(1, 2 * MAX_BLOCK_NBYTES)
+def test_a_large_file_is_a_block_of_its_own() -> None:
+    small, large = make_files(3), make_files(1, 2 * MAX_BLOCK_NBYTES)
     assert [len(block) for block in cut_blocks([*small, *large, *small])] == [3, 1, 3]
-    assert [len(block) for block in cut_blocks(units(3, MAX_BLOCK_NBYTES // 2))] == [2, 1]
-    assert [unit for block in cut_blocks(small) for unit in block] == small
+    assert [len(block) for block in cut_blocks(make_files(3, MAX_BLOCK_NBYTES // 2))] == [2, 1]
+    assert [file for block in cut_blocks(small) for file in block] == small

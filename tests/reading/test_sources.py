@@ -1,0 +1,100 @@
+"""Folders, files, globs and lists of files become files with ids, in one order."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from brainscale.config.sections import PreprocessConfig
+from brainscale.errors import SourceError
+from brainscale.reading.reader import read_samples
+from brainscale.reading.request import ReadRequest
+from brainscale.reading.sources import list_files
+from tests.support.images import write_image
+
+REQUEST = ReadRequest(preprocess=PreprocessConfig(image_size=64, crop=1.0))
+
+
+def ids_of(*sources: object) -> list[str]:
+    return [file.sample_id for file in list_files([str(source) for source in sources])]
+
+
+def error_codes(source: str) -> dict[str, str | None]:
+    return {sample.sample_id: sample.error_code for sample in read_samples(source, REQUEST)}
+
+
+def test_every_file_of_a_source_is_listed_in_one_order(tmp_path: Path) -> None:
+    for name in ("b/2.PNG", "a/1.jpg", ".hidden/x", "_y", "a/deep/er/z"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    assert ids_of(tmp_path) == sorted([".hidden/x", "_y", "a/1.jpg", "a/deep/er/z", "b/2.PNG"])
+    assert ids_of(f"{tmp_path}/a/**/*") == ["1.jpg", "deep/er/z"]
+    assert ids_of(tmp_path / "_y") == ["_y"]
+    assert ids_of(f"file://{tmp_path}/a") == ["1.jpg", "deep/er/z"]
+
+
+def test_odd_names_are_escaped_and_links_to_folders_and_pipes_are_errors(tmp_path: Path) -> None:
+    folder = tmp_path / "scans"
+    write_image(folder / "a b#1!%21.png")
+    shutil.copy(folder / "a b#1!%21.png", os.fsencode(folder) + b"/caf\xe9.png")
+    (folder / "broken").symlink_to("nowhere")
+    (folder / "folder").symlink_to(tmp_path)
+    os.mkfifo(folder / "pipe")
+    assert error_codes(str(folder)) == {
+        "a b%231%21%2521.png": None,
+        "broken": "unreadable",
+        "caf\\xe9.png": None,
+        "folder": "not_a_file",
+        "pipe": "not_a_file",
+    }
+
+
+def test_a_file_of_a_list_that_does_not_exist_is_an_error_of_its_own(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/2.png"):
+        write_image(tmp_path / "s" / name)
+    lines = [str(tmp_path / "s" / name) for name in ("b/2.png", "a/1.png", "gone.png")]
+    (tmp_path / "list.txt").write_text("\n".join(lines) + "\n\n")
+    assert error_codes(f"@{tmp_path}/list.txt") == {"a/1.png": None, "b/2.png": None, "gone.png": "unreadable"}
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (b"\xff\xfe", "is not a list of files"),
+        (b"\n", "holds no files"),
+        (b"/scans/a.png\ns3://bucket/b.png\n", "names both paths and addresses"),
+        (b"s3://key:secret@bucket/scan\n", "^(?!.*secret).*s3://bucket/scan"),
+    ],
+)
+def test_a_list_that_cannot_be_used_is_refused(tmp_path: Path, content: bytes, error: str) -> None:
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(SourceError, match=error):
+        list_files([f"@{tmp_path}/list.txt"])
+
+
+def test_several_sources_never_share_an_id(tmp_path: Path) -> None:
+    for parent in ("p", "q"):
+        (tmp_path / parent / "scans").mkdir(parents=True)
+        (tmp_path / parent / "scans" / "1").write_bytes(b"1")
+    scans = [tmp_path / parent / "scans" for parent in ("p", "q")]
+    assert ids_of(*scans) == ["scans/1", "scans~2/1"]
+    assert ids_of(*[folder / "1" for folder in scans], tmp_path / "p") == ["1", "1~2", "p/scans/1"]
+    (tmp_path / "scans~2").mkdir()
+    (tmp_path / "scans~2" / "1").write_bytes(b"1")
+    with pytest.raises(SourceError, match="Two files would have the sample id 'scans~2/1'"):
+        ids_of(*scans, tmp_path / "scans~2")
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ("{}/nowhere", r"/nowhere does not exist\. Check the path\."),
+        ("@{}/nowhere.txt", r"is not a list of files \(No such file or directory\)"),
+        ("{}", "holds no files"),
+        ("gopher://x/y", "gopher://x/y"),
+    ],
+)
+def test_a_source_that_does_not_exist_or_is_empty_is_refused(tmp_path: Path, source: str, error: str) -> None:
+    with pytest.raises(SourceError, match=error):
+        list_files([source.format(tmp_path)])
