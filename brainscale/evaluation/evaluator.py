@@ -209,7 +209,8 @@ def choose_rows(manifest: pa.Table, split: str | None) -> tuple[str, pa.Table]:
     if split == "all":
         return split, manifest
     if split not in available:
-        raise ManifestError(f"no split named '{split}' in the manifest: choose {' or '.join([*available, 'all'])}")
+        choices = " or ".join(filter(None, [", ".join(available), "all"]))
+        raise ManifestError(f"no split named '{split}' in the manifest: choose {choices}")
     return split, manifest.filter(pc.equal(manifest["split"], split))
 
 

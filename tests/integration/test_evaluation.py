@@ -108,12 +108,12 @@ def test_outside_data_that_is_not_outside(run: Path, scans: Path, invoke: Invoke
     assert without.schema.equals(METRICS)
     assert without["n"].to_pylist()[0] == 60 - facts["shared_with_training"]
     page = (out / "report.html").read_text()
-    assert f"The model knows {facts['shared_with_training']} of these samples" in page
+    assert f"Data leakage: {facts['shared_with_training']} of these samples" in page
     assert "<h1>brainmrnet: all samples of outside.parquet</h1>" in page
     shutil.copytree(run / "model", tmp_path / "bare")
     arguments[1] = tmp_path / "bare"
     assert json.loads(succeed(invoke(*arguments, "--out", tmp_path / "e")).stdout)["shared_with_training"] is None
-    assert "<strong>not known</strong>" in (tmp_path / "e" / "report.html").read_text()
+    assert "<strong>unknown</strong>" in (tmp_path / "e" / "report.html").read_text()
 
 
 def test_folds_are_one_run(scans: Path, invoke: Invoke, tmp_path: Path) -> None:
@@ -156,13 +156,13 @@ def test_folds_side_by_side_are_the_models_of_folds_alone(scans: Path, tmp_path:
     config = parse_config({"data": data, "train": {"batch_size": 16, "epochs": 1}})
     out, said = tmp_path / "folds", []
     assert on_ray.folds_at_once(config, 3) == 3
-    facts = cross_validation.cross_validate(str(scans), str(out), config, folds=3, at_once=3, say=said.append)
+    result = cross_validation.cross_validate(str(scans), str(out), config, folds=3, at_once=3, on_notice=said.append)
     first_end = next(i for i, line in enumerate(said) if "epoch 1/1" in line)
     assert said[:first_end] == [f"repeat 1 of 1, fold {i} of 3" for i in (1, 2, 3)]
     for i in (1, 2, 3):
         assert sum(line.startswith(f"repeat 1 of 1, fold {i} of 3: epoch 1/1") for line in said) == 1
     train_model(str(out / "repeat-1" / "fold-2.parquet"), str(tmp_path / "alone"), config)
-    assert weights(tmp_path / "alone") == weights(out / facts["models"][1])
+    assert weights(tmp_path / "alone") == weights(out / result.models[1])
 
 
 @long
