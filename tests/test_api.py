@@ -14,6 +14,7 @@ from brainscale.schema import METRICS, PREDICTIONS
 from tests.support.images import write_image
 from tests.support.tables import manifest
 
+HEAVY = {"torch", "ray", "scipy", "sklearn", "pyarrow", "numpy", "matplotlib"}
 SMALL = ("data.image_size=64", "data.crop=1.0")
 
 
@@ -25,8 +26,8 @@ def run_python(code: str) -> str:
 
 def loaded(code: str) -> set[str]:
     """Heavy libraries that a program has loaded at its end."""
-    heavy = "{name.split('.')[0] for name in sys.modules} & {'torch', 'ray', 'scipy', 'sklearn', 'pyarrow', 'numpy', 'matplotlib'}"
-    return set(run_python(f"import sys\n{code}\nprint(' '.join(sorted({heavy})))").split())
+    listing = "import sys; print(*{name.split('.')[0] for name in sys.modules})"
+    return set(run_python(f"{code}\n{listing}").split()) & HEAVY
 
 
 def test_the_import_is_light_and_names_the_whole_api() -> None:

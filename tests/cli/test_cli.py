@@ -3,17 +3,14 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from click.testing import Result
 
 from brainscale.cli.console import print_facts
-from tests.dataset.test_splits import manifest
-
-Invoke = Callable[..., Result]
+from tests.support.manifests import manifest
+from tests.support.runs import Invoke
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -96,7 +93,7 @@ def test_split_by_hand(invoke: Invoke, tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_manifest(invoke: Invoke, tmp_path: Path) -> None:
     (tmp_path / "text.parquet").write_text("hello")
-    assert "is not a Parquet file" in invoke("split", tmp_path / "text.parquet", "--out", "y").output
+    assert "cannot be read as a Parquet file" in invoke("split", tmp_path / "text.parquet", "--out", "y").output
     pq.write_table(manifest([(1, "tumour", False)]).drop_columns(["sha256"]), tmp_path / "less.parquet")
     assert "it has no column sha256" in invoke("split", tmp_path / "less.parquet", "--out", "y").output
 
