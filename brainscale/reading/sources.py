@@ -23,7 +23,7 @@ from brainscale.reading.sample_ids import as_text, escape
 from brainscale.storage.remote import ANONYMOUS, ObjectStore, filesystem_of, is_address, parted, refuse_keys, retrying
 
 UNREACHABLE = "store_unreachable"
-"""Error code of a sample whose object store did not answer: the job stops, since nobody knows what the sample is."""
+"""Error code of a file whose object store did not answer: scoring stops, since nobody knows what the file holds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
