@@ -1,1 +1,1 @@
-"""The bytes of a file to planes."""
+"""Files → samples: sources, archives, formats, and the sandbox in which files are decoded."""

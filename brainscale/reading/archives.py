@@ -215,7 +215,7 @@ _PAX = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 
 
 def _decompress_with(open_stream: Callable[[Stream], Stream]) -> Unpack:
-    """Return a function that unpacks a single compressed file; its content takes its place, whatever that is."""
+    """Return a function that unpacks a single compressed file: its content is read as if it were the file."""
 
     def unpack(
         stream: Stream, path: tuple[str, ...], depth: int, budget: _Budget, limits: LimitsConfig

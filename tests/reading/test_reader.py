@@ -102,8 +102,8 @@ def test_only_the_samples_of_a_manifest_are_read(mixed: Path) -> None:
 
 def test_a_sample_that_its_file_no_longer_holds_is_an_error(mixed: Path) -> None:
     file = SourceFile(sample_id="d.nii.gz", uri=str(mixed / "d.nii.gz"), sample_ids=("d.nii.gz#1", "d.nii.gz#7"))
-    there, gone = read_file(file, REQUEST)
-    assert there.error_code is None
+    kept, gone = read_file(file, REQUEST)
+    assert kept.error_code is None
     assert (gone.sample_id, gone.frame, gone.error_code) == ("d.nii.gz#7", 7, "gone")
 
 

@@ -92,7 +92,7 @@ if any(argument.endswith("brainscale.reading.decoder") for argument in sys.orig_
 def test_a_file_that_crashes_its_decoder_is_a_sample_with_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A segmentation fault for real: the decoder's process is told by its start-up file to have one."""
+    """The segmentation fault is real: a start-up file makes the decoder's process have one."""
     for i in range(3):
         write_image(tmp_path / "scans" / f"{i}.png", seed=i)
     deadly = tmp_path / "scans" / "1.png"
