@@ -65,7 +65,7 @@ def train(
     Example: brainscale train --data scans/ --config brainmrnet --out runs/first
     """
     from brainscale.config import files
-    from brainscale.training.mlflow_tracking import checked_uri, require_mlflow
+    from brainscale.training.mlflow_tracking import check_tracking_uri, require_mlflow
 
     if tracking is not None and folds is not None:
         raise UsageError("--mlflow follows one run, not the many of --folds: leave one out")
@@ -93,7 +93,7 @@ def train(
         "repeats": repeats,
         "at_once": at_once,
     }
-    track = tracking and checked_uri(tracking)
+    track = tracking and check_tracking_uri(tracking)
     if address:
         options.submit(address, no_wait, "train", request | {"tracking": track}, as_json)
     if track:

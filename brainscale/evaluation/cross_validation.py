@@ -22,7 +22,7 @@ from brainscale.stats.metrics import estimates_of, measure
 from brainscale.storage.local import SUCCESS, read_success, write_success
 from brainscale.storage.tables import read_table, write_table
 from brainscale.storage.workspace import Workspace, open_workspace
-from brainscale.training.workers import resources_per_worker, with_workers, workers_of
+from brainscale.training.workers import count_workers, resources_per_worker, set_workers
 
 EVALUATION_FILES = tuple(f"repeat-*/evaluation/test/{name}" for name in (METRICS_FILE, PREDICTIONS_FILE, MANIFEST_FILE))
 
@@ -150,8 +150,8 @@ def cross_validate(
             metrics = read_table(workspace.path / METRICS_FILE, "metrics")
             models, by_fold = finished["models"], finished["figures"]
             return CrossValidation(path=str(workspace), models=models, by_fold=by_fold, metrics=metrics, **facts)
-        config = with_workers(config, workers_of(config))  # a fold each, side by side, rather than one on many
-        if waiting := require_capacity(workers_of(config), resources_per_worker(config)):
+        config = set_workers(config, count_workers(config))  # a fold each, side by side, rather than one on many
+        if waiting := require_capacity(count_workers(config), resources_per_worker(config)):
             on_notice(waiting)
         every_fold = [
             fold

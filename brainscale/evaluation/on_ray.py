@@ -12,11 +12,11 @@ from brainscale.errors import BrainscaleError, TrainError, first_line
 from brainscale.evaluation.evaluator import evaluate_model
 from brainscale.storage.remote import below
 from brainscale.storage.workspace import Workspace, is_complete
-from brainscale.training.driver import STORE_S, train_model
+from brainscale.training.driver import STORE_POLL_SECONDS, train_model
 from brainscale.training.history import HISTORY_FILE, read_history
 from brainscale.training.notices import read_notices
 from brainscale.training.run_folder import RunFolder
-from brainscale.training.workers import uses_gpu, workers_of
+from brainscale.training.workers import count_workers, uses_gpu
 
 LOOK_S = 0.5
 """Seconds between two looks at what the folds have written."""
@@ -54,7 +54,7 @@ def folds_at_once(config: Config, at_once: int | None = None) -> int:
         config: configuration of each fold.
         at_once: maximum; without it, folds on CPUs do not get fewer CPUs than their workers have threads.
     """
-    resources, workers = ray.cluster_resources(), workers_of(config)
+    resources, workers = ray.cluster_resources(), count_workers(config)
     count = (resources.get("CPU", 0) - 1) // workers
     if uses_gpu(config):
         count = min(count, resources.get("GPU", 0) // workers)
@@ -90,7 +90,7 @@ def train_folds(
                 on_notice(fold.title)
                 publish = _publisher(fold, config.train.epochs, on_notice)
                 running[_train_and_evaluate.remote(fold.manifest, fold.run, config)] = fold, publish
-            ended, _ = ray.wait(list(running), timeout=LOOK_S if workspace.store is None else STORE_S)
+            ended, _ = ray.wait(list(running), timeout=LOOK_S if workspace.store is None else STORE_POLL_SECONDS)
             workspace.pull(*PROGRESS_FILES)
             for _, publish in running.values():
                 publish()
@@ -126,7 +126,7 @@ def _publisher(fold: Fold, epochs: int, on_notice: Callable[[str], None]) -> Cal
 
     def publish() -> None:
         nonlocal published_epochs
-        for name, text in read_notices(fold.copy, but=published_notices).items():
+        for name, text in read_notices(fold.copy, skip=published_notices).items():
             published_notices.add(name)
             on_notice(f"{fold.title}: {text}")
         for row in read_history(fold.copy)[published_epochs:]:

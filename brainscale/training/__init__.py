@@ -1,1 +1,1 @@
-"""A training run: driver, worker, exact step, checkpoints."""
+"""Training: driver, workers, the exact step, checkpoints, and the folder of a run."""

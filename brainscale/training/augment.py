@@ -1,4 +1,4 @@
-"""Random changes to training planes; each sample's draw is fixed by (seed, epoch, sample)."""
+"""Augment training planes at random; the changes to a sample depend on the seed, the epoch and its id alone."""
 
 from collections.abc import Sequence
 
@@ -12,20 +12,20 @@ from brainscale.seeds import derive
 
 
 def augment(planes: Tensor, sample_ids: Sequence[str], epoch: int, seed: int, config: AugmentConfig) -> Tensor:
-    """Flip, rotate, scale, shift and change intensities.
+    """Flip, rotate, scale and shift planes, and change their intensities.
 
     Args:
         planes: uint8 [N, S, S].
-        sample_ids: N ids; the draw of each is a function of (seed, epoch, id).
-        epoch: from 1.
-        seed: the run's.
-        config: how far each change goes.
+        sample_ids: the N sample ids.
+        epoch: number of the epoch, from 1.
+        seed: seed of the run.
+        config: range of each change.
 
     Returns:
-        float32 [N, S, S] in 0..255, on the planes' device; what moves in from outside is 0.
+        float32 [N, S, S] in 0..255, on the device of the planes. Pixels from outside the plane are 0.
     """
-    draws = np.stack([_draw(derive(seed, "augment", epoch, sample_id)) for sample_id in sample_ids])
-    matrices, gain, offset = (torch.from_numpy(a).to(planes.device) for a in _parameters(draws, config))
+    draws = np.stack([_draw_numbers(derive(seed, "augment", epoch, sample_id)) for sample_id in sample_ids])
+    matrices, gain, offset = (torch.from_numpy(a).to(planes.device) for a in _transform_parameters(draws, config))
     shape = [len(planes), 1, *planes.shape[1:]]
     grid = F.affine_grid(matrices, shape, align_corners=False)
     moved = F.grid_sample(planes.float().unsqueeze(1), grid, align_corners=False).squeeze(1)
@@ -33,13 +33,13 @@ def augment(planes: Tensor, sample_ids: Sequence[str], epoch: int, seed: int, co
     return changed
 
 
-def _draw(seed: int) -> np.ndarray:
-    """Seven uniform numbers in −1..1."""
+def _draw_numbers(seed: int) -> np.ndarray:
+    """Return seven uniform random numbers in −1..1."""
     return np.random.Generator(np.random.Philox(key=seed)).uniform(-1, 1, 7).astype(np.float32)
 
 
-def _parameters(draws: np.ndarray, config: AugmentConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draws [N, 7] → affine matrices [N, 2, 3] (output to input), gain [N], offset [N] in grey levels."""
+def _transform_parameters(draws: np.ndarray, config: AugmentConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return affine matrices [N, 2, 3] (output to input), gains [N] and offsets [N] (grey levels) of draws [N, 7]."""
     flip = np.where(config.flip & (draws[:, 0] < 0), -1.0, 1.0)
     angle = np.deg2rad(config.rotate * draws[:, 1])
     zoom = 1 + config.scale * draws[:, 2]

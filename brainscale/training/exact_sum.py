@@ -1,8 +1,8 @@
-"""Gradients averaged in one fixed tree, so that the worker count does not change a bit.
+"""Sum gradients in a fixed order, so that the number of workers does not change a single bit.
 
-Floating-point sums depend on their order. Here the order is a complete binary tree over a batch's
-micro-batches: a worker sums its own contiguous share, a subtree, and the workers' results are summed as the
-levels above. What travels is one flat vector: gradients, batch-norm statistics and figures together.
+The result of a floating-point sum depends on the order of its terms. Here the order is that of a complete binary tree
+over the micro-batches of a batch. Each worker sums its own consecutive micro-batches, which form a subtree; the sums of
+the workers form the levels above. Gradients, batch-norm statistics and per-sample outcomes travel as one flat vector.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def tree_sum(vectors: Iterable[Tensor]) -> Tensor:
-    """Sum a power of two of equal vectors pairwise; memory for only log2 of them. Changes its inputs."""
+    """Sum vectors pairwise in a binary tree; n vectors take the memory of log2(n). The inputs are overwritten.
+
+    Raises:
+        ValueError: the number of vectors is not a power of two.
+    """
     pending: list[tuple[int, Tensor]] = []
     for vector in vectors:
         level, total = 0, vector
@@ -24,23 +28,23 @@ def tree_sum(vectors: Iterable[Tensor]) -> Tensor:
             level += 1
         pending.append((level, total))
     if len(pending) != 1:
-        raise ValueError("tree_sum needs a power of two of vectors, one at least")
+        raise ValueError("the number of vectors must be a power of two")
     return pending[0][1]
 
 
 def sum_over_workers(vector: Tensor) -> Tensor:
-    """The tree sum of every worker's vector, on every worker.
+    """Return the tree sum of the vectors of all workers, on every worker.
 
-    Each worker sums one chunk (all-to-all, tree, all-gather): the traffic of an all-reduce.
+    Each worker sums one chunk (all-to-all, tree sum, all-gather), which moves as much data as an all-reduce.
 
     Args:
-        vector: one-dimensional, of the same length everywhere.
+        vector: one-dimensional, with the same length on all workers.
     """
-    _, world = rank_and_world()
-    if world == 1:
+    _, world_size = rank_and_world_size()
+    if world_size == 1:
         return vector
-    chunk = -(-len(vector) // world)
-    padded = vector.new_zeros(chunk * world)
+    chunk = -(-len(vector) // world_size)
+    padded = vector.new_zeros(chunk * world_size)
     padded[: len(vector)] = vector
     received = torch.empty_like(padded)
     dist.all_to_all_single(received, padded)
@@ -49,35 +53,35 @@ def sum_over_workers(vector: Tensor) -> Tensor:
     return padded[: len(vector)]
 
 
-def rank_and_world() -> tuple[int, int]:
-    """This worker's number, and how many there are."""
+def rank_and_world_size() -> tuple[int, int]:
+    """Return the number of this worker, from 0, and the number of workers."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-def same_everywhere(numbers: Tensor) -> bool:
-    """Whether every worker holds the same numbers.
+def is_equal_on_all_workers(numbers: Tensor) -> bool:
+    """Return whether all workers have the same numbers.
 
     Args:
-        numbers: one-dimensional, of the same length everywhere.
+        numbers: one-dimensional, with the same length on all workers.
     """
-    _, world = rank_and_world()
-    if world == 1:
+    _, world_size = rank_and_world_size()
+    if world_size == 1:
         return True
-    everyones = [torch.empty_like(numbers) for _ in range(world)]
-    dist.all_gather(everyones, numbers)
-    return all(torch.equal(theirs, numbers) for theirs in everyones)
+    gathered = [torch.empty_like(numbers) for _ in range(world_size)]
+    dist.all_gather(gathered, numbers)
+    return all(torch.equal(other, numbers) for other in gathered)
 
 
 @contextmanager
 def micro_batch_statistics(network: nn.Module) -> Iterator[list[Tensor]]:
-    """Let batch norm's running buffers hold the latest micro-batch's own statistics, for the with-block.
+    """Make the running buffers of batch norm hold the statistics of the latest micro-batch, during the with-block.
 
     Yields:
-        These buffers, to read after each forward pass. At the end they are as they were before.
+        The buffers, to be read after each forward pass. They get their earlier values back at the end.
     """
     layers = [m for m in network.modules() if isinstance(m, _BatchNorm)]
     buffers = running_buffers(network)
-    before = [b.clone() for b in buffers]
+    earlier_values = [b.clone() for b in buffers]
     momenta = [layer.momentum for layer in layers]
     counts = [layer.num_batches_tracked.clone() for layer in layers if layer.num_batches_tracked is not None]
     for layer in layers:
@@ -88,39 +92,41 @@ def micro_batch_statistics(network: nn.Module) -> Iterator[list[Tensor]]:
         for layer, momentum, count in zip(layers, momenta, counts, strict=True):
             layer.momentum = momentum
             layer.num_batches_tracked = count
-        for buffer, value in zip(buffers, before, strict=True):
+        for buffer, value in zip(buffers, earlier_values, strict=True):
             buffer.copy_(value)
 
 
 def running_buffers(network: nn.Module) -> list[Tensor]:
-    """Running mean and variance of each batch norm, in the network's order."""
+    """Return running mean and variance of each batch norm, in the order of the network's modules."""
     layers = [m for m in network.modules() if isinstance(m, _BatchNorm)]
     return [b for layer in layers for b in (layer.running_mean, layer.running_var) if b is not None]
 
 
-def pack(network: nn.Module, statistics: Sequence[Tensor], weight: float, figures: Sequence[Tensor]) -> Tensor:
-    """Gradients, weighted statistics and figures as one vector, on the gradients' device."""
+def pack(network: nn.Module, statistics: Sequence[Tensor], weight: float, outcomes: Sequence[Tensor]) -> Tensor:
+    """Return gradients, batch-norm statistics times `weight`, and per-sample outcomes as one vector."""
     gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in network.parameters()]
-    scaled = [s * weight for s in statistics]
-    return torch.cat([t.detach().reshape(-1).float() for t in (*gradients, *scaled, *figures)])
+    weighted = [s * weight for s in statistics]
+    return torch.cat([t.detach().reshape(-1).float() for t in (*gradients, *weighted, *outcomes)])
 
 
 def unpack(network: nn.Module, vector: Tensor) -> None:
-    """Put a summed vector's gradients on the parameters and move the running statistics."""
-    at = 0
+    """Set the gradients of the parameters from a summed vector, and update the running statistics."""
+    start = 0
     for parameter in network.parameters():
-        parameter.grad = vector[at : at + parameter.numel()].view_as(parameter).to(parameter.dtype)
-        at += parameter.numel()
+        stop = start + parameter.numel()
+        parameter.grad = vector[start:stop].view_as(parameter).to(parameter.dtype)
+        start = stop
     for layer in (m for m in network.modules() if isinstance(m, _BatchNorm)):
         for buffer in (layer.running_mean, layer.running_var):
             if buffer is not None:
-                buffer.lerp_(vector[at : at + buffer.numel()].view_as(buffer), float(layer.momentum or 0.0))
-                at += buffer.numel()
+                stop = start + buffer.numel()
+                buffer.lerp_(vector[start:stop].view_as(buffer), float(layer.momentum or 0.0))
+                start = stop
         if layer.num_batches_tracked is not None:
             layer.num_batches_tracked += 1
 
 
-def packed_length(network: nn.Module, figures: int) -> int:
-    """Elements of what `pack` returns."""
+def packed_length(network: nn.Module, outcomes: int) -> int:
+    """Return the length of the vector that `pack` returns, for a number of per-sample outcomes."""
     tensors = [*network.parameters(), *running_buffers(network)]
-    return sum(t.numel() for t in tensors) + figures
+    return sum(t.numel() for t in tensors) + outcomes

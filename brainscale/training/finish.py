@@ -1,4 +1,6 @@
-"""Write the bundle of the best epoch and complete the run."""
+"""Finish a run: write the bundle of the best epoch and mark the run as complete."""
+
+from dataclasses import asdict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -7,51 +9,51 @@ from safetensors.torch import save_file
 from brainscale.config.sections import Config
 from brainscale.dataset.manifest import manifest_fingerprint
 from brainscale.dataset.splits import SPLITS
-from brainscale.errors import TrainError
+from brainscale.errors import RERUN, TrainError
 from brainscale.models.bundle import ONNX, WEIGHTS, open_bundle, write_model_info
 from brainscale.models.model_card import ModelFacts, write_model_card
 from brainscale.models.onnx_export import export_onnx
 from brainscale.models.registry import build, count_parameters
 from brainscale.storage.local import write_success
-from brainscale.training.checkpoints import Progress, load_best
-from brainscale.training.environment import library_versions
+from brainscale.training.checkpoints import Progress, load_best_weights
+from brainscale.training.environment import read_library_versions
 from brainscale.training.operating_point import choose_operating_point, fixed_operating_point, is_fixed
-from brainscale.training.run_folder import Run, RunFolder, training_facts
-from brainscale.training.samples import left_out
+from brainscale.training.run_folder import Run, RunFolder, describe_training_data
+from brainscale.training.samples import count_left_out
 
 
 def finish_run(run: RunFolder, config: Config, manifest: pa.Table) -> Run:
     """Write the bundle of the best epoch, then `_SUCCESS.json`."""
     progress = Progress(run.history())
     if progress.best is None:
-        raise TrainError(f"{run} holds no finished epoch: run the same command again")
+        raise TrainError(f"{run} has no finished epoch: {RERUN}")
     network = build(config.model.name, len(config.data.classes))
-    weights = load_best(run.checkpoints, progress)
+    weights = load_best_weights(run.checkpoints, progress)
     network.load_state_dict(weights)
     folder = run.model
     folder.mkdir(exist_ok=True)
     save_file(weights, folder / WEIGHTS)
     export_onnx(config.model.name, len(config.data.classes), config.data.image_size, weights, folder / ONNX)
-    known = {
+    facts = {
         "architecture": config.model.name,
         "classes": config.data.classes,
         "preprocess": config.data.preprocess,
-        **fixed_operating_point(config.operating),
         "parameters": count_parameters(network),
         "manifest_sha256": manifest_fingerprint(manifest),
         "config_sha256": config.fingerprint,
         "seed": config.train.seed,
         "epoch": progress.best["epoch"],
         "epoch_source": f"lowest validation loss of {progress.epoch} epochs",
-        "versions": library_versions(),
+        "versions": read_library_versions(),
     }
-    info = write_model_info(folder, known)
-    if not is_fixed(config.operating):
-        info = write_model_info(folder, known | choose_operating_point(config.operating, open_bundle(folder), manifest))
+    info = write_model_info(folder, facts | asdict(fixed_operating_point(config.operating)))
+    if not is_fixed(config.operating):  # the predictions that decide it need a complete bundle
+        operating_point = choose_operating_point(config.operating, open_bundle(folder), manifest)
+        info = write_model_info(folder, facts | asdict(operating_point))
     result = Run(
         path=str(run),
         samples={split: pc.sum(pc.equal(manifest["split"], split)).as_py() or 0 for split in SPLITS},
-        left_out=left_out(manifest),
+        left_out=count_left_out(manifest),
         epochs=progress.epoch,
         best_epoch=progress.best["epoch"],
         best_val_loss=progress.best["val_loss"],
@@ -59,6 +61,6 @@ def finish_run(run: RunFolder, config: Config, manifest: pa.Table) -> Run:
         manifest_sha256=info.manifest_sha256,
         config_sha256=info.config_sha256,
     )
-    write_model_card(folder, ModelFacts(info=info, training=training_facts(result)))
+    write_model_card(folder, ModelFacts(info=info, training=describe_training_data(result)))
     write_success(run.path, result.facts())
     return result

@@ -1,4 +1,4 @@
-"""history.parquet: one row for each finished epoch."""
+"""Read and write history.parquet, a table with one row for each finished epoch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ class Epoch(TypedDict):
 
 
 def tracked_metrics(epoch: Epoch) -> dict[str, float]:
-    """Return what trackers such as TensorBoard and MLflow get of an epoch."""
+    """Return the metrics of an epoch for TensorBoard and MLflow."""
     return {
         "learning_rate": epoch["learning_rate"],
         "train_loss": epoch["train_loss"],
@@ -37,7 +37,7 @@ def tracked_metrics(epoch: Epoch) -> dict[str, float]:
 
 
 def read_history(run: Path) -> list[Epoch]:
-    """Return the finished epochs of a run, rows of schema HISTORY; none before the first has ended."""
+    """Return the finished epochs of a run, or an empty list before the first has finished."""
     try:
         rows: list[Epoch] = read_table(run / HISTORY_FILE, "history").to_pylist()
     except FileNotFoundError:

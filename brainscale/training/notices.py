@@ -1,6 +1,6 @@
-"""What workers have to say to the person at the terminal: one small file of the run for each line.
+"""Notices: messages of the workers for the user, each a small file in the run folder.
 
-They run on other machines, and the command that waits for them reads what comes.
+Workers run on other machines; the driver reads the files and shows their messages.
 """
 
 import json
@@ -15,15 +15,15 @@ NOTICES = "notices"
 
 
 def write_notice(run: Path, text: str) -> None:
-    """Say a line."""
+    """Write a notice, one line of text."""
     (run / NOTICES).mkdir(exist_ok=True)
-    said = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "text": text}
-    write_json(run / NOTICES / f"{time.time_ns():020}-{uuid.uuid4().hex[:8]}.json", said)
+    notice = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "text": text}
+    write_json(run / NOTICES / f"{time.time_ns():020}-{uuid.uuid4().hex[:8]}.json", notice)
 
 
-def read_notices(run: Path, but: Collection[str] = ()) -> dict[str, str]:
-    """Name → text of each line so far, in their order, without those whose names are given."""
+def read_notices(run: Path, skip: Collection[str] = ()) -> dict[str, str]:
+    """Return file name → text of the notices, oldest first, without the file names in `skip`."""
     paths = sorted((run / NOTICES).glob("*.json"))
     return {
-        path.name: str(json.loads(path.read_text(encoding="utf-8"))["text"]) for path in paths if path.name not in but
+        path.name: str(json.loads(path.read_text(encoding="utf-8"))["text"]) for path in paths if path.name not in skip
     }

@@ -1,6 +1,6 @@
-"""Choose temperature and threshold on the validation split, once training has ended."""
+"""Choose temperature and operating threshold on the validation split, after training."""
 
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,47 +14,59 @@ from brainscale.stats.decisions import apply_temperature, tumour_probability
 from brainscale.stats.labelled import LabelledProbabilities
 
 
+@dataclass(frozen=True, kw_only=True)
+class OperatingPoint:
+    """Threshold and temperature of a model, as model.json has them.
+
+    Attributes:
+        threshold: probability of a tumour from which on a sample is predicted to be one.
+        threshold_source: how the threshold was chosen.
+        temperature: number by which log-probabilities are divided.
+        temperature_source: how the temperature was chosen.
+    """
+
+    threshold: float
+    threshold_source: str
+    temperature: float = 1.0
+    temperature_source: str = "none"
+
+
 def is_fixed(config: OperatingConfig) -> bool:
-    """Return whether the configuration leaves nothing to choose."""
+    """Return whether the configuration sets the operating point, so that nothing is chosen on validation."""
     return config.threshold == "fixed" and not config.temperature
 
 
-def fixed_operating_point(config: OperatingConfig) -> dict[str, Any]:
-    """Return the fields of model.json before anything is chosen."""
-    return {"threshold": config.value, "threshold_source": "fixed", "temperature": 1.0, "temperature_source": "none"}
+def fixed_operating_point(config: OperatingConfig) -> OperatingPoint:
+    """Return the operating point before anything is chosen on validation."""
+    return OperatingPoint(threshold=config.value, threshold_source="fixed")
 
 
-def choose_operating_point(config: OperatingConfig, bundle: Bundle, manifest: pa.Table) -> dict[str, Any]:
-    """Return the fields of model.json that the validation split decides; needs a connected Ray.
+def choose_operating_point(config: OperatingConfig, bundle: Bundle, manifest: pa.Table) -> OperatingPoint:
+    """Return the operating point chosen on the validation split; needs a connected Ray.
 
     Args:
-        config: what to choose.
-        bundle: the model, not calibrated.
+        config: what to choose, and how.
+        bundle: the model, not calibrated yet.
         manifest: manifest of the run.
 
     Raises:
-        ManifestError: nothing can be chosen from the validation split.
+        ManifestError: nothing can be chosen on the validation split.
     """
     table = predict_rows(manifest.filter(pc.equal(manifest["split"], "val")), bundle)
     samples = LabelledProbabilities.from_predictions(table, list(bundle.info.classes))
-    probabilities = samples.probabilities.astype(np.float32)  # as an engine gives them: a threshold may be a score
-    temperature = thresholds.fit_temperature(samples.labels, probabilities) if config.temperature else 1.0
-    scores = tumour_probability(apply_temperature(probabilities, temperature))
+    # float32, as engines return them: the threshold may be equal to a sample's score, and must not miss it by rounding
+    probabilities = samples.probabilities.astype(np.float32)
     basis = f"on {len(samples)} validation samples"
-    facts = fixed_operating_point(config)
+    point = fixed_operating_point(config)
     if config.temperature:
-        facts |= {"temperature": temperature, "temperature_source": f"the lowest log loss {basis}"}
+        temperature = thresholds.fit_temperature(samples.labels, probabilities)
+        point = replace(point, temperature=temperature, temperature_source=f"lowest log loss {basis}")
+    scores = tumour_probability(apply_temperature(probabilities, point.temperature))
     if config.threshold == "youden":
-        return {
-            **facts,
-            "threshold": thresholds.youden_threshold(samples.labels, scores),
-            "threshold_source": f"Youden's index {basis}",
-        }
+        threshold = thresholds.youden_threshold(samples.labels, scores)
+        return replace(point, threshold=threshold, threshold_source=f"Youden's index {basis}")
     if config.threshold == "sensitivity":
-        source = f"the highest with a sensitivity of {config.target:g} {basis}"
-        return {
-            **facts,
-            "threshold": thresholds.sensitivity_threshold(samples.labels, scores, config.target),
-            "threshold_source": source,
-        }
-    return facts
+        threshold = thresholds.sensitivity_threshold(samples.labels, scores, config.target)
+        source = f"highest threshold with a sensitivity of {config.target:g} {basis}"
+        return replace(point, threshold=threshold, threshold_source=source)
+    return point

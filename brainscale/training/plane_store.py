@@ -1,4 +1,4 @@
-"""Manifest → planes in Ray's object store, and random access to them."""
+"""Decode the planes of a manifest into Ray's object store, and read them from there in any order."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ Blocks = list["ray.ObjectRef[pa.Table]"]
 
 @dataclass(frozen=True, kw_only=True)
 class PlaneLocations:
-    """Where the planes of some samples are.
+    """Where the planes of some samples are in the object store.
 
     Attributes:
         blocks: tables in the object store.
         block: int32 [n], the number of each sample's block.
-        row: int32 [n], its row there.
+        row: int32 [n], the sample's row in that block.
     """
 
     blocks: Blocks
@@ -34,103 +34,102 @@ class PlaneLocations:
 
 @dataclass(frozen=True, kw_only=True)
 class MaterialisedPlanes:
-    """A manifest's planes in the object store.
+    """The planes of a manifest in the object store.
 
     Attributes:
-        blocks: tables of schema `reading.COLUMNS`.
-        place: sample id → block and row.
+        blocks: tables of schema `reading.reader.COLUMNS`.
+        locations: sample id → (block, row).
     """
 
     blocks: Blocks
-    place: Mapping[str, tuple[int, int]]
+    locations: Mapping[str, tuple[int, int]]
 
-    def places(self, sample_ids: Sequence[str]) -> PlaneLocations:
-        """Where some samples are, in their order."""
-        both = np.array([self.place[i] for i in sample_ids], np.int32).reshape(-1, 2)
-        return PlaneLocations(blocks=self.blocks, block=both[:, 0].copy(), row=both[:, 1].copy())
+    def locate(self, sample_ids: Sequence[str]) -> PlaneLocations:
+        """Return the locations of the given samples, in their order."""
+        pairs = np.array([self.locations[i] for i in sample_ids], np.int32).reshape(-1, 2)
+        return PlaneLocations(blocks=self.blocks, block=pairs[:, 0].copy(), row=pairs[:, 1].copy())
 
 
-def materialise_planes(manifest: pa.Table, spec: PreprocessConfig, limits: LimitsConfig) -> MaterialisedPlanes:
+def materialise_planes(manifest: pa.Table, preprocess: PreprocessConfig, limits: LimitsConfig) -> MaterialisedPlanes:
     """Decode the samples of a manifest once, into blocks that stay in the object store.
 
     Args:
-        manifest: readable rows only.
-        spec: how a frame becomes a plane.
-        limits: what a file may ask for.
+        manifest: rows without errors.
+        preprocess: how to turn a frame into a plane.
+        limits: limits on files and images.
 
     Raises:
-        ManifestError: a file changed, or cannot be read any more, since it was indexed.
+        ManifestError: a file changed after it was indexed, or can no longer be read.
     """
-    blocks = read_parallel(
-        files_of_manifest(manifest), partial(read_tables, request=ReadRequest(preprocess=spec, limits=limits))
-    ).blocks()
-    return MaterialisedPlanes(blocks=blocks, place=_found(manifest, blocks))
+    request = ReadRequest(preprocess=preprocess, limits=limits)
+    blocks = read_parallel(files_of_manifest(manifest), partial(read_tables, request=request)).blocks()
+    return MaterialisedPlanes(blocks=blocks, locations=_locate_samples(manifest, blocks))
 
 
-def _found(manifest: pa.Table, blocks: Blocks) -> dict[str, tuple[int, int]]:
-    """Where each sample is, once every one of them proved to be as it was indexed."""
+def _locate_samples(manifest: pa.Table, blocks: Blocks) -> dict[str, tuple[int, int]]:
+    """Return sample id → (block, row), after checking that every sample is as it was indexed."""
     expected = dict(zip(manifest["sample_id"].to_pylist(), manifest["sha256"].to_pylist(), strict=True))
-    place: dict[str, tuple[int, int]] = {}
-    for number, block in enumerate(ray.get([_hashes.remote(ref) for ref in blocks])):
-        for row, (sample_id, sha256, error) in enumerate(
-            zip(*(block[c].to_pylist() for c in block.column_names), strict=True)
-        ):
+    locations: dict[str, tuple[int, int]] = {}
+    for number, block in enumerate(ray.get([_select_hashes.remote(ref) for ref in blocks])):
+        rows = zip(*(block[column].to_pylist() for column in block.column_names), strict=True)
+        for row, (sample_id, sha256, error) in enumerate(rows):
             if error is not None:
-                raise ManifestError(f"'{sample_id}' cannot be read any more ({error}): index the source again")
+                raise ManifestError(f"'{sample_id}' can no longer be read ({error}): index the source again")
             if sha256 != expected.pop(sample_id):
-                raise ManifestError(f"'{sample_id}' changed since it was indexed: index the source again")
-            place[sample_id] = (number, row)
+                raise ManifestError(f"'{sample_id}' changed after it was indexed: index the source again")
+            locations[sample_id] = (number, row)
     if expected:
-        raise ManifestError(f"'{next(iter(expected))}' is not in its file any more: index the source again")
-    return place
+        raise ManifestError(f"'{next(iter(expected))}' is no longer in its file: index the source again")
+    return locations
 
 
 @ray.remote(num_cpus=0)
-def _hashes(block: pa.Table) -> pa.Table:
+def _select_hashes(block: pa.Table) -> pa.Table:
     return block.select(["sample_id", "sha256", "error"])
 
 
 class PlaneStore:
-    """Random access to planes in the object store, without a copy of them in this process.
+    """Random access to planes in the object store, without copying them into this process.
 
     Args:
-        places: of the samples; position i of the store is the i-th of them.
-        size: side of a plane, pixels.
+        locations: locations of the samples; position i of the store is the i-th of them.
+        size: width and height of a plane in pixels.
     """
 
-    def __init__(self, places: PlaneLocations, size: int) -> None:
-        self._places, self._size = places, size
+    def __init__(self, locations: PlaneLocations, size: int) -> None:
+        self._locations, self._size = locations, size
         self._views: dict[int, np.ndarray] = {}
         self._held: np.ndarray | None = None
 
     def hold(self, positions: np.ndarray) -> None:
-        """Keep the blocks of these positions in reach and let go of all others, so that a store may spill them."""
+        """Keep the blocks of these positions in memory and release all others, so that Ray may spill them to disk."""
         if positions is self._held:
             return
-        wanted = {int(number) for number in np.unique(self._places.block[positions])}
-        self._views = {number: view for number, view in self._views.items() if number in wanted}
-        self._fetch(sorted(wanted - self._views.keys()))
+        needed = {int(number) for number in np.unique(self._locations.block[positions])}
+        self._views = {number: view for number, view in self._views.items() if number in needed}
+        self._fetch(sorted(needed - self._views.keys()))
         self._held = positions
 
     def take(self, positions: np.ndarray) -> np.ndarray:
-        """uint8 [len(positions), S, S]."""
-        out = np.empty((len(positions), self._size, self._size), np.uint8)
-        numbers, rows = self._places.block[positions].tolist(), self._places.row[positions].tolist()
+        """Return the planes at these positions, uint8 [len(positions), S, S]."""
+        planes = np.empty((len(positions), self._size, self._size), np.uint8)
+        numbers, rows = self._locations.block[positions].tolist(), self._locations.row[positions].tolist()
         self._fetch(sorted(set(numbers) - self._views.keys()))
-        for at, (number, row) in enumerate(zip(numbers, rows, strict=True)):
-            out[at] = self._views[number][row]
-        return out
+        for i, (number, row) in enumerate(zip(numbers, rows, strict=True)):
+            planes[i] = self._views[number][row]
+        return planes
 
     def _fetch(self, numbers: list[int]) -> None:
-        tables = ray.get([self._places.blocks[number] for number in numbers])
+        tables = ray.get([self._locations.blocks[number] for number in numbers])
         for number, table in zip(numbers, tables, strict=True):
             column = table["plane"]
-            whole = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # which copies
-            self._views[number] = _view(whole, self._size)
+            # combine_chunks copies, also where there is only one chunk
+            array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+            self._views[number] = _view_planes(array, self._size)
 
 
-def _view(column: pa.Array, size: int) -> np.ndarray:
-    """A binary column of equal lengths as uint8 [n, S, S], without a copy."""
+def _view_planes(column: pa.Array, size: int) -> np.ndarray:
+    """Return a binary column of equal lengths as uint8 [n, S, S], without a copy."""
     if len(column) == 0:
         return np.empty((0, size, size), np.uint8)
     offsets = np.frombuffer(column.buffers()[1], np.int32)[column.offset :]

@@ -1,4 +1,4 @@
-"""What Ray Train's controller says of workers that died; apart, since that process imports it and little else."""
+"""Report failed workers from Ray Train's controller; a module of its own, since the controller imports little else."""
 
 from typing import Any
 
@@ -9,21 +9,21 @@ from brainscale.storage.workspace import open_workspace
 from brainscale.training.notices import write_notice
 
 
-class Restarts(UserCallback):
-    """Says that a worker died, and what happens next; called where Ray Train's controller runs.
+class RestartNotices(UserCallback):
+    """Writes a notice when a worker fails, with what happens next; runs in Ray Train's controller.
 
     Args:
-        run: the run folder.
-        limit: deaths that are made good.
+        run: path or address of the run folder.
+        limit: maximum number of restarts.
     """
 
     def __init__(self, run: str, limit: int) -> None:
-        self.run, self.limit, self.count = run, limit, 0
+        self.run, self.limit, self.failures = run, limit, 0
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
-        """One notice for each death."""
-        self.count += 1
+        """Write one notice for each failure."""
+        self.failures += 1
         rank = min(worker_exceptions)
-        then = f"restart {self.count} of {self.limit}" if self.count <= self.limit else "no restart is left"
+        restart = f"restart {self.failures} of {self.limit}" if self.failures <= self.limit else "no restart is left"
         with open_workspace(self.run, (), known=["*"]) as run:
-            write_notice(run.path, f"worker {rank} failed ({first_line(worker_exceptions[rank])}): {then}")
+            write_notice(run.path, f"worker {rank} failed ({first_line(worker_exceptions[rank])}): {restart}")

@@ -1,4 +1,4 @@
-"""The folder of a run: its files, and whether it is a run of this configuration and data."""
+"""The folder of a run: its files, and the check that it belongs to a configuration and to the data."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ from brainscale.schema import FORMATS
 from brainscale.storage.local import read_success, refuse_other_files, replacing, write_json
 from brainscale.storage.remote import below, is_address
 from brainscale.storage.tables import read_table
-from brainscale.training.environment import environment
+from brainscale.training.environment import describe_environment
 from brainscale.training.history import HISTORY_FILE, Epoch, read_history
 
 ENVIRONMENT_FILE = "environment.json"
@@ -32,12 +32,12 @@ class Run:
     """A finished run.
 
     Attributes:
-        path: its folder, a path or an address.
-        samples: split → samples.
-        left_out: reason → samples that are in no split.
-        epochs: finished epochs.
-        best_epoch: the epoch whose weights were kept.
-        best_val_loss: its validation loss.
+        path: path or address of the run folder.
+        samples: split → number of samples.
+        left_out: reason → number of samples that are in no split.
+        epochs: number of finished epochs.
+        best_epoch: the epoch with the lowest validation loss, whose weights are kept.
+        best_val_loss: validation loss of that epoch.
         weights_sha256: hash of the weights.
         manifest_sha256: fingerprint of the manifest.
         config_sha256: fingerprint of the configuration.
@@ -55,28 +55,28 @@ class Run:
 
     @property
     def model(self) -> str:
-        """Folder of the trained model."""
+        """Path or address of the model folder."""
         return below(self.path, "model") if is_address(self.path) else str(RunFolder(Path(self.path)).model)
 
     @property
     def history(self) -> pa.Table:
         """The finished epochs, a table of schema HISTORY."""
-        place = below(self.path, HISTORY_FILE) if is_address(self.path) else Path(self.path) / HISTORY_FILE
-        return read_table(place, "history")
+        file = below(self.path, HISTORY_FILE) if is_address(self.path) else Path(self.path) / HISTORY_FILE
+        return read_table(file, "history")
 
     @classmethod
     def from_facts(cls, path: str, facts: Mapping[str, Any]) -> "Run":
-        """Return the run that a folder's `_SUCCESS.json` describes."""
+        """Return the run that the `_SUCCESS.json` of a folder describes."""
         return cls(path=path, **{field.name: facts[field.name] for field in fields(cls) if field.name != "path"})
 
     def facts(self) -> dict[str, Any]:
-        """Return what `_SUCCESS.json` and `train --json` say."""
+        """Return the contents of `_SUCCESS.json` and of `train --json`."""
         return {name: value for name, value in asdict(self).items() if name != "path"}
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run's folder, here or a local copy of one: its files by name, and what they hold.
+    """A local run folder, or a local copy of one: its files and their contents.
 
     Attributes:
         path: the folder.
@@ -89,31 +89,31 @@ class RunFolder:
 
     @property
     def config_file(self) -> Path:
-        """The whole configuration; written last of what starts a run."""
+        """The complete configuration; the last file to be written when a run starts."""
         return self.path / CONFIG_FILE
 
     @property
     def manifest_file(self) -> Path:
-        """The samples, labelled and split."""
+        """The manifest, with labels and splits."""
         return self.path / MANIFEST_FILE
 
     @property
     def environment_file(self) -> Path:
-        """Hardware, library versions, and the format of the folder."""
+        """Hardware, library versions, and the format version of the folder."""
         return self.path / ENVIRONMENT_FILE
 
     @property
     def checkpoints(self) -> Path:
-        """States to resume from."""
+        """Folder of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def model(self) -> Path:
-        """The bundle of a finished run."""
+        """Folder of the bundle, once the run is finished."""
         return self.path / "model"
 
     def evaluation(self, split: str) -> Path:
-        """Return where the evaluation of one split goes by default."""
+        """Return the default folder for the evaluation of a split."""
         return self.path / "evaluation" / split
 
     def is_started(self) -> bool:
@@ -133,62 +133,67 @@ class RunFolder:
         return read_manifest(self.manifest_file)
 
     def history(self) -> list[Epoch]:
-        """Return the finished epochs, rows of schema HISTORY."""
+        """Return the finished epochs."""
         return read_history(self.path)
 
     def result(self) -> Run | None:
-        """Return the run, or None for an unfinished one."""
+        """Return the run, or None if it is not finished."""
         facts = read_success(self.path)
         return None if facts is None else Run.from_facts(str(self.path), facts)
 
     def start(self, config: Config, manifest: pa.Table) -> Run | None:
-        """Write the files that start a run, or check that the folder is a run of this configuration and data.
+        """Write the first files of a run, or check that the folder holds a run of this configuration and data.
 
         Returns:
-            The run if it is finished.
+            The run if it is finished, else None.
 
         Raises:
-            OutputError: the folder holds another run, or something else.
-            FormatError: another version of brainscale wrote it.
+            OutputError: the folder holds another run, or other files.
+            FormatError: another version of brainscale wrote the run.
         """
         refuse_other_files(self.path, {CONFIG_FILE, ENVIRONMENT_FILE}, "run")
         if self.config_file.exists():
-            self._refuse_another(config, manifest)
+            self._refuse_other_run(config, manifest)
         else:
-            write_json(self.environment_file, {**environment(config), "format": FORMATS["folder"]})
+            environment = asdict(describe_environment(config))
+            write_json(self.environment_file, {**environment, "format": FORMATS["folder"]})
             write_manifest(manifest, self.manifest_file)
-            with replacing(self.config_file) as aside:  # last: a folder with it holds the other two
-                aside.write_text(config.to_yaml(), encoding="utf-8")
+            with replacing(self.config_file) as temporary:  # last, so that a folder with it holds the other two
+                temporary.write_text(config.to_yaml(), encoding="utf-8")
         return self.result()
 
-    def _refuse_another(self, config: Config, manifest: pa.Table) -> None:
+    def _refuse_other_run(self, config: Config, manifest: pa.Table) -> None:
         version = json.loads(self.environment_file.read_bytes()).get("format")
         if version != FORMATS["folder"]:
             raise FormatError(
-                f"{self} is a run of another version of brainscale: choose a new --out, or use that version"
+                f"the run in {self} was written by another version of brainscale: choose a new --out, "
+                "or use that version"
             )
-        before = self.config()
-        if before.fingerprint != config.fingerprint:
-            key, old, new = next(differences(before.model_dump(mode="json"), config.model_dump(mode="json")))
+        earlier = self.config()
+        if earlier.fingerprint != config.fingerprint:
+            key, old, new = next(find_differences(earlier.model_dump(mode="json"), config.model_dump(mode="json")))
             raise OutputError(
-                f"{self} is a run of another configuration: {key} is {old} there and {new} here; choose a new --out"
+                f"{self} holds a run with another configuration ({key} is {old} there, {new} here): choose a new --out"
             )
         if manifest_fingerprint(self.manifest()) != manifest_fingerprint(manifest):
-            raise OutputError(f"{self} is a run on other data: files, labels or splits differ; choose a new --out")
+            raise OutputError(f"{self} holds a run on other data (files, labels or splits differ): choose a new --out")
 
 
-def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Keys in which two configurations differ, with both values as JSON; resources decide no result."""
+def find_differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield the keys in which two configurations differ, with both values as JSON.
+
+    The section `resources` is ignored, because it changes no result.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
         for name in [*old, *(n for n in new if n not in old)]:
             if name != "resources":
-                yield from differences(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
+                yield from find_differences(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
     elif old != new:
         yield key, json.dumps(old), json.dumps(new)
 
 
-def training_facts(run: Run) -> dict[str, object]:
-    """Return what a model card says of the training data."""
+def describe_training_data(run: Run) -> dict[str, object]:
+    """Return the facts about the training data that a model card shows."""
     samples = {f"{split} samples": count for split, count in run.samples.items()}
     reasons = ", ".join(f"{reason} {count}" for reason, count in run.left_out.items())
     return {**samples, "left out": reasons or "none"}

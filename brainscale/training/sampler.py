@@ -1,8 +1,8 @@
-"""The order in which training sees its samples: a function of (seed, epoch, sample ids), and of nothing else.
+"""Shuffle the samples of an epoch and cut them into batches, as a function of the seed and the epoch alone.
 
-Positions count along the sorted sample ids, so neither a directory's order, nor Ray's blocks, nor the worker
-count play a part. A set of more than a window is shuffled in two levels, so that an epoch reads each of its
-planes from one window: blocks of neighbours first, then the samples inside each window.
+Positions refer to the sorted sample ids, so the order of files in a folder, Ray's blocks and the number of workers have
+no effect. A dataset larger than a window is shuffled in two levels, so that each worker needs only the planes of one
+window at a time: first blocks of neighbouring samples, then the samples within each window.
 """
 
 from collections.abc import Iterator
@@ -12,62 +12,63 @@ import numpy as np
 from brainscale.seeds import derive
 
 BLOCK = 256
-"""Samples in a row that stay in one window."""
-
+"""Number of neighbouring samples that stay together when windows are filled."""
 
 Batch = list[np.ndarray]
-"""Positions of each of a batch's micro-batches."""
+"""Positions of the samples, one array for each micro-batch."""
 
 
 def epoch_order(count: int, seed: int, epoch: int, window: int) -> np.ndarray:
-    """A permutation of 0 … count − 1; one of all of them where `count` is not above `window`.
+    """Return the order of the samples in an epoch, a permutation of 0 … count − 1.
 
     Args:
-        count: samples.
-        seed: the run's.
-        epoch: from 1.
-        window: samples that are shuffled together.
+        count: number of samples.
+        seed: seed of the run.
+        epoch: number of the epoch, from 1.
+        window: number of samples that are shuffled together.
     """
     generator = np.random.Generator(np.random.Philox(key=derive(seed, "order", epoch)))
-    blocks = generator.permutation(-(-count // BLOCK)) * BLOCK
-    order = np.concatenate([np.arange(at, min(at + BLOCK, count)) for at in blocks])
-    for at in range(0, count, window):
-        generator.shuffle(order[at : at + window])
+    block_starts = generator.permutation(-(-count // BLOCK)) * BLOCK
+    order = np.concatenate([np.arange(start, min(start + BLOCK, count)) for start in block_starts])
+    for start in range(0, count, window):
+        generator.shuffle(order[start : start + window])
     return order
 
 
-def cut(order: np.ndarray, window: int, batch_size: int, micro_batches: int) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Cut an order into global batches, each a list of exactly `micro_batches` arrays, some perhaps empty.
+def cut_into_batches(
+    order: np.ndarray, window: int, batch_size: int, micro_batches: int
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Cut an order of samples into batches of exactly `micro_batches` arrays, of which the last may be empty.
 
-    Every position comes exactly once. The last batch may be short. A remainder of one sample joins the
-    micro-batch before it, since batch statistics need two values.
+    Every position occurs exactly once. The last batch of a window may be smaller. A single sample that is left over
+    joins the micro-batch before it, because batch statistics need two values.
 
     Args:
-        order: positions.
-        window: samples in reach at a time, a multiple of `batch_size`.
-        batch_size: samples in a batch, a multiple of `micro_batches`.
-        micro_batches: in a batch.
+        order: positions of the samples.
+        window: number of samples in a window, a multiple of `batch_size`.
+        batch_size: number of samples in a batch, a multiple of `micro_batches`.
+        micro_batches: number of micro-batches in a batch.
 
     Yields:
-        The window that a batch lies in, the same object for all its batches; and the batch.
+        The window of a batch, the same object for all its batches; and the batch.
     """
-    starts = _starts(len(order), window)
+    starts = _piece_starts(len(order), window)
     for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
-        part = order[start:end]
-        for batch in _batches(part, batch_size // micro_batches, micro_batches):
-            yield part, batch
+        positions = order[start:end]
+        for batch in _batches_of_window(positions, batch_size // micro_batches, micro_batches):
+            yield positions, batch
 
 
-def _batches(order: np.ndarray, micro_size: int, micro_batches: int) -> Iterator[Batch]:
-    starts = _starts(len(order), micro_size)
-    pieces = [order[start:end] for start, end in zip(starts, [*starts[1:], len(order)], strict=True)]
-    empty = order[:0]
-    for at in range(0, len(pieces), micro_batches):
-        batch = pieces[at : at + micro_batches]
+def _batches_of_window(positions: np.ndarray, micro_size: int, micro_batches: int) -> Iterator[Batch]:
+    starts = _piece_starts(len(positions), micro_size)
+    pieces = [positions[start:end] for start, end in zip(starts, [*starts[1:], len(positions)], strict=True)]
+    empty = positions[:0]
+    for start in range(0, len(pieces), micro_batches):
+        batch = pieces[start : start + micro_batches]
         yield batch + [empty] * (micro_batches - len(batch))
 
 
-def _starts(count: int, size: int) -> list[int]:
-    """Where pieces of `size` begin; a last piece of one is none of its own."""
+def _piece_starts(count: int, size: int) -> list[int]:
+    """Return the starts of pieces of `size` elements; a last piece of one element joins the piece before it."""
     starts = list(range(0, count, size))
     return starts[:-1] if len(starts) > 1 and count - starts[-1] == 1 else starts

@@ -1,4 +1,4 @@
-"""The samples of a run: manifest, labels, splits, and what is left out."""
+"""The samples of a run: open or make the manifest, check its labels and splits, and count what is left out."""
 
 from collections import Counter
 
@@ -7,49 +7,51 @@ import pyarrow.compute as pc
 
 from brainscale.config.sections import Config
 from brainscale.dataset.indexer import open_or_index
-from brainscale.dataset.manifest import (
-    require_paths,
-    require_readable,
-)
+from brainscale.dataset.manifest import require_paths, require_readable
 from brainscale.dataset.splits import assign_splits
 from brainscale.errors import ManifestError
 
 
 def prepare_manifest(data: str | pa.Table, config: Config) -> pa.Table:
-    """The manifest of a run: read or made, checked, and split if it is not.
+    """Return the manifest of a run: opened or made by indexing, checked, and split if it has no splits yet.
+
+    Args:
+        data: a manifest (a table, a path or an address), or a source to index.
+        config: classes, preprocessing and split fractions.
 
     Raises:
-        ManifestError: a label is missing or unknown, or a side or a class is empty.
+        ManifestError: a label is missing or unknown, or a split has no sample of some class.
     """
     manifest = open_or_index(data, config)
     name = data if isinstance(data, str) else "the manifest"
     require_readable(manifest, name)
     require_paths(manifest, name)
     readable = manifest.filter(pc.and_(pc.is_null(manifest["error_code"]), pc.invert(_is_empty(manifest))))
-    given = readable.filter(pc.is_valid(readable["split"]))  # a split of one's own leaves out what has no side
-    _check_labels(given if len(given) else readable, config, name)
-    if not len(given):
+    in_a_split = readable.filter(pc.is_valid(readable["split"]))
+    _check_labels(in_a_split if len(in_a_split) else readable, config, name)
+    if not len(in_a_split):
         manifest = assign_splits(manifest, val=config.split.val, test=config.split.test, seed=config.split.seed)
-    manifest = _without_sides(manifest, _is_empty(manifest))
-    for side in ("train", "val"):
-        present = set(manifest.filter(pc.equal(manifest["split"], side))["label"].to_pylist())
-        absent = [name for name in config.data.classes if name not in present]
-        if absent:
+    manifest = _clear_splits(manifest, _is_empty(manifest))
+    for split in ("train", "val"):
+        labels = set(manifest.filter(pc.equal(manifest["split"], split))["label"].to_pylist())
+        missing = [name for name in config.data.classes if name not in labels]
+        if missing:
             raise ManifestError(
-                f"no sample of class '{absent[0]}' in the {side} part of {name}: add some, or split again"
+                f"no sample of class '{missing[0]}' in split '{split}' of {name}: add images of this class, "
+                "or split again"
             )
     return manifest
 
 
 def _is_empty(manifest: pa.Table) -> pa.Array:
-    """Whether a row is a slice that shows next to nothing."""
+    """Return which rows are slices that show almost nothing, bool."""
     return pc.fill_null(manifest["empty"], False)
 
 
-def _without_sides(manifest: pa.Table, rows: pa.Array) -> pa.Table:
-    """The manifest with some rows on no side."""
-    sides = pc.if_else(rows, pa.scalar(None, pa.string()), manifest["split"])
-    return manifest.set_column(manifest.schema.get_field_index("split"), manifest.schema.field("split"), sides)
+def _clear_splits(manifest: pa.Table, rows: pa.Array) -> pa.Table:
+    """Return the manifest with the given rows (bool) in no split."""
+    splits = pc.if_else(rows, pa.scalar(None, pa.string()), manifest["split"])
+    return manifest.set_column(manifest.schema.get_field_index("split"), manifest.schema.field("split"), splits)
 
 
 def _check_labels(readable: pa.Table, config: Config, data: str) -> None:
@@ -59,25 +61,27 @@ def _check_labels(readable: pa.Table, config: Config, data: str) -> None:
     if unlabelled:
         folders = ", ".join(sorted(name for names in config.data.classes.values() for name in names))
         raise ManifestError(
-            f"{len(unlabelled)} samples of {data} have no label, '{unlabelled[0]}' first: put them into "
-            f"folders named after a class ({folders}), or say with data.classes what their folder means"
+            f"{len(unlabelled)} sample(s) of {data} have no label, for example '{unlabelled[0]}': move them into "
+            f"folders named after a class ({folders}), or add their folder names to data.classes"
         )
     unknown = sorted(set(labels) - set(classes))
     if unknown:
-        raise ManifestError(f"label '{unknown[0]}' of {data} is no class of data.classes: known: {', '.join(classes)}")
+        raise ManifestError(
+            f"unknown label '{unknown[0]}' in {data}: use one of {', '.join(classes)}, or add it to data.classes"
+        )
     if len(set(labels)) < 2:
-        raise ManifestError(f"{data} holds one class only, '{labels[0]}': a classifier needs two or more")
+        raise ManifestError(f"all samples of {data} have the label '{labels[0]}': add images of another class")
 
 
-def labelled_samples(manifest: pa.Table, side: str, config: Config) -> tuple[list[str], list[int]]:
-    """Sample ids and class indices of one side."""
-    number = {name: i for i, name in enumerate(config.data.classes)}
-    rows = manifest.filter(pc.equal(manifest["split"], side))
-    return rows["sample_id"].to_pylist(), [number[label] for label in rows["label"].to_pylist()]
+def list_labelled_samples(manifest: pa.Table, split: str, config: Config) -> tuple[list[str], list[int]]:
+    """Return the sample ids and the class indices of one split."""
+    class_index = {name: i for i, name in enumerate(config.data.classes)}
+    rows = manifest.filter(pc.equal(manifest["split"], split))
+    return rows["sample_id"].to_pylist(), [class_index[label] for label in rows["label"].to_pylist()]
 
 
-def left_out(manifest: pa.Table) -> dict[str, int]:
-    """Why samples of a manifest stand on no side: error codes, an empty slice, or no split of their own."""
+def count_left_out(manifest: pa.Table) -> dict[str, int]:
+    """Return reason → number of samples in no split: an error code, `empty_slice`, or `no_split`."""
     rows = manifest.filter(pc.is_null(manifest["split"]))
     reasons = zip(rows["error_code"].to_pylist(), rows["empty"].to_pylist(), strict=True)
     return dict(sorted(Counter(code or ("empty_slice" if empty else "no_split") for code, empty in reasons).items()))

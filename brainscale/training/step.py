@@ -1,7 +1,8 @@
-"""The exact step: what one worker does with a batch, and what all of them agree on after it.
+"""The exact step: one optimiser step or one validation, with the same bits for any number of workers.
 
-Nothing here depends on how many workers share a batch: micro-batches have their own seeds and batch-norm
-statistics, their vectors are summed in one fixed tree, and every sample's loss has a place of its own in them.
+Nothing depends on how the workers share a batch. Each micro-batch has its own dropout seed and its own batch-norm
+statistics, the vectors of the micro-batches are summed in a fixed tree, and the loss of each sample has its own element
+in them.
 """
 
 import math
@@ -20,30 +21,30 @@ from brainscale.models.normalisation import normalise
 from brainscale.seeds import derive
 from brainscale.training import exact_sum
 from brainscale.training.augment import augment
-from brainscale.training.sampler import Batch, cut
+from brainscale.training.sampler import Batch, cut_into_batches
 
-NAMED = 3
-"""Samples that an error names."""
+SAMPLES_IN_ERROR = 3
+"""Maximum number of sample ids in an error message."""
 
 
 class Planes(Protocol):
     """Random access to planes by position."""
 
     def take(self, positions: np.ndarray) -> np.ndarray:
-        """uint8 [len(positions), S, S]."""
+        """Return the planes at these positions, uint8 [len(positions), S, S]."""
 
     def hold(self, positions: np.ndarray) -> None:
-        """Keep these in reach and let go of all others."""
+        """Keep the planes at these positions in memory, and release all others."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """Training or validation samples, in the order of their ids.
+    """Training or validation samples.
 
     Attributes:
-        sample_ids: the keys.
+        sample_ids: the n sample ids, sorted.
         labels: int64 [n], class indices.
-        planes: by position.
+        planes: the n planes.
     """
 
     sample_ids: Sequence[str]
@@ -53,15 +54,15 @@ class Samples:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a pass over samples gave.
+    """Losses and correctness of samples.
 
     Attributes:
         losses: float32 [n], in the order of the samples.
-        right: bool [n].
+        is_correct: bool [n], whether each sample was classified correctly.
     """
 
     losses: np.ndarray
-    right: np.ndarray
+    is_correct: np.ndarray
 
     @property
     def loss_sum(self) -> float:
@@ -70,104 +71,108 @@ class Outcome:
 
     @property
     def correct(self) -> int:
-        """Right answers."""
-        return int(self.right.sum())
+        """Number of samples classified correctly."""
+        return int(self.is_correct.sum())
 
 
 class Learner:
-    """A network and its optimiser, on one worker of a group; every worker's stay bit-equal.
+    """A network and its optimiser on one worker; they stay bit-identical on all workers.
 
     Args:
-        network: as initialised or read; moved to the device.
-        settings: of the optimisation.
-        changes: of the training planes.
-        device: where the network lives.
+        network: network to train; it is moved to the device.
+        settings: settings of the optimiser and the batches.
+        augmentation: random changes to the training planes.
+        device: device to train on.
     """
 
-    def __init__(self, network: nn.Module, settings: TrainConfig, changes: AugmentConfig, device: torch.device) -> None:
-        # on CUDA, tensor cores want channels last; on a CPU it measured no faster (docs/performance.md)
+    def __init__(
+        self, network: nn.Module, settings: TrainConfig, augmentation: AugmentConfig, device: torch.device
+    ) -> None:
+        # tensor cores on CUDA prefer channels last; on a CPU it was not faster (docs/performance.md)
         self.layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         self.network = network.to(device=device, memory_format=self.layout)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(self.network, settings)
-        self.settings, self.changes, self.device = settings, changes, device
+        self.settings, self.augmentation, self.device = settings, augmentation, device
 
     def step(self, samples: Samples, batch: Batch, epoch: int, step: int, rate: float) -> Outcome:
-        """One optimiser step on a global batch.
+        """Take one optimiser step on a batch that all workers share.
 
         Args:
-            samples: to learn from.
-            batch: positions of each of its micro-batches; this worker takes its share.
-            epoch: from 1.
-            step: within the epoch, from 0.
+            samples: the training samples.
+            batch: positions of the samples in each micro-batch; this worker computes its share.
+            epoch: number of the epoch, from 1.
+            step: number of the step in the epoch, from 0.
             rate: learning rate.
 
         Returns:
-            The whole batch's, on every worker.
+            The outcome of the whole batch, on every worker.
 
         Raises:
-            TrainError: a loss or a gradient is not finite; the network is as before the step.
+            TrainError: a loss or a gradient is not finite; the network is as it was before the step.
         """
         self.network.train()
-        ends = np.cumsum([len(part) for part in batch]).tolist()
+        ends = np.cumsum([len(positions) for positions in batch]).tolist()
+        size = ends[-1]
         with exact_sum.micro_batch_statistics(self.network) as statistics:
             local = exact_sum.tree_sum(
-                self._micro_batch(samples, batch[m], (ends[m] - len(batch[m]), ends[-1]), (epoch, step, m), statistics)
-                for m in self._share(batch)
+                self._micro_batch(samples, batch[m], (ends[m] - len(batch[m]), size), (epoch, step, m), statistics)
+                for m in self._own_micro_batches(batch)
             )
         vector = exact_sum.sum_over_workers(local)
-        figures = torch.cat([vector[-2 * ends[-1] :], vector.isfinite().all().float().reshape(1)]).cpu().numpy()
-        if not figures[-1]:
-            _refuse(samples, np.concatenate(batch), figures[: ends[-1]], f"epoch {epoch}, step {step + 1}")
+        outcomes = torch.cat([vector[-2 * size :], vector.isfinite().all().float().reshape(1)]).cpu().numpy()
+        if not outcomes[-1]:
+            _raise_not_finite(samples, np.concatenate(batch), outcomes[:size], f"epoch {epoch}, step {step + 1}")
         exact_sum.unpack(self.network, vector)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        return Outcome(losses=figures[: ends[-1]], right=figures[ends[-1] : -1] > 0)
+        return Outcome(losses=outcomes[:size], is_correct=outcomes[size:-1] > 0)
 
-    def _share(self, batch: Batch) -> range:
-        """Numbers of the micro-batches that are this worker's."""
-        rank, world = exact_sum.rank_and_world()
-        each = len(batch) // world
-        return range(rank * each, (rank + 1) * each)
+    def _own_micro_batches(self, batch: Batch) -> range:
+        """Return the numbers of the micro-batches that this worker computes."""
+        rank, world_size = exact_sum.rank_and_world_size()
+        share = len(batch) // world_size
+        return range(rank * share, (rank + 1) * share)
 
     def _micro_batch(
         self,
         samples: Samples,
         positions: np.ndarray,
-        place: tuple[int, int],
-        number: tuple[int, int, int],
+        start_and_size: tuple[int, int],
+        seed_numbers: tuple[int, int, int],
         statistics: list[Tensor],
     ) -> Tensor:
-        """Forward and backward of one micro-batch → its vector; an empty one gives zeros.
+        """Run one micro-batch forward and backward and return its packed vector; zeros for an empty one.
 
         Args:
-            samples: to learn from.
-            positions: of this micro-batch.
-            place: where it starts in the batch, and the batch's size.
-            number: epoch, step and micro-batch: what its dropout is drawn from.
-            statistics: batch norm's buffers.
+            samples: the training samples.
+            positions: positions of the samples in this micro-batch.
+            start_and_size: where the micro-batch starts in the batch, and the size of the batch.
+            seed_numbers: epoch, step and micro-batch, from which the dropout seed is derived.
+            statistics: buffers of batch norm.
         """
-        start, size = place
+        start, size = start_and_size
         if len(positions) == 0:
             return torch.zeros(exact_sum.packed_length(self.network, 2 * size), device=self.device)
         seed = self.settings.seed
         planes, labels = self._load(samples, positions)
         sample_ids = [samples.sample_ids[p] for p in positions]
-        changed = augment(planes, sample_ids, number[0], seed, self.changes)
+        augmented = augment(planes, sample_ids, seed_numbers[0], seed, self.augmentation)
         self.network.zero_grad(set_to_none=True)
-        torch.manual_seed(derive(seed, "dropout", *number))
-        losses, right = self._forward(changed, labels)
+        torch.manual_seed(derive(seed, "dropout", *seed_numbers))
+        losses, is_correct = self._forward(augmented, labels)
         (losses.sum() / size).backward()
-        slots = torch.zeros(2, size, device=self.device)
-        slots[:, start : start + len(positions)] = torch.stack([losses.detach(), right])
-        return exact_sum.pack(self.network, statistics, len(positions) / size, [slots])
+        outcomes = torch.zeros(2, size, device=self.device)
+        outcomes[:, start : start + len(positions)] = torch.stack([losses.detach(), is_correct])
+        return exact_sum.pack(self.network, statistics, len(positions) / size, [outcomes])
 
     def _load(self, samples: Samples, positions: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Return planes and labels at these positions, on the device."""
         planes = torch.from_numpy(samples.planes.take(positions)).to(self.device)
         return planes, torch.from_numpy(samples.labels[positions]).to(self.device)
 
     def _forward(self, planes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Planes in 0..255 → losses and right answers, float32 [n] each."""
+        """Return losses and correctness (0 or 1), float32 [n] each, of planes in 0..255."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
             logits = self.network(normalise(planes).contiguous(memory_format=self.layout))
         losses = F.cross_entropy(logits.float(), labels, reduction="none")
@@ -175,55 +180,56 @@ class Learner:
 
     @torch.no_grad()
     def validate(self, samples: Samples) -> Outcome:
-        """Every sample's loss, on every worker, whatever their number.
+        """Return the outcome of all samples, on every worker.
 
-        Each sample's figures have a slot of their own; adding the other workers' zeros changes no bit.
+        Each sample has its own element in the sum over workers, where the other workers add 0, which changes no bit.
         """
         self.network.eval()
         count = len(samples.sample_ids)
-        slots = torch.zeros(2, count, device=self.device)
+        outcomes = torch.zeros(2, count, device=self.device)
         settings = self.settings
-        plan = cut(np.arange(count), settings.window, settings.batch_size, settings.micro_batches)
-        for window, batch in plan:
+        batches = cut_into_batches(np.arange(count), settings.window, settings.batch_size, settings.micro_batches)
+        for window, batch in batches:
             samples.planes.hold(window)
-            for positions in (batch[m] for m in self._share(batch)):
+            for positions in (batch[m] for m in self._own_micro_batches(batch)):
                 if len(positions):
-                    slots[:, positions] = torch.stack(self._forward(*self._load(samples, positions)))
-        losses, right = exact_sum.sum_over_workers(slots.reshape(-1)).view(2, count).cpu().numpy()
-        return Outcome(losses=losses, right=right > 0)
+                    outcomes[:, positions] = torch.stack(self._forward(*self._load(samples, positions)))
+        losses, is_correct = exact_sum.sum_over_workers(outcomes.reshape(-1)).view(2, count).cpu().numpy()
+        return Outcome(losses=losses, is_correct=is_correct > 0)
 
 
-def _refuse(samples: Samples, positions: np.ndarray, losses: np.ndarray, where: str) -> None:
-    bad = [samples.sample_ids[p] for p in positions[~np.isfinite(losses)]]
-    if not bad:
-        raise TrainError(f"a gradient is not finite at {where}, though every loss is: lower train.learning_rate")
-    more = f" and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+def _raise_not_finite(samples: Samples, positions: np.ndarray, losses: np.ndarray, where: str) -> None:
+    ids = [samples.sample_ids[p] for p in positions[~np.isfinite(losses)]]
+    if not ids:
+        raise TrainError(f"a gradient is not finite at {where}, although every loss is: lower train.learning_rate")
+    more = f" and {len(ids) - SAMPLES_IN_ERROR} more" if len(ids) > SAMPLES_IN_ERROR else ""
     raise TrainError(
-        f"the loss is not finite at {where}, for {', '.join(map(repr, bad[:NAMED]))}{more}: "
-        "lower train.learning_rate, or look at these samples"
+        f"the loss is not finite at {where}, for {', '.join(map(repr, ids[:SAMPLES_IN_ERROR]))}{more}: "
+        "lower train.learning_rate, or check these samples"
     )
 
 
 def make_optimizer(network: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
-    """Adam (weight decay in the gradient) or AdamW (decoupled); the rate is set at each step."""
+    """Return Adam (weight decay in the gradient) or AdamW (decoupled); each step sets its own learning rate."""
     kind: type[torch.optim.Adam] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
     return kind(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
 
 def learning_rate(step: int, steps_in_epoch: int, settings: TrainConfig) -> float:
-    """Linear warm-up from `warmup_start`, then half a cosine down to 0 at the last epoch's end.
+    """Return the learning rate of a step: linear warm-up, then half a cosine down to 0 at the end of the last epoch.
 
-    The warm-up takes at most a fifth of the run, so that a short one reaches its rate too.
+    The warm-up starts at `warmup_start` and takes at most a fifth of the run, so that short runs reach the full
+    learning rate too.
 
     Args:
-        step: from 0, over the whole run.
-        steps_in_epoch: batches in an epoch.
-        settings: rates and epochs.
+        step: number of the step in the run, from 0.
+        steps_in_epoch: number of steps in an epoch.
+        settings: learning rates and number of epochs.
     """
     epochs_done = step / steps_in_epoch
     warmup = min(settings.warmup_epochs, settings.epochs / 5)
     if epochs_done < warmup:
         rise = settings.learning_rate - settings.warmup_start
         return settings.warmup_start + rise * epochs_done / warmup
-    share = (epochs_done - warmup) / (settings.epochs - warmup)
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+    fraction = (epochs_done - warmup) / (settings.epochs - warmup)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * fraction))

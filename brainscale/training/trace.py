@@ -1,11 +1,12 @@
-"""What every step left behind: its loss, and a fingerprint of each tensor of the network.
+"""Trace a run: write the loss and a fingerprint of every tensor after each step, so that `verify` can compare runs.
 
-Two runs that part anywhere part here first: `brainscale verify` reads it.
+Two runs that differ at all differ first in the trace of some step.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import pyarrow as pa
 import torch
@@ -15,63 +16,71 @@ from brainscale.schema import STEPS
 from brainscale.storage.tables import read_table, write_table
 
 CHUNK = 2**18
-"""Elements that are multiplied at a time: a tensor of any size needs little memory beside it."""
-_ROUND = 0x9E3779B97F4A7C15 - 2**64  # odd; 2⁶⁴ over the golden ratio
+"""Number of elements to multiply at a time, so that a large tensor needs little extra memory."""
+_ROUND = 0x9E3779B97F4A7C15 - 2**64  # 2⁶⁴ divided by the golden ratio, an odd number
 
 
-def multipliers(device: torch.device) -> Tensor:
-    """int64 [CHUNK], odd and fixed."""
+class StepRow(TypedDict):
+    """A finished step: a row of schema STEPS."""
+
+    epoch: int
+    step: int
+    learning_rate: float
+    samples: int
+    loss_sum: float
+    correct: int
+    weights: list[int]
+
+
+def make_multipliers(device: torch.device) -> Tensor:
+    """Return the factors of a fingerprint, int64 [CHUNK]: odd numbers, always the same."""
     generator = torch.Generator().manual_seed(0)
     return (torch.randint(-(2**62), 2**62, (CHUNK,), generator=generator) * 2 + 1).to(device)
 
 
-def fingerprints(tensors: Sequence[Tensor], factors: Tensor) -> Tensor:
-    """One number for the bits of each tensor, wherever it lives.
+def fingerprint_tensors(tensors: Sequence[Tensor], multipliers: Tensor) -> Tensor:
+    """Return a number for the bits of each tensor, the same on every device.
 
-    Integer sums wrap around and have no rounding, so their order plays no part. A single bit that differs
-    always shows; any other difference stays hidden once in 2⁶⁴ times.
+    It is a sum of integers with overflow and without rounding, so the order of the terms has no effect. A difference in
+    a single bit always changes the fingerprint; any other difference is missed with a probability of 1 in 2⁶⁴.
 
     Args:
         tensors: float32, of any shape.
-        factors: what `multipliers` gives on their device.
+        multipliers: the tensor from `make_multipliers`, on the same device.
 
     Returns:
-        int64 [len(tensors)], on their device.
+        int64 [len(tensors)], on the same device.
     """
-    return torch.stack([_fingerprint(t.detach().contiguous().view(-1).view(torch.int32), factors) for t in tensors])
+    return torch.stack([_fingerprint(t.detach().contiguous().view(-1).view(torch.int32), multipliers) for t in tensors])
 
 
-def _fingerprint(bits: Tensor, factors: Tensor) -> Tensor:
+def _fingerprint(bits: Tensor, multipliers: Tensor) -> Tensor:
     total = torch.zeros((), dtype=torch.int64, device=bits.device)
-    for part in bits.split(CHUNK):
-        total = total * _ROUND + (part * factors[: len(part)]).sum()
+    for chunk in bits.split(CHUNK):
+        total = total * _ROUND + (chunk * multipliers[: len(chunk)]).sum()
     return total
 
 
-def floats(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state's tensors that training changes: weights and running statistics, no counters."""
+def select_float_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a state that training changes: weights and running statistics, but no counters."""
     return {name: t for name, t in state.items() if t.is_floating_point()}
 
 
-def steps_table(rows: Sequence[Mapping[str, object]], tensors: Sequence[str]) -> pa.Table:
-    """Rows of schema STEPS, with the tensors' names in the table's metadata."""
+def write_epoch_steps(rows: Sequence[StepRow], tensors: Sequence[str], run: Path, epoch: int) -> None:
+    """Write the steps of a finished epoch, with the names of the tensors in the metadata of the table."""
     table = pa.Table.from_pylist(list(rows), schema=STEPS)
-    return table.replace_schema_metadata({"tensors": "\n".join(tensors)})
-
-
-def write_epoch(rows: Sequence[Mapping[str, object]], tensors: Sequence[str], run: Path, epoch: int) -> None:
-    """Write the steps of a finished epoch."""
-    write_table(steps_table(rows, tensors), run / "steps" / f"epoch-{epoch:04d}.parquet", "steps")
+    table = table.replace_schema_metadata({"tensors": "\n".join(tensors)})
+    write_table(table, run / "steps" / f"epoch-{epoch:04d}.parquet", "steps")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
-    """A step as the trace has it.
+class TracedStep:
+    """A step in the trace of a run.
 
     Attributes:
-        epoch: from 1.
-        step: of the epoch, from 1.
-        values: learning rate, samples, figures, and the fingerprint of each tensor by its name.
+        epoch: number of the epoch, from 1.
+        step: number of the step in the epoch, from 1.
+        values: learning rate, samples, loss sum, correct, and the fingerprint of each tensor by its name.
     """
 
     epoch: int
@@ -79,11 +88,11 @@ class Step:
     values: dict[str, float]
 
 
-def read_steps(run: Path) -> Iterator[Step]:
-    """The finished epochs' steps, in their order."""
+def read_steps(run: Path) -> Iterator[TracedStep]:
+    """Yield the steps of the finished epochs, in order."""
     for path in sorted((run / "steps").glob("epoch-*.parquet")):
         table = read_table(path, "steps")
         tensors = table.schema.metadata[b"tensors"].decode().split("\n")
         for row in table.to_pylist():
             weights = dict(zip(tensors, row.pop("weights"), strict=True))
-            yield Step(epoch=row.pop("epoch"), step=row.pop("step"), values={**row, **weights})
+            yield TracedStep(epoch=row.pop("epoch"), step=row.pop("step"), values={**row, **weights})

@@ -1,4 +1,4 @@
-"""Are two runs the same to the bit, and if not, where did they part?"""
+"""Compare two runs bit by bit, and find the first step at which they differ."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -8,23 +8,24 @@ from pathlib import Path
 from brainscale.config.files import CONFIG_FILE
 from brainscale.dataset.manifest import manifest_fingerprint
 from brainscale.errors import SourceError
-from brainscale.training.run_folder import RunFolder, differences
-from brainscale.training.trace import Step, read_steps
+from brainscale.training.run_folder import RunFolder, find_differences
+from brainscale.training.trace import TracedStep, read_steps
 
 READ = ("config.yaml", "*.parquet", "*.json")
-"""What is read of a run in an object store."""
+"""Patterns of the files to download of a run in an object store."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parting:
-    """The first thing in which two runs differ.
+class Difference:
+    """The first difference between two runs.
 
     Attributes:
-        epoch: from 1; None where they differ after all steps were equal.
-        step: of the epoch, from 1.
-        what: a tensor's name, `learning_rate`, `samples`, `loss_sum`, `correct`, or `end`.
-        one: its value there; for a tensor, a fingerprint of its bits.
-        other: its value in the other.
+        epoch: number of the epoch, from 1; None if all steps are equal.
+        step: number of the step in the epoch, from 1; None if all steps are equal.
+        what: what differs: the name of a tensor, `learning_rate`, `samples`, `loss_sum`, `correct`, `end` (one run has
+            more steps), or a result of the run.
+        one: value in the first run; of a tensor, the fingerprint of its bits.
+        other: value in the second run.
     """
 
     epoch: int | None
@@ -33,40 +34,44 @@ class Parting:
     one: str
     other: str
 
+    def to_text(self) -> str:
+        """Return the difference in words."""
+        where = f"epoch {self.epoch}, step {self.step}" if self.step else "the end"
+        if self.what == "end":
+            return f"the runs differ at {where}: the first run {self.one}, the second {self.other}"
+        return f"the runs differ at {where}: {self.what} is {self.one} in the first run, {self.other} in the second"
+
 
 @dataclass(frozen=True, kw_only=True)
 class BitComparison:
-    """What a comparison of two runs found.
+    """Result of the comparison of two runs.
 
     Attributes:
-        steps: steps that are equal to the bit, from the first on.
-        parting: the first difference; None where the runs are equal.
-        reasons: what differs in configuration and data.
+        steps: number of equal steps before the first difference.
+        difference: the first difference; None if the runs are equal.
+        reasons: differences in configuration and data.
     """
 
     steps: int
-    parting: Parting | None
+    difference: Difference | None
     reasons: tuple[str, ...]
 
     @property
     def equal(self) -> bool:
-        """Whether the runs are equal to the bit."""
-        return self.parting is None
+        """Whether the runs are equal to the last bit."""
+        return self.difference is None
 
     def to_json(self) -> dict[str, object]:
-        """Return what `verify --json` prints."""
-        parting = None if self.parting is None else asdict(self.parting)
-        return {"equal": self.equal, "steps": self.steps, "parting": parting, "reasons": list(self.reasons)}
+        """Return the output of `verify --json`."""
+        difference = None if self.difference is None else asdict(self.difference)
+        return {"equal": self.equal, "steps": self.steps, "parting": difference, "reasons": list(self.reasons)}
 
     def to_text(self) -> str:
-        """Return the comparison in words."""
-        if self.parting is None:
-            lines = [f"bit-equal: {self.steps} steps, and the weights that were kept"]
+        """Return the result in words."""
+        if self.difference is None:
+            lines = [f"bit-equal: all {self.steps} steps and the final weights"]
         else:
-            parting = self.parting
-            where = f"epoch {parting.epoch}, step {parting.step}" if parting.step else "the end"
-            before = f"{self.steps} steps before it are equal" if self.steps else "no step before it is equal"
-            lines = [f"the runs differ from {where}: {parting.what} is {parting.one} and {parting.other} ({before})"]
+            lines = [f"{self.difference.to_text()} (equal steps before: {self.steps})"]
         return "\n".join([*lines, *(f"  differs: {reason}" for reason in self.reasons)])
 
 
@@ -74,57 +79,61 @@ def compare_bits(one: str | Path, other: str | Path) -> BitComparison:
     """Compare two runs step by step.
 
     Args:
-        one: a run's folder; it may be unfinished.
-        other: another run's folder.
+        one: folder of a run, finished or not.
+        other: folder of another run.
 
     Raises:
-        SourceError: a folder is not a run, or holds no finished epoch.
+        SourceError: a folder is not a run, or has no finished epoch.
     """
     first, second = RunFolder(Path(one)), RunFolder(Path(other))
     for run in (first, second):
         if not run.config_file.is_file():
-            raise SourceError(f"{run} is not a run: it holds no {CONFIG_FILE}")
+            raise SourceError(
+                f"{run} is not a run (it has no {CONFIG_FILE}): give a folder that `brainscale train` wrote"
+            )
         if not any(read_steps(run.path)):
-            raise SourceError(f"{run} holds no finished epoch yet: train it further")
-    count, parting = 0, None
-    for a, b in zip_longest(read_steps(first.path), read_steps(second.path)):
-        parting = _parting(a, b)
-        if parting is not None:
+            raise SourceError(f"{run} has no finished epoch yet: train it first")
+    count, difference = 0, None
+    for first_step, second_step in zip_longest(read_steps(first.path), read_steps(second.path)):
+        difference = _compare_steps(first_step, second_step)
+        if difference is not None:
             break
         count += 1
-    parting = parting or _at_the_end(first, second)
-    return BitComparison(steps=count, parting=parting, reasons=tuple(_reasons(first, second)))
+    difference = difference or _compare_results(first, second)
+    return BitComparison(steps=count, difference=difference, reasons=tuple(_find_reasons(first, second)))
 
 
-def _parting(a: Step | None, b: Step | None) -> Parting | None:
-    there = a or b
-    if there is None:
+def _compare_steps(first: TracedStep | None, second: TracedStep | None) -> Difference | None:
+    """Return the first difference between two steps; a run that has ended has None."""
+    present = first or second
+    if present is None:
         return None
-    if a is None or b is None:
-        ends = ["ends before" if step is None else "goes on" for step in (a, b)]
-        return Parting(epoch=there.epoch, step=there.step, what="end", one=ends[0], other=ends[1])
-    for name in dict.fromkeys([*a.values, *b.values]):
-        left, right = a.values.get(name), b.values.get(name)
-        if left != right:
-            return Parting(epoch=a.epoch, step=a.step, what=name, one=str(left), other=str(right))
+    if first is None or second is None:
+        one, other = ("has ended" if step is None else "continues" for step in (first, second))
+        return Difference(epoch=present.epoch, step=present.step, what="end", one=one, other=other)
+    for name in dict.fromkeys([*first.values, *second.values]):
+        one_value, other_value = first.values.get(name), second.values.get(name)
+        if one_value != other_value:
+            return Difference(epoch=first.epoch, step=first.step, what=name, one=str(one_value), other=str(other_value))
     return None
 
 
-def _at_the_end(first: RunFolder, second: RunFolder) -> Parting | None:
-    """Runs whose steps are equal may still be at different stages, or keep the weights of different epochs."""
+def _compare_results(first: RunFolder, second: RunFolder) -> Difference | None:
+    """Return a difference between runs with equal steps: one is not finished, or they kept different epochs."""
     keys = ("weights_sha256", "best_epoch", "best_val_loss")
-    facts = [{key: getattr(run.result(), key, None) for key in keys} for run in (first, second)]
+    results = [{key: getattr(run.result(), key, None) for key in keys} for run in (first, second)]
     for key in keys:
-        if facts[0][key] != facts[1][key]:
-            shown = ["unfinished" if value[key] is None else str(value[key]) for value in facts]
-            return Parting(epoch=None, step=None, what=key, one=shown[0], other=shown[1])
+        if results[0][key] != results[1][key]:
+            one, other = ("unfinished" if result[key] is None else str(result[key]) for result in results)
+            return Difference(epoch=None, step=None, what=key, one=one, other=other)
     return None
 
 
-def _reasons(first: RunFolder, second: RunFolder) -> Iterator[str]:
-    """What could have made two runs part: configuration, data."""
-    for key, one, other in differences(first.config().model_dump(mode="json"), second.config().model_dump(mode="json")):
+def _find_reasons(first: RunFolder, second: RunFolder) -> Iterator[str]:
+    """Yield the differences in configuration and data, which may be why two runs differ."""
+    configs = [run.config().model_dump(mode="json") for run in (first, second)]
+    for key, one, other in find_differences(*configs):
         yield f"{key}: {one} and {other}"
-    hashes = {manifest_fingerprint(run.manifest()) for run in (first, second)}
-    if len(hashes) > 1:
-        yield "data: files, labels or split differ"
+    fingerprints = {manifest_fingerprint(run.manifest()) for run in (first, second)}
+    if len(fingerprints) > 1:
+        yield "data: files, labels or splits differ"

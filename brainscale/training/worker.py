@@ -1,9 +1,8 @@
-"""What each training worker runs: epochs of exact steps, validation, checkpoints."""
+"""The training loop of one worker: epochs of exact steps, validation and checkpoints."""
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import ray.train
@@ -18,25 +17,25 @@ from brainscale.seeds import derive, deterministic
 from brainscale.storage.workspace import Workspace, open_workspace
 from brainscale.training import exact_sum, trace
 from brainscale.training.allocator import keep_buffers
-from brainscale.training.checkpoints import Progress, load_latest, save_checkpoint, weights_sha256
+from brainscale.training.checkpoints import Progress, hash_weights, load_latest_checkpoint, save_checkpoint
 from brainscale.training.history import HISTORY_FILE, Epoch, write_history
 from brainscale.training.notices import write_notice
 from brainscale.training.plane_store import PlaneLocations, PlaneStore
-from brainscale.training.sampler import cut, epoch_order
+from brainscale.training.sampler import Batch, cut_into_batches, epoch_order
 from brainscale.training.step import Learner, Samples, learning_rate
 
-CHECKPOINTS = ("checkpoints/*.safetensors", "steps/*", HISTORY_FILE)
+WORKER_FILES = ("checkpoints/*.safetensors", "steps/*", HISTORY_FILE)
 """Files that a worker needs in order to resume a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSamples:
-    """The samples of one split, as the driver hands them to the workers.
+    """The samples of one split, as the driver sends them to the workers.
 
     Attributes:
-        sample_ids: [n].
-        labels: class indices [n].
-        planes: where their planes are.
+        sample_ids: the n sample ids.
+        labels: the n class indices.
+        planes: locations of the planes.
     """
 
     sample_ids: list[str]
@@ -46,11 +45,11 @@ class SplitSamples:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """What the driver hands to every worker.
+    """The input of every worker.
 
     Attributes:
-        config: the resolved configuration.
-        run: the run's folder, an absolute path that every worker sees or an address.
+        config: the complete configuration.
+        run: the run folder, an absolute path that all workers share or an address.
         samples: train and val → their samples.
     """
 
@@ -63,10 +62,10 @@ def train_worker(arguments: Mapping[str, TrainingJob]) -> str | None:
     """Train from the latest checkpoint of a run to its end; Ray Train calls this on each worker.
 
     Args:
-        arguments: `job`, the training job.
+        arguments: the training job under the key `job`.
 
     Returns:
-        Why training cannot continue, for the driver to raise: an exception here would only be tried again.
+        Why training cannot continue, for the driver to raise; Ray Train would try again after an exception.
     """
     job = arguments["job"]
     config = job.config
@@ -84,7 +83,7 @@ def train_worker(arguments: Mapping[str, TrainingJob]) -> str | None:
             )
             for samples in (job.samples["train"], job.samples["val"])
         )
-        with open_workspace(job.run, CHECKPOINTS, known=["*"]) as workspace:
+        with open_workspace(job.run, WORKER_FILES, known=["*"]) as workspace:
             TrainingLoop(config, workspace, learner, train, val).run()
     except BrainscaleError as error:
         return str(error)
@@ -92,71 +91,73 @@ def train_worker(arguments: Mapping[str, TrainingJob]) -> str | None:
 
 
 class TrainingLoop:
-    """One worker's view of a run.
+    """The training loop of one worker.
 
     Args:
-        config: the resolved configuration.
-        run: the run folder; its `path` holds the latest checkpoints.
-        learner: the network.
-        train: samples to learn from.
-        val: samples that choose the model.
+        config: the complete configuration.
+        workspace: the run folder, with the latest checkpoints.
+        learner: the network and its optimiser.
+        train: training samples.
+        val: validation samples (model selection).
     """
 
-    def __init__(self, config: Config, run: Workspace, learner: Learner, train: Samples, val: Samples) -> None:
+    def __init__(self, config: Config, workspace: Workspace, learner: Learner, train: Samples, val: Samples) -> None:
         self.settings, self.resources = config.train, config.resources
-        self.place, self.run_folder, self.checkpoints = run, run.path, run.path / "checkpoints"
+        self.workspace, self.run_folder, self.checkpoints = workspace, workspace.path, workspace.path / "checkpoints"
         self.learner, self.train, self.val = learner, train, val
-        self.leads = exact_sum.rank_and_world()[0] == 0
-        self.tensors = trace.floats(learner.network.state_dict())
-        self.factors = trace.multipliers(learner.device)
+        self.is_first = exact_sum.rank_and_world_size()[0] == 0  # the worker that writes the files
+        self.tensors = trace.select_float_tensors(learner.network.state_dict())
+        self.multipliers = trace.make_multipliers(learner.device)
         self.progress = Progress()
         self.saved_at = time.monotonic()
         self.meter = TrainingMeter()
 
     def run(self) -> None:
-        """Train until the epochs or the patience end."""
+        """Train until the last epoch, or until the validation loss has stopped improving."""
         progress = self.progress = self._resume()
-        while progress.epoch < self.settings.epochs and not progress.exhausted(self.settings.patience):
+        while progress.epoch < self.settings.epochs and not progress.is_out_of_patience(self.settings.patience):
             self._train_epoch(progress.epoch + 1)
             self._end_epoch()
 
     def _resume(self) -> Progress:
-        say = self._notice if self.leads else lambda text: None
-        progress = load_latest(self.checkpoints, self.learner.network, self.learner.optimizer, say)
-        if not exact_sum.same_everywhere(
-            torch.tensor([progress.epoch, len(progress.steps)], device=self.learner.device)
-        ):
-            raise TrainError(f"workers see different files in {self.place}: it must be one folder for all")
-        if self.leads and progress.history:
+        """Load the latest checkpoint and return its progress."""
+        on_notice = self._write_notice if self.is_first else lambda text: None
+        progress = load_latest_checkpoint(self.checkpoints, self.learner.network, self.learner.optimizer, on_notice)
+        position = torch.tensor([progress.epoch, len(progress.steps)], device=self.learner.device)
+        if not exact_sum.is_equal_on_all_workers(position):
+            raise TrainError(
+                f"workers see different files in {self.workspace}: choose an --out on storage that all nodes share"
+            )
+        if self.is_first and progress.history:
             write_history(progress.history, self.run_folder)  # a kill may have come between checkpoint and history
         if progress.history or progress.steps:
-            say(f"going on after epoch {progress.epoch}, step {len(progress.steps)} of the next")
+            on_notice(f"resuming after epoch {progress.epoch}, step {len(progress.steps)} of the next epoch")
         return progress
 
     def _train_epoch(self, epoch: int) -> None:
-        """The steps of an epoch that are still to be done."""
+        """Take the remaining steps of an epoch."""
         settings = self.settings
         order = epoch_order(len(self.train.sample_ids), settings.seed, epoch, settings.window)
-        plan = list(cut(order, settings.window, settings.batch_size, settings.micro_batches))
-        began, done = time.monotonic(), len(self.progress.steps)
-        for step in range(done, len(plan)):
-            window, batch = plan[step]
+        batches = list(cut_into_batches(order, settings.window, settings.batch_size, settings.micro_batches))
+        start_time, first_step = time.monotonic(), len(self.progress.steps)
+        for step in range(first_step, len(batches)):
+            window, batch = batches[step]
             self.train.planes.hold(window)
-            rate = learning_rate((epoch - 1) * len(plan) + step, len(plan), settings)
+            rate = learning_rate((epoch - 1) * len(batches) + step, len(batches), settings)
             self.progress.steps.append(self._step(batch, epoch, step, rate))
-            if self.leads and step + 1 < len(plan) and self._due(step + 1):
-                self._save()
-        if self.leads:
-            images = sum(row["samples"] for row in self.progress.steps[done:])
-            self.meter.epoch(epoch, images, time.monotonic() - began)
+            if self.is_first and step + 1 < len(batches) and self._checkpoint_is_due(step + 1):
+                self._save_checkpoint()
+        if self.is_first:
+            images = sum(row["samples"] for row in self.progress.steps[first_step:])
+            self.meter.epoch(epoch, images, time.monotonic() - start_time)
 
-    def _step(self, batch: list[np.ndarray], epoch: int, step: int, rate: float) -> dict[str, Any]:
-        """One step → its row of schema STEPS."""
+    def _step(self, batch: Batch, epoch: int, step: int, rate: float) -> trace.StepRow:
+        """Take one step and return its row of the trace."""
         try:
             outcome = self.learner.step(self.train, batch, epoch, step, rate)
         except TrainError as error:
-            raise TrainError(f"{error} ({self._kept()})") from None
-        weights = trace.fingerprints(list(self.tensors.values()), self.factors)
+            raise TrainError(f"{error} ({self._describe_last_checkpoint()})") from None
+        weights = trace.fingerprint_tensors(list(self.tensors.values()), self.multipliers)
         return {
             "epoch": epoch,
             "step": step + 1,
@@ -168,9 +169,9 @@ class TrainingLoop:
         }
 
     def _end_epoch(self) -> None:
-        """Validate, check that all workers agree, and write what came of the epoch."""
+        """Validate, check that all workers have the same weights, and write the epoch's results."""
         progress, steps = self.progress, self.progress.steps
-        self._agree(steps[-1])
+        self._require_equal_weights(steps[-1])
         outcome = self.learner.validate(self.val)
         count, val_count = sum(row["samples"] for row in steps), len(outcome.losses)
         val_loss = outcome.loss_sum / val_count
@@ -181,39 +182,40 @@ class TrainingLoop:
             "train_accuracy": sum(row["correct"] for row in steps) / count,
             "val_loss": val_loss,
             "val_accuracy": outcome.correct / val_count,
-            "best": progress.improves(val_loss, self.settings.min_gain),
-            "weights_sha256": weights_sha256(self.learner.network.state_dict()),
+            "best": progress.is_improvement(val_loss, self.settings.min_gain),
+            "weights_sha256": hash_weights(self.learner.network.state_dict()),
         }
-        if self.leads:
-            trace.write_epoch(steps, list(self.tensors), self.run_folder, row["epoch"])
+        if self.is_first:
+            trace.write_epoch_steps(steps, list(self.tensors), self.run_folder, row["epoch"])
         progress.history.append(row)
         progress.steps.clear()
-        if self.leads:
-            self._save()
+        if self.is_first:
+            self._save_checkpoint()
             write_history(progress.history, self.run_folder)
-            self.place.push()
+            self.workspace.push()
 
-    def _agree(self, row: dict[str, Any]) -> None:
-        if not exact_sum.same_everywhere(torch.tensor(row["weights"], device=self.learner.device)):
+    def _require_equal_weights(self, row: trace.StepRow) -> None:
+        fingerprints = torch.tensor(row["weights"], device=self.learner.device)
+        if not exact_sum.is_equal_on_all_workers(fingerprints):
             raise TrainError(
-                f"workers hold different weights after epoch {row['epoch']}: their processors or libraries differ; "
-                "give all workers nodes of one kind"
+                f"workers have different weights after epoch {row['epoch']}, because their processors or libraries "
+                "differ: use nodes of one kind"
             )
 
-    def _due(self, step: int) -> bool:
-        every = self.resources.checkpoint_steps
-        late = time.monotonic() - self.saved_at >= self.resources.checkpoint_seconds
-        return late or (every is not None and step % every == 0)
+    def _checkpoint_is_due(self, step: int) -> bool:
+        steps = self.resources.checkpoint_steps
+        is_time = time.monotonic() - self.saved_at >= self.resources.checkpoint_seconds
+        return is_time or (steps is not None and step % steps == 0)
 
-    def _save(self) -> None:
+    def _save_checkpoint(self) -> None:
         save_checkpoint(self.checkpoints, self.learner.network, self.learner.optimizer, self.progress)
-        self.place.push()
+        self.workspace.push()
         self.saved_at = time.monotonic()
 
-    def _kept(self) -> str:
-        kept = sorted(p.name for p in self.checkpoints.glob("last-*.safetensors"))
-        return f"the last good state is checkpoints/{kept[-1]}" if kept else "no state was kept before it"
+    def _describe_last_checkpoint(self) -> str:
+        names = sorted(p.name for p in self.checkpoints.glob("last-*.safetensors"))
+        return f"the last checkpoint is checkpoints/{names[-1]}" if names else "there is no checkpoint yet"
 
-    def _notice(self, text: str) -> None:
+    def _write_notice(self, text: str) -> None:
         write_notice(self.run_folder, text)
-        self.place.push()
+        self.workspace.push()

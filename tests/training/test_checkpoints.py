@@ -20,11 +20,11 @@ def row(epoch: int, loss: float, best: bool, sha256: str = "") -> dict[str, obje
 
 def test_patience_counts_from_the_best_epoch() -> None:
     progress = Progress([row(1, 1.0, True), row(2, 0.5, True), row(3, 0.4999, False), row(4, 0.6, False)])
-    assert progress.improves(0.49, 1e-3)
-    assert not progress.improves(0.4995, 1e-3)
-    assert progress.exhausted(2)
-    assert not progress.exhausted(3)
-    assert Progress().improves(9.9, 1e-3)
+    assert progress.is_improvement(0.49, 1e-3)
+    assert not progress.is_improvement(0.4995, 1e-3)
+    assert progress.is_out_of_patience(2)
+    assert not progress.is_out_of_patience(3)
+    assert Progress().is_improvement(9.9, 1e-3)
 
 
 class Trained:
@@ -45,7 +45,7 @@ class Trained:
 
     @property
     def sha256(self) -> str:
-        return checkpoints.weights_sha256(self.network.state_dict())
+        return checkpoints.hash_weights(self.network.state_dict())
 
 
 @pytest.mark.parametrize("kind", ["adam", "adamw"])
@@ -78,10 +78,10 @@ def test_damage_is_passed_over_and_nothing_is_lost(tmp_path: Path, kind: str, da
         data = bytearray(next(tmp_path.glob("best-*")).read_bytes())
     newest.write_bytes(data)
     again, said = Trained(6, kind), []
-    restored = checkpoints.load_latest(tmp_path, again.network, again.optimizer, said.append)
+    restored = checkpoints.load_latest_checkpoint(tmp_path, again.network, again.optimizer, said.append)
     assert len(said) == 1
     assert said[0].startswith("checkpoint last-0002-000002.safetensors cannot be read")
-    assert said[0].endswith("going back to the one before")
+    assert said[0].endswith("resuming from the one before")
     assert (restored.history, restored.steps) == (progress.history, progress.steps[:1])
     again.step(4)
     assert again.sha256 == trained.sha256
@@ -94,16 +94,16 @@ def test_the_best_weights_are_checked(tmp_path: Path) -> None:
     trained = Trained(5)
     progress = Progress([row(1, 0.5, True, trained.sha256)])
     trained.save(tmp_path, progress)
-    assert checkpoints.weights_sha256(checkpoints.load_best(tmp_path, progress)) == trained.sha256
+    assert checkpoints.hash_weights(checkpoints.load_best_weights(tmp_path, progress)) == trained.sha256
     best = tmp_path / "best-0001.safetensors"
     data = bytearray(best.read_bytes())
     data[-10] ^= 1
     best.write_bytes(data)
-    with pytest.raises(TrainError, match="changed after it was written"):
-        checkpoints.load_best(tmp_path, progress)
+    with pytest.raises(TrainError, match="was changed after it was written"):
+        checkpoints.load_best_weights(tmp_path, progress)
     best.unlink()
     with pytest.raises(TrainError, match="cannot be read"):
-        checkpoints.load_best(tmp_path, progress)
+        checkpoints.load_best_weights(tmp_path, progress)
 
 
 def test_best_weights_stay_while_a_checkpoint_counts_on_them(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ import pytest
 from brainscale.config.files import load_config
 from brainscale.config.sections import Config
 from brainscale.errors import UsageError
-from brainscale.training.mlflow_tracking import METRICS, NOTE, checked_uri, tracked
+from brainscale.training.mlflow_tracking import MLFLOW_FILE, check_tracking_uri, track_run
 from tests.support.mlflow_runs import losses, only_run
 from tests.support.runs import Invoke
 
+METRICS = ("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
 TAGS = {"config_sha256": "c0", "manifest_sha256": "d1"}
 
 
@@ -37,15 +38,15 @@ def run(tmp_path: Path) -> Path:
 def train(uri: str, run: Path, epochs: range, say: Callable[[str], None], config: Config | None = None) -> None:
     """A run that ends well after some epochs."""
     history = [row(e) for e in range(1, epochs.start)]
-    with tracked(uri, run, config or load_config(), TAGS, history, say) as tracking:
+    with track_run(uri, run, config or load_config(), TAGS, history, say) as tracking:
         for epoch in epochs:
-            tracking.epoch(row(epoch))
+            tracking.log_epoch(row(epoch))
         tracking.end("FINISHED", {"weights_sha256": "e2"}, run / "model")
 
 
 def test_a_folder_holds_all_of_a_run(run: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    train(checked_uri(str(tmp_path / "store")), run, range(1, 4), said.append)
+    train(check_tracking_uri(str(tmp_path / "store")), run, range(1, 4), said.append)
     client, found = only_run(tmp_path / "store")
     assert (said, found.info.status, found.info.run_name) == ([], "FINISHED", "first")
     params, tags = found.data.params, found.data.tags
@@ -56,14 +57,14 @@ def test_a_folder_holds_all_of_a_run(run: Path, tmp_path: Path) -> None:
     assert losses(client, found.info.run_id) == [(e, row(e)["val_loss"]) for e in (1, 2, 3)]
     assert found.data.metrics == {name: row(3)[name] for name in METRICS}
     assert [f.path for f in client.list_artifacts(found.info.run_id, "model")] == ["model/model.json"]
-    assert json.loads((run / NOTE).read_text()) == {"run_id": found.info.run_id, "epochs": 3}
+    assert json.loads((run / MLFLOW_FILE).read_text()) == {"run_id": found.info.run_id, "epochs": 3}
 
 
 @pytest.mark.parametrize(("kind", "status"), [(KeyboardInterrupt, "KILLED"), (RuntimeError, "FAILED")])
 def test_a_continued_run_goes_on_in_its_own(run: Path, tmp_path: Path, kind: type[BaseException], status: str) -> None:
-    uri, said = checked_uri(str(tmp_path / "store")), list[str]()
-    with pytest.raises(kind), tracked(uri, run, load_config(), TAGS, [], said.append) as tracking:
-        tracking.epoch(row(1))
+    uri, said = check_tracking_uri(str(tmp_path / "store")), list[str]()
+    with pytest.raises(kind), track_run(uri, run, load_config(), TAGS, [], said.append) as tracking:
+        tracking.log_epoch(row(1))
         raise kind
     client, before = only_run(tmp_path / "store")
     assert before.info.status == status
@@ -77,7 +78,7 @@ def test_a_continued_run_goes_on_in_its_own(run: Path, tmp_path: Path, kind: typ
 def test_another_server_gets_a_run_of_its_own_with_all_epochs(run: Path, tmp_path: Path) -> None:
     said: list[str] = []
     for name, epochs in (("one", range(1, 3)), ("other", range(3, 4))):
-        train(checked_uri(str(tmp_path / name)), run, epochs, said.append)
+        train(check_tracking_uri(str(tmp_path / name)), run, epochs, said.append)
     client, found = only_run(tmp_path / "other")
     assert [step for step, _ in losses(client, found.info.run_id)] == [1, 2, 3]
     assert said == []
@@ -86,22 +87,22 @@ def test_another_server_gets_a_run_of_its_own_with_all_epochs(run: Path, tmp_pat
 def test_what_could_not_be_sent_is_sent_at_the_end(run: Path, tmp_path: Path) -> None:
     store, said = tmp_path / "store", list[str]()
     store.write_text("no folder")
-    with tracked(checked_uri(str(store)), run, load_config(), TAGS, [], said.append) as tracking:
-        tracking.epoch(row(1))
-        tracking.epoch(row(2))
+    with track_run(check_tracking_uri(str(store)), run, load_config(), TAGS, [], said.append) as tracking:
+        tracking.log_epoch(row(1))
+        tracking.log_epoch(row(2))
         store.unlink()
-        tracking.epoch(row(3))
+        tracking.log_epoch(row(3))
         assert not store.exists()  # one failure is enough while the workers train
         tracking.end("FINISHED", {}, run / "model")
     client, found = only_run(store)
     assert [step for step, _ in losses(client, found.info.run_id)] == [1, 2, 3]
     assert len(said) == 1
-    assert "training goes on" in said[0]
+    assert "training continues" in said[0]
 
 
 def test_a_run_without_a_server_leaves_nothing(run: Path) -> None:
-    with tracked(None, run, load_config(), TAGS, [], pytest.fail) as tracking:
-        tracking.epoch(row(1))
+    with track_run(None, run, load_config(), TAGS, [], pytest.fail) as tracking:
+        tracking.log_epoch(row(1))
         tracking.end("FINISHED", {}, run / "model")
     assert [p.name for p in run.iterdir()] == ["model"]
 
@@ -158,17 +159,21 @@ def test_a_server_that_is_not_there_costs_one_line(
     assert len(said) == 1
     assert "API request to the server" in said[0]
     assert "\n" not in said[0]
-    assert not (run / NOTE).exists()
+    assert not (run / MLFLOW_FILE).exists()
     assert capfd.readouterr() == ("", "")
 
 
 def test_addresses() -> None:
-    assert checked_uri("runs/store") == (Path.cwd() / "runs/store").as_uri() == checked_uri("file:runs/store")
+    assert (
+        check_tracking_uri("runs/store")
+        == (Path.cwd() / "runs/store").as_uri()
+        == check_tracking_uri("file:runs/store")
+    )
     for plain in ("http://host:5000", "https://host/mlflow", "databricks", "sqlite:///a.db", "file:///a/b"):
-        assert checked_uri(plain) == plain
+        assert check_tracking_uri(plain) == plain
     for secret in ("http://ada:s3cret@host", "https://s3cret@host/a", "http://host/?token=s3cret"):
         with pytest.raises(UsageError, match="MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD") as caught:
-            checked_uri(secret)
+            check_tracking_uri(secret)
         assert "s3cret" not in str(caught.value)
 
 

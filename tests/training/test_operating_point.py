@@ -30,14 +30,14 @@ def test_a_target_reached_on_validation_is_reached_by_the_scores_that_are_writte
     monkeypatch.setattr(operating_point, "predict_rows", predict)
     others = manifest(labels, split=["test"] * 40, sample_id=[f"x{i:02d}" for i in range(40)])
     config = OperatingConfig(threshold="sensitivity", target=1.0, temperature=True)
-    facts = operating_point.choose_operating_point(config, bundle, pa.concat_tables([rows, others]))
-    assert facts["threshold_source"] == "the highest with a sensitivity of 1 on 40 validation samples"
-    assert facts["temperature_source"] == "the lowest log loss on 40 validation samples"
+    point = operating_point.choose_operating_point(config, bundle, pa.concat_tables([rows, others]))
+    assert point.threshold_source == "highest threshold with a sensitivity of 1 on 40 validation samples"
+    assert point.temperature_source == "lowest log loss on 40 validation samples"
     written = np.array(predict(rows)["probabilities"].to_pylist(), np.float32)
-    called = predicted_classes(apply_temperature(written, facts["temperature"]), facts["threshold"])
+    called = predicted_classes(apply_temperature(written, point.temperature), point.threshold)
     assert called[labels == 1].all()
 
 
 def test_what_is_fixed_says_so() -> None:
     assert operating_point.is_fixed(OperatingConfig())
-    assert operating_point.fixed_operating_point(OperatingConfig())["temperature_source"] == "none"
+    assert operating_point.fixed_operating_point(OperatingConfig()).temperature_source == "none"

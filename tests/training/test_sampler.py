@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brainscale.training.sampler import BLOCK, cut, epoch_order
+from brainscale.training.sampler import BLOCK, cut_into_batches, epoch_order
 
 
 @given(
@@ -20,7 +20,7 @@ def test_each_sample_comes_once(count: int, micro: int, size: int, batches_in_wi
     window = batch_size * batches_in_window
     order = epoch_order(count, seed=3, epoch=epoch, window=window)
     assert sorted(order) == list(range(count))
-    plan = list(cut(order, window, batch_size, micro))
+    plan = list(cut_into_batches(order, window, batch_size, micro))
     assert np.array_equal(np.concatenate([piece for _, batch in plan for piece in batch]), order)
     assert all(len(batch) == micro for _, batch in plan)
     assert all(np.isin(np.concatenate(batch), part).all() for part, batch in plan)

@@ -20,7 +20,7 @@ from brainscale.models.registry import build
 from brainscale.seeds import derive, deterministic
 from brainscale.storage.workspace import Workspace
 from brainscale.training import exact_sum, worker
-from brainscale.training.checkpoints import weights_sha256
+from brainscale.training.checkpoints import hash_weights
 from brainscale.training.notices import read_notices
 from brainscale.training.step import Learner, Samples, learning_rate
 from brainscale.training.worker import TrainingLoop
@@ -69,8 +69,8 @@ def _in_worker(rank: int, world: int, folder: str) -> None:
     vector = torch.randn(11, generator=torch.Generator().manual_seed(rank)) * 10.0**rank
     vectors = [torch.randn(11, generator=torch.Generator().manual_seed(r)) * 10.0**r for r in range(world)]
     assert torch.equal(exact_sum.sum_over_workers(vector), exact_sum.tree_sum(vectors))
-    assert exact_sum.same_everywhere(torch.tensor([5, -7]))
-    assert not exact_sum.same_everywhere(torch.tensor([5, rank]))
+    assert exact_sum.is_equal_on_all_workers(torch.tensor([5, -7]))
+    assert not exact_sum.is_equal_on_all_workers(torch.tensor([5, rank]))
     loop(load_config(None, SMALL), Path(folder) / "run").run()
     dist.destroy_process_group()
 
@@ -122,7 +122,9 @@ def test_checkpoints_come_by_steps_and_by_time(tmp_path: Path, monkeypatch: pyte
     def kept(*settings: str) -> set[str]:
         seen: set[str] = set()
         monkeypatch.setattr(
-            worker, "save_checkpoint", lambda folder, network, optimizer, progress: seen.add(Path(progress.name).stem)
+            worker,
+            "save_checkpoint",
+            lambda folder, network, optimizer, progress: seen.add(Path(progress.checkpoint_name).stem),
         )
         loop(load_config(None, [*SMALL, "train.epochs=1", *settings]), tmp_path / "-".join(settings)).run()
         return seen
@@ -142,7 +144,7 @@ def test_a_damaged_checkpoint_is_named_and_changes_no_bit(untouched: Path, tmp_p
     assert left_behind(run) == left_behind(untouched)
     damaged, going_on = read_notices(run).values()
     assert damaged.startswith(f"checkpoint {newest.name} cannot be read")
-    assert going_on == "going on after epoch 1, step 2 of the next"
+    assert going_on == "resuming after epoch 1, step 2 of the next epoch"
 
 
 def test_a_loss_that_is_not_finite_names_step_samples_and_state(tmp_path: Path) -> None:
@@ -160,16 +162,16 @@ def test_a_loss_that_is_not_finite_names_step_samples_and_state(tmp_path: Path) 
     text = str(caught.value)
     assert text.startswith("the loss is not finite at epoch 1, step 2, for 's")
     assert "and" not in text.split("for ")[1].split(":")[0]  # one sample
-    assert text.endswith("(the last good state is checkpoints/last-0000-000001.safetensors)")
+    assert text.endswith("(the last checkpoint is checkpoints/last-0000-000001.safetensors)")
 
 
 def test_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
     one = learner(load_config(None, SMALL))
-    before = weights_sha256(one.network.state_dict())
+    before = hash_weights(one.network.state_dict())
     next(iter(one.network.parameters())).register_hook(lambda g: g * torch.inf)
     with pytest.raises(TrainError, match=r"a gradient is not finite at epoch 3, step 5"):
         one.step(samples(8), [np.arange(4), np.arange(4, 8)], 3, 4, 0.1)
-    assert weights_sha256(one.network.state_dict()) == before
+    assert hash_weights(one.network.state_dict()) == before
 
 
 def test_bf16_learns_too_and_keeps_float32_weights() -> None:

@@ -13,14 +13,15 @@ from brainscale.errors import SourceError
 from brainscale.schema import MANIFEST
 from brainscale.storage.local import write_success
 from brainscale.training import trace
+from brainscale.training.run_folder import Run
 from brainscale.training.verification import BitComparison, compare_bits
 from tests.support.steps import step_row
 
-FACTORS = trace.multipliers(torch.device("cpu"))
+FACTORS = trace.make_multipliers(torch.device("cpu"))
 
 
 def fingerprint(tensor: torch.Tensor) -> int:
-    (number,) = trace.fingerprints([tensor], FACTORS).tolist()
+    (number,) = trace.fingerprint_tensors([tensor], FACTORS).tolist()
     return int(number)
 
 
@@ -49,8 +50,19 @@ def a_run(folder: Path, rows: list[dict[str, object]], seed: int = 42, sha256: s
     (folder / "config.yaml").write_text(load_config(None, [f"train.seed={seed}"]).to_yaml())
     write_manifest(MANIFEST.empty_table(), folder / "manifest.parquet")
     for epoch in sorted({int(str(r["epoch"])) for r in rows}):
-        trace.write_epoch([r for r in rows if r["epoch"] == epoch], ["conv.weight", "conv.bias"], folder, epoch)
-    write_success(folder, {"weights_sha256": sha256})
+        trace.write_epoch_steps([r for r in rows if r["epoch"] == epoch], ["conv.weight", "conv.bias"], folder, epoch)
+    result = Run(
+        path=str(folder),
+        samples={},
+        left_out={},
+        epochs=2,
+        best_epoch=2,
+        best_val_loss=0.5,
+        weights_sha256=sha256,
+        manifest_sha256="m",
+        config_sha256="c",
+    )
+    write_success(folder, result.facts())
     return str(folder)
 
 
@@ -59,8 +71,8 @@ ROWS = [step_row(1, 1, 5, 6), step_row(1, 2, 7, 8), step_row(2, 1, -9, 10)]
 
 def test_equal_runs(tmp_path: Path) -> None:
     comparison = compare_bits(a_run(tmp_path / "a", ROWS), a_run(tmp_path / "b", ROWS))
-    assert comparison == BitComparison(steps=3, parting=None, reasons=())
-    assert comparison.to_text() == "bit-equal: 3 steps, and the weights that were kept"
+    assert comparison == BitComparison(steps=3, difference=None, reasons=())
+    assert comparison.to_text() == "bit-equal: all 3 steps and the final weights"
 
 
 @pytest.mark.parametrize(
@@ -68,31 +80,36 @@ def test_equal_runs(tmp_path: Path) -> None:
     [
         (
             [ROWS[0], step_row(1, 2, 7, 9), ROWS[2]],
-            "epoch 1, step 2: conv.bias is 8 and 9 (1 steps before it are equal)",
+            "epoch 1, step 2: conv.bias is 8 in the first run, 9 in the second (equal steps before: 1)",
         ),
-        ([step_row(1, 1, 4, 9), *ROWS[1:]], "epoch 1, step 1: conv.weight is 5 and 4 (nothing before it is compared)"),
-        ([*ROWS[:2], step_row(2, 1, -9, 10, rate=0.2)], "epoch 2, step 1: learning_rate is 0.1 and 0.2"),
-        (ROWS[:2], "epoch 2, step 1: end is goes on and ends before (2 steps before it are equal)"),
+        (
+            [step_row(1, 1, 4, 9), *ROWS[1:]],
+            "epoch 1, step 1: conv.weight is 5 in the first run, 4 in the second (equal steps before: 0)",
+        ),
+        (
+            [*ROWS[:2], step_row(2, 1, -9, 10, rate=0.2)],
+            "epoch 2, step 1: learning_rate is 0.1 in the first run, 0.2 in the second",
+        ),
+        (ROWS[:2], "epoch 2, step 1: the first run continues, the second has ended (equal steps before: 2)"),
     ],
 )
 def test_runs_that_part(tmp_path: Path, other: list[dict[str, object]], text: str) -> None:
     comparison = compare_bits(a_run(tmp_path / "a", ROWS), a_run(tmp_path / "b", other, seed=43))
     assert not comparison.equal
-    assert comparison.to_text().startswith(f"the runs differ from {text}")
+    assert comparison.to_text().startswith(f"the runs differ at {text}")
     assert comparison.reasons == ("train.seed: 42 and 43",)
 
 
 def test_runs_that_kept_other_weights(tmp_path: Path) -> None:
     comparison = compare_bits(a_run(tmp_path / "a", ROWS), a_run(tmp_path / "b", ROWS, sha256="bb"))
-    assert (
-        comparison.to_text()
-        == "the runs differ from the end: weights_sha256 is aa and bb (3 steps before it are equal)"
+    assert comparison.to_text() == (
+        "the runs differ at the end: weights_sha256 is aa in the first run, bb in the second (equal steps before: 3)"
     )
 
 
 def test_what_is_no_run(tmp_path: Path) -> None:
     run = a_run(tmp_path / "a", ROWS)
-    with pytest.raises(SourceError, match=r"is not a run: it holds no config\.yaml"):
+    with pytest.raises(SourceError, match=r"is not a run \(it has no config\.yaml\)"):
         compare_bits(run, str(tmp_path))
-    with pytest.raises(SourceError, match="holds no finished epoch yet"):
+    with pytest.raises(SourceError, match="has no finished epoch yet"):
         compare_bits(run, a_run(tmp_path / "b", []))
