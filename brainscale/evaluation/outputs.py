@@ -26,8 +26,8 @@ from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
 from brainscale.stats.metrics import measure
 from brainscale.stats.subgroups import measure_subgroups
 from brainscale.storage.tables import write_table
-from brainscale.training.environment import library_versions
-from brainscale.training.run_folder import RunFolder, training_facts
+from brainscale.training.environment import read_library_versions
+from brainscale.training.run_folder import RunFolder, describe_training_data
 
 PREDICTIONS_FILE, METRICS_FILE = "predictions.parquet", "metrics.parquet"
 
@@ -136,7 +136,7 @@ def _complete_card(model: EvaluatedModel, metrics: pa.Table, facts: EvaluationFa
         return
     card = ModelFacts(
         info=info,
-        training=training_facts(trained),
+        training=describe_training_data(trained),
         metrics=metrics,
         evaluated_on="the test split of its own data",
         prevalence=model.prevalence,
@@ -191,6 +191,6 @@ def _provenance(model: EvaluatedModel, facts: EvaluationFacts) -> dict[str, str]
         "seed": info.seed,
         "epoch": info.epoch,
         "image size": f"{info.preprocess.image_size} px",
-        **library_versions(),
+        **read_library_versions(),
     }
     return {key.replace("_", " "): str(value) for key, value in lines.items() if value is not None}

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from brainscale.evaluation.report.page import SampleFlow
 from brainscale.reading.reader import files_of_manifest
 from brainscale.stats.labelled import labelled_rows
-from brainscale.training.samples import left_out
+from brainscale.training.samples import count_left_out
 
 
 def count_flow(manifest: pa.Table, rows: pa.Table, predictions: pa.Table) -> SampleFlow:
@@ -24,7 +24,7 @@ def count_flow(manifest: pa.Table, rows: pa.Table, predictions: pa.Table) -> Sam
         evaluated = set(rows["split"].to_pylist())
         splits = Counter(manifest["split"].drop_null().to_pylist())
         excluded.update({f"{split} split": count for split, count in splits.items() if split not in evaluated})
-        excluded.update(left_out(manifest))
+        excluded.update(count_left_out(manifest))
     excluded.update(predictions["error_code"].drop_null().to_pylist())
     unlabelled = pc.and_(pc.is_null(predictions["error_code"]), pc.is_null(predictions["label"]))
     excluded["no label"] = pc.sum(unlabelled).as_py()

@@ -34,14 +34,14 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 def test_threshold_and_temperature_come_from_validation_alone(run: Path) -> None:
     bundle, manifest = open_bundle(run), pq.read_table(run / "manifest.parquet")
     config = OperatingConfig(threshold="sensitivity", target=0.9, temperature=True)
-    facts = choose_operating_point(config, bundle, manifest)
+    point = choose_operating_point(config, bundle, manifest)
     count = pc.sum(pc.equal(manifest["split"], "val")).as_py()
-    assert facts["threshold_source"] == f"the highest with a sensitivity of 0.9 on {count} validation samples"
-    assert 0 < facts["threshold"] < 1
-    assert facts["temperature"] > 0
+    assert point.threshold_source == f"highest threshold with a sensitivity of 0.9 on {count} validation samples"
+    assert 0 < point.threshold < 1
+    assert point.temperature > 0
     others = pc.if_else(pc.equal(manifest["split"], "val"), manifest["label"], pa.scalar(None, pa.string()))
     blind = manifest.set_column(manifest.schema.get_field_index("label"), "label", others)
-    assert choose_operating_point(config, bundle, blind) == facts  # no other label has a say
+    assert choose_operating_point(config, bundle, blind) == point  # no other label has a say
 
 
 def test_a_calibrated_model_is_scored_with_its_temperature(

@@ -39,7 +39,7 @@ def test_four_workers_give_the_bits_of_one(run: Path, scans: Path, invoke: Invok
     assert_equal(other, run)
     steps = sum(len(pq.read_table(p)) for p in (run / "steps").iterdir())
     said = succeed(invoke("verify", run, other)).stdout
-    assert said.strip() == f"bit-equal: {steps} steps, and the weights that were kept"
+    assert said.strip() == f"bit-equal: all {steps} steps and the final weights"
 
 
 def steps_kept(run: Path) -> int:
@@ -78,7 +78,7 @@ def test_kill_after_kill_changes_no_bit(run: Path, scans: Path, tmp_path: Path) 
         _, said = process.communicate(timeout=SECONDS)
         assert process.returncode == 0, said
     assert "restart 1 of 3" in said
-    assert "going on after epoch " in said
+    assert "resuming after epoch " in said
     assert_equal(other, run)
 
 
