@@ -1,1 +1,1 @@
-"""Files and folders, here and in object stores."""
+"""Output files and folders, on a local disk and in object stores."""

@@ -1,4 +1,4 @@
-"""Object stores: an object appears whole or not at all, and a store that does not answer is asked again."""
+"""Object stores: objects are written whole or not at all, and failed requests are repeated."""
 
 import io
 import random
@@ -18,26 +18,26 @@ from pyarrow import fs as pafs
 
 from brainscale.errors import RERUN, StorageError, UsageError, first_line
 
-Got = TypeVar("Got")
+Result = TypeVar("Result")
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-"""Seconds between attempts: a store's outage of a minute costs a minute."""
+"""Seconds between attempts. Together they outlast an outage of a minute."""
 GOOGLE_S = 5
-"""Seconds that Google's client asks again by itself, beneath our own attempts; left to itself, a quarter of an hour."""
+"""Seconds for which Google's client repeats a request itself within one attempt; its default is 15 minutes."""
 ANONYMOUS = "anonymous@"
-"""Before a public bucket's name, in Google's store."""
+"""Prefix of the name of a public bucket in Google's store, which needs no credentials."""
 FINAL = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY", "SIGNATURE_DOES_NOT_MATCH", "INVALID_ARGUMENT")
-"""What a store says that no patience changes, besides what is a PermissionError."""
-GOOGLE = re.compile(r"google::cloud::Status\((\w+): .*?with a last message of (.*?) error_info=")
-PIECE = 2**24  # bytes copied at a time
+"""Codes of refusals that a further attempt would meet too, besides every PermissionError."""
+GOOGLE_MESSAGE = re.compile(r"google::cloud::Status\((\w+): .*?with a last message of (.*?) error_info=")
+CHUNK = 2**24  # bytes copied at a time
 
 
 def is_address(place: str | Path) -> bool:
-    """Whether a place is in an object store rather than a path."""
+    """Return whether a place is an address in an object store, not a path."""
     return "://" in str(place) and not str(place).startswith("file://")
 
 
 def absolute(place: str | Path) -> str:
-    """Return a path that means the same in another process, also behind the `@` of a list; an address as it is."""
+    """Return the absolute form of a path, or of the path behind the `@` of a list; an address is returned unchanged."""
     text = str(place)
     if text.startswith("@"):
         return f"@{absolute(text[1:])}"
@@ -45,43 +45,46 @@ def absolute(place: str | Path) -> str:
 
 
 def below(address: str, name: str) -> str:
-    """The address of something in a folder of a store; options stay behind it."""
+    """Return the address of an object in a folder; options after `?` stay at the end."""
     base, mark, options = address.partition("?")
     return f"{base.rstrip('/')}/{name}{mark}{options}"
 
 
 def without_options(place: str) -> tuple[str, str]:
-    """A place, and what stands behind it if it is an address: a path may hold a question mark of its own."""
+    """Split an address into the part before `?` and the options; a path is returned whole, since it may contain `?`."""
     base, mark, options = place.partition("?") if is_address(place) else (place, "", "")
     return base, mark + options
 
 
 def parted(address: str) -> tuple[str, str]:
-    """The folder's address of an object, and the object's name in it."""
+    """Split the address of an object into the address of its folder and its name."""
     base, mark, options = address.partition("?")
     folder, _, name = base.rpartition("/")
     return f"{folder}{mark}{options}", unquote(name)
 
 
 def refuse_keys(place: str) -> None:
-    """Refuse an address that holds a key or a password, without saying it; `anonymous@` is neither.
+    """Refuse an address that contains a key or a password; the message does not repeat it.
 
     Raises:
-        UsageError: it does.
+        UsageError: the address contains a key or a password.
     """
     scheme, mark, rest = place.partition("://")
     if mark and ("@" in rest.removeprefix(ANONYMOUS).partition("/")[0] or "_key=" in rest.partition("?")[2]):
-        where = f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
-        raise UsageError(f"{where}: keys do not belong in an address, which is written to tables: use the environment")
+        public = f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
+        raise UsageError(
+            f"the address {public} contains a key or a password, which would be written to tables: set it in the "
+            "environment instead"
+        )
 
 
 @cache
 def filesystem_of(address: str) -> tuple[pafs.FileSystem, str]:
-    """A store's file system, and the path there.
+    """Return the file system of an address, and the path in it.
 
     Raises:
-        UsageError: keys in the address.
-        StorageError: no address of a store.
+        UsageError: the address contains a key or a password.
+        StorageError: the address is not one of an object store.
     """
     refuse_keys(address)
     scheme, mark = address.partition("://")[0], "&" if "?" in address else "?"
@@ -89,21 +92,25 @@ def filesystem_of(address: str) -> tuple[pafs.FileSystem, str]:
     try:
         return pafs.FileSystem.from_uri(address + limit)  # type: ignore[no-any-return]
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise StorageError(f"{address} is no address that can be read or written: {first_line(error)}") from error
+        raise StorageError(f"{address} is not an address of an object store ({first_line(error)}): check it") from error
 
 
-def _said(error: Exception) -> str:
-    """What a store said, in one line, without what Google's client says of itself."""
-    google = GOOGLE.search(str(error))
+def _reason(error: Exception) -> str:
+    """Return a store's message in one line, without the internals of Google's client."""
+    google = GOOGLE_MESSAGE.search(str(error))
     return f"{google[1]}: {google[2]}"[:300] if google else first_line(error)
 
 
-def retrying(operation: Callable[[], Got], place: str) -> Got:
-    """What an operation on a store gives, tried again while the store does not answer.
+def retrying(operation: Callable[[], Result], place: str) -> Result:
+    """Return the result of an operation on a store; repeat the operation while the store does not answer.
+
+    Args:
+        operation: reads or writes.
+        place: address for the message.
 
     Raises:
         FileNotFoundError: there is no such object.
-        StorageError: it refuses, or did not answer in about a minute.
+        StorageError: the store refuses, or did not answer for about a minute.
     """
     for pause in (*PAUSES, None):
         try:
@@ -111,79 +118,81 @@ def retrying(operation: Callable[[], Got], place: str) -> Got:
         except FileNotFoundError:
             raise
         except (OSError, pa.ArrowInvalid) as error:
-            said = _said(error)
-            if not isinstance(error, OSError) and "INVALID_ARGUMENT" not in said:
-                raise  # what is in a file, not what its store says
-            final = isinstance(error, PermissionError) or any(mark in said for mark in FINAL)
+            reason = _reason(error)
+            if not isinstance(error, OSError) and "INVALID_ARGUMENT" not in reason:
+                raise  # the content of a file is wrong; its store answered
+            final = isinstance(error, PermissionError) or any(code in reason for code in FINAL)
             if final or pause is None:
-                raise StorageError(f"{place} cannot be used ({said}): fix that, {RERUN}", final) from None
-            time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 (so that workers do not ask all at once)
+                message = f"{place} cannot be read or written ({reason}): fix the cause and {RERUN}"
+                raise StorageError(message, final) from None
+            time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 (so that workers do not all ask at the same time)
     raise AssertionError
 
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """One folder of an object store.
+    """A folder of an object store.
 
     Attributes:
-        address: such as s3://bucket/folder.
+        address: its address, such as s3://bucket/folder.
     """
 
     address: str
 
     def names(self) -> dict[str, pafs.FileInfo]:
-        """Every object below the folder, by its relative name."""
+        """Return all objects below the folder by their names relative to it."""
         filesystem, root = filesystem_of(self.address)
         selector = pafs.FileSelector(root, recursive=True, allow_not_found=True)
-        found = retrying(lambda: filesystem.get_file_info(selector), self.address)
-        files = (info for info in found if info.type == pafs.FileType.File)
+        entries = retrying(lambda: filesystem.get_file_info(selector), self.address)
+        files = (info for info in entries if info.type == pafs.FileType.File)
         return {str(PurePosixPath(info.path).relative_to(root)): info for info in files}
 
     def get(self, name: str) -> bytes:
-        """An object's bytes.
+        """Return the bytes of an object.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: there is no such object.
         """
         sink = io.BytesIO()
         self.copy_to(name, sink)
         return sink.getvalue()
 
     def copy_to(self, name: str, sink: BinaryIO) -> None:
-        """Write an object's bytes to a seekable stream."""
+        """Copy an object to a seekable stream."""
         filesystem, root = filesystem_of(self.address)
 
-        def copied() -> None:
+        def copy() -> None:
             sink.seek(0)
             with filesystem.open_input_stream(f"{root}/{name}") as stream:
-                shutil.copyfileobj(stream, sink, PIECE)
+                shutil.copyfileobj(stream, sink, CHUNK)
 
-        retrying(copied, self.address)
+        retrying(copy, self.address)
 
     def put(self, name: str, source: BinaryIO) -> None:
-        """Write an object from a seekable stream; it appears whole or not at all."""
+        """Write an object from a seekable stream, whole or not at all."""
         filesystem, root = filesystem_of(self.address)
         path = f"{root}/{name}"
 
-        def copied() -> None:
+        def copy() -> None:
             source.seek(0)
             try:
                 with filesystem.open_output_stream(path) as stream:
-                    shutil.copyfileobj(source, stream, PIECE)
+                    shutil.copyfileobj(source, stream, CHUNK)
             except (OSError, pa.ArrowException):
                 raise
-            except BaseException:  # such as Ctrl-C: pyarrow has made an object of what it was given until then
+            except BaseException:  # such as Ctrl-C: pyarrow has already made an object of the first part
                 with suppress(OSError):
                     filesystem.delete_file(path)
                 raise
 
         try:
-            retrying(copied, self.address)
+            retrying(copy, self.address)
         except FileNotFoundError:
-            raise StorageError(f"{self.address} cannot be written: its bucket does not exist", final=True) from None
+            message = f"{self.address} cannot be written, since its bucket does not exist: create the bucket first"
+            raise StorageError(message, final=True) from None
 
     def remove(self, names: Iterable[str]) -> None:
-        """Delete objects; one that is not there is no error."""
+        """Delete objects; a missing object is no error."""
         filesystem, root = filesystem_of(self.address)
         for name in names:
             try:

@@ -1,6 +1,6 @@
-"""Output folders at hand: a local one itself, a store's as a local copy that is put back file by file.
+"""Output folders, local or in an object store: a folder in a store is worked on as a local copy and uploaded.
 
-`_SUCCESS.json` goes last, and goes first where it is removed.
+`_SUCCESS.json` is uploaded last. When a folder becomes incomplete again, it is the first file to be deleted.
 """
 
 import tempfile
@@ -21,153 +21,159 @@ from brainscale.storage.tables import read_table
 
 @dataclass
 class Workspace:
-    """An output folder at hand: itself where it is local, a local copy where it is in a store.
+    """An output folder to work in: the folder itself if it is local, or a local copy of a folder in a store.
 
     Attributes:
         path: the local folder.
-        store: where the copy belongs.
+        store: the folder in the store; None for a local folder.
     """
 
     path: Path
     store: ObjectStore | None = None
-    _here: dict[str, tuple[int, int]] = field(default_factory=dict)  # name → size and time, as put or brought
-    _there: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _local_marks: dict[str, tuple[int, int]] = field(default_factory=dict)  # name → size and time at the last transfer
+    _store_marks: dict[str, tuple[int, int]] = field(default_factory=dict)  # the same, of the object in the store
 
     def __str__(self) -> str:
         return self.store.address if self.store else str(self.path)
 
     def place(self, name: str) -> str:
-        """The path or address of something in the folder."""
+        """Return the path or address of a file in the folder."""
         return below(self.store.address, name) if self.store else str(self.path / name)
 
     def filesystem(self, name: str) -> tuple[pafs.FileSystem | None, str]:
-        """For libraries that write by themselves: a file system, none for the local one, and a path in the folder."""
+        """Return a file system (None for the local one) and a path in it, for libraries that write by themselves."""
         if self.store is None:
             return None, str(self.path / name)
         filesystem, root = filesystem_of(self.store.address)
         return filesystem, f"{root}/{name}"
 
     def listed(self, pattern: str) -> list[str]:
-        """Names that match and are in the folder itself, sorted; where it belongs, not in the copy."""
+        """Return the sorted names of files directly in the folder that match; of the store, not of the copy."""
         names = self.store.names() if self.store else [p.name for p in self.path.glob(pattern)]
         return sorted(name for name in names if "/" not in name and fnmatch(name, pattern))
 
     def table(self, name: str, columns: Sequence[str]) -> Table:
-        """Columns of a table of predictions where it belongs, not in the copy."""
+        """Read columns of a table of predictions from the store, not from the copy."""
         return read_table(self.place(name), "predictions", columns)
 
     def remove(self, name: str) -> None:
-        """Delete a file where it belongs; one that is not there is no error."""
+        """Delete a file from the store, or from the local folder; a missing file is no error."""
         if self.store is None:
             (self.path / name).unlink(missing_ok=True)
         else:
             self.store.remove([name])
 
     def pull(self, *patterns: str, afresh: bool = False) -> None:
-        """Bring objects that match a pattern and changed since; all that match, if asked afresh."""
+        """Download the objects that match a pattern and have changed, or all that match.
+
+        Args:
+            patterns: patterns of names.
+            afresh: whether to download unchanged objects too.
+        """
         if self.store is None:
             return
         for name, info in self.store.names().items():
             mark = (info.size, info.mtime_ns or 0)
-            if not _matches(name, patterns) or (self._there.get(name) == mark and not afresh):
+            if not _matches(name, patterns) or (self._store_marks.get(name) == mark and not afresh):
                 continue
             target = self.path / name
             target.parent.mkdir(parents=True, exist_ok=True)
             with replacing(target) as aside, aside.open("wb") as sink:
                 self.store.copy_to(name, sink)
-            self._there[name], self._here[name] = mark, _mark(target)
+            self._store_marks[name], self._local_marks[name] = mark, _mark(target)
 
     def push(self) -> None:
-        """Put what is new or changed here; delete there what was deleted here."""
+        """Upload new and changed files, and delete from the store what was deleted locally."""
         if self.store is None:
             return
-        here = {p.relative_to(self.path).as_posix(): _mark(p) for p in _kept(self.path)}
-        gone = self._here.keys() - here.keys()
-        self.store.remove(sorted(gone, key=lambda name: name != SUCCESS))  # first what says that it is complete
-        changed = [name for name, mark in here.items() if self._here.get(name) != mark]
+        marks = {path.relative_to(self.path).as_posix(): _mark(path) for path in _finished_files(self.path)}
+        deleted = self._local_marks.keys() - marks.keys()
+        self.store.remove(sorted(deleted, key=lambda name: name != SUCCESS))  # the mark of a complete folder first
+        changed = [name for name, mark in marks.items() if self._local_marks.get(name) != mark]
         for name in sorted(changed, key=lambda name: (name == SUCCESS, name)):
             with (self.path / name).open("rb") as source:
                 self.store.put(name, source)
-            self._here[name] = here[name]
-        for name in gone:
-            del self._here[name]
+            self._local_marks[name] = marks[name]
+        for name in deleted:
+            del self._local_marks[name]
 
 
 @contextmanager
 def open_workspace(
     out: str | Path, pulled: Sequence[str], *, known: Sequence[str] = (), what: str = "results"
 ) -> Iterator[Workspace]:
-    """An output folder to work in; what changed in it is put where it belongs when the with-block ends.
+    """Yield an output folder to work in; a folder in a store is uploaded when the with-block ends.
 
     Args:
-        out: a path, made if it is not there, or an address.
-        pulled: patterns of the names to bring from a store at first.
-        known: patterns of further names that are ours.
-        what: to call what is expected there.
+        out: a path, created if it does not exist, or an address.
+        pulled: patterns of names to download first.
+        known: patterns of further names that the command writes.
+        what: noun for messages, such as `scores`.
 
     Raises:
-        OutputError: the place cannot be written, or a store's folder holds other files.
+        OutputError: the folder cannot be written, or it holds other files only.
     """
     if not is_address(out):
         folder = output_folder(out)
-        _refuse_other_files(out, [p.name for p in folder.iterdir() if p.suffix != ".tmp"], [*pulled, *known], what)
+        names = [path.name for path in folder.iterdir() if path.suffix != ".tmp"]
+        _refuse_other_files(out, names, [*pulled, *known], what)
         yield Workspace(folder)
         return
-    with _copy(str(out)) as mirror:
+    with _copy(str(out)) as workspace:
         _refuse_other_files(out, ObjectStore(str(out)).names(), [*pulled, *known], what)
-        mirror.pull(*pulled)
+        workspace.pull(*pulled)
         try:
-            yield mirror
+            yield workspace
         finally:
-            mirror.push()
+            workspace.push()
 
 
 @contextmanager
 def fetch(place: str | Path, *patterns: str, push: bool = False) -> Iterator[Path]:
-    """A folder to read: itself, or a local copy of what matches in a store's folder.
+    """Yield a folder to read: itself if it is local, or a local copy of the matching files of a folder in a store.
 
     Args:
-        place: a path, or an address.
-        patterns: of the names to bring.
-        push: whether what changes in a copy is put back.
+        place: a path or an address.
+        patterns: patterns of names to download.
+        push: whether to upload changes when the with-block ends.
     """
     if not is_address(place):
         yield Path(place)
         return
-    with _copy(str(place)) as mirror:
-        mirror.pull(*patterns)
+    with _copy(str(place)) as workspace:
+        workspace.pull(*patterns)
         try:
-            yield mirror.path
+            yield workspace.path
         finally:
             if push:
-                mirror.push()
+                workspace.push()
 
 
 def is_complete(place: str | Path) -> bool:
-    """Whether a folder holds finished work."""
+    """Return whether a folder is complete: whether it has its `_SUCCESS.json`."""
     with fetch(place, SUCCESS) as folder:
         return read_success(folder) is not None
 
 
 @contextmanager
 def _copy(address: str) -> Iterator[Workspace]:
-    """An empty local folder for a store's; errors name the address."""
+    """Yield an empty local folder for a folder in a store; errors name the address."""
     with tempfile.TemporaryDirectory(prefix="brainscale-") as scratch:
-        mirror = Workspace(Path(scratch) / (parted(address)[1] or "folder"), ObjectStore(address))
-        mirror.path.mkdir()
-        with _named(mirror):
-            yield mirror
+        workspace = Workspace(Path(scratch) / (parted(address)[1] or "folder"), ObjectStore(address))
+        workspace.path.mkdir()
+        with _errors_name_the_address(workspace):
+            yield workspace
 
 
 @contextmanager
-def _named(mirror: Workspace) -> Iterator[None]:
-    """Errors name the address, not the copy."""
+def _errors_name_the_address(workspace: Workspace) -> Iterator[None]:
+    """Replace the path of the local copy by the address in the message of an error."""
     try:
         yield
     except BrainscaleError as error:
-        if str(mirror.path) not in str(error):
+        if str(workspace.path) not in str(error):
             raise
-        raise type(error)(str(error).replace(str(mirror.path), str(mirror))) from None
+        raise type(error)(str(error).replace(str(workspace.path), str(workspace))) from None
 
 
 def _refuse_other_files(out: str | Path, names: Collection[str], patterns: Sequence[str], what: str) -> None:
@@ -183,13 +189,14 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
     return ".." not in name.split("/") and any(fnmatch(name, pattern) for pattern in patterns)
 
 
-def _kept(folder: Path) -> Iterator[Path]:
-    """Files below a folder; names that begin with a dot and end in .tmp are of something half written."""
+def _finished_files(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder, without temporary ones."""
     for path in folder.rglob("*"):
         if path.is_file() and path.suffix != ".tmp":
             yield path
 
 
 def _mark(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
+    """Return the size and the time of a file, by which a change is noticed."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns

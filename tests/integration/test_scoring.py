@@ -164,9 +164,10 @@ def test_a_full_disk_is_one_line_and_the_job_goes_on_once_there_is_room(
     assert "status 1" in done.stdout, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("Error:")]
     assert len(lines) == 3, done.stderr  # full in the middle, full from the start, read-only
-    assert lines[2].endswith("scores cannot be written: permission denied")
+    assert lines[2].endswith("scores cannot be written (permission denied): give another path")
     for line in lines[:2]:
-        assert "cannot be written (No space left on device): fix that, run the same command again to resume" in line
+        assert "cannot be written (No space left on device): fix " in line
+        assert line.endswith("run the same command again to resume")
     assert "Traceback" not in done.stderr
     assert_same(kept, untouched)
 

@@ -46,7 +46,7 @@ def test_a_run_in_a_store_is_the_run_of_a_disk(home: str, gate: Gate, run: Path,
     assert "was complete already" in again.stderr
     refused = invoke(*train, "--seed", 7)
     assert refused.exit_code == 1
-    assert f"{at} is a run of another configuration: train.seed is 42 there, 7 here" in refused.stderr
+    assert f"{at} holds a run with another configuration (train.seed is 42 there, 7 here)" in refused.stderr
     assert "equal" in succeed(invoke("verify", at, run)).stdout
 
     done = succeed(invoke("evaluate", at, "--json"))
@@ -147,7 +147,7 @@ def test_a_store_that_dies_in_the_middle_and_comes_back(
         result = invoke(*late)
     assert result.exit_code == 1
     (line,) = [text for text in result.stderr.splitlines() if text.startswith("Error")]
-    assert "cannot be used" in line
+    assert "cannot be read or written" in line
     assert "run the same command again" in line
     server.start()
     succeed(invoke(*late))

@@ -291,9 +291,9 @@ def test_what_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         (out / taken).mkdir()
         with pytest.raises(OutputError) as error:
             write_heatmaps(bundle, list(some_planes(1)), rows, out)
-        assert str(error.value) == f"{out / taken} cannot be written (Is a directory): fix that, {RERUN}"
+        assert str(error.value) == f"{out / taken} cannot be written (Is a directory): fix the cause and {RERUN}"
         assert not list(out.glob("*.tmp"))
         (out / taken).rmdir()
         (out / taken).touch()
-    with pytest.raises(OutputError, match="is a file: name a folder"):
+    with pytest.raises(OutputError, match="is a file, not a folder"):
         write_heatmaps(bundle, list(some_planes(1)), rows, tmp_path / "model" / WEIGHTS)
