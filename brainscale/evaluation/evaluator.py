@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from brainscale.cluster.capacity import require_shared
 from brainscale.config.sections import Config, ResourcesConfig
-from brainscale.dataset.indexer import index_sources
-from brainscale.dataset.manifest import MANIFEST_FILE, is_manifest, manifest_fingerprint, read_manifest
+from brainscale.dataset.indexer import open_or_index
+from brainscale.dataset.manifest import MANIFEST_FILE, is_manifest, manifest_fingerprint
 from brainscale.dataset.splits import SPLITS
 from brainscale.errors import ManifestError
 from brainscale.evaluation.leakage import find_leaked, unseen_contents
@@ -32,9 +32,9 @@ RUN_FILES = (MANIFEST_FILE, HISTORY_FILE, SUCCESS, "*.jsonl", f"evaluation/*/{SU
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRequest:
-    """How to evaluate: the arguments of `evaluate_model`, with the split that was chosen."""
+    """How to evaluate: the arguments of `evaluate_model`, with the name of the data and the split that was chosen."""
 
-    data: str | None
+    data_name: str | None
     split: str
     engine: str
     workers: int | None
@@ -48,7 +48,7 @@ def evaluate_model(
     model: str,
     out: str | None = None,
     *,
-    data: str | None = None,
+    data: str | pa.Table | None = None,
     split: str | None = None,
     engine: str = "auto",
     workers: int | None = None,
@@ -65,7 +65,7 @@ def evaluate_model(
     Args:
         model: a RUN or a bundle folder.
         out: where to write; by default RUN/evaluation/SPLIT, and RUN/evaluation/DATA-SPLIT for other data than its own.
-        data: a manifest or a source; by default the RUN's own manifest.
+        data: a manifest (a table, a path or an address), or a source; by default the RUN's own manifest.
         split: train, val, test or all; by default test where there is one, else all. A source has the RUN's splits
             where all its files are in the RUN's manifest, or where a split is named.
         engine: auto, onnx or torch.
@@ -79,7 +79,7 @@ def evaluate_model(
     Raises:
         BrainscaleError: no model, no such split or column, no labels, or labels that are not classes of the model.
     """
-    require_shared([data, out], shared)
+    require_shared([data if isinstance(data, str) else None, out], shared)
     with fetch(model, *FILES, *RUN_FILES, push=True) as local_model:
         bundle = open_bundle(local_model)
         run = run_of(bundle) or RunFolder(local_model)
@@ -87,7 +87,7 @@ def evaluate_model(
         split, rows = choose_rows(manifest, split)
         require_shared(rows["uri"].to_pylist(), shared)
         request = EvaluationRequest(
-            data=data,
+            data_name=data_name(data),
             split=split,
             engine=engine,
             workers=workers,
@@ -97,7 +97,7 @@ def evaluate_model(
             on_notice=on_notice,
         )
         own = data is None or manifest_fingerprint(manifest) == bundle.info.manifest_sha256
-        name = split if own else f"{(data_name(data) or 'data').removesuffix('.parquet')}-{split}"
+        name = split if own else f"{(request.data_name or 'data').removesuffix('.parquet')}-{split}"
         folder = out or run.evaluation(name)
         with open_workspace(folder, (SUCCESS,), known=(PREDICTIONS_FILE, METRICS_FILE), what="evaluation") as workspace:
             path = str(workspace) if out or not is_address(model) else below(model, f"evaluation/{name}")
@@ -138,7 +138,7 @@ def _evaluate(
     facts = EvaluationFacts(
         model=bundle.info.architecture,
         run=run.path.absolute().name,
-        data=data_name(request.data),
+        data=request.data_name,
         split=request.split,
         samples=len(rows),
         errors=len(predictions) - predictions["error_code"].null_count,
@@ -162,21 +162,23 @@ def run_of(bundle: Bundle) -> RunFolder | None:
     return run if run.is_started() else None
 
 
-def data_name(data: str | None) -> str | None:
+def data_name(data: str | pa.Table | None) -> str | None:
     """Return the name of the data: the last part of the path or address, without a store's options."""
-    return data and PurePosixPath(without_options(data)[0]).name
+    return PurePosixPath(without_options(data)[0]).name if isinstance(data, str) else None
 
 
-def _read_manifest(run: RunFolder, data: str | None, split: str | None, bundle: Bundle, shared: bool) -> pa.Table:
+def _read_manifest(
+    run: RunFolder, data: str | pa.Table | None, split: str | None, bundle: Bundle, shared: bool
+) -> pa.Table:
     """Read or make the manifest to evaluate on."""
     if data is None:
         if not run.manifest_file.is_file():
             raise ManifestError(f"{run} has no manifest of its own: say what to evaluate on with --data")
         return run.manifest()
-    if is_manifest(data):
-        return read_manifest(data)
-    manifest = index_sources([data], Config(data=bundle.info.data, resources=ResourcesConfig(shared=shared)))
-    return with_splits_of_run(manifest, run.manifest(), split) if run.manifest_file.is_file() else manifest
+    manifest = open_or_index(data, Config(data=bundle.info.data, resources=ResourcesConfig(shared=shared)))
+    if isinstance(data, pa.Table) or is_manifest(data) or not run.manifest_file.is_file():
+        return manifest
+    return with_splits_of_run(manifest, run.manifest(), split)
 
 
 def with_splits_of_run(manifest: pa.Table, run_manifest: pa.Table, split: str | None) -> pa.Table:

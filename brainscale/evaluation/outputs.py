@@ -184,6 +184,7 @@ def _write_leakage(folder: Path, model: EvaluatedModel) -> pa.Table | None:
 def _provenance(model: EvaluatedModel, facts: EvaluationFacts) -> dict[str, str]:
     info, named = model.bundle.info, facts.to_json()
     named["evaluations of these samples"] = named.pop("looks")
+    named["samples shared with training"] = named.pop("shared_with_training")
     lines = {
         **named,
         "training manifest": info.manifest_sha256,
