@@ -1,4 +1,4 @@
-"""How brainscale speaks on standard error: lines for a person, or one JSON object a line."""
+"""Messages on standard error: lines for a person, or one JSON object per line for a machine."""
 
 import json
 import os
@@ -7,38 +7,38 @@ import time
 from typing import Any
 
 VARIABLE = "BRAINSCALE_LOG_FORMAT"
-"""`json` in the environment asks for objects; jobs on a cluster are told by it."""
+"""Environment variable: `json` selects JSON objects. Jobs on a cluster get it from the command that submits them."""
 
 
-def structured() -> bool:
-    """Whether lines are JSON objects."""
+def is_structured() -> bool:
+    """Return whether messages are JSON objects."""
     return os.environ.get(VARIABLE) == "json"
 
 
-def parsed(line: str) -> dict[str, Any] | None:
-    """The object of a structured line, None for a line for a person."""
+def parse_line(line: str) -> dict[str, Any] | None:
+    """Return the JSON object of a structured line, or None for a line of text."""
     if not line.startswith("{"):
         return None
     try:
-        said = json.loads(line)
+        message = json.loads(line)
     except ValueError:
         return None
-    return said if isinstance(said, dict) and "event" in said else None
+    return message if isinstance(message, dict) and "event" in message else None
 
 
 def log(event: str, text: str | None = None, *, level: str = "info", **fields: Any) -> None:
     """Write one line to standard error.
 
     Args:
-        event: what happened, for a machine: `notice`, `epoch`, `error`, ….
-        text: what a person reads; without it the line is for machines only.
+        event: kind of message, for a machine: `notice`, `epoch`, `error`, ….
+        text: message for a person; without it, the line is written in JSON only.
         level: `info` or `error`.
-        fields: more of a JSON line.
+        fields: further fields of the JSON object.
     """
-    if structured():
+    if is_structured():
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        said = {} if text is None else {"message": text}
-        line = {"time": now, "level": level, "event": event, **said, **fields}
+        message = {} if text is None else {"message": text}
+        line = {"time": now, "level": level, "event": event, **message, **fields}
         sys.stderr.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
     elif text is not None:
         sys.stderr.write(text + "\n")
@@ -46,5 +46,5 @@ def log(event: str, text: str | None = None, *, level: str = "info", **fields: A
 
 
 def notice(text: str) -> None:
-    """Write a line for a person to standard error."""
+    """Write a message for a person to standard error."""
     log("notice", text)

@@ -30,7 +30,7 @@ class Group(click.Group):
             given = kwargs.get("args") or (args[0] if args else None) or sys.argv[1:]
             _fail(f"stopped; to resume, run again: brainscale {shlex.join(given)}", 1)
         except click.ClickException as error:
-            if logs.structured():
+            if logs.is_structured():
                 _fail(error.format_message(), error.exit_code)
             error.show()
             sys.exit(error.exit_code)
@@ -43,7 +43,7 @@ class Group(click.Group):
 
 def _fail(message: str, status: int) -> None:
     line = " ".join(message.split())
-    logs.log("error", line if logs.structured() else f"Error: {line}", level="error", exit_status=status)
+    logs.log("error", line if logs.is_structured() else f"Error: {line}", level="error", exit_status=status)
     sys.exit(status)
 
 

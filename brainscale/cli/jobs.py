@@ -57,13 +57,13 @@ def logs(job: str, follow: bool, address: str | None, as_json: bool) -> None:
     """
     from brainscale.cli.progress import as_text
     from brainscale.cluster.jobs import connect, log_of
-    from brainscale.logs import structured
+    from brainscale.logs import is_structured
 
     client = connect(_given(address))
     if follow:
         options.follow(_given(address), client, job, as_json)
     for line in log_of(client, job).splitlines():
-        if (shown := line if structured() else as_text(line)) is not None:
+        if (shown := line if is_structured() else as_text(line)) is not None:
             click.echo(shown)
 
 

@@ -58,7 +58,7 @@ def submit(address: str, no_wait: bool, command: str, request: dict[str, Any], a
 
     client = jobs.connect(address)
     live = sys.stderr.isatty() and not no_wait  # what is shown there is made of objects
-    job = jobs.submit(client, command, request, "json" if live or logs.structured() else "text")
+    job = jobs.submit(client, command, request, "json" if live or logs.is_structured() else "text")
     if no_wait:
         click.echo(job)
         sys.exit(0)

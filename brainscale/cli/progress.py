@@ -28,7 +28,7 @@ def epochs(total: int) -> Iterator[tuple[Callable[[Mapping[str, Any]], None], Ca
     Yields:
         A function that takes rows of schema HISTORY, and one that takes lines.
     """
-    if logs.structured():
+    if logs.is_structured():
         yield lambda row: logs.log("epoch", epochs=total, **row), lambda text: logs.log("notice", text)
         return
     console = Console(stderr=True)
@@ -82,7 +82,7 @@ class Bar:
         self._console = Console(stderr=True)
         self._total = self._files = self._rows = self._errors = 0
         self._began = time.monotonic()
-        live = self._console.is_terminal and not logs.structured()
+        live = self._console.is_terminal and not logs.is_structured()
         self._bar = Progress(
             TextColumn("scoring"),
             BarColumn(),
@@ -122,7 +122,7 @@ class Bar:
     def show(self, counts: dict[str, Any]) -> None:
         """Say what has been counted so far, here or in a job: files, of, rows, errors, images_a_second."""
         self._bar.update(self._task, total=counts["of"], completed=counts["files"], note=_note(counts))
-        if logs.structured():
+        if logs.is_structured():
             logs.log("scored", **counts)
         elif not self._console.is_terminal:
             self._console.print(_scored(counts), highlight=False, soft_wrap=True)
@@ -138,7 +138,7 @@ def _scored(counts: dict[str, Any]) -> str:
 
 def as_text(line: str) -> str | None:
     """What a person reads of a line of a job's log, structured or not; None for one that is for machines only."""
-    said = logs.parsed(line)
+    said = logs.parse_line(line)
     if said is None:
         return line
     match said["event"]:
@@ -155,8 +155,8 @@ def as_text(line: str) -> str | None:
 @contextmanager
 def following() -> Iterator[Callable[[str], None]]:
     """A function that takes a job's log line by line, and shows it as the command would have that runs there."""
-    if logs.structured():
-        yield lambda line: _passed_on(line) if logs.parsed(line) else logs.log("notice", line)
+    if logs.is_structured():
+        yield lambda line: _passed_on(line) if logs.parse_line(line) else logs.log("notice", line)
         return
     if not Console(stderr=True).is_terminal:
         yield lambda line: _passed_on(as_text(line))
@@ -167,7 +167,7 @@ def following() -> Iterator[Callable[[str], None]]:
 
         def show(line: str) -> None:
             nonlocal bar, table
-            said = logs.parsed(line)
+            said = logs.parse_line(line)
             if said is not None and said["event"] == "scored":
                 bar = bar or live.enter_context(Bar())
                 bar.show(said)

@@ -34,5 +34,5 @@ def run_job(function: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     except Exception as error:  # noqa: BLE001 (a job's log is for a person)
         known, status = isinstance(error, BrainscaleError), getattr(error, "exit_code", 1)
         said = str(error) if known else f"unexpected {type(error).__name__}: {first_line(error)}"
-        logs.log("error", said if logs.structured() else f"Error: {said}", level="error", exit_status=status)
+        logs.log("error", said if logs.is_structured() else f"Error: {said}", level="error", exit_status=status)
         raise SystemExit(status) from None
