@@ -16,7 +16,13 @@ from tests.support.clusters import Cluster, cluster
 from tests.support.runs import SMALL, scores, succeed, weights
 
 pytestmark = pytest.mark.ray
-SOON = "from brainscale.cli.main import main; from brainscale.cluster import jobs; jobs.GONE_S = 3.0; main(prog_name='brainscale')"
+SOON = """
+from brainscale.cli.main import main
+from brainscale.cluster import jobs
+
+jobs.GONE_S = 3.0
+main(prog_name="brainscale")
+"""
 """The command, which does not wait half a minute for a server that has gone."""
 
 
