@@ -37,7 +37,7 @@ from brainscale.reading.sources import SourceFile, list_files
 from brainscale.scoring import bulk, on_ray
 from brainscale.scoring.ledger import read_ledger
 from brainscale.scoring.on_ray import BLOCK_ROWS
-from brainscale.scoring.predictions import ScoringJob, to_predictions
+from brainscale.scoring.predictions import ScoringJob, make_predictions
 from brainscale.storage.workspace import Workspace
 
 CORES = 16
@@ -68,17 +68,17 @@ class FreeEngine:
         self._scoring = scoring
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """As `predict.ScoreBlock` does."""
+        """As `on_ray.ScoringActor` does."""
         info, tumour = self._scoring.bundle.info, np.random.default_rng(0).random(len(block), np.float32)
         known = np.stack([1 - tumour, tumour], 1)
         present = np.ones(len(block), bool)
-        return to_predictions(block, present, known, self._scoring.threshold, list(info.classes), info.weights_sha256)
+        return make_predictions(block, present, known, self._scoring.threshold, list(info.classes), info.weights_sha256)
 
 
 def free_predictions(
     units: Sequence[SourceFile], scoring: ScoringJob, skip: frozenset[str], _: Callable[[str], None]
 ) -> Dataset:
-    """In place of `predict.predictions`: the same pipeline without its work."""
+    """In place of `on_ray.score_lazily`: the same pipeline without its work."""
     rows = read_parallel(units, partial(free_read, skip=skip)).dataset
     pool = ActorPoolStrategy(min_size=1, max_size=1)
     return rows.map_batches(
@@ -108,18 +108,18 @@ def free_job(count: int, bundle: Path, out: Path) -> dict[str, float]:
         empty = own()
         units = [SourceFile(sample_id=name, uri=f"s3://archive/{name}", nbytes=30_000) for name in names]
         listed = own()
-        on_ray.predictions, bulk.list_files = free_predictions, lambda sources: units  # type: ignore[assignment]
+        on_ray.score_lazily, bulk.list_files = free_predictions, lambda sources: units  # type: ignore[assignment]
         threading.Thread(target=follow, daemon=True).start()
         cpu, began = sum(me.cpu_times()[:2]), time.perf_counter()
-        facts = bulk.score_files(str(bundle), ["scans"], str(out))
+        scores = bulk.score_files(str(bundle), ["scans"], str(out))
         took, cpu = time.perf_counter() - began, sum(me.cpu_times()[:2]) - cpu
         over.set()
-    if facts["rows"] != count:
-        raise SystemExit(f"{facts['rows']} rows of {count} files")
+    if scores.rows != count:
+        raise SystemExit(f"{scores.rows} rows of {count} files")
     began = time.perf_counter()
-    there = read_ledger(Workspace(out), {})
-    missing = there.missing(units)
-    ledger = time.perf_counter() - began
+    ledger = read_ledger(Workspace(out), {})
+    missing = ledger.find_missing(units)
+    ledger_seconds = time.perf_counter() - began
     nbytes = sum(part.stat().st_size for part in out.glob("part-*"))
     return {
         "rows": count,
@@ -130,8 +130,8 @@ def free_job(count: int, bundle: Path, out: Path) -> dict[str, float]:
         "peak": peak - empty,
         "parts": len(list(out.glob("part-*"))),
         "nbytes": nbytes,
-        "ledger_seconds": ledger,
-        "ledger_nbytes": sum(a.nbytes for a in (there.samples, there.files, there.done)),
+        "ledger_seconds": ledger_seconds,
+        "ledger_nbytes": sum(a.nbytes for a in (ledger.samples, ledger.files, ledger.done)),
         "missing": len(missing),
     }
 

@@ -1,1 +1,1 @@
-"""Files to scored Parquet parts."""
+"""Scoring: run a model on files and write the predictions as Parquet parts."""

@@ -1,10 +1,9 @@
-"""Run scoring on Ray: reading tasks, engine actors, and tasks that write parts."""
+"""Run scoring on Ray: tasks that read files, actors that run the engine, and tasks that write parts."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import ceil
-from typing import Any
 
 import pyarrow as pa
 import ray
@@ -26,104 +25,108 @@ from brainscale.reading.reader import files_of_manifest, read_tables, require_re
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import SourceFile
 from brainscale.schema import PREDICTIONS
+from brainscale.scoring.parts import WritePart, WrittenPart
 from brainscale.scoring.predictions import ScoringJob, score_rows
 
 BLOCK_ROWS, GPU_BLOCK_ROWS = 64, 512
-"""Rows that reach an engine at a time, about: seconds of work, so that Ray's milliseconds for each do not count."""
+"""Approximate number of rows that an engine gets at a time: seconds of work, next to milliseconds of Ray's overhead."""
+SAMPLE_NBYTES = 100_000
+"""Approximate size of a sample in an archive."""
 
 
-NBYTES_OF_A_SAMPLE = 100_000
-"""About, in an archive."""
-
-
-def predictions(
-    units: Sequence[SourceFile],
-    scoring: ScoringJob,
+def score_lazily(
+    files: Sequence[SourceFile],
+    job: ScoringJob,
     skip: frozenset[str] = frozenset(),
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> Dataset:
-    """A lazy table of schema PREDICTIONS with `file_rows`, one row for each sample of the units.
+    """Return a lazy dataset of predictions, one row for each sample of the files.
 
     Args:
-        units: what to score.
-        scoring: with what, and how.
-        skip: ids that are not wanted.
-        on_notice: told if nodes have to be waited for.
+        files: the files to score.
+        job: the model, and how to run it.
+        skip: sample ids to leave out.
+        on_notice: called with a message if nodes are being waited for.
+
+    Returns:
+        A dataset of schema PREDICTIONS with the column `file_rows`.
 
     Raises:
-        ClusterError: the cluster can never give so many workers their place.
+        ClusterError: the cluster can never hold that many workers.
     """
-    options = engines.resolve_engine(scoring.engine, float(scoring.engine.name != "onnx" and can_have_gpus()))
-    place = _place(scoring, options, units)
-    if scoring.workers is None and autoscaler.is_there():
-        on_notice(f"{place.workers} engine(s): --workers N, and --cpus-per-worker K, ask for nodes that may be added")
-    least = min(place.workers, scoring.min_workers or place.workers)  # left to itself, a pool takes a third of the CPUs
-    each = {"CPU": place.cpus, **({"GPU": 1.0} if options.on_gpu else {})}
-    if waiting := require_capacity(place.workers, each, beside=READ_CPUS):
+    options = engines.resolve_engine(job.engine, float(job.engine.name != "onnx" and can_have_gpus()))
+    placement = _place_engines(job, options, files)
+    if job.workers is None and autoscaler.is_there():
+        on_notice(
+            f"scoring with {placement.workers} engine(s) on the running nodes; "
+            "use --workers and --cpus-per-worker to let the cluster add nodes"
+        )
+    # without a minimum, Ray lets an actor pool grow to a third of the CPUs only
+    min_workers = min(placement.workers, job.min_workers or placement.workers)
+    resources = {"CPU": placement.cpus, **({"GPU": 1.0} if options.on_gpu else {})}
+    if waiting := require_capacity(placement.workers, resources, beside=READ_CPUS):
         on_notice(waiting)
-    request = ReadRequest(preprocess=scoring.bundle.info.preprocess, key=scoring.key)
-    network = ray.put(engines.network_of(scoring.bundle, options))
-    planes = read_parallel(units, partial(read_tables, request=request, skip=skip)).dataset
+    request = ReadRequest(preprocess=job.bundle.info.preprocess, key=job.key)
+    network = ray.put(engines.network_of(job.bundle, options))
+    planes = read_parallel(files, partial(read_tables, request=request, skip=skip)).dataset
     return planes.map_batches(
         ScoringActor,
-        fn_constructor_args=(scoring, options, network, place.threads),
-        compute=ActorPoolStrategy(min_size=least, max_size=place.workers),
+        fn_constructor_args=(job, options, network, placement.threads),
+        compute=ActorPoolStrategy(min_size=min_workers, max_size=placement.workers),
         batch_format="pyarrow",
         batch_size=GPU_BLOCK_ROWS if options.on_gpu else BLOCK_ROWS,
-        num_cpus=each["CPU"],
-        num_gpus=each.get("GPU"),
+        num_cpus=resources["CPU"],
+        num_gpus=resources.get("GPU"),
     )
 
 
-def written_parts(
-    units: Sequence[SourceFile],
+def score_into_parts(
+    files: Sequence[SourceFile],
     job: ScoringJob,
     skip: frozenset[str],
-    write: Callable[[pa.Table], pa.Table],
-    rows: int,
+    write: WritePart,
+    part_rows: int,
     on_notice: Callable[[str], None],
-) -> Iterator[dict[str, Any]]:
-    """Score files and write their parts.
+) -> Iterator[WrittenPart]:
+    """Score files, write their parts, and yield each part once it is written.
 
     Args:
-        units: what to score.
-        job: with what, and how.
-        skip: ids that are not wanted.
-        write: writes a table of predictions; returns what became of it.
-        rows: rows in one part.
-        on_notice: called with a line if nodes have to be waited for.
-
-    Yields:
-        What `write` returned, row by row.
+        files: the files to score.
+        job: the model, and how to run it.
+        skip: sample ids to leave out.
+        write: function that writes one part.
+        part_rows: number of rows in one part.
+        on_notice: called with a message if nodes are being waited for.
 
     Raises:
-        ClusterError: Ray stopped under the job.
+        ClusterError: Ray stopped during the job.
     """
-    scored = predictions(units, job, skip, on_notice)
+    dataset = score_lazily(files, job, skip, on_notice)
     try:
-        yield from scored.map_batches(write, batch_format="pyarrow", batch_size=rows, num_cpus=0.1).iter_rows()
+        written = dataset.map_batches(write, batch_format="pyarrow", batch_size=part_rows, num_cpus=0.1)
+        yield from (WrittenPart(**row) for row in written.iter_rows())
     except RayError as error:
-        raise ClusterError(f"Ray stopped under this job ({first_line(error)}): {RERUN}") from error
+        raise ClusterError(f"Ray stopped during this job ({first_line(error)}): {RERUN}") from error
 
 
-def _place(scoring: ScoringJob, options: EngineOptions, units: Sequence[SourceFile]) -> Engines:
-    """Where engines go: one for each GPU, or as the CPUs of the nodes allow."""
-    rows, room = expected_rows(units), ray.cluster_resources()
+def _place_engines(job: ScoringJob, options: EngineOptions, files: Sequence[SourceFile]) -> Engines:
+    """Return how many engines to run: one for each GPU, or as many as the CPUs of the nodes allow."""
+    rows, available = estimate_rows(files), ray.cluster_resources()
     if options.on_gpu:
-        most = min(int(room.get("GPU", 0)), ceil(rows / GPU_BLOCK_ROWS))
-        cpus = scoring.cpus_per_worker or 1
-        return Engines(workers=scoring.workers or max(1, most), threads=cpus, cpus=float(cpus))
+        useful = min(int(available.get("GPU", 0)), ceil(rows / GPU_BLOCK_ROWS))
+        cpus = job.cpus_per_worker or 1
+        return Engines(workers=job.workers or max(1, useful), threads=cpus, cpus=float(cpus))
     return engines_on(
         nodes_there(),
-        workers=scoring.workers,
-        cpus=scoring.cpus_per_worker,
+        workers=job.workers,
+        cpus=job.cpus_per_worker,
         blocks=ceil(rows / BLOCK_ROWS),
     )
 
 
-def expected_rows(units: Sequence[SourceFile]) -> int:
-    """Samples of some units, about: those of an archive show only when it is read."""
-    return sum(max(1, (unit.nbytes or 0) // NBYTES_OF_A_SAMPLE) for unit in units)
+def estimate_rows(files: Sequence[SourceFile]) -> int:
+    """Return the approximate number of samples; an archive is estimated by its size, since it is not read yet."""
+    return sum(max(1, (file.nbytes or 0) // SAMPLE_NBYTES) for file in files)
 
 
 def predict_rows(
@@ -133,28 +136,36 @@ def predict_rows(
     workers: int | None = 1,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> pa.Table:
-    """Predictions of a manifest's rows in this process, with their labels, sorted by sample_id."""
+    """Return the predictions of the rows of a manifest, with their labels, sorted by sample_id.
+
+    Args:
+        rows: rows of a manifest.
+        bundle: the model.
+        engine: auto, onnx or torch.
+        workers: maximum number of engines; None for as many as the cluster has room for.
+        on_notice: called with a message if nodes are being waited for.
+    """
     options, key = EngineOptions(name=engine), read_key(None).secret
-    scoring = ScoringJob(bundle=bundle, threshold=bundle.info.threshold, engine=options, workers=workers, key=key)
-    scored = predictions(files_of_manifest(rows), scoring, on_notice=on_notice)
-    table = pa.concat_tables(ray.get(scored.to_arrow_refs())).select(PREDICTIONS.names).sort_by("sample_id")
+    job = ScoringJob(bundle=bundle, threshold=bundle.info.threshold, engine=options, workers=workers, key=key)
+    dataset = score_lazily(files_of_manifest(rows), job, on_notice=on_notice)
+    table = pa.concat_tables(ray.get(dataset.to_arrow_refs())).select(PREDICTIONS.names).sort_by("sample_id")
     require_reachable(table)
-    label = dict(zip(rows["sample_id"].to_pylist(), rows["label"].to_pylist(), strict=True))
-    labels = pa.array([label.get(sample_id) for sample_id in table["sample_id"].to_pylist()], pa.string())
+    label_of = dict(zip(rows["sample_id"].to_pylist(), rows["label"].to_pylist(), strict=True))
+    labels = pa.array([label_of.get(sample_id) for sample_id in table["sample_id"].to_pylist()], pa.string())
     return table.set_column(PREDICTIONS.get_field_index("label"), PREDICTIONS.field("label"), labels)
 
 
 class ScoringActor:
-    """An engine that turns blocks of planes into blocks of predictions; lives in a Ray actor."""
+    """A Ray actor with an engine, which turns blocks of planes into blocks of predictions."""
 
     def __init__(self, job: ScoringJob, options: EngineOptions, network: "ray.ObjectRef[bytes]", threads: int) -> None:
-        threads = min(threads, cpus_here())  # it may be on a smaller node than the one it was cut for
+        threads = min(threads, cpus_here())  # the actor may be on a smaller node than planned
         self._engine = engines.load_engine(job.bundle.info, ray.get(network), options, threads=threads)
         self._job, self._meter = job, ScoringMeter()
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Return predictions of rows with planes; a row without a plane keeps its error."""
-        began = time.monotonic()
+        """Return the predictions of a block; a row without a plane keeps its error."""
+        start_time = time.monotonic()
         rows = score_rows(block, self._engine, self._job.bundle.info, self._job.threshold)
-        self._meter.block(rows["error_code"].to_pylist(), time.monotonic() - began)
+        self._meter.block(rows["error_code"].to_pylist(), time.monotonic() - start_time)
         return rows

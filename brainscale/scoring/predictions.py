@@ -1,4 +1,4 @@
-"""Probabilities beside the samples they belong to: what scoring and evaluation share."""
+"""Make rows of predictions from planes, for scoring and evaluation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,17 +16,17 @@ from brainscale.stats.decisions import apply_temperature, predicted_classes, tum
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringJob:
-    """How to score.
+    """A model, and how to run it.
 
     Attributes:
-        bundle: with what.
-        threshold: at and above which a probability is called a tumour.
-        engine: which engine, and how it computes.
-        workers: engines side by side at most, each with a GPU where torch runs on them; without it, all that the
-            cluster has room for and the work has use for.
-        min_workers: engines that begin, and stay when there is little to do; without it, all.
-        cpus_per_worker: of each engine; by default those of its node, shared by as many as were asked for.
-        key: of the hashes that stand for series.
+        bundle: the model.
+        threshold: probability of a tumour from which on a sample is predicted to be one.
+        engine: the engine, and how it computes.
+        workers: maximum number of engines, each with a GPU where torch runs on GPUs; None for as many as the cluster
+            has room for and the work can use.
+        min_workers: number of engines to start with and to keep when idle; None for all.
+        cpus_per_worker: number of CPUs of each engine; None for the CPUs of its node, shared evenly.
+        key: secret key for the hashes of series.
     """
 
     bundle: Bundle
@@ -39,64 +39,66 @@ class ScoringJob:
 
 
 def score_rows(rows: pa.Table, engine: Engine, info: ModelInfo, threshold: float) -> pa.Table:
-    """Return predictions of rows with planes; a row without a plane keeps its error.
+    """Return the predictions of rows with planes; a row without a plane keeps its error.
 
     Args:
-        rows: schema `reading.reader.COLUMNS`.
-        engine: of the model.
-        info: what the model's probabilities mean.
+        rows: a table of schema `reading.reader.COLUMNS`.
+        engine: engine of the model.
+        info: classes, preprocessing and temperature of the model.
         threshold: operating threshold of the probability of a tumour.
 
     Returns:
-        Schema PREDICTIONS, and `unit_rows`.
+        A table of schema PREDICTIONS with the column `file_rows`.
     """
-    present = pc.is_valid(rows["plane"]).to_numpy()
-    probabilities = apply_temperature(engine(stack_planes(rows["plane"], info.preprocess.image_size)), info.temperature)
-    return to_predictions(rows, present, probabilities, threshold, list(info.classes), info.weights_sha256)
+    has_plane = pc.is_valid(rows["plane"]).to_numpy()
+    planes = stack_planes(rows["plane"], info.preprocess.image_size)
+    probabilities = apply_temperature(engine(planes), info.temperature)
+    return make_predictions(rows, has_plane, probabilities, threshold, list(info.classes), info.weights_sha256)
 
 
 def stack_planes(column: pa.ChunkedArray, size: int) -> np.ndarray:
-    """The planes of a column that are there, uint8 [n, S, S]."""
+    """Return the planes of a column, without its nulls, uint8 [n, S, S]."""
     encoded = column.drop_null().to_pylist()
     return np.frombuffer(b"".join(encoded), np.uint8).reshape(-1, size, size)
 
 
-def to_predictions(
-    block: pa.Table,
-    present: np.ndarray,
-    known: np.ndarray,
+def make_predictions(
+    rows: pa.Table,
+    has_plane: np.ndarray,
+    probabilities: np.ndarray,
     threshold: float,
     classes: Sequence[str],
     model: str,
 ) -> pa.Table:
-    """Put probabilities beside the samples they belong to.
+    """Return a table of schema PREDICTIONS with the column `file_rows`.
 
     Args:
-        block: rows with sample_id, uri, member, frame, sha256, scan, empty, error_code and error.
-        present: bool [rows], which of them have probabilities.
-        known: float32 [present rows, classes], in the block's order.
-        threshold: of the probability of a tumour.
-        classes: names in the order of the columns.
+        rows: a table with sample_id, uri, member, frame, sha256, scan, empty, error_code, error and file_rows.
+        has_plane: bool [rows], which rows have probabilities.
+        probabilities: float32 [rows with planes, classes].
+        threshold: operating threshold of the probability of a tumour.
+        classes: names of the classes, in the order of the columns.
         model: sha256 of the weights.
     """
-    finite = np.isfinite(known).all(1)
-    lost = _spread((~finite).tolist(), present, pa.bool_()).fill_null(False)  # scored, but not with numbers
-    present, known = present & ~lost.to_numpy(zero_copy_only=False), known[finite]
-    filled = {
-        "prediction": _spread([classes[i] for i in predicted_classes(known, threshold)], present, pa.string()),
-        "probability": _spread(tumour_probability(known).tolist(), present, pa.float32()),
-        "probabilities": _spread(known.tolist(), present, pa.list_(pa.float32())),
-        "model": pa.array([model] * len(block), pa.string()),
-        "error_code": pc.if_else(lost, "not_finite", block["error_code"]),
-        "error": pc.if_else(lost, "the model's output is not a number", block["error"]),
+    is_finite = np.isfinite(probabilities).all(1)
+    not_finite = _spread_over_rows((~is_finite).tolist(), has_plane, pa.bool_()).fill_null(False)
+    is_scored, probabilities = has_plane & ~not_finite.to_numpy(zero_copy_only=False), probabilities[is_finite]
+    predicted = [classes[i] for i in predicted_classes(probabilities, threshold)]
+    new_columns = {
+        "prediction": _spread_over_rows(predicted, is_scored, pa.string()),
+        "probability": _spread_over_rows(tumour_probability(probabilities).tolist(), is_scored, pa.float32()),
+        "probabilities": _spread_over_rows(probabilities.tolist(), is_scored, pa.list_(pa.float32())),
+        "model": pa.array([model] * len(rows), pa.string()),
+        "error_code": pc.if_else(not_finite, "not_finite", rows["error_code"]),
+        "error": pc.if_else(not_finite, "the model's output is not a number", rows["error"]),
     }
-    empty = pa.nulls(len(block))
-    columns = {name: block[name] for name in block.column_names} | filled
-    scored = pa.table([columns.get(f.name, empty).cast(f.type) for f in PREDICTIONS], schema=PREDICTIONS)
-    return scored.append_column("file_rows", block["file_rows"])
+    nulls = pa.nulls(len(rows))
+    columns = {name: rows[name] for name in rows.column_names} | new_columns
+    predictions = pa.table([columns.get(f.name, nulls).cast(f.type) for f in PREDICTIONS], schema=PREDICTIONS)
+    return predictions.append_column("file_rows", rows["file_rows"])
 
 
-def _spread(values: list[Any], present: np.ndarray, kind: pa.DataType) -> pa.Array:
-    """Values at the present rows, null elsewhere."""
+def _spread_over_rows(values: list[Any], is_present: np.ndarray, kind: pa.DataType) -> pa.Array:
+    """Return an array with the values at the rows that are present, in order, and null at all others."""
     remaining = iter(values)
-    return pa.array([next(remaining) if here else None for here in present], kind)
+    return pa.array([next(remaining) if present else None for present in is_present], kind)

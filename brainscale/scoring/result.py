@@ -1,4 +1,4 @@
-"""What a scoring job leaves behind, counted."""
+"""The result of a scoring job: counts of a scores folder, and what its `_SUCCESS.json` says."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,9 +10,9 @@ class ScoringProgress:
     """What one call of `score_files` did.
 
     Attributes:
-        rows_now: rows written.
-        seconds_now: seconds that they took.
-        rows_a_second: rows in a second.
+        rows_now: number of rows written.
+        seconds_now: duration in seconds.
+        rows_a_second: rows per second.
     """
 
     rows_now: int
@@ -25,17 +25,17 @@ class Scores:
     """A complete folder of predictions.
 
     Attributes:
-        path: the folder, a path or an address.
-        files: files scored, archives as one.
-        rows: rows, one for each sample.
-        scored: rows with a probability.
-        errors: error code → rows.
+        path: path or address of the folder.
+        files: number of files; an archive counts as one.
+        rows: number of rows, one for each sample.
+        scored: number of rows with a probability.
+        errors: error code → number of rows.
         architecture: name of the network.
-        identity: what decides a score: the hash of the weights (`model`), preprocessing, threshold, and so on.
-        progress: what this call did; None where the folder was complete before.
-        files_not_in_it: files of the sources that a folder complete before does not hold.
-        scans: rows of the table of scans, where it was asked for.
-        heatmaps: pictures drawn, where they were asked for.
+        identity: what a score depends on: hash of the weights (`model`), preprocessing, threshold, and so on.
+        progress: what this call did; None if the folder was complete already.
+        files_not_in_it: number of files of the sources that a complete folder does not hold.
+        scans: number of rows of the table of scans, if it was written.
+        heatmaps: number of heatmaps, if they were drawn.
     """
 
     path: str
@@ -52,18 +52,18 @@ class Scores:
 
     @classmethod
     def from_facts(cls, path: str, facts: Mapping[str, Any], files_not_in_it: int | None = None) -> "Scores":
-        """Return the scores that a folder's `_SUCCESS.json` describes."""
+        """Return the scores that the `_SUCCESS.json` of a folder describes."""
         counts = {name: facts[name] for name in ("files", "rows", "scored", "errors", "architecture")}
         identity = {name: value for name, value in facts.items() if name not in (*counts, "brainscale", "format")}
         return cls(path=path, **counts, identity=identity, files_not_in_it=files_not_in_it)
 
     def facts(self) -> dict[str, Any]:
-        """Return what `_SUCCESS.json` says."""
+        """Return the contents of `_SUCCESS.json`."""
         counts = {name: getattr(self, name) for name in ("files", "rows", "scored", "errors", "architecture")}
         return {**counts, **self.identity}
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `score --json` prints, besides the folder."""
+        """Return the output of `score --json`, without the folder."""
         progress = {} if self.progress is None else asdict(self.progress)
         optional = {name: getattr(self, name) for name in ("files_not_in_it", "scans", "heatmaps")}
         return {**self.facts(), **progress, **{name: value for name, value in optional.items() if value is not None}}

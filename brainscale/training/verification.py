@@ -131,8 +131,8 @@ def _compare_results(first: RunFolder, second: RunFolder) -> Difference | None:
 
 def _find_reasons(first: RunFolder, second: RunFolder) -> Iterator[str]:
     """Yield the differences in configuration and data, which may be why two runs differ."""
-    configs = [run.config().model_dump(mode="json") for run in (first, second)]
-    for key, one, other in find_differences(*configs):
+    old, new = (run.config().model_dump(mode="json") for run in (first, second))
+    for key, one, other in find_differences(old, new):
         yield f"{key}: {one} and {other}"
     fingerprints = {manifest_fingerprint(run.manifest()) for run in (first, second)}
     if len(fingerprints) > 1:

@@ -25,8 +25,9 @@ import pytest
 from brainscale.errors import OutputError
 from brainscale.schema import PREDICTIONS
 from brainscale.schema import SCANS as SCAN_ROWS
-from brainscale.scoring.bulk import KEY, SCANS, score_files
-from brainscale.scoring.ledger import JOB
+from brainscale.scoring.bulk import KEY_FILE, score_files
+from brainscale.scoring.outputs import SCANS_FILE
+from brainscale.scoring.parts import OWNER_FILE
 from brainscale.storage.local import read_success
 from tests.support.images import write_image
 from tests.support.processes import SECONDS, kill, part_of, started, wait_for
@@ -183,7 +184,7 @@ def test_the_job_that_began_last_owns_the_folder(count: int, run: Path, tmp_path
     def begin_another(files: int, rows: int, errors: int) -> None:
         if not ended:
             ended.append({})
-            ended[0].update(score_files(str(run), [str(source)], str(out)))
+            ended[0].update(score_files(str(run), [str(source)], str(out)).to_json())
 
     with pytest.raises(OutputError, match="another job"):
         score_files(str(run), [str(source)], str(out), on_part=begin_another)
@@ -201,9 +202,9 @@ def test_rows_that_two_jobs_wrote_are_kept_once(run: Path, scans: Path, invoke: 
     pq.write_table(whole.slice(20, 7), out / "part-0000000000000000.parquet")
     (out / "_SUCCESS.json").unlink()
     said = succeed(invoke("score", run, scans, "--out", out))
-    assert "7 row(s) were also written by an earlier job: one of each is kept" in said.stderr
+    assert "7 row(s) had also been written by an earlier job: duplicates removed" in said.stderr
     assert scores(out) == rows
-    assert not (out / JOB).exists()
+    assert not (out / OWNER_FILE).exists()
 
 
 def test_an_output_that_vanishes_is_one_line(run: Path, archive: Path, tmp_path: Path) -> None:
@@ -254,7 +255,7 @@ def test_a_manifest_is_a_source(run: Path, invoke: Invoke, tmp_path: Path) -> No
     }
     result = invoke("score", run, manifest, source, "--out", tmp_path / "other")
     assert result.exit_code == 2
-    assert "is a manifest: score it in a command of its own" in result.output
+    assert "is a manifest and must be the only source: score it in a separate command" in result.output
 
 
 def test_scans_heatmaps_and_another_threshold(run: Path, scans: Path, invoke: Invoke, tmp_path: Path) -> None:
@@ -264,16 +265,16 @@ def test_scans_heatmaps_and_another_threshold(run: Path, scans: Path, invoke: In
     rows = scores(out)
     assert {r["prediction"] for r in rows} == {"tumour"}
     assert (facts["scans"], facts["heatmaps"]) == (60, 3)
-    table = pq.read_table(out / SCANS)
+    table = pq.read_table(out / SCANS_FILE)
     assert table.schema == SCAN_ROWS
     assert table["highest"].to_pylist() == sorted((r["probability"] for r in rows), reverse=True)
     drawn = pq.read_table(pictures / "heatmaps.parquet").to_pylist()
     assert [r["sample_id"] for r in drawn] == table["sample_id"].to_pylist()[:3]
     assert {p.name for p in pictures.glob("*.png")} == {r["file"] for r in drawn}
-    assert (out / KEY).stat().st_mode & 0o077 == 0
+    assert (out / KEY_FILE).stat().st_mode & 0o077 == 0
     other = invoke("score", run, scans, "--out", out, "--threshold", "0.5")
     assert other.exit_code == 1
-    assert "holds scores of another threshold, 0.0, not 0.5" in other.output
+    assert "holds scores with another threshold (0.0 there, 0.5 here)" in other.output
 
 
 def test_everybody_reads_the_folder_as_one_table(run: Path, scans: Path, invoke: Invoke, tmp_path: Path) -> None:

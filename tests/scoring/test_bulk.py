@@ -6,8 +6,8 @@ import pyarrow as pa
 from brainscale.reading.reader import COLUMNS
 from brainscale.reading.sources import SourceFile
 from brainscale.schema import PREDICTIONS
-from brainscale.scoring.bulk import part_rows
-from brainscale.scoring.predictions import to_predictions
+from brainscale.scoring.bulk import choose_part_rows
+from brainscale.scoring.predictions import make_predictions
 
 
 def block(errors: list[str | None]) -> pa.Table:
@@ -21,7 +21,7 @@ def block(errors: list[str | None]) -> pa.Table:
 def test_each_probability_stays_beside_its_sample() -> None:
     present = np.array([True, False, True, True])
     known = np.array([[0.9, 0.1], [np.nan, np.nan], [0.5, 0.5]], np.float32)
-    table = to_predictions(block([None, "corrupt", None, None]), present, known, 0.5, ["no", "yes"], "w")
+    table = make_predictions(block([None, "corrupt", None, None]), present, known, 0.5, ["no", "yes"], "w")
     assert table.schema.names == [*PREDICTIONS.names, "file_rows"]
     assert table.select(PREDICTIONS.names).schema == PREDICTIONS
     assert table["prediction"].to_pylist() == ["no", None, None, "yes"]
@@ -33,14 +33,14 @@ def test_each_probability_stays_beside_its_sample() -> None:
 
 def test_three_classes_are_called_by_the_likeliest() -> None:
     known = np.array([[0.4, 0.35, 0.25], [0.2, 0.3, 0.5]], np.float32)
-    table = to_predictions(block([None, None]), np.ones(2, bool), known, 0.5, ["none", "a", "b"], "w")
+    table = make_predictions(block([None, None]), np.ones(2, bool), known, 0.5, ["none", "a", "b"], "w")
     assert table["prediction"].to_pylist() == ["none", "b"]
     assert np.allclose(table["probability"].to_pylist(), [0.6, 0.8])
 
 
 def test_nothing_but_errors() -> None:
     known = np.empty((0, 2), np.float32)
-    table = to_predictions(block(["corrupt"]), np.zeros(1, bool), known, 0.5, ["no", "yes"], "w")
+    table = make_predictions(block(["corrupt"]), np.zeros(1, bool), known, 0.5, ["no", "yes"], "w")
     assert table["error_code"].to_pylist() == ["corrupt"]
     assert table["probability"].to_pylist() == [None]
 
@@ -49,6 +49,6 @@ def test_a_large_job_has_about_a_thousand_parts() -> None:
     def units(count: int, nbytes: int) -> list[SourceFile]:
         return [SourceFile(sample_id=str(i), uri=str(i), nbytes=nbytes) for i in range(count)]
 
-    assert part_rows(units(10, 20_000)) == 64
-    assert part_rows(units(200_000, 20_000)) == 200
-    assert part_rows(units(2, 50_000_000_000)) == 1000  # two archives of half a million samples each
+    assert choose_part_rows(units(10, 20_000)) == 64
+    assert choose_part_rows(units(200_000, 20_000)) == 200
+    assert choose_part_rows(units(2, 50_000_000_000)) == 1000  # two archives of half a million samples each

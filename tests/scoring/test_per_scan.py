@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from brainscale.schema import PREDICTIONS, SCANS
-from brainscale.scoring.per_scan import COLUMNS, scan_table
+from brainscale.scoring.per_scan import COLUMNS, summarise_scans
 
 
 def rows(*given: tuple[str, str | None, float | None, bool, str | None]) -> pa.Table:
@@ -27,7 +27,7 @@ def rows(*given: tuple[str, str | None, float | None, bool, str | None]) -> pa.T
 
 
 def test_series_volumes_and_single_files() -> None:
-    table = scan_table(
+    table = summarise_scans(
         rows(
             ("a/1.dcm", "s", 0.125, False, None),
             ("b/2.dcm", "s", 0.75, False, None),
@@ -65,7 +65,7 @@ def scan(
 
 
 def test_no_rows_are_no_scans() -> None:
-    assert scan_table(rows()).num_rows == 0
+    assert summarise_scans(rows()).num_rows == 0
 
 
 def test_any_slices_add_up() -> None:
@@ -74,7 +74,7 @@ def test_any_slices_add_up() -> None:
         (f"v{rng.integers(9)}.nii#{i}", None, float(np.float32(rng.random())), bool(rng.random() < 0.2), None)
         for i in range(500)
     ]
-    for row in scan_table(rows(*given)).to_pylist():
+    for row in summarise_scans(rows(*given)).to_pylist():
         mine = [g for g in given if g[0].startswith(f"{row['scan']}#")]
         used = sorted((g[2] for g in mine if not g[3]), reverse=True)
         assert (row["slices"], row["empty"]) == (len(used), len(mine) - len(used))

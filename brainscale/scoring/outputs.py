@@ -1,0 +1,49 @@
+"""Optional outputs of a scores folder: the table of scans, and heatmaps of the most confident positives."""
+
+from collections.abc import Sequence
+
+import pyarrow.compute as pc
+
+from brainscale.models.bundle import Bundle
+from brainscale.reading.reader import read_planes
+from brainscale.reading.request import ReadRequest
+from brainscale.reading.sources import SourceFile
+from brainscale.scoring.parts import read_predictions
+from brainscale.scoring.per_scan import COLUMNS, summarise_scans
+from brainscale.storage.tables import write_table
+from brainscale.storage.workspace import Workspace, open_workspace
+
+SCANS_FILE = "_scans/scans.parquet"
+"""In a folder whose name starts with an underscore, so that readers of the scores folder see the parts only."""
+
+
+def write_scans(folder: Workspace) -> int:
+    """Write the table with one row for each scan, and return the number of scans."""
+    table = summarise_scans(read_predictions(folder, COLUMNS))
+    write_table(table, folder.path / SCANS_FILE, "scans")
+    return len(table)
+
+
+def draw_heatmaps(folder: Workspace, out: str, files: Sequence[SourceFile], bundle: Bundle, top: int) -> int:
+    """Draw heatmaps of the samples with the highest probability of a tumour, and return the number drawn.
+
+    Args:
+        folder: the scores folder.
+        out: path or address of the folder for the pictures.
+        files: the files that were scored.
+        bundle: the model that scored them.
+        top: maximum number of pictures.
+    """
+    from brainscale.models.heatmaps import write_heatmaps  # imports torch, which scoring does not need otherwise
+
+    table = read_predictions(folder, ["sample_id", "probability", "prediction"])
+    negative = next(iter(bundle.info.classes))
+    positive = table.filter(pc.not_equal(table["prediction"], negative))
+    order = [("probability", "descending"), ("sample_id", "ascending")]
+    rows = positive.sort_by(order).slice(0, top).to_pylist()
+    request = ReadRequest(preprocess=bundle.info.preprocess)
+    planes = read_planes(files, [row["sample_id"] for row in rows], request)
+    readable = [row for row in rows if row["sample_id"] in planes]  # a file may have been deleted after scoring
+    with open_workspace(out, (), known=["*"]) as pictures:
+        write_heatmaps(bundle, [planes[row["sample_id"]] for row in readable], readable, pictures.path)
+    return len(readable)
