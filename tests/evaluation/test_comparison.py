@@ -9,7 +9,6 @@ import pytest
 from brainscale.dataset import header_control
 from brainscale.errors import BundleError
 from brainscale.evaluation import comparison
-from brainscale.evaluation.comparison_text import format_comparison, format_pairs
 from brainscale.schema import COMPARISON, METRICS, PAIRS, PUBLISHED
 from brainscale.stats.delong import delong, delong_pair
 from brainscale.stats.resampling import group_codes
@@ -71,23 +70,6 @@ def test_the_control_is_evaluated_on_the_models_samples_and_tested_against_them(
     assert (good["difference"], good["p"]) == pytest.approx((by_hand.difference, by_hand.p), rel=1e-5)
     assert good["p_holm"] < 0.05
     assert rows["poor", comparison.CONTROL]["difference"] < 0
-
-
-def test_runs_of_one_model_are_told_apart_and_no_name_is_markup(tmp_path: Path) -> None:
-    models(tmp_path)
-    (tmp_path / "poor").rename(tmp_path / "po|or*")
-    compared = comparison.compare_runs([str(tmp_path / "good"), str(tmp_path / "po|or*")])
-    lines = format_comparison(compared.table).splitlines()
-    assert [line.split("  ")[0] for line in lines[2::2]] == [
-        "brainmrnet (good)",
-        "brainmrnet (poor)",
-        comparison.CONTROL,
-    ]
-    assert compared.pairs is not None
-    heading, rule, *rows = format_pairs(compared.pairs, markdown=True).splitlines()
-    assert heading.startswith("| A | B | AUC A − B | 95 % interval | p (DeLong, Holm) |")
-    assert all(line.replace("\\|", "").count("|") == rule.count("|") for line in rows)
-    assert "po\\|or\\*" in rows[0]
 
 
 def test_without_enough_groups_there_is_no_control(tmp_path: Path) -> None:

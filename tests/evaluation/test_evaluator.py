@@ -69,9 +69,7 @@ def test_an_external_set_is_not_evaluated_on_the_test_images_it_shares() -> None
 
 
 def test_a_split_that_does_not_exist_is_refused_with_the_others() -> None:
-    with pytest.raises(
-        ManifestError, match="no split named 'tset' in the manifest: choose train, val, test or all"
-    ):
+    with pytest.raises(ManifestError, match="no split named 'tset' in the manifest: choose train, val, test or all"):
         choose_rows(RUN, "tset")
     with pytest.raises(ManifestError, match="no split named 'test' in the manifest: choose all"):
         choose_rows(manifest([0, 1]), "test")

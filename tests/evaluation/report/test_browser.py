@@ -150,7 +150,6 @@ def test_it_fits_and_is_not_blank(tmp_path: Path, width: int, height: int) -> No
             with Image.open(await tab.picture(tmp_path / f"{width}x{height}-{scheme}.png")) as shot:
                 assert shot.size == (width, height)
                 assert len(shot.convert("L").getcolors() or []) > 50
-            await tab.picture(tmp_path / f"{width}-{scheme}-whole.png", whole=True)
 
     visit(tmp_path, pages.full_page(tmp_path), act, width=width)
 
