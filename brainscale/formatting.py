@@ -1,14 +1,15 @@
-"""Numbers and text for people: reports, model cards and terminals."""
+"""Numbers and text for reports, model cards and the terminal."""
 
 import math
 import re
 from decimal import ROUND_HALF_UP, Decimal
 
 SIGNS = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_[]|#~!$"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+"""Characters that Markdown or HTML would read as markup, and what stands for them."""
 
 
 def format_number(value: object, digits: int = 3) -> str:
-    """A number for people, halves rounded up as JavaScript does; a dash where there is none."""
+    """Return a number as text, or a dash for None, NaN and infinity; halves are rounded up, as JavaScript does."""
     if isinstance(value, int):
         return f"{value:,}"
     if not isinstance(value, float):
@@ -19,7 +20,7 @@ def format_number(value: object, digits: int = 3) -> str:
 
 
 def escape_markdown(value: object) -> str:
-    """A value as one line of plain text in Markdown: no markup, no link, no cell or line of its own."""
+    """Return a value as one line of plain text in Markdown: no markup, no links, no further table cells."""
     line = " ".join(str(value).split()).translate(SIGNS)
     line = re.sub(r":(?=//)", "&#58;", line)  # GitHub makes links of bare addresses
-    return re.sub(r"(?i)\bwww\.", lambda found: f"{found[0][:-1]}&#46;", line).replace("@", "&#64;")
+    return re.sub(r"(?i)\bwww\.", lambda match: f"{match[0][:-1]}&#46;", line).replace("@", "&#64;")

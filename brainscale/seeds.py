@@ -1,7 +1,7 @@
-"""Named seeds, all derived from one, and the switches that make torch deterministic.
+"""Seeds for every random draw, all derived from one, and the settings that make torch deterministic.
 
-Nothing in brainscale draws from a global generator: each draw names what it is for, so that adding one
-moves no other, and a draw does not depend on which process makes it.
+brainscale never draws from a global random generator. Each draw has a seed of its own, derived from what the draw is
+for. A new draw therefore changes no other draw, and it does not matter which process draws.
 """
 
 import hashlib
@@ -9,10 +9,10 @@ import os
 
 
 def derive(seed: int, *purpose: str | int) -> int:
-    """A 63-bit seed for one named purpose.
+    """Return a 63-bit seed for one purpose.
 
     Args:
-        seed: the run's seed.
+        seed: seed of the run.
         purpose: what the draw is for, such as `("augment", epoch, sample_id)`.
     """
     text = "\x1f".join([str(seed), *map(str, purpose)])
@@ -20,18 +20,18 @@ def derive(seed: int, *purpose: str | int) -> int:
 
 
 def deterministic(threads: int, *, tf32: bool = False) -> None:
-    """Make this process's torch bit-repeatable: fixed threads, deterministic algorithms only.
+    """Make torch in this process repeat its results to the bit: a fixed number of threads, deterministic algorithms.
 
     Args:
-        threads: CPU threads for each operation; another count may round sums differently.
-        tf32: whether CUDA may round the inputs of products to 10 bits.
+        threads: CPU threads for each operation; another number may round sums differently.
+        tf32: whether CUDA may round the inputs of matrix products to 10 bits.
     """
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read when CUDA starts
-    import torch  # here: those who only derive seeds start without torch
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # CUDA reads it when it starts
+    import torch  # imported here: callers that only derive seeds start without torch
 
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
-    # nothing of ours reads what was not written, so there is no need to fill it first
+    # brainscale never reads memory before it writes it, so filling new tensors would only cost time
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
