@@ -27,8 +27,10 @@ from brainscale.storage.tables import read_table
 from brainscale.training.history import HISTORY_FILE
 from brainscale.training.run_folder import RunFolder
 
-RUN_FILES = (CONFIG_FILE, "*.json", MANIFEST_FILE, HISTORY_FILE, "model/*", "evaluation/*")
-READ = (*RUN_FILES, METRICS_FILE, PREDICTIONS_FILE)
+READ = (
+    *("*.json", CONFIG_FILE, MANIFEST_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE),
+    *("model/*", "evaluation/*"),
+)
 """Files that are read of a run or an evaluation in an object store."""
 COSTS = ("parameters", "flops", "images_per_second")
 FACTS = ("model", "run", "samples_sha256", "classes", "threshold", "weights_sha256", *COSTS)

@@ -157,7 +157,7 @@ def _evaluate(
 
 
 def run_of(bundle: Bundle) -> RunFolder | None:
-    """Return the run that a bundle lies in, named or not: it counts evaluations, and knows what was trained on."""
+    """Return the run that a bundle belongs to, also if the bundle was named: it counts evaluations of its test set."""
     run = RunFolder(bundle.folder.absolute().parent)
     return run if run.is_started() else None
 

@@ -153,7 +153,7 @@ def _metadata(model: EvaluatedModel, facts: EvaluationFacts) -> dict[str, Any]:
 
 
 def _write_subgroups(folder: Path, model: EvaluatedModel) -> pa.Table | None:
-    """Write and return the metrics of the subgroups, where some are asked for."""
+    """Write and return the metrics of the subgroups, where columns are given."""
     path = folder / "subgroups.parquet"
     path.unlink(missing_ok=True)  # of an evaluation before this one
     if not model.by:

@@ -1,1 +1,1 @@
-"""Labels and probabilities to metrics with intervals; numpy and scipy only."""
+"""Metrics with confidence intervals from labels and probabilities; needs neither Ray nor torch."""

@@ -1,4 +1,4 @@
-"""Labels beside a model's probabilities: what every metric is computed from."""
+"""Labels and a model's probabilities, from which every metric is computed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -18,7 +18,7 @@ class MetricName:
     about: str = ""
 
 
-METRICS = {
+DISPLAY_NAMES = {
     "accuracy": MetricName("Accuracy", "share of samples classified correctly"),
     "balanced_accuracy": MetricName("Balanced accuracy", "mean of the recall of each class"),
     "auroc": MetricName(
@@ -55,7 +55,7 @@ def metric_name(metric: str, prevalence: float | None = None) -> MetricName:
     """
     if metric.startswith("auroc_"):
         return MetricName(f"AUROC of {metric.removeprefix('auroc_')}", "this class against all others")
-    known = METRICS.get(metric, MetricName(metric))
+    known = DISPLAY_NAMES.get(metric, MetricName(metric))
     if prevalence is not None and metric.endswith("_at_prevalence"):
         return replace(known, name=f"{known.name} at a prevalence of {100 * prevalence:g} %")
     return known

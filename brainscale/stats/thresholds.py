@@ -1,8 +1,8 @@
-"""The operating threshold and the temperature, chosen on validation samples only.
+"""Choose the operating threshold and the temperature, on validation samples only.
 
-A threshold chosen on the samples that it is then judged on flatters itself. A sample is predicted to have a tumour
-when its score is at least the threshold. A cut between two neighbouring distinct scores lies midway, so
-that it prefers neither; below the lowest score there is no neighbour, and the cut is that score itself.
+On the samples that it was chosen on, a threshold looks better than on others. A sample is predicted to have a tumour
+when its score is at least the threshold. A threshold between two neighbouring distinct scores lies midway, so that it
+prefers neither; below the lowest score there is no neighbour, and the threshold is that score itself.
 """
 
 import math

@@ -1,1 +1,1 @@
-"""What people look at: plots and the HTML report."""
+"""Plots and the HTML report."""

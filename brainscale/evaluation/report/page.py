@@ -78,7 +78,8 @@ class ReportPage:
         uncertain: samples nearest to the threshold.
         flow: from the files to the samples used.
         duplicates: name → number, such as groups and duplicates.
-        leaked: number of samples that trained or selected the model, by what ties them; None where that is unknown.
+        leaked: what they share with training → number of samples that trained or selected the model; None where that
+            is unknown.
         without_leaked: table of schema METRICS of the other samples, where there are both.
         looks: number of times this test set was evaluated with this run, this time included.
         subgroups: table of schema SUBGROUPS.
@@ -154,7 +155,7 @@ def security_policy(style: str, script: str) -> str:
 
 
 def embed_json(data: object) -> Markup:
-    """Return JSON that can stand in a script element: no text in it can end the element or a line."""
+    """Return JSON for a script element: no text in it can end the element or a line."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)  # ASCII: U+2028 and U+2029 are escaped
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
