@@ -1,29 +1,22 @@
-"""What many tests share: a command runner, images made on the spot, real scans where they are, one Ray."""
+"""What many tests share: a command runner, scans, a model, one Ray."""
 
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from hypothesis import settings
-from PIL import Image
+
+from brainscale.models.bundle import Bundle
+from tests.support.images import write_image  # noqa: F401
+from tests.support.runs import Invoke, invoke
+from tests.support.shared import SHARED, shared
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and their children, ignore it
-
-SHARED = Path(os.environ.get("BRAINSCALE_SHARED", Path(__file__).parents[2] / "shared"))
-
-
-def shared(relative: str) -> Path:
-    path = SHARED / relative
-    if not path.exists():
-        pytest.skip(f"NOT TESTED: {relative} is not here; set BRAINSCALE_SHARED to the folder that has it")
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -32,12 +25,18 @@ def real_scans() -> Path:
     return shared("data/brain_mri_253")
 
 
-@pytest.fixture
-def invoke() -> Callable[..., Result]:
+@pytest.fixture(name="invoke")
+def run_in_this_process() -> Invoke:
     """Run the command line in this process."""
-    from brainscale.cli.main import main
+    return invoke
 
-    return lambda *args: CliRunner().invoke(main, [str(a) for a in args])
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A model folder of BrainMRNet with 64-pixel planes."""
+    from tests.support.bundles import make_bundle, network_with_statistics
+
+    return make_bundle(tmp_path_factory.mktemp("b") / "model", network_with_statistics("brainmrnet"), "brainmrnet")
 
 
 @pytest.fixture(scope="session")
@@ -54,21 +53,13 @@ def ray_cluster() -> Iterator[None]:
     assert not ray.is_initialized()
 
 
-def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (40, 30), mode: str = "L") -> Path:
-    """A small image of smooth noise, width × height."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    coarse = np.random.default_rng(seed).integers(0, 256, (6, 5), np.uint8)
-    Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).convert(mode).save(path)
-    return path
-
-
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 phantoms in yes/ and no/."""
-    from brainscale.dataset.phantoms import write_set
+    from brainscale.dataset.phantoms import write_phantoms
 
     folder = tmp_path_factory.mktemp("phantoms")
-    write_set(folder, 60, seed=7, size=80)
+    write_phantoms(folder, 60, seed=7, size=80)
     return folder
 
 

@@ -5,18 +5,15 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from click.testing import Result
 
 from brainscale import logs
-from brainscale.cli.progress import Bar, as_text, epochs, following
-from tests.dataset.test_splits import manifest
-
-Invoke = Callable[..., Result]
+from brainscale.cli.progress import Bar, format_log_line, show_epochs, show_job_log
+from tests.support.manifests import manifest
+from tests.support.runs import Invoke
 
 
 def lines(text: str) -> list[dict[str, object]]:
@@ -43,7 +40,7 @@ def test_errors_and_facts_are_objects_and_the_result_stays(invoke: Invoke, tmp_p
 
 def test_progress_is_objects(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv(logs.VARIABLE, "json")
-    with epochs(3) as (on_epoch, on_notice):
+    with show_epochs(3) as (on_epoch, on_notice):
         on_epoch({"epoch": 1, "val_loss": 0.5})
         on_notice("worker 0 failed")
     with Bar() as bar:
@@ -61,7 +58,7 @@ def test_a_job_s_objects_read_like_the_command_s_own_lines(
     row = dict.fromkeys(("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy"), 0.5)
 
     def speak() -> str:
-        with epochs(3) as (on_epoch, on_notice):
+        with show_epochs(3) as (on_epoch, on_notice):
             on_epoch({"epoch": 1, "best": True, **row})
             on_notice("worker 0 failed")
         with Bar() as bar:
@@ -73,7 +70,7 @@ def test_a_job_s_objects_read_like_the_command_s_own_lines(
     monkeypatch.setenv(logs.VARIABLE, "json")
     job = speak()
     monkeypatch.delenv(logs.VARIABLE)
-    with following() as show:
+    with show_job_log() as show:
         for line in [*job.splitlines(), "a line of Ray's", '{"no": "event"}']:
             show(line)
     rate = re.compile(r"\d+ images/s")
@@ -81,13 +78,13 @@ def test_a_job_s_objects_read_like_the_command_s_own_lines(
     assert rate.sub("", shown) == rate.sub("", own) + "a line of Ray's\n" + '{"no": "event"}\n'
     assert len(own.splitlines()) == 3
     monkeypatch.setenv(logs.VARIABLE, "json")
-    with following() as show:
+    with show_job_log() as show:
         show(job.splitlines()[0])
         show("a line of Ray's")
     passed, said = lines(capsys.readouterr().err)
     assert passed == json.loads(job.splitlines()[0])
     assert (said["event"], said["message"]) == ("notice", "a line of Ray's")
-    assert as_text(json.dumps({"event": "done", "facts": {}})) is None
+    assert format_log_line(json.dumps({"event": "done", "facts": {}})) is None
 
 
 def test_the_environment_asks_too() -> None:

@@ -1,14 +1,19 @@
 """What a person sees: help, exit codes, one-line errors. What needs Ray is in integration/."""
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pyarrow.parquet as pq
 import pytest
 
 from brainscale.cli.console import print_facts
+from brainscale.cli.main import main
+from brainscale.config.sections import ARCHITECTURES
 from tests.support.manifests import manifest
 from tests.support.runs import Invoke
 
@@ -38,6 +43,35 @@ def test_every_command_has_help_with_an_example(invoke: Invoke, command: str) ->
     assert f"Example: brainscale {command}" in result.output
 
 
+def commands_of(group: click.Group) -> Iterator[click.Command]:
+    for command in group.commands.values():
+        yield command
+        if isinstance(command, click.Group):
+            yield from commands_of(command)
+
+
+@pytest.mark.parametrize("command", commands_of(main), ids=lambda command: str(command.name))
+def test_every_option_has_a_help_text_that_stands_alone(command: click.Command) -> None:
+    assert command.help
+    for option in (parameter for parameter in command.params if isinstance(parameter, click.Option)):
+        assert option.help, option.name
+        assert re.fullmatch(r"(?!Of|That|What|At most|So many|Whether|Said)[A-Z].*\.", option.help), option.help
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["jobs", "--help"]])
+def test_the_list_of_commands_has_whole_sentences(invoke: Invoke, arguments: list[str]) -> None:
+    _, _, listed = invoke(*arguments).output.partition("Commands:\n")
+    summaries = re.split(r"^  (?=\S)", listed, flags=re.MULTILINE)[1:]
+    assert len(summaries) >= 3
+    for summary in summaries:
+        assert re.fullmatch(r"\w+ +[A-Z][^.]*\.\s*", summary), summary
+
+
+def test_the_help_of_train_names_every_network(invoke: Invoke) -> None:
+    words = set(re.findall(r"\w+", invoke("train", "--help").output))
+    assert set(ARCHITECTURES) <= words
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [
@@ -49,11 +83,11 @@ def test_every_command_has_help_with_an_example(invoke: Invoke, command: str) ->
         (["train", "--data", "x", "--out", "y", "--workers", "3"], 2, "3 workers cannot share 4 micro-batches"),
         (["train", "--data", "x", "--out", "y", "--address", "host:1"], 2, "--address takes a Jobs URL"),
         (["score", "m", "x", "--out", "y", "--address", "http://127.0.0.1:9"], 1, "no Jobs server answers at"),
-        (["score", "m", "x", "--out", "y", "--no-wait"], 2, "--no-wait goes with --address"),
-        (["jobs", "stop", "an-id"], 2, "--address says where the Jobs server is"),
-        (["jobs", "list", "--address", "http://me:sesame@127.0.0.1:9"], 2, "--address holds a password"),
+        (["score", "m", "x", "--out", "y", "--no-wait"], 2, "--no-wait needs --address"),
+        (["jobs", "stop", "an-id"], 2, "no --address: give the URL of the Jobs server"),
+        (["jobs", "list", "--address", "http://me:sesame@127.0.0.1:9"], 2, "--address contains a password"),
         (["split", "none.parquet", "--out", "y"], 1, "no manifest at none.parquet"),
-        (["split", "m.parquet", "--out", "y", "--folds", "3", "--val", "0.1"], 2, "--folds takes the place of"),
+        (["split", "m.parquet", "--out", "y", "--folds", "3", "--val", "0.1"], 2, "--folds cannot be combined with"),
         (["split", "m.parquet", "--out", "y", "--val", "0.5", "--test", "0.5"], 2, "leave nothing to train on"),
         (["compare", "nowhere", "nowhere"], 2, "the same run is named twice"),
     ],
@@ -86,9 +120,9 @@ def test_split_by_hand(invoke: Invoke, tmp_path: Path) -> None:
     )
     assert done.exit_code == 0, done.output
     assert pq.read_table(tmp_path / "k")["split"].to_pylist() == splits
-    assert "--out says where to write" in invoke("split", tmp_path / "m.parquet").output
+    assert "no --out: name the manifest to write" in invoke("split", tmp_path / "m.parquet").output
     done = invoke("split", tmp_path / "m.parquet", "--folds", "4", "--keep", tmp_path / "s.parquet", "--out", "x")
-    assert (done.exit_code, "--folds takes the place of" in done.output) == (2, True)
+    assert (done.exit_code, "--folds cannot be combined with" in done.output) == (2, True)
 
 
 def test_a_file_that_is_no_manifest(invoke: Invoke, tmp_path: Path) -> None:
@@ -105,8 +139,13 @@ def test_figures_stand_beside_their_intervals(capsys: pytest.CaptureFixture[str]
         "intervals": {"auroc": [0.8, 0.95], "mcc": [None, None], "macro_recall": [None, None]},
     }
     print_facts(facts, as_json=False)
-    expected = ["looks         –", "auroc         0.9000  0.8000 to 0.9500", "mcc           –", "macro recall  1.0000"]
-    assert capsys.readouterr().out.splitlines() == expected
+    lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    assert {label: text.strip() for label, text in lines.items()} == {
+        "evaluations of this test split": "–",
+        "auroc": "0.9000  0.8000 to 0.9500",
+        "mcc": "–",
+        "macro recall": "1.0000",
+    }
     print_facts(facts, as_json=True)
     assert json.loads(capsys.readouterr().out) == facts
 

@@ -42,6 +42,7 @@ class Rehearsal:
 @pytest.fixture(scope="module")
 def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
     from moto import mock_aws
+    from moto.ec2.models.instance_types import InstanceTypeBackend
     from ray.autoscaler._private.aws.utils import client_cache, resource_cache
 
     home = tmp_path_factory.mktemp("home")
@@ -59,6 +60,7 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
         patch.chdir(ROOT)
         patch.syspath_prepend(ROOT / "configs" / "cluster")
         patch.setattr("ray.autoscaler._private.aws.config.time.sleep", lambda seconds: None)
+        patch.setattr(InstanceTypeBackend, "instance_types", _kinds_of_machine())  # all 1,395 take ten seconds to list
         resource_cache.cache_clear()
         client_cache.cache_clear()
         with warnings.catch_warnings():  # Ray leaves a file to the collector, which would close it in a later test
@@ -68,6 +70,14 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
         yield done
         resource_cache.cache_clear()
         client_cache.cache_clear()
+
+
+def _kinds_of_machine() -> list[Any]:
+    """What moto knows of the instance types that cluster.yaml names."""
+    from moto.ec2.models.instance_types import InstanceType
+
+    nodes = yaml.safe_load(TEXT)["available_node_types"].values()
+    return [InstanceType(node["node_config"]["InstanceType"]) for node in nodes]
 
 
 def _ray_up() -> Rehearsal:

@@ -22,7 +22,8 @@ def allocation(folder: Path, brainscale: str, all_up: bool = True) -> Allocation
     """Two nodes where ray only listens, and brainscale is a shell script."""
     commands = folder / "venv" / "bin"
     executable(commands / "ray", RAY)
-    executable(commands / "python", f"#!/bin/bash\nsleep 1\nexit {0 if all_up else 1}\n")
+    executable(commands / "python", "#!/bin/bash\n" + ("exit 0" if all_up else "/bin/sleep 1; exit 1"))
+    executable(commands / "sleep", "#!/bin/bash\nexec /bin/sleep 0.1")  # between two looks at a head's port
     both_up = 'until [ "$(grep -c "^token 600" "$FAKE_LOG")" = 2 ]; do sleep 0.1; done'
     executable(commands / "brainscale", f"#!/bin/bash\n{both_up}\n{brainscale}\n")
     return Allocation(folder, {"VIRTUAL_ENV": str(folder / "venv")})
@@ -82,7 +83,7 @@ def test_nodes_that_do_not_come_up_end_it_with_what_ray_said(tmp_path: Path) -> 
 
 
 def test_ended_early_it_still_leaves_nothing_behind(tmp_path: Path) -> None:
-    here = allocation(tmp_path, "echo started; exec sleep 600")
+    here = allocation(tmp_path, "echo started; exec /bin/sleep 600")
     job = here.start("score")
     assert job.stdout is not None
     assert job.stdout.readline() == "started\n"

@@ -28,8 +28,8 @@ def test_what_no_node_can_hold_is_refused_and_starts_none(
     said, _ = job.communicate(timeout=120)
     assert job.returncode == 1
     assert said.splitlines()[-1] == (
-        "Error: 1 workers need 64 CPUs each on one node and 1 CPUs to read: a node has 0 CPUs, and the autoscaler has "
-        "no nodes to add that would hold them"
+        "Error: 1 worker needs 64 CPUs on one node, and reading needs 1 CPU, but a node has 0 CPUs and the "
+        "autoscaler cannot add nodes for them: ask for fewer or smaller workers, or add nodes"
     )
     assert len(from_zero.ever()) == 1
 
@@ -37,7 +37,7 @@ def test_what_no_node_can_hold_is_refused_and_starts_none(
 def test_scoring_starts_the_node_that_it_needs(from_zero: Cluster, run: Path, scans: Path, tmp_path: Path) -> None:
     out = tmp_path / "scores"
     said = ended(submit(from_zero, "score", run, scans, "--out", out))
-    assert "waiting for 2 CPUs: the cluster has 0 CPUs now, and its autoscaler may add nodes" in said
+    assert "waiting for 2 CPUs: the cluster has 0 CPUs now; its autoscaler can add nodes" in said
     assert json.loads((out / "_SUCCESS.json").read_text())["rows"] == len(scores(out)) == 60
     assert len(from_zero.ever()) == 2
 

@@ -119,7 +119,7 @@ def test_outside_data_that_is_not_outside(run: Path, scans: Path, invoke: Invoke
 def test_folds_are_one_run(scans: Path, invoke: Invoke, tmp_path: Path) -> None:
     out = tmp_path / "folds"
     small = ["--set", "data.image_size=64", "--set", "train.batch_size=32", "--epochs", "1"]
-    arguments = ["train", "--data", scans, "--out", out, *small, "--folds", "3", "--at-once", "2"]
+    arguments = ["train", "--data", scans, "--out", out, *small, "--folds", "3", "--parallel-folds", "2"]
     facts = json.loads(succeed(invoke(*arguments, "--json")).stdout)
     assert len(facts["models"]) == 3
     assert facts["pooled"]["accuracy"]["n"] == 60  # every sample was in the test part once

@@ -90,7 +90,7 @@ def test_a_wrong_token_is_one_line(head: Cluster, tmp_path: Path) -> None:
     status, out, err = brainscale(head, *arguments, token=wrong)
     assert status == 1
     (line,) = err.splitlines()
-    assert line.startswith(f"Error: {head.jobs} does not accept this client's token")
+    assert line.startswith(f"Error: {head.jobs} does not accept the token of this machine")
     assert wrong not in out + err
 
 
@@ -105,7 +105,7 @@ def test_a_job_that_is_left_is_listed_and_stopped(head: Cluster, scans: Path, tm
         assert screen.end() == 1
     assert "│" in screen.shown
     job = re.findall(r"job (brainscale-train-[\w-]+)", screen.shown)[0]
-    assert f"the job goes on; `brainscale jobs logs {job} --address {head.jobs} --follow` shows it" in screen.shown
+    assert f"keeps running: follow it with `brainscale jobs logs {job} --address {head.jobs} --follow`" in screen.shown
 
     (there,) = [found for found in json.loads(brainscale(head, "jobs", "list", *at, "--json")[1]) if found["id"] == job]
     assert (there["command"], there["out"], there["status"]) == ("train", str(run), "running")
@@ -117,7 +117,7 @@ def test_a_job_that_is_left_is_listed_and_stopped(head: Cluster, scans: Path, tm
     follower.send_signal(signal.SIGINT)
     status, out, err = ended(follower)
     assert (status, out) == (1, "")
-    assert "Error: the job goes on; " in err
+    assert "Error: the job keeps running: " in err
 
     with terminal([*COMMAND, "jobs", "logs", job, "--follow", *at], head.environment()) as screen:
         screen.wait_for("/200")
@@ -130,7 +130,7 @@ def test_a_job_that_is_left_is_listed_and_stopped(head: Cluster, scans: Path, tm
     assert "epoch 1/200" in brainscale(head, "jobs", "logs", job, *at)[1]
     status, out, err = brainscale(head, "jobs", "logs", "brainscale-none", *at)
     assert (status, out) == (1, "")
-    assert err == "Error: no job brainscale-none: `brainscale jobs list` names those that are there\n"
+    assert err == "Error: no job with id 'brainscale-none': `brainscale jobs list` lists the jobs\n"
 
     files = [path for path in head.folder.rglob("*") if path.is_file()]  # logs, job descriptions, uploads
     assert any(path.name == f"job-driver-{job}.log" for path in files)

@@ -107,7 +107,7 @@ def test_a_path_that_nodes_do_not_share_is_refused(
     job = submit(three_nodes, "score", run, scans, "--out", tmp_path / "scores", shared=False)
     said, _ = job.communicate(timeout=120)
     assert job.returncode == 2
-    assert f"Error: {scans} is a path, and this cluster has 3 nodes with disks of their own" in said
+    assert f"Error: {scans} is a local path, but this cluster has 3 nodes with disks of their own" in said
 
 
 def test_a_head_that_dies_is_said_and_the_same_command_goes_on_elsewhere(
@@ -120,8 +120,8 @@ def test_a_head_that_dies_is_said_and_the_same_command_goes_on_elsewhere(
     said, _ = job.communicate(timeout=120)
     assert job.returncode == 1
     last = said.splitlines()[-1]
-    assert last.startswith("Error: the Jobs server has gone")
-    assert last.endswith("once a cluster is there, run the same command again to resume")
+    assert last.startswith("Error: the Jobs server does not answer any more")
+    assert last.endswith("when the cluster is back, run the same command again to resume")
     assert "Traceback" not in said
     done = parts(out)
     facts = json.loads(

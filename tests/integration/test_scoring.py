@@ -261,7 +261,7 @@ def test_a_manifest_is_a_source(run: Path, invoke: Invoke, tmp_path: Path) -> No
 def test_scans_heatmaps_and_another_threshold(run: Path, scans: Path, invoke: Invoke, tmp_path: Path) -> None:
     out, pictures = tmp_path / "scores", tmp_path / "pictures"
     arguments = ["score", run, scans, "--out", out, "--by", "scan", "--threshold", "0", "--heatmaps", pictures]
-    facts = json.loads(succeed(invoke(*arguments, "--top", "3", "--json")).stdout)
+    facts = json.loads(succeed(invoke(*arguments, "--max-heatmaps", "3", "--json")).stdout)
     rows = scores(out)
     assert {r["prediction"] for r in rows} == {"tumour"}
     assert (facts["scans"], facts["heatmaps"]) == (60, 3)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.models.test_bundle import make_bundle
+from brainscale.models.bundle import Bundle
 from tests.support.images import write_image
 from tests.support.runs import long
 from tests.support.slurm import PYTHON, SCRIPT, Allocation
@@ -17,14 +17,13 @@ pytestmark = [
 ]
 
 
-def test_a_job_in_an_allocation(tmp_path: Path) -> None:
-    make_bundle(tmp_path / "model", "brainmrnet")
+def test_a_job_in_an_allocation(bundle: Bundle, tmp_path: Path) -> None:
     for i in range(6):
         write_image(tmp_path / "archive" / f"{i}.png", seed=i)
     here = Allocation(
         tmp_path / "slurm", {"VIRTUAL_ENV": str(Path(PYTHON).parents[1]), "PYTHONPATH": str(SCRIPT.parents[2])}
     )
-    job = here.start("score", tmp_path / "model", tmp_path / "archive", "--out", tmp_path / "scores")
+    job = here.start("score", bundle.folder, tmp_path / "archive", "--out", tmp_path / "scores")
     output, _ = job.communicate(timeout=240)
     assert job.returncode == 0, output
     assert json.loads((tmp_path / "scores" / "_SUCCESS.json").read_text())["rows"] == 6

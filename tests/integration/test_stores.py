@@ -43,7 +43,7 @@ def test_a_run_in_a_store_is_the_run_of_a_disk(home: str, gate: Gate, run: Path,
     assert any(name.startswith("tensorboard/") for name in names)
     assert not [name for name in names if ".ray-" in name or name.endswith(".tmp")]
     again = succeed(invoke(*train))
-    assert "was complete already" in again.stderr
+    assert "was already complete" in again.stderr
     refused = invoke(*train, "--seed", 7)
     assert refused.exit_code == 1
     assert f"{at} holds a run with another configuration (train.seed is 42 there, 7 here)" in refused.stderr
@@ -93,7 +93,7 @@ def test_google_s_store_is_one_like_any_other(run: Path, scans: Path, tmp_path: 
         succeed(invoke("score", run, source, "--out", out))
         succeed(invoke("score", run, scans, "--out", tmp_path / "scores"))
         assert rows(out) == {row["sample_id"]: row["probability"] for row in scores(tmp_path / "scores")}
-        assert "was complete already" in succeed(invoke("score", run, source, "--out", out)).stderr
+        assert "was already complete" in succeed(invoke("score", run, source, "--out", out)).stderr
 
 
 def rows(out: str) -> dict[str, float]:

@@ -26,7 +26,7 @@ CODE = "telemetry_test"
 class Worker:
     def __init__(self, bundle: Bundle) -> None:
         options = EngineOptions(name="onnx")
-        network = ray.put(engines.network_of(bundle, options))
+        network = ray.put(engines.read_network(bundle, options))
         self._engine = ScoringActor(ScoringJob(bundle=bundle, threshold=0.5), options, network, threads=1)
 
     def score(self, rows: pa.Table) -> pa.Table:

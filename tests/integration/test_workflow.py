@@ -51,7 +51,7 @@ def test_planes_are_read_in_place(run: Path) -> None:
     manifest = pq.read_table(run / "manifest.parquet")
     found = materialise_planes(manifest, config.data.preprocess, config.limits)
     ids = manifest["sample_id"].to_pylist()
-    store = PlaneStore(found.places(ids), 64)
+    store = PlaneStore(found.locate(ids), 64)
     store.hold(np.arange(len(ids)))
     assert store._views
     for number, view in store._views.items():
@@ -67,20 +67,20 @@ def test_planes_are_read_in_place(run: Path) -> None:
 
 def test_a_complete_run_is_left_alone(run: Path, scans: Path, invoke: Invoke) -> None:
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
-    assert "was complete already" in succeed(invoke("train", "--data", scans, "--out", run, *SMALL)).stderr
+    assert "was already complete" in succeed(invoke("train", "--data", scans, "--out", run, *SMALL)).stderr
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()} == before
 
 
 def test_another_configuration_or_other_data_is_refused(run: Path, scans: Path, invoke: Invoke, tmp_path: Path) -> None:
     result = invoke("train", "--data", scans, "--out", run, *SMALL, "--seed", "7")
     assert result.exit_code == 1
-    assert "a run of another configuration: train.seed is 42 there, 7 here; choose a new --out" in result.output
+    assert "a run with another configuration (train.seed is 42 there, 7 here): choose a new --out" in result.output
     fewer = tmp_path / "fewer"
     shutil.copytree(scans, fewer)
     next((fewer / "yes").iterdir()).unlink()
     result = invoke("train", "--data", fewer, "--out", run, *SMALL)
     assert result.exit_code == 1
-    assert "a run on other data" in result.output
+    assert "a run on other data (files, labels or splits differ)" in result.output
 
 
 def test_a_kill_between_checkpoint_and_history_loses_no_epoch(
@@ -132,7 +132,7 @@ def test_evaluate_and_compare(run: Path, scans: Path, invoke: Invoke, tmp_path: 
     assert any(line.startswith("| A | B | AUC A − B |") for line in markdown)
     bad = invoke("evaluate", run, "--split", "holdout")
     assert bad.exit_code == 1
-    assert "no sample stands on side 'holdout': there are train, val, test, all" in bad.output
+    assert "no split named 'holdout' in the manifest: choose train, val, test or all" in bad.output
 
 
 def test_rays_token_is_its_owners_alone(ray_cluster: None) -> None:
@@ -180,7 +180,7 @@ def test_every_input_is_one_row(run: Path, invoke: Invoke, tmp_path: Path) -> No
     assert json.loads((out / "_SUCCESS.json").read_text())["rows"] == 8
 
     before = {p.name: p.stat().st_mtime_ns for p in out.iterdir()}
-    assert "was complete already" in succeed(invoke("score", run, source, "--out", out)).stderr
+    assert "was already complete" in succeed(invoke("score", run, source, "--out", out)).stderr
     write_image(tmp_path / "more" / "new.png")
     again = succeed(invoke("score", run, tmp_path / "more", "--out", out, "--json"))
     assert json.loads(again.stdout)["files_not_in_it"] == 1
@@ -216,7 +216,7 @@ def test_rows_of_other_sources_are_refused_before_any_work(run: Path, invoke: In
     write_image(tmp_path / "others" / "new.png")
     result = invoke("score", run, tmp_path / "others", "--out", out)
     assert result.exit_code == 1
-    assert "holds rows of 8 file(s) of other sources, '0.png' first" in result.output
+    assert "holds scores of 8 file(s) that are not in these sources, for example '0.png'" in result.output
     assert sorted(out.iterdir()) == before
 
 
@@ -228,19 +228,19 @@ def test_scores_of_another_model_are_not_mixed(run: Path, invoke: Invoke, tmp_pa
     pq.write_table(table.replace_schema_metadata(table.schema.metadata | {b"model": b"other"}), part)
     result = invoke("score", run, source, "--out", out)
     assert result.exit_code == 1
-    assert "holds scores of another model, other, not" in result.output
+    assert "holds scores with another model (other there, " in result.output
     part.write_bytes(b"garbage")
-    assert "remove it, and its rows are scored again" in invoke("score", run, source, "--out", out).output
+    assert "delete it, and its rows will be scored again" in invoke("score", run, source, "--out", out).output
 
 
 @pytest.mark.parametrize(
     ("make", "text"),
     [
         (lambda f: None, "holds no files"),
-        (lambda f: (f / "a.txt").write_text("x"), "none of the 1 files of"),
-        (lambda f: [write_image(f / "yes" / f"{i}.png", i) for i in range(9)], "holds one class only, 'tumour'"),
+        (lambda f: (f / "a.txt").write_text("x"), "none of the 1 file(s) in"),
+        (lambda f: [write_image(f / "yes" / f"{i}.png", i) for i in range(9)], "have the label 'tumour'"),
         (lambda f: [write_image(f / d / f"{i}.png", i) for d in ("yes", "cats") for i in range(3)], "have no label"),
-        (lambda f: [write_image(f / d / "1.png", len(d)) for d in ("yes", "no")], "add images, or leave a part out"),
+        (lambda f: [write_image(f / d / "1.png", len(d)) for d in ("yes", "no")], "use fewer splits"),
     ],
     ids=["empty", "unreadable", "one-class", "unknown-class", "too-few"],
 )
@@ -279,7 +279,7 @@ def test_nothing_readable_to_index_or_score(run: Path, invoke: Invoke, tmp_path:
     assert not (tmp_path / "m.parquet").exists()
     result = invoke("score", run, tmp_path / "in", "--out", tmp_path / "s")
     assert result.exit_code == 1
-    assert "none of the 1 files could be read (unsupported_format 1)" in result.output
+    assert "none of the 1 sample(s) could be read (unsupported_format 1)" in result.output
     assert not (tmp_path / "s" / "_SUCCESS.json").exists()
 
 
@@ -287,16 +287,16 @@ def test_more_workers_than_the_cluster_has(scans: Path, invoke: Invoke, tmp_path
     many = ["--workers", "16", "--set", "train.micro_batches=16", "--set", "train.batch_size=64", "--epochs", "1"]
     result = invoke("train", "--data", scans, "--out", tmp_path / "run", *many)
     assert result.exit_code == 1
-    assert "16 workers need 16 CPUs, and the cluster can have" in result.output
+    assert "16 workers need 16 CPUs, but the cluster has" in result.output
     result = invoke("train", "--data", scans, "--out", tmp_path / "run", "--device", "cuda", *SMALL)
-    assert "1 workers need 1 GPUs, and the cluster can have 0" in result.output
+    assert "1 worker needs 1 GPU, but the cluster has 0" in result.output
 
 
 def test_a_loss_that_explodes_stops_with_its_step(scans: Path, invoke: Invoke, tmp_path: Path) -> None:
     result = invoke("train", "--data", scans, "--out", tmp_path / "r", *SMALL, "--set", "train.learning_rate=1e30")
     assert result.exit_code == 1
     assert "Error: the loss is not finite at epoch 1, step " in result.output
-    assert "lower train.learning_rate, or look at these samples (no state was kept before it)" in result.output
+    assert "lower train.learning_rate, or check these samples (there is no checkpoint yet)" in result.output
     assert not (tmp_path / "r" / "_SUCCESS.json").exists()
 
 
@@ -316,9 +316,9 @@ def test_labels_from_a_file(invoke: Invoke, tmp_path: Path) -> None:
     assert "Doe" not in one["patient"]
     assert one["group"] == other["group"] != third["group"]
     for text, message in (
-        ("sample_id,label\n0.png,cat\n", "label 'cat' of '0.png' is no class: known: no_tumour, tumour"),
+        ("sample_id,label\n0.png,cat\n", "unknown label 'cat' of '0.png' in "),
         ("sample_id,label\n9.png,yes\n", "labels '9.png', which is not in the sources"),
-        ("name,label\n0.png,yes\n", "has no column sample_id: it needs sample_id and label, and may have patient"),
+        ("name,label\n0.png,yes\n", "has no column 'sample_id': the columns are sample_id, label and,"),
     ):
         (tmp_path / "labels.csv").write_text(text)
         result = invoke(*arguments)
@@ -336,7 +336,7 @@ def test_files_that_changed_since_they_were_indexed(scans: Path, invoke: Invoke,
     succeed(invoke("split", tmp_path / "m.parquet", "--test", "0", "--out", tmp_path / "m.parquet"))
     result = invoke(*arguments)
     assert result.exit_code == 1
-    assert f"'no/{changed.name}' changed since it was indexed: index the source again" in result.output
+    assert f"'no/{changed.name}' changed after it was indexed: index the source again" in result.output
 
 
 def test_real_scans(real_scans: Path, run: Path, invoke: Invoke, tmp_path: Path) -> None:

@@ -7,70 +7,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch import nn
 
-from brainscale.config.sections import ARCHITECTURES, DEFAULT_CLASSES, PreprocessConfig
-from brainscale.errors import BundleError, UsageError
-from brainscale.models.bundle import MODEL_JSON, ONNX, WEIGHTS, Bundle, open_bundle, write_model_info
-from brainscale.models.engines import Engine, EngineOptions, load_engine, network_of, resolve_engine
+from brainscale.config.sections import ARCHITECTURES
+from brainscale.errors import BundleError, FormatError, UsageError
+from brainscale.models.bundle import MODEL_JSON, ONNX, WEIGHTS, Bundle, open_bundle
+from brainscale.models.engines import Engine, EngineOptions, load_engine, read_network, resolve_engine
 from brainscale.models.normalisation import normalise
-from brainscale.models.onnx_export import export_onnx
-from brainscale.models.registry import build, count_parameters
-from brainscale.training.environment import library_versions
-
-
-def trained(name: str) -> nn.Module:
-    """A network whose batch norms have seen something: folding them into convolutions must not be an identity."""
-    network = build(name, 2, seed=3).eval()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-                module.running_mean.uniform_(-0.2, 0.2)  # type: ignore[union-attr,operator]
-                module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr,operator]
-    return network
-
-
-def make_bundle(folder: Path, name: str, side: int = 64) -> Bundle:
-    folder.mkdir(parents=True)
-    network = trained(name)
-    save_file(network.state_dict(), folder / WEIGHTS)
-    export_onnx(name, 2, side, network.state_dict(), folder / ONNX)
-    write_model_info(
-        folder,
-        {
-            "architecture": name,
-            "classes": DEFAULT_CLASSES,
-            "preprocess": PreprocessConfig(image_size=side),
-            "threshold": 0.5,
-            "threshold_source": "fixed",
-            "parameters": count_parameters(network),
-            "manifest_sha256": "0",
-            "config_sha256": "0",
-            "seed": 3,
-            "epoch": 1,
-            "versions": library_versions(),
-        },
-    )
-    return open_bundle(folder)
+from tests.support.bundles import make_bundle, network_with_statistics
 
 
 def started(bundle: Bundle, options: EngineOptions) -> Engine:
-    return load_engine(bundle.info, network_of(bundle, options), options, threads=2)
-
-
-@pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return make_bundle(tmp_path_factory.mktemp("b") / "model", "brainmrnet")
+    threads = 2 if options.name == "onnx" else 1  # torch's are the whole process's
+    return load_engine(bundle.info, read_network(bundle, options), options, threads=threads)
 
 
 @pytest.mark.parametrize(("name", "side"), [*((name, 64) for name in ARCHITECTURES), ("brainmrnet", 224)])
-def test_engines_agree_with_the_eager_network(name: str, side: int, tmp_path: Path) -> None:
-    opened = make_bundle(tmp_path / "model", name, side)
+def test_engines_agree_with_the_eager_network(name: str, side: int, bundle: Bundle, tmp_path: Path) -> None:
+    network = network_with_statistics(name)
+    is_that_of_the_session = (name, side) == (bundle.info.architecture, bundle.info.preprocess.image_size)
+    opened = bundle if is_that_of_the_session else make_bundle(tmp_path / "model", network, name, side)
     planes = np.random.default_rng(0).integers(0, 256, (7, side, side), np.uint8)
     with torch.no_grad():
-        eager = torch.softmax(trained(name)(normalise(torch.from_numpy(planes))), 1).numpy()
+        eager = torch.softmax(network(normalise(torch.from_numpy(planes))), 1).numpy()
     for engine in ("onnx", "torch"):
         run = started(opened, EngineOptions(name=engine))
         alone = np.concatenate([run(planes[i : i + 1]) for i in range(len(planes))])
@@ -87,9 +45,9 @@ def test_auto_is_torch_where_there_are_gpus() -> None:
     assert resolve_engine(EngineOptions(), 2) == EngineOptions(name="torch", on_gpu=True)
     assert resolve_engine(EngineOptions(name="onnx"), 2) == EngineOptions(name="onnx")
     assert resolve_engine(EngineOptions(bf16=True), 0) == EngineOptions(name="torch", bf16=True)
-    with pytest.raises(UsageError, match="unknown engine 'tensorrt': known: auto, onnx, torch"):
+    with pytest.raises(UsageError, match="unknown engine 'tensorrt': choose auto, onnx or torch"):
         resolve_engine(EngineOptions(name="tensorrt"), 0)
-    with pytest.raises(UsageError, match="are torch's: leave --engine onnx out"):
+    with pytest.raises(UsageError, match="need torch: remove --engine onnx"):
         resolve_engine(EngineOptions(name="onnx", compiled=True), 0)
 
 
@@ -116,7 +74,7 @@ def test_altered_and_missing_files_are_found(bundle: Bundle, tmp_path: Path, nam
     with pytest.raises(BundleError, match=f"{name} is not the file that model.json describes"):
         open_bundle(copy)
     (copy / name).unlink()
-    with pytest.raises(BundleError, match=f"lacks {name}: copy the whole model folder"):
+    with pytest.raises(BundleError, match=f"has no {name}: copy the whole model folder"):
         open_bundle(copy)
 
 
@@ -127,7 +85,10 @@ def test_what_is_no_bundle(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="its training is not finished"):
         open_bundle(tmp_path)
     info = json.loads((bundle.folder / MODEL_JSON).read_text())
-    for wrong in ("{", json.dumps(info | {"format": 2}), json.dumps(info | {"extra": 1})):
+    (tmp_path / MODEL_JSON).write_text(json.dumps(info | {"format": 2}))
+    with pytest.raises(FormatError, match="has model format 2, but this version of brainscale reads format 1"):
+        open_bundle(tmp_path)
+    for wrong in ("{", json.dumps(info | {"extra": 1})):
         (tmp_path / MODEL_JSON).write_text(wrong)
         with pytest.raises(BundleError, match="does not describe a model") as error:
             open_bundle(tmp_path)

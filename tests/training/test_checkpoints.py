@@ -7,7 +7,7 @@ import torch
 
 from brainscale.config.sections import TrainConfig
 from brainscale.errors import TrainError
-from brainscale.models.registry import build
+from brainscale.models.registry import build_network
 from brainscale.training import checkpoints
 from brainscale.training.checkpoints import Progress
 from brainscale.training.step import make_optimizer
@@ -31,7 +31,7 @@ class Trained:
     """A network that takes steps, without data."""
 
     def __init__(self, seed: int, kind: str = "adamw") -> None:
-        self.network = build("brainmrnet", 2, seed=seed).to(memory_format=torch.channels_last)
+        self.network = build_network("brainmrnet", 2, seed=seed).to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(self.network, TrainConfig.model_validate({"optimizer": kind}))
 
     def step(self, seed: int) -> None:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainscale.models.registry import build
+from brainscale.models.registry import build_network
 from brainscale.training import exact_sum
 
 
@@ -29,7 +29,7 @@ def test_a_tree_needs_a_power_of_two() -> None:
 
 
 def test_one_micro_batch_is_an_ordinary_step() -> None:
-    ordinary, ours = build("brainmrnet", 2, seed=1), build("brainmrnet", 2, seed=1)
+    ordinary, ours = build_network("brainmrnet", 2, seed=1), build_network("brainmrnet", 2, seed=1)
     planes, labels = torch.randn(6, 3, 64, 64), torch.tensor([0, 1, 0, 1, 1, 0])
     for network in (ordinary, ours):
         network.head.dropout.p = 0.0  # type: ignore[union-attr]
@@ -48,7 +48,7 @@ def test_one_micro_batch_is_an_ordinary_step() -> None:
 
 
 def test_statistics_are_restored_when_a_step_fails() -> None:
-    network = build("brainmrnet", 2)
+    network = build_network("brainmrnet", 2)
     before = {k: v.clone() for k, v in network.state_dict().items()}
     with pytest.raises(RuntimeError), exact_sum.micro_batch_statistics(network):
         network(torch.randn(4, 3, 64, 64))

@@ -203,4 +203,4 @@ def test_without_mlflow_one_line_says_how_to_get_it(
 def test_folds_are_not_tracked(invoke: Invoke, tmp_path: Path) -> None:
     result = invoke("train", "--data", "none", "--out", tmp_path / "run", "--mlflow", tmp_path / "store", "--folds", 3)
     assert result.exit_code == 2
-    assert "--mlflow follows one run" in result.stderr
+    assert "--mlflow records one run" in result.stderr

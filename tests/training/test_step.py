@@ -16,7 +16,7 @@ from brainscale.config.files import load_config
 from brainscale.config.sections import Config, TrainConfig
 from brainscale.errors import TrainError
 from brainscale.models.normalisation import normalise
-from brainscale.models.registry import build
+from brainscale.models.registry import build_network
 from brainscale.seeds import derive, deterministic
 from brainscale.storage.workspace import Workspace
 from brainscale.training import exact_sum, worker
@@ -48,7 +48,7 @@ def samples(count: int) -> Samples:
 
 
 def learner(config: Config) -> Learner:
-    network = build(config.model.name, 2, None, derive(config.train.seed, "weights"))
+    network = build_network(config.model.name, 2, None, derive(config.train.seed, "weights"))
     return Learner(network, config.train, config.augment, CPU)
 
 

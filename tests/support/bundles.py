@@ -1,0 +1,49 @@
+"""Model folders made on the spot, from networks that were never trained."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from brainscale.config.sections import DEFAULT_CLASSES, PreprocessConfig
+from brainscale.models.bundle import ONNX, WEIGHTS, Bundle, open_bundle, write_model_info
+from brainscale.models.onnx_export import export_onnx
+from brainscale.models.registry import build_network, count_parameters
+from brainscale.training.environment import library_versions
+
+
+def network_with_statistics(name: str) -> nn.Module:
+    """A network whose batch norms have seen something: folding them into convolutions must not be an identity."""
+    network = build_network(name, 2, seed=3).eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                module.running_mean.uniform_(-0.2, 0.2)  # type: ignore[union-attr,operator]
+                module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr,operator]
+    return network
+
+
+def make_bundle(folder: Path, network: nn.Module, name: str, side: int = 64) -> Bundle:
+    """A model folder of a network for two classes; the ONNX export takes seconds."""
+    folder.mkdir(parents=True)
+    save_file(network.state_dict(), folder / WEIGHTS)
+    export_onnx(name, 2, side, network.state_dict(), folder / ONNX)
+    write_model_info(
+        folder,
+        {
+            "architecture": name,
+            "classes": DEFAULT_CLASSES,
+            "preprocess": PreprocessConfig(image_size=side),
+            "threshold": 0.5,
+            "threshold_source": "fixed",
+            "parameters": count_parameters(network),
+            "manifest_sha256": "0",
+            "config_sha256": "0",
+            "seed": 3,
+            "epoch": 1,
+            "versions": library_versions(),
+        },
+    )
+    return open_bundle(folder)
