@@ -1,1 +1,1 @@
-"""The Ray around the work: session, jobs, capacity, placement."""
+"""Everything around the work on Ray: the session, jobs, capacity and placement of workers."""

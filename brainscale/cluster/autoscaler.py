@@ -1,4 +1,4 @@
-"""What Ray's autoscaler would start nodes for. Ray tells nobody its kinds of nodes, so the autoscaler is asked."""
+"""Ask Ray's autoscaler whether it can add nodes: Ray does not publish which nodes it could add."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -7,49 +7,49 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 
 from brainscale.cluster.ray_private import autoscaler_status, has_autoscaler
 
-PATIENCE_S = 60.0  # seconds that an autoscaler which starts beside its head may take to answer
-LOOK_S = 0.2  # seconds between two looks
+TIMEOUT_S = 60.0  # an autoscaler that starts together with its head may take this long to answer
+POLL_S = 0.2
 
 
 def is_there() -> bool:
-    """Whether the cluster has an autoscaler that can be asked, Ray's second."""
+    """Return whether the cluster has an autoscaler that can be asked: version 2 of Ray's."""
     return has_autoscaler()
 
 
 def would_hold(bundles: Sequence[Mapping[str, float]]) -> bool | None:
-    """Whether the nodes' free room, and nodes that may be added, hold all bundles at once.
+    """Return whether the cluster can hold all bundles at once, on its free nodes or on nodes that can be added.
 
-    If so the autoscaler starts what is missing; if not, nothing.
+    If it can, the autoscaler starts the missing nodes; otherwise it starts none.
 
     Args:
-        bundles: CPU, GPU … that one node has to give, of each.
+        bundles: resources (CPU, GPU, …), each needed on one node.
 
     Returns:
-        None where no autoscaler answers.
+        None if no autoscaler answers.
     """
     if not is_there():
         return None
     group = placement_group([dict(bundle) for bundle in bundles])
     try:
-        return _verdict(group)
+        return _answer(group)
     finally:
         remove_placement_group(group)
 
 
-def _verdict(group: PlacementGroup) -> bool | None:
-    """What the autoscaler thinks of a group, once it has seen it."""
-    deadline, asked = time.monotonic() + PATIENCE_S, None
+def _answer(group: PlacementGroup) -> bool | None:
+    """Wait until the autoscaler has seen a group, and return whether it can hold the group."""
+    deadline, asked_version = time.monotonic() + TIMEOUT_S, None
     while time.monotonic() < deadline:
         if group.wait(0):
             return True
         status = autoscaler_status()
-        if asked is None and _names(group, status.pending):
-            asked = status.asked_version
-        elif asked is not None and status.answered_version > asked:
-            return not _names(group, status.infeasible)
-        time.sleep(LOOK_S)
+        if asked_version is None and _mention(status.pending, group):
+            asked_version = status.asked_version
+        elif asked_version is not None and status.answered_version > asked_version:
+            return not _mention(status.infeasible, group)
+        time.sleep(POLL_S)
     return None
 
 
-def _names(group: PlacementGroup, requests: Sequence[str]) -> bool:
+def _mention(requests: Sequence[str], group: PlacementGroup) -> bool:
     return any(group.id.hex() in request for request in requests)

@@ -1,4 +1,4 @@
-"""What a cluster can give, now or once it has grown."""
+"""What a cluster has to give, now or after its autoscaler has added nodes."""
 
 import os
 from collections import Counter
@@ -13,9 +13,16 @@ from brainscale.cluster.placement import Nodes
 from brainscale.errors import ClusterError, UsageError
 from brainscale.storage.remote import is_address
 
+REMEDY = "ask for fewer or smaller workers, or add nodes"
+
 
 def can_have_gpus(workers: int = 1, each: float = 1.0) -> bool:
-    """Whether there are GPUs for so many workers, or an autoscaler says that there would be, and starts them."""
+    """Return whether the cluster has GPUs for the workers, or an autoscaler that can add them.
+
+    Args:
+        workers: number of workers.
+        each: GPUs of one worker.
+    """
     if ray.cluster_resources().get("GPU", 0) >= workers * each:
         return True
     return _gpus_on_demand(ray.get_runtime_context().gcs_address, workers, each)
@@ -27,125 +34,141 @@ def _gpus_on_demand(cluster: str, workers: int, each: float) -> bool:  # noqa: A
 
 
 def require_capacity(workers: int, each: Mapping[str, float], beside: float = 0) -> str | None:
-    """Refuse workers that the cluster can never have.
+    """Refuse workers that the cluster can never hold.
 
     Args:
-        workers: how many, all at once.
-        each: CPU, GPU … that one of them takes, on one node.
-        beside: CPUs that reading takes beside them.
+        workers: number of workers that run at the same time.
+        each: resources (CPU, GPU, …) of one worker, on one node.
+        beside: CPUs for reading, besides the workers.
 
     Returns:
-        What they will wait for, where an autoscaler has to start nodes first.
+        A message if the workers must wait for nodes or for other work, otherwise None.
 
     Raises:
-        ClusterError: names what is asked for and what is there.
+        ClusterError: the cluster can never hold the workers; the message names what is needed and what there is.
     """
-    live: dict[str, float] = ray.cluster_resources()
-    need = {kind: workers * amount + (beside if kind == "CPU" else 0) for kind, amount in each.items()}
+    total: dict[str, float] = ray.cluster_resources()
+    needed = {kind: workers * amount + (beside if kind == "CPU" else 0) for kind, amount in each.items()}
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    enough = all(live.get(kind, 0) >= amount for kind, amount in need.items())
-    if enough and sum(_places(node, each) for node in nodes) >= workers:
+    enough = all(total.get(kind, 0) >= amount for kind, amount in needed.items())
+    if enough and sum(_worker_count(node, each) for node in nodes) >= workers:
         return None
     bundles = [dict(each)] * workers + ([{"CPU": beside}] if beside else [])
     held = autoscaler.would_hold(bundles)
     if held is None:
-        _require_totals(workers, need, live, beside)
-        _require_places(workers, each, nodes)
-    elif not held and not _may_be_freed(each, nodes, live):
-        raise ClusterError(_too_much(workers, each, beside, nodes))
-    asked, have = (", ".join(_shown(of, kind) for kind in need) for of in (need, live))
-    spread = ", not as they are asked for" if enough else ""
-    return f"waiting for {asked}: the cluster has {have} now{spread}, and its autoscaler may add nodes"
+        _require_totals(workers, needed, total, beside)
+        _require_nodes(workers, each, nodes)
+    elif not held and not _may_become_free(each, nodes, total):
+        raise ClusterError(_refusal(workers, each, beside, nodes))
+    needed_text, total_text = (", ".join(_amount(amounts, kind) for kind in needed) for amounts in (needed, total))
+    spread = ", but not enough on one node" if enough else ""
+    hope = "its autoscaler can add nodes" if held else "other work must end first"
+    return f"waiting for {needed_text}: the cluster has {total_text} now{spread}; {hope}"
 
 
-def _may_be_freed(each: Mapping[str, float], nodes: Sequence[Mapping[str, float]], live: Mapping[str, float]) -> bool:
-    """Whether others hold what a worker would find place in: an autoscaler counts only what is free."""
+def _may_become_free(
+    each: Mapping[str, float], nodes: Sequence[Mapping[str, float]], total: Mapping[str, float]
+) -> bool:
+    """Return whether other work holds what a worker needs; an autoscaler counts free resources only."""
     free: dict[str, float] = ray.available_resources()
-    held = any(free.get(kind, 0) < live.get(kind, 0) for kind in each)
-    return held and any(_places(node, each) for node in nodes)
+    in_use = any(free.get(kind, 0) < total.get(kind, 0) for kind in each)
+    return in_use and any(_worker_count(node, each) for node in nodes)
 
 
-def _too_much(workers: int, each: Mapping[str, float], beside: float, nodes: Sequence[Mapping[str, float]]) -> str:
-    asked, reading = _named(each, each), f" and {ceil(beside)} CPUs to read" if beside else ""
-    there = " or ".join(sorted({_named(node, each) for node in nodes})) or "nothing"
+def _refusal(workers: int, each: Mapping[str, float], beside: float, nodes: Sequence[Mapping[str, float]]) -> str:
+    reading = f", and reading needs {_amount({'CPU': beside}, 'CPU')}" if beside else ""
     return (
-        f"{workers} workers need {asked} each on one node{reading}: a node has {there}, and the autoscaler has no "
-        "nodes to add that would hold them"
+        f"{_need_on_nodes(workers, each)}{reading}, but a node has {_node_sizes(nodes, each)} and the autoscaler "
+        f"cannot add nodes for them: {REMEDY}"
     )
 
 
-def _require_totals(workers: int, need: Mapping[str, float], live: Mapping[str, float], beside: float) -> None:
-    for kind, amount in need.items():
-        if live.get(kind, 0) < amount:
-            reading = f", {ceil(beside)} of them to read" if beside and kind == "CPU" else ""
+def _require_totals(workers: int, needed: Mapping[str, float], total: Mapping[str, float], beside: float) -> None:
+    for kind, amount in needed.items():
+        if total.get(kind, 0) < amount:
+            reading = f" ({ceil(beside)} of them for reading)" if beside and kind == "CPU" else ""
             raise ClusterError(
-                f"{workers} workers need {_shown(need, kind)}{reading}, and the cluster can have {live.get(kind, 0):g}"
+                f"{_need(workers)} {_amount(needed, kind)}{reading}, but the cluster has "
+                f"{total.get(kind, 0):g}: {REMEDY}"
             )
 
 
 def cpus_here() -> int:
-    """CPUs of this process's node, as Ray and the machine count them."""
-    node = ray.get_runtime_context().get_node_id()
-    counted = next((there["Resources"].get("CPU", 0) for there in ray.nodes() if there["NodeID"] == node), 0)
+    """Return the number of CPUs of this process's node: what Ray counts, but no more than the machine has."""
+    node_id = ray.get_runtime_context().get_node_id()
+    counted = next((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == node_id), 0)
     return max(1, min(int(counted) or 1, os.cpu_count() or 1))
 
 
 def nodes_there() -> list[Nodes]:
-    """The nodes of the cluster as it is, by their CPUs."""
+    """Return the nodes of the cluster as it is now, grouped by their number of CPUs."""
     sizes = Counter(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
     return [Nodes(count, cpus) for cpus, count in sizes.items()]
 
 
-def _require_places(workers: int, each: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> None:
+def _require_nodes(workers: int, each: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> None:
     """Refuse workers that fit on no node, or that the nodes cannot all hold.
 
     Args:
-        workers: how many, all at once.
-        each: CPU, GPU … that one of them takes.
-        nodes: what each node has.
+        workers: number of workers that run at the same time.
+        each: resources (CPU, GPU, …) of one worker.
+        nodes: resources of each node.
 
     Raises:
-        ClusterError: names what is asked for and what is there.
+        ClusterError: the nodes cannot hold the workers; the message names what is needed and what there is.
     """
-    asked = _named(each, each)
-    if not any(_places(node, each) for node in nodes):
-        nodes_have = " or ".join(sorted({_named(node, each) for node in nodes})) or "nothing"
-        raise ClusterError(f"a worker needs {asked} on one node, and a node has {nodes_have}")
-    if (places := sum(_places(node, each) for node in nodes)) < workers:
-        raise ClusterError(f"{workers} workers need {asked} each on one node, and the nodes have room for {places:g}")
+    if not any(_worker_count(node, each) for node in nodes):
+        raise ClusterError(
+            f"a worker needs {_amounts(each, each)} on one node, but a node has {_node_sizes(nodes, each)}: {REMEDY}"
+        )
+    if (places := sum(_worker_count(node, each) for node in nodes)) < workers:
+        raise ClusterError(f"{_need_on_nodes(workers, each)}, but the nodes have room for {places:g}: {REMEDY}")
 
 
-def _places(node: Mapping[str, float], each: Mapping[str, float]) -> float:
-    """Workers that a node can hold, in whole."""
+def _worker_count(node: Mapping[str, float], each: Mapping[str, float]) -> float:
+    """Return the number of workers that one node can hold."""
     return min(node.get(kind, 0) // amount for kind, amount in each.items())
 
 
-def _named(node: Mapping[str, float], each: Mapping[str, float]) -> str:
-    return " and ".join(_shown(node, kind) for kind in each)
+def _need(workers: int) -> str:
+    return "1 worker needs" if workers == 1 else f"{workers} workers need"
 
 
-def _shown(of: Mapping[str, float], kind: str) -> str:
-    """An amount; CPUs in whole, since what is set aside for an engine may end in a part of one."""
-    amount = of.get(kind, 0)
-    return f"{ceil(amount) if kind == 'CPU' else amount:g} {kind}s"
+def _need_on_nodes(workers: int, each: Mapping[str, float]) -> str:
+    return f"{_need(workers)} {_amounts(each, each)} {'' if workers == 1 else 'each '}on one node"
+
+
+def _node_sizes(nodes: Sequence[Mapping[str, float]], each: Mapping[str, float]) -> str:
+    return " or ".join(sorted({_amounts(node, each) for node in nodes})) or "nothing"
+
+
+def _amounts(resources: Mapping[str, float], each: Mapping[str, float]) -> str:
+    return " and ".join(_amount(resources, kind) for kind in each)
+
+
+def _amount(resources: Mapping[str, float], kind: str) -> str:
+    """Return an amount as text; CPUs are rounded up, since Ray may reserve a fraction of one."""
+    amount = resources.get(kind, 0)
+    amount = ceil(amount) if kind == "CPU" else amount
+    return f"{amount:g} {kind}" if amount == 1 else f"{amount:g} {kind}s"
 
 
 def require_shared(places: Iterable[str | None], shared: bool) -> None:
-    """Refuse a path where several nodes work, or will, and nobody said that all of them see it.
+    """Refuse a local path if several nodes work, or will, and nobody said that all of them see it.
 
     Args:
-        places: sources, outputs, and what manifests and lists name; a list itself (@FILE) is the driver's.
-        shared: whether somebody did.
+        places: sources, outputs, and what manifests and lists name. A list (@FILE) itself is read by the driver alone.
+        shared: whether every node mounts the paths.
 
     Raises:
-        UsageError: names the first path.
+        UsageError: one of the places is a local path; the message names the first.
     """
     nodes = sum(node["Alive"] for node in ray.nodes())
     if shared or (nodes < 2 and not autoscaler.is_there()):
         return
     several = f"has {nodes} nodes" if nodes > 1 else "may add nodes"
-    for local in (place for place in places if place and not place.startswith("@") and not is_address(place)):
+    for path in (place for place in places if place and not place.startswith("@") and not is_address(place)):
         raise UsageError(
-            f"{local} is a path, and this cluster {several} with disks of their own: give an address such as "
-            "s3://bucket/folder, or --shared if every node mounts it there"
+            f"{path} is a local path, but this cluster {several} with disks of their own: give an address such as "
+            "s3://bucket/folder, or add --shared if every node mounts this path"
         )

@@ -1,4 +1,4 @@
-"""Commands as jobs of a cluster, through its Jobs server: submit, follow, list, stop."""
+"""Run commands as jobs on a cluster, through its Jobs server: submit, follow, list and stop them."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from aiohttp import ClientError
@@ -26,84 +26,87 @@ from brainscale.cluster.job_main import REQUEST, RESULT
 from brainscale.cluster.ray_private import job_client
 from brainscale.cluster.session import quiet
 from brainscale.config.files import resource_folder
-from brainscale.errors import ClusterError, UsageError, first_line
+from brainscale.errors import RERUN, ClusterError, UsageError, first_line
 from brainscale.storage.remote import refuse_keys
 from brainscale.version import __version__
 
-REQUEST_S = 120.0  # seconds that one request may take, such as the upload
-ANSWER_S = 10.0  # seconds an address may take to answer before it counts as silent
-GONE_S = 30.0  # seconds without an answer after which a server that did answer counts as gone
-STOP_S = 60.0  # seconds a job may take to end once it was told to
-QUIET_S = 60.0  # seconds of a log without a line after which its connection is made anew
-LIMIT = 100 * 2**20  # bytes that a Jobs server takes as one upload
-SERVERS_OWN = re.compile(r"\S+ \S+\tINFO job_manager\.py|Running entrypoint for job ")
-"""What a Jobs server notes in a job's log."""
+Client: TypeAlias = JobSubmissionClient
+"""A connection to a Jobs server."""
+REQUEST_S = 120.0  # time-out of one request, such as the upload of a job
+ANSWER_S = 10.0  # time-out of the first answer of a server
+GONE_S = 30.0  # time without an answer after which a server counts as lost
+STOP_S = 60.0  # time that a job may take to end after it was told to stop
+QUIET_S = 60.0  # time without a line after which the connection to a log is made again
+LIMIT = 100 * 2**20  # bytes that a Jobs server accepts as one upload
+SERVER_LINE = re.compile(r"\S+ \S+\tINFO job_manager\.py|Running entrypoint for job ")
+"""Lines that a Jobs server adds to a job's log."""
 UNREACHED = (RuntimeError, ConnectionError, OSError, ClientError, asyncio.TimeoutError)
-"""How Ray's client says that a server does not answer, or not as it should."""
+"""Exceptions of Ray's client for a server that does not answer, or answers with an error."""
 
 
-def connect(address: str) -> JobSubmissionClient:
-    """A client of a Jobs server.
+def connect(address: str) -> Client:
+    """Connect to a Jobs server.
 
     Args:
-        address: such as http://127.0.0.1:8265.
+        address: URL of the server, such as http://127.0.0.1:8265.
 
     Raises:
-        UsageError: no such address, or one with a password.
-        ClusterError: nobody answers, or not to this client.
+        UsageError: the address is not a URL, or contains a password.
+        ClusterError: the server does not answer, or refuses this client.
     """
     if not address.startswith(("http://", "https://")):
         raise UsageError(
             f"--address takes a Jobs URL such as http://127.0.0.1:8265, not '{address.rpartition('@')[2]}'"
         )
     if "@" in urlsplit(address).netloc:
-        raise UsageError("--address holds a password: put the cluster's token into RAY_AUTH_TOKEN instead")
+        raise UsageError("--address contains a password: set the cluster's token in RAY_AUTH_TOKEN instead")
     quiet()
     try:
         with urllib.request.urlopen(f"{address.rstrip('/')}/api/version", timeout=ANSWER_S):  # noqa: S310 (checked)
             pass
     except urllib.error.HTTPError:
-        pass  # it answers; what it wants is the client's business
+        pass  # the server answers; the client below handles what it refuses
     except (OSError, ValueError) as error:
         raise ClusterError(
-            f"no Jobs server answers at {address} ({first_line(error)}): is `ray start --head` running?"
+            f"no Jobs server answers at {address} ({first_line(error)}): check the address, and that `ray start "
+            "--head` runs there"
         ) from None
     try:
         return job_client(address, REQUEST_S)
     except AuthenticationError:
         raise ClusterError(
-            f"{address} does not accept this client's token: put the cluster's into RAY_AUTH_TOKEN, "
-            "or its file's path into RAY_AUTH_TOKEN_PATH"
+            f"{address} does not accept the token of this machine: set the cluster's token in RAY_AUTH_TOKEN, or the "
+            "path of its file in RAY_AUTH_TOKEN_PATH"
         ) from None
     except (RuntimeError, ConnectionError) as error:
-        raise ClusterError(f"{address} does not accept jobs: {first_line(error)}") from error
+        raise ClusterError(f"{address} does not accept jobs ({first_line(error)}): check its version of Ray") from error
 
 
-def submit(client: JobSubmissionClient, command: str, request: dict[str, Any], log_format: str = "text") -> str:
-    """Send a command to a cluster.
+def submit(client: Client, command: str, request: dict[str, Any], log_format: str = "text") -> str:
+    """Submit a command as a job.
 
     Args:
-        client: of its Jobs server.
-        command: train, evaluate, score or index: the script of that name in jobs/.
-        request: JSON-able arguments; paths as the cluster sees them.
-        log_format: of what it says, text or json.
+        client: connection to the Jobs server.
+        command: train, evaluate, score or index: the script of this name in jobs/.
+        request: arguments of the command, as JSON; paths as the cluster sees them.
+        log_format: format of the job's log, text or json.
 
     Returns:
-        The job's id, which no other job has.
+        The job's unique id.
 
     Raises:
-        UsageError: a key stands in an address.
-        ClusterError: it is too large, or the server refuses it.
+        UsageError: an address contains a key.
+        ClusterError: the upload is too large, or the server refuses the job.
     """
-    for place in _texts(request):
-        refuse_keys(place)
+    for text in _texts(request):
+        refuse_keys(text)
     job = f"brainscale-{command}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-    with _code(request) as folder:
+    with _upload(request) as folder:
         nbytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         if nbytes > LIMIT:
             raise ClusterError(
-                f"what the job needs is {nbytes / 2**20:.0f} MiB, and a Jobs server takes {LIMIT / 2**20:.0f}: "
-                "name its sources in a file on the cluster's storage (@FILE) or a manifest"
+                f"the job's upload has {nbytes / 2**20:.0f} MiB, but a Jobs server accepts {LIMIT / 2**20:.0f} MiB: "
+                "list the sources in a file on the cluster's storage (@FILE) or in a manifest"
             )
         try:
             return client.submit_job(
@@ -113,37 +116,39 @@ def submit(client: JobSubmissionClient, command: str, request: dict[str, Any], l
                 metadata={"brainscale": __version__, "command": command, "out": str(request.get("out") or "")},
             )
         except UNREACHED as error:
-            raise ClusterError(f"the job was not accepted: {first_line(error)}") from error
+            raise ClusterError(
+                f"the Jobs server did not accept the job ({first_line(error)}): check the cluster and {RERUN}"
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobOutcome:
-    """What became of a job.
+    """The outcome of a job that has ended.
 
     Attributes:
-        status: its exit status.
-        result: what it printed as its result, if it came to one.
+        status: exit status.
+        result: result that the job printed; None if it failed before.
     """
 
     status: int
     result: dict[str, Any] | None
 
 
-def follow(client: JobSubmissionClient, job: str, on_line: Callable[[str], None]) -> JobOutcome:
-    """Pass a job's log on, line by line, until the job ends.
+def follow(client: Client, job: str, on_line: Callable[[str], None]) -> JobOutcome:
+    """Follow a job's log until the job ends.
 
     Args:
-        client: of the Jobs server.
-        job: its id.
-        on_line: called with each line of the log but the result, each once, however often the connection breaks.
+        client: connection to the Jobs server.
+        job: id of the job.
+        on_line: called once with each line of the log except the result, even if the connection breaks.
 
     Raises:
-        ClusterError: the job was stopped, never ran, or the server has gone.
+        ClusterError: the job was stopped or never ran, or the server does not answer any more.
     """
     log, silent_since = _Log(on_line), None
     while True:
         try:
-            asyncio.run(log.take(client, job))
+            asyncio.run(log.read(client, job))
             if client.get_job_status(job).is_terminal():
                 log.end(client.get_job_logs(job))
                 return JobOutcome(status=_exit_status(client.get_job_info(job)), result=log.result)
@@ -154,41 +159,41 @@ def follow(client: JobSubmissionClient, job: str, on_line: Callable[[str], None]
             silent_since = silent_since or time.monotonic()
             if time.monotonic() - silent_since > GONE_S:
                 raise ClusterError(
-                    f"the Jobs server has gone ({first_line(error)}): once a cluster is there, run the same command "
-                    "again to go on"
+                    f"the Jobs server does not answer any more ({first_line(error)}): when the cluster is back, {RERUN}"
                 ) from None
         time.sleep(0.5)
 
 
 class _Log:
-    """A log as it comes; every connection begins at its first character again."""
+    """A job's log, passed on line by line. Every new connection starts again at its first character."""
 
     def __init__(self, on_line: Callable[[str], None]) -> None:
-        self._on_line, self._seen, self._line = on_line, 0, ""
+        self._on_line, self._length, self._unfinished_line = on_line, 0, ""
         self.result: dict[str, Any] | None = None
 
-    async def take(self, client: JobSubmissionClient, job: str) -> None:
-        at, pieces = 0, client.tail_job_logs(job)
-        with suppress(StopAsyncIteration, asyncio.TimeoutError):  # a connection may die without a word
+    async def read(self, client: Client, job: str) -> None:
+        """Read the log until it ends or the connection breaks."""
+        position, pieces = 0, client.tail_job_logs(job)
+        with suppress(StopAsyncIteration, asyncio.TimeoutError):  # a connection may die without an error
             while True:
-                async with asyncio.timeout(QUIET_S):  # wait_for may lose a Ctrl-C that comes with a piece
+                async with asyncio.timeout(QUIET_S):  # asyncio.wait_for could lose a Ctrl-C that comes with a piece
                     piece = await anext(pieces)
-                self._add(piece[max(0, self._seen - at) :])
-                at += len(piece)
+                self._add(piece[max(0, self._length - position) :])
+                position += len(piece)
 
     def end(self, whole: str) -> None:
-        """What is left of the whole log, and its last line if nothing ends it."""
-        self._add(whole[self._seen :])
-        if self._line:
+        """Pass on the rest of the log, and its last line even if it lacks a line break."""
+        self._add(whole[self._length :])
+        if self._unfinished_line:
             self._add("\n")
 
     def _add(self, text: str) -> None:
-        self._seen += len(text)
-        *lines, self._line = (self._line + text).split("\n")
+        self._length += len(text)
+        *lines, self._unfinished_line = (self._unfinished_line + text).split("\n")
         for line in lines:
             if line.startswith(RESULT):
                 self.result = json.loads(line.removeprefix(RESULT))
-            elif not SERVERS_OWN.match(line):
+            elif not SERVER_LINE.match(line):
                 self._on_line(line)
 
 
@@ -197,56 +202,85 @@ def _exit_status(info: JobDetails) -> int:
         return 0
     if info.status == JobStatus.STOPPED or info.driver_exit_code is None or info.driver_exit_code <= 0:
         reason = first_line(info.message or "no reason given")
-        raise ClusterError(f"job {info.submission_id} {str(info.status).lower()}: {reason}")
+        raise ClusterError(f"job {info.submission_id} {str(info.status).lower()}: {reason}; {RERUN}")
     return int(info.driver_exit_code)
 
 
-def list_jobs(client: JobSubmissionClient) -> list[dict[str, Any]]:
-    """The jobs that brainscale sent, the latest first: id, status, command, out, started, seconds."""
-    ours = [info for info in _asked(client.list_jobs) if (info.metadata or {}).get("brainscale")]
-    return [_facts(info) for info in sorted(ours, key=lambda info: info.start_time or 0, reverse=True)]
+@dataclass(frozen=True, kw_only=True)
+class JobRecord:
+    """A job that brainscale submitted.
+
+    Attributes:
+        id: unique id of the job.
+        status: pending, running, succeeded, failed or stopped.
+        command: train, evaluate, score or index; None if unknown.
+        out: output of the command, a path or an address; None if unknown.
+        started: time of the start, UTC, ISO 8601; None before it.
+        seconds: time from the start to the end, or until now; None before the start.
+    """
+
+    id: str
+    status: str
+    command: str | None
+    out: str | None
+    started: str | None
+    seconds: float | None
 
 
-def _facts(info: JobDetails) -> dict[str, Any]:
-    began, ended = (info.start_time or 0) / 1000, (info.end_time or 0) / 1000
-    metadata = info.metadata or {}
-    return {
-        "id": info.submission_id,
-        "status": str(info.status).lower(),
-        "command": metadata.get("command"),
-        "out": metadata.get("out"),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)) if began else None,
-        "seconds": round((ended or time.time()) - began, 1) if began else None,
-    }
-
-
-def log_of(client: JobSubmissionClient, job: str) -> str:
-    """A job's log so far."""
-    return str(_asked(lambda: client.get_job_logs(job), job))
-
-
-def stop(client: JobSubmissionClient, job: str) -> str:
-    """End a job and wait until it has; its status then.
+def list_jobs(client: Client) -> list[JobRecord]:
+    """Return the jobs that brainscale submitted, the latest first.
 
     Raises:
-        ClusterError: no such job, or it does not end.
+        ClusterError: the server does not answer.
     """
-    _asked(lambda: client.stop_job(job), job)
+    jobs = [info for info in _request(client.list_jobs) if (info.metadata or {}).get("brainscale")]
+    return [_record(info) for info in sorted(jobs, key=lambda info: info.start_time or 0, reverse=True)]
+
+
+def _record(info: JobDetails) -> JobRecord:
+    began, ended = (info.start_time or 0) / 1000, (info.end_time or 0) / 1000
+    metadata = info.metadata or {}
+    return JobRecord(
+        id=str(info.submission_id),
+        status=str(info.status).lower(),
+        command=metadata.get("command"),
+        out=metadata.get("out"),
+        started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)) if began else None,
+        seconds=round((ended or time.time()) - began, 1) if began else None,
+    )
+
+
+def read_log(client: Client, job: str) -> str:
+    """Return a job's log so far.
+
+    Raises:
+        ClusterError: there is no such job, or the server does not answer.
+    """
+    return str(_request(lambda: client.get_job_logs(job), job))
+
+
+def stop(client: Client, job: str) -> str:
+    """Stop a job, wait until it has ended, and return its status.
+
+    Raises:
+        ClusterError: there is no such job, it does not end, or the server does not answer.
+    """
+    _request(lambda: client.stop_job(job), job)
     deadline = time.monotonic() + STOP_S
-    while not (status := _asked(lambda: client.get_job_status(job), job)).is_terminal():
+    while not (status := _request(lambda: client.get_job_status(job), job)).is_terminal():
         if time.monotonic() > deadline:
-            raise ClusterError(f"job {job} was told to stop and is still {str(status).lower()}")
+            raise ClusterError(f"job {job} is still {str(status).lower()} {STOP_S:g} s after the stop: try again")
         time.sleep(0.5)
     return str(status).lower()
 
 
-def _asked(question: Callable[[], Any], job: str = "") -> Any:
+def _request(request: Callable[[], Any], job: str = "") -> Any:
     try:
-        return question()
+        return request()
     except UNREACHED as error:
         if _is_unknown(error):
             raise _unknown(job) from None
-        raise ClusterError(f"the Jobs server does not answer: {first_line(error)}") from None
+        raise ClusterError(f"the Jobs server does not answer ({first_line(error)}): check the cluster") from None
 
 
 def _is_unknown(error: BaseException) -> bool:
@@ -254,7 +288,7 @@ def _is_unknown(error: BaseException) -> bool:
 
 
 def _unknown(job: str) -> ClusterError:
-    return ClusterError(f"no job {job}: `brainscale jobs list` names those that are there")
+    return ClusterError(f"no job with id '{job}': `brainscale jobs list` lists the jobs")
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -266,8 +300,8 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 @contextmanager
-def _code(request: dict[str, Any]) -> Iterator[Path]:
-    """A folder with the package, jobs/, configs/ and the request: all that travels."""
+def _upload(request: dict[str, Any]) -> Iterator[Path]:
+    """Yield a folder with everything that is uploaded: the package, jobs/, configs/ and the request."""
     with tempfile.TemporaryDirectory(prefix="brainscale-") as name:
         folder, ignore = Path(name), shutil.ignore_patterns("__pycache__", "jobs", "configs")
         shutil.copytree(Path(__file__).parents[1], folder / "brainscale", ignore=ignore)

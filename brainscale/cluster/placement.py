@@ -1,17 +1,22 @@
-"""How many workers there are and how large, where nobody says. Never what they compute."""
+"""Choose the number and size of workers that nobody specified. This never changes what they compute."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 ALL = 1024
-"""More threads than a node has CPUs: an engine takes those of its node at most."""
+"""Stands for all CPUs of a node: an engine never uses more threads than its node has CPUs."""
 NEARLY_ALL = 0.9
-"""Share of the CPUs that engines may leave unused for being larger, and so fewer: each loads the model."""
+"""Share of all CPUs that engines must use. Fewer, larger engines are preferred, since each one loads the model."""
 
 
 @dataclass(frozen=True)
 class Nodes:
-    """Nodes of one size: how many, and CPUs of each."""
+    """Nodes of one size.
+
+    Attributes:
+        count: number of nodes.
+        cpus: CPUs of each node.
+    """
 
     count: int
     cpus: int
@@ -19,12 +24,13 @@ class Nodes:
 
 @dataclass(frozen=True, kw_only=True)
 class Engines:
-    """How scoring is spread over CPUs.
+    """Engines that score, and their CPUs.
 
     Attributes:
-        workers: engines side by side at most.
-        threads: that each computes on.
-        cpus: that Ray sets aside for each: so many that a node has no place for one more, and always some for reading.
+        workers: maximum number of engines that run at the same time.
+        threads: number of threads of each engine.
+        cpus: CPUs that Ray reserves for each engine: enough that no further engine fits on the node, and few enough
+            that some are left for reading.
     """
 
     workers: int
@@ -33,53 +39,59 @@ class Engines:
 
 
 def engines(nodes: Sequence[Nodes], *, workers: int | None = None, cpus: int | None = None, blocks: int = 1) -> Engines:
-    """Engines on CPUs: as many as there is room for, each on a node of its own unless more are asked for.
+    """Return the engines that fit on CPU nodes: one for each node, unless more are asked for.
 
     Args:
-        nodes: that are there.
-        workers: as asked for; without it, all that there is room and work for.
-        cpus: of each, as asked for.
-        blocks: of work; more engines than that would have nothing to do.
+        nodes: nodes of the cluster.
+        workers: number of engines; None for as many as the nodes can hold and the work needs.
+        cpus: CPUs of each engine; None for what fits.
+        blocks: number of blocks of work, which limits the number of engines.
     """
-    if not any(size.cpus for size in nodes):  # none is there yet, and nobody says of what size they will be
+    if not any(size.cpus for size in nodes):  # an autoscaler will add nodes of unknown size
         alone = workers in (None, 1)
-        aside = 1.0 if cpus is None else max(0.9, cpus - 0.5)  # the rest of a node of that size reads
-        return Engines(workers=workers or 1, threads=cpus or (ALL if alone else 1), cpus=aside)
+        reserved = 1.0 if cpus is None else max(0.9, cpus - 0.5)  # the rest of a node of that size is for reading
+        return Engines(workers=workers or 1, threads=cpus or (ALL if alone else 1), cpus=reserved)
     threads = cpus or _threads(nodes, workers)
-    fit = [size for size in nodes if size.cpus >= threads]
-    aside = max((_apart(size.cpus, threads) for size in fit), default=float(threads))
-    most = workers or max(1, min(_places(nodes, threads), blocks))
-    return Engines(workers=most, threads=threads, cpus=1.0 if most == 1 and fit else aside)
+    large_enough = [size for size in nodes if size.cpus >= threads]
+    reserved = max((_reserved_cpus(size.cpus, threads) for size in large_enough), default=float(threads))
+    count = workers or max(1, min(_engine_count(nodes, threads), blocks))
+    return Engines(workers=count, threads=threads, cpus=1.0 if count == 1 and large_enough else reserved)
 
 
 def _threads(nodes: Sequence[Nodes], workers: int | None) -> int:
-    """Of an engine: a whole node's, where the engines then use nearly all there is; fewer where more were asked for."""
+    """Return the threads of each engine: those of the largest node size that leaves few CPUs unused.
+
+    If a number of workers is given, return the largest number of threads with which so many engines fit.
+    """
     sizes = sorted({size.cpus for size in nodes if size.cpus}, reverse=True) or [1]
     if workers is not None:
-        return next((n for n in range(sizes[0], 1, -1) if _places(nodes, n) >= workers), 1)
-    used = {threads: threads * _places(nodes, threads) for threads in sizes}
+        return next((n for n in range(sizes[0], 1, -1) if _engine_count(nodes, n) >= workers), 1)
+    used = {threads: threads * _engine_count(nodes, threads) for threads in sizes}
     return next(threads for threads in sizes if used[threads] >= NEARLY_ALL * max(used.values()))
 
 
-def _places(nodes: Sequence[Nodes], threads: int) -> int:
+def _engine_count(nodes: Sequence[Nodes], threads: int) -> int:
+    """Return the number of engines that fit on the nodes."""
     return sum(size.count * (size.cpus // threads) for size in nodes)
 
 
-def _apart(cpus: int, threads: int) -> float:
-    """CPUs that keep one engine more off a node; what they leave of it is nearly as much, and goes to reading.
+def _reserved_cpus(cpus: int, threads: int) -> float:
+    """Return the CPUs to reserve for each engine, so that no further engine fits on the node; the rest is for reading.
 
-    Without that, engines of a node that was lost would fill the others, and wait there for reading that has no place.
+    Otherwise, when a node is lost, its engines would fill the other nodes and wait there for reading that has no CPU.
     """
     return round(cpus / (cpus // threads + 1) + 0.001, 3)
 
 
 def trainers(nodes: Sequence[Nodes], gpus: int, micro_batches: int) -> int:
-    """Training workers: one for each GPU, or for each node where there are none, as far as a batch can be shared.
+    """Return the number of training workers: one for each GPU or, without GPUs, one for each node.
+
+    The number is rounded down to a power of two, so that the workers can share a batch evenly.
 
     Args:
-        nodes: that are there now.
-        gpus: of all of them, where the run uses GPUs; else 0.
-        micro_batches: of a batch, a power of two; workers share them evenly.
+        nodes: nodes of the cluster.
+        gpus: GPUs of all nodes; 0 if the run does not use GPUs.
+        micro_batches: number of micro-batches in a batch, a power of two.
     """
-    most = gpus or sum(size.count for size in nodes if size.cpus)
-    return min(micro_batches, 1 << max(0, most.bit_length() - 1))
+    largest = gpus or sum(size.count for size in nodes if size.cpus)
+    return min(micro_batches, 1 << max(0, largest.bit_length() - 1))

@@ -1,16 +1,16 @@
-"""All that brainscale takes from Ray's private modules, each with what it is for. Tried with Ray 2.60.0.
+"""All uses of Ray's private modules, each with its reason. Tried with Ray 2.60.0.
 
-Ray may change these with any release. pyproject.toml therefore allows one minor version; before it allows the next, the
-tests in tests/cluster and tests/integration must pass with it, and this line names it.
+Ray may change these modules in any release. pyproject.toml therefore allows one minor version. Before it allows the
+next, the tests in tests/cluster and tests/integration must pass with it, and the first line must name it.
 
-| function | needed, because no public API |
+| function | reason: no public API … |
 |---|---|
-| `has_autoscaler` | says whether the cluster has an autoscaler |
-| `autoscaler_status` | says whether the autoscaler can start nodes for a placement group |
-| `job_client` | gives the requests of `JobSubmissionClient` a time-out: it would wait for a silent server for ever |
-| `send_raylet_messages_to_stderr` | keeps the raylet's messages off standard output, where results are |
+| `has_autoscaler` | tells whether the cluster has an autoscaler |
+| `autoscaler_status` | tells whether the autoscaler can start nodes for a placement group |
+| `job_client` | sets a time-out for `JobSubmissionClient`, which would wait for a silent server for ever |
+| `send_raylet_messages_to_stderr` | keeps the raylet's messages out of standard output, where the results are |
 
-Each imports what it needs when it is called: the Jobs client alone takes a quarter of a second.
+Each function imports what it needs when it is called, since the Jobs client alone takes a quarter of a second.
 """
 
 import sys
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class AutoscalerStatus:
-    """What the autoscaler was asked for last, and what it last answered.
+    """The last question to the autoscaler, and its last answer.
 
     Attributes:
-        asked_version: number of the state of the cluster that the autoscaler is asked about.
-        pending: a text for each placement group that waits for nodes, with its id in hexadecimal.
-        answered_version: number of the state that the autoscaler has seen.
-        infeasible: texts of those placement groups that it cannot start nodes for.
+        asked_version: version of the cluster's state that the autoscaler is asked about.
+        pending: one text for each placement group that waits for nodes; it contains the group's id in hexadecimal.
+        answered_version: version of the cluster's state that the autoscaler has seen.
+        infeasible: texts of the placement groups for which it cannot start nodes.
     """
 
     asked_version: int
@@ -41,7 +41,7 @@ class AutoscalerStatus:
 
 
 def has_autoscaler() -> bool:
-    """Return whether the connected cluster has an autoscaler that answers, Ray's second."""
+    """Return whether the connected cluster has an autoscaler of version 2, which can be asked."""
     from ray.autoscaler.v2.utils import is_autoscaler_v2
     from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
@@ -49,7 +49,7 @@ def has_autoscaler() -> bool:
 
 
 def autoscaler_status() -> AutoscalerStatus:
-    """Return what the connected cluster's autoscaler says of the placement groups that wait."""
+    """Return the autoscaler's answer for the placement groups that wait for nodes."""
     from ray.core.generated import autoscaler_pb2
     from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
@@ -65,7 +65,12 @@ def autoscaler_status() -> AutoscalerStatus:
 
 
 def job_client(address: str, request_seconds: float) -> "JobSubmissionClient":
-    """Return Ray's client of a Jobs server, each of whose requests ends after so many seconds without an answer."""
+    """Return Ray's client of a Jobs server, with a time-out for each request.
+
+    Args:
+        address: URL of the Jobs server.
+        request_seconds: time-out of a request, seconds.
+    """
     from ray.job_submission import JobSubmissionClient
 
     class TimedClient(JobSubmissionClient):
@@ -76,7 +81,7 @@ def job_client(address: str, request_seconds: float) -> "JobSubmissionClient":
 
 
 def send_raylet_messages_to_stderr(unless: str) -> None:
-    """Print what the raylet says on standard error from now on, but for messages that hold the text `unless`."""
+    """Print the raylet's messages on standard error from now on, except those that contain the text `unless`."""
 
     def show(data: dict[str, Any], ignore_prefix: bool) -> None:
         if unless not in str(data["lines"]):

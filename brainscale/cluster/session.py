@@ -1,4 +1,4 @@
-"""Connect to Ray: a local one for this command, or the one around it."""
+"""Connect to Ray: to the cluster that this process runs on, or to a local Ray that is started for this command."""
 
 import logging
 import os
@@ -14,39 +14,43 @@ import ray
 from brainscale.cluster.ray_private import send_raylet_messages_to_stderr
 from brainscale.errors import ClusterError, first_line
 
-TALKERS = ("ray", "ray.data", "ray.train", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
-"""Loggers that have a level of their own."""
+LOGGERS = ("ray", "ray.data", "ray.train", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
+"""Loggers of Ray that set their own level."""
 
-OF_OUR_OWN = {
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray warns of this default otherwise
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # its core writes to our standard error otherwise
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing of a job on scans is reported anywhere
-    "RAY_num_workers_soft_limit": "16",  # idle processes end otherwise, and a new one imports for a second
+ENVIRONMENT = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # otherwise Ray warns about its own default
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # otherwise Ray's core writes to this command's standard error
+    "RAY_USAGE_STATS_ENABLED": "0",  # no usage report leaves this machine
+    "RAY_num_workers_soft_limit": "16",  # otherwise idle processes end, and each new one imports for a second
 }
-"""Environment of a Ray that we start; what is set already stays."""
+"""Environment variables of a local Ray; a variable that is already set keeps its value."""
 
-NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
 @contextmanager
 def session(workers: int | None = None, object_store_gib: float | None = None) -> Iterator[None]:
-    """A Ray on this machine for the with-block; one that is already connected, or around this process, serves as it is.
+    """Connect to Ray for the with-block: to a connected or surrounding Ray if there is one, or else to a new local one.
 
-    It counts more CPUs than workers, so that reading tasks are never starved by them.
+    A local Ray counts at least one CPU more than there are workers, so that reading always has one.
 
     Args:
-        workers: how many the work will ask for, where that is known.
-        object_store_gib: memory of a new Ray's object store; Ray's own choice without.
+        workers: number of workers that the work will ask for; None if unknown.
+        object_store_gib: size of a local Ray's object store, GiB; None for Ray's default.
+
+    Raises:
+        ClusterError: the surrounding Ray does not answer, or a local one does not start.
     """
     if ray.is_initialized():
         yield
         return
-    if around := os.environ.get("RAY_ADDRESS"):  # as in a job, or where a scheduler started the nodes
+    if surrounding := os.environ.get("RAY_ADDRESS"):  # inside a job, or on nodes that a scheduler started
         try:
             ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ClusterError(
-                f"no Ray answers at RAY_ADDRESS={around} ({first_line(error)}): unset it for a local one"
+                f"no Ray answers at RAY_ADDRESS={surrounding} ({first_line(error)}): start it, or unset RAY_ADDRESS to "
+                "use this machine alone"
             ) from None
         quiet()
         try:
@@ -54,11 +58,11 @@ def session(workers: int | None = None, object_store_gib: float | None = None) -
         finally:
             ray.shutdown()
         return
-    for name, value in OF_OUR_OWN.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    _private_token()
+    _ensure_private_token()
     try:
-        with _standard_error_aside():  # it says there, once, that it took the level
+        with _held_standard_error():  # Ray reports there that it changed its log level
             ray.init(
                 address="local",
                 num_cpus=max(os.cpu_count() or 1, (workers or 1) + 1),
@@ -67,9 +71,9 @@ def session(workers: int | None = None, object_store_gib: float | None = None) -
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-    except Exception as error:  # Ray raises no kind of its own where its processes do not come up in time
+    except Exception as error:  # Ray has no exception of its own for processes that do not start in time
         ray.shutdown()
-        raise ClusterError(f"Ray did not start ({first_line(error)}): run the same command again") from error
+        raise ClusterError(f"a local Ray did not start ({first_line(error)}): run the same command again") from error
     quiet()
     try:
         yield
@@ -77,38 +81,38 @@ def session(workers: int | None = None, object_store_gib: float | None = None) -
         ray.shutdown()
 
 
-def _private_token() -> None:
-    """The token that Ray asks for, readable by its owner alone; Ray would let everybody read the one it makes."""
+def _ensure_private_token() -> None:
+    """Create Ray's token file for its owner only, since Ray would create one that everybody can read."""
     if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         return
     token = Path.home() / ".ray" / "auth_token"
-    with suppress(OSError):  # a home that cannot be written: Ray says so if it matters
+    with suppress(OSError):  # a home folder that cannot be written: Ray reports it if it needs the file
         token.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError), os.fdopen(os.open(token, NEW, 0o600), "w") as stream:
+        with suppress(FileExistsError), os.fdopen(os.open(token, CREATE, 0o600), "w") as stream:
             stream.write(secrets.token_hex(32))
         token.chmod(0o600)
 
 
 def quiet() -> None:
-    """Leave Ray's own notes to its log files; warnings and errors still reach standard error."""
-    send_raylet_messages_to_stderr(unless="worker processes have been started")  # which folds side by side need
-    for name in TALKERS:
+    """Keep Ray's messages out of standard output; warnings and errors of its raylet go to standard error."""
+    send_raylet_messages_to_stderr(unless="worker processes have been started")  # expected when folds run in parallel
+    for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @contextmanager
-def _standard_error_aside() -> Iterator[None]:
-    """Keep what native code writes to standard error; show it only if the with-block fails."""
+def _held_standard_error() -> Iterator[None]:
+    """Hold back what native code writes to standard error, and show it only if the with-block fails."""
     sys.stderr.flush()
-    real = os.dup(2)
-    with tempfile.TemporaryFile() as aside:
-        os.dup2(aside.fileno(), 2)
+    original = os.dup(2)
+    with tempfile.TemporaryFile() as buffer:
+        os.dup2(buffer.fileno(), 2)
         try:
             yield
         except BaseException:
-            aside.seek(0)
-            os.write(real, aside.read())
+            buffer.seek(0)
+            os.write(original, buffer.read())
             raise
         finally:
-            os.dup2(real, 2)
-            os.close(real)
+            os.dup2(original, 2)
+            os.close(original)

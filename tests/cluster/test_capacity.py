@@ -11,6 +11,7 @@ from brainscale.config import files, sections
 from brainscale.dataset.indexer import write_index
 from brainscale.errors import ClusterError, UsageError
 
+REMEDY = "ask for fewer or smaller workers, or add nodes"
 FOUR = {"CPU": 4.0, "memory": 1e9}
 
 
@@ -33,10 +34,10 @@ def pretend(
     [
         (2, {"CPU": 4.0}, None),
         (4, {"CPU": 2.0}, None),
-        (9, {"CPU": 1.0}, "9 workers need 9 CPUs, and the cluster can have 8"),
-        (1, {"CPU": 8.0}, "a worker needs 8 CPUs on one node, and a node has 4 CPUs"),
+        (9, {"CPU": 1.0}, f"9 workers need 9 CPUs, but the cluster has 8: {REMEDY}"),
+        (1, {"CPU": 8.0}, f"a worker needs 8 CPUs on one node, but a node has 4 CPUs: {REMEDY}"),
         (2, {"CPU": 3.0}, None),
-        (1, {"CPU": 1.0, "GPU": 1.0}, "1 workers need 1 GPUs, and the cluster can have 0"),
+        (1, {"CPU": 1.0, "GPU": 1.0}, f"1 worker needs 1 GPU, but the cluster has 0: {REMEDY}"),
     ],
 )
 def test_two_nodes_of_four(
@@ -52,7 +53,7 @@ def test_two_nodes_of_four(
 
 def test_enough_in_all_and_too_little_on_each_node(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, [FOUR, FOUR, FOUR])
-    said = "4 workers need 3 CPUs each on one node, and the nodes have room for 3"
+    said = "4 workers need 3 CPUs each on one node, but the nodes have room for 3"
     with pytest.raises(ClusterError, match=said):
         capacity.require_capacity(4, {"CPU": 3.0})
 
@@ -65,10 +66,10 @@ def test_enough_in_all_and_too_little_on_each_node(monkeypatch: pytest.MonkeyPat
         (
             False,
             4.0,
-            "2 workers need 4 CPUs each on one node and 1 CPUs to read: a node has 4 CPUs, and the autoscaler has no "
-            "nodes to add that would hold them",
+            "2 workers need 4 CPUs each on one node, and reading needs 1 CPU, but a node has 4 CPUs and the autoscaler "
+            f"cannot add nodes for them: {REMEDY}",
         ),
-        (None, 4.0, "2 workers need 9 CPUs, 1 of them to read, and the cluster can have 4"),
+        (None, 4.0, f"2 workers need 9 CPUs (1 of them for reading), but the cluster has 4: {REMEDY}"),
     ],
 )
 def test_an_autoscaler_is_asked(
@@ -78,7 +79,8 @@ def test_an_autoscaler_is_asked(
     monkeypatch.setattr("ray.available_resources", lambda: {"CPU": free})
     if said is None:
         waiting = capacity.require_capacity(2, {"CPU": 4.0}, beside=1)
-        assert waiting == "waiting for 9 CPUs: the cluster has 4 CPUs now, and its autoscaler may add nodes"
+        hope = "its autoscaler can add nodes" if would_hold else "other work must end first"
+        assert waiting == f"waiting for 9 CPUs: the cluster has 4 CPUs now; {hope}"
         return
     with pytest.raises(ClusterError, match=f"^{re.escape(said)}$"):
         capacity.require_capacity(2, {"CPU": 4.0}, beside=1)
@@ -86,7 +88,7 @@ def test_an_autoscaler_is_asked(
 
 def test_enough_in_all_and_an_autoscaler(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, [FOUR, FOUR], would_hold=True)
-    said = "waiting for 8 CPUs: the cluster has 8 CPUs now, not as they are asked for, and its autoscaler may add nodes"
+    said = "waiting for 8 CPUs: the cluster has 8 CPUs now, but not enough on one node; its autoscaler can add nodes"
     assert capacity.require_capacity(1, {"CPU": 8.0}) == said
 
 
@@ -101,7 +103,7 @@ def test_a_path_where_nodes_are_or_will_be_several(
         capacity.require_shared(["/b"], shared=False)
         return
     several = "may add nodes" if grows else "has 2 nodes"
-    with pytest.raises(UsageError, match=f"^/b is a path, and this cluster {several} with disks of their own"):
+    with pytest.raises(UsageError, match=f"^/b is a local path, but this cluster {several} with disks of their own"):
         capacity.require_shared(["s3://bucket/a", "/b"], shared=False)
 
 
@@ -115,7 +117,9 @@ def test_gpus_are_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [[{"GPU": 1.0}, {"GPU": 1.0}]]
 
 
-SAID = "is a path, and this cluster has 2 nodes with disks of their own: give an address such as s3://bucket/folder"
+SAID = (
+    "is a local path, but this cluster has 2 nodes with disks of their own: give an address such as s3://bucket/folder"
+)
 
 
 def test_a_path_means_another_disk_on_each_node(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +129,7 @@ def test_a_path_means_another_disk_on_each_node(monkeypatch: pytest.MonkeyPatch)
     pretend(monkeypatch, [FOUR, FOUR])
     capacity.require_shared(bucket, shared=False)
     capacity.require_shared(["/here"], shared=True)
-    with pytest.raises(UsageError, match=f"^/here {SAID}, or --shared"):
+    with pytest.raises(UsageError, match=f"^/here {SAID}, or add --shared"):
         capacity.require_shared([*bucket, "/here", "/there"], shared=False)
 
 

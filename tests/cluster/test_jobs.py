@@ -79,7 +79,9 @@ def test_each_line_comes_once_however_often_the_connection_breaks(
 
 def test_a_server_that_is_gone_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "GONE_S", 0.0)
-    with pytest.raises(ClusterError, match=r"the Jobs server has gone \(cut\): .* run the same command again to go on"):
+    with pytest.raises(
+        ClusterError, match=r"does not answer any more \(cut\): .* run the same command again to resume"
+    ):
         jobs.follow(Server(iter([5] * 100)), "job", lambda line: None)  # type: ignore[arg-type]
 
 
@@ -98,7 +100,7 @@ def test_the_package_travels_and_nothing_else() -> None:
 def test_what_is_too_large_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "LIMIT", 10_000)
     with pytest.raises(
-        ClusterError, match=r"what the job needs is \d MiB, and a Jobs server takes 0: name its sources"
+        ClusterError, match=r"the job's upload has \d MiB, but a Jobs server accepts 0 MiB: list the sources"
     ):
         jobs.submit(Server(iter([])), "score", {"out": None})  # type: ignore[arg-type]
 
@@ -118,7 +120,7 @@ def test_keys_do_not_travel() -> None:
             "ray://127.0.0.1:10001",
             "--address takes a Jobs URL such as http://127.0.0.1:8265, not 'ray://127.0.0.1:10001'",
         ),
-        ("http://me:sesame@127.0.0.1:8265", "--address holds a password"),
+        ("http://me:sesame@127.0.0.1:8265", "--address contains a password"),
         ("http://127.0.0.1:9", "no Jobs server answers at http://127.0.0.1:9"),
     ],
 )
@@ -164,10 +166,10 @@ def test_a_port_with_404_in_it_is_no_unknown_job() -> None:
             raise RuntimeError(self.problem)
 
     server: Any = Deaf(iter([]))
-    with pytest.raises(ClusterError, match="the Jobs server does not answer: HTTPConnectionPool"):
+    with pytest.raises(ClusterError, match=r"the Jobs server does not answer \(HTTPConnectionPool"):
         jobs.stop(server, "an-id")
     server.problem = "Request failed with status code 404: Job an-id does not exist."
-    with pytest.raises(ClusterError, match="no job an-id: `brainscale jobs list` names those that are there"):
+    with pytest.raises(ClusterError, match="no job with id 'an-id': `brainscale jobs list` lists the jobs"):
         jobs.stop(server, "an-id")
 
 
@@ -206,6 +208,10 @@ def test_ctrl_c_on_a_terminal_asks(answer: "bool | click.Abort", monkeypatch: py
     monkeypatch.setattr(jobs, "stop", lambda *_: "stopped")
     monkeypatch.setattr(click, "confirm", confirm)
     server: Any = Server(iter([]))
-    said = r"job j stopped; run the same command again" if answer is True else r"the job goes on; .* jobs stop j --addr"
+    said = (
+        r"job j stopped; run the same command again"
+        if answer is True
+        else r"the job keeps running: .* jobs stop j --addr"
+    )
     with pytest.raises(ClusterError, match=said):
-        options.follow("http://127.0.0.1:1", server, "j", as_json=False)
+        options.follow_job("http://127.0.0.1:1", server, "j", as_json=False)
