@@ -1,4 +1,4 @@
-"""What the cluster runs for `brainscale evaluate --address`."""
+"""Entry point on the cluster of `brainscale evaluate --address`."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from brainscale.logs import notice
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
-    """Evaluate a model; return the metrics, and where the report is."""
+    """Evaluate the model; return the metrics and the output folder."""
     return evaluate_model(**request, on_notice=notice).to_json()
 
 

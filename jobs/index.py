@@ -1,4 +1,4 @@
-"""What the cluster runs for `brainscale index --address`."""
+"""Entry point on the cluster of `brainscale index --address`."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from brainscale.logs import notice
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
-    """Index; the summary of the manifest, and its place."""
+    """Index the sources; return the summary of the manifest and its path."""
     return write_index(**request | {"config": parse_config(request["config"])}, on_notice=notice).to_json()
 
 

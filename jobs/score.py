@@ -1,4 +1,4 @@
-"""What the cluster runs for `brainscale score --address`."""
+"""Entry point on the cluster of `brainscale score --address`."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from brainscale.scoring.bulk import score_files
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
-    """Score; the counts, and where the parts are."""
+    """Score the sources; return the counts and the output folder."""
     with Bar() as bar:
         scores = score_files(**request, on_start=bar.start, on_part=bar.advance, on_notice=notice)
     return {"scores": request["out"], **scores.to_json()}

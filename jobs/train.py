@@ -1,8 +1,8 @@
-"""What the cluster runs for `brainscale train --address`."""
+"""Entry point on the cluster of `brainscale train --address`."""
 
 from typing import Any
 
-from brainscale.cli.progress import epochs
+from brainscale.cli.progress import show_epochs
 from brainscale.cluster.job_main import run_job
 from brainscale.config.files import parse_config
 from brainscale.evaluation.cross_validation import cross_validate
@@ -11,13 +11,13 @@ from brainscale.training.driver import train_model
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
-    """Train or cross-validate; the facts of the finished run, and its place."""
+    """Train or cross-validate a model; return the facts of the finished run and its folder."""
     config = parse_config(request["config"])
     if request["folds"] is not None:
-        named = {name: request[name] for name in ("data", "out", "folds", "repeats", "at_once")}
-        result = cross_validate(**named, config=config, on_notice=notice)
+        arguments = {name: request[name] for name in ("data", "out", "folds", "repeats", "at_once")}
+        result = cross_validate(**arguments, config=config, on_notice=notice)
         return {"out": request["out"], **result.to_json(), "text": result.to_text()}
-    with epochs(config.train.epochs) as (on_epoch, on_notice):
+    with show_epochs(config.train.epochs) as (on_epoch, on_notice):
         run = train_model(request["data"], request["out"], config, on_epoch, on_notice, request["tracking"])
     return {"run": request["out"], **run.facts()}
 

@@ -1,1 +1,1 @@
-"""The commands, by what they work on; heavy imports wait until one runs."""
+"""The command line. Modules with commands import what is slow to load only when a command runs."""

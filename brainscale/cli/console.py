@@ -1,4 +1,4 @@
-"""How the command line speaks: one-line errors, exit codes, and facts as text or JSON."""
+"""Errors in one line, exit codes, whole sentences in help, and results as text or JSON."""
 
 import json
 import os
@@ -14,43 +14,71 @@ from brainscale import logs
 from brainscale.errors import BrainscaleError
 
 Command = Callable[..., Any]
+WHOLE = 1000
+"""Length of a summary in the list of commands: click would cut it at the end of the line."""
+LABELS = {
+    "byte_identical_copies": "identical copies",
+    "byte_identical_groups": "sets of identical files",
+    "cut": "groups in more than one split",
+    "example_of_two_labels": "example of different labels",
+    "files_not_in_it": "files of the sources without scores",
+    "groups_with_two_labels": "groups with different labels",
+    "left_out": "samples left out",
+    "looks": "evaluations of this test split",
+    "out": "output folder",
+    "rows_a_second": "rows per second",
+    "rows_now": "rows scored now",
+    "samples_beyond_one_a_group": "samples after the first of each group",
+    "seconds_now": "seconds for them",
+    "shared_with_training": "samples shared with training",
+    "sides_in_pixels": "image sides in pixels",
+    "skipped": "files without an image",
+    "verified": "checked columns",
+}
+"""Labels of results whose names in JSON do not read well."""
 
 
 class Group(click.Group):
-    """Commands whose failures are one line: `Error: …`, with a traceback only where --debug asks."""
+    """Commands whose failures are one line, `Error: …`; `--debug` shows the traceback."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run, and leave with 0 done, 1 failed, 2 wrong usage."""
-        before = os.environ.get(logs.VARIABLE)
+        """Run a command and exit: status 0 if it succeeded, 1 if it failed, 2 for wrong usage."""
+        log_format = os.environ.get(logs.VARIABLE)
         try:
             return super().main(*args, **{**kwargs, "standalone_mode": False})
-        except click.exceptions.Exit as leave:
-            sys.exit(leave.exit_code)
+        except click.exceptions.Exit as error:
+            sys.exit(error.exit_code)
         except (click.Abort, KeyboardInterrupt):
-            given = kwargs.get("args") or (args[0] if args else None) or sys.argv[1:]
-            _fail(f"stopped; to resume, run again: brainscale {shlex.join(given)}", 1)
+            arguments = kwargs.get("args") or (args[0] if args else None) or sys.argv[1:]
+            _exit(f"stopped; to resume, run again: brainscale {shlex.join(arguments)}", 1)
         except click.ClickException as error:
             if logs.is_structured():
-                _fail(error.format_message(), error.exit_code)
+                _exit(error.format_message(), error.exit_code)
             error.show()
             sys.exit(error.exit_code)
-        finally:  # --log-format is of this call only
-            if before is None:
+        finally:  # --log-format is valid for this call only
+            if log_format is None:
                 os.environ.pop(logs.VARIABLE, None)
             else:
-                os.environ[logs.VARIABLE] = before
+                os.environ[logs.VARIABLE] = log_format
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands, each with its whole first sentence."""
+        with formatter.section("Commands"):
+            names = self.list_commands(ctx)
+            formatter.write_dl([(name, self.commands[name].get_short_help_str(WHOLE)) for name in names])
 
 
-def _fail(message: str, status: int) -> None:
+def _exit(message: str, status: int) -> None:
     line = " ".join(message.split())
     logs.log("error", line if logs.is_structured() else f"Error: {line}", level="error", exit_status=status)
     sys.exit(status)
 
 
-def common(command: Command) -> Command:
-    """Options and error handling that every command has."""
+def handle_errors(command: Command) -> Command:
+    """Add `--debug`, and turn errors into one line and an exit status."""
 
-    @click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
+    @click.option("--debug", is_flag=True, help="Show a traceback if the command fails.")
     @wraps(command)
     def run(*args: Any, debug: bool, **kwargs: Any) -> Any:
         try:
@@ -61,38 +89,39 @@ def common(command: Command) -> Command:
             if debug:
                 raise
             if isinstance(error, BrainscaleError):
-                _fail(str(error), error.exit_code)
+                _exit(str(error), error.exit_code)
             name = type(error).__name__
-            _fail(f"unexpected {name}: {str(error)[:300]} (run again with --debug for the traceback)", 1)
+            _exit(f"unexpected {name}: {str(error)[:300]} (run again with --debug for the traceback)", 1)
 
     return run
 
 
 def print_facts(facts: dict[str, Any], as_json: bool) -> None:
-    """One line for each fact, or JSON, on standard output; in a structured log too."""
+    """Print a result on standard output, as one line for each fact or as JSON; log it if the log is structured."""
     logs.log("done", facts=facts)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
-    facts = _with_intervals(facts)
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        click.echo(f"{name.replace('_', ' '):<{width}}  {_plain(value)}")
+    lines = {LABELS.get(name, name.replace("_", " ")): text for name, text in _texts(facts).items()}
+    width = max(map(len, lines))
+    for label, text in lines.items():
+        click.echo(f"{label:<{width}}  {text}")
 
 
-def _with_intervals(facts: dict[str, Any]) -> dict[str, Any]:
-    """Facts with a line for each figure, where there are figures with intervals."""
+def _texts(facts: dict[str, Any]) -> dict[str, str]:
+    """Return each fact as text; metrics become facts of their own, with their intervals."""
     if "intervals" not in facts:
-        return facts
-    lines = {name: _plain(value) for name, value in facts["metrics"].items()}
+        return {name: _format(value) for name, value in facts.items()}
+    metrics = {name: _format(value) for name, value in facts["metrics"].items()}
     for name, (low, high) in facts["intervals"].items():
-        lines[name] += "" if low is None else f"  {low:.4f} to {high:.4f}"
-    return {name: value for name, value in facts.items() if name not in ("metrics", "intervals")} | lines
+        metrics[name] += "" if low is None else f"  {low:.4f} to {high:.4f}"
+    return _texts({name: value for name, value in facts.items() if name not in ("metrics", "intervals")}) | metrics
 
 
-def _plain(value: Any) -> str:
+def _format(value: Any) -> str:
+    """Return a value as text on one line; a dash for None."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items()) or "none"
+        return ", ".join(f"{key} {_format(inner)}" for key, inner in value.items()) or "none"
     if value is None:
         return "–"
     return f"{value:.4f}" if isinstance(value, float) else str(value)

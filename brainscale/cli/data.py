@@ -7,24 +7,36 @@ from typing import Any
 import click
 
 from brainscale.cli import options
-from brainscale.cli.console import common, print_facts
+from brainscale.cli.console import handle_errors, print_facts
 from brainscale.errors import UsageError
 from brainscale.logs import notice
-from brainscale.storage.remote import absolute
+
+NEAR = "Maximum distance between the perceptual hashes of near duplicates, in bits."
 
 
-@click.command()
+@click.command("index")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--out", required=True, metavar="M.parquet", help="The manifest to write.")
-@click.option("--labels", default="folder", show_default=True, metavar="folder|FILE.csv", help="Where labels are.")
-@click.option("--config", metavar="NAME|FILE", help="For another class map, preprocessing or limits.")
-@click.option("--patient-key", metavar="FILE", help="Key of the patients' hashes.  [default: $BRAINSCALE_PATIENT_KEY]")
-@click.option("--hash-paths", is_flag=True, help="Hash the names of files too; such a manifest cannot be trained on.")
+@click.option("--out", required=True, metavar="M.parquet", help="Manifest to write.")
+@click.option(
+    "--labels",
+    default="folder",
+    show_default=True,
+    metavar="folder|FILE.csv",
+    help="Source of the labels: folder names, or a CSV file with the columns sample_id and label.",
+)
+@click.option("--config", metavar="NAME|FILE", help="Configuration with the class map, preprocessing and limits.")
+@click.option(
+    "--patient-key",
+    metavar="FILE",
+    show_default="$BRAINSCALE_PATIENT_KEY, or a random key",
+    help="File with the key of the patient hashes.",
+)
+@click.option("--hash-paths", is_flag=True, help="Hash file names too; such a manifest cannot be used for training.")
 @options.shared
 @options.address
 @options.json
-@common
-def index(
+@handle_errors
+def index_command(
     sources: tuple[str, ...],
     out: str,
     labels: str,
@@ -36,13 +48,14 @@ def index(
     no_wait: bool,
     as_json: bool,
 ) -> None:
-    """List every sample of the sources, with hashes, groups and errors, labelled by folder.
+    """List all samples of the sources in a manifest, with labels, hashes, groups and errors.
 
     A SOURCE is a folder, a file, a glob, a list of files (@FILE) or an address (s3://, gs://). Archives are read too.
 
     Example: brainscale index scans/ --out scans.parquet
     """
     from brainscale.config import files
+    from brainscale.storage.remote import absolute
 
     request: dict[str, Any] = {
         "sources": [absolute(source) for source in sources],
@@ -53,7 +66,7 @@ def index(
     }
     settings = files.load_config(config, ["resources.shared=true"] if shared else [])
     if address:
-        options.submit(address, no_wait, "index", {**request, "config": settings.model_dump(mode="json")}, as_json)
+        options.run_as_job(address, no_wait, "index", {**request, "config": settings.model_dump(mode="json")}, as_json)
     from brainscale.cluster import session
     from brainscale.dataset.indexer import write_index
 
@@ -62,19 +75,42 @@ def index(
     print_facts({**result.to_json(), "manifest": out}, as_json)
 
 
-@click.command()
+@click.command("split")
 @click.argument("manifest", metavar="M.parquet")
-@click.option("--out", metavar="M2.parquet", help="The manifest to write.")
-@click.option("--val", type=click.FloatRange(0, 1, True, True), help="Share that chooses the model.  [default: 0.15]")
-@click.option("--test", type=click.FloatRange(0, 1, False, True), help="Share kept sealed.  [default: 0.2]")
-@click.option("--folds", type=click.IntRange(2), help="Folds instead of val and test.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--keep", metavar="OLD.parquet", help="An earlier split whose samples keep their sides.")
-@click.option("--distance", type=click.IntRange(0, 8), help="Join pictures within so many bits first.  [default: 4]")
-@click.option("--verify", is_flag=True, help="Only check that no group is cut; fails where one is.")
+@click.option("--out", metavar="M2.parquet", help="Manifest to write.")
+@click.option(
+    "--val",
+    type=click.FloatRange(0, 1, True, True),
+    metavar="FRACTION",
+    show_default="0.15",
+    help="Validation fraction (model selection).",
+)
+@click.option(
+    "--test",
+    type=click.FloatRange(0, 1, False, True),
+    metavar="FRACTION",
+    show_default="0.2",
+    help="Test fraction (final evaluation).",
+)
+@click.option(
+    "--folds",
+    type=click.IntRange(2),
+    metavar="N",
+    help="Number of cross-validation folds, instead of --val and --test.",
+)
+@click.option("--seed", type=click.IntRange(0), metavar="N", default=0, show_default=True, help="Random seed.")
+@click.option("--keep", metavar="OLD.parquet", help="Earlier manifest whose samples keep their split.")
+@click.option(
+    "--distance",
+    type=click.IntRange(0, 8),
+    metavar="BITS",
+    show_default="the manifest's groups; 4 for --verify",
+    help=f"{NEAR} Samples are grouped again.",
+)
+@click.option("--verify", is_flag=True, help="Only check that each group is in one split; fail if one is not.")
 @options.json
-@common
-def split(
+@handle_errors
+def split_command(
     manifest: str,
     out: str | None,
     val: float | None,
@@ -86,7 +122,9 @@ def split(
     verify: bool,
     as_json: bool,
 ) -> None:
-    """Split a manifest, or cut it into folds, so that no group stands on two sides.
+    """Assign the samples of a manifest to train, val and test, or to folds, without data leakage.
+
+    Samples of one group (a patient, a series, duplicates and near duplicates) stay in the same split.
 
     Example: brainscale split scans.parquet --val 0.15 --test 0.2 --out scans-split.parquet
     """
@@ -95,17 +133,17 @@ def split(
     from brainscale.dataset.summary import summarise
 
     if folds is not None and (val is not None or test is not None or keep is not None):
-        raise UsageError("--folds takes the place of --val, --test and --keep: give one or the other")
+        raise UsageError("--folds cannot be combined with --val, --test or --keep: remove one of them")
     val, test = 0.15 if val is None else val, 0.2 if test is None else test
     if val + test >= 1:
-        raise UsageError(f"--val {val:g} and --test {test:g} leave nothing to train on")
+        raise UsageError(f"--val {val:g} and --test {test:g} leave nothing to train on: keep their sum below 1")
     table = read_manifest(manifest)
     if verify:
         check = splits.verify_split(table, groups.DISTANCE if distance is None else distance)
         print_facts({"manifest": manifest, **asdict(check)}, as_json)
         return
     if out is None:
-        raise UsageError("--out says where to write; or check what is there with --verify")
+        raise UsageError("no --out: name the manifest to write, or check the one at hand with --verify")
     if distance is not None:
         table = groups.assign_groups(table, distance)
     if folds is not None:
@@ -117,30 +155,32 @@ def split(
     print_facts({"manifest": out, **asdict(summarise(table))}, as_json)
 
 
-@click.command()
-@click.argument("one", metavar="A.parquet")
-@click.argument("other", metavar="B.parquet")
-@click.option("--distance", type=click.IntRange(0, 8), default=4, show_default=True, help="Bits between near pictures.")
-@click.option("--out", metavar="T.parquet", help="Write the list as Parquet too.")
+@click.command("overlap")
+@click.argument("training", metavar="A.parquet")
+@click.argument("external", metavar="B.parquet")
+@click.option("--distance", type=click.IntRange(0, 8), metavar="BITS", default=4, show_default=True, help=NEAR)
+@click.option("--out", metavar="T.parquet", help="Parquet file to write the list to as well.")
 @options.json
-@common
-def overlap(one: str, other: str, distance: int, out: str | None, as_json: bool) -> None:
-    """List the samples of B that are in A, exactly or nearly: what an external set shares with a training set.
+@handle_errors
+def overlap_command(training: str, external: str, distance: int, out: str | None, as_json: bool) -> None:
+    """List the samples of manifest B that are also in manifest A, as duplicates or near duplicates.
+
+    Use it to check that an external dataset shares no sample with a training dataset.
 
     Example: brainscale overlap training.parquet external.parquet
     """
     from brainscale.dataset.manifest import read_manifest
-    from brainscale.dataset.overlap import find_overlap as find
+    from brainscale.dataset.overlap import find_overlap
     from brainscale.storage.tables import write_table
 
-    other_table = read_manifest(other)
-    found = find(read_manifest(one), other_table, distance)
+    external_manifest = read_manifest(external)
+    matches = find_overlap(read_manifest(training), external_manifest, distance)
     if out:
-        write_table(found, out, "overlap")
+        write_table(matches, out, "overlap")
     if as_json:
-        click.echo(json.dumps(found.to_pylist(), indent=2))
+        click.echo(json.dumps(matches.to_pylist(), indent=2))
         return
-    for row in found.to_pylist():
-        near = row["kind"] if not row["distance"] else f"{row['kind']}, {row['distance']} bits"
-        click.echo(f"{row['sample_id']}  {near}  {row['other']}")
-    notice(f"{len(found)} of {len(other_table)} samples of {other} are in {one}")
+    for row in matches.to_pylist():
+        bits = f", {row['distance']} bits apart" if row["distance"] else ""
+        click.echo(f"{row['sample_id']}  same {row['kind']}{bits}  {row['other']}")
+    notice(f"{len(matches)} of {len(external_manifest)} samples of {external} are also in {training}")

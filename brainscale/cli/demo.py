@@ -1,9 +1,9 @@
-"""The whole way on phantoms: draw, index, split, train, evaluate, score, compare."""
+"""The whole workflow on synthetic images: index, split, train, evaluate, score, compare."""
 
 from collections.abc import Callable
 from pathlib import Path
 
-from brainscale.cli.progress import Bar, epochs
+from brainscale.cli.progress import Bar, show_epochs
 from brainscale.config.files import load_config
 from brainscale.dataset import phantoms
 from brainscale.dataset.indexer import index_sources
@@ -21,36 +21,38 @@ PHANTOMS = 360
 SEED = 42
 
 
-def run_demo(out: Path, say: Callable[[str], None]) -> None:
-    """Do it all; run again, continue it.
-
-    Needs a connected Ray.
+def run_demo(out: Path, on_line: Callable[[str], None]) -> None:
+    """Run the demo, or resume it; needs a connected Ray.
 
     Args:
-        out: folder for everything.
-        say: takes lines for standard output.
+        out: folder for the images and all results.
+        on_line: called with each line of the result.
+
+    Raises:
+        BrainscaleError: a step failed, or the folder holds other files.
     """
     folder = output_folder(out)
     refuse_other_files(folder, {"phantoms"}, "demo")
     scans, manifest = folder / "phantoms", folder / "phantoms.parquet"
-    say(f"1/6  drawing {PHANTOMS} phantoms in {out / 'phantoms'}")
+    on_line(f"1/6  draw {PHANTOMS} phantoms (synthetic images) in {out / 'phantoms'}")
     phantoms.write_phantoms(scans, PHANTOMS, SEED)
     config = load_config("demo")
-    say("2/6  index and split: who is in which part, no copy on two sides")
+    on_line("2/6  index them, and split them into train, val and test")
     table = assign_splits(index_sources([str(scans)], config), val=config.split.val, test=config.split.test, seed=SEED)
     write_manifest(table, manifest)
-    say(f"     {summarise(table).splits}")
-    say(f"3/6  train {config.model.name}, {config.train.epochs} epochs at most")
-    with epochs(config.train.epochs) as (on_epoch, on_notice):
+    splits = summarise(table).splits
+    on_line("     " + ", ".join(f"{split}: {sum(labels.values())} samples" for split, labels in splits.items()))
+    on_line(f"3/6  train {config.model.name}, for at most {config.train.epochs} epochs")
+    with show_epochs(config.train.epochs) as (on_epoch, on_notice):
         train_model(str(manifest), str(folder / "run"), config, on_epoch, on_notice)
-    say("4/6  evaluate on the test part")
+    on_line("4/6  evaluate it on the test split")
     evaluate_model(str(folder / "run"), str(folder / "evaluation"))
-    say("5/6  score every phantom, one row each")
+    on_line("5/6  score all phantoms")
     with Bar() as bar:
         scores = score_files(
             str(folder / "run"), [str(scans)], str(folder / "scores"), on_start=bar.start, on_part=bar.advance
         )
-    say(f"     {scores.rows} rows in {out / 'scores'}")
-    say("6/6  compare\n")
-    say(format_comparison(compare_runs([str(folder / "evaluation")]).table))
-    say(f"\nReport: {out / 'evaluation' / 'report.html'}")
+    on_line(f"     {scores.rows} rows in {out / 'scores'}, one for each phantom")
+    on_line("6/6  compare it with a classifier that sees file headers only\n")
+    on_line(format_comparison(compare_runs([str(folder / "evaluation")]).table))
+    on_line(f"\nReport: {out / 'evaluation' / 'report.html'}")

@@ -1,91 +1,92 @@
 """Commands on the jobs of a cluster: list, logs, stop."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from brainscale.cli import options
-from brainscale.cli.console import Group, common
+from brainscale.cli.console import Group, handle_errors
 from brainscale.errors import UsageError
-from brainscale.logs import notice
-
-server = click.option(
-    "--address", metavar="URL", envvar=options.ADDRESS, show_envvar=True, help="The cluster's Jobs server."
-)
+from brainscale.logs import is_structured, notice
 
 
-@click.group(cls=Group)
-def jobs() -> None:
-    """List, follow and stop what runs on a cluster.
+@click.group("jobs", cls=Group)
+def jobs_group() -> None:
+    """List, follow and stop jobs on a cluster.
 
     Example: brainscale jobs list --address http://127.0.0.1:8265
     """
 
 
-@jobs.command("list")
-@server
+@jobs_group.command("list")
+@options.server
 @options.json
-@common
-def list_jobs(address: str | None, as_json: bool) -> None:
-    """List the jobs that brainscale sent, the latest first.
+@handle_errors
+def list_command(address: str | None, as_json: bool) -> None:
+    """List the jobs that brainscale submitted, the latest first.
+
+    Each line has the job's id, status, start (UTC), seconds and output.
 
     Example: brainscale jobs list --address http://127.0.0.1:8265
     """
     from brainscale.cluster.jobs import connect, list_jobs
 
-    found = list_jobs(connect(_given(address)))
+    jobs = list_jobs(connect(_require_address(address)))
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps([asdict(job) for job in jobs], indent=2))
         return
-    for job in found:
-        click.echo("  ".join(_cell(job[name]) for name in ("id", "status", "started", "seconds", "out")))
-    if not found:
-        notice("no job of brainscale is there")
+    for job in jobs:
+        click.echo("  ".join(_cell(value) for value in (job.id, job.status, job.started, job.seconds, job.out)))
+    if not jobs:
+        notice("no jobs of brainscale on this cluster")
 
 
-@jobs.command()
+@jobs_group.command("logs")
 @click.argument("job", metavar="ID")
-@click.option("--follow", is_flag=True, help="Go on until the job ends, and leave with its exit status.")
-@server
+@click.option("--follow", is_flag=True, help="Follow the log until the job ends, and exit with the job's status.")
+@options.server
 @options.json
-@common
-def logs(job: str, follow: bool, address: str | None, as_json: bool) -> None:
-    """Print a job's log.
+@handle_errors
+def logs_command(job: str, follow: bool, address: str | None, as_json: bool) -> None:
+    """Print the log of a job, or follow it until the job ends.
 
     Example: brainscale jobs logs brainscale-train-20261124-101500-0f9a3c --follow
     """
-    from brainscale.cli.progress import as_text
-    from brainscale.cluster.jobs import connect, log_of
-    from brainscale.logs import is_structured
+    from brainscale.cli.progress import format_log_line
+    from brainscale.cluster.jobs import connect, read_log
 
-    client = connect(_given(address))
+    address = _require_address(address)
+    client = connect(address)
     if follow:
-        options.follow(_given(address), client, job, as_json)
-    for line in log_of(client, job).splitlines():
-        if (shown := line if is_structured() else as_text(line)) is not None:
-            click.echo(shown)
+        options.follow_job(address, client, job, as_json)
+    for line in read_log(client, job).splitlines():
+        text = line if is_structured() else format_log_line(line)
+        if text is not None:
+            click.echo(text)
 
 
-@jobs.command()
+@jobs_group.command("stop")
 @click.argument("job", metavar="ID")
-@server
-@common
-def stop(job: str, address: str | None) -> None:
-    """Stop a job and wait until it has ended; the command that sent it goes on where it was.
+@options.server
+@handle_errors
+def stop_command(job: str, address: str | None) -> None:
+    """Stop a job and wait until it has ended.
+
+    To resume the work, run the command that submitted the job again.
 
     Example: brainscale jobs stop brainscale-train-20261124-101500-0f9a3c
     """
-    from brainscale.cluster.jobs import connect
-    from brainscale.cluster.jobs import stop as end
+    from brainscale.cluster.jobs import connect, stop
 
-    click.echo(f"{job} {end(connect(_given(address)), job)}")
+    click.echo(f"{job} {stop(connect(_require_address(address)), job)}")
 
 
-def _given(address: str | None) -> str:
+def _require_address(address: str | None) -> str:
     if not address:
         raise UsageError(
-            f"--address says where the Jobs server is, such as http://127.0.0.1:8265; or set {options.ADDRESS}"
+            f"no --address: give the URL of the Jobs server, such as http://127.0.0.1:8265, or set {options.ADDRESS}"
         )
     return address
 

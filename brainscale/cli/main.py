@@ -1,4 +1,4 @@
-"""The command line: parse, call one function, print."""
+"""The command line: read the arguments, call one function, print its result."""
 
 import os
 
@@ -11,27 +11,31 @@ from brainscale.version import __version__
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="brainscale")
+@click.version_option(__version__, prog_name="brainscale", help="Show the version and exit.")
 @click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     envvar=logs.VARIABLE,
+    show_envvar=True,
     default="text",
-    is_eager=True,  # what is wrong with the rest of the line is said in this format too
+    is_eager=True,  # errors in the rest of the arguments are written in this format too
     expose_value=False,
     callback=lambda _context, _option, value: os.environ.update({logs.VARIABLE: value}),
     show_default=True,
-    help="Of standard error: lines for a person, or one JSON object a line.",
+    help="Format of standard error: text, or one JSON object per line.",
 )
 def main() -> None:
-    """Train, evaluate and run classifiers that tell brain MRI scans with a tumour from scans without.
+    """Train, evaluate and apply classifiers that tell brain MRI scans with a tumour from scans without.
 
     Research use only; not a medical device.
+
+    Example: brainscale demo
     """
 
 
 for command in (
-    *(scoring.demo, data.index, data.split, data.overlap),
-    *(models.train, models.evaluate, scoring.score, models.compare, models.verify, jobs.jobs),
+    *(scoring.demo_command, data.index_command, data.split_command, data.overlap_command),
+    *(models.train_command, models.evaluate_command, scoring.score_command),
+    *(models.compare_command, models.verify_command, jobs.jobs_group),
 ):
     main.add_command(command)

@@ -8,41 +8,100 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from brainscale.cli import options
-from brainscale.cli.console import common, print_facts
+from brainscale.cli.console import handle_errors, print_facts
 from brainscale.errors import UsageError
 from brainscale.logs import notice
-from brainscale.storage.remote import absolute
 
 if TYPE_CHECKING:
     from brainscale.config.sections import Config
 
+CONFIGURED = "set by the configuration"
+KEYS = {
+    "model": "model.name",
+    "workers": "resources.workers",
+    "device": "resources.device",
+    "seed": "train.seed",
+    "epochs": "train.epochs",
+}
+"""Options of `train`, and the keys of the configuration that they override."""
 
-@click.command()
-@click.option("--data", required=True, metavar="SOURCE|M.parquet", help="What to train on.")
-@click.option("--out", required=True, metavar="RUN", help="The run's folder; the same again continues it.")
-@click.option("--config", metavar="NAME|FILE", help="A named configuration or a YAML file.")
-@click.option("--model", metavar="NAME", help="The network: brainmrnet, brainmrnet_paper, vgg16, …")
+
+@click.command("train")
+@click.option(
+    "--data",
+    required=True,
+    metavar="SOURCE|M.parquet",
+    help="Training data: a source to index and split, or a manifest.",
+)
+@click.option(
+    "--out", required=True, metavar="RUN", help="Folder of the run; the same command again resumes a stopped run."
+)
+@click.option("--config", metavar="NAME|FILE", show_default="brainmrnet", help="Configuration: a name, or a YAML file.")
+@click.option(
+    "--model",
+    metavar="NAME",
+    show_default=CONFIGURED,
+    help="Network: brainmrnet, brainmrnet_paper, vgg16, resnet50 or densenet121.",
+)
 @click.option(
     "--workers",
     type=click.IntRange(1),
-    help="Data-parallel; the result does not depend on it.  [default: one for each GPU, or else each node]",
+    metavar="N",
+    show_default=options.PER_GPU_OR_NODE,
+    help="Number of data-parallel workers; the result does not depend on it.",
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where the network lives.")
-@click.option("--seed", type=click.IntRange(0), help="Of every random draw.")
-@click.option("--epochs", type=click.IntRange(1), help="At most so many.")
-@click.option("--folds", type=click.IntRange(3), help="Cross-validate: so many folds, each the test part once.")
-@click.option("--repeats", type=click.IntRange(1), default=1, show_default=True, help="Of the folds, cut anew.")
-@click.option("--at-once", type=click.IntRange(1), help="Folds side by side.  [default: as many as there is room for]")
-@click.option("--target-sensitivity", type=click.FloatRange(0, 1, True), help="The threshold reaches it on validation.")
-@click.option("--youden", is_flag=True, help="Threshold by Youden's index on validation.")
-@click.option("--calibrate", is_flag=True, help="Calibrate probabilities by one temperature, on validation.")
-@click.option("--mlflow", "tracking", metavar="URI", help="An MLflow server, or a folder, that gets the run too.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), show_default=CONFIGURED, help="Device to train on."
+)
+@click.option("--seed", type=click.IntRange(0), metavar="N", show_default=CONFIGURED, help="Random seed.")
+@click.option(
+    "--epochs", type=click.IntRange(1), metavar="N", show_default=CONFIGURED, help="Maximum number of epochs."
+)
+@click.option(
+    "--folds",
+    type=click.IntRange(3),
+    metavar="N",
+    help="Number of cross-validation folds; each fold is the test split of one run.",
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(1),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Number of cross-validations, each with new folds.",
+)
+@click.option(
+    "--parallel-folds",
+    "at_once",
+    type=click.IntRange(1),
+    metavar="N",
+    show_default="as many as the cluster has room for",
+    help="Maximum number of folds trained at the same time.",
+)
+@click.option(
+    "--target-sensitivity",
+    type=click.FloatRange(0, 1, True),
+    metavar="FRACTION",
+    help="Set the threshold to the highest one with this sensitivity on the validation split.",
+)
+@click.option("--youden", is_flag=True, help="Set the threshold by Youden's index on the validation split.")
+@click.option(
+    "--calibrate", is_flag=True, help="Calibrate probabilities by temperature scaling on the validation split."
+)
+@click.option("--mlflow", "tracking", metavar="URI", help="MLflow server or folder to record the run in.")
 @options.shared
-@click.option("--set", "overrides", multiple=True, metavar="a.b=c", help="Any value of the configuration.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="section.key=value",
+    help="Override a value of the configuration. Can be given several times.",
+)
 @options.address
 @options.json
-@common
-def train(
+@handle_errors
+def train_command(
     data: str,
     out: str,
     config: str | None,
@@ -58,27 +117,21 @@ def train(
     address: str | None,
     no_wait: bool,
     as_json: bool,
-    **named: Any,
+    **values: Any,
 ) -> None:
-    """Train a model, or go on with a run that was stopped; or cross-validate one.
+    """Train a model, resume a stopped run, or cross-validate a model.
 
     Example: brainscale train --data scans/ --config brainmrnet --out runs/first
     """
     from brainscale.config import files
+    from brainscale.storage.remote import absolute
     from brainscale.training.mlflow_tracking import check_tracking_uri, require_mlflow
 
     if tracking is not None and folds is not None:
-        raise UsageError("--mlflow follows one run, not the many of --folds: leave one out")
-    places = {
-        "model": "model.name",
-        "workers": "resources.workers",
-        "device": "resources.device",
-        "seed": "train.seed",
-        "epochs": "train.epochs",
-    }
+        raise UsageError("--mlflow records one run, but --folds trains several: remove one of the two")
     if youden and target_sensitivity is not None:
-        raise UsageError("--youden and --target-sensitivity both choose the threshold: give one")
-    chosen = [f"{places[name]}={value}" for name, value in named.items() if value is not None]
+        raise UsageError("--youden and --target-sensitivity both set the threshold: remove one of the two")
+    chosen = [f"{KEYS[name]}={value}" for name, value in values.items() if value is not None]
     chosen += ["operating.temperature=true"] if calibrate else []
     chosen += ["resources.shared=true"] if shared else []
     chosen += ["operating.threshold=youden"] if youden else []
@@ -93,57 +146,81 @@ def train(
         "repeats": repeats,
         "at_once": at_once,
     }
-    track = tracking and check_tracking_uri(tracking)
+    tracking_uri = tracking and check_tracking_uri(tracking)
     if address:
-        options.submit(address, no_wait, "train", request | {"tracking": track}, as_json)
-    if track:
+        options.run_as_job(address, no_wait, "train", request | {"tracking": tracking_uri}, as_json)
+    if tracking_uri:
         require_mlflow()
-    from brainscale.cli.progress import epochs
+    from brainscale.cli.progress import show_epochs
 
     if folds is not None:
         from brainscale.evaluation.cross_validation import cross_validate
 
-        with _ray(settings):
+        with _open_session(settings):
             result = cross_validate(**request | {"config": settings}, on_notice=notice)
         click.echo(json.dumps(result.to_json(), indent=2) if as_json else result.to_text())
         return
     from brainscale.storage.workspace import is_complete
-    from brainscale.training.driver import train_model as run
+    from brainscale.training.driver import train_model
 
     complete = is_complete(request["out"])
-    with _ray(settings), epochs(settings.train.epochs) as (on_epoch, on_notice):
-        finished = run(request["data"], request["out"], settings, on_epoch, on_notice, track)
-    options.notice_if(complete, out)
-    print_facts({"run": out, **finished.facts()}, as_json)
+    with _open_session(settings), show_epochs(settings.train.epochs) as (on_epoch, on_notice):
+        run = train_model(request["data"], request["out"], settings, on_epoch, on_notice, tracking_uri)
+    options.notice_if_complete(complete, out)
+    print_facts({"run": out, **run.facts()}, as_json)
 
 
-def _ray(settings: "Config") -> AbstractContextManager[None]:
+def _open_session(settings: "Config") -> AbstractContextManager[None]:
     from brainscale.cluster import session
 
-    room = settings.resources
-    return session.session(None if room.workers == "auto" else room.workers, room.object_store_gib)
+    resources = settings.resources
+    return session.session(None if resources.workers == "auto" else resources.workers, resources.object_store_gib)
 
 
-@click.command()
+@click.command("evaluate")
 @click.argument("model", metavar="MODEL")
-@click.option("--data", metavar="SOURCE|M.parquet", help="What to evaluate on.  [default: the run's own manifest]")
-@click.option("--split", "side", metavar="SIDE", help="train, val, test or all.  [default: test where there is one]")
-@click.option("--out", metavar="DIR", help="Where to write.  [default: MODEL/evaluation/SIDE]")
-@click.option("--prevalence", type=click.FloatRange(0, 1, True, True), help="Of tumours where the model will be used.")
-@click.option("--by", multiple=True, metavar="COLUMN", help="Figures of subgroups too, by a column of the manifest.")
 @click.option(
-    "--training-manifest", default="auto", show_default=True, metavar="auto|M.parquet", help="To find what it learnt."
+    "--data",
+    metavar="SOURCE|M.parquet",
+    show_default="the manifest of the run",
+    help="Data to evaluate on: a source or a manifest.",
+)
+@click.option(
+    "--split",
+    metavar="SPLIT",
+    show_default="test if there is one, otherwise all",
+    help="Split to evaluate on: train, val, test or all.",
+)
+@click.option("--out", metavar="DIR", show_default="MODEL/evaluation/SPLIT", help="Output folder.")
+@click.option(
+    "--prevalence",
+    type=click.FloatRange(0, 1, True, True),
+    metavar="FRACTION",
+    help="Prevalence of tumours in the intended use, for predictive values.",
+)
+@click.option(
+    "--by",
+    multiple=True,
+    metavar="COLUMN",
+    help="Column of the manifest that defines subgroups, each with its own metrics. Can be given several times.",
+)
+@click.option(
+    "--training-manifest",
+    default="auto",
+    show_default=True,
+    metavar="auto|M.parquet",
+    help="Manifest of the training data, to detect data leakage; auto: the manifest of the run.",
 )
 @options.engine
 @options.workers
 @options.shared
 @options.address
 @options.json
-@common
-def evaluate(
+@handle_errors
+def evaluate_command(
     model: str,
     data: str | None,
-    side: str | None,
+    split: str | None,
     out: str | None,
     engine: str,
     workers: int | None,
@@ -155,15 +232,17 @@ def evaluate(
     no_wait: bool,
     as_json: bool,
 ) -> None:
-    """Evaluate a model on labelled samples: predictions, figures with intervals and a report.
+    """Evaluate a model on labelled samples: predictions, metrics with confidence intervals, and a report.
 
     Example: brainscale evaluate runs/first --split test --out evaluation/
     """
+    from brainscale.storage.remote import absolute
+
     request: dict[str, Any] = {
         "model": absolute(model),
         "out": out and absolute(out),
         "data": data and absolute(data),
-        "split": side,
+        "split": split,
         "engine": engine,
         "workers": workers,
         "prevalence": prevalence,
@@ -172,25 +251,27 @@ def evaluate(
         "training_manifest": training_manifest if training_manifest == "auto" else absolute(training_manifest),
     }
     if address:
-        options.submit(address, no_wait, "evaluate", request, as_json)
+        options.run_as_job(address, no_wait, "evaluate", request, as_json)
     from brainscale.cluster import session
-    from brainscale.evaluation.evaluator import evaluate_model as run
+    from brainscale.evaluation.evaluator import evaluate_model
 
     with session.session(workers):
-        evaluation = run(**request, on_notice=notice)
+        evaluation = evaluate_model(**request, on_notice=notice)
     print_facts(evaluation.to_json(), as_json)
 
 
-@click.command()
+@click.command("compare")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@click.option("--out", metavar="T.parquet", help="Write the table as Parquet too, and the tests beside it.")
-@click.option("--markdown", is_flag=True, help="Print it as Markdown.")
+@click.option(
+    "--out", metavar="T.parquet", help="Parquet file for the table; the paired tests go to T-pairs.parquet beside it."
+)
+@click.option("--markdown", is_flag=True, help="Print Markdown tables.")
 @options.json
-@common
-def compare(runs: tuple[str, ...], out: str | None, markdown: bool, as_json: bool) -> None:
-    """Print the result table of several runs, one row for each model, and paired tests between them.
+@handle_errors
+def compare_command(runs: tuple[str, ...], out: str | None, markdown: bool, as_json: bool) -> None:
+    """Compare models: a table of metrics with one row for each run, and paired tests between the runs.
 
-    Runs that were not evaluated yet are, on their test side.
+    A run without an evaluation is first evaluated on its test split.
 
     Example: brainscale compare runs/brainmrnet runs/resnet50 --out table.parquet
     """
@@ -203,17 +284,18 @@ def compare(runs: tuple[str, ...], out: str | None, markdown: bool, as_json: boo
     from brainscale.storage.tables import write_table
     from brainscale.storage.workspace import fetch
 
-    with ExitStack() as copies:
-        here = [str(copies.enter_context(fetch(run, *comparing.READ, push=True))) for run in runs]
-        with nullcontext() if comparing.all_evaluated(here) else session.session():
-            comparison = comparing.compare_runs(here)
+    with ExitStack() as stack:
+        folders = [str(stack.enter_context(fetch(run, *comparing.READ, push=True))) for run in runs]
+        with nullcontext() if comparing.all_evaluated(folders) else session.session():
+            comparison = comparing.compare_runs(folders)
     if not comparison.same:
         notice("Note: these runs were evaluated on different samples; their metrics cannot be compared.")
     if out:
         write_table(comparison.table, out, "comparison")
         if comparison.pairs is not None:
-            base, behind = without_options(out)
-            write_table(comparison.pairs, f"{base.removesuffix('.parquet')}-pairs.parquet{behind}", "paired tests")
+            base, address_options = without_options(out)
+            pairs_out = f"{base.removesuffix('.parquet')}-pairs.parquet{address_options}"
+            write_table(comparison.pairs, pairs_out, "paired tests")
     if as_json:
         click.echo(json.dumps(comparison.table.to_pylist(), indent=2))
         return
@@ -222,21 +304,22 @@ def compare(runs: tuple[str, ...], out: str | None, markdown: bool, as_json: boo
         click.echo(f"\n{format_pairs(comparison.pairs, markdown=markdown)}")
 
 
-@click.command()
+@click.command("verify")
 @click.argument("one", metavar="RUN_A")
 @click.argument("other", metavar="RUN_B")
 @options.json
-@common
-def verify(one: str, other: str, as_json: bool) -> None:
-    """Say whether two runs are equal to the bit, or the first step and tensor where they part; exit status 1 then.
+@handle_errors
+def verify_command(one: str, other: str, as_json: bool) -> None:
+    """Check that two runs are equal to the bit, or show the first step and tensor that differ.
+
+    The exit status is 1 if they differ.
 
     Example: brainscale verify runs/first runs/second
     """
     from brainscale.storage.workspace import fetch
-    from brainscale.training.verification import READ
-    from brainscale.training.verification import compare_bits as run
+    from brainscale.training.verification import READ, compare_bits
 
-    with fetch(one, *READ) as first, fetch(other, *READ) as second:
-        comparison = run(first, second)
+    with fetch(one, *READ) as one_folder, fetch(other, *READ) as other_folder:
+        comparison = compare_bits(one_folder, other_folder)
     click.echo(json.dumps(comparison.to_json(), indent=2) if as_json else comparison.to_text())
     sys.exit(0 if comparison.equal else 1)

@@ -1,4 +1,4 @@
-"""What several commands share: options, paths as a cluster sees them, jobs."""
+"""Options that several commands share, and running a command as a job on a cluster."""
 
 import sys
 from collections.abc import Callable
@@ -13,85 +13,120 @@ from brainscale.errors import ClusterError
 from brainscale.logs import notice
 
 if TYPE_CHECKING:
-    from ray.job_submission import JobSubmissionClient
+    from brainscale.cluster.jobs import Client
 
-json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 ADDRESS = "BRAINSCALE_ADDRESS"
-_server = click.option(
+PER_GPU_OR_NODE = "one for each GPU, or for each node if there are no GPUs"
+json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+workers = click.option(
+    "--workers",
+    type=click.IntRange(1),
+    metavar="N",
+    show_default=PER_GPU_OR_NODE,
+    help="Maximum number of engines that score at the same time.",
+)
+shared = click.option(
+    "--shared",
+    is_flag=True,
+    envvar="BRAINSCALE_SHARED_PATHS",
+    show_envvar=True,
+    help="Allow local paths on a cluster whose nodes all mount them.",
+)
+engine = click.option(
+    "--engine", default="auto", show_default=True, metavar="NAME", help="Inference engine: auto, onnx or torch."
+)
+server = click.option(
+    "--address", metavar="URL", envvar=ADDRESS, show_envvar=True, help="URL of the cluster's Jobs server."
+)
+_job_server = click.option(
     "--address",
     metavar="URL",
     envvar=ADDRESS,
     show_envvar=True,
-    help="Run as a job on this Ray cluster (its Jobs server).",
+    help="Run as a job on the Ray cluster with this Jobs server.",
 )
-_no_wait = click.option("--no-wait", is_flag=True, help="With --address: print the job's id and leave.")
-workers = click.option(
-    "--workers", type=click.IntRange(1), help="Engines side by side.  [default: one for each GPU, or else each node]"
-)
-shared = click.option(
-    "--shared", is_flag=True, envvar="BRAINSCALE_SHARED_PATHS", help="Paths are on storage that every node mounts."
-)
-engine = click.option("--engine", default="auto", show_default=True, help="auto, onnx or torch.")
+_no_wait = click.option("--no-wait", is_flag=True, help="With --address: print the job's id and do not wait for it.")
 
 
 def address(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--address and --no-wait."""
+    """Add `--address` and `--no-wait` to a command."""
 
     @wraps(command)
     def run(*args: Any, address: str | None, no_wait: bool, **kwargs: Any) -> Any:
         if no_wait and not address:
-            raise click.UsageError(f"--no-wait goes with --address, which says where the job runs; or set {ADDRESS}")
+            raise click.UsageError(f"--no-wait needs --address: give the URL of the Jobs server, or set {ADDRESS}")
         return command(*args, address=address, no_wait=no_wait, **kwargs)
 
-    return _server(_no_wait(run))
+    return _job_server(_no_wait(run))
 
 
-def notice_if(complete: bool, out: str) -> None:
-    """Say that there was nothing to do."""
+def notice_if_complete(complete: bool, out: str) -> None:
+    """Tell the user if the output was complete before the command started."""
     if complete:
-        notice(f"{out} was complete already: nothing was done")
+        notice(f"{out} was already complete: nothing to do")
 
 
-def submit(address: str, no_wait: bool, command: str, request: dict[str, Any], as_json: bool) -> NoReturn:
-    """Run the command as a job and leave with its exit status."""
+def run_as_job(address: str, no_wait: bool, command: str, request: dict[str, Any], as_json: bool) -> NoReturn:
+    """Submit a command as a job, follow it, and exit with its status.
+
+    Args:
+        address: URL of the Jobs server.
+        no_wait: whether to print the job's id and exit at once.
+        command: name of the command.
+        request: arguments of the command, as JSON.
+        as_json: whether to print the result as JSON.
+    """
     from brainscale.cluster import jobs
 
     client = jobs.connect(address)
-    live = sys.stderr.isatty() and not no_wait  # what is shown there is made of objects
+    live = sys.stderr.isatty() and not no_wait  # live progress is drawn from structured messages
     job = jobs.submit(client, command, request, "json" if live or logs.is_structured() else "text")
     if no_wait:
         click.echo(job)
         sys.exit(0)
-    notice(f"job {job}")
-    follow(address, client, job, as_json)
+    notice(f"submitted job {job}")
+    follow_job(address, client, job, as_json)
 
 
-def follow(address: str, client: "JobSubmissionClient", job: str, as_json: bool) -> NoReturn:
-    """Show a job as if it ran here, and leave with its exit status; Ctrl-C leaves it running, or stops it if asked."""
-    from brainscale.cli.progress import following
+def follow_job(address: str, client: "Client", job: str, as_json: bool) -> NoReturn:
+    """Show a job as if it ran here, and exit with its status.
+
+    Ctrl-C leaves the job running; on a terminal, it asks whether to stop the job too.
+
+    Args:
+        address: URL of the Jobs server.
+        client: connection to that server.
+        job: id of the job.
+        as_json: whether to print the result as JSON.
+
+    Raises:
+        ClusterError: the job failed without a result, or the user pressed Ctrl-C.
+    """
+    from brainscale.cli.progress import show_job_log
     from brainscale.cluster import jobs
 
     try:
-        with following() as show:
-            ended = jobs.follow(client, job, show)
+        with show_job_log() as show:
+            outcome = jobs.follow(client, job, show)
     except KeyboardInterrupt:
-        if _wants_stop():
+        if _wants_to_stop():
             raise ClusterError(f"job {job} {jobs.stop(client, job)}; run the same command again to resume") from None
-        at = f"{job} --address {address}"
+        arguments = f"{job} --address {address}"
         raise ClusterError(
-            f"the job goes on; `brainscale jobs logs {at} --follow` shows it, `brainscale jobs stop {at}` ends it"
+            f"the job keeps running: follow it with `brainscale jobs logs {arguments} --follow`, or stop it with "
+            f"`brainscale jobs stop {arguments}`"
         ) from None
-    if ended.result is not None:
-        text = ended.result.pop("text", None)
+    if outcome.result is not None:
+        text = outcome.result.pop("text", None)
         if text and not as_json:
             click.echo(text)
         else:
-            print_facts(ended.result, as_json)
-    sys.exit(ended.status)
+            print_facts(outcome.result, as_json)
+    sys.exit(outcome.status)
 
 
-def _wants_stop() -> bool:
-    """Ask, where somebody can answer; another Ctrl-C is no."""
+def _wants_to_stop() -> bool:
+    """Ask the user, if there is a terminal; a second Ctrl-C means no."""
     if not sys.stdin.isatty():
         return False
     try:

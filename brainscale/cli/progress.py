@@ -1,4 +1,4 @@
-"""Progress on standard error, of this process or of a job's log: live on a terminal, plain lines otherwise."""
+"""Progress of this process or of a job, on standard error: live on a terminal, otherwise one line for each step."""
 
 import sys
 import time
@@ -19,14 +19,14 @@ EPOCH_COLUMNS = ("epoch", "learning rate", "train loss", "train acc.", "val loss
 
 
 @contextmanager
-def epochs(total: int) -> Iterator[tuple[Callable[[Mapping[str, Any]], None], Callable[[str], None]]]:
-    """A table that grows by a row with each epoch, and lines of text above it.
+def show_epochs(total: int) -> Iterator[tuple[Callable[[Mapping[str, Any]], None], Callable[[str], None]]]:
+    """Show a table with one row for each epoch, and messages above it.
 
     Args:
-        total: epochs of the run.
+        total: maximum number of epochs of the run.
 
     Yields:
-        A function that takes rows of schema HISTORY, and one that takes lines.
+        A function that takes a row of schema HISTORY, and one that takes a message.
     """
     if logs.is_structured():
         yield lambda row: logs.log("epoch", epochs=total, **row), lambda text: logs.log("notice", text)
@@ -34,22 +34,22 @@ def epochs(total: int) -> Iterator[tuple[Callable[[Mapping[str, Any]], None], Ca
     console = Console(stderr=True)
     rows: list[Mapping[str, Any]] = []
 
-    def say(text: str) -> None:
+    def show_message(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     if not console.is_terminal:
-        yield lambda row: say(_line(row, total)), say
+        yield lambda row: show_message(_epoch_line(row, total)), show_message
         return
     with Live(console=console, refresh_per_second=4) as live:
 
-        def add(row: Mapping[str, Any]) -> None:
+        def show_epoch(row: Mapping[str, Any]) -> None:
             rows.append(row)
-            live.update(_table(rows[-SHOWN_EPOCHS:], total))
+            live.update(_epoch_table(rows[-SHOWN_EPOCHS:], total))
 
-        yield add, say
+        yield show_epoch, show_message
 
 
-def _cells(row: Mapping[str, Any], total: int) -> tuple[str, ...]:
+def _epoch_cells(row: Mapping[str, Any], total: int) -> tuple[str, ...]:
     return (
         f"{row['epoch']}/{total}",
         f"{row['learning_rate']:.2e}",
@@ -61,22 +61,22 @@ def _cells(row: Mapping[str, Any], total: int) -> tuple[str, ...]:
     )
 
 
-def _line(row: Mapping[str, Any], total: int) -> str:
-    pairs = zip(EPOCH_COLUMNS, _cells(row, total), strict=True)
+def _epoch_line(row: Mapping[str, Any], total: int) -> str:
+    pairs = zip(EPOCH_COLUMNS, _epoch_cells(row, total), strict=True)
     return "  ".join(f"{name} {value}".strip() for name, value in pairs if value)
 
 
-def _table(rows: list[Mapping[str, Any]], total: int) -> Table:
+def _epoch_table(rows: list[Mapping[str, Any]], total: int) -> Table:
     table = Table()
     for name in EPOCH_COLUMNS:
         table.add_column(name, justify="right")
     for row in rows:
-        table.add_row(*_cells(row, total))
+        table.add_row(*_epoch_cells(row, total))
     return table
 
 
 class Bar:
-    """Files scored so far, errors among their rows, and images a second."""
+    """Progress of scoring: files scored so far, images per second, and errors."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -103,84 +103,94 @@ class Bar:
     ) -> None:
         self._bar.stop()
 
-    def say(self, text: str) -> None:
-        """A line above the bar."""
+    def show_message(self, text: str) -> None:
+        """Print a message above the bar."""
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def start(self, total: int) -> None:
-        """Say how many there are to score."""
+        """Start with a number of files to score."""
         self._total, self._began = total, time.monotonic()
         self._bar.update(self._task, total=total)
 
     def advance(self, files: int, rows: int, errors: int) -> None:
-        """Count what a part has finished."""
+        """Add the counts of a finished part.
+
+        Args:
+            files: number of files that the part finished.
+            rows: number of its rows.
+            errors: number of its rows with an error.
+        """
         self._files, self._rows, self._errors = self._files + files, self._rows + rows, self._errors + errors
         rate = self._rows / max(time.monotonic() - self._began, 1e-9)
         counts = {"files": self._files, "of": self._total, "rows": self._rows, "errors": self._errors}
         self.show({**counts, "images_a_second": round(rate, 1)})
 
     def show(self, counts: dict[str, Any]) -> None:
-        """Say what has been counted so far, here or in a job: files, of, rows, errors, images_a_second."""
-        self._bar.update(self._task, total=counts["of"], completed=counts["files"], note=_note(counts))
+        """Show the counts so far, of this process or of a job: files, of, rows, errors and images_a_second."""
+        self._bar.update(self._task, total=counts["of"], completed=counts["files"], note=_speed(counts))
         if logs.is_structured():
             logs.log("scored", **counts)
         elif not self._console.is_terminal:
-            self._console.print(_scored(counts), highlight=False, soft_wrap=True)
+            self._console.print(_scored_line(counts), highlight=False, soft_wrap=True)
 
 
-def _note(counts: dict[str, Any]) -> str:
+def _speed(counts: dict[str, Any]) -> str:
     return f"{counts['images_a_second']:.0f} images/s, {counts['errors']} errors"
 
 
-def _scored(counts: dict[str, Any]) -> str:
-    return f"scored {counts['files']}/{counts['of']} files, {_note(counts)}"
+def _scored_line(counts: dict[str, Any]) -> str:
+    return f"scored {counts['files']}/{counts['of']} files, {_speed(counts)}"
 
 
-def as_text(line: str) -> str | None:
-    """What a person reads of a line of a job's log, structured or not; None for one that is for machines only."""
-    said = logs.parse_line(line)
-    if said is None:
+def format_log_line(line: str) -> str | None:
+    """Return a line of a job's log as text for a person, or None for a line that is for machines only."""
+    message = logs.parse_line(line)
+    if message is None:
         return line
-    match said["event"]:
+    match message["event"]:
         case "scored":
-            return _scored(said)
+            return _scored_line(message)
         case "epoch":
-            return _line(said, said["epochs"])
+            return _epoch_line(message, message["epochs"])
         case "error":
-            return f"Error: {said['message']}"
+            return f"Error: {message['message']}"
         case _:
-            return said.get("message")
+            return message.get("message")
 
 
 @contextmanager
-def following() -> Iterator[Callable[[str], None]]:
-    """A function that takes a job's log line by line, and shows it as the command would have that runs there."""
+def show_job_log() -> Iterator[Callable[[str], None]]:
+    """Show a job's log as the command itself would show it here.
+
+    Yields:
+        A function that takes the log line by line.
+    """
     if logs.is_structured():
-        yield lambda line: _passed_on(line) if logs.parse_line(line) else logs.log("notice", line)
+        yield lambda line: _write(line) if logs.parse_line(line) else logs.log("notice", line)
         return
     if not Console(stderr=True).is_terminal:
-        yield lambda line: _passed_on(as_text(line))
+        yield lambda line: _write(format_log_line(line))
         return
     with ExitStack() as live:
         bar: Bar | None = None
-        table: tuple[Callable[[Mapping[str, Any]], None], Callable[[str], None]] | None = None
+        epochs: tuple[Callable[[Mapping[str, Any]], None], Callable[[str], None]] | None = None
 
         def show(line: str) -> None:
-            nonlocal bar, table
-            said = logs.parse_line(line)
-            if said is not None and said["event"] == "scored":
+            nonlocal bar, epochs
+            message = logs.parse_line(line)
+            if message is not None and message["event"] == "scored":
                 bar = bar or live.enter_context(Bar())
-                bar.show(said)
-            elif said is not None and said["event"] == "epoch":
-                table = table or live.enter_context(epochs(said["epochs"]))
-                table[0](said)
-            elif (text := as_text(line)) is not None:
-                (table[1] if table else bar.say if bar else _passed_on)(text)
+                bar.show(message)
+            elif message is not None and message["event"] == "epoch":
+                epochs = epochs or live.enter_context(show_epochs(message["epochs"]))
+                epochs[0](message)
+            elif (text := format_log_line(line)) is not None:
+                (epochs[1] if epochs else bar.show_message if bar else _write)(text)
 
         yield show
 
 
-def _passed_on(line: str | None) -> None:
+def _write(line: str | None) -> None:
     if line is not None:
         sys.stderr.write(line + "\n")
         sys.stderr.flush()

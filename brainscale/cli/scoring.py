@@ -1,4 +1,4 @@
-"""Commands that run models: score, demo."""
+"""Commands that score: score, demo."""
 
 from pathlib import Path
 from typing import Any
@@ -6,33 +6,80 @@ from typing import Any
 import click
 
 from brainscale.cli import options
-from brainscale.cli.console import common, print_facts
+from brainscale.cli.console import handle_errors, print_facts
 from brainscale.logs import notice
-from brainscale.storage.remote import absolute
 
 
-@click.command()
+@click.command("score")
 @click.argument("model", metavar="MODEL")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--out", required=True, metavar="DIR", help="Folder of Parquet parts; the same again continues it.")
+@click.option(
+    "--out",
+    required=True,
+    metavar="DIR",
+    help="Output folder for Parquet parts; the same command again resumes a stopped job.",
+)
 @click.option("--update", is_flag=True, help="Add files that are new in the sources to a complete folder.")
-@click.option("--by", type=click.Choice(["scan"]), help="A second table: one row for each series or volume.")
-@click.option("--threshold", type=click.FloatRange(0, 1), help="In place of the model's own.")
-@click.option("--heatmaps", metavar="DIR", help="Pictures of what spoke for a tumour in the surest positives.")
-@click.option("--top", type=click.IntRange(1), default=20, show_default=True, help="How many pictures.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True, help="On a GPU.")
-@click.option("--compile", "compiled", is_flag=True, help="Let torch compile the network first.")
-@click.option("--patient-key", metavar="FILE", help="Key of the hashes of series.  [default: one in DIR]")
+@click.option("--by", type=click.Choice(["scan"]), help="Add a table with one row for each series or volume.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    metavar="FRACTION",
+    show_default="the threshold of the model",
+    help="Operating threshold for the probability of a tumour.",
+)
+@click.option("--heatmaps", metavar="DIR", help="Folder for heatmaps of the most confident tumour predictions.")
+@click.option(
+    "--max-heatmaps",
+    "top",
+    type=click.IntRange(1),
+    metavar="N",
+    default=20,
+    show_default=True,
+    help="Maximum number of heatmaps.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Floating-point precision on a GPU.",
+)
+@click.option("--compile", "compiled", is_flag=True, help="Compile the network with torch before scoring.")
+@click.option(
+    "--patient-key",
+    metavar="FILE",
+    show_default="$BRAINSCALE_PATIENT_KEY, or a random key kept in DIR",
+    help="File with the key of the series hashes.",
+)
 @options.engine
 @options.workers
-@click.option("--min-workers", type=click.IntRange(1), help="That begin, and stay when idle.  [default: all]")
-@click.option("--cpus-per-worker", type=click.IntRange(1), help="Of each engine.  [default: a node's, shared evenly]")
-@click.option("--object-store-gib", type=click.FloatRange(0.1), help="Memory for blocks of a local Ray.")
+@click.option(
+    "--min-workers",
+    type=click.IntRange(1),
+    metavar="N",
+    show_default="all",
+    help="Minimum number of engines, which stay even when idle.",
+)
+@click.option(
+    "--cpus-per-worker",
+    type=click.IntRange(1),
+    metavar="N",
+    show_default="an even share of each node",
+    help="Number of CPUs of each engine.",
+)
+@click.option(
+    "--object-store-gib",
+    type=click.FloatRange(0.1),
+    metavar="GIB",
+    show_default="Ray's default",
+    help="Size of a local Ray's object store, in GiB.",
+)
 @options.shared
 @options.address
 @options.json
-@common
-def score(
+@handle_errors
+def score_command(
     model: str,
     sources: tuple[str, ...],
     out: str,
@@ -45,15 +92,17 @@ def score(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Score every sample of the sources: one row each, scored or explained.
+    """Score every sample of the sources: one row for each, with a probability or an error.
 
-    A SOURCE is what `index` takes, or one manifest. Stopped or killed, the same command goes on where it was.
+    A SOURCE is what `index` takes, or a single manifest.
 
     Example: brainscale score runs/first archive/ --out scores/
     """
+    from brainscale.storage.remote import absolute
+
     request: dict[str, Any] = {
         "model": absolute(model),
-        "sources": [absolute(s) for s in sources],
+        "sources": [absolute(source) for source in sources],
         "out": absolute(out),
         "patient_key": patient_key and absolute(patient_key),
         "heatmaps": heatmaps and absolute(heatmaps),
@@ -61,29 +110,31 @@ def score(
         **settings,
     }
     if address:
-        options.submit(address, no_wait, "score", request, as_json)
+        options.run_as_job(address, no_wait, "score", request, as_json)
     from brainscale.cli.progress import Bar
     from brainscale.cluster import session
-    from brainscale.scoring.bulk import score_files as run
+    from brainscale.scoring.bulk import score_files
     from brainscale.storage.workspace import is_complete
 
     complete = is_complete(request["out"])
     with session.session(settings["workers"], object_store_gib), Bar() as bar:
-        scores = run(**request, on_start=bar.start, on_part=bar.advance, on_notice=notice)
-    options.notice_if(complete and scores.progress is None, out)
+        scores = score_files(**request, on_start=bar.start, on_part=bar.advance, on_notice=notice)
+    options.notice_if_complete(complete and scores.progress is None, out)
     print_facts({"scores": out, **scores.to_json()}, as_json)
 
 
-@click.command()
-@click.option("--out", default="demo", show_default=True, help="Folder for the phantoms and results.")
-@common
-def demo(out: str) -> None:
-    """Make phantoms, train, evaluate, score and compare; minutes on two cores.
+@click.command("demo")
+@click.option(
+    "--out", default="demo", show_default=True, metavar="DIR", help="Folder for the synthetic images and all results."
+)
+@handle_errors
+def demo_command(out: str) -> None:
+    """Try everything on synthetic images: train, evaluate, score and compare, in minutes on two cores.
 
     Example: brainscale demo --out demo
     """
-    from brainscale.cli.demo import run_demo as run
+    from brainscale.cli.demo import run_demo
     from brainscale.cluster import session
 
     with session.session():
-        run(Path(out), say=click.echo)
+        run_demo(Path(out), on_line=click.echo)

@@ -50,7 +50,7 @@ def commands_of(group: click.Group) -> Iterator[click.Command]:
             yield from commands_of(command)
 
 
-@pytest.mark.parametrize("command", commands_of(main), ids=lambda command: str(command.name))
+@pytest.mark.parametrize("command", list(commands_of(main)), ids=lambda command: str(command.name))
 def test_every_option_has_a_help_text_that_stands_alone(command: click.Command) -> None:
     assert command.help
     for option in (parameter for parameter in command.params if isinstance(parameter, click.Option)):
