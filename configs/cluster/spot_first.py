@@ -1,10 +1,10 @@
-"""AWS for Ray's cluster launcher, with a way out when there is no spot: the same node on demand.
+"""A provider for Ray's cluster launcher that starts a node on demand if AWS has no spot capacity.
 
-Ray 2.60 has none on AWS. Its autoscaler v2 passes over a node type that stayed pending (ALLOCATION_TIMEOUT), not one
-that AWS refused (ALLOCATION_FAILED): it would ask for spot again and again. Named in cluster.yaml's `provider`.
+Ray 2.60 cannot do this itself. Its autoscaler v2 skips a node type that stays pending (ALLOCATION_TIMEOUT), but not one
+that AWS refuses (ALLOCATION_FAILED), and so it would request spot instances for ever. cluster.yaml names this provider.
 
-Tried with Ray 2.60.0, whose AWS provider is private: there is no public one to build on. This file is copied to the
-head alone, so it imports nothing of brainscale.
+Tried with Ray 2.60.0. Ray's AWS provider is private, but there is no public one to build on. This file alone is copied
+to the head, so it imports nothing from brainscale.
 """
 
 from typing import Any
@@ -17,21 +17,21 @@ MARKET = "InstanceMarketOptions"
 
 
 class SpotFirst(AWSNodeProvider):
-    """Ray's AWS provider; a spot node that no availability zone has comes on demand."""
+    """Ray's AWS provider; it starts a node on demand if no availability zone has spot capacity."""
 
     def create_node(self, node_config: dict[str, Any], tags: dict[str, str], count: int) -> dict[str, Any]:
         """Start nodes.
 
         Args:
-            node_config: arguments of EC2's RunInstances, as in cluster.yaml.
-            tags: Ray's own.
-            count: how many, at most.
+            node_config: arguments of EC2's RunInstances, from cluster.yaml.
+            tags: tags that Ray sets.
+            count: maximum number of nodes.
 
         Returns:
-            Instance of each node id.
+            Node id → instance.
 
         Raises:
-            NodeLaunchException: EC2 refused for another reason, or has none on demand either.
+            NodeLaunchException: EC2 refused for another reason, or has no on-demand capacity either.
         """
         try:
             return dict(super().create_node(node_config, tags, count))
