@@ -59,7 +59,7 @@ FILES = {
         "metrics.parquet": "metrics with 95 % intervals",
         "subgroups.parquet": "metrics of subgroups (`--by`)",
         "shared.parquet": "samples that the model saw in training (data leakage)",
-        "without_shared.parquet": "metrics without them",
+        "metrics-without-shared.parquet": "metrics without them",
         "manifest.parquet": "the samples of the data",
         "plots/": "curves as PNG and SVG",
         "report.html": "the report, one file that needs no network",

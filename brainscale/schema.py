@@ -170,10 +170,10 @@ PAIRS = pa.schema(
 SUBGROUPS = pa.schema(
     [
         pa.field("column", pa.string(), nullable=False),  # column of the manifest that defines the subgroups
-        pa.field("value", pa.string()),  # value of the column, or third of a numeric column; null if unknown
+        pa.field("subgroup", pa.string()),  # value of the column, or third of a numeric column; null if unknown
         pa.field("samples", pa.int64(), nullable=False),  # number of samples in the subgroup
         pa.field("metric", pa.string(), nullable=False),  # name of the metric
-        pa.field("figure", pa.float64()),  # value of the metric; null with a reason if undefined or the subgroup small
+        pa.field("value", pa.float64()),  # value of the metric; null with a reason if undefined or the subgroup small
         pa.field("low", pa.float64()),  # lower end of the 95 % confidence interval
         pa.field("high", pa.float64()),  # upper end of the 95 % confidence interval
         pa.field("method", pa.string()),  # method of the interval

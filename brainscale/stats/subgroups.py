@@ -45,8 +45,8 @@ def measure_subgroups(
         table = measure(samples.take(rows))
         if len(rows) < smallest:
             table = _suppressed(table, len(rows), smallest)
-        subgroup = {"column": column, "value": value, "samples": len(rows)}
-        lines += [{**row, "figure": row["value"], **subgroup} for row in table.to_pylist()]
+        subgroup = {"column": column, "subgroup": value, "samples": len(rows)}
+        lines += [{**row, **subgroup} for row in table.to_pylist()]
     return pa.Table.from_pylist(lines, schema=SUBGROUPS)
 
 

@@ -23,14 +23,14 @@ def test_a_subgroup_has_the_metrics_of_its_samples_alone() -> None:
     table = measure_subgroups(samples, values, column="scanner")
     assert table.schema == SUBGROUPS
     rows = table.to_pylist()
-    assert list(dict.fromkeys((r["column"], r["value"], r["samples"]) for r in rows)) == [
+    assert list(dict.fromkeys((r["column"], r["subgroup"], r["samples"]) for r in rows)) == [
         ("scanner", "GE", 30),
         ("scanner", "Siemens", 30),
         ("scanner", None, 10),
     ]
     alone = measure(samples.take(np.arange(40, 70))).to_pylist()
-    ours = [r for r in rows if r["value"] == "Siemens"]
-    assert [(r["metric"], r["figure"], r["low"], r["n"], r["method"]) for r in ours] == [
+    ours = [r for r in rows if r["subgroup"] == "Siemens"]
+    assert [(r["metric"], r["value"], r["low"], r["n"], r["method"]) for r in ours] == [
         (r["metric"], r["value"], r["low"], r["n"], r["method"]) for r in alone
     ]
 
@@ -38,26 +38,26 @@ def test_a_subgroup_has_the_metrics_of_its_samples_alone() -> None:
 def test_small_subgroups_have_no_metrics() -> None:
     samples, values = case(60), np.array(["a"] * 19 + ["b"] * 41)
     rows = measure_subgroups(samples, values, column="sex").to_pylist()
-    small = [r for r in rows if r["value"] == "a"]
-    assert {(r["figure"], r["low"], r["high"], r["method"]) for r in small} == {(None, None, None, None)}
+    small = [r for r in rows if r["subgroup"] == "a"]
+    assert {(r["value"], r["low"], r["high"], r["method"]) for r in small} == {(None, None, None, None)}
     assert {r["reason"] for r in small} == {"fewer than 20 samples"}
     assert {r["n"] for r in small} == {19}  # not how many have a tumour, or are predicted to have one
     assert len(small) == len(rows) / 2
     kept = measure_subgroups(samples, values, column="sex", smallest=19).to_pylist()
-    assert kept[0]["figure"] is not None
+    assert kept[0]["value"] is not None
 
 
 def test_a_subgroup_of_one_class_has_no_auroc() -> None:
     samples = case(60)
     rows = measure_subgroups(samples, samples.has_tumour, column="yes").to_pylist()
-    assert {r["value"] for r in rows} == {"False", "True"}  # truth values are no numbers
-    auroc = next(r for r in rows if (r["value"], r["metric"]) == ("True", "auroc"))
-    assert (auroc["figure"], auroc["reason"]) == (None, "no sample of class no_tumour")
+    assert {r["subgroup"] for r in rows} == {"False", "True"}  # truth values are no numbers
+    auroc = next(r for r in rows if (r["subgroup"], r["metric"]) == ("True", "auroc"))
+    assert (auroc["value"], auroc["reason"]) == (None, "no sample of class no_tumour")
 
 
 def test_numbers_are_cut_into_thirds() -> None:
     rows = measure_subgroups(case(90), [float("nan"), None, *range(88)], column="width", smallest=1).to_pylist()
-    sizes = dict.fromkeys((r["value"], r["samples"]) for r in rows)
+    sizes = dict.fromkeys((r["subgroup"], r["samples"]) for r in rows)
     assert list(sizes) == [("up to 29", 30), ("above 29 up to 58", 29), ("above 58", 29), (None, 2)]
 
 

@@ -256,13 +256,11 @@ def _predictive_values(own: ConfusionCounts, percent: float) -> tuple[float, flo
 def _subgroups(table: pa.Table) -> Iterable[SubgroupLine]:
     lines: dict[tuple[str, str | None], SubgroupLine] = {}
     for row in table.to_pylist():
-        column, value, samples, metric, figure = (
-            row.pop(name) for name in ("column", "value", "samples", "metric", "figure")
-        )
-        line = SubgroupLine(column=column, value=value, samples=samples, estimates=[])
-        line = lines.setdefault((column, value), line)
+        column, subgroup, samples, metric = (row.pop(name) for name in ("column", "subgroup", "samples", "metric"))
+        line = SubgroupLine(column=column, value=subgroup, samples=samples, estimates=[])
+        line = lines.setdefault((column, subgroup), line)
         if metric in SUBGROUP_METRICS:
-            line.estimates.append(Estimate(value=figure, **row))
+            line.estimates.append(Estimate(**row))
     return lines.values()
 
 
