@@ -121,8 +121,8 @@ def _require_nodes(workers: int, each: Mapping[str, float], nodes: Sequence[Mapp
         raise ClusterError(
             f"a worker needs {_amounts(each, each)} on one node, but a node has {_node_sizes(nodes, each)}: {REMEDY}"
         )
-    if (places := sum(_worker_count(node, each) for node in nodes)) < workers:
-        raise ClusterError(f"{_need_on_nodes(workers, each)}, but the nodes have room for {places:g}: {REMEDY}")
+    if (capacity := sum(_worker_count(node, each) for node in nodes)) < workers:
+        raise ClusterError(f"{_need_on_nodes(workers, each)}, but the nodes have room for {capacity:g}: {REMEDY}")
 
 
 def _worker_count(node: Mapping[str, float], each: Mapping[str, float]) -> float:
@@ -153,21 +153,22 @@ def _amount(resources: Mapping[str, float], kind: str) -> str:
     return f"{amount:g} {kind}" if amount == 1 else f"{amount:g} {kind}s"
 
 
-def require_shared(places: Iterable[str | None], shared: bool) -> None:
+def require_shared(locations: Iterable[str | None], shared: bool) -> None:
     """Refuse a local path if several nodes work, or will, and nobody said that all of them see it.
 
     Args:
-        places: sources, outputs, and what manifests and lists name. A list (@FILE) itself is read by the driver alone.
+        locations: paths and addresses of sources, outputs and the files in manifests and lists. A list (@FILE) may be
+            local, since only the driver reads it.
         shared: whether every node mounts the paths.
 
     Raises:
-        UsageError: one of the places is a local path; the message names the first.
+        UsageError: one of the locations is a local path; the message names the first.
     """
     nodes = sum(node["Alive"] for node in ray.nodes())
     if shared or (nodes < 2 and not autoscaler.is_there()):
         return
     several = f"has {nodes} nodes" if nodes > 1 else "may add nodes"
-    for path in (place for place in places if place and not place.startswith("@") and not is_address(place)):
+    for path in (text for text in locations if text and not text.startswith("@") and not is_address(text)):
         raise UsageError(
             f"{path} is a local path, but this cluster {several} with disks of their own: give an address such as "
             "s3://bucket/folder, or add --shared if every node mounts this path"

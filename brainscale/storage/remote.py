@@ -31,14 +31,14 @@ GOOGLE_MESSAGE = re.compile(r"google::cloud::Status\((\w+): .*?with a last messa
 CHUNK = 2**24  # bytes copied at a time
 
 
-def is_address(place: str | Path) -> bool:
-    """Return whether a place is an address in an object store, not a path."""
-    return "://" in str(place) and not str(place).startswith("file://")
+def is_address(location: str | Path) -> bool:
+    """Return whether a location is an address in an object store rather than a path."""
+    return "://" in str(location) and not str(location).startswith("file://")
 
 
-def absolute(place: str | Path) -> str:
+def absolute(location: str | Path) -> str:
     """Return the absolute form of a path, or of the path behind the `@` of a list; an address is returned unchanged."""
-    text = str(place)
+    text = str(location)
     if text.startswith("@"):
         return f"@{absolute(text[1:])}"
     return text if "://" in text else str(Path(text).absolute())
@@ -50,9 +50,9 @@ def below(address: str, name: str) -> str:
     return f"{base.rstrip('/')}/{name}{mark}{options}"
 
 
-def without_options(place: str) -> tuple[str, str]:
+def without_options(location: str) -> tuple[str, str]:
     """Split an address into the part before `?` and the options; a path is returned whole, since it may contain `?`."""
-    base, mark, options = place.partition("?") if is_address(place) else (place, "", "")
+    base, mark, options = location.partition("?") if is_address(location) else (location, "", "")
     return base, mark + options
 
 
@@ -63,13 +63,13 @@ def parted(address: str) -> tuple[str, str]:
     return f"{folder}{mark}{options}", unquote(name)
 
 
-def refuse_keys(place: str) -> None:
+def refuse_keys(location: str) -> None:
     """Refuse an address that contains a key or a password; the message does not repeat it.
 
     Raises:
         UsageError: the address contains a key or a password.
     """
-    scheme, mark, rest = place.partition("://")
+    scheme, mark, rest = location.partition("://")
     if mark and ("@" in rest.removeprefix(ANONYMOUS).partition("/")[0] or "_key=" in rest.partition("?")[2]):
         public = f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
         raise UsageError(
@@ -101,12 +101,12 @@ def _reason(error: Exception) -> str:
     return f"{google[1]}: {google[2]}"[:300] if google else first_line(error)
 
 
-def retrying(operation: Callable[[], Result], place: str) -> Result:
+def retrying(operation: Callable[[], Result], location: str) -> Result:
     """Return the result of an operation on a store; repeat the operation while the store does not answer.
 
     Args:
         operation: reads or writes.
-        place: address for the message.
+        location: address for the message.
 
     Raises:
         FileNotFoundError: there is no such object.
@@ -123,7 +123,7 @@ def retrying(operation: Callable[[], Result], place: str) -> Result:
                 raise  # the content of a file is wrong; its store answered
             final = isinstance(error, PermissionError) or any(code in reason for code in FINAL)
             if final or pause is None:
-                message = f"{place} cannot be read or written ({reason}): fix the cause and {RERUN}"
+                message = f"{location} cannot be read or written ({reason}): fix the cause and {RERUN}"
                 raise StorageError(message, final) from None
             time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 (so that workers do not all ask at the same time)
     raise AssertionError

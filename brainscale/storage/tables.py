@@ -16,12 +16,12 @@ KEY = b"brainscale.format"
 """Metadata key of a table: its value is the table's kind and the version of its format, such as `manifest 1`."""
 
 
-def write_table(table: pa.Table, place: str | Path, kind: str, *, check: Callable[[], None] = lambda: None) -> None:
+def write_table(table: pa.Table, location: str | Path, kind: str, *, check: Callable[[], None] = lambda: None) -> None:
     """Write a table whole or not at all; a missing local folder is created.
 
     Args:
         table: the table.
-        place: path or address of the file.
+        location: path or address of the file.
         kind: a name in `schema.FORMATS`.
         check: called when the table is complete but not yet visible; if it raises, the table is dropped.
 
@@ -31,14 +31,14 @@ def write_table(table: pa.Table, place: str | Path, kind: str, *, check: Callabl
     """
     stamp = {KEY: f"{kind} {FORMATS[kind]}".encode()}
     stamped = table.replace_schema_metadata({**(table.schema.metadata or {}), **stamp})
-    if is_address(place):
+    if is_address(location):
         sink = io.BytesIO()
         pq.write_table(stamped, sink, compression="zstd")
         check()
-        folder, name = parted(str(place))
+        folder, name = parted(str(location))
         ObjectStore(folder).put(name, sink)
         return
-    path = Path(place).absolute()
+    path = Path(location).absolute()
     output_folder(path.parent)
     with replacing(path) as aside:
         pq.write_table(stamped, aside, compression="zstd")
@@ -46,14 +46,14 @@ def write_table(table: pa.Table, place: str | Path, kind: str, *, check: Callabl
 
 
 def read_table(
-    place: str | Path, kind: str, columns: Sequence[str] | None = None, *, unstamped: bool = False
+    location: str | Path, kind: str, columns: Sequence[str] | None = None, *, unstamped: bool = False
 ) -> pa.Table:
     """Read a table.
 
     The file is opened only once, so that a reader sees a whole table while another process replaces it.
 
     Args:
-        place: path or address of the file.
+        location: path or address of the file.
         kind: a name in `schema.FORMATS`.
         columns: names of the columns to read; None for all.
         unstamped: whether to accept a table without a format version, as other tools write it.
@@ -65,19 +65,21 @@ def read_table(
         StorageError: the object store refuses, or does not answer.
     """
     try:
-        if is_address(place):
-            folder, name = parted(str(place))
+        if is_address(location):
+            folder, name = parted(str(location))
             filesystem, root = filesystem_of(folder)
-            table = retrying(lambda: _read(filesystem.open_input_file(f"{root}/{name}"), columns), str(place))
+            table = retrying(lambda: _read(filesystem.open_input_file(f"{root}/{name}"), columns), str(location))
         else:
-            table = _read(pa.OSFile(str(place)), columns)
+            table = _read(pa.OSFile(str(location)), columns)
     except FileNotFoundError:
         raise
     except (pa.ArrowInvalid, OSError) as error:
-        raise OutputError(f"{place} cannot be read as a Parquet file ({first_line(error)})") from error
+        raise OutputError(
+            f"{location} cannot be read as a Parquet file ({first_line(error)}): give another file"
+        ) from error
     stamp = (table.schema.metadata or {}).get(KEY, b"").decode()
     if stamp != f"{kind} {FORMATS[kind]}" and (stamp or not unstamped):
-        raise FormatError(_refusal(place, kind, stamp))
+        raise FormatError(_refusal(location, kind, stamp))
     return table
 
 
@@ -86,12 +88,12 @@ def _read(file: pa.NativeFile, columns: Sequence[str] | None) -> pa.Table:
         return pq.ParquetFile(file).read(columns=None if columns is None else list(columns))
 
 
-def _refusal(place: str | Path, kind: str, stamp: str) -> str:
+def _refusal(location: str | Path, kind: str, stamp: str) -> str:
     stamped_kind, _, version = stamp.partition(" ")
     if not stamp:
         problem = "has no format version: an older brainscale or another tool wrote it"
     elif stamped_kind != kind:
-        return f"{place} is a table of {stamped_kind}, not of {kind}: give another file"
+        return f"{location} is a table of {stamped_kind}, not of {kind}: give another file"
     else:
         problem = f"has format {version} of {kind}, but this version of brainscale reads format {FORMATS[kind]}"
-    return f"{place} {problem}; write the table again with this version"
+    return f"{location} {problem}; write the table again with this version"

@@ -129,18 +129,18 @@ def open_workspace(
 
 
 @contextmanager
-def fetch(place: str | Path, *patterns: str, push: bool = False) -> Iterator[Path]:
+def fetch(location: str | Path, *patterns: str, push: bool = False) -> Iterator[Path]:
     """Yield a folder to read: itself if it is local, or a local copy of the matching files of a folder in a store.
 
     Args:
-        place: a path or an address.
+        location: path or address of the folder.
         patterns: patterns of names to download.
         push: whether to upload changes when the with-block ends.
     """
-    if not is_address(place):
-        yield Path(place)
+    if not is_address(location):
+        yield Path(location)
         return
-    with _copy(str(place)) as workspace:
+    with _copy(str(location)) as workspace:
         workspace.pull(*patterns)
         try:
             yield workspace.path
@@ -149,9 +149,9 @@ def fetch(place: str | Path, *patterns: str, push: bool = False) -> Iterator[Pat
                 workspace.push()
 
 
-def is_complete(place: str | Path) -> bool:
+def is_complete(location: str | Path) -> bool:
     """Return whether a folder is complete: whether it has its `_SUCCESS.json`."""
-    with fetch(place, SUCCESS) as folder:
+    with fetch(location, SUCCESS) as folder:
         return read_success(folder) is not None
 
 
