@@ -167,7 +167,7 @@ def constants(source: Path | None, counts: Sequence[int], scratch: Path) -> Cons
     units = list_files([str(images)])
     opened = open_bundle(make_bundle(scratch / "full", 224))
     request, onnx = ReadRequest(preprocess=opened.info.preprocess), engines.EngineOptions(name="onnx")
-    network = engines.load_engine(opened.info, engines.network_of(opened, onnx), onnx, threads=1)
+    network = engines.load_engine(opened.info, engines.read_network(opened, onnx), onnx, threads=1)
     planes = np.stack([sample.plane for file in units[:64] for sample in read_file(file, request)])
     files = scratch / "files"
     for i in range(100_000):

@@ -32,10 +32,10 @@ from brainscale.dataset.phantoms import draw_phantom
 from brainscale.models import engines
 from brainscale.models.bundle import ONNX, WEIGHTS, open_bundle, write_model_info
 from brainscale.models.onnx_export import export_onnx
-from brainscale.models.registry import build, count_parameters
+from brainscale.models.registry import build_network, count_parameters
 from brainscale.reading.decoder import decode
 from brainscale.reading.request import ReadRequest
-from brainscale.training.environment import library_versions
+from brainscale.training.environment import read_library_versions
 
 PARTS = ["peers", "steady", "start", "memory"]
 WHAT = {
@@ -53,7 +53,7 @@ def make_bundle(folder: Path, size: int) -> Path:
     """Untrained weights whose batch norms have seen something."""
     folder.mkdir()
     torch.manual_seed(0)
-    network = build("brainmrnet", 2)
+    network = build_network("brainmrnet", 2)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.uniform_(module.get_buffer("running_mean"), -0.2, 0.2)
@@ -61,7 +61,7 @@ def make_bundle(folder: Path, size: int) -> Path:
     save_file(network.state_dict(), folder / WEIGHTS)
     export_onnx("brainmrnet", 2, size, network.state_dict(), folder / ONNX)
     facts = {"architecture": "brainmrnet", "classes": DEFAULT_CLASSES, "threshold": 0.5, "threshold_source": "fixed"}
-    sources = {"manifest_sha256": "", "config_sha256": "", "seed": 0, "epoch": 0, "versions": library_versions()}
+    sources = {"manifest_sha256": "", "config_sha256": "", "seed": 0, "epoch": 0, "versions": read_library_versions()}
     spec = PreprocessConfig(image_size=size)
     write_model_info(folder, {**facts, **sources, "preprocess": spec, "parameters": count_parameters(network)})
     return folder
@@ -186,7 +186,7 @@ def steady(scratch: Path, images: Path, rounds: int) -> None:
     planes = np.stack([np.frombuffer(next(iter(decode(f.read_bytes(), request)))[1], np.uint8) for f in files])
     planes = planes.reshape(-1, 224, 224)
     onnx = engines.EngineOptions(name="onnx")
-    ours_alone = engines.load_engine(opened.info, engines.network_of(opened, onnx), onnx, threads=2)
+    ours_alone = engines.load_engine(opened.info, engines.read_network(opened, onnx), onnx, threads=2)
     plain = plain_export(bundle, scratch / "plain.onnx")
     limits: dict[str, Callable[[], object]] = {
         **{f"{PLAIN}, batches of {n}": forward_only(plain, normal(planes), n) for n in BATCHES},

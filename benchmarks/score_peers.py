@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from brainscale.models.registry import build
+from brainscale.models.registry import build_network
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TRANSFORM = transforms.Compose(
@@ -46,7 +46,7 @@ class Images(Dataset[tuple[Tensor, int]]):
 
 
 def network(bundle: Path) -> nn.Module:
-    loaded = build("brainmrnet", 2)
+    loaded = build_network("brainmrnet", 2)
     loaded.load_state_dict(load_file(bundle / "model.safetensors"))
     return loaded.eval()
 

@@ -31,7 +31,7 @@ from brainscale.config.files import load_config
 from brainscale.config.sections import Config
 from brainscale.dataset.phantoms import draw_phantom
 from brainscale.models.normalisation import normalise
-from brainscale.models.registry import build
+from brainscale.models.registry import build_network
 from brainscale.reading.decoder import decode
 from brainscale.reading.request import ReadRequest
 from brainscale.seeds import deterministic
@@ -97,12 +97,12 @@ def noise(count: int, size: int) -> Samples:
 
 def our_learner(config: Config) -> Learner:
     deterministic(config.train.threads)
-    return Learner(build(config.model.name, 2), config.train, config.augment, CPU)
+    return Learner(build_network(config.model.name, 2), config.train, config.augment, CPU)
 
 
 def notebook_epoch(files: list[Path]) -> Callable[[], None]:
     """DataLoader with 2 workers, Pillow transform, eager, NCHW, as published."""
-    network = build("brainmrnet", 2)
+    network = build_network("brainmrnet", 2)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=1e-4)
     loader = DataLoader(Images(files), BATCH, shuffle=True, num_workers=2)
 
@@ -135,7 +135,7 @@ def our_epoch(samples: Samples) -> Callable[[], None]:
 
 def bare_steps(samples: Samples) -> Callable[[], None]:
     """Forward, backward and optimiser on tensors that are in memory already."""
-    network = build("brainmrnet", 2)
+    network = build_network("brainmrnet", 2)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-4)
     order = np.arange(len(samples.labels))
     ready = [
@@ -221,7 +221,7 @@ def _averaging(rank: int, folder: str, model: str, size: int, batch: int, rounds
     keep_buffers()
     config = load_config(None, [f"model.name={model}", "train.threads=1", f"train.batch_size={batch}"])
     learner, samples = our_learner(config), noise(batch, size)
-    parallel = nn.parallel.DistributedDataParallel(build(model, 2))
+    parallel = nn.parallel.DistributedDataParallel(build_network(model, 2))
     optimizer = torch.optim.AdamW(parallel.parameters(), lr=1e-3)
     mine = np.arange(batch).reshape(2, -1)[rank]
     micro = list(np.arange(batch).reshape(config.train.micro_batches, -1))
@@ -328,7 +328,7 @@ def layouts(samples: Samples) -> None:
     """A micro-batch, forward and backward, in both memory layouts."""
 
     def pass_in(layout: torch.memory_format) -> Callable[[], None]:
-        network = build("brainmrnet", 2).to(memory_format=layout)
+        network = build_network("brainmrnet", 2).to(memory_format=layout)
         images = normalise(torch.from_numpy(samples.planes.take(np.arange(16)))).contiguous(memory_format=layout)
         labels = torch.from_numpy(samples.labels[:16])
         return lambda: F.cross_entropy(network(images), labels).backward()

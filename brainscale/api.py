@@ -1,7 +1,7 @@
-"""The Python API: what `import brainscale` offers.
+"""The Python API, as `import brainscale` offers it.
 
-Each function imports what it needs when it is called, opens a Ray session of its own where it needs one and none is
-connected, and returns Arrow tables or frozen results.
+Each function imports what it needs when it is called. A function that needs Ray opens a session of its own if none is
+connected. Results are Arrow tables or frozen dataclasses.
 """
 
 import os
@@ -24,31 +24,33 @@ if TYPE_CHECKING:
     from brainscale.scoring.result import Scores
     from brainscale.training.run_folder import Run
 
-Place = str | os.PathLike[str]
-Notice = Callable[[str], None]
+Location = str | os.PathLike[str]
+"""A path, or an address such as s3://bucket/folder."""
+OnNotice = Callable[[str], None]
 
 
 def index(
-    sources: Place | Sequence[Place],
+    sources: Location | Sequence[Location],
     *,
-    config: Place | None = None,
+    config: Location | None = None,
     overrides: Iterable[str] = (),
-    labels: Place = "folder",
-    patient_key: Place | None = None,
+    labels: Location = "folder",
+    patient_key: Location | None = None,
     hash_paths: bool = False,
 ) -> "pa.Table":
-    """Read every file of the sources and list its samples, with labels, hashes, groups and errors.
+    """Read every file of the sources and return the manifest: samples with labels, hashes, groups and errors.
 
     Args:
         sources: folders, files, globs, lists of files (`@files.txt`) or addresses such as s3://bucket/scans.
-        config: name of a configuration, or path of a YAML file, for its class map, preprocessing and limits.
-        overrides: `section.key=value` texts.
-        labels: `folder`, or a CSV file with columns sample_id, label and perhaps patient.
-        patient_key: file with the key of the hashes that stand for patients; a random key without.
-        hash_paths: whether the names of files are hashed too; such a manifest cannot be trained on.
+        config: name of a configuration or path of a YAML file, for class names, preprocessing and limits.
+        overrides: changes of the configuration, such as `data.image_size=96`.
+        labels: `folder`, or a CSV file with the columns sample_id, label and, if known, patient.
+        patient_key: file with the secret key for the hashes of patients; by default the key in the environment, or a
+            random key.
+        hash_paths: whether to hash the names of files too; such a manifest cannot be used for training.
 
     Returns:
-        The manifest, a table of schema MANIFEST sorted by sample_id.
+        A table of schema MANIFEST, sorted by sample_id.
 
     Raises:
         BrainscaleError: a source, the configuration, the labels or the key cannot be used.
@@ -60,33 +62,33 @@ def index(
     label_file = str(labels) if labels == "folder" else _absolute(labels)
     key = read_key(None if patient_key is None else os.fspath(patient_key))
     with session():
-        return index_sources(_places(sources), settings, label_file, key=key, hash_paths=hash_paths)
+        return index_sources(_list_sources(sources), settings, label_file, key=key, hash_paths=hash_paths)
 
 
 def split(
-    manifest: "pa.Table | Place",
+    manifest: "pa.Table | Location",
     *,
     val: float = 0.15,
     test: float = 0.2,
     folds: int | None = None,
     seed: int = 0,
-    keep: "pa.Table | Place | None" = None,
+    keep: "pa.Table | Location | None" = None,
 ) -> "pa.Table":
-    """Assign samples to train, val and test, or to folds; a group is never cut.
+    """Assign samples to train, val and test, or to folds; a group always stays together.
 
     Args:
-        manifest: a manifest.
-        val: fraction for validation (model selection).
-        test: fraction for the final test.
-        folds: number of folds, in place of val and test.
+        manifest: a manifest, or its path or address.
+        val: validation fraction (model selection).
+        test: test fraction (final evaluation).
+        folds: number of folds, instead of val and test.
         seed: seed of the assignment.
-        keep: an earlier split of some of the samples, which is kept.
+        keep: a manifest with an earlier split; its samples keep their split.
 
     Returns:
-        The manifest with its column `split`, or `fold`, filled.
+        The manifest with the column `split` or `fold` filled.
 
     Raises:
-        ManifestError: no labels, or too few groups of a class.
+        ManifestError: there are no labels, or too few groups of a class.
         UsageError: val and test leave nothing to train on.
     """
     from brainscale.dataset.splits import assign_folds, assign_splits, map_content_to_split
@@ -97,29 +99,29 @@ def split(
         return assign_folds(table, folds=folds, seed=seed)
     if val <= 0 or test < 0 or val + test >= 1:
         raise UsageError(
-            f"val={val:g} and test={test:g} leave nothing to train on: their sum must be below 1, val above 0"
+            f"val={val:g} and test={test:g} leave nothing to train on: val must be above 0, and their sum below 1"
         )
     kept = None if keep is None else map_content_to_split(_manifest(keep))
     return assign_splits(table, val=val, test=test, seed=seed, keep=kept)
 
 
-def summary(manifest: "pa.Table | Place") -> "ManifestSummary":
+def summary(manifest: "pa.Table | Location") -> "ManifestSummary":
     """Count the samples, errors, labels, duplicates and splits of a manifest."""
     from brainscale.dataset.summary import summarise
 
     return summarise(_manifest(manifest))
 
 
-def overlap(training: "pa.Table | Place", external: "pa.Table | Place", *, distance: int = 4) -> "pa.Table":
-    """List the samples of an external manifest that a training manifest holds too, exactly or nearly.
+def overlap(training: "pa.Table | Location", external: "pa.Table | Location", *, distance: int = 4) -> "pa.Table":
+    """Find the samples of an external manifest that a training manifest contains too, as duplicates or near duplicates.
 
     Args:
-        training: a manifest.
-        external: another manifest.
-        distance: bits within which two perceptual hashes are near duplicates.
+        training: manifest of the training set.
+        external: manifest of the external set.
+        distance: maximum Hamming distance, in bits, between the perceptual hashes of near duplicates.
 
     Returns:
-        One row for each such sample of `external`, with the kind of the match.
+        One row for each such sample of `external`, with the kind of match.
     """
     from brainscale.dataset.overlap import find_overlap
 
@@ -127,10 +129,10 @@ def overlap(training: "pa.Table | Place", external: "pa.Table | Place", *, dista
 
 
 def train(
-    data: "pa.Table | Place",
-    out: Place,
+    data: "pa.Table | Location",
+    out: Location,
     *,
-    config: Place | None = None,
+    config: Location | None = None,
     overrides: Iterable[str] = (),
     model: str | None = None,
     epochs: int | None = None,
@@ -138,25 +140,25 @@ def train(
     workers: int | None = None,
     device: str | None = None,
     on_epoch: Callable[[Any], None] = lambda epoch: None,
-    on_notice: Notice = lambda text: None,
+    on_notice: OnNotice = lambda text: None,
 ) -> "Run":
     """Train a model, or resume the run in `out`.
 
     Args:
         data: a manifest, or a source to index and split.
-        out: the run's folder, a path or an address.
-        config: name of a configuration, or path of a YAML file.
-        overrides: `section.key=value` texts.
+        out: path or address of the run folder.
+        config: name of a configuration or path of a YAML file.
+        overrides: changes of the configuration, such as `train.patience=5`.
         model: name of the network.
         epochs: maximum number of epochs.
         seed: random seed.
         workers: number of data-parallel workers; the result does not depend on it.
         device: auto, cpu or cuda.
-        on_epoch: called with a row of schema HISTORY as each epoch ends.
-        on_notice: called with notes for a person.
+        on_epoch: called with a row of schema HISTORY at the end of each epoch.
+        on_notice: called with each message for the user.
 
     Raises:
-        BrainscaleError: the data cannot be trained on, `out` holds another run, or training failed.
+        BrainscaleError: the data cannot be used for training, `out` holds another run, or training failed.
     """
     from brainscale.training.driver import train_model
 
@@ -166,40 +168,40 @@ def train(
 
 
 def cross_validate(
-    data: "pa.Table | Place",
-    out: Place,
+    data: "pa.Table | Location",
+    out: Location,
     *,
     folds: int = 5,
     repeats: int = 1,
     at_once: int | None = None,
-    config: Place | None = None,
+    config: Location | None = None,
     overrides: Iterable[str] = (),
     model: str | None = None,
     epochs: int | None = None,
     seed: int | None = None,
     workers: int | None = None,
     device: str | None = None,
-    on_notice: Notice = lambda text: None,
+    on_notice: OnNotice = lambda text: None,
 ) -> "CrossValidation":
     """Train and evaluate a model for each fold, or resume the cross-validation in `out`.
 
     Args:
         data: a manifest, or a source to index.
-        out: folder of all runs, a path or an address.
-        folds: number of folds, 3 or more; each is the test split once.
-        repeats: how many times the folds are assigned anew.
-        at_once: number of folds that train side by side; without it, as many as there is room for.
-        config: name of a configuration, or path of a YAML file.
-        overrides: `section.key=value` texts.
+        out: path or address of the folder for all runs.
+        folds: number of folds, 3 or more; each fold is the test split once.
+        repeats: number of repeats, each with a new assignment to folds.
+        at_once: number of folds to train at the same time; by default as many as the cluster has room for.
+        config: name of a configuration or path of a YAML file.
+        overrides: changes of the configuration, such as `train.patience=5`.
         model: name of the network.
         epochs: maximum number of epochs.
         seed: random seed.
         workers: number of data-parallel workers of each run.
         device: auto, cpu or cuda.
-        on_notice: called with notes for a person.
+        on_notice: called with each message for the user.
 
     Raises:
-        BrainscaleError: the data cannot be folded or trained on, or `out` holds another cross-validation.
+        BrainscaleError: the data cannot be used for training, or `out` holds another cross-validation.
     """
     from brainscale.evaluation import cross_validation
 
@@ -211,38 +213,38 @@ def cross_validate(
 
 
 def evaluate(
-    model: "Run | Place",
+    model: "Run | Location",
     *,
-    data: "pa.Table | Place | None" = None,
+    data: "pa.Table | Location | None" = None,
     split: str | None = None,
-    out: Place | None = None,
+    out: Location | None = None,
     by: Sequence[str] = (),
     prevalence: float | None = None,
     engine: str = "auto",
     workers: int | None = None,
-    on_notice: Notice = lambda text: None,
+    on_notice: OnNotice = lambda text: None,
 ) -> "Evaluation":
-    """Evaluate a model on labelled samples: metrics with intervals, predictions, plots and a report.
+    """Evaluate a model on labelled samples, and write metrics with intervals, predictions, plots and a report.
 
     Args:
-        model: a run, or a folder of a run or model.
-        data: a manifest or a source; without it, the run's own manifest.
-        split: train, val, test or all; without it, test where there is one.
-        out: folder to write to; without it, a folder of the run.
-        by: columns of the manifest whose subgroups get metrics of their own.
-        prevalence: share of tumours where the model will be used.
+        model: a run, or a run folder or model folder.
+        data: a manifest or a source; by default the manifest of the run.
+        split: train, val, test or all; by default test, if there is one.
+        out: path or address of the output folder; by default a folder in the run folder.
+        by: columns of the manifest for which to compute metrics by subgroup.
+        prevalence: fraction of tumours where the model will be used.
         engine: auto, onnx or torch.
-        workers: maximum number of engines side by side.
-        on_notice: called with notes for a person.
+        workers: maximum number of engines.
+        on_notice: called with each message for the user.
 
     Raises:
-        BrainscaleError: no model, no such split or column, or no labels that the model knows.
+        BrainscaleError: there is no model, no such split or column, or no sample with a label of the model.
     """
     from brainscale.evaluation.evaluator import evaluate_model
 
     with session(workers):
         return evaluate_model(
-            _model_place(model),
+            _model_location(model),
             None if out is None else _absolute(out),
             data=None if data is None else _data(data),
             split=split,
@@ -254,8 +256,8 @@ def evaluate(
         )
 
 
-def compare(runs: "Sequence[Run | Place]") -> "Comparison":
-    """Compare runs by their evaluations on the test split, which are made first where there are none.
+def compare(runs: "Sequence[Run | Location]") -> "Comparison":
+    """Compare runs by their metrics on the test split; runs without an evaluation are evaluated first.
 
     Raises:
         BrainscaleError: a folder is neither a run nor an evaluation, or it cannot be evaluated.
@@ -266,16 +268,16 @@ def compare(runs: "Sequence[Run | Place]") -> "Comparison":
     from brainscale.storage.workspace import fetch
 
     with ExitStack() as stack:
-        folders = [str(stack.enter_context(fetch(_model_place(run), *comparison.READ, push=True))) for run in runs]
+        folders = [str(stack.enter_context(fetch(_model_location(run), *comparison.READ, push=True))) for run in runs]
         if not comparison.all_evaluated(folders):
             stack.enter_context(session())
         return comparison.compare_runs(folders)
 
 
 def score(
-    model: "Run | Place",
-    sources: Place | Sequence[Place],
-    out: Place,
+    model: "Run | Location",
+    sources: Location | Sequence[Location],
+    out: Location,
     *,
     engine: str = "auto",
     workers: int | None = None,
@@ -283,37 +285,37 @@ def score(
     precision: str = "fp32",
     by: str | None = None,
     update: bool = False,
-    patient_key: Place | None = None,
-    heatmaps: Place | None = None,
+    patient_key: Location | None = None,
+    heatmaps: Location | None = None,
     top: int = 20,
-    on_notice: Notice = lambda text: None,
+    on_notice: OnNotice = lambda text: None,
 ) -> "Scores":
     """Score every sample of the sources into Parquet parts, or resume the job in `out`.
 
     Args:
-        model: a run, or a folder of a run or model.
+        model: a run, or a run folder or model folder.
         sources: folders, files, globs, lists of files (`@files.txt`) or addresses; or one manifest.
-        out: folder of the parts, a path or an address.
+        out: path or address of the scores folder.
         engine: auto, onnx or torch.
-        workers: maximum number of engines side by side.
-        threshold: operating threshold in place of the model's own.
+        workers: maximum number of engines.
+        threshold: operating threshold, instead of the model's own.
         precision: fp32 or bf16.
-        by: `scan` for a second table, one row for each series or volume.
-        update: whether a complete folder takes in files that are new in the sources.
-        patient_key: file with the key of the hashes that stand for series.
+        by: `scan` to write a second table with one row for each series or volume.
+        update: whether to score files that are new in the sources of a complete folder.
+        patient_key: file with the secret key for the hashes of series.
         heatmaps: folder for heatmaps of the most confident positives.
         top: maximum number of heatmaps.
-        on_notice: called with notes for a person.
+        on_notice: called with each message for the user.
 
     Raises:
-        BrainscaleError: no model, no files, or `out` holds other scores.
+        BrainscaleError: there is no model or no file, or `out` holds scores of another job.
     """
     from brainscale.scoring.bulk import score_files
 
     with session(workers):
         return score_files(
-            _model_place(model),
-            _places(sources),
+            _model_location(model),
+            _list_sources(sources),
             _absolute(out),
             engine=engine,
             workers=workers,
@@ -329,10 +331,10 @@ def score(
 
 
 class Model:
-    """A trained model in this process; made by `load_model`, and needs no Ray.
+    """A trained model in this process, from `load_model`; it does not need Ray.
 
     Attributes:
-        bundle: the model's folder, with what its probabilities mean.
+        bundle: folder and description of the model.
     """
 
     def __init__(self, bundle: "Bundle", engine: "Engine", weights: bytes) -> None:
@@ -342,17 +344,17 @@ class Model:
         info = self.bundle.info
         return f"Model({info.architecture}, classes={list(info.classes)}, image_size={info.preprocess.image_size})"
 
-    def predict(self, sources: Place | Sequence[Place]) -> "pa.Table":
-        """Score every sample of the sources.
+    def predict(self, sources: Location | Sequence[Location]) -> "pa.Table":
+        """Score every sample of the sources, and return the predictions.
 
         Args:
-            sources: as for `score`.
+            sources: folders, files, globs, lists of files (`@files.txt`) or addresses.
 
         Returns:
-            Rows of schema PREDICTIONS, as `score` writes them; a sample that cannot be read is a row with an error.
+            A table of schema PREDICTIONS, as `score` writes it. A sample that cannot be read is a row with an error.
 
         Raises:
-            SourceError: a source does not exist or holds no file.
+            SourceError: a source does not exist or contains no file.
         """
         import pyarrow as pa
 
@@ -367,7 +369,7 @@ class Model:
         request = ReadRequest(preprocess=info.preprocess, key=read_key(None).secret)
         tables = [
             score_rows(rows, self._engine, info, info.threshold).select(PREDICTIONS.names)
-            for rows in read_tables(file_table(list_files(_places(sources))), request=request)
+            for rows in read_tables(file_table(list_files(_list_sources(sources))), request=request)
         ]
         return pa.concat_tables(tables)
 
@@ -375,39 +377,40 @@ class Model:
         """Return the probability of each class.
 
         Args:
-            planes: uint8 [N, S, S] or [S, S], as `read` gives them for this model's preprocessing.
+            planes: uint8 [N, S, S] or [S, S], as `read` returns them with the preprocessing of this model.
 
         Returns:
             float32 [N, classes], in the order of the model's classes.
 
         Raises:
-            UsageError: planes of another type or shape.
+            UsageError: the planes have another type or shape.
         """
         from brainscale.stats.decisions import apply_temperature
 
-        return apply_temperature(self._engine(self._checked(planes)), self.bundle.info.temperature)
+        return apply_temperature(self._engine(self._check_planes(planes)), self.bundle.info.temperature)
 
     def heatmap(self, planes: "np.ndarray") -> "np.ndarray":
-        """Return where the evidence for a tumour lies.
+        """Return heatmaps of the evidence for a tumour.
 
         Args:
             planes: uint8 [N, S, S] or [S, S].
 
         Returns:
-            float32 [N, S, S] in 0..1; all 0 where nothing speaks for a tumour.
+            float32 [N, S, S] in 0..1; all 0 if there is no evidence for a tumour.
 
         Raises:
-            UsageError: planes of another type or shape.
+            UsageError: the planes have another type or shape.
         """
         import numpy as np
 
-        from brainscale.models.heatmaps import heatmap_batches
+        from brainscale.models.heatmaps import compute_heatmap_batches
 
-        checked = self._checked(planes)
-        batches = heatmap_batches(self.bundle.info, self._weights, checked)
-        return np.concatenate([np.empty((0, *checked.shape[1:]), np.float32), *batches])
+        array = self._check_planes(planes)
+        batches = compute_heatmap_batches(self.bundle.info, self._weights, array)
+        return np.concatenate([np.empty((0, *array.shape[1:]), np.float32), *batches])
 
-    def _checked(self, planes: "np.ndarray") -> "np.ndarray":
+    def _check_planes(self, planes: "np.ndarray") -> "np.ndarray":
+        """Return planes as [N, S, S]; raise an error if they have another type or shape."""
         import numpy as np
 
         from brainscale.errors import UsageError
@@ -418,50 +421,50 @@ class Model:
         if array.dtype != np.uint8 or array.shape[1:] != (side, side):
             raise UsageError(
                 f"planes must be uint8 [N, {side}, {side}], not {array.dtype} {list(array.shape)}: "
-                "read them with the model's own preprocessing"
+                "read them with the preprocessing of this model"
             )
         return array
 
 
-def load_model(model: "Run | Place", *, engine: str = "auto", threads: int | None = None) -> Model:
+def load_model(model: "Run | Location", *, engine: str = "auto", threads: int | None = None) -> Model:
     """Load a trained model into this process, without Ray.
 
     Args:
-        model: a run, or a folder of a run or model, a path or an address.
+        model: a run, or path or address of a run folder or model folder.
         engine: auto (ONNX Runtime), onnx or torch.
-        threads: number of CPU threads; without it, all CPUs.
+        threads: number of CPU threads; by default one for each CPU.
 
     Raises:
-        BundleError: no model, or its files do not belong together.
-        UsageError: no such engine.
+        BundleError: there is no model, or its files do not match their hashes.
+        UsageError: there is no such engine.
     """
-    from brainscale.models.bundle import FILES, open_bundle
-    from brainscale.models.engines import EngineOptions, load_engine, network_of, resolve_engine
+    from brainscale.models.bundle import BUNDLE_FILES, open_bundle
+    from brainscale.models.engines import EngineOptions, load_engine, read_network, resolve_engine
     from brainscale.storage.workspace import fetch
 
     options = resolve_engine(EngineOptions(name=engine), gpus=0)
-    with fetch(_model_place(model), *FILES) as folder:
+    with fetch(_model_location(model), *BUNDLE_FILES) as folder:
         bundle = open_bundle(folder)
-        network, weights = network_of(bundle, options), bundle.weights.read_bytes()
+        network, weights = read_network(bundle, options), bundle.weights.read_bytes()
     return Model(bundle, load_engine(bundle.info, network, options, threads=threads or os.cpu_count() or 1), weights)
 
 
 def read(
-    source: Place | Sequence[Place], *, config: Place | None = "brainmrnet", overrides: Iterable[str] = ()
+    source: Location | Sequence[Location], *, config: Location | None = "brainmrnet", overrides: Iterable[str] = ()
 ) -> "Iterator[Sample]":
-    """Read every sample of a source, one after the other, without Ray.
+    """Read the samples of a source one after the other, without Ray.
 
     Args:
         source: folders, files, globs, lists of files (`@files.txt`) or addresses.
-        config: name of a configuration, or path of a YAML file, for its preprocessing and limits.
-        overrides: `section.key=value` texts, such as `data.image_size=96`.
+        config: name of a configuration or path of a YAML file, for preprocessing and limits.
+        overrides: changes of the configuration, such as `data.image_size=96`.
 
     Returns:
-        An iterator of samples with sample_id, plane (uint8 [S, S], or None for a sample in error), empty, error_code,
-        error and more. A file that cannot be read is a sample with an error.
+        An iterator of samples with sample_id, plane (uint8 [S, S], or None for a sample with an error), empty,
+        error_code, error and more. A file that cannot be read is a sample with an error.
 
     Raises:
-        SourceError: a source does not exist or holds no file.
+        SourceError: a source does not exist or contains no file.
         UsageError: the configuration is wrong.
     """
     from brainscale.reading.pseudonyms import read_key
@@ -471,32 +474,32 @@ def read(
     settings = load_config(config, overrides)
     key = read_key(None).secret
     request = ReadRequest(preprocess=settings.data.preprocess, limits=settings.limits, hashes=True, key=key)
-    return read_samples(_places(source), request)
+    return read_samples(_list_sources(source), request)
 
 
-def load_config(config: Place | None = None, overrides: Iterable[str] = ()) -> "Config":
+def load_config(config: Location | None = None, overrides: Iterable[str] = ()) -> "Config":
     """Return a configuration.
 
     Args:
         config: name of a configuration in configs/, path of a YAML file, or None for the defaults.
-        overrides: `section.key=value` texts; the value is read as YAML.
+        overrides: changes of the configuration, such as `train.epochs=3`; the value is read as YAML.
 
     Raises:
-        UsageError: no such configuration, or a wrong key or value.
+        UsageError: there is no such configuration, or a key or value is wrong.
     """
     from brainscale.config import files
 
     return files.load_config(None if config is None else os.fspath(config), overrides)
 
 
-def load_manifest(path: Place) -> "pa.Table":
+def load_manifest(path: Location) -> "pa.Table":
     """Read a manifest.
 
     Args:
-        path: a path or an address.
+        path: path or address of the manifest.
 
     Raises:
-        ManifestError: no such file, or not a manifest.
+        ManifestError: there is no such file, or it is not a manifest.
     """
     from brainscale.dataset.manifest import read_manifest
 
@@ -504,13 +507,13 @@ def load_manifest(path: Place) -> "pa.Table":
 
 
 def session(workers: int | None = None, object_store_gib: float | None = None) -> AbstractContextManager[None]:
-    """Return a with-block with a Ray session: the one that is connected, or else a new one on this machine.
+    """Return a context manager for a Ray session: the connected one, or else a new one on this machine.
 
-    Functions of this module open one by themselves; around several calls, one session saves its start.
+    Functions of this module open a session themselves. One session around several calls starts Ray only once.
 
     Args:
-        workers: number of workers that the work will ask for.
-        object_store_gib: memory of a new Ray's object store, GiB.
+        workers: number of workers that the calls will use.
+        object_store_gib: memory for the object store of a new session, in GiB.
     """
     from brainscale.cluster import session as ray_session
 
@@ -525,32 +528,32 @@ def _training_session(settings: "Config") -> AbstractContextManager[None]:
 def _training_overrides(
     model: str | None, epochs: int | None, seed: int | None, workers: int | None, device: str | None
 ) -> list[str]:
-    named = {
+    settings = {
         "model.name": model,
         "train.epochs": epochs,
         "train.seed": seed,
         "resources.workers": workers,
         "resources.device": device,
     }
-    return [f"{key}={value}" for key, value in named.items() if value is not None]
+    return [f"{key}={value}" for key, value in settings.items() if value is not None]
 
 
-def _absolute(place: Place) -> str:
+def _absolute(location: Location) -> str:
     from brainscale.storage.remote import absolute
 
-    return absolute(os.fspath(place))
+    return absolute(os.fspath(location))
 
 
-def _places(sources: Place | Sequence[Place]) -> list[str]:
-    several = [sources] if isinstance(sources, str | os.PathLike) else sources
-    return [_absolute(source) for source in several]
+def _list_sources(sources: Location | Sequence[Location]) -> list[str]:
+    source_list = [sources] if isinstance(sources, str | os.PathLike) else sources
+    return [_absolute(source) for source in source_list]
 
 
-def _data(data: "pa.Table | Place") -> "pa.Table | str":
+def _data(data: "pa.Table | Location") -> "pa.Table | str":
     return _absolute(data) if isinstance(data, str | os.PathLike) else data
 
 
-def _manifest(manifest: "pa.Table | Place") -> "pa.Table":
+def _manifest(manifest: "pa.Table | Location") -> "pa.Table":
     from brainscale.dataset.manifest import check_manifest
 
     if isinstance(manifest, str | os.PathLike):
@@ -558,5 +561,5 @@ def _manifest(manifest: "pa.Table | Place") -> "pa.Table":
     return check_manifest(manifest, "the manifest")
 
 
-def _model_place(model: "Run | Place") -> str:
+def _model_location(model: "Run | Location") -> str:
     return _absolute(model if isinstance(model, str | os.PathLike) else model.path)

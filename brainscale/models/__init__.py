@@ -1,1 +1,1 @@
-"""The networks, and the registry that names them."""
+"""Networks, the model folder, and the engines that run a model."""

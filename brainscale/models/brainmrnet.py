@@ -1,8 +1,8 @@
 """BrainMRNet: attention, residual blocks and a hypercolumn in about 0.55 M parameters.
 
-After Toğaçar, Ergen and Cömert, "BrainMRNet", Medical Hypotheses 134 (2020) 109531; attention after Woo et
-al., "CBAM", ECCV 2018. `BrainMRNet` is the network behind the published table
-(github.com/Marshal-Ashif-Shawkat/bme-310-project), `BrainMRNetPaper` the authors' own
+The architecture is from Toğaçar, Ergen and Cömert, "BrainMRNet", Medical Hypotheses 134 (2020) 109531; its attention is
+from Woo et al., "CBAM", ECCV 2018. `BrainMRNet` is the network of the published table
+(github.com/Marshal-Ashif-Shawkat/bme-310-project). `BrainMRNetPaper` is the authors' own implementation
 (github.com/mtogacar/BrainMRNet).
 """
 
@@ -17,15 +17,15 @@ from brainscale.models.resize import bilinear_matrix, resample
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """Where the two networks differ.
+    """The settings in which the two networks differ.
 
     Attributes:
-        padding: of the convolution blocks' 3 × 3 convolutions.
-        spatial_bias: whether spatial attention's convolution has one.
-        mean_first: order of its two input planes: mean, max or max, mean.
-        slope: of LeakyReLU.
-        eps: of batch norm.
-        momentum: of batch norm, in PyTorch's sense.
+        padding: padding of the 3 × 3 convolutions in the convolution blocks.
+        spatial_bias: whether the convolution of the spatial attention has a bias.
+        mean_first: whether the input planes of the spatial attention are (mean, max) instead of (max, mean).
+        slope: negative slope of LeakyReLU.
+        eps: epsilon of batch norm.
+        momentum: momentum of batch norm, as PyTorch defines it.
     """
 
     padding: int = 0
@@ -42,7 +42,7 @@ HYPERCOLUMN_SIDE = 4
 
 
 class ConvBlock(nn.Module):
-    """3 × 3 convolution, batch norm, ReLU."""
+    """3 × 3 convolution, batch norm and ReLU."""
 
     def __init__(self, inputs: int, outputs: int, variant: Variant) -> None:
         super().__init__()
@@ -50,12 +50,12 @@ class ConvBlock(nn.Module):
         self.bn = nn.BatchNorm2d(outputs, variant.eps, variant.momentum)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, inputs, H, W] → [N, outputs, H', W']."""
+        """Return [N, outputs, H', W'] for [N, inputs, H, W]."""
         return F.relu(self.bn(self.conv2d(x)), inplace=True)
 
 
 class ChannelAttention(nn.Module):
-    """sigmoid(MLP(max over space) + MLP(mean over space)), one shared MLP, times the input."""
+    """Multiply the input by sigmoid(MLP(max over space) + MLP(mean over space)), with one MLP for both."""
 
     def __init__(self, channels: int, reduction: int = 8) -> None:
         super().__init__()
@@ -63,15 +63,15 @@ class ChannelAttention(nn.Module):
         self.shared_mlp = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] → the same shape."""
-        # a maximum over a flat axis: adaptive max pooling's CUDA backward is not deterministic
+        """Return a tensor of the same shape, [N, C, H, W]."""
+        # not adaptive max pooling, whose backward pass is not deterministic on CUDA
         highest = self.shared_mlp(x.flatten(2).max(2).values)
         mean = self.shared_mlp(x.mean((2, 3)))
         return x * torch.sigmoid(highest + mean)[:, :, None, None]
 
 
 class SpatialAttention(nn.Module):
-    """sigmoid(7 × 7 convolution over the channels' max and mean), times the input."""
+    """Multiply the input by sigmoid(7 × 7 convolution of the max and the mean over channels)."""
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class SpatialAttention(nn.Module):
         self.conv2d = nn.Conv2d(2, 1, 7, padding=3, bias=variant.spatial_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] → the same shape."""
+        """Return a tensor of the same shape, [N, C, H, W]."""
         planes = [x.max(1, keepdim=True).values, x.mean(1, keepdim=True)]
         if self.mean_first:
             planes.reverse()
@@ -95,13 +95,13 @@ class CBAM(nn.Module):
         self.sam = SpatialAttention(variant)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] → the same shape."""
+        """Return a tensor of the same shape, [N, C, H, W]."""
         attended: Tensor = self.sam(self.cam(x))
         return attended
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 × 3 convolutions with batch norm around an identity, LeakyReLU."""
+    """Two 3 × 3 convolutions with batch norm and LeakyReLU, and an identity shortcut."""
 
     def __init__(self, channels: int, variant: Variant) -> None:
         super().__init__()
@@ -112,13 +112,13 @@ class ResidualBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels, variant.eps, variant.momentum)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] → the same shape."""
+        """Return a tensor of the same shape, [N, C, H, W]."""
         inner = F.leaky_relu(self.bn1(self.conv2d1(x)), self.slope, inplace=True)
         return F.leaky_relu(self.bn2(self.conv2d2(inner)).add_(x), self.slope, inplace=True)
 
 
 class FirstStage(nn.Module):
-    """Two convolution blocks, max-pool 2."""
+    """Two convolution blocks and 2 × 2 max pooling."""
 
     def __init__(self, outputs: int, variant: Variant) -> None:
         super().__init__()
@@ -126,12 +126,12 @@ class FirstStage(nn.Module):
         self.conv2 = ConvBlock(outputs, outputs, variant)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, 3, H, W] → [N, outputs, about H/2, about W/2]."""
+        """Return [N, outputs, about H/2, about W/2] for [N, 3, H, W]."""
         return F.max_pool2d(self.conv2(self.conv1(x)), 2)
 
 
 class Stage(nn.Module):
-    """Convolution block, CBAM, residual block, max-pool 2."""
+    """Convolution block, CBAM, residual block and 2 × 2 max pooling."""
 
     def __init__(self, inputs: int, outputs: int, variant: Variant) -> None:
         super().__init__()
@@ -140,12 +140,12 @@ class Stage(nn.Module):
         self.residual = ResidualBlock(outputs, variant)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, inputs, H, W] → [N, outputs, about H/2, about W/2]."""
+        """Return [N, outputs, about H/2, about W/2] for [N, inputs, H, W]."""
         return F.max_pool2d(self.residual(self.cbam(self.conv(x))), 2)
 
 
 class DenseBlock(nn.Module):
-    """Linear, batch norm, ReLU."""
+    """Linear layer, batch norm and ReLU."""
 
     def __init__(self, inputs: int, outputs: int, variant: Variant) -> None:
         super().__init__()
@@ -153,12 +153,12 @@ class DenseBlock(nn.Module):
         self.bn = nn.BatchNorm1d(outputs, variant.eps, variant.momentum)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, inputs] → [N, outputs]."""
+        """Return [N, outputs] for [N, inputs]."""
         return F.relu(self.bn(self.dense(x)))
 
 
 class Head(nn.Module):
-    """Dense block, dropout, dense block, linear."""
+    """Dense block, dropout, dense block and linear layer."""
 
     def __init__(self, inputs: int, classes: int, variant: Variant) -> None:
         super().__init__()
@@ -168,17 +168,17 @@ class Head(nn.Module):
         self.classifier = nn.Linear(256, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, inputs] → logits [N, classes]."""
+        """Return logits [N, classes] for [N, inputs]."""
         logits: Tensor = self.classifier(self.dense2(self.dropout(self.dense1(x))))
         return logits
 
 
 class BrainMRNet(nn.Module):
-    """The network behind the published table; 550,016 parameters for two classes.
+    """The network of the published table, with 550,016 parameters for two classes.
 
     Args:
-        classes: outputs.
-        variant: where it differs from its relative.
+        classes: number of classes.
+        variant: settings in which it differs from `BrainMRNetPaper`.
         column: length of the hypercolumn.
     """
 
@@ -190,9 +190,9 @@ class BrainMRNet(nn.Module):
         self.head = Head(column, classes, variant)
 
     def hypercolumn(self, stages: list[Tensor]) -> Tensor:
-        """Every channel of every stage resized to 4 × 4, and the mean over the 224 channels: [N, 16].
+        """Return the mean over all 224 channels of the stages, each resized to 4 × 4, as [N, 16].
 
-        The mean over channels and the resize commute, so one plane a stage is resized instead of 224.
+        Resizing is linear, so each stage is summed over its channels first, and only one plane per stage is resized.
         """
         side, channels = HYPERCOLUMN_SIDE, sum(s.shape[1] for s in stages)
         total = torch.zeros((), device=stages[0].device, dtype=stages[0].dtype)
@@ -202,7 +202,7 @@ class BrainMRNet(nn.Module):
         return (total / channels).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised float [N, 3, H, W], sides 64 or more → logits [N, classes]."""
+        """Return logits [N, classes] for normalised planes, float [N, 3, H, W] with H and W of 64 or more."""
         first = self.stage1(x)
         second = self.stage2(first)
         third = self.stage3(second)
@@ -211,9 +211,9 @@ class BrainMRNet(nn.Module):
 
 
 class BrainMRNetPaper(BrainMRNet):
-    """The authors' own network; 603,262 parameters for two classes.
+    """The authors' own network, with 603,262 parameters for two classes.
 
-    Initialised He-normal in the attention, Glorot-uniform elsewhere, as Keras does; biases are 0.
+    As in Keras, weights are initialised He-normal in the attention and Glorot-uniform elsewhere, and biases are 0.
     """
 
     def __init__(self, classes: int) -> None:
@@ -228,8 +228,8 @@ class BrainMRNetPaper(BrainMRNet):
                     nn.init.zeros_(module.bias)
 
     def hypercolumn(self, stages: list[Tensor]) -> Tensor:
-        """Every stage upsampled to the input's size and averaged over space: [N, 224].
+        """Return the mean over space of each channel, upsampled to the size of the input, as [N, 224].
 
-        Half-pixel bilinear upsampling by a whole factor keeps the mean, so these are the stages' own means.
+        Half-pixel bilinear upsampling by a whole factor keeps the mean, so no upsampling is needed.
         """
         return torch.cat([stage.mean((2, 3)) for stage in stages], 1)

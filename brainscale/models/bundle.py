@@ -1,4 +1,4 @@
-"""A trained model's folder: model.safetensors, model.onnx, model.json. Reading one needs no torch."""
+"""Open, check and write the folder of a trained model: model.safetensors, model.onnx and model.json; needs no torch."""
 
 import json
 from collections.abc import Mapping
@@ -16,30 +16,30 @@ from brainscale.schema import FORMATS
 from brainscale.storage.local import replacing
 
 WEIGHTS, ONNX, MODEL_JSON = "model.safetensors", "model.onnx", "model.json"
-FILES = ("model/*", "model.*", CONFIG_FILE)
-"""Patterns of what a run or a bundle holds of a model, and what tells a run without one."""
+BUNDLE_FILES = ("model/*", "model.*", CONFIG_FILE)
+"""Patterns of the model's files in a run or model folder; the configuration shows that a folder is a run."""
 
 
 class ModelInfo(Section):
-    """model.json: everything a score's meaning depends on, and where it came from.
+    """The contents of model.json: what the meaning of a score depends on, and how the model was made.
 
     Attributes:
-        architecture: name in the registry.
-        classes: in the order of the outputs, the one without a tumour first; with the folder names of each.
-        preprocess: how a frame becomes a plane.
-        threshold: of the probability of a tumour, at and above which a sample is called one.
+        architecture: name of the network in the registry.
+        classes: class → folder names, in the order of the outputs; the class without a tumour is the first.
+        preprocess: how to turn a frame into a plane.
+        threshold: probability of a tumour from which on a sample is predicted to be one.
         threshold_source: how the threshold was chosen.
-        temperature: by which log-probabilities are divided before use; 1 is none.
+        temperature: number by which log-probabilities are divided; 1 leaves them unchanged.
         temperature_source: how the temperature was chosen.
-        parameters: trainable ones.
-        weights_sha256: of model.safetensors.
-        onnx_sha256: of model.onnx.
+        parameters: number of trainable parameters.
+        weights_sha256: hash of model.safetensors.
+        onnx_sha256: hash of model.onnx.
         manifest_sha256: fingerprint of the training manifest.
         config_sha256: fingerprint of the configuration.
-        seed: of the run.
-        epoch: the one whose weights these are.
+        seed: seed of the run.
+        epoch: number of the epoch with these weights.
         epoch_source: how the epoch was chosen.
-        versions: of the libraries that made it.
+        versions: library → version at the time of training.
     """
 
     format: int = FORMATS["model"]
@@ -62,17 +62,17 @@ class ModelInfo(Section):
 
     @property
     def data(self) -> DataConfig:
-        """How a source is read for this model: preprocessing, and what folder names mean."""
+        """How to read a source for this model: preprocessing, classes and their folder names."""
         return DataConfig(**self.preprocess.model_dump(), classes=self.classes)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """An opened model folder, its hashes checked.
+    """A model folder whose files match their hashes.
 
     Attributes:
-        folder: where it is.
-        info: its model.json.
+        folder: the folder.
+        info: the contents of model.json.
     """
 
     folder: Path
@@ -80,27 +80,28 @@ class Bundle:
 
     @property
     def weights(self) -> Path:
-        """The weights' file."""
+        """The safetensors file with the weights."""
         return self.folder / WEIGHTS
 
     @property
     def onnx(self) -> Path:
-        """The network with preprocessing on the device, for ONNX Runtime."""
+        """The ONNX file, from uint8 planes to probabilities."""
         return self.folder / ONNX
 
 
 def open_bundle(model: str | Path) -> Bundle:
-    """Open a RUN or a bundle folder and check every file against the card.
+    """Open a run folder or a model folder, and check every file against its hash in model.json.
 
     Raises:
-        BundleError: not there, incomplete, unreadable, or altered since it was written.
+        BundleError: the folder is missing, incomplete or unreadable, or a file was changed after it was written.
+        FormatError: another version of brainscale wrote it.
     """
     folder = find_bundle(Path(model))
     info = _read_info(folder / MODEL_JSON)
     for name, expected in ((WEIGHTS, info.weights_sha256), (ONNX, info.onnx_sha256)):
         path = folder / name
         if not path.is_file():
-            raise BundleError(f"{folder} lacks {name}: copy the whole model folder")
+            raise BundleError(f"{folder} has no {name}: copy the whole model folder")
         if file_sha256(path) != expected:
             raise BundleError(f"{path} is not the file that {MODEL_JSON} describes: copy the whole model folder again")
     return Bundle(folder=folder, info=info)
@@ -112,31 +113,45 @@ def _read_info(path: Path) -> ModelInfo:
         version = facts.get("format")
         if version != FORMATS["model"]:
             raise FormatError(
-                f"{path} has format {version} of models, and this version of brainscale reads format "
-                f"{FORMATS['model']}: train the model again, or use the version that wrote it"
+                f"{path} has model format {version}, but this version of brainscale reads format {FORMATS['model']}: "
+                "train the model again, or use the version that wrote it"
             )
         return ModelInfo.model_validate_json(path.read_bytes())
     except (OSError, ValueError, AttributeError) as error:  # pydantic's ValidationError is a ValueError
-        raise BundleError(f"{path} does not describe a model: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).split())
+        raise BundleError(f"{path} does not describe a model ({reason}): copy the whole model folder again") from None
 
 
 def find_bundle(model: Path) -> Path:
-    """The bundle's folder of a RUN or of itself."""
+    """Return the model folder of a run folder, or the folder itself if it is a model folder.
+
+    Raises:
+        BundleError: it is neither, or the run is not finished.
+    """
     for folder in (model / "model", model):
         if (folder / MODEL_JSON).is_file():
             return folder
     if (model / CONFIG_FILE).is_file():
-        raise BundleError(f"{model} has no model yet: its training is not finished; run `brainscale train` on it again")
-    raise BundleError(f"{model} is neither a run nor a model folder: it holds no {MODEL_JSON}")
+        raise BundleError(
+            f"{model} has no model yet, because its training is not finished: run the same `brainscale train` again"
+        )
+    raise BundleError(
+        f"{model} is neither a run nor a model folder (it has no {MODEL_JSON}): give the --out of `brainscale train`"
+    )
 
 
 def write_model_info(folder: Path, facts: Mapping[str, Any]) -> ModelInfo:
-    """Complete the card with the hashes of the files beside it and write it, last."""
+    """Write model.json with the hashes of the files beside it, which have to be there already.
+
+    Args:
+        folder: the model folder, with weights and ONNX file.
+        facts: the fields of `ModelInfo`, without the two hashes.
+    """
     hashes = {
         "weights_sha256": file_sha256(folder / WEIGHTS),
         "onnx_sha256": file_sha256(folder / ONNX),
     }
     info = ModelInfo.model_validate({**facts, **hashes})
-    with replacing(folder / MODEL_JSON) as aside:
-        aside.write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    with replacing(folder / MODEL_JSON) as temporary:
+        temporary.write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return info

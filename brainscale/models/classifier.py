@@ -1,19 +1,19 @@
-"""The whole way from uint8 planes to probabilities, on the network's device."""
+"""Classify uint8 planes: normalisation, network and softmax as one module."""
 
 import torch
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from brainscale.models.fast_brainmrnet import fast_logits
-from brainscale.models.registry import build
+from brainscale.models.fast_brainmrnet import compute_logits
+from brainscale.models.registry import build_network
 
 
 class Classifier(nn.Module):
-    """A network with its normalisation before and softmax behind: what the engines run.
+    """A network with normalisation before it and softmax after it, as the engines run it.
 
     Args:
-        network: normalised [N, 3, H, W] → logits [N, classes].
-        winograd: see `logits_of`.
+        network: takes normalised planes [N, 3, H, W] and returns logits [N, classes].
+        winograd: whether to use Winograd convolutions, as `compute_logits` does.
     """
 
     def __init__(self, network: nn.Module, *, winograd: bool = False) -> None:
@@ -21,13 +21,13 @@ class Classifier(nn.Module):
         self.network, self.winograd = network, winograd
 
     def forward(self, planes: Tensor) -> Tensor:
-        """uint8 [N, H, W] → float32 probabilities [N, classes]."""
-        logits = fast_logits(self.network, planes, winograd=self.winograd)
-        return torch.softmax(logits.float(), 1)  # bf16 would round the sum
+        """Return probabilities, float32 [N, classes], for planes, uint8 [N, H, W]."""
+        logits = compute_logits(self.network, planes, winograd=self.winograd)
+        return torch.softmax(logits.float(), 1)  # in bf16, the probabilities would not sum to 1
 
 
 def load_classifier(name: str, classes: int, weights: bytes) -> nn.Module:
-    """A scorer in evaluation mode with a bundle's weights, loaded strictly."""
-    network = build(name, classes)
+    """Return a classifier in evaluation mode with the weights of a bundle; missing or extra weights are an error."""
+    network = build_network(name, classes)
     network.load_state_dict(load(weights))
     return Classifier(network).eval()

@@ -1,7 +1,6 @@
-"""Run a bundle: ONNX Runtime on a CPU, torch on a GPU; the same numbers to 1e-5.
+"""Run a model with ONNX Runtime on a CPU or with torch on a GPU; their probabilities agree to 1e-5.
 
-Both take uint8 planes and give float32 probabilities; expanding grey to three channels and normalising
-happen inside, on the device.
+Both engines take uint8 planes and return float32 probabilities. Normalisation is part of the engine, on its device.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,13 +19,13 @@ ENGINES = ("auto", "onnx", "torch")
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """How an engine computes.
+    """Which engine to use, and how it computes.
 
     Attributes:
         name: auto, onnx or torch.
-        on_gpu: whether torch has a GPU; `choose` decides.
-        bf16: half the width inside networks on a GPU; other bits than float32, so a folder's identity names it.
-        compiled: whether torch compiles the network first, which takes a minute and pays for many images.
+        on_gpu: whether torch uses a GPU; set by `resolve_engine`.
+        bf16: whether torch computes in bfloat16; the result differs from float32, so it is part of a job's identity.
+        compiled: whether torch compiles the network first, which takes a minute and pays off for many images.
     """
 
     name: str = "auto"
@@ -36,20 +35,22 @@ class EngineOptions:
 
 
 ONNX_BATCH, CPU_BATCH, GPU_BATCH = 1, 16, 128
-"""Planes at a time: what a core's cache holds of the first stages for its thread, all cores', and a GPU's memory."""
+"""Number of planes in a batch, such that the first stages fit into the cache of one core (ONNX Runtime, where each
+thread computes its own images), into the caches of all cores (torch on a CPU), or into the memory of a GPU."""
 
 
 class Engine(Protocol):
-    """Planes, any number of them → probabilities."""
+    """Computes the probabilities of any number of planes."""
 
     def __call__(self, planes: np.ndarray) -> np.ndarray:
-        """uint8 [N, S, S] → float32 [N, classes]."""
+        """Return probabilities, float32 [N, classes], for planes, uint8 [N, S, S]."""
 
 
 class OnnxEngine:
-    """ONNX Runtime on the CPU; needs no torch, so a worker starts fast.
+    """ONNX Runtime on the CPU; it does not import torch, so a worker starts fast.
 
-    Each thread computes images of its own: faster than several on one, which wait for each other in every layer.
+    Each thread computes its own images. That is faster than several threads on one image, which would wait for each
+    other in every layer.
     """
 
     def __init__(self, info: ModelInfo, network: bytes, threads: int) -> None:
@@ -58,12 +59,12 @@ class OnnxEngine:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
-        self._threads = ThreadPoolExecutor(threads)
+        self._pool = ThreadPoolExecutor(threads)
         self._classes = len(info.classes)
 
     def __call__(self, planes: np.ndarray) -> np.ndarray:
-        """uint8 [N, S, S] → float32 [N, classes]."""
-        return concatenate(self._threads.map(self._run, batches(planes, ONNX_BATCH)), self._classes)
+        """Return probabilities, float32 [N, classes], for planes, uint8 [N, S, S]."""
+        return _concatenate(self._pool.map(self._run, _split_into_batches(planes, ONNX_BATCH)), self._classes)
 
     def _run(self, planes: np.ndarray) -> np.ndarray:
         (probabilities,) = self._session.run(["probabilities"], {"planes": planes})
@@ -71,63 +72,66 @@ class OnnxEngine:
 
 
 class TorchEngine:
-    """Torch on CUDA, with channels last, or on the CPU."""
+    """Torch on the CPU, or on CUDA with channels last."""
 
     def __init__(self, info: ModelInfo, network: bytes, options: EngineOptions, threads: int) -> None:
-        import torch  # here: ONNX workers start without it
+        import torch  # only here, because workers with ONNX Runtime start faster without it
 
         from brainscale.models.classifier import load_classifier
 
         self._torch, self._bf16 = torch, options.bf16
         self._device = torch.device("cuda" if options.on_gpu else "cpu")
         torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False  # agreement with the CPU to 1e-5 needs full float32
+        torch.backends.cudnn.allow_tf32 = False  # TF32 would not agree with the CPU to 1e-5
         self._classes, self._batch = len(info.classes), GPU_BATCH if options.on_gpu else CPU_BATCH
-        scorer = load_classifier(info.architecture, len(info.classes), network).to(self._device)
+        classifier = load_classifier(info.architecture, len(info.classes), network).to(self._device)
         if options.on_gpu:
-            scorer = scorer.to(memory_format=torch.channels_last)
+            classifier = classifier.to(memory_format=torch.channels_last)
         else:
             torch.set_num_threads(threads)
-        self._scorer = torch.compile(scorer, dynamic=True) if options.compiled else scorer
+        self._classifier = torch.compile(classifier, dynamic=True) if options.compiled else classifier
 
     def __call__(self, planes: np.ndarray) -> np.ndarray:
-        """uint8 [N, S, S] → float32 [N, classes]."""
-        return concatenate(map(self._run, batches(planes, self._batch)), self._classes)
+        """Return probabilities, float32 [N, classes], for planes, uint8 [N, S, S]."""
+        return _concatenate(map(self._run, _split_into_batches(planes, self._batch)), self._classes)
 
     def _run(self, planes: np.ndarray) -> np.ndarray:
         torch = self._torch
         with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
             batch = torch.from_numpy(np.array(planes)).to(self._device)
-            return np.asarray(self._scorer(batch).float().cpu().numpy())
+            return np.asarray(self._classifier(batch).float().cpu().numpy())
 
 
-def batches(planes: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Planes in batches."""
-    return (planes[at : at + size] for at in range(0, len(planes), size))
+def _split_into_batches(planes: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    return (planes[start : start + size] for start in range(0, len(planes), size))
 
 
-def concatenate(pieces: Iterable[np.ndarray], classes: int) -> np.ndarray:
-    """float32 [N, classes] of all pieces, of which there may be none."""
-    return np.concatenate([np.empty((0, classes), np.float32), *pieces])
+def _concatenate(batches: Iterable[np.ndarray], classes: int) -> np.ndarray:
+    """Return the probabilities of all batches, float32 [N, classes]; N is 0 without a batch."""
+    return np.concatenate([np.empty((0, classes), np.float32), *batches])
 
 
 def resolve_engine(options: EngineOptions, gpus: float) -> EngineOptions:
-    """What `auto` means where there are so many GPUs.
+    """Return the options with `auto` replaced by an engine: torch with a GPU, else ONNX Runtime.
+
+    Args:
+        options: options as the user gave them.
+        gpus: number of GPUs.
 
     Raises:
-        UsageError: no engine of that name, or one that cannot do what is asked.
+        UsageError: there is no such engine, or it does not support the options.
     """
     if options.name not in ENGINES:
-        raise UsageError(f"unknown engine '{options.name}': known: {', '.join(ENGINES)}")
-    wants_torch = options.bf16 or options.compiled
-    name = ("torch" if gpus or wants_torch else "onnx") if options.name == "auto" else options.name
-    if name == "onnx" and wants_torch:
-        raise UsageError("--precision bf16 and --compile are torch's: leave --engine onnx out")
+        raise UsageError(f"unknown engine '{options.name}': choose auto, onnx or torch")
+    needs_torch = options.bf16 or options.compiled
+    name = ("torch" if gpus or needs_torch else "onnx") if options.name == "auto" else options.name
+    if name == "onnx" and needs_torch:
+        raise UsageError("--precision bf16 and --compile need torch: remove --engine onnx")
     return replace(options, name=name, on_gpu=name == "torch" and gpus > 0)
 
 
-def network_of(bundle: Bundle, options: EngineOptions) -> bytes:
-    """The file of a bundle that an engine runs: what travels to engines on other machines."""
+def read_network(bundle: Bundle, options: EngineOptions) -> bytes:
+    """Return the contents of the bundle's file that an engine runs, to be sent to engines on other machines."""
     return (bundle.weights if options.name == "torch" else bundle.onnx).read_bytes()
 
 
@@ -135,10 +139,10 @@ def load_engine(info: ModelInfo, network: bytes, options: EngineOptions, *, thre
     """Start an engine.
 
     Args:
-        info: of a bundle.
-        network: as `network_of` gave it.
-        options: as `choose` gave them.
-        threads: CPU threads.
+        info: description of the model.
+        network: contents of the model's file, from `read_network`.
+        options: options from `resolve_engine`.
+        threads: number of CPU threads.
     """
     if options.name == "torch":
         return TorchEngine(info, network, options, threads)

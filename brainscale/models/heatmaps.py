@@ -1,9 +1,9 @@
-"""Pictures of what in a scan spoke for a tumour; what moved the network need not be the tumour.
+"""Draw heatmaps: which regions of a plane raised the probability of a tumour. They need not show the tumour itself.
 
-Exact class activation maps (Zhou et al., CVPR 2016) where a network averages its last feature map over space and
-a linear layer decides between two classes; Grad-CAM (Selvaraju et al., ICCV 2017) elsewhere, but HiResCAM (Draelos
-and Carin 2020) for the two that read a hypercolumn: it gives every channel one weight, so that a mean of gradients
-over space would show where features are large and not what they say.
+The method depends on the network. Class activation maps (CAM; Zhou et al., CVPR 2016) are exact if a network averages
+its last feature map over space and has one linear layer after it. HiResCAM (Draelos and Carin 2020) is for the two
+networks with a hypercolumn, which gives all channels the same weight: there, the mean gradient of Grad-CAM would show
+only where features are large. Grad-CAM (Selvaraju et al., ICCV 2017) is for all others.
 """
 
 import hashlib
@@ -28,10 +28,13 @@ from brainscale.models.resize import average_matrix, bilinear_matrix, resample
 from brainscale.storage.local import output_folder, replacing
 from brainscale.storage.tables import write_table
 
-BATCH, COLOURS, OPACITY = 8, "viridis", 0.6  # seen by the colour-blind too, and without the white of bright tissue
+BATCH = 8
+COLOURS = "viridis"
+"""Colour map of the overlay: readable for the colour-blind, and without white, the colour of bright tissue."""
+OPACITY = 0.6
 COLUMNS = pa.schema(
     [
-        pa.field("file", pa.string(), nullable=False),  # beside the table: the scan, and the scan under its map
+        pa.field("file", pa.string(), nullable=False),  # name of the picture: the plane, and the plane with its heatmap
         pa.field("sample_id", pa.string(), nullable=False),
         pa.field("probability", pa.float32()),  # of a tumour: 1 − P(first class)
         pa.field("method", pa.string(), nullable=False),  # cam, hirescam or grad-cam
@@ -39,127 +42,130 @@ COLUMNS = pa.schema(
 )
 
 
-def activation(network: nn.Module, planes: Tensor, target: int | None = None, *, architecture: str) -> Tensor:
-    """Where the evidence for a tumour, or for one class, lies.
+def compute_heatmaps(network: nn.Module, planes: Tensor, target: int | None = None, *, architecture: str) -> Tensor:
+    """Return where the evidence for a tumour, or for one class, is.
 
     Args:
-        network: in evaluation mode; normalised [N, 3, S, S] → logits [N, classes]. Nothing of it changes.
-        planes: uint8 [N, S, S], on the network's device.
-        target: index of a class; without one, a tumour, which is every class but the first.
-        architecture: the network's name in the registry.
+        network: a network in evaluation mode; it is not changed.
+        planes: uint8 [N, S, S], on the device of the network.
+        target: index of a class; None for a tumour, that is any class but the first.
+        architecture: name of the network in the registry.
 
     Returns:
-        float32 [N, S, S] in 0..1: each image's maximum is 1, or all is 0 where nothing speaks for it.
+        float32 [N, S, S] in 0..1. The maximum of each heatmap is 1, or all of it is 0 if there is no evidence.
 
     Raises:
-        ValueError: the network is in training mode, in which it changes as it runs.
+        ValueError: the network is in training mode, where running it would change it.
     """
     if any(module.training for module in network.modules()):
         raise ValueError("the network is in training mode: call its eval() first")
-    maps = evidence(network, planes, target, architecture=architecture).clamp(min=0)
+    maps = compute_evidence(network, planes, target, architecture=architecture).clamp(min=0)
     maps = resample(maps, *(bilinear_matrix(maps.shape[axis], planes.shape[axis]) for axis in (1, 2)))
     return maps / maps.amax((1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
 
 
-def evidence(network: nn.Module, planes: Tensor, target: int | None = None, *, architecture: str) -> Tensor:
-    """The signed map behind `activation`, float32 [N, h, w], of the same arguments.
+def compute_evidence(network: nn.Module, planes: Tensor, target: int | None = None, *, architecture: str) -> Tensor:
+    """Return the signed map from which `compute_heatmaps` makes a heatmap, float32 [N, h, w].
 
-    Of an exact one, the mean over space and the difference of the two biases add up to `log_odds`.
+    The arguments are those of `compute_heatmaps`. The mean over space of an exact class activation map, plus the
+    difference of the two biases, is equal to `log_odds`.
     """
-    network_record = NETWORKS[architecture]
-    averaged = network_record.cam_method == "cam"
-    seen: list[Tensor] = []
+    record = NETWORKS[architecture]
+    is_averaged = record.cam_method == "cam"
+    feature_maps: list[Tensor] = []
 
-    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-        seen.append((output.relu() if averaged else output).requires_grad_())
-        torch.set_grad_enabled(True)  # only now, since a graph of the layers before would be memory for nothing
-        return seen[0].clone()  # what follows may work in place
+    def keep_feature_map(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        feature_maps.append((output.relu() if is_averaged else output).requires_grad_())
+        torch.set_grad_enabled(True)  # only from here on: gradients of the layers before are not needed
+        return feature_maps[0].clone()  # the layers after it may work in place
 
-    with torch.no_grad(), network.get_submodule(network_record.cam_layer).register_forward_hook(keep):
+    with torch.no_grad(), network.get_submodule(record.cam_layer).register_forward_hook(keep_feature_map):
         logits = network(normalise(planes))
         score = log_odds(logits, target).sum()
-    if averaged:  # the gradient without its last step, which a ReLU would set to 0 at a map's zeros
-        weights = torch.autograd.grad(score, logits)[0] @ network.get_parameter(network_record.head + "weight").detach()
+    if is_averaged:  # not the gradient at the feature map, which the ReLU would set to 0 where the map is 0
+        weights = torch.autograd.grad(score, logits)[0] @ network.get_parameter(record.head + "weight").detach()
     else:
-        gradient = torch.autograd.grad(score, seen)[0]
-        if network_record.cam_method == "hirescam":  # cell by cell of the 4 × 4 that the head sees
-            places = (gradient * seen[0].detach()).sum(1)
-            return resample(places, *(average_matrix(length, HYPERCOLUMN_SIDE) for length in places.shape[1:]))
+        gradient = torch.autograd.grad(score, feature_maps)[0]
+        if record.cam_method == "hirescam":
+            product = (gradient * feature_maps[0].detach()).sum(1)
+            # averaged over the cells of the hypercolumn, since the head sees nothing finer
+            return resample(product, *(average_matrix(length, HYPERCOLUMN_SIDE) for length in product.shape[1:]))
         weights = gradient.mean((2, 3))
-    return torch.einsum("nc,nchw->nhw", weights, seen[0].detach())
+    return torch.einsum("nc,nchw->nhw", weights, feature_maps[0].detach())
 
 
 def heatmap_method(architecture: str, classes: int) -> str:
-    """`cam` where there is an exact map, `hirescam` of a hypercolumn, else `grad-cam`."""
+    """Return the method for a network: `cam`, `hirescam` or `grad-cam`; CAM is exact for two classes only."""
     cam_method = NETWORKS[architecture].cam_method
     return "grad-cam" if cam_method == "cam" and classes > 2 else cam_method
 
 
 def log_odds(logits: Tensor, target: int | None = None) -> Tensor:
-    """What a map explains, [N, classes] → [N]: log P / (1 − P) of a tumour, or of the class `target`."""
-    own = target or 0
-    others = torch.cat([logits[:, :own], logits[:, own + 1 :]], 1).logsumexp(1)
-    return others - logits[:, own] if target is None else logits[:, own] - others
+    """Return log(P / (1 − P)) of a tumour, or of the class `target`, for logits [N, classes]; heatmaps explain it."""
+    index = target or 0
+    others = torch.cat([logits[:, :index], logits[:, index + 1 :]], 1).logsumexp(1)
+    return others - logits[:, index] if target is None else logits[:, index] - others
 
 
-def overlay(plane: np.ndarray, activation: np.ndarray) -> np.ndarray:
-    """A scan under its map: uint8 [S, S] and float [S, S] in 0..1 → RGB uint8 [S, S, 3]."""
-    opacity = OPACITY * activation[..., None]
-    colours = 255 * colormaps[COLOURS](activation)[..., :3]
+def overlay_heatmap(plane: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
+    """Return a plane, uint8 [S, S], with its heatmap, float [S, S] in 0..1, over it: RGB uint8 [S, S, 3]."""
+    opacity = OPACITY * heatmap[..., None]
+    colours = 255 * colormaps[COLOURS](heatmap)[..., :3]
     return np.asarray(np.rint((1 - opacity) * plane[..., None] + opacity * colours), np.uint8)
 
 
 def write_heatmaps(
     bundle: Bundle, planes: Sequence[np.ndarray], rows: Sequence[Mapping[str, Any]], folder: Path, device: str = "cpu"
 ) -> pa.Table:
-    """Write a PNG for each row, the scan beside the scan under its map, and then heatmaps.parquet, which is returned.
+    """Write a PNG for each row and the table heatmaps.parquet, and return the table.
 
     Args:
-        bundle: the model that scored them.
-        planes: uint8 [S, S], one for each row.
-        rows: with sample_id and probability; their order numbers the files.
-        folder: made if it is not there.
-        device: of the network.
+        bundle: the model that scored the rows.
+        planes: one plane for each row, uint8 [S, S].
+        rows: rows with sample_id and probability; the files are numbered in their order.
+        folder: folder for the pictures; created if it does not exist.
+        device: device to run the network on.
 
     Raises:
         OutputError: the folder or a file cannot be written.
     """
-    folder, architecture, classes = output_folder(folder), bundle.info.architecture, len(bundle.info.classes)
-    marks = [hashlib.sha256(row["sample_id"].encode()).hexdigest()[:12] for row in rows]  # ids may name a patient
-    own = [
-        {"file": f"{i:03d}-{mark}.png", "method": heatmap_method(architecture, classes)}
-        for i, mark in enumerate(marks, 1)
-    ]
-    table = pa.Table.from_pylist([{**row, **more} for row, more in zip(rows, own, strict=True)], schema=COLUMNS)
-    for more, picture in zip(own, pictures(bundle, planes, device), strict=True):
-        with replacing(folder / more["file"]) as aside:
-            aside.write_bytes(picture)
+    folder = output_folder(folder)
+    method = heatmap_method(bundle.info.architecture, len(bundle.info.classes))
+    # hashes, because sample ids may contain the name of a patient
+    id_hashes = [hashlib.sha256(row["sample_id"].encode()).hexdigest()[:12] for row in rows]
+    files = [f"{number:03d}-{id_hash}.png" for number, id_hash in enumerate(id_hashes, 1)]
+    for file, picture in zip(files, render_heatmaps(bundle, planes, device), strict=True):
+        with replacing(folder / file) as temporary:
+            temporary.write_bytes(picture)
+    described = [{**row, "file": file, "method": method} for row, file in zip(rows, files, strict=True)]
+    table = pa.Table.from_pylist(described, schema=COLUMNS)
     write_table(table, folder / "heatmaps.parquet", "heatmaps")
     return table
 
 
-def pictures(bundle: Bundle, planes: Sequence[np.ndarray], device: str = "cpu") -> Iterator[bytes]:
-    """Yield a PNG for each plane, uint8 [S, S]: the scan beside the scan under its heatmap."""
-    maps = heatmap_batches(bundle.info, bundle.weights.read_bytes(), planes, device)
-    for plane, heatmap in zip(planes, (heatmap for batch in maps for heatmap in batch), strict=True):
-        picture = io.BytesIO()
-        Image.fromarray(np.hstack([np.stack([plane] * 3, 2), overlay(plane, heatmap)])).save(picture, format="PNG")
-        yield picture.getvalue()
+def render_heatmaps(bundle: Bundle, planes: Sequence[np.ndarray], device: str = "cpu") -> Iterator[bytes]:
+    """Yield a PNG for each plane, uint8 [S, S]: the plane on the left, and with its heatmap on the right."""
+    batches = compute_heatmap_batches(bundle.info, bundle.weights.read_bytes(), planes, device)
+    for plane, heatmap in zip(planes, (heatmap for batch in batches for heatmap in batch), strict=True):
+        picture = np.hstack([np.stack([plane] * 3, 2), overlay_heatmap(plane, heatmap)])
+        png = io.BytesIO()
+        Image.fromarray(picture).save(png, format="PNG")
+        yield png.getvalue()
 
 
-def heatmap_batches(
+def compute_heatmap_batches(
     info: ModelInfo, weights: bytes, planes: Sequence[np.ndarray] | np.ndarray, device: str = "cpu"
 ) -> Iterator[np.ndarray]:
-    """Yield heatmaps of a tumour, float32 [N, S, S] in 0..1, for some planes at a time.
+    """Yield heatmaps for a tumour, float32 [N, S, S] in 0..1, one batch of planes at a time.
 
     Args:
-        info: of the model.
-        weights: its safetensors file.
+        info: description of the model.
+        weights: contents of its safetensors file.
         planes: uint8 [S, S] each.
-        device: where the network runs.
+        device: device to run the network on.
     """
     classifier = load_classifier(info.architecture, len(info.classes), weights)
     network = classifier.get_submodule("network").to(device)
     for start in range(0, len(planes), BATCH):
         batch = torch.from_numpy(np.stack(list(planes[start : start + BATCH]))).to(device)
-        yield activation(network, batch, architecture=info.architecture).cpu().numpy()
+        yield compute_heatmaps(network, batch, architecture=info.architecture).cpu().numpy()

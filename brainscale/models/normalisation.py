@@ -1,4 +1,4 @@
-"""Grey planes as the networks were taught to see images."""
+"""Normalise grey planes as the ImageNet networks expect their input."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def normalise(planes: Tensor) -> Tensor:
-    """Grey planes [N, H, W] in 0..255 → float32 [N, 3, H, W] with ImageNet's mean and deviation."""
+    """Return planes [N, H, W] in 0..255 as float32 [N, 3, H, W], normalised with the mean and deviation of ImageNet."""
     mean = torch.tensor(IMAGENET_MEAN, device=planes.device)[:, None, None]
     std = torch.tensor(IMAGENET_STD, device=planes.device)[:, None, None]
     return (planes.float().unsqueeze(1) / 255 - mean) / std

@@ -1,4 +1,4 @@
-"""Networks to ONNX, for engines without torch."""
+"""Export networks to ONNX, for engines without torch."""
 
 import contextlib
 import functools
@@ -14,62 +14,63 @@ import torch
 from torch import Tensor
 
 from brainscale.models.classifier import Classifier
-from brainscale.models.registry import build
+from brainscale.models.registry import build_network
 from brainscale.storage.local import replacing
 
 
 @functools.lru_cache(maxsize=2)
-def onnx_program(name: str, classes: int, size: int) -> torch.onnx.ONNXProgram:
-    """A network with its normalisation and softmax as an ONNX graph, whatever its weights; takes seconds.
+def make_onnx_program(name: str, classes: int, size: int) -> torch.onnx.ONNXProgram:
+    """Return a network with normalisation and softmax as an ONNX graph with random weights; takes seconds.
 
-    Input `planes`, uint8 [batch, size, size]; output `probabilities`, float32 [batch, classes].
+    The input `planes` is uint8 [batch, size, size]; the output `probabilities` is float32 [batch, classes].
 
     Args:
-        name: of the network.
-        classes: outputs.
-        size: side of a plane, pixels.
+        name: name of the network.
+        classes: number of classes.
+        size: width and height of a plane in pixels.
     """
-    scorer = Classifier(build(name, classes), winograd=True).eval()
+    classifier = Classifier(build_network(name, classes), winograd=True).eval()
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet_loggers():
-        warnings.simplefilter("ignore")  # the exporter warns of its own deprecated parts
+        warnings.simplefilter("ignore")  # the exporter warns about deprecated functions of its own
         program = torch.onnx.export(
-            scorer,
+            classifier,
             (torch.zeros(2, size, size, dtype=torch.uint8),),
             input_names=["planes"],
             output_names=["probabilities"],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             dynamo=True,
-            optimize=False,  # it would fold weights into the graph
+            optimize=False,  # it would fold the random weights into the graph
             verbose=False,
         )
     if program is None:
-        raise RuntimeError(f"{name} gave no ONNX graph")
+        raise RuntimeError(f"the export of {name} returned no ONNX graph")
     return program
 
 
 def export_onnx(name: str, classes: int, size: int, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Write a network with given weights as one ONNX file.
+    """Write a network with its weights as one ONNX file.
 
     Args:
-        name: of the network.
-        classes: outputs.
-        size: side of a plane, pixels.
-        weights: the network's state.
-        path: appears whole or not at all.
+        name: name of the network.
+        classes: number of classes.
+        size: width and height of a plane in pixels.
+        weights: state of the network.
+        path: the file to write; it appears complete or not at all.
     """
-    program = onnx_program(name, classes, size)
-    given = {f"network.{key}": value for key, value in weights.items() if value.is_floating_point()}  # no counters
-    missing = sorted(given.keys() - program.model.graph.initializers.keys())
+    program = make_onnx_program(name, classes, size)
+    # without the counters of batch norm, which the graph does not have
+    initializers = {f"network.{key}": value for key, value in weights.items() if value.is_floating_point()}
+    missing = sorted(initializers.keys() - program.model.graph.initializers.keys())
     if missing:
         raise RuntimeError(f"the ONNX graph of {name} has no {missing[0]}")
-    program.apply_weights(given)
-    with replacing(path) as aside, _quiet_loggers():
-        onnx.save(onnxscript.optimizer.optimize(program.model_proto), aside)
+    program.apply_weights(initializers)
+    with replacing(path) as temporary, _quiet_loggers():
+        onnx.save(onnxscript.optimizer.optimize(program.model_proto), temporary)
 
 
 @contextlib.contextmanager
 def _quiet_loggers() -> Iterator[None]:
-    """No notes of the exporter's inner steps; its errors are exceptions."""
+    """Silence the exporter's log during the with-block; its errors are exceptions."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

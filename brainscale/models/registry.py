@@ -1,4 +1,4 @@
-"""The networks by name, one record for each."""
+"""Registry of the networks: how each is built, and what heatmaps and pretrained weights need to know about it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from brainscale.config.explain import did_you_mean
 from brainscale.errors import UsageError
 from brainscale.models.brainmrnet import BrainMRNet, BrainMRNetPaper
-from brainscale.models.torchvision_networks import densenet121, imagenet_weights, resnet50, vgg16
+from brainscale.models.torchvision_networks import densenet121, load_imagenet_weights, resnet50, vgg16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """One network: how it is built, read and explained.
+    """A network in the registry.
 
     Attributes:
-        build: number of classes → a network with random weights.
-        head: prefix of the last layer's parameters, which start afresh when a file of weights has other classes.
+        build: makes the network with random weights, for a number of classes.
+        head: prefix of the parameters of the last layer, which stays random if a weights file has other classes.
         cam_layer: the module whose output is the last feature map.
-        cam_method: how a heatmap follows from that map: `cam` where a ReLU, the mean over space and a linear layer
-            come after it, `hirescam` where a hypercolumn reads it cell by cell, else `grad-cam`.
-        imagenet: torchvision's name of its ImageNet weights, if there are any.
+        cam_method: method for heatmaps: `cam` if a ReLU, the mean over space and a linear layer follow the feature map;
+            `hirescam` if a hypercolumn reads the feature map cell by cell; else `grad-cam`.
+        imagenet: torchvision's name of the ImageNet weights; None if there are none.
     """
 
     build: Callable[[int], nn.Module]
@@ -64,20 +64,20 @@ NETWORKS: Mapping[str, Architecture] = {
         imagenet="DenseNet121_Weights.IMAGENET1K_V1",
     ),
 }
-"""Every network by its name, as `config.sections.ARCHITECTURES` lists them."""
+"""Name → network, in the order of `config.sections.ARCHITECTURES`."""
 
 
-def build(name: str, classes: int, weights: str | None = None, seed: int = 0) -> nn.Module:
-    """Build a network from a seed or from given weights; the global random state is left alone.
+def build_network(name: str, classes: int, weights: str | None = None, seed: int = 0) -> nn.Module:
+    """Return a network with random or pretrained weights; the global random state is not changed.
 
     Args:
-        name: one of `NETWORKS`.
-        classes: number of outputs.
-        weights: None for random ones, `imagenet`, or the path of a .safetensors file with the network's own keys.
-        seed: seed of the random initialisation.
+        name: name of the network, a key of `NETWORKS`.
+        classes: number of classes.
+        weights: None for random weights, `imagenet`, or the path of a .safetensors file with the keys of the network.
+        seed: seed of the random weights.
 
     Raises:
-        UsageError: unknown name, or weights that are absent or do not fit.
+        UsageError: the name is unknown, or the weights are missing or do not fit the network.
     """
     if name not in NETWORKS:
         raise UsageError(f"unknown model '{name}'{did_you_mean(name, NETWORKS)}")
@@ -86,17 +86,20 @@ def build(name: str, classes: int, weights: str | None = None, seed: int = 0) ->
         torch.manual_seed(seed)
         network = architecture.build(classes)
     if weights is not None:
-        given = imagenet_weights(name, architecture.imagenet) if weights == "imagenet" else _read(weights, name)
-        _fill(network, given, architecture.head, weights)
+        if weights == "imagenet":
+            pretrained = load_imagenet_weights(name, architecture.imagenet)
+        else:
+            pretrained = _read_weights(weights, name)
+        _load_weights(network, pretrained, architecture.head, weights)
     return network
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Trainable parameters."""
+    """Return the number of trainable parameters."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
-def _read(path: str, name: str) -> dict[str, Tensor]:
+def _read_weights(path: str, name: str) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise UsageError(
             f"no weights file {path} for {name}: give the path of a .safetensors file, "
@@ -109,33 +112,37 @@ def _read(path: str, name: str) -> dict[str, Tensor]:
     return weights
 
 
-def _fill(network: nn.Module, given: Mapping[str, Tensor], head: str, source: str) -> None:
-    """Load strictly, but keep the network's own last layer where the file's has other classes."""
-    own = network.state_dict()
-    kept = {k for k in own if k.startswith(head) and (k not in given or given[k].shape != own[k].shape)}
-    counters = {k for k in own if k.endswith("num_batches_tracked") and k not in given}  # absent from older files
-    wrong = sorted(
-        {k for k in own if k not in given or given[k].shape != own[k].shape} - kept - counters
-        | {k for k in given if k not in own}
-    )
-    if wrong:
+def _load_weights(network: nn.Module, pretrained: Mapping[str, Tensor], head: str, source: str) -> None:
+    """Load pretrained weights, but keep the random last layer if the pretrained one has other classes.
+
+    Raises:
+        UsageError: other weights are missing, unknown or of another shape.
+    """
+    random = network.state_dict()
+    unfit = {key for key in random if key not in pretrained or pretrained[key].shape != random[key].shape}
+    last_layer = {key for key in unfit if key.startswith(head)}
+    # older files have no counters
+    counters = {key for key in random if key.endswith("num_batches_tracked") and key not in pretrained}
+    differing = sorted(unfit - last_layer - counters | {key for key in pretrained if key not in random})
+    if differing:
         raise UsageError(
-            f"the weights of {source} do not fit the network: '{wrong[0]}' and {len(wrong) - 1} more differ"
+            f"the weights of {source} do not fit the network ('{differing[0]}' and {len(differing) - 1} more tensors "
+            "differ): use weights of the same network"
         )
-    network.load_state_dict({**given, **{k: own[k] for k in kept | counters}})
+    network.load_state_dict({**pretrained, **{key: random[key] for key in last_layer | counters}})
 
 
-def flops(name: str, classes: int, size: int) -> int:
-    """Floating-point operations of one image through a network, a multiplication and an addition each one.
+def count_flops(name: str, classes: int, size: int) -> int:
+    """Return the floating-point operations for one image; a multiplication and an addition count as two.
 
     Args:
-        name: of the network.
-        classes: outputs.
-        size: side of the image, pixels.
+        name: name of the network.
+        classes: number of classes.
+        size: width and height of the image in pixels.
     """
-    with torch.device("meta"):  # shapes suffice
+    with torch.device("meta"):  # only shapes are needed
         image = torch.empty(1, 3, size, size)
-    network = build(name, classes).eval().to("meta")
+    network = build_network(name, classes).eval().to("meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(image)
     return int(counter.get_total_flops())

@@ -9,7 +9,7 @@ from functools import partial
 from brainscale.cluster.capacity import require_shared
 from brainscale.dataset.manifest import is_manifest, read_manifest, require_paths
 from brainscale.errors import RERUN, OutputError, SourceError, UsageError
-from brainscale.models.bundle import FILES, open_bundle
+from brainscale.models.bundle import BUNDLE_FILES, open_bundle
 from brainscale.models.engines import EngineOptions
 from brainscale.reading import sample_ids
 from brainscale.reading.preprocess import spec_fingerprint
@@ -97,7 +97,7 @@ def score_files(
     """
     require_shared([*sources, out, heatmaps], shared)
     with (
-        fetch(model, *FILES) as folder,
+        fetch(model, *BUNDLE_FILES) as folder,
         open_workspace(out, DRIVER_FILES, known=[PART_FILES], what="scores") as workspace,
     ):
         bundle = open_bundle(folder)

@@ -67,7 +67,7 @@ def score_lazily(
     if waiting := require_capacity(placement.workers, resources, beside=READ_CPUS):
         on_notice(waiting)
     request = ReadRequest(preprocess=job.bundle.info.preprocess, key=job.key)
-    network = ray.put(engines.network_of(job.bundle, options))
+    network = ray.put(engines.read_network(job.bundle, options))
     planes = read_parallel(files, partial(read_tables, request=request, skip=skip)).dataset
     return planes.map_batches(
         ScoringActor,

@@ -13,7 +13,7 @@ from brainscale.errors import RERUN, TrainError
 from brainscale.models.bundle import ONNX, WEIGHTS, open_bundle, write_model_info
 from brainscale.models.model_card import ModelFacts, write_model_card
 from brainscale.models.onnx_export import export_onnx
-from brainscale.models.registry import build, count_parameters
+from brainscale.models.registry import build_network, count_parameters
 from brainscale.storage.local import write_success
 from brainscale.training.checkpoints import Progress, load_best_weights
 from brainscale.training.environment import read_library_versions
@@ -27,7 +27,7 @@ def finish_run(run: RunFolder, config: Config, manifest: pa.Table) -> Run:
     progress = Progress(run.history())
     if progress.best is None:
         raise TrainError(f"{run} has no finished epoch: {RERUN}")
-    network = build(config.model.name, len(config.data.classes))
+    network = build_network(config.model.name, len(config.data.classes))
     weights = load_best_weights(run.checkpoints, progress)
     network.load_state_dict(weights)
     folder = run.model

@@ -12,7 +12,7 @@ import torch
 from brainscale.cluster.telemetry import TrainingMeter
 from brainscale.config.sections import Config
 from brainscale.errors import BrainscaleError, TrainError
-from brainscale.models.registry import build
+from brainscale.models.registry import build_network
 from brainscale.seeds import derive, deterministic
 from brainscale.storage.workspace import Workspace, open_workspace
 from brainscale.training import exact_sum, trace
@@ -73,7 +73,9 @@ def train_worker(arguments: Mapping[str, TrainingJob]) -> str | None:
     deterministic(config.train.threads, tf32=config.train.precision == "tf32")
     try:
         model = config.model
-        network = build(model.name, len(config.data.classes), model.weights, derive(config.train.seed, "weights"))
+        network = build_network(
+            model.name, len(config.data.classes), model.weights, derive(config.train.seed, "weights")
+        )
         learner = Learner(network, config.train, config.augment, ray.train.torch.get_device())
         train, val = (
             Samples(

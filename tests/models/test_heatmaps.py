@@ -22,15 +22,15 @@ from brainscale.models.classifier import Classifier
 from brainscale.models.heatmaps import (
     COLUMNS,
     OPACITY,
-    activation,
-    evidence,
+    compute_evidence,
+    compute_heatmaps,
     heatmap_method,
     log_odds,
-    overlay,
+    overlay_heatmap,
     write_heatmaps,
 )
 from brainscale.models.normalisation import normalise
-from brainscale.models.registry import NETWORKS, build
+from brainscale.models.registry import NETWORKS, build_network
 
 SIZE = 64
 
@@ -40,7 +40,7 @@ def some_planes(count: int, seed: int = 0) -> np.ndarray:
 
 
 def built(name: str, classes: int = 2) -> Any:
-    return build(name, classes, seed=3).eval()
+    return build_network(name, classes, seed=3).eval()
 
 
 def parts(name: str, network: Any, planes: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,8 +79,8 @@ def expected(name: str, network: nn.Module, planes: Tensor, sign: int) -> Tensor
 def test_a_map_is_as_defined_and_the_network_is_as_it_was(name: str) -> None:
     network, planes = built(name), torch.from_numpy(some_planes(3))
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    ours = {target: activation(network, planes, target, architecture=name) for target in (None, 0, 1)}
-    flat = activation(network, torch.full((2, SIZE, SIZE), 0, dtype=torch.uint8), architecture=name)
+    ours = {target: compute_heatmaps(network, planes, target, architecture=name) for target in (None, 0, 1)}
+    flat = compute_heatmaps(network, torch.full((2, SIZE, SIZE), 0, dtype=torch.uint8), architecture=name)
 
     assert torch.is_grad_enabled()
     assert all(not (m._forward_hooks or m._forward_pre_hooks or m._backward_hooks) for m in network.modules())
@@ -104,13 +104,13 @@ def test_a_map_is_as_defined_and_the_network_is_as_it_was(name: str) -> None:
 @pytest.mark.parametrize("name", ["resnet50", "densenet121"])
 def test_an_exact_map_adds_up_to_the_score(name: str) -> None:
     network, planes = built(name), torch.from_numpy(some_planes(3))
-    maps = evidence(network, planes, architecture=name)
+    maps = compute_evidence(network, planes, architecture=name)
     bias = network.get_parameter("fc.bias" if name == "resnet50" else "classifier.bias").detach()
     with torch.no_grad():
         logits = network(normalise(planes))
     score = logits[:, 1] - logits[:, 0]
     assert torch.allclose(maps.mean((1, 2)) + bias[1] - bias[0], score, rtol=0, atol=1e-4)
-    assert torch.equal(evidence(network, planes, 0, architecture=name), -maps)
+    assert torch.equal(compute_evidence(network, planes, 0, architecture=name), -maps)
 
 
 @pytest.mark.parametrize("name", ["densenet121", "brainmrnet"])
@@ -128,9 +128,9 @@ def test_three_classes(name: str, target: int | None) -> None:
         theirs = (gradient.mean((2, 3), keepdim=True) * last).sum(1).detach()
     if NETWORKS[name].cam_method == "cam":
         theirs *= theirs[0].numel()  # ours are on the exact map's scale
-    ours = evidence(network, planes, target, architecture=name)
+    ours = compute_evidence(network, planes, target, architecture=name)
     assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max()))
-    assert activation(network, planes, target, architecture=name).isfinite().all()
+    assert compute_heatmaps(network, planes, target, architecture=name).isfinite().all()
 
 
 def test_the_score_is_the_one_that_engines_give() -> None:
@@ -142,10 +142,10 @@ def test_the_score_is_the_one_that_engines_give() -> None:
 
 def test_frozen_weights_and_a_caller_without_gradients_make_no_difference() -> None:
     network, planes = built("brainmrnet"), torch.from_numpy(some_planes(2))
-    free = activation(network, planes, architecture="brainmrnet")
+    free = compute_heatmaps(network, planes, architecture="brainmrnet")
     network.requires_grad_(False)
     with torch.no_grad():
-        assert torch.equal(activation(network, planes, architecture="brainmrnet"), free)
+        assert torch.equal(compute_heatmaps(network, planes, architecture="brainmrnet"), free)
         assert not torch.is_grad_enabled()
     assert not any(p.requires_grad for p in network.parameters())
 
@@ -170,20 +170,20 @@ def test_a_hot_spot_is_where_the_map_is_highest(row: int, column: int) -> None:
     planes = torch.zeros(2, SIZE, SIZE, dtype=torch.uint8)
     planes[1, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = 255
     network = Toy().eval()
-    dark, lit = activation(network, planes, architecture="resnet50")
+    dark, lit = compute_heatmaps(network, planes, architecture="resnet50")
     at = divmod(int(lit.argmax()), SIZE)
     assert (at[0] // 8, at[1] // 8) == (row, column)
     assert lit[8 * row : 8 * row + 8, 8 * column : 8 * column + 8].mean() > 0.5
     assert lit.sum() < 2 * 64  # next to nothing elsewhere
     assert not dark.any()
-    assert not activation(network, planes, 0, architecture="resnet50").any()
+    assert not compute_heatmaps(network, planes, 0, architecture="resnet50").any()
 
 
 def test_a_network_in_training_is_refused() -> None:
     network = built("brainmrnet")
     network.head.dropout.train()
     with pytest.raises(ValueError, match=r"in training mode: call its eval\(\) first"):
-        activation(network, torch.from_numpy(some_planes(1)), architecture="brainmrnet")
+        compute_heatmaps(network, torch.from_numpy(some_planes(1)), architecture="brainmrnet")
 
 
 def test_every_network_has_its_place_and_its_method() -> None:
@@ -195,7 +195,7 @@ def test_every_network_has_its_place_and_its_method() -> None:
 def test_an_overlay_grows_with_the_map() -> None:
     plane, heat = some_planes(1)[0], np.zeros((SIZE, SIZE), np.float32)
     heat[0, 0], heat[0, 1], plane[0, :2] = 1, 0.5, 200
-    picture = overlay(plane, heat)
+    picture = overlay_heatmap(plane, heat)
     assert picture.shape == (SIZE, SIZE, 3)
     assert picture.dtype == np.uint8
     assert np.array_equal(picture[1:], np.stack([plane[1:]] * 3, 2))
@@ -207,7 +207,7 @@ def test_an_overlay_grows_with_the_map() -> None:
 def make_bundle(folder: Path, name: str) -> Bundle:
     """A bundle that was never closed: heatmaps read its card and its weights."""
     folder.mkdir()
-    save_file(build(name, 2, seed=3).state_dict(), folder / WEIGHTS)
+    save_file(build_network(name, 2, seed=3).state_dict(), folder / WEIGHTS)
     info = ModelInfo(
         architecture=name,
         classes=DEFAULT_CLASSES,
@@ -254,7 +254,7 @@ def test_pictures_and_table(name: str, how: str, tmp_path: Path) -> None:
     assert set(table["method"].to_pylist()) == {how}
     files = table["file"].to_pylist()
     assert {path.name for path in out.iterdir()} == {*files, "heatmaps.parquet"}
-    network = build(name, 2, seed=3).eval()
+    network = build_network(name, 2, seed=3).eval()
     for rank, (file, plane, row) in enumerate(zip(files, planes, rows, strict=True), 1):
         assert file == f"{rank:03d}-{hashlib.sha256(row['sample_id'].encode()).hexdigest()[:12]}.png"
         words = [word for word in re.split(r"\W", row["sample_id"]) if len(word) > 2]
@@ -264,8 +264,8 @@ def test_pictures_and_table(name: str, how: str, tmp_path: Path) -> None:
         picture = np.asarray(Image.open(out / file))
         assert picture.shape == (SIZE, 2 * SIZE, 3)
         assert np.array_equal(picture[:, :SIZE], np.stack([plane] * 3, 2))
-        alone = activation(network, torch.tensor(plane)[None], architecture=name)[0].numpy()
-        assert np.abs(picture[:, SIZE:].astype(int) - overlay(plane, alone)).max() <= 2  # batches round differently
+        alone = compute_heatmaps(network, torch.tensor(plane)[None], architecture=name)[0].numpy()
+        assert np.abs(picture[:, SIZE:].astype(int) - overlay_heatmap(plane, alone)).max() <= 2  # batch rounding
 
 
 def test_the_same_call_gives_the_same_bytes(tmp_path: Path) -> None:
