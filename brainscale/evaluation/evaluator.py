@@ -18,7 +18,7 @@ from brainscale.evaluation.leakage import find_leaked, unseen_contents
 from brainscale.evaluation.look_log import log_look
 from brainscale.evaluation.outputs import METRICS_FILE, PREDICTIONS_FILE, EvaluatedModel, write_outputs
 from brainscale.evaluation.results import Evaluation, EvaluationFacts
-from brainscale.models.bundle import FILES, Bundle, open_bundle
+from brainscale.models.bundle import BUNDLE_FILES, Bundle, open_bundle
 from brainscale.scoring.on_ray import predict_rows
 from brainscale.storage.local import SUCCESS, write_success
 from brainscale.storage.remote import below, is_address, without_options
@@ -80,7 +80,7 @@ def evaluate_model(
         BrainscaleError: no model, no such split or column, no labels, or labels that are not classes of the model.
     """
     require_shared([data if isinstance(data, str) else None, out], shared)
-    with fetch(model, *FILES, *RUN_FILES, push=True) as local_model:
+    with fetch(model, *BUNDLE_FILES, *RUN_FILES, push=True) as local_model:
         bundle = open_bundle(local_model)
         run = run_of(bundle) or RunFolder(local_model)
         manifest = _read_manifest(run, data, split, bundle, shared)

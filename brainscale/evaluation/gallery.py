@@ -50,4 +50,4 @@ def certainty(samples: LabelledProbabilities) -> np.ndarray:
 def _pictures(bundle: Bundle, manifest: pa.Table, sample_ids: Sequence[str]) -> dict[str, bytes]:
     request = ReadRequest(preprocess=bundle.info.preprocess)
     planes = read_planes(files_of_manifest(manifest), sample_ids, request)
-    return dict(zip(planes, heatmaps.pictures(bundle, list(planes.values())), strict=True))
+    return dict(zip(planes, heatmaps.render_heatmaps(bundle, list(planes.values())), strict=True))

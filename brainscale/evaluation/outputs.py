@@ -21,7 +21,7 @@ from brainscale.evaluation.results import EvaluationFacts
 from brainscale.evaluation.sample_flow import count_duplicates, count_flow
 from brainscale.models.bundle import Bundle
 from brainscale.models.model_card import ModelFacts, write_model_card
-from brainscale.models.registry import flops
+from brainscale.models.registry import count_flops
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
 from brainscale.stats.metrics import measure
 from brainscale.stats.subgroups import measure_subgroups
@@ -147,7 +147,7 @@ def _complete_card(model: EvaluatedModel, metrics: pa.Table, facts: EvaluationFa
 def _metadata(model: EvaluatedModel, facts: EvaluationFacts) -> dict[str, Any]:
     """Return what a comparison of models needs to know."""
     info = model.bundle.info
-    cost = flops(info.architecture, len(info.classes), info.preprocess.image_size)
+    cost = count_flops(info.architecture, len(info.classes), info.preprocess.image_size)
     classes = json.dumps(list(info.classes))
     return {**facts.to_json(), "flops": cost, "classes": classes, "threshold": info.threshold}
 

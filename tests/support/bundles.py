@@ -10,7 +10,7 @@ from brainscale.config.sections import DEFAULT_CLASSES, PreprocessConfig
 from brainscale.models.bundle import ONNX, WEIGHTS, Bundle, open_bundle, write_model_info
 from brainscale.models.onnx_export import export_onnx
 from brainscale.models.registry import build_network, count_parameters
-from brainscale.training.environment import library_versions
+from brainscale.training.environment import read_library_versions
 
 
 def network_with_statistics(name: str) -> nn.Module:
@@ -43,7 +43,7 @@ def make_bundle(folder: Path, network: nn.Module, name: str, side: int = 64) -> 
             "config_sha256": "0",
             "seed": 3,
             "epoch": 1,
-            "versions": library_versions(),
+            "versions": read_library_versions(),
         },
     )
     return open_bundle(folder)
