@@ -173,7 +173,7 @@ def cross_validate(
     *,
     folds: int = 5,
     repeats: int = 1,
-    at_once: int | None = None,
+    parallel_folds: int | None = None,
     config: Location | None = None,
     overrides: Iterable[str] = (),
     model: str | None = None,
@@ -190,7 +190,7 @@ def cross_validate(
         out: path or address of the folder for all runs.
         folds: number of folds, 3 or more; each fold is the test split once.
         repeats: number of repeats, each with a new assignment to folds.
-        at_once: number of folds to train at the same time; by default as many as the cluster has room for.
+        parallel_folds: number of folds to train at the same time; by default as many as the cluster has room for.
         config: name of a configuration or path of a YAML file.
         overrides: changes of the configuration, such as `train.patience=5`.
         model: name of the network.
@@ -208,7 +208,13 @@ def cross_validate(
     settings = load_config(config, [*_training_overrides(model, epochs, seed, workers, device), *overrides])
     with _training_session(settings):
         return cross_validation.cross_validate(
-            _data(data), _absolute(out), settings, folds=folds, repeats=repeats, at_once=at_once, on_notice=on_notice
+            _data(data),
+            _absolute(out),
+            settings,
+            folds=folds,
+            repeats=repeats,
+            parallel_folds=parallel_folds,
+            on_notice=on_notice,
         )
 
 
@@ -287,7 +293,7 @@ def score(
     update: bool = False,
     patient_key: Location | None = None,
     heatmaps: Location | None = None,
-    top: int = 20,
+    max_heatmaps: int = 20,
     on_notice: OnNotice = lambda text: None,
 ) -> "Scores":
     """Score every sample of the sources into Parquet parts, or resume the job in `out`.
@@ -304,7 +310,7 @@ def score(
         update: whether to score files that are new in the sources of a complete folder.
         patient_key: file with the secret key for the hashes of series.
         heatmaps: folder for heatmaps of the most confident positives.
-        top: maximum number of heatmaps.
+        max_heatmaps: maximum number of heatmaps.
         on_notice: called with each message for the user.
 
     Raises:
@@ -325,7 +331,7 @@ def score(
             update=update,
             patient_key=None if patient_key is None else _absolute(patient_key),
             heatmaps=None if heatmaps is None else _absolute(heatmaps),
-            top=top,
+            max_heatmaps=max_heatmaps,
             on_notice=on_notice,
         )
 

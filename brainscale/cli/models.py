@@ -73,7 +73,6 @@ KEYS = {
 )
 @click.option(
     "--parallel-folds",
-    "at_once",
     type=click.IntRange(1),
     metavar="N",
     show_default="as many as the cluster has room for",
@@ -108,7 +107,7 @@ def train_command(
     overrides: tuple[str, ...],
     folds: int | None,
     repeats: int,
-    at_once: int | None,
+    parallel_folds: int | None,
     target_sensitivity: float | None,
     youden: bool,
     calibrate: bool,
@@ -144,7 +143,7 @@ def train_command(
         "config": settings.model_dump(mode="json"),
         "folds": folds,
         "repeats": repeats,
-        "at_once": at_once,
+        "parallel_folds": parallel_folds,
     }
     tracking_uri = tracking and check_tracking_uri(tracking)
     if address:

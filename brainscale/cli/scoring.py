@@ -31,7 +31,6 @@ from brainscale.logs import notice
 @click.option("--heatmaps", metavar="DIR", help="Folder for heatmaps of the most confident tumour predictions.")
 @click.option(
     "--max-heatmaps",
-    "top",
     type=click.IntRange(1),
     metavar="N",
     default=20,
@@ -84,7 +83,7 @@ def score_command(
     sources: tuple[str, ...],
     out: str,
     heatmaps: str | None,
-    top: int,
+    max_heatmaps: int,
     patient_key: str | None,
     object_store_gib: float | None,
     address: str | None,
@@ -106,7 +105,7 @@ def score_command(
         "out": absolute(out),
         "patient_key": patient_key and absolute(patient_key),
         "heatmaps": heatmaps and absolute(heatmaps),
-        "top": top,
+        "max_heatmaps": max_heatmaps,
         **settings,
     }
     if address:

@@ -116,7 +116,7 @@ def cross_validate(
     *,
     folds: int,
     repeats: int = 1,
-    at_once: int | None = None,
+    parallel_folds: int | None = None,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> CrossValidation:
     """Train and evaluate a model for each fold, or resume a cross-validation that was stopped.
@@ -130,8 +130,8 @@ def cross_validate(
         config: configuration of each of them.
         folds: number of folds, 3 or more.
         repeats: number of times that the data is divided into folds, with successive seeds.
-        at_once: maximum number of folds side by side; by default as many as the cluster has room for. The models are
-            the same.
+        parallel_folds: maximum number of folds to train at the same time; by default as many as the cluster has room
+            for. The models are the same.
         on_notice: called with a line when a fold begins, ends an epoch, or has something to tell.
 
     Raises:
@@ -158,7 +158,7 @@ def cross_validate(
             for repeat in range(1, repeats + 1)
             for fold in _assign(manifest, workspace, config, folds, repeat, repeats)
         ]
-        train_folds(every_fold, workspace, config, folds_at_once(config, at_once), on_notice)
+        train_folds(every_fold, workspace, config, folds_at_once(config, parallel_folds), on_notice)
         workspace.pull(*EVALUATION_FILES)
         evaluations = [fold.evaluation for fold in every_fold]
         metrics = pool_evaluations(evaluations, list(config.data.classes))

@@ -47,26 +47,26 @@ class Fold:
         return RunFolder(self.copy).evaluation("test")
 
 
-def folds_at_once(config: Config, at_once: int | None = None) -> int:
+def folds_at_once(config: Config, parallel_folds: int | None = None) -> int:
     """Return how many folds can train at the same time, with one CPU left for reading.
 
     Args:
         config: configuration of each fold.
-        at_once: maximum; without it, folds on CPUs do not get fewer CPUs than their workers have threads.
+        parallel_folds: maximum; without it, folds on CPUs do not get fewer CPUs than their workers have threads.
     """
     resources, workers = ray.cluster_resources(), count_workers(config)
     count = (resources.get("CPU", 0) - 1) // workers
     if uses_gpu(config):
         count = min(count, resources.get("GPU", 0) // workers)
-    elif at_once is None:
+    elif parallel_folds is None:
         count = count // config.train.threads
-    return max(1, int(count if at_once is None else min(count, at_once)))
+    return max(1, int(count if parallel_folds is None else min(count, parallel_folds)))
 
 
 def train_folds(
-    folds: Sequence[Fold], workspace: Workspace, config: Config, at_once: int, on_notice: Callable[[str], None]
+    folds: Sequence[Fold], workspace: Workspace, config: Config, parallel_folds: int, on_notice: Callable[[str], None]
 ) -> None:
-    """Train and evaluate all folds, `at_once` of them side by side, and pass on their progress.
+    """Train and evaluate all folds, `parallel_folds` of them side by side, and pass on their progress.
 
     Each has a small driver of its own, a Ray task: Ray Train's handling of signals is one for a process.
 
@@ -74,7 +74,7 @@ def train_folds(
         folds: the folds.
         workspace: folder of all runs.
         config: configuration of each fold.
-        at_once: number of folds side by side.
+        parallel_folds: number of folds side by side.
         on_notice: called with a line when a fold begins, ends an epoch, or has something to tell.
 
     Raises:
@@ -85,7 +85,7 @@ def train_folds(
     running: dict[ray.ObjectRef[None], tuple[Fold, Callable[[], None]]] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < at_once:
+            while waiting and len(running) < parallel_folds:
                 fold = waiting.pop(0)
                 on_notice(fold.title)
                 publish = _publisher(fold, config.train.epochs, on_notice)

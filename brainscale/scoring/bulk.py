@@ -62,7 +62,7 @@ def score_files(
     update: bool = False,
     patient_key: str | None = None,
     heatmaps: str | None = None,
-    top: int = 20,
+    max_heatmaps: int = 20,
     shared: bool = False,
     on_start: Callable[[int], None] = lambda total: None,
     on_part: OnPart = lambda files, rows, errors: None,
@@ -86,7 +86,7 @@ def score_files(
         patient_key: file with the secret key for the hashes of series; by default the key in the environment, or a
             random key that is stored in the folder.
         heatmaps: folder for heatmaps of the most confident positives.
-        top: maximum number of heatmaps.
+        max_heatmaps: maximum number of heatmaps.
         shared: whether every node of the cluster mounts the paths.
         on_start: called once with the number of files to score.
         on_part: called for each part with the number of complete files, of rows and of errors.
@@ -116,7 +116,7 @@ def score_files(
         if by == "scan":
             scores = replace(scores, scans=write_scans(workspace))
         if heatmaps:
-            scores = replace(scores, heatmaps=draw_heatmaps(workspace, heatmaps, files, bundle, top))
+            scores = replace(scores, heatmaps=draw_heatmaps(workspace, heatmaps, files, bundle, max_heatmaps))
     return scores
 
 

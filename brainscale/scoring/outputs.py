@@ -24,7 +24,7 @@ def write_scans(folder: Workspace) -> int:
     return len(table)
 
 
-def draw_heatmaps(folder: Workspace, out: str, files: Sequence[SourceFile], bundle: Bundle, top: int) -> int:
+def draw_heatmaps(folder: Workspace, out: str, files: Sequence[SourceFile], bundle: Bundle, max_heatmaps: int) -> int:
     """Draw heatmaps of the samples with the highest probability of a tumour, and return the number drawn.
 
     Args:
@@ -32,7 +32,7 @@ def draw_heatmaps(folder: Workspace, out: str, files: Sequence[SourceFile], bund
         out: path or address of the folder for the pictures.
         files: the files that were scored.
         bundle: the model that scored them.
-        top: maximum number of pictures.
+        max_heatmaps: maximum number of pictures.
     """
     from brainscale.models.heatmaps import write_heatmaps  # imports torch, which scoring does not need otherwise
 
@@ -40,7 +40,7 @@ def draw_heatmaps(folder: Workspace, out: str, files: Sequence[SourceFile], bund
     negative = next(iter(bundle.info.classes))
     positive = table.filter(pc.not_equal(table["prediction"], negative))
     order = [("probability", "descending"), ("sample_id", "ascending")]
-    rows = positive.sort_by(order).slice(0, top).to_pylist()
+    rows = positive.sort_by(order).slice(0, max_heatmaps).to_pylist()
     request = ReadRequest(preprocess=bundle.info.preprocess)
     planes = read_planes(files, [row["sample_id"] for row in rows], request)
     readable = [row for row in rows if row["sample_id"] in planes]  # a file may have been deleted after scoring

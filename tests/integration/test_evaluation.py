@@ -156,7 +156,9 @@ def test_folds_side_by_side_are_the_models_of_folds_alone(scans: Path, tmp_path:
     config = parse_config({"data": data, "train": {"batch_size": 16, "epochs": 1}})
     out, said = tmp_path / "folds", []
     assert on_ray.folds_at_once(config, 3) == 3
-    result = cross_validation.cross_validate(str(scans), str(out), config, folds=3, at_once=3, on_notice=said.append)
+    result = cross_validation.cross_validate(
+        str(scans), str(out), config, folds=3, parallel_folds=3, on_notice=said.append
+    )
     first_end = next(i for i, line in enumerate(said) if "epoch 1/1" in line)
     assert said[:first_end] == [f"repeat 1 of 1, fold {i} of 3" for i in (1, 2, 3)]
     for i in (1, 2, 3):
@@ -172,7 +174,7 @@ def test_a_fold_that_fails_ends_the_run_with_its_own_error(scans: Path, tmp_path
     (tmp_path / "folds" / "folds-1.parquet").touch()
     (tmp_path / "folds" / "repeat-1" / "fold-2" / "letter.txt").write_text("somebody's")
     with pytest.raises(OutputError, match="fold-2"):
-        cross_validation.cross_validate(str(scans), str(tmp_path / "folds"), config, folds=3, at_once=2)
+        cross_validation.cross_validate(str(scans), str(tmp_path / "folds"), config, folds=3, parallel_folds=2)
 
 
 def test_the_report_of_a_run_in_a_browser(run: Path, invoke: Invoke, tmp_path: Path) -> None:
