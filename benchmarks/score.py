@@ -134,13 +134,13 @@ def peers(scratch: Path, images: Path, rounds: int) -> None:
 PROBE = """
 import json, sys, time
 marks = {"process starts": float(sys.argv[4])}
-from brainscale import cluster
-from brainscale.scoring.bulk import score
+from brainscale.cluster.session import session
+from brainscale.scoring.bulk import score_files
 marks["python and imports"] = time.time()
 parts = []
-with cluster.local(1):
+with session(1):
     marks["ray.init"] = time.time()
-    score(sys.argv[1], [sys.argv[2]], sys.argv[3], on_part=lambda *seen: parts.append((time.time(), seen[0])))
+    score_files(sys.argv[1], [sys.argv[2]], sys.argv[3], on_part=lambda *seen: parts.append((time.time(), seen[0])))
     marks["rest of the scoring"] = time.time()
 marks["ray.shutdown"] = time.time()
 with open(sys.argv[5], "w") as file:

@@ -479,7 +479,7 @@ def read(
 
     settings = load_config(config, overrides)
     key = read_key(None).secret
-    request = ReadRequest(preprocess=settings.data.preprocess, limits=settings.limits, hashes=True, key=key)
+    request = ReadRequest(preprocess=settings.data.preprocess, limits=settings.limits, key=key)
     return read_samples(_list_sources(source), request)
 
 
@@ -545,9 +545,9 @@ def _training_overrides(
 
 
 def _absolute(location: Location) -> str:
-    from brainscale.storage.remote import absolute
+    from brainscale.storage.remote import make_absolute
 
-    return absolute(os.fspath(location))
+    return make_absolute(os.fspath(location))
 
 
 def _list_sources(sources: Location | Sequence[Location]) -> list[str]:
