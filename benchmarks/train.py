@@ -34,7 +34,7 @@ from brainscale.models.normalisation import normalise
 from brainscale.models.registry import build_network
 from brainscale.reading.decoder import decode
 from brainscale.reading.request import ReadRequest
-from brainscale.seeds import deterministic
+from brainscale.seeds import make_deterministic
 from brainscale.training import exact_sum
 from brainscale.training.allocator import keep_buffers
 from brainscale.training.step import Learner, Samples
@@ -96,7 +96,7 @@ def noise(count: int, size: int) -> Samples:
 
 
 def our_learner(config: Config) -> Learner:
-    deterministic(config.train.threads)
+    make_deterministic(config.train.threads)
     return Learner(build_network(config.model.name, 2), config.train, config.augment, CPU)
 
 

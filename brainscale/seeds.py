@@ -19,7 +19,7 @@ def derive(seed: int, *purpose: str | int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def deterministic(threads: int, *, tf32: bool = False) -> None:
+def make_deterministic(threads: int, *, tf32: bool = False) -> None:
     """Make torch in this process repeat its results to the bit: a fixed number of threads, deterministic algorithms.
 
     Args:

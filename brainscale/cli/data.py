@@ -55,13 +55,13 @@ def index_command(
     Example: brainscale index scans/ --out scans.parquet
     """
     from brainscale.config import files
-    from brainscale.storage.remote import absolute
+    from brainscale.storage.remote import make_absolute
 
     request: dict[str, Any] = {
-        "sources": [absolute(source) for source in sources],
-        "out": absolute(out),
-        "labels": labels if labels == "folder" else absolute(labels),
-        "patient_key": patient_key and absolute(patient_key),
+        "sources": [make_absolute(source) for source in sources],
+        "out": make_absolute(out),
+        "labels": labels if labels == "folder" else make_absolute(labels),
+        "patient_key": patient_key and make_absolute(patient_key),
         "hash_paths": hash_paths,
     }
     settings = files.load_config(config, ["resources.shared=true"] if shared else [])

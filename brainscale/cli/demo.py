@@ -14,7 +14,7 @@ from brainscale.evaluation.comparison import compare_runs
 from brainscale.evaluation.comparison_text import format_comparison
 from brainscale.evaluation.evaluator import evaluate_model
 from brainscale.scoring.bulk import score_files
-from brainscale.storage.local import output_folder, refuse_other_files
+from brainscale.storage.local import make_folder, refuse_other_files
 from brainscale.training.driver import train_model
 
 PHANTOMS = 360
@@ -31,7 +31,7 @@ def run_demo(out: Path, on_line: Callable[[str], None]) -> None:
     Raises:
         BrainscaleError: a step failed, or the folder holds other files.
     """
-    folder = output_folder(out)
+    folder = make_folder(out)
     refuse_other_files(folder, {"phantoms"}, "demo")
     scans, manifest = folder / "phantoms", folder / "phantoms.parquet"
     on_line(f"1/6  draw {PHANTOMS} phantoms (synthetic images) in {out / 'phantoms'}")

@@ -123,7 +123,7 @@ def train_command(
     Example: brainscale train --data scans/ --config brainmrnet --out runs/first
     """
     from brainscale.config import files
-    from brainscale.storage.remote import absolute
+    from brainscale.storage.remote import make_absolute
     from brainscale.training.mlflow_tracking import check_tracking_uri, require_mlflow
 
     if tracking is not None and folds is not None:
@@ -138,8 +138,8 @@ def train_command(
         chosen += ["operating.threshold=sensitivity", f"operating.target={target_sensitivity}"]
     settings = files.load_config(config, [*chosen, *overrides])
     request: dict[str, Any] = {
-        "data": absolute(data),
-        "out": absolute(out),
+        "data": make_absolute(data),
+        "out": make_absolute(out),
         "config": settings.model_dump(mode="json"),
         "folds": folds,
         "repeats": repeats,
@@ -235,19 +235,19 @@ def evaluate_command(
 
     Example: brainscale evaluate runs/first --split test --out evaluation/
     """
-    from brainscale.storage.remote import absolute
+    from brainscale.storage.remote import make_absolute
 
     request: dict[str, Any] = {
-        "model": absolute(model),
-        "out": out and absolute(out),
-        "data": data and absolute(data),
+        "model": make_absolute(model),
+        "out": out and make_absolute(out),
+        "data": data and make_absolute(data),
         "split": split,
         "engine": engine,
         "workers": workers,
         "prevalence": prevalence,
         "by": by,
         "shared": shared,
-        "training_manifest": training_manifest if training_manifest == "auto" else absolute(training_manifest),
+        "training_manifest": training_manifest if training_manifest == "auto" else make_absolute(training_manifest),
     }
     if address:
         options.run_as_job(address, no_wait, "evaluate", request, as_json)
@@ -279,7 +279,7 @@ def compare_command(runs: tuple[str, ...], out: str | None, markdown: bool, as_j
     from brainscale.cluster import session
     from brainscale.evaluation import comparison as comparing
     from brainscale.evaluation.comparison_text import format_comparison, format_pairs
-    from brainscale.storage.remote import without_options
+    from brainscale.storage.remote import split_options
     from brainscale.storage.tables import write_table
     from brainscale.storage.workspace import fetch
 
@@ -292,7 +292,7 @@ def compare_command(runs: tuple[str, ...], out: str | None, markdown: bool, as_j
     if out:
         write_table(comparison.table, out, "comparison")
         if comparison.pairs is not None:
-            base, address_options = without_options(out)
+            base, address_options = split_options(out)
             pairs_out = f"{base.removesuffix('.parquet')}-pairs.parquet{address_options}"
             write_table(comparison.pairs, pairs_out, "paired tests")
     if as_json:

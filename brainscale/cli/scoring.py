@@ -97,14 +97,14 @@ def score_command(
 
     Example: brainscale score runs/first archive/ --out scores/
     """
-    from brainscale.storage.remote import absolute
+    from brainscale.storage.remote import make_absolute
 
     request: dict[str, Any] = {
-        "model": absolute(model),
-        "sources": [absolute(source) for source in sources],
-        "out": absolute(out),
-        "patient_key": patient_key and absolute(patient_key),
-        "heatmaps": heatmaps and absolute(heatmaps),
+        "model": make_absolute(model),
+        "sources": [make_absolute(source) for source in sources],
+        "out": make_absolute(out),
+        "patient_key": patient_key and make_absolute(patient_key),
+        "heatmaps": heatmaps and make_absolute(heatmaps),
         "max_heatmaps": max_heatmaps,
         **settings,
     }

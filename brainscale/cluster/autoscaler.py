@@ -11,7 +11,7 @@ TIMEOUT_S = 60.0  # an autoscaler that starts together with its head may take th
 POLL_S = 0.2
 
 
-def is_there() -> bool:
+def is_available() -> bool:
     """Return whether the cluster has an autoscaler that can be asked: version 2 of Ray's."""
     return has_autoscaler()
 
@@ -27,7 +27,7 @@ def would_hold(bundles: Sequence[Mapping[str, float]]) -> bool | None:
     Returns:
         None if no autoscaler answers.
     """
-    if not is_there():
+    if not is_available():
         return None
     group = placement_group([dict(bundle) for bundle in bundles])
     try:

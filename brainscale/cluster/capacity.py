@@ -33,13 +33,13 @@ def _gpus_on_demand(cluster: str, workers: int, each: float) -> bool:  # noqa: A
     return bool(autoscaler.would_hold([{"GPU": each}] * workers))
 
 
-def require_capacity(workers: int, each: Mapping[str, float], beside: float = 0) -> str | None:
+def require_capacity(workers: int, each: Mapping[str, float], reading_cpus: float = 0) -> str | None:
     """Refuse workers that the cluster can never hold.
 
     Args:
         workers: number of workers that run at the same time.
         each: resources (CPU, GPU, …) of one worker, on one node.
-        beside: CPUs for reading, besides the workers.
+        reading_cpus: CPUs for reading, besides the workers.
 
     Returns:
         A message if the workers must wait for nodes or for other work, otherwise None.
@@ -48,18 +48,18 @@ def require_capacity(workers: int, each: Mapping[str, float], beside: float = 0)
         ClusterError: the cluster can never hold the workers; the message names what is needed and what there is.
     """
     total: dict[str, float] = ray.cluster_resources()
-    needed = {kind: workers * amount + (beside if kind == "CPU" else 0) for kind, amount in each.items()}
+    needed = {kind: workers * amount + (reading_cpus if kind == "CPU" else 0) for kind, amount in each.items()}
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     enough = all(total.get(kind, 0) >= amount for kind, amount in needed.items())
     if enough and sum(_worker_count(node, each) for node in nodes) >= workers:
         return None
-    bundles = [dict(each)] * workers + ([{"CPU": beside}] if beside else [])
+    bundles = [dict(each)] * workers + ([{"CPU": reading_cpus}] if reading_cpus else [])
     held = autoscaler.would_hold(bundles)
     if held is None:
-        _require_totals(workers, needed, total, beside)
+        _require_totals(workers, needed, total, reading_cpus)
         _require_nodes(workers, each, nodes)
     elif not held and not _may_become_free(each, nodes, total):
-        raise ClusterError(_refusal(workers, each, beside, nodes))
+        raise ClusterError(_refusal(workers, each, reading_cpus, nodes))
     needed_text, total_text = (", ".join(_amount(amounts, kind) for kind in needed) for amounts in (needed, total))
     spread = ", but not enough on one node" if enough else ""
     hope = "its autoscaler can add nodes" if held else "other work must end first"
@@ -75,32 +75,32 @@ def _may_become_free(
     return in_use and any(_worker_count(node, each) for node in nodes)
 
 
-def _refusal(workers: int, each: Mapping[str, float], beside: float, nodes: Sequence[Mapping[str, float]]) -> str:
-    reading = f", and reading needs {_amount({'CPU': beside}, 'CPU')}" if beside else ""
+def _refusal(workers: int, each: Mapping[str, float], reading_cpus: float, nodes: Sequence[Mapping[str, float]]) -> str:
+    reading = f", and reading needs {_amount({'CPU': reading_cpus}, 'CPU')}" if reading_cpus else ""
     return (
         f"{_need_on_nodes(workers, each)}{reading}, but a node has {_node_sizes(nodes, each)} and the autoscaler "
         f"cannot add nodes for them: {REMEDY}"
     )
 
 
-def _require_totals(workers: int, needed: Mapping[str, float], total: Mapping[str, float], beside: float) -> None:
+def _require_totals(workers: int, needed: Mapping[str, float], total: Mapping[str, float], reading_cpus: float) -> None:
     for kind, amount in needed.items():
         if total.get(kind, 0) < amount:
-            reading = f" ({ceil(beside)} of them for reading)" if beside and kind == "CPU" else ""
+            reading = f" ({ceil(reading_cpus)} of them for reading)" if reading_cpus and kind == "CPU" else ""
             raise ClusterError(
                 f"{_need(workers)} {_amount(needed, kind)}{reading}, but the cluster has "
                 f"{total.get(kind, 0):g}: {REMEDY}"
             )
 
 
-def cpus_here() -> int:
+def count_cpus() -> int:
     """Return the number of CPUs of this process's node: what Ray counts, but no more than the machine has."""
     node_id = ray.get_runtime_context().get_node_id()
     counted = next((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == node_id), 0)
     return max(1, min(int(counted) or 1, os.cpu_count() or 1))
 
 
-def nodes_there() -> list[Nodes]:
+def list_nodes() -> list[Nodes]:
     """Return the nodes of the cluster as it is now, grouped by their number of CPUs."""
     sizes = Counter(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
     return [Nodes(count, cpus) for cpus, count in sizes.items()]
@@ -165,7 +165,7 @@ def require_shared(locations: Iterable[str | None], shared: bool) -> None:
         UsageError: one of the locations is a local path; the message names the first.
     """
     nodes = sum(node["Alive"] for node in ray.nodes())
-    if shared or (nodes < 2 and not autoscaler.is_there()):
+    if shared or (nodes < 2 and not autoscaler.is_available()):
         return
     several = f"has {nodes} nodes" if nodes > 1 else "may add nodes"
     for path in (text for text in locations if text and not text.startswith("@") and not is_address(text)):

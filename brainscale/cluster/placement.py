@@ -38,7 +38,9 @@ class Engines:
     cpus: float
 
 
-def engines(nodes: Sequence[Nodes], *, workers: int | None = None, cpus: int | None = None, blocks: int = 1) -> Engines:
+def plan_engines(
+    nodes: Sequence[Nodes], *, workers: int | None = None, cpus: int | None = None, blocks: int = 1
+) -> Engines:
     """Return the engines that fit on CPU nodes: one for each node, unless more are asked for.
 
     Args:
@@ -83,7 +85,7 @@ def _reserved_cpus(cpus: int, threads: int) -> float:
     return round(cpus / (cpus // threads + 1) + 0.001, 3)
 
 
-def trainers(nodes: Sequence[Nodes], gpus: int, micro_batches: int) -> int:
+def count_trainers(nodes: Sequence[Nodes], gpus: int, micro_batches: int) -> int:
     """Return the number of training workers: one for each GPU or, without GPUs, one for each node.
 
     The number is rounded down to a power of two, so that the workers can share a batch evenly.

@@ -14,7 +14,7 @@ SECONDS = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]
 """Upper bounds of the buckets of the time for a block, seconds."""
 
 
-def tally(codes: Iterable[str | None]) -> tuple[int, dict[str, int]]:
+def count_codes(codes: Iterable[str | None]) -> tuple[int, dict[str, int]]:
     """Return the number of scored rows and of errors by code; valid files without an image count as neither."""
     counts = Counter(codes)
     scored = counts.pop(None, 0)
@@ -33,14 +33,14 @@ class ScoringMeter:
             "brainscale_block_seconds", "Seconds that an engine took for a block.", SECONDS
         )
 
-    def block(self, codes: Iterable[str | None], seconds: float) -> None:
+    def count_block(self, codes: Iterable[str | None], seconds: float) -> None:
         """Count the rows of a block.
 
         Args:
             codes: error code of each row; None for a scored row.
             seconds: time that the engine took.
         """
-        scored, errors = tally(codes)
+        scored, errors = count_codes(codes)
         if scored:  # Ray's counters refuse 0
             self._images.inc(scored)
         for code, count in errors.items():
@@ -57,7 +57,7 @@ class TrainingMeter:
         )
         self._epoch = metrics.Gauge("brainscale_training_epoch", "Last epoch that was trained.")
 
-    def epoch(self, number: int, images: int, seconds: float) -> None:
+    def report_epoch(self, number: int, images: int, seconds: float) -> None:
         """Report a finished epoch.
 
         Args:

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from brainscale.errors import ManifestError, OutputError
 from brainscale.hashing import fingerprint
 from brainscale.schema import HIDDEN, MANIFEST
-from brainscale.storage.remote import without_options
+from brainscale.storage.remote import split_options
 from brainscale.storage.tables import read_table, write_table
 
 MANIFEST_FILE = "manifest.parquet"
@@ -18,7 +18,7 @@ MANIFEST_FILE = "manifest.parquet"
 
 def is_manifest(path: str) -> bool:
     """Return whether a `--data` argument names a manifest and not a source; an address may end with options."""
-    return without_options(path)[0].endswith(".parquet")
+    return split_options(path)[0].endswith(".parquet")
 
 
 def read_manifest(path: str | Path) -> pa.Table:

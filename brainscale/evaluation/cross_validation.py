@@ -138,7 +138,9 @@ def cross_validate(
         BrainscaleError: the data cannot be folded or trained on, or the folder is another's.
     """
     require_shared([data if isinstance(data, str) else None, out], config.resources.shared)
-    with open_workspace(out, (SUCCESS,), known=("repeat-*", "folds-*.parquet"), what="cross-validation") as workspace:
+    with open_workspace(
+        out, (SUCCESS,), own_files=("repeat-*", "folds-*.parquet"), what="cross-validation"
+    ) as workspace:
         facts: dict[str, Any] = {"folds": folds, "repeats": repeats, "config_sha256": config.fingerprint}
         finished = read_success(workspace.path)
         _refuse_other(workspace, finished, facts)
@@ -179,14 +181,14 @@ def _assign(
 ) -> Iterator[Fold]:
     """Yield the folds of one repeat, with their manifests written."""
     assigned = assign_folds(manifest, folds=folds, seed=config.split.seed + repeat - 1)
-    write_manifest(assigned, workspace.place(f"folds-{repeat}.parquet"))
+    write_manifest(assigned, workspace.locate(f"folds-{repeat}.parquet"))
     for number in range(folds):
         stem = f"repeat-{repeat}/fold-{number + 1}"
         fold = Fold(
             title=f"repeat {repeat} of {repeats}, fold {number + 1} of {folds}",
             name_of_run=stem,
-            manifest=workspace.place(f"{stem}.parquet"),
-            run=workspace.place(stem),
+            manifest=workspace.locate(f"{stem}.parquet"),
+            run=workspace.locate(stem),
             copy=workspace.path / stem,
         )
         write_manifest(splits_of_fold(assigned, folds, number), fold.manifest)

@@ -21,7 +21,7 @@ from brainscale.evaluation.results import Evaluation, EvaluationFacts
 from brainscale.models.bundle import BUNDLE_FILES, Bundle, open_bundle
 from brainscale.scoring.on_ray import predict_rows
 from brainscale.storage.local import SUCCESS, write_success
-from brainscale.storage.remote import below, is_address, without_options
+from brainscale.storage.remote import is_address, join_address, split_options
 from brainscale.storage.workspace import fetch, open_workspace
 from brainscale.training.history import HISTORY_FILE
 from brainscale.training.run_folder import RunFolder
@@ -99,8 +99,10 @@ def evaluate_model(
         own = data is None or manifest_fingerprint(manifest) == bundle.info.manifest_sha256
         name = split if own else f"{(request.data_name or 'data').removesuffix('.parquet')}-{split}"
         folder = out or run.evaluation(name)
-        with open_workspace(folder, (SUCCESS,), known=(PREDICTIONS_FILE, METRICS_FILE), what="evaluation") as workspace:
-            path = str(workspace) if out or not is_address(model) else below(model, f"evaluation/{name}")
+        with open_workspace(
+            folder, (SUCCESS,), own_files=(PREDICTIONS_FILE, METRICS_FILE), what="evaluation"
+        ) as workspace:
+            path = str(workspace) if out or not is_address(model) else join_address(model, f"evaluation/{name}")
             return _evaluate(run, bundle, manifest, rows, request, workspace.path, path)
 
 
@@ -164,7 +166,7 @@ def run_of(bundle: Bundle) -> RunFolder | None:
 
 def data_name(data: str | pa.Table | None) -> str | None:
     """Return the name of the data: the last part of the path or address, without a store's options."""
-    return PurePosixPath(without_options(data)[0]).name if isinstance(data, str) else None
+    return PurePosixPath(split_options(data)[0]).name if isinstance(data, str) else None
 
 
 def _read_manifest(

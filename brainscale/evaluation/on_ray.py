@@ -10,7 +10,7 @@ from ray.exceptions import RayError, RayTaskError
 from brainscale.config.sections import Config
 from brainscale.errors import BrainscaleError, TrainError, first_line
 from brainscale.evaluation.evaluator import evaluate_model
-from brainscale.storage.remote import below
+from brainscale.storage.remote import join_address
 from brainscale.storage.workspace import Workspace, is_complete
 from brainscale.training.driver import STORE_POLL_SECONDS, train_model
 from brainscale.training.history import HISTORY_FILE, read_history
@@ -104,7 +104,7 @@ def train_folds(
 @ray.remote(num_cpus=0, max_retries=0, max_calls=1)  # a process of its own: its actors and their CPUs end with it
 def _train_and_evaluate(manifest: str, run: str, config: Config) -> None:
     train_model(manifest, run, config)
-    if not is_complete(below(run, "evaluation/test")):
+    if not is_complete(join_address(run, "evaluation/test")):
         evaluate_model(run, workers=1)  # the other folds hold the rest
 
 

@@ -25,7 +25,7 @@ from brainscale.models.classifier import load_classifier
 from brainscale.models.normalisation import normalise
 from brainscale.models.registry import NETWORKS
 from brainscale.models.resize import average_matrix, bilinear_matrix, resample
-from brainscale.storage.local import output_folder, replacing
+from brainscale.storage.local import make_folder, replacing
 from brainscale.storage.tables import write_table
 
 BATCH = 8
@@ -129,7 +129,7 @@ def write_heatmaps(
     Raises:
         OutputError: the folder or a file cannot be written.
     """
-    folder = output_folder(folder)
+    folder = make_folder(folder)
     method = heatmap_method(bundle.info.architecture, len(bundle.info.classes))
     # hashes, because sample ids may contain the name of a patient
     id_hashes = [hashlib.sha256(row["sample_id"].encode()).hexdigest()[:12] for row in rows]

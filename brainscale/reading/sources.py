@@ -20,7 +20,15 @@ from pyarrow import fs as pafs
 
 from brainscale.errors import SampleError, SourceError, StorageError, UsageError
 from brainscale.reading.sample_ids import as_text, escape
-from brainscale.storage.remote import ANONYMOUS, ObjectStore, filesystem_of, is_address, parted, refuse_keys, retrying
+from brainscale.storage.remote import (
+    ANONYMOUS,
+    ObjectStore,
+    filesystem_of,
+    is_address,
+    refuse_keys,
+    retrying,
+    split_address,
+)
 
 UNREACHABLE = "store_unreachable"
 """Error code of a file whose object store did not answer: scoring stops, since nobody knows what the file holds."""
@@ -238,7 +246,7 @@ def _list_named(list_file: str) -> Iterator[_Listing]:
 def _read_small_file(location: str) -> bytes:
     if not is_address(location):
         return Path(location).read_bytes()
-    folder, name = parted(location)
+    folder, name = split_address(location)
     return ObjectStore(folder).get(name)
 
 

@@ -98,7 +98,7 @@ def score_files(
     require_shared([*sources, out, heatmaps], shared)
     with (
         fetch(model, *BUNDLE_FILES) as folder,
-        open_workspace(out, DRIVER_FILES, known=[PART_FILES], what="scores") as workspace,
+        open_workspace(out, DRIVER_FILES, own_files=[PART_FILES], what="scores") as workspace,
     ):
         bundle = open_bundle(folder)
         files = _list_files(sources)

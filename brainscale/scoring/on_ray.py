@@ -11,9 +11,8 @@ from ray.data import ActorPoolStrategy, Dataset
 from ray.exceptions import RayError
 
 from brainscale.cluster import autoscaler
-from brainscale.cluster.capacity import can_have_gpus, cpus_here, nodes_there, require_capacity
-from brainscale.cluster.placement import Engines
-from brainscale.cluster.placement import engines as engines_on
+from brainscale.cluster.capacity import can_have_gpus, count_cpus, list_nodes, require_capacity
+from brainscale.cluster.placement import Engines, plan_engines
 from brainscale.cluster.telemetry import ScoringMeter
 from brainscale.errors import RERUN, ClusterError, first_line
 from brainscale.models import engines
@@ -56,7 +55,7 @@ def score_lazily(
     """
     options = engines.resolve_engine(job.engine, float(job.engine.name != "onnx" and can_have_gpus()))
     placement = _place_engines(job, options, files)
-    if job.workers is None and autoscaler.is_there():
+    if job.workers is None and autoscaler.is_available():
         on_notice(
             f"scoring with {placement.workers} engine(s) on the running nodes; "
             "use --workers and --cpus-per-worker to let the cluster add nodes"
@@ -64,7 +63,7 @@ def score_lazily(
     # without a minimum, Ray lets an actor pool grow to a third of the CPUs only
     min_workers = min(placement.workers, job.min_workers or placement.workers)
     resources = {"CPU": placement.cpus, **({"GPU": 1.0} if options.on_gpu else {})}
-    if waiting := require_capacity(placement.workers, resources, beside=READ_CPUS):
+    if waiting := require_capacity(placement.workers, resources, reading_cpus=READ_CPUS):
         on_notice(waiting)
     request = ReadRequest(preprocess=job.bundle.info.preprocess, key=job.key)
     network = ray.put(engines.read_network(job.bundle, options))
@@ -116,8 +115,8 @@ def _place_engines(job: ScoringJob, options: EngineOptions, files: Sequence[Sour
         useful = min(int(available.get("GPU", 0)), ceil(rows / GPU_BLOCK_ROWS))
         cpus = job.cpus_per_worker or 1
         return Engines(workers=job.workers or max(1, useful), threads=cpus, cpus=float(cpus))
-    return engines_on(
-        nodes_there(),
+    return plan_engines(
+        list_nodes(),
         workers=job.workers,
         cpus=job.cpus_per_worker,
         blocks=ceil(rows / BLOCK_ROWS),
@@ -159,7 +158,7 @@ class ScoringActor:
     """A Ray actor with an engine, which turns blocks of planes into blocks of predictions."""
 
     def __init__(self, job: ScoringJob, options: EngineOptions, network: "ray.ObjectRef[bytes]", threads: int) -> None:
-        threads = min(threads, cpus_here())  # the actor may be on a smaller node than planned
+        threads = min(threads, count_cpus())  # the actor may be on a smaller node than planned
         self._engine = engines.load_engine(job.bundle.info, ray.get(network), options, threads=threads)
         self._job, self._meter = job, ScoringMeter()
 
@@ -167,5 +166,5 @@ class ScoringActor:
         """Return the predictions of a block; a row without a plane keeps its error."""
         start_time = time.monotonic()
         rows = score_rows(block, self._engine, self._job.bundle.info, self._job.threshold)
-        self._meter.block(rows["error_code"].to_pylist(), time.monotonic() - start_time)
+        self._meter.count_block(rows["error_code"].to_pylist(), time.monotonic() - start_time)
         return rows

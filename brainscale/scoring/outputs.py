@@ -44,6 +44,6 @@ def draw_heatmaps(folder: Workspace, out: str, files: Sequence[SourceFile], bund
     request = ReadRequest(preprocess=bundle.info.preprocess)
     planes = read_planes(files, [row["sample_id"] for row in rows], request)
     readable = [row for row in rows if row["sample_id"] in planes]  # a file may have been deleted after scoring
-    with open_workspace(out, (), known=["*"]) as pictures:
+    with open_workspace(out, (), own_files=["*"]) as pictures:
         write_heatmaps(bundle, [planes[row["sample_id"]] for row in readable], readable, pictures.path)
     return len(readable)

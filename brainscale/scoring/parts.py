@@ -21,7 +21,7 @@ from brainscale.reading.reader import unreachable_message
 from brainscale.reading.sources import UNREACHABLE
 from brainscale.schema import PREDICTIONS
 from brainscale.storage.local import replacing
-from brainscale.storage.remote import ObjectStore, below, is_address
+from brainscale.storage.remote import ObjectStore, is_address, join_address
 from brainscale.storage.tables import write_table
 from brainscale.storage.workspace import Workspace
 from brainscale.version import __version__
@@ -125,7 +125,7 @@ def save_part(part: pa.Table, folder: str, name: str, job: str) -> None:
     Raises:
         OutputError: the file cannot be written, or another job owns the folder.
     """
-    file = below(folder, name) if is_address(folder) else Path(folder) / name
+    file = join_address(folder, name) if is_address(folder) else Path(folder) / name
     write_table(part, file, "predictions", check=lambda: _require_owner(job, folder))
 
 

@@ -80,7 +80,7 @@ def replacing(path: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
-def output_folder(out: str | Path) -> Path:
+def make_folder(out: str | Path) -> Path:
     """Create a folder if it does not exist, and return its absolute path.
 
     Raises:

@@ -36,27 +36,27 @@ def is_address(location: str | Path) -> bool:
     return "://" in str(location) and not str(location).startswith("file://")
 
 
-def absolute(location: str | Path) -> str:
+def make_absolute(location: str | Path) -> str:
     """Return the absolute form of a path, or of the path behind the `@` of a list; an address is returned unchanged."""
     text = str(location)
     if text.startswith("@"):
-        return f"@{absolute(text[1:])}"
+        return f"@{make_absolute(text[1:])}"
     return text if "://" in text else str(Path(text).absolute())
 
 
-def below(address: str, name: str) -> str:
+def join_address(address: str, name: str) -> str:
     """Return the address of an object in a folder; options after `?` stay at the end."""
     base, mark, options = address.partition("?")
     return f"{base.rstrip('/')}/{name}{mark}{options}"
 
 
-def without_options(location: str) -> tuple[str, str]:
+def split_options(location: str) -> tuple[str, str]:
     """Split an address into the part before `?` and the options; a path is returned whole, since it may contain `?`."""
     base, mark, options = location.partition("?") if is_address(location) else (location, "", "")
     return base, mark + options
 
 
-def parted(address: str) -> tuple[str, str]:
+def split_address(address: str) -> tuple[str, str]:
     """Split the address of an object into the address of its folder and its name."""
     base, mark, options = address.partition("?")
     folder, _, name = base.rpartition("/")

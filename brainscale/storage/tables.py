@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 
 from brainscale.errors import FormatError, OutputError, first_line
 from brainscale.schema import FORMATS
-from brainscale.storage.local import output_folder, replacing
-from brainscale.storage.remote import ObjectStore, filesystem_of, is_address, parted, retrying
+from brainscale.storage.local import make_folder, replacing
+from brainscale.storage.remote import ObjectStore, filesystem_of, is_address, retrying, split_address
 
 KEY = b"brainscale.format"
 """Metadata key of a table: its value is the table's kind and the version of its format, such as `manifest 1`."""
@@ -35,11 +35,11 @@ def write_table(table: pa.Table, location: str | Path, kind: str, *, check: Call
         sink = io.BytesIO()
         pq.write_table(stamped, sink, compression="zstd")
         check()
-        folder, name = parted(str(location))
+        folder, name = split_address(str(location))
         ObjectStore(folder).put(name, sink)
         return
     path = Path(location).absolute()
-    output_folder(path.parent)
+    make_folder(path.parent)
     with replacing(path) as aside:
         pq.write_table(stamped, aside, compression="zstd")
         check()
@@ -66,7 +66,7 @@ def read_table(
     """
     try:
         if is_address(location):
-            folder, name = parted(str(location))
+            folder, name = split_address(str(location))
             filesystem, root = filesystem_of(folder)
             table = retrying(lambda: _read(filesystem.open_input_file(f"{root}/{name}"), columns), str(location))
         else:

@@ -14,8 +14,8 @@ from pyarrow import Table
 from pyarrow import fs as pafs
 
 from brainscale.errors import BrainscaleError, OutputError
-from brainscale.storage.local import SUCCESS, output_folder, read_success, replacing
-from brainscale.storage.remote import ObjectStore, below, filesystem_of, is_address, parted
+from brainscale.storage.local import SUCCESS, make_folder, read_success, replacing
+from brainscale.storage.remote import ObjectStore, filesystem_of, is_address, join_address, split_address
 from brainscale.storage.tables import read_table
 
 
@@ -36,9 +36,9 @@ class Workspace:
     def __str__(self) -> str:
         return self.store.address if self.store else str(self.path)
 
-    def place(self, name: str) -> str:
+    def locate(self, name: str) -> str:
         """Return the path or address of a file in the folder."""
-        return below(self.store.address, name) if self.store else str(self.path / name)
+        return join_address(self.store.address, name) if self.store else str(self.path / name)
 
     def filesystem(self, name: str) -> tuple[pafs.FileSystem | None, str]:
         """Return a file system (None for the local one) and a path in it, for libraries that write by themselves."""
@@ -54,7 +54,7 @@ class Workspace:
 
     def table(self, name: str, columns: Sequence[str]) -> Table:
         """Read columns of a table of predictions from the store, not from the copy."""
-        return read_table(self.place(name), "predictions", columns)
+        return read_table(self.locate(name), "predictions", columns)
 
     def remove(self, name: str) -> None:
         """Delete a file from the store, or from the local folder; a missing file is no error."""
@@ -63,18 +63,18 @@ class Workspace:
         else:
             self.store.remove([name])
 
-    def pull(self, *patterns: str, afresh: bool = False) -> None:
+    def pull(self, *patterns: str, force: bool = False) -> None:
         """Download the objects that match a pattern and have changed, or all that match.
 
         Args:
             patterns: patterns of names.
-            afresh: whether to download unchanged objects too.
+            force: whether to download unchanged objects too.
         """
         if self.store is None:
             return
         for name, info in self.store.names().items():
             mark = (info.size, info.mtime_ns or 0)
-            if not _matches(name, patterns) or (self._store_marks.get(name) == mark and not afresh):
+            if not _matches(name, patterns) or (self._store_marks.get(name) == mark and not force):
                 continue
             target = self.path / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -100,27 +100,27 @@ class Workspace:
 
 @contextmanager
 def open_workspace(
-    out: str | Path, pulled: Sequence[str], *, known: Sequence[str] = (), what: str = "results"
+    out: str | Path, pulled: Sequence[str], *, own_files: Sequence[str] = (), what: str = "results"
 ) -> Iterator[Workspace]:
     """Yield an output folder to work in; a folder in a store is uploaded when the with-block ends.
 
     Args:
         out: a path, created if it does not exist, or an address.
         pulled: patterns of names to download first.
-        known: patterns of further names that the command writes.
+        own_files: patterns of further names that the command writes.
         what: noun for messages, such as `scores`.
 
     Raises:
         OutputError: the folder cannot be written, or it holds other files only.
     """
     if not is_address(out):
-        folder = output_folder(out)
+        folder = make_folder(out)
         names = [path.name for path in folder.iterdir() if path.suffix != ".tmp"]
-        _refuse_other_files(out, names, [*pulled, *known], what)
+        _refuse_other_files(out, names, [*pulled, *own_files], what)
         yield Workspace(folder)
         return
     with _copy(str(out)) as workspace:
-        _refuse_other_files(out, ObjectStore(str(out)).names(), [*pulled, *known], what)
+        _refuse_other_files(out, ObjectStore(str(out)).names(), [*pulled, *own_files], what)
         workspace.pull(*pulled)
         try:
             yield workspace
@@ -159,7 +159,7 @@ def is_complete(location: str | Path) -> bool:
 def _copy(address: str) -> Iterator[Workspace]:
     """Yield an empty local folder for a folder in a store; errors name the address."""
     with tempfile.TemporaryDirectory(prefix="brainscale-") as scratch:
-        workspace = Workspace(Path(scratch) / (parted(address)[1] or "folder"), ObjectStore(address))
+        workspace = Workspace(Path(scratch) / (split_address(address)[1] or "folder"), ObjectStore(address))
         workspace.path.mkdir()
         with _errors_name_the_address(workspace):
             yield workspace

@@ -107,7 +107,7 @@ def _train(
 
         with follow_workers(workspace, on_row, on_notice):
             fit(TrainingJob(config=config, run=str(workspace), samples=samples), workspace)
-        workspace.pull(HISTORY_FILE, "checkpoints/best-*", afresh=True)
+        workspace.pull(HISTORY_FILE, "checkpoints/best-*", force=True)
         run = finish_run(folder, config, manifest)
         tracker.end("FINISHED", {"weights_sha256": run.weights_sha256}, folder.model)
     return run

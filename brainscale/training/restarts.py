@@ -25,5 +25,5 @@ class RestartNotices(UserCallback):
         self.failures += 1
         rank = min(worker_exceptions)
         restart = f"restart {self.failures} of {self.limit}" if self.failures <= self.limit else "no restart is left"
-        with open_workspace(self.run, (), known=["*"]) as run:
+        with open_workspace(self.run, (), own_files=["*"]) as run:
             write_notice(run.path, f"worker {rank} failed ({first_line(worker_exceptions[rank])}): {restart}")

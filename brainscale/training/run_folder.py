@@ -19,7 +19,7 @@ from brainscale.dataset.manifest import (
 from brainscale.errors import FormatError, OutputError
 from brainscale.schema import FORMATS
 from brainscale.storage.local import read_success, refuse_other_files, replacing, write_json
-from brainscale.storage.remote import below, is_address
+from brainscale.storage.remote import is_address, join_address
 from brainscale.storage.tables import read_table
 from brainscale.training.environment import describe_environment
 from brainscale.training.history import HISTORY_FILE, Epoch, read_history
@@ -56,12 +56,12 @@ class Run:
     @property
     def model(self) -> str:
         """Path or address of the model folder."""
-        return below(self.path, "model") if is_address(self.path) else str(RunFolder(Path(self.path)).model)
+        return join_address(self.path, "model") if is_address(self.path) else str(RunFolder(Path(self.path)).model)
 
     @property
     def history(self) -> pa.Table:
         """The finished epochs, a table of schema HISTORY."""
-        file = below(self.path, HISTORY_FILE) if is_address(self.path) else Path(self.path) / HISTORY_FILE
+        file = join_address(self.path, HISTORY_FILE) if is_address(self.path) else Path(self.path) / HISTORY_FILE
         return read_table(file, "history")
 
     @classmethod

@@ -13,7 +13,7 @@ from brainscale.cluster.telemetry import TrainingMeter
 from brainscale.config.sections import Config
 from brainscale.errors import BrainscaleError, TrainError
 from brainscale.models.registry import build_network
-from brainscale.seeds import derive, deterministic
+from brainscale.seeds import derive, make_deterministic
 from brainscale.storage.workspace import Workspace, open_workspace
 from brainscale.training import exact_sum, trace
 from brainscale.training.allocator import keep_buffers
@@ -70,7 +70,7 @@ def train_worker(arguments: Mapping[str, TrainingJob]) -> str | None:
     job = arguments["job"]
     config = job.config
     keep_buffers()
-    deterministic(config.train.threads, tf32=config.train.precision == "tf32")
+    make_deterministic(config.train.threads, tf32=config.train.precision == "tf32")
     try:
         model = config.model
         network = build_network(
@@ -85,7 +85,7 @@ def train_worker(arguments: Mapping[str, TrainingJob]) -> str | None:
             )
             for samples in (job.samples["train"], job.samples["val"])
         )
-        with open_workspace(job.run, WORKER_FILES, known=["*"]) as workspace:
+        with open_workspace(job.run, WORKER_FILES, own_files=["*"]) as workspace:
             TrainingLoop(config, workspace, learner, train, val).run()
     except BrainscaleError as error:
         return str(error)
@@ -151,7 +151,7 @@ class TrainingLoop:
                 self._save_checkpoint()
         if self.is_first:
             images = sum(row["samples"] for row in self.progress.steps[first_step:])
-            self.meter.epoch(epoch, images, time.monotonic() - start_time)
+            self.meter.report_epoch(epoch, images, time.monotonic() - start_time)
 
     def _step(self, batch: Batch, epoch: int, step: int, rate: float) -> trace.StepRow:
         """Take one step and return its row of the trace."""

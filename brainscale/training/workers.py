@@ -2,8 +2,8 @@
 
 import ray
 
-from brainscale.cluster.capacity import can_have_gpus, nodes_there
-from brainscale.cluster.placement import trainers
+from brainscale.cluster.capacity import can_have_gpus, list_nodes
+from brainscale.cluster.placement import count_trainers
 from brainscale.config.sections import Config
 
 
@@ -16,9 +16,9 @@ def choose_workers(config: Config) -> Config:
     gpu_workers = min(
         available.get("GPU", 0) // resources.gpus_per_worker, available.get("CPU", 0) // resources.cpus_per_worker
     )
-    large_enough = [nodes for nodes in nodes_there() if nodes.cpus >= resources.cpus_per_worker]
+    large_enough = [nodes for nodes in list_nodes() if nodes.cpus >= resources.cpus_per_worker]
     gpus = max(1, int(gpu_workers)) if uses_gpu(config) else 0
-    return set_workers(config, trainers(large_enough, gpus, config.train.micro_batches))
+    return set_workers(config, count_trainers(large_enough, gpus, config.train.micro_batches))
 
 
 def set_workers(config: Config, workers: int) -> Config:

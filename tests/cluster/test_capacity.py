@@ -26,7 +26,7 @@ def pretend(
     monkeypatch.setattr("ray.cluster_resources", lambda: total)
     monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": node} for node in nodes])
     monkeypatch.setattr(capacity.autoscaler, "would_hold", lambda bundles: would_hold)
-    monkeypatch.setattr(capacity.autoscaler, "is_there", lambda: would_hold is not None)
+    monkeypatch.setattr(capacity.autoscaler, "is_available", lambda: would_hold is not None)
 
 
 @pytest.mark.parametrize(
@@ -78,12 +78,12 @@ def test_an_autoscaler_is_asked(
     pretend(monkeypatch, [FOUR], would_hold)
     monkeypatch.setattr("ray.available_resources", lambda: {"CPU": free})
     if said is None:
-        waiting = capacity.require_capacity(2, {"CPU": 4.0}, beside=1)
+        waiting = capacity.require_capacity(2, {"CPU": 4.0}, reading_cpus=1)
         hope = "its autoscaler can add nodes" if would_hold else "other work must end first"
         assert waiting == f"waiting for 9 CPUs: the cluster has 4 CPUs now; {hope}"
         return
     with pytest.raises(ClusterError, match=f"^{re.escape(said)}$"):
-        capacity.require_capacity(2, {"CPU": 4.0}, beside=1)
+        capacity.require_capacity(2, {"CPU": 4.0}, reading_cpus=1)
 
 
 def test_enough_in_all_and_an_autoscaler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainscale.cluster.placement import ALL, Nodes, engines, trainers
+from brainscale.cluster.placement import ALL, Nodes, count_trainers, plan_engines
 from brainscale.reading.on_ray import READ_CPUS
 
 MANY = 10**6
@@ -42,7 +42,7 @@ def test_engines(
     nodes: list[tuple[int, int]], workers: int | None, cpus: int | None, blocks: int, asked: tuple[int, int, float]
 ) -> None:
     there = [Nodes(*size) for size in nodes]
-    found = engines(there, workers=workers, cpus=cpus, blocks=blocks)
+    found = plan_engines(there, workers=workers, cpus=cpus, blocks=blocks)
     assert (found.workers, found.threads, found.cpus) == asked
 
 
@@ -52,7 +52,7 @@ SOME_NODES = st.lists(st.builds(Nodes, st.integers(1, 50), st.integers(0, 128)),
 @given(SOME_NODES, st.integers(1, 500))
 def test_what_is_chosen_finds_room_beside_reading(nodes: list[Nodes], blocks: int) -> None:
     in_all = sum(size.count * size.cpus for size in nodes)
-    found = engines(nodes, blocks=blocks)
+    found = plan_engines(nodes, blocks=blocks)
     assert 1 <= found.workers <= max(1, blocks)
     if in_all < 2:
         return
@@ -64,7 +64,7 @@ def test_what_is_chosen_finds_room_beside_reading(nodes: list[Nodes], blocks: in
 
 @given(st.integers(1, 50), st.integers(1, 128), st.integers(2, 500))
 def test_whatever_nodes_are_lost_the_others_still_read(count: int, cpus: int, workers: int) -> None:
-    found = engines([Nodes(count, cpus)], workers=workers)
+    found = plan_engines([Nodes(count, cpus)], workers=workers)
     on_one = cpus // found.cpus  # that come to a node when all others are gone
     assert cpus - on_one * found.cpus >= READ_CPUS
     assert on_one <= cpus // found.threads
@@ -83,4 +83,4 @@ def test_whatever_nodes_are_lost_the_others_still_read(count: int, cpus: int, wo
     ],
 )
 def test_trainers(nodes: list[tuple[int, int]], gpus: int, workers: int) -> None:
-    assert trainers([Nodes(*size) for size in nodes], gpus, micro_batches=4) == workers
+    assert count_trainers([Nodes(*size) for size in nodes], gpus, micro_batches=4) == workers

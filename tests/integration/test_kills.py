@@ -17,7 +17,7 @@ import pytest
 from brainscale.storage.workspace import Workspace
 from brainscale.training.driver import clear_leftovers
 from brainscale.training.notices import read_notices
-from tests.support.processes import SECONDS, kill, kill_with_workers, part_of, started, wait_for
+from tests.support.processes import SECONDS, beside, kill, kill_with_workers, part_of, started, wait_for
 from tests.support.runs import SMALL, Invoke, succeed, weights
 
 pytestmark = [pytest.mark.ray]
@@ -33,15 +33,6 @@ def assert_equal(other: Path, run: Path) -> None:
     assert not list(other.rglob("*.tmp"))
 
 
-def test_four_workers_give_the_bits_of_one(run: Path, scans: Path, invoke: Invoke, tmp_path: Path) -> None:
-    other = tmp_path / "run"
-    succeed(invoke("train", "--data", scans, "--out", other, *SMALL, "--workers", 4))
-    assert_equal(other, run)
-    steps = sum(len(pq.read_table(p)) for p in (run / "steps").iterdir())
-    said = succeed(invoke("verify", run, other)).stdout
-    assert said.strip() == f"bit-equal: all {steps} steps and the final weights"
-
-
 def steps_kept(run: Path) -> int:
     """The state that is kept: epochs × 1000 + steps."""
     names = sorted(p.stem for p in (run / "checkpoints").glob("last-*"))
@@ -49,15 +40,18 @@ def steps_kept(run: Path) -> int:
     return epoch * 1000 + step
 
 
-def test_kill_after_kill_changes_no_bit(run: Path, scans: Path, tmp_path: Path) -> None:
+def test_two_and_four_workers_that_are_killed_again_and_again_give_the_bits_of_one(
+    run: Path, invoke: Invoke, tmp_path: Path
+) -> None:
     """Ctrl-C, kill -9 of the raylet, of the driver and of a worker, each a little further on, in one run."""
     other = tmp_path / "run"
-    command = [sys.executable, "-m", "brainscale", "train", "--data", str(scans), "--out", str(other), *SETTINGS]
+    train = ["train", "--data", str(run / "manifest.parquet"), "--out", str(other), *SETTINGS, "--workers"]
+    command = [sys.executable, "-m", "brainscale", *train, "2"]
 
     def training_begins() -> bool:
         return any((other / "checkpoints").glob(".ray-*"))
 
-    with started([*command, "--workers", "2"]) as process:
+    with started(command) as process:
         wait_for(training_begins, process)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=SECONDS)
@@ -65,21 +59,26 @@ def test_kill_after_kill_changes_no_bit(run: Path, scans: Path, tmp_path: Path) 
         assert "Error: stopped; to resume, run again: brainscale train --data" in said
     clear_leftovers(Workspace(other))
     for kind, happened in (("raylet", training_begins), ("driver", lambda: steps_kept(other) > 0)):
-        with started([*command, "--workers", "2"]) as process:
+        with started(command) as process:
             wait_for(happened, process)
             assert kill_with_workers(process, kind)
             process.wait(SECONDS)
             assert process.returncode != 0
         assert not (other / "_SUCCESS.json").exists()
     before = len(read_notices(other))
-    with started([*command, "--workers", "2"]) as process:  # a worker dies: the command goes on by itself
-        wait_for(lambda: len(read_notices(other)) > before, process)
-        assert kill(process, "worker")
-        _, said = process.communicate(timeout=SECONDS)
-        assert process.returncode == 0, said
+
+    def kill_a_worker() -> None:
+        wait_for(lambda: len(read_notices(other)) > before)
+        assert kill(os.getpid(), "worker")
+
+    with beside(kill_a_worker):  # the command goes on by itself
+        said = succeed(invoke(*train, "4")).stderr
     assert "restart 1 of 3" in said
     assert "resuming after epoch " in said
     assert_equal(other, run)
+    steps = sum(len(pq.read_table(p)) for p in (run / "steps").iterdir())
+    said = succeed(invoke("verify", run, other)).stdout
+    assert said.strip() == f"bit-equal: {steps} steps, and the weights that were kept"
 
 
 @pytest.mark.skipif(not KILLS, reason="the long form: make kills")
@@ -91,9 +90,9 @@ def test_a_kill_at_a_random_moment_changes_no_bit(number: int, run: Path, scans:
     kind = "raylet" if number % 5 == 4 else ("driver", "worker")[number % 2]
     moment = random.Random(number)  # noqa: S311 (no secret)
     with started([*command, "--workers", str(1 + number % 2)]) as process:
-        wait_for(lambda: part_of(process, kind), process)
+        wait_for(lambda: part_of(process.pid, kind), process)
         time.sleep(moment.uniform(0, 45 if kind == "driver" else 20))
-        found = kill(process, kind)
+        found = kill(process.pid, kind)
         process.wait(SECONDS)
     killed = f"{kind} {'killed' if found else 'had ended'}"
     print(f"{killed}; {steps_kept(other)} of epochs and steps kept; status {process.returncode}")  # noqa: T201

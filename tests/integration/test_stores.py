@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from brainscale.storage import remote
-from brainscale.storage.remote import ObjectStore, below, filesystem_of
+from brainscale.storage.remote import ObjectStore, filesystem_of, join_address
 from tests.support.runs import SMALL, Invoke, scores, succeed, weights
 from tests.support.stores import Gate, Server, gs_server, lasting_s3_server, make_bucket, options, place, s3_server
 
@@ -33,7 +33,7 @@ def home(gate: Gate) -> str:
 
 
 def test_a_run_in_a_store_is_the_run_of_a_disk(home: str, gate: Gate, run: Path, scans: Path, invoke: Invoke) -> None:
-    at = below(home, "run")
+    at = join_address(home, "run")
     train = ("train", "--data", scans, "--out", at, *SMALL)
     first = succeed(invoke(*train))
     assert "epoch 2/2" in first.stderr
@@ -51,7 +51,7 @@ def test_a_run_in_a_store_is_the_run_of_a_disk(home: str, gate: Gate, run: Path,
 
     done = succeed(invoke("evaluate", at, "--json"))
     facts = json.loads(done.stdout)
-    assert facts["out"] == below(at, "evaluation/test")
+    assert facts["out"] == join_address(at, "evaluation/test")
     assert facts["looks"] == 1
     assert {"evaluation/test/report.html", "evaluation/test/_SUCCESS.json", "test_looks.jsonl"} <= ObjectStore(
         at
@@ -64,9 +64,9 @@ def test_scores_in_a_store_are_complete_whatever_the_store_does(
 ) -> None:
     for path in scans.rglob("*.*"):
         with path.open("rb") as source:
-            ObjectStore(below(home, "scans")).put(path.relative_to(scans).as_posix(), source)
-    out, elsewhere = below(home, "scores"), tmp_path / "scores"
-    score = ("score", run, below(home, "scans"), "--out", out, "--by", "scan")
+            ObjectStore(join_address(home, "scans")).put(path.relative_to(scans).as_posix(), source)
+    out, elsewhere = join_address(home, "scores"), tmp_path / "scores"
+    score = ("score", run, join_address(home, "scans"), "--out", out, "--by", "scan")
     gate.refused, gate.busy = 0, range(gate.asked + 10, gate.asked + 40)  # the listing passes; files and parts wait
     succeed(invoke(*score))
     assert gate.refused == len(gate.busy)
@@ -123,7 +123,7 @@ def test_a_store_that_dies_in_the_middle_and_comes_back(
 ) -> None:
     """Back soon: the job goes on by itself. Back late: one line, and the same command goes on."""
     home = place("s3", f"127.0.0.1:{server.port}", "dies")
-    out, kept = below(home, "scores"), list[int]()
+    out, kept = join_address(home, "scores"), list[int]()
 
     def outage() -> None:
         while not parts(out):
@@ -140,7 +140,7 @@ def test_a_store_that_dies_in_the_middle_and_comes_back(
     assert 0 < kept[0] < 8
     assert facts["rows"] == len(rows(out)) == 480
 
-    late = ("score", run, scans, "--out", below(home, "late"))
+    late = ("score", run, scans, "--out", join_address(home, "late"))
     server.kill()
     with monkeypatch.context() as impatient:
         impatient.setattr(remote, "PAUSES", (0.1,))
@@ -151,4 +151,4 @@ def test_a_store_that_dies_in_the_middle_and_comes_back(
     assert "run the same command again" in line
     server.start()
     succeed(invoke(*late))
-    assert len(rows(below(home, "late"))) == 60
+    assert len(rows(join_address(home, "late"))) == 60

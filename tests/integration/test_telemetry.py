@@ -66,7 +66,7 @@ def test_ray_exports_what_was_scored_and_how_training_goes(run: Path) -> None:
     actor = Worker.remote(bundle)
     scored = ray.get(actor.score.remote(block(bundle)))
     assert scored["error_code"].to_pylist() == [None, None, CODE]
-    TrainingMeter().epoch(7, images=60, seconds=4.0)
+    TrainingMeter().report_epoch(7, images=60, seconds=4.0)
     wanted, until = f'code="{CODE}"', time.monotonic() + 60
     while wanted not in (text := exported()) or "brainscale_training_epoch{" not in text:
         assert time.monotonic() < until, "nothing was exported in a minute"

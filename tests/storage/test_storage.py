@@ -16,7 +16,7 @@ from brainscale.reading.sources import UNREACHABLE, list_files, open_file
 from brainscale.schema import MANIFEST
 from brainscale.storage import remote
 from brainscale.storage.local import SUCCESS, read_success, write_success
-from brainscale.storage.remote import ObjectStore, below, parted, retrying
+from brainscale.storage.remote import ObjectStore, join_address, retrying, split_address
 from brainscale.storage.workspace import fetch, open_workspace
 from tests.support.stores import Gate, gs_server, make_bucket, place, s3_server
 
@@ -99,7 +99,7 @@ def test_a_copy_is_put_back_with_what_changed_and_its_success_last(
 
 
 def test_two_copies_see_each_other(address: str) -> None:
-    with open_workspace(address, ()) as one, open_workspace(address, (), known=["*"]) as other:
+    with open_workspace(address, ()) as one, open_workspace(address, (), own_files=["*"]) as other:
         for text in ("first", "second, longer"):
             (one.path / "history").write_text(text)
             one.push()
@@ -127,7 +127,7 @@ def test_errors_name_the_address_and_not_the_copy(address: str) -> None:
 def test_an_object_is_read_at_any_place(direct: str) -> None:
     data = bytes(range(256)) * 2**12
     put(ObjectStore(direct), "scan", data)
-    with open_file(below(direct, "scan")) as (stream, size):
+    with open_file(join_address(direct, "scan")) as (stream, size):
         assert size == len(data)
         assert stream.seek(-3, 2) == size - 3
         assert stream.read() == data[-3:]
@@ -136,7 +136,7 @@ def test_an_object_is_read_at_any_place(direct: str) -> None:
         assert (stream.read(5), stream.tell()) == (data[1000:1005], 1005)
         assert stream.seek(10, 1) == 1015
         assert stream.read(-1) == data[1015:]
-    with pytest.raises(SampleError, match="does not exist"), open_file(below(direct, "none")):
+    with pytest.raises(SampleError, match="does not exist"), open_file(join_address(direct, "none")):
         pytest.fail("read")
 
 
@@ -151,21 +151,21 @@ def test_a_name_that_climbs_out_of_the_folder_is_not_brought(address: str, tmp_p
 def test_manifests_lie_in_stores_too(direct: str) -> None:
     row = dict.fromkeys(MANIFEST.names) | {"sample_id": "a", "uri": "/a", "empty": False}
     table = pa.Table.from_pylist([row], schema=MANIFEST)
-    place = below(direct, "m one.parquet")
+    place = join_address(direct, "m one.parquet")
     write_manifest(table, place)
     assert is_manifest(place)
-    assert not is_manifest(below(direct, "m.parquet.png"))
+    assert not is_manifest(join_address(direct, "m.parquet.png"))
     assert read_manifest(place).equals(table)
-    assert parted(place) == (direct, "m one.parquet")
+    assert split_address(place) == (direct, "m one.parquet")
 
 
 def test_a_list_of_files_lies_in_a_store_too(address: str) -> None:
-    lines = [below(address, name) for name in ("b/2.png", "a/1%20one.png")]
+    lines = [join_address(address, name) for name in ("b/2.png", "a/1%20one.png")]
     put(ObjectStore(address), "list.txt", "\n".join(lines).encode())
-    units = list_files([f"@{below(address, 'list.txt')}"])
+    units = list_files([f"@{join_address(address, 'list.txt')}"])
     assert [(unit.sample_id, unit.uri) for unit in units] == [("a/1 one.png", lines[1]), ("b/2.png", lines[0])]
     with pytest.raises(SourceError, match="is not a list of files"):
-        list_files([f"@{below(address, 'nowhere.txt')}"])
+        list_files([f"@{join_address(address, 'nowhere.txt')}"])
 
 
 def test_a_store_that_is_busy_for_a_while_is_asked_again(gate: Gate, address: str) -> None:
@@ -183,7 +183,7 @@ def test_a_store_that_stays_busy_is_one_clear_line(gate: Gate, address: str, mon
         StorageError, match=r"cannot be read or written \(.*\): fix the cause and run the same command again"
     ):
         put(ObjectStore(address), "x", b"content")
-    with pytest.raises(SampleError, match=UNREACHABLE), open_file(below(address, "x")):
+    with pytest.raises(SampleError, match=UNREACHABLE), open_file(join_address(address, "x")):
         pytest.fail("read")
     assert time.monotonic() - began < 60
 
@@ -223,7 +223,7 @@ def test_keys_in_an_address_are_refused_without_saying_them() -> None:
 def test_a_read_that_breaks_in_the_middle_goes_on(gate: Gate, address: str) -> None:
     data = bytes(range(256)) * 2**12
     put(ObjectStore(address), "scan", data)
-    with open_file(below(address, "scan")) as (stream, size):
+    with open_file(join_address(address, "scan")) as (stream, size):
         assert size == len(data)
         stream.seek(0)
         first = stream.read(1000)

@@ -1,10 +1,11 @@
-"""Commands as processes of their own, and kill -9 of what takes part."""
+"""Commands as processes of their own, and kill -9 of what takes part in them, or in a command of this process."""
 
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 import psutil
@@ -12,10 +13,10 @@ import psutil
 SECONDS = 300
 
 
-def part_of(process: subprocess.Popen[str], kind: str) -> psutil.Process | None:
+def part_of(pid: int, kind: str) -> psutil.Process | None:
     """A process of a command: its driver, a worker that trains or scores, or its raylet; None where there is none."""
     with suppress(psutil.NoSuchProcess):
-        driver = psutil.Process(process.pid)
+        driver = psutil.Process(pid)
         if kind == "driver":
             return driver
         for child in driver.children(recursive=True):
@@ -40,17 +41,26 @@ def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def wait_for(happened: Callable[[], object], process: subprocess.Popen[str]) -> None:
+@contextmanager
+def beside(action: Callable[[], object]) -> Iterator[None]:
+    """Run an action in a thread beside the with-block; what it raises is raised at the end."""
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(action)
+        yield
+        done.result()
+
+
+def wait_for(happened: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
     """Until something happened, or the process ended."""
     deadline = time.monotonic() + SECONDS
-    while not happened() and process.poll() is None:
+    while not happened() and (process is None or process.poll() is None):
         assert time.monotonic() < deadline, "it takes too long"
         time.sleep(0.05)
 
 
-def kill(process: subprocess.Popen[str], kind: str) -> bool:
+def kill(pid: int, kind: str) -> bool:
     """Whether there was one to kill."""
-    target = part_of(process, kind)
+    target = part_of(pid, kind)
     if target is not None:
         target.send_signal(signal.SIGKILL)
     return target is not None
@@ -59,7 +69,7 @@ def kill(process: subprocess.Popen[str], kind: str) -> bool:
 def kill_with_workers(process: subprocess.Popen[str], kind: str) -> bool:
     """The same, and every process of Ray's that works for it: workers of a dead driver or raylet go on for a while."""
     family = psutil.Process(process.pid).children(recursive=True)
-    found = kill(process, kind)
+    found = kill(process.pid, kind)
     for member in family:
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             if member.cmdline()[:1] and member.cmdline()[0].startswith("ray::"):

@@ -17,7 +17,7 @@ from brainscale.config.sections import Config, TrainConfig
 from brainscale.errors import TrainError
 from brainscale.models.normalisation import normalise
 from brainscale.models.registry import build_network
-from brainscale.seeds import derive, deterministic
+from brainscale.seeds import derive, make_deterministic
 from brainscale.storage.workspace import Workspace
 from brainscale.training import exact_sum, worker
 from brainscale.training.checkpoints import hash_weights
@@ -53,7 +53,7 @@ def learner(config: Config) -> Learner:
 
 
 def loop(config: Config, run: Path) -> TrainingLoop:
-    deterministic(config.train.threads)
+    make_deterministic(config.train.threads)
     run.mkdir(exist_ok=True)
     return TrainingLoop(config, Workspace(run), learner(config), samples(19), samples(5))
 
