@@ -144,6 +144,6 @@ def test_a_model_of_another_version_is_refused(bundle: Bundle, tmp_path: Path, v
     path = tmp_path / "model" / "model.json"
     facts = json.loads(path.read_text()) | {"format": version}
     path.write_text(json.dumps({name: value for name, value in facts.items() if value is not None}))
-    with pytest.raises(BrainscaleError, match=f"has format {version} of models") as error:
+    with pytest.raises(BrainscaleError, match=f"has model format {version}") as error:
         open_bundle(tmp_path / "model")
     assert "\n" not in str(error.value)
