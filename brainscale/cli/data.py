@@ -126,7 +126,7 @@ def split_command(
 
     Samples of one group (a patient, a series, duplicates and near duplicates) stay in the same split.
 
-    Example: brainscale split scans.parquet --val 0.15 --test 0.2 --out scans-split.parquet
+    Example: brainscale split scans.parquet --test 0.2 --out split.parquet
     """
     from brainscale.dataset import groups, splits
     from brainscale.dataset.manifest import read_manifest, write_manifest

@@ -272,7 +272,7 @@ def compare_command(runs: tuple[str, ...], out: str | None, markdown: bool, as_j
 
     A run without an evaluation is first evaluated on its test split.
 
-    Example: brainscale compare runs/brainmrnet runs/resnet50 --out table.parquet
+    Example: brainscale compare runs/brainmrnet runs/resnet50 --out t.parquet
     """
     from contextlib import ExitStack, nullcontext
 
