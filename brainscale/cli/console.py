@@ -23,6 +23,7 @@ LABELS = {
     "example_of_two_labels": "example of different labels",
     "files_not_in_it": "files of the sources without scores",
     "groups_with_two_labels": "groups with different labels",
+    "header_only_control": "header-only control",
     "left_out": "samples left out",
     "looks": "evaluations of this test split",
     "out": "output folder",
@@ -121,7 +122,10 @@ def _texts(facts: dict[str, Any]) -> dict[str, str]:
 def _format(value: Any) -> str:
     """Return a value as text on one line; a dash for None."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_format(inner)}" for key, inner in value.items()) or "none"
+        texts = {
+            key: f"({_format(inner)})" if isinstance(inner, dict) else _format(inner) for key, inner in value.items()
+        }
+        return ", ".join(f"{key} {text}" for key, text in texts.items()) or "none"
     if value is None:
         return "–"
     return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -135,6 +135,7 @@ def test_a_file_that_is_no_manifest(invoke: Invoke, tmp_path: Path) -> None:
 def test_figures_stand_beside_their_intervals(capsys: pytest.CaptureFixture[str]) -> None:
     facts = {
         "looks": None,
+        "splits": {"test": {"tumour": 1, "no_tumour": 2}, "val": {"tumour": 3}},
         "metrics": {"auroc": 0.9, "mcc": None, "macro_recall": 1.0},
         "intervals": {"auroc": [0.8, 0.95], "mcc": [None, None], "macro_recall": [None, None]},
     }
@@ -142,6 +143,7 @@ def test_figures_stand_beside_their_intervals(capsys: pytest.CaptureFixture[str]
     lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
     assert {label: text.strip() for label, text in lines.items()} == {
         "evaluations of this test split": "–",
+        "splits": "test (tumour 1, no_tumour 2), val (tumour 3)",
         "auroc": "0.9000  0.8000 to 0.9500",
         "mcc": "–",
         "macro recall": "1.0000",
