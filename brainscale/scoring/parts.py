@@ -4,6 +4,7 @@ The name of a part is made from its sample ids, so a task that Ray repeats write
 started last owns the folder. Anything that an earlier job still tries to write is refused.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -123,8 +124,10 @@ def save_part(part: pa.Table, folder: str, name: str, job: str) -> None:
     """Save a part under a name, if the job still owns the folder; the file appears complete or not at all.
 
     Raises:
-        OutputError: the file cannot be written, or another job owns the folder.
+        OutputError: the file cannot be written, the folder is gone, or another job owns it.
     """
+    if not is_address(folder) and not Path(folder).is_dir():  # write_table would create it again
+        raise OutputError(os.strerror(errno.ENOENT))
     file = join_address(folder, name) if is_address(folder) else Path(folder) / name
     write_table(part, file, "predictions", check=lambda: _require_owner(job, folder))
 
