@@ -7,7 +7,7 @@ IN_LOCK := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c '$(IN_LOCK)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test fuzz kills faults lint format bench lock reference clean
+.PHONY: help demo test check fuzz kills faults lint format bench lock reference clean
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
@@ -21,6 +21,9 @@ test: $(READY) ## all tests: those on a Ray cluster, and the others beside them;
 	@nice -n 19 $(BIN)/pytest -m "not ray" > .others.log 2>&1 & others=$$!; \
 	RAY_worker_niceness=0 $(BIN)/pytest -m ray 2>&1 | tee .ray.log; status=$$?; \
 	wait $$others || status=$$?; cat .others.log; sed -n '/= short test summary/,$$p' .ray.log; exit $$status
+
+check: lint ## style, types, the import rule, and the tests that need no Ray
+	$(BIN)/pytest -m "not ray"
 
 fuzz: $(READY) ## 10,000 damaged files: each gives rows, none an exception
 	BRAINSCALE_FUZZ=10000 $(BIN)/pytest tests/reading/test_fuzz.py

@@ -32,11 +32,11 @@ def write_table(table: pa.Table, location: str | Path, kind: str, *, check: Call
     stamp = {KEY: f"{kind} {FORMATS[kind]}".encode()}
     stamped = table.replace_schema_metadata({**(table.schema.metadata or {}), **stamp})
     if is_address(location):
-        sink = io.BytesIO()
+        sink = pa.BufferOutputStream()  # not BytesIO, which pyarrow may close before an upload is tried again
         pq.write_table(stamped, sink, compression="zstd")
         check()
         folder, name = split_address(str(location))
-        ObjectStore(folder).put(name, sink)
+        ObjectStore(folder).put(name, io.BytesIO(sink.getvalue()))
         return
     path = Path(location).absolute()
     make_folder(path.parent)
