@@ -19,7 +19,7 @@ from brainscale.reading.sources import SourceFile, list_files
 from brainscale.scoring.ledger import Ledger, find_ids, read_ledger, remove_duplicate_rows
 from brainscale.scoring.on_ray import estimate_rows, score_into_parts
 from brainscale.scoring.outputs import draw_heatmaps, write_scans
-from brainscale.scoring.parts import OWNER_FILE, PART_FILES, claim_folder, owns_folder, write_part
+from brainscale.scoring.parts import OWNER_FILE, PART_FILES, TAKEN_OVER, claim_folder, owns_folder, write_part
 from brainscale.scoring.predictions import ScoringJob
 from brainscale.scoring.result import Scores, ScoringProgress
 from brainscale.storage.local import SUCCESS, read_success, write_success
@@ -137,7 +137,7 @@ def _complete_folder(
     folder.push()  # the key has to be there before any part with hashes made from it
     progress = _score_missing(missing, job, ledger, folder, owner, identity, callbacks)
     if not owns_folder(owner, str(folder)):
-        raise OutputError(f"{folder} was taken over by another job, which scores the rest: wait for that job to end")
+        raise OutputError(_describe_take_over(folder))
     ledger = _check_rows(folder, files, owner, identity, callbacks)
     (folder.path / OWNER_FILE).unlink()  # without an owner, an earlier job that still runs can write nothing
     scores = Scores(
@@ -201,6 +201,8 @@ def _score_missing(
         files = missing[start : start + FILES_AT_A_TIME]
         skip = frozenset(find_ids(folder, files=ledger.hash_begun(files)))
         for part in score_into_parts(files, job, skip, write, part_rows, callbacks.on_notice):
+            if part.problem == TAKEN_OVER:
+                raise OutputError(_describe_take_over(folder))
             if part.problem:
                 raise OutputError(f"{folder} cannot be written ({part.problem}): fix the cause and {RERUN}")
             rows += part.rows
@@ -208,6 +210,10 @@ def _score_missing(
     seconds = time.monotonic() - start_time
     rate = round(rows / max(seconds, 1e-9), 1)
     return ScoringProgress(rows_now=rows, seconds_now=round(seconds, 1), rows_a_second=rate)
+
+
+def _describe_take_over(folder: Workspace) -> str:
+    return f"{folder} was taken over by another job, which scores the rest: wait for that job to end"
 
 
 def choose_part_rows(files: Sequence[SourceFile]) -> int:

@@ -32,6 +32,8 @@ OWNER_FILE = ".job"
 """Contains the name of the job that owns the folder; deleted when the folder is complete."""
 FILE_ROWS_KEY = "units"
 """Metadata key of a part: file → number of rows, for each file with several samples whose last row is in the part."""
+TAKEN_OVER = "another job took it over"
+"""Problem of a part that a job could not write because it no longer owns the folder."""
 WRITTEN_PART = pa.schema(
     [
         ("part", pa.string()),
@@ -160,7 +162,7 @@ def owns_folder(job: str, folder: str) -> bool:
 
 def _require_owner(job: str, folder: str) -> None:
     if not owns_folder(job, folder):
-        raise OutputError("another job took it over")
+        raise OutputError(TAKEN_OVER)
 
 
 def read_part(folder: Workspace, name: str) -> tuple[pa.Table, dict[str, str]]:
