@@ -14,16 +14,25 @@ help: ## this list
 demo: $(READY) ## the whole way on phantoms, in demo/
 	$(BIN)/brainscale demo --out demo
 
-test: SHELL := /bin/bash
-test: .SHELLFLAGS := -o pipefail -c
-# The tests on Ray take longest: its workers, which yield to everybody otherwise, do not, and the other tests do.
-test: $(READY) ## all tests: those on a Ray cluster, and the others beside them; ends with both summaries
-	@nice -n 19 $(BIN)/pytest -m "not ray" > .others.log 2>&1 & others=$$!; \
-	RAY_worker_niceness=0 $(BIN)/pytest -m ray 2>&1 | tee .ray.log; status=$$?; \
-	wait $$others || status=$$?; cat .others.log; sed -n '/= short test summary/,$$p' .ray.log; exit $$status
+# What starts Ray nodes of its own, and half of what needs no Ray: beside the others, two cores are never idle.
+OWN_NODES := $(patsubst %,tests/integration/test_%.py,autoscaling jobs kills)
+HALF := tests/models tests/training $(wildcard tests/test_*.py)
+CLOSING := sed -s -n '/= short test summary\|= .* in .* =/,$$p'
 
-check: lint ## style, types, the import rule, and the tests that need no Ray
-	$(BIN)/pytest -m "not ray"
+test check: SHELL := /bin/bash
+test check: .SHELLFLAGS := -o pipefail -c
+# The tests on Ray take longest: its workers, which yield to everybody otherwise, do not, and the other tests do.
+test: $(READY) ## all tests: on Ray, on Ray nodes of their own beside them, and without Ray; ends with all summaries
+	@nice -n 19 $(BIN)/pytest -m "not ray" > .others.log 2>&1 & others=$$!; \
+	RAY_worker_niceness=0 $(BIN)/pytest -m ray $(OWN_NODES) > .nodes.log 2>&1 & nodes=$$!; \
+	RAY_worker_niceness=0 $(BIN)/pytest -m ray $(OWN_NODES:%=--ignore=%) 2>&1 | tee .ray.log; status=$$?; \
+	wait $$nodes || status=$$?; cat .nodes.log; wait $$others || status=$$?; cat .others.log; \
+	$(CLOSING) .ray.log .nodes.log; exit $$status
+
+check: $(READY) ## style, types, the import rule, and the tests that need no Ray
+	@$(BIN)/pytest -m "not ray" $(HALF) > .half.log 2>&1 & half=$$!; \
+	$(MAKE) --no-print-directory lint && $(BIN)/pytest -m "not ray" $(HALF:%=--ignore=%); status=$$?; \
+	wait $$half || status=$$?; cat .half.log; exit $$status
 
 fuzz: $(READY) ## 10,000 damaged files: each gives rows, none an exception
 	BRAINSCALE_FUZZ=10000 $(BIN)/pytest tests/reading/test_fuzz.py
@@ -32,7 +41,7 @@ kills: $(READY) ## training and scoring killed at random moments, each time with
 	BRAINSCALE_KILLS=10 $(BIN)/pytest -s tests/integration/test_kills.py tests/integration/test_scoring.py
 
 faults: $(READY) ## nodes and heads that die, a scheduler's allocation, nodes on demand, folds side by side: the long tests on Ray
-	BRAINSCALE_LONG=1 $(BIN)/pytest tests/integration -k "nodes or slurm or fold or autoscaling"
+	BRAINSCALE_LONG=1 $(BIN)/pytest tests/integration -k "jobs or slurm or fold or autoscaling"
 
 lint: $(READY) ## style, types, and the import rule
 	$(BIN)/ruff check

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_nodes import ended, submit
-from tests.support.clusters import Cluster, cluster
+from tests.support.clusters import Cluster, cluster, ended, result_of
 from tests.support.runs import SMALL, long, scores, weights
 
 pytestmark = pytest.mark.ray
@@ -24,9 +23,9 @@ def from_zero(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def test_what_no_node_can_hold_is_refused_and_starts_none(
     from_zero: Cluster, run: Path, scans: Path, tmp_path: Path
 ) -> None:
-    job = submit(from_zero, "score", run, scans, "--out", tmp_path / "scores", "--cpus-per-worker", 64)
-    said, _ = job.communicate(timeout=120)
-    assert job.returncode == 1
+    large = ("--cpus-per-worker", 64, "--shared")
+    status, _, said = ended(from_zero.command("score", run, scans, "--out", tmp_path / "scores", *large))
+    assert status == 1
     assert said.splitlines()[-1] == (
         "Error: 1 worker needs 64 CPUs on one node, and reading needs 1 CPU, but a node has 0 CPUs and the "
         "autoscaler cannot add nodes for them: ask for fewer or smaller workers, or add nodes"
@@ -36,7 +35,8 @@ def test_what_no_node_can_hold_is_refused_and_starts_none(
 
 def test_scoring_starts_the_node_that_it_needs(from_zero: Cluster, run: Path, scans: Path, tmp_path: Path) -> None:
     out = tmp_path / "scores"
-    said = ended(submit(from_zero, "score", run, scans, "--out", out))
+    status, _, said = ended(from_zero.command("score", run, scans, "--out", out, "--shared"))
+    assert status == 0, said
     assert "waiting for 2 CPUs: the cluster has 0 CPUs now; its autoscaler can add nodes" in said
     assert json.loads((out / "_SUCCESS.json").read_text())["rows"] == len(scores(out)) == 60
     assert len(from_zero.ever()) == 2
@@ -45,5 +45,5 @@ def test_scoring_starts_the_node_that_it_needs(from_zero: Cluster, run: Path, sc
 @long
 def test_training_there_is_training_anywhere(from_zero: Cluster, run: Path, scans: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    ended(submit(from_zero, "train", "--data", scans, "--out", out, *SMALL))
+    result_of(from_zero.command("train", "--data", scans, "--out", out, *SMALL, "--shared"))
     assert weights(out) == weights(run)

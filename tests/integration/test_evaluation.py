@@ -24,6 +24,7 @@ from brainscale.training.driver import train_model
 from brainscale.training.operating_point import choose_operating_point
 from tests.evaluation.report.test_browser import HEARD, READ, set_to
 from tests.support import cdp
+from tests.support.files import zipped
 from tests.support.runs import SMALL, Invoke, long, succeed, weights
 from tests.support.stores import make_bucket, s3_server
 from tests.support.stores import options as s3_options
@@ -82,7 +83,8 @@ def test_looks_at_the_test_part_are_counted(run: Path, invoke: Invoke, tmp_path:
     succeed(invoke("evaluate", run, "--split", "val", "--out", tmp_path / "b"))
     assert len(read_looks(run)) == before + 1  # validation is no secret
     shown = succeed(invoke("evaluate", run, "--split", "all", "--out", tmp_path / "all")).stdout.splitlines()
-    assert next(line for line in shown if line.startswith("looks ")).split() == ["looks", str(before + 2)]
+    label = "evaluations of this test split"
+    assert next(line for line in shown if line.startswith(label)).split()[-1] == str(before + 2)
     accuracy = next(line for line in shown if line.startswith("accuracy ")).split()
     assert (len(accuracy), accuracy[3]) == (5, "to")  # the value, and where its interval goes
     strange = invoke("evaluate", run, "--by", "hospital", "--out", tmp_path / "c")
@@ -116,12 +118,18 @@ def test_outside_data_that_is_not_outside(run: Path, scans: Path, invoke: Invoke
     assert "<strong>unknown</strong>" in (tmp_path / "e" / "report.html").read_text()
 
 
-def test_folds_are_one_run(scans: Path, invoke: Invoke, tmp_path: Path) -> None:
+def test_folds_of_an_archive_are_one_run(phantoms: Path, invoke: Invoke, tmp_path: Path) -> None:
+    """An archive trains like a folder, without what is unreadable."""
+    files = {str(p.relative_to(phantoms)): p.read_bytes() for p in sorted(phantoms.rglob("*.*"))}
+    (tmp_path / "all.zip").write_bytes(zipped({**files, "yes/torn.png": b"\x89PNG\r\n\x1a\n"}))
     out = tmp_path / "folds"
-    small = ["--set", "data.image_size=64", "--set", "train.batch_size=32", "--epochs", "1"]
-    arguments = ["train", "--data", scans, "--out", out, *small, "--folds", "3", "--parallel-folds", "2"]
+    train = ["train", "--data", tmp_path / "all.zip", *SMALL, "--epochs", "1", "--folds", "3"]
+    arguments = [*train, "--out", out, "--parallel-folds", "2"]
     facts = json.loads(succeed(invoke(*arguments, "--json")).stdout)
     assert len(facts["models"]) == 3
+    for model in facts["models"]:
+        fold = json.loads((out / model / "_SUCCESS.json").read_text())
+        assert (sum(fold["samples"].values()), fold["left_out"]) == (60, {"corrupt": 1})
     assert facts["pooled"]["accuracy"]["n"] == 60  # every sample was in the test part once
     tested = [
         set(pq.read_table(out / model / "evaluation" / "test" / "predictions.parquet")["sample_id"].to_pylist())
@@ -140,7 +148,7 @@ def test_folds_are_one_run(scans: Path, invoke: Invoke, tmp_path: Path) -> None:
             if path.parent != out / "repeat-1" / "fold-2" / "evaluation" / "test":
                 with path.open("rb") as source:
                     ObjectStore(place).put(path.relative_to(out).as_posix(), source)
-        there = succeed(invoke("train", "--data", scans, "--out", place, *small, "--folds", "3", "--json"))
+        there = succeed(invoke(*train, "--out", place, "--json"))
         assert json.loads(there.stdout) == facts
         assert json.loads(ObjectStore(place).get("_SUCCESS.json"))["pooled"] == facts["pooled"]
     for other, key in ((["--seed", "7"], "config_sha256"), (["--repeats", "2"], "repeats")):

@@ -30,8 +30,8 @@ from brainscale.scoring.outputs import SCANS_FILE
 from brainscale.scoring.parts import OWNER_FILE
 from brainscale.storage.local import read_success
 from tests.support.images import write_image
-from tests.support.processes import SECONDS, kill, part_of, started, wait_for
-from tests.support.runs import Invoke, scores, succeed, weights
+from tests.support.processes import SECONDS, beside, kill, part_of, started, wait_for
+from tests.support.runs import Invoke, invoke, scores, succeed, weights
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 KILLS = int(os.environ.get("BRAINSCALE_KILLS", "0"))
@@ -59,16 +59,19 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(run: Path, archive: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Row], float]:
-    """The rows of a job that nobody disturbed, and its seconds."""
-    out, began = tmp_path_factory.mktemp("untouched") / "scores", time.monotonic()
-    subprocess.run(command(run, archive, out), check=True, capture_output=True)
-    return scores(out), time.monotonic() - began
+def untouched(run: Path, archive: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    """The rows of a job that nobody disturbed."""
+    out = tmp_path_factory.mktemp("untouched") / "scores"
+    succeed(invoke("score", run, archive, "--out", out))
+    return scores(out)
 
 
 @pytest.fixture(scope="module")
-def untouched(undisturbed: tuple[list[Row], float]) -> list[Row]:
-    return undisturbed[0]
+def seconds(run: Path, archive: Path, tmp_path_factory: pytest.TempPathFactory) -> float:
+    """What such a job takes, with its Ray."""
+    began = time.monotonic()
+    subprocess.run(command(run, archive, tmp_path_factory.mktemp("timed") / "scores"), check=True, capture_output=True)
+    return time.monotonic() - began
 
 
 def command(run: Path, source: Path, out: Path, *more: str) -> list[str]:
@@ -103,43 +106,44 @@ def test_1000_inputs_are_1000_rows(run: Path, untouched: list[Row]) -> None:
 def test_kill_after_kill_leaves_every_row_once(run: Path, archive: Path, untouched: list[Row], tmp_path: Path) -> None:
     """Ctrl-C, kill -9 of raylet and driver after a part each, then of the scoring actor: that job goes on itself."""
     out = tmp_path / "scores"
+
+    def parts() -> int:
+        return len(list(out.glob("part-*")))
+
     with started(command(run, archive, out)) as process:
-        wait_for(lambda: list(out.glob("part-*")), process)
+        wait_for(parts, process)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=SECONDS)
         assert process.returncode == 1
         assert "Error: stopped; to resume, run again: brainscale score " in said
     assert not (out / "_SUCCESS.json").exists()
     for kind in ("raylet", "driver"):
-        before = len(list(out.glob("part-*")))
+        before = parts()
         with started(command(run, archive, out)) as process:
-            wait_for(lambda before=before: len(list(out.glob("part-*"))) > before, process)  # type: ignore[misc]
-            assert kill(process, kind), process.communicate()
+            wait_for(lambda before=before: parts() > before, process)  # type: ignore[misc]
+            assert kill(process.pid, kind), process.communicate()
             process.wait(SECONDS)
             assert process.returncode != 0
         assert not (out / "_SUCCESS.json").exists()
-    before = len(list(out.glob("part-*")))
-    with started(command(run, archive, out)) as process:
-        wait_for(lambda: part_of(process, "worker"), process)
-        assert kill(process, "worker")
-        _, said = process.communicate(timeout=SECONDS)
-        assert process.returncode == 0, said
-    assert len(list(out.glob("part-*"))) > before
+    before = parts()
+    with beside(lambda: wait_for(lambda: kill(os.getpid(), "worker"))):
+        succeed(invoke("score", run, archive, "--out", out))
+    assert parts() > before
     assert_same(out, untouched)
 
 
 @pytest.mark.skipif(not KILLS, reason="the long form: make kills")
 @pytest.mark.parametrize("number", range(2 * KILLS))
 def test_a_kill_at_a_random_moment_leaves_every_row_once(
-    number: int, run: Path, archive: Path, undisturbed: tuple[list[Row], float], tmp_path: Path
+    number: int, run: Path, archive: Path, untouched: list[Row], seconds: float, tmp_path: Path
 ) -> None:
     """Of an undisturbed job's time: about what is left of it once the part that dies is there."""
-    (untouched, seconds), out = undisturbed, tmp_path / "scores"
+    out = tmp_path / "scores"
     kind, left = (("driver", 0.9), ("worker", 0.2), ("driver", 0.9), ("raylet", 0.7))[number % 4]
     with started(command(run, archive, out)) as process:
-        wait_for(lambda: part_of(process, kind), process)
+        wait_for(lambda: part_of(process.pid, kind), process)
         time.sleep(random.Random(number).uniform(0, left * seconds))  # noqa: S311 (no secret)
-        found = kill(process, kind)
+        found = kill(process.pid, kind)
         process.wait(SECONDS)
     parts = len(list(out.glob("part-*")))
     print(f"{kind} {'killed' if found else 'had ended'}; {parts} parts; status {process.returncode}")  # noqa: T201
@@ -153,23 +157,20 @@ def test_a_full_disk_is_one_line_and_the_job_goes_on_once_there_is_room(
 ) -> None:
     disk, kept = tmp_path / "disk", tmp_path / "kept"
     disk.mkdir()
-    score = " ".join(f"'{word}'" for word in command(run, archive, disk / "scores"))
-    script = (
-        f"mount -t tmpfs -o size=60k tmpfs {disk} || exit 77; mkdir {disk}/scores; {score}; echo status $?; "
-        f"cat /dev/zero > {disk}/full 2>&-; {score} || rm {disk}/full; mount -o remount,ro {disk}; {score}; "
-        f"mount -o remount,rw,size=10m {disk}; {score} || exit 1; cp -r {disk}/scores {kept}"
-    )
-    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True)
+    script = [sys.executable, "-m", "tests.support.small_disk", run, archive, disk, kept]
+    done = subprocess.run(["unshare", "-rm", *script], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     if done.returncode == 77 or "unshare" in done.stderr:
         pytest.skip("NOT TESTED: no small disk can be mounted here")
-    assert "status 1" in done.stdout, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("Error:")]
-    assert len(lines) == 3, done.stderr  # full in the middle, full from the start, read-only
+    assert done.returncode == 0, done.stderr
+    outcomes = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [outcome["status"] for outcome in outcomes] == [1, 1, 1, 0]
+    lines = [line for outcome in outcomes for line in outcome["said"].splitlines() if line.startswith("Error:")]
+    assert len(lines) == 3, lines  # full in the middle, full from the start, read-only
     assert lines[2].endswith("scores cannot be written (permission denied): give another path")
     for line in lines[:2]:
         assert "cannot be written (No space left on device): fix " in line
         assert line.endswith("run the same command again to resume")
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
     assert_same(kept, untouched)
 
 
@@ -208,14 +209,14 @@ def test_rows_that_two_jobs_wrote_are_kept_once(run: Path, scans: Path, invoke: 
 
 
 def test_an_output_that_vanishes_is_one_line(run: Path, archive: Path, tmp_path: Path) -> None:
-    out = tmp_path / "scores"
-    with started(command(run, archive, out)) as process:
-        wait_for(lambda: list(out.glob("part-*")), process)
-        shutil.move(out, tmp_path / "elsewhere")
-        _, said = process.communicate(timeout=SECONDS)
-    assert process.returncode == 1
-    assert "cannot be written (No such file or directory)" in said
-    assert "Traceback" not in said
+    out, elsewhere = tmp_path / "scores", tmp_path / "elsewhere"
+
+    def move_it(files: int, rows: int, errors: int) -> None:
+        if not elsewhere.exists():
+            shutil.move(out, elsewhere)
+
+    with pytest.raises(OutputError, match=r"^[^\n]* cannot be written \(No such file or directory\)[^\n]*$"):
+        score_files(str(run), [str(archive)], str(out), on_part=move_it)
 
 
 def test_new_files_are_added_by_update(run: Path, invoke: Invoke, tmp_path: Path) -> None:

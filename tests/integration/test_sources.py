@@ -4,10 +4,8 @@ import gzip
 import io
 import json
 import shutil
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
@@ -17,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pydicom
 import pytest
-from click.testing import Result
 from PIL import Image
 
 from brainscale.errors import SourceError
@@ -26,11 +23,10 @@ from brainscale.reading.sources import list_files
 from brainscale.schema import MANIFEST, PREDICTIONS
 from tests.support.files import tarred, zipped
 from tests.support.images import write_image
-from tests.support.runs import scores, succeed
+from tests.support.runs import Invoke, scores, succeed
 from tests.support.stores import s3_server
 
 pytestmark = pytest.mark.ray
-Invoke = Callable[..., Result]
 SECRET = "Doe^Jane 1970"  # noqa: S105 (a patient's identifier that must not come out)
 
 
@@ -165,21 +161,6 @@ def test_archives_and_volumes_are_scored_row_by_row(
     assert scores(out) == rows
 
 
-def test_an_archive_trains_like_a_folder_without_what_is_unreadable(
-    ray_cluster: None, phantoms: Path, invoke: Invoke, tmp_path: Path
-) -> None:
-    files = {str(p.relative_to(phantoms)): p.read_bytes() for p in sorted(phantoms.rglob("*")) if p.is_file()}
-    (tmp_path / "all.zip").write_bytes(zipped({**files, "yes/torn.png": b"\x89PNG\r\n\x1a\n"}))
-    small = ["--epochs", 1, "--set", "data.image_size=64", "--set", "train.batch_size=16", "--json"]
-    facts = json.loads(
-        succeed(invoke("train", "--data", tmp_path / "all.zip", "--out", tmp_path / "run", *small)).stdout
-    )
-    assert sum(facts["samples"].values()) == 60
-    assert facts["left_out"] == {"corrupt": 1}
-    evaluated = json.loads(succeed(invoke("evaluate", tmp_path / "run", "--split", "test", "--json")).stdout)
-    assert (evaluated["samples"], evaluated["errors"]) == (facts["samples"]["test"], 0)
-
-
 def test_splits_are_verified_and_overlaps_found(
     ray_cluster: None, source: Path, invoke: Invoke, tmp_path: Path
 ) -> None:
@@ -209,15 +190,15 @@ def test_splits_are_verified_and_overlaps_found(
 
 
 @pytest.fixture
-def object_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+def object_store(ray_cluster: None, tmp_path: Path) -> Iterator[str]:
     """An S3-speaking server on loopback, for this test alone; its address."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
     with s3_server(tmp_path / "moto.log") as port:
         yield f"127.0.0.1:{port}"
 
 
-def test_an_object_store_is_a_source_like_any_other(object_store: str, source: Path, tmp_path: Path) -> None:
+def test_an_object_store_is_a_source_like_any_other(
+    object_store: str, source: Path, invoke: Invoke, tmp_path: Path
+) -> None:
     client = boto3.client("s3", endpoint_url=f"http://{object_store}", region_name="us-east-1")
     client.create_bucket(Bucket="scans")
     for path in sorted(source.rglob("*")):
@@ -226,8 +207,7 @@ def test_an_object_store_is_a_source_like_any_other(object_store: str, source: P
     client.put_object(Bucket="scans", Key="site 1/100 %#1!.txt", Body=b"odd name")
     options = f"?endpoint_override={object_store}&scheme=http&region=us-east-1"
     out = tmp_path / "m.parquet"
-    index = [sys.executable, "-m", "brainscale", "index", f"s3://scans/site%201{options}", "--out", str(out)]
-    subprocess.run(index, check=True, capture_output=True)
+    succeed(invoke("index", f"s3://scans/site%201{options}", "--out", out))
     table = pq.read_table(out)
     found = dict(zip(table["sample_id"].to_pylist(), table["error_code"].to_pylist(), strict=True))
     assert found == {**EXPECTED, "100 %%231%21.txt": "unsupported_format"}

@@ -9,15 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from brainscale.config.files import load_config
+from brainscale.config.files import load_config, parse_config
 from brainscale.evaluation.comparison import CONTROL
 from brainscale.schema import HISTORY, MANIFEST, METRICS, PAIRS, PREDICTIONS
+from brainscale.training.finish import finish_run
 from brainscale.training.plane_store import PlaneStore, materialise_planes
+from brainscale.training.run_folder import RunFolder
 from tests.support.images import write_image
 from tests.support.runs import SMALL, Invoke, scores, succeed, weights
 
@@ -46,23 +50,16 @@ def test_a_run_holds_what_it_should(run: Path) -> None:
 
 
 def test_planes_are_read_in_place(run: Path) -> None:
-    """A worker's view of a block is the object store's own memory, and a window lets go of what is outside it."""
+    """A worker sees a block in the memory of the object store: a column in one piece, of which nothing is copied."""
     config = load_config(None, ["data.image_size=64", "data.crop=1.0"])
     manifest = pq.read_table(run / "manifest.parquet")
     found = materialise_planes(manifest, config.data.preprocess, config.limits)
     ids = manifest["sample_id"].to_pylist()
-    store = PlaneStore(found.locate(ids), 64)
+    store, before = PlaneStore(found.places(ids), 64), pa.total_allocated_bytes()
     store.hold(np.arange(len(ids)))
-    assert store._views
-    for number, view in store._views.items():
-        column = ray.get(found.blocks[number])["plane"]
-        assert column.num_chunks == 1
-        start = column.chunk(0).buffers()[2].address
-        assert start <= view.ctypes.data < start + column.chunk(0).buffers()[2].size
-        assert not view.flags.writeable
+    assert pa.total_allocated_bytes() == before
+    assert {block["plane"].num_chunks for block in ray.get(found.blocks)} == {1}
     assert store.take(np.array([3, 0])).shape == (2, 64, 64)
-    store.hold(np.array([], np.int64))
-    assert not store._views
 
 
 def test_a_complete_run_is_left_alone(run: Path, scans: Path, invoke: Invoke) -> None:
@@ -83,17 +80,16 @@ def test_another_configuration_or_other_data_is_refused(run: Path, scans: Path, 
     assert "a run on other data (files, labels or splits differ)" in result.output
 
 
-def test_a_kill_between_checkpoint_and_history_loses_no_epoch(
-    run: Path, scans: Path, invoke: Invoke, tmp_path: Path
-) -> None:
-    """The last checkpoint is there, the history is one epoch behind, the end was never written."""
+def test_the_end_of_a_run_needs_nothing_but_its_folder(run: Path, tmp_path: Path) -> None:
+    """As after a kill between the last epoch and the bundle."""
     other = tmp_path / "run"
     shutil.copytree(run, other, ignore=shutil.ignore_patterns("_SUCCESS.json", "model", "evaluation"))
-    history = pq.read_table(run / "history.parquet")
-    pq.write_table(history.slice(0, 1), other / "history.parquet")
-    succeed(invoke("train", "--data", scans, "--out", other, *SMALL))
+    config = parse_config(yaml.safe_load((run / "config.yaml").read_text()))
+    finish_run(RunFolder(other), config, pq.read_table(run / "manifest.parquet"))
     assert weights(other) == weights(run)
-    assert pq.read_table(other / "history.parquet") == history
+    assert {p.name for p in (other / "model").iterdir()} == {p.name for p in (run / "model").iterdir()}
+    for name in ("model.safetensors", "model.onnx"):
+        assert (other / "model" / name).read_bytes() == (run / "model" / name).read_bytes()
 
 
 def test_evaluate_and_compare(run: Path, scans: Path, invoke: Invoke, tmp_path: Path) -> None:
@@ -275,7 +271,7 @@ def test_nothing_readable_to_index_or_score(run: Path, invoke: Invoke, tmp_path:
     (tmp_path / "in" / "a.txt").write_text("x")
     result = invoke("index", tmp_path / "in", "--out", tmp_path / "m.parquet")
     assert result.exit_code == 1
-    assert "none of the 1 files" in result.output
+    assert "none of the 1 file(s)" in result.output
     assert not (tmp_path / "m.parquet").exists()
     result = invoke("score", run, tmp_path / "in", "--out", tmp_path / "s")
     assert result.exit_code == 1

@@ -3,7 +3,6 @@
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -18,12 +17,15 @@ from typing import Any
 import psutil
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
 
+from tests.support.ports import free_port
+
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
 START_S = 120  # a busy machine starts a node slowly
 NOTICED_SOON = {"RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_period_ms": "500"}
 """Of Ray's core: that a node is dead, which otherwise takes a quarter of a minute."""
 STORE = 200_000_000  # bytes of a node's object store
+COMMAND = (sys.executable, "-m", "brainscale")
 AUTOSCALER = {
     "RAY_FAKE_CLUSTER": "1",
     "RAY_enable_autoscaler_v2": "1",  # as `ray up` and KubeRay have it
@@ -37,12 +39,6 @@ COMMANDS = [
     *("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands"),
     *("head_start_ray_commands", "worker_start_ray_commands"),
 ]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -67,10 +63,23 @@ class Cluster:
 
     def environment(self, token: str | None = None) -> dict[str, str]:
         """Ours, with the cluster's token, and with this Python as `python`."""
-        ours = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH")}
+        of_our_session = ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER")
+        ours = {k: v for k, v in os.environ.items() if k not in of_our_session}
         aws = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "testing")
         path = f"{BIN}:{ours['PATH']}"
         return {**aws, **ours, "PATH": path, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token or self.token}
+
+    def command(
+        self, *arguments: object, token: str | None = None, program: Sequence[str] = COMMAND
+    ) -> subprocess.Popen[str]:
+        """Start a brainscale command that asks this cluster."""
+        return subprocess.Popen(
+            [*program, *map(str, arguments), "--address", self.jobs],
+            env=self.environment(token),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def start_head(self, cpus: int, more: Sequence[Mapping[str, float]] = ()) -> None:
         """Start the head and wait until it takes jobs.
@@ -181,3 +190,17 @@ def cluster(folder: Path) -> Iterator[Cluster]:
     finally:
         for node in reversed(list(nodes.nodes)):
             nodes.kill(node)
+
+
+def ended(command: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Wait for a command; its status, output and messages."""
+    out, err = command.communicate(timeout=400)
+    assert "Traceback" not in out + err
+    return command.returncode, out, err
+
+
+def result_of(command: subprocess.Popen[str]) -> str:
+    """Wait for a command that must succeed; its output."""
+    status, out, err = ended(command)
+    assert status == 0, out + err
+    return out

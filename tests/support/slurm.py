@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.support.ports import free_port
+
 SCRIPT = Path(__file__).parents[2] / "configs" / "cluster" / "slurm.sbatch"
 SCONTROL = "#!/bin/bash\nprintf 'node%s\\n' 1 2\n"
 SRUN = """#!/bin/bash
@@ -23,13 +25,6 @@ case "$1 $2 $3" in
   *) exec "$@" ;;
 esac
 """
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def executable(path: Path, text: str) -> Path:

@@ -12,6 +12,8 @@ from typing import Any
 
 import boto3
 
+from tests.support.ports import free_port
+
 EMULATOR = """
 from http import server
 server.HTTPServer = server.ThreadingHTTPServer  # it would serve one connection at a time
@@ -83,7 +85,7 @@ class Server:
     """
 
     def __init__(self, log: Path, *command: str) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self._log, self._command = log, [str(self.port) if word == "PORT" else word for word in command]
         self.start()
 
@@ -126,12 +128,6 @@ def lasting_s3_server(folder: Path) -> Server:
     """moto's server, whose buckets and uploads outlive its process: a journal in the folder holds them."""
     script = Path(__file__).with_name("lasting_s3.py")
     return Server(folder / "log", str(script), "PORT", str(folder / "journal"))
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def client_of(address: str) -> Any:
