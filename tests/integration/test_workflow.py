@@ -55,7 +55,7 @@ def test_planes_are_read_in_place(run: Path) -> None:
     manifest = pq.read_table(run / "manifest.parquet")
     found = materialise_planes(manifest, config.data.preprocess, config.limits)
     ids = manifest["sample_id"].to_pylist()
-    store, before = PlaneStore(found.places(ids), 64), pa.total_allocated_bytes()
+    store, before = PlaneStore(found.locate(ids), 64), pa.total_allocated_bytes()
     store.hold(np.arange(len(ids)))
     assert pa.total_allocated_bytes() == before
     assert {block["plane"].num_chunks for block in ray.get(found.blocks)} == {1}
