@@ -19,7 +19,7 @@ from brainscale.logs import notice
     metavar="DIR",
     help="Output folder for Parquet parts; the same command again resumes a stopped job.",
 )
-@click.option("--update", is_flag=True, help="Add files that are new in the sources to a complete folder.")
+@click.option("--update", is_flag=True, help="Extend a complete folder by the files that are new in the sources.")
 @click.option("--by", type=click.Choice(["scan"]), help="Add a table with one row for each series or volume.")
 @click.option(
     "--threshold",

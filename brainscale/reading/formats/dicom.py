@@ -187,7 +187,7 @@ def _planes(ds: Dataset, frames: int, syntax: UID) -> Iterator[np.ndarray]:
     for codestream in islice(codestreams, frames):
         # Decoders allocate what the codestream declares.
         if syntax != RLELossless and _codestream_shape(codestream) != (ds.Rows, ds.Columns, ds.SamplesPerPixel):
-            raise SampleError("corrupt", "a codestream declares another size than the data set")
+            raise SampleError("corrupt", "the size in the compressed image differs from the size in the DICOM header")
         # One by one, since pydicom's iterator fails where the signs of codestream and data set differ.
         yield decoder.as_array(encapsulate([codestream], has_bot=False), **options)[0]
         count += 1
