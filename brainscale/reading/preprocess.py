@@ -47,8 +47,17 @@ def to_grey(frame: Frame, percentiles: tuple[float, float]) -> np.ndarray:
     Returns:
         uint8 [H, W]; a frame without contrast is 0.
     """
-    grey = to_uint8(frame.pixels, percentiles, frame.grey_range)
-    return 255 - grey if frame.inverted else grey
+    pixels, opacity, grey_range = frame.pixels, frame.opacity, frame.grey_range
+    if grey_range is None and pixels.dtype != np.uint8:
+        grey_range = percentile_range(pixels if opacity is None else pixels[opacity > 0], percentiles)
+    grey = to_uint8(pixels, percentiles, grey_range)
+    if frame.inverted:
+        grey = 255 - grey
+        if pixels.dtype.kind == "f":
+            grey[~np.isfinite(pixels)] = 0
+    if opacity is not None:
+        grey = ((grey.astype(np.uint16) * opacity + 127) // 255).astype(np.uint8)
+    return grey
 
 
 def to_uint8(pixels: np.ndarray, percentiles: tuple[float, float], grey_range: GreyRange | None = None) -> np.ndarray:
@@ -66,8 +75,18 @@ def to_uint8(pixels: np.ndarray, percentiles: tuple[float, float], grey_range: G
     low, high = grey_range or percentile_range(pixels, percentiles)
     if not high > low:
         return np.zeros(pixels.shape, np.uint8)
-    values = pixels.astype(np.float64 if pixels.dtype.itemsize > 2 else np.float32)
-    scaled = (np.nan_to_num(values, nan=low, posinf=low, neginf=low) - low) * (255.0 / (high - low))
+    bits = 8 * pixels.dtype.itemsize
+    if pixels.dtype.kind not in "iu" or bits > 16 or pixels.size < 2**bits:
+        return _scale(pixels, low, high)
+    # Each value that there can be is scaled once and looked up.
+    unsigned = np.dtype(f"u{bits // 8}")
+    table = _scale(np.arange(2**bits, dtype=unsigned).view(pixels.dtype.newbyteorder("=")), low, high)
+    return np.asarray(table[pixels.astype(pixels.dtype.newbyteorder("="), copy=False).view(unsigned)])
+
+
+def _scale(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    floats = values.astype(np.float64 if values.dtype.itemsize > 2 else np.float32)
+    scaled = (np.nan_to_num(floats, nan=low, posinf=low, neginf=low) - low) * (255.0 / (high - low))
     return np.asarray(np.clip(np.rint(scaled), 0, 255), np.uint8)
 
 

@@ -1,10 +1,15 @@
 """Grey frames become planes: the range of intensities, the resize and the centre crop."""
 
 import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from brainscale.config.sections import PreprocessConfig
-from brainscale.reading.preprocess import make_plane, to_uint8
+from brainscale.reading.formats.frame import Frame, percentile_range
+from brainscale.reading.preprocess import make_plane, to_grey, to_uint8
 from tests.support.files import GREY
 
 
@@ -33,3 +38,49 @@ def test_the_plane_is_the_centre_of_pillows_resize() -> None:
 def test_a_plane_without_crop_is_pillows_resize() -> None:
     resized = Image.fromarray(GREY).resize((64, 64), Image.Resampling.BILINEAR)
     assert np.array_equal(make_plane(GREY, PreprocessConfig(image_size=64, crop=1.0)), np.asarray(resized))
+
+
+INTEGERS = [np.uint8, np.int8, np.uint16, np.int16, np.dtype(">i2"), np.dtype(">u2")]
+percentages = st.floats(0, 100, allow_nan=False)
+
+
+@given(st.data(), st.sampled_from(INTEGERS), st.tuples(percentages, percentages))
+def test_percentiles_by_histogram_are_numpys_to_the_bit(
+    data: st.DataObject, dtype: type, percentiles: tuple[float, float]
+) -> None:
+    values = data.draw(arrays.arrays(dtype, st.integers(1, 300)))
+    assert percentile_range(values, percentiles) == tuple(np.percentile(values.astype(np.float64), percentiles))
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_a_table_gives_the_grey_levels_of_each_value_scaled_alone(dtype: type) -> None:
+    limits = np.iinfo(dtype)
+    values = np.random.default_rng(0).integers(limits.min, limits.max + 1, (300, 300)).astype(dtype)
+    low, high = limits.min / 3, limits.max / 1.7
+    scaled = (values.astype(np.float32) - low) * (255.0 / (high - low))
+    expected = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    assert np.array_equal(to_uint8(values, (0, 100), (low, high)), expected)
+    assert np.array_equal(to_uint8(values[:2, :9], (0, 100), (low, high)), expected[:2, :9])
+
+
+def frame_of(pixels: np.ndarray, **fields: object) -> Frame:
+    return Frame(pixels=pixels, format="X", mode="X", width=pixels.shape[1], height=pixels.shape[0], **fields)
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_what_is_not_shown_is_black_and_counts_for_no_percentile(inverted: bool) -> None:
+    pixels = np.arange(200, dtype=np.int16).reshape(10, 20) + 1000
+    opacity = np.full(pixels.shape, 255, np.uint8)
+    pixels[:3], opacity[:3] = -32768, 0
+    shown = to_grey(frame_of(pixels[3:], inverted=inverted), (0, 100))
+    grey = to_grey(frame_of(pixels, inverted=inverted, opacity=opacity), (0, 100))
+    assert grey[:3].max() == 0
+    assert np.array_equal(grey[3:], shown)
+    half = to_grey(frame_of(pixels, inverted=inverted, opacity=opacity // 2), (0, 100))
+    assert np.abs(half[3:] - shown / 2).max() <= 1
+    assert to_grey(frame_of(pixels, opacity=opacity * 0), (0, 100)).max() == 0
+
+
+def test_values_that_are_not_finite_are_black_even_where_low_is_bright() -> None:
+    pixels = np.array([[0.0, 1.0, np.nan, np.inf]])
+    assert to_grey(frame_of(pixels, inverted=True), (0, 100)).tolist() == [[255, 0, 0, 0]]
