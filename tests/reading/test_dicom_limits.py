@@ -10,7 +10,7 @@ from pydicom.uid import JPEG2000, BasicTextSRStorage, JPEGBaseline8Bit, JPEGLSLo
 
 from brainscale.config.sections import LimitsConfig
 from brainscale.errors import SampleError
-from brainscale.reading.formats import dicom
+from brainscale.reading.formats import dicom, dicom_pixels
 from tests.support.dicom import (
     LIMITS,
     PERCENTILES,
@@ -82,7 +82,7 @@ def test_declarations_are_checked_before_decoding(elements: dict[str, object], m
     ds.compress(RLELossless, generate_instance_uid=False)
     for keyword, value in elements.items():
         setattr(ds, keyword, value)
-    monkeypatch.setattr(dicom, "get_decoder", lambda *args: pytest.fail("decoded"))
+    monkeypatch.setattr(dicom_pixels, "get_decoder", lambda *args: pytest.fail("decoded"))
     assert refusal(ds, LimitsConfig(voxels=10_000)).code in ("too_many_pixels", "too_many_frames")
 
 

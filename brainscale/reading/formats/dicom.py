@@ -8,37 +8,22 @@ import logging
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
 from io import BytesIO
-from itertools import islice
 from struct import unpack_from
 
 import numpy as np
 from pydicom import Dataset, FileDataset, dcmread
-from pydicom.encaps import encapsulate, generate_frames
 from pydicom.filereader import read_dataset, read_preamble
 from pydicom.pixels.common import PhotometricInterpretation
-from pydicom.pixels.decoders.base import Decoder, get_decoder
-from pydicom.pixels.utils import as_pixel_options, get_expected_length
-from pydicom.uid import (
-    UID,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    RLELossless,
-)
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 from pydicom.valuerep import STANDARD_VR
 
 from brainscale.config.sections import LimitsConfig
 from brainscale.errors import SampleError
-from brainscale.reading.formats.dicom_grey import grey_frames, number_of, stored_bits, text_of
-from brainscale.reading.formats.frame import Frame, GreyRange
+from brainscale.reading.formats.dicom_grey import Grey, grey_frames, number_of, stored_bits, text_of
+from brainscale.reading.formats.dicom_pixels import PIXELS, complete_pixel_description, stored_planes
+from brainscale.reading.formats.frame import Frame
 
-PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-NO_RGB = ("HSV", "YBR_PARTIAL_420", "YBR_PARTIAL_422")  # retired colour spaces, which pydicom does not convert
 _VRS = {str(name).encode() for name in STANDARD_VR}
 _PHOTOMETRIC = {str(name) for name in PhotometricInterpretation}
 
@@ -49,13 +34,19 @@ def recognises(head: bytes) -> bool:
     """Tell whether a file that begins with these bytes (160) is DICOM, with a preamble or without."""
     if head[128:132] == b"DICM":
         return True
+    return _byte_order(head) is not None
+
+
+def _byte_order(head: bytes) -> str | None:
+    """Return < or > for a data set that begins with these bytes; None if none does."""
     if len(head) < 16:
-        return False
+        return None
     for order in "<>":
         group, element, nbytes = unpack_from(f"{order}HHI", head)
         if group in (2, 8) and element < 0x100:
-            return head[4:6] in _VRS or (order == "<" and _has_second_element(head, group, element, nbytes))
-    return False
+            is_implicit = order == "<" and _has_second_element(head, group, element, nbytes)
+            return order if head[4:6] in _VRS or is_implicit else None
+    return None
 
 
 def _has_second_element(head: bytes, group: int, element: int, nbytes: int) -> bool:
@@ -83,9 +74,9 @@ def decode(data: bytes, limits: LimitsConfig, percentiles: tuple[float, float]) 
             warnings.simplefilter("ignore")
             ds = _read(data, limits)
             frames = _check(ds, limits)
-            planes = _planes(ds, frames, _transfer_syntax(ds))
-            for number, (pixels, grey_range) in enumerate(grey_frames(ds, planes, frames, percentiles)):
-                yield _frame(ds, pixels, grey_range, number if frames > 1 else None)
+            complete_pixel_description(ds)
+            for number, grey in enumerate(grey_frames(ds, stored_planes(ds, frames), frames, percentiles)):
+                yield _frame(ds, grey, number if frames > 1 else None)
     except (SampleError, MemoryError, GeneratorExit, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # noqa: BLE001 (damage can surface anywhere; a panic in Rust is no Exception)
@@ -96,8 +87,13 @@ def _read(data: bytes, limits: LimitsConfig) -> FileDataset:
     stream = BytesIO(data)
     read_preamble(stream, force=True)
     meta = read_dataset(stream, False, True, stop_when=lambda tag, _vr, _length: tag >> 16 != 2)
-    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-        _check_inflated(data[stream.tell() :], limits)
+    start, syntax = stream.tell(), meta.get("TransferSyntaxUID")
+    order = _byte_order(data[start : start + 160])
+    named_order = None if syntax == DeflatedExplicitVRLittleEndian else ">" if syntax == ExplicitVRBigEndian else "<"
+    if order and order != named_order:  # the file names another order of bytes, or a compression, than it has
+        return dcmread(BytesIO(data[start:]), force=True)
+    if syntax == DeflatedExplicitVRLittleEndian:
+        _check_inflated(data[start:], limits)
     ds = dcmread(BytesIO(data), force=True)
     if not len(ds) and not len(ds.file_meta):
         raise SampleError("corrupt", "no DICOM element can be read")
@@ -154,89 +150,19 @@ def _frame_count(ds: Dataset) -> int | None:
     return None if number is None or number < 0 else max(1, int(number))
 
 
-def _transfer_syntax(ds: FileDataset) -> UID:
-    """Return the transfer syntax that the file names, or the one by which the data set was read."""
-    if ds.file_meta.get("TransferSyntaxUID"):
-        return UID(str(ds.file_meta.TransferSyntaxUID))
-    if "PixelData" in ds and ds["PixelData"].is_undefined_length:
-        raise SampleError("unsupported_transfer_syntax", "compressed pixels, but the file names no transfer syntax")
-    implicit, little_endian = ds.original_encoding
-    explicit = ExplicitVRLittleEndian if little_endian else ExplicitVRBigEndian
-    ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-    return ds.file_meta.TransferSyntaxUID
-
-
-def _planes(ds: Dataset, frames: int, syntax: UID) -> Iterator[np.ndarray]:
-    """Yield the stored values of each frame: [H, W], or [H, W, 3] in RGB."""
-    if ds.PhotometricInterpretation in NO_RGB:
-        raise SampleError("unsupported_format", f"no conversion of {ds.PhotometricInterpretation} to RGB")
-    decoder = _decoder(syntax, ds)
-    if not syntax.is_encapsulated:
-        stored = next(ds[keyword].value or b"" for keyword in PIXELS if keyword in ds)
-        if len(stored) < get_expected_length(ds):
-            text = f"the pixel data are too short for {frames} frame(s) of {ds.Columns} × {ds.Rows} pixels"
-            raise SampleError("truncated", text)
-        yield from (plane for plane, _ in decoder.iter_array(ds, allow_excess_frames=False))
-        return
-    # Compressed colour is by pixel, or as the decoder says, whatever the data set claims.
-    options = as_pixel_options(ds, number_of_frames=1, pixel_keyword="PixelData", planar_configuration=0)
-    codestreams = generate_frames(
-        ds.PixelData, number_of_frames=frames, extended_offsets=options.pop("extended_offsets", None)
-    )
-    count = 0
-    for codestream in islice(codestreams, frames):
-        # Decoders allocate what the codestream declares.
-        if syntax != RLELossless and _codestream_shape(codestream) != (ds.Rows, ds.Columns, ds.SamplesPerPixel):
-            raise SampleError("corrupt", "the size in the compressed image differs from the size in the DICOM header")
-        # One by one, since pydicom's iterator fails where the signs of codestream and data set differ.
-        yield decoder.as_array(encapsulate([codestream], has_bot=False), **options)[0]
-        count += 1
-    if count < frames:
-        raise SampleError("truncated", f"only {count} of {frames} frames are in the file")
-
-
-def _decoder(syntax: UID, ds: Dataset) -> Decoder:
-    # GDCM decodes 12-bit JPEG exactly, but pydicom asks it to only under the name of the lossless syntax.
-    is_12_bit = syntax == JPEGExtended12Bit and ds.BitsStored > 8
-    with suppress(NotImplementedError):  # raised for a syntax that pydicom knows no decoder of
-        decoder = get_decoder(JPEGLossless if is_12_bit else syntax)
-        if decoder.is_available:
-            return decoder
-    name = syntax.name if syntax.type == "Transfer Syntax" else "an unknown transfer syntax"
-    raise SampleError("unsupported_transfer_syntax", f"no decoder for {name}")
-
-
-def _codestream_shape(codestream: bytes) -> tuple[int, int, int] | None:
-    """Return height, width and components by a codestream's header: SIZ of JPEG 2000, SOF of JPEG and JPEG-LS."""
-    start = codestream.find(b"\xff\x4f\xff\x51")
-    if start == 0 or codestream[4:8] == b"jP  ":
-        x, y, left, top = unpack_from(">4I", codestream, start + 8)
-        return y - top, x - left, unpack_from(">H", codestream, start + 40)[0]
-    offset = 2
-    while offset + 10 <= len(codestream):
-        marker, nbytes = unpack_from(">HH", codestream, offset)
-        if marker == 0xFFFF:  # fill before a marker
-            offset += 1
-        elif marker == 0xFFF7 or (0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC)):
-            height, width, components = unpack_from(">HHB", codestream, offset + 5)
-            return height, width, components
-        else:
-            offset += 2 + nbytes
-    return None
-
-
-def _frame(ds: Dataset, pixels: np.ndarray, grey_range: GreyRange | None, number: int | None) -> Frame:
+def _frame(ds: Dataset, grey: Grey, number: int | None) -> Frame:
     photometric = text_of(ds, "PhotometricInterpretation")
     patient, issuer = text_of(ds, "PatientID"), text_of(ds, "IssuerOfPatientID")
     return Frame(
-        pixels=pixels,
+        pixels=grey.pixels,
         format="DICOM",
         mode=f"{photometric if photometric in _PHOTOMETRIC else 'unknown'} {stored_bits(ds)}",
         width=ds.Columns,
         height=ds.Rows,
         number=number,
-        grey_range=grey_range,
+        grey_range=grey.grey_range,
         inverted=photometric == "MONOCHROME1",
+        opacity=grey.opacity,
         patient=(f"{patient}|{issuer}" if issuer else patient) if patient else None,
         scan=text_of(ds, "SeriesInstanceUID") or None,
     )

@@ -2,12 +2,12 @@
 
 Rescaling, windows and lookup tables are those of each frame: its functional groups, else the shared ones, else the
 data set itself. A window becomes the frame's grey range. Without a window, 8-bit pixels stay as they are, and all
-else shares one range, at two percentiles of the whole object.
+else shares one range, at two percentiles of the whole object. Padding (C.7.5.1.1.2) is no part of the picture.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableSequence
 from math import isfinite
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -24,9 +24,23 @@ Voi = Callable[[np.ndarray], tuple[np.ndarray, GreyRange]]
 T = TypeVar("T")
 
 
+class Grey(NamedTuple):
+    """A frame's intensities, [H, W].
+
+    Attributes:
+        pixels: the intensities.
+        grey_range: what becomes 0 and 255; None where 8-bit pixels stay as they are.
+        opacity: uint8, 0 where a pixel is padding; None without padding.
+    """
+
+    pixels: np.ndarray
+    grey_range: GreyRange | None
+    opacity: np.ndarray | None = None
+
+
 def grey_frames(
     ds: FileDataset, planes: Iterator[np.ndarray], frames: int, percentiles: tuple[float, float]
-) -> Iterator[tuple[np.ndarray, GreyRange | None]]:
+) -> Iterator[Grey]:
     """Turn the stored values of each frame into grey intensities.
 
     Args:
@@ -34,9 +48,6 @@ def grey_frames(
         planes: stored values of each frame, [H, W] or [H, W, 3].
         frames: number of frames.
         percentiles: range of an object that names no window.
-
-    Yields:
-        [H, W], and the intensities that become 0 and 255; None where 8-bit pixels stay as they are.
     """
     if ds.SamplesPerPixel == 3 or ds.PhotometricInterpretation == "PALETTE COLOR":
         yield from (_luminance(ds, plane) for plane in planes)
@@ -46,24 +57,53 @@ def grey_frames(
         ds, frames, "PixelValueTransformationSequence", lambda item: _modality(item, little_endian)
     )
     vois = _for_each_frame(ds, frames, "FrameVOILUTSequence", lambda item: _voi(item, little_endian))
-    bits, shared_range = stored_bits(ds), None
+    bits, shared_range, padding = stored_bits(ds), None, _padding_range(ds)
     if bits <= 8 and "PixelData" in ds and not ds.PixelRepresentation and not any(modalities):
         shared_range = None if bits == ds.BitsAllocated == 8 else (0.0, 2.0**bits - 1)
     elif None in vois:
         all_planes = list(planes)
-        shared_range, planes = _shared_range(all_planes, modalities, percentiles), iter(all_planes)
+        shared_range, planes = _shared_range(all_planes, modalities, padding, percentiles), iter(all_planes)
     for plane, modality, voi in zip(planes, modalities, vois, strict=True):
         values = modality(plane) if modality else plane
-        yield voi(values) if voi else (values, shared_range)
+        yield Grey(*(voi(values) if voi else (values, shared_range)), _opacity(plane, padding))
 
 
 def _shared_range(
-    planes: list[np.ndarray], modalities: list[Modality | None], percentiles: tuple[float, float]
+    planes: list[np.ndarray],
+    modalities: list[Modality | None],
+    padding: GreyRange | None,
+    percentiles: tuple[float, float],
 ) -> GreyRange:
     step = max(1, -(-sum(plane.size for plane in planes) // MAX_VALUES))
     sampled = [plane.reshape(-1)[::step] for plane in planes]
+    if padding:
+        sampled = [stored[~_is_between(stored, padding)] for stored in sampled]
     values = [modality(stored) if modality else stored for stored, modality in zip(sampled, modalities, strict=True)]
     return percentile_range(np.concatenate(values), percentiles)
+
+
+def _padding_range(ds: Dataset) -> GreyRange | None:
+    """Return the lowest and the highest stored value that is padding; None for an object without."""
+    kind = next((kind for kind in ("Float", "DoubleFloat") if f"{kind}PixelData" in ds), "")
+    value, limit = number_of(ds, f"{kind}PixelPaddingValue"), number_of(ds, f"{kind}PixelPaddingRangeLimit")
+    if value is None:
+        return None
+    ends = (value, value if limit is None else limit)
+    if not kind:  # the sign of padding and pixels often differs: both are bits
+        bits = stored_bits(ds)
+        lowest = -(2 ** (bits - 1)) if ds.PixelRepresentation else 0
+        ends = ((ends[0] - lowest) % 2**bits + lowest, (ends[1] - lowest) % 2**bits + lowest)
+    return min(ends), max(ends)
+
+
+def _is_between(values: np.ndarray, ends: GreyRange) -> np.ndarray:
+    return np.asarray((values >= ends[0]) & (values <= ends[1]))
+
+
+def _opacity(stored: np.ndarray, padding: GreyRange | None) -> np.ndarray | None:
+    """Return 0 for padding and 255 for all else; None where nothing is padding."""
+    is_padding = padding and _is_between(stored, padding)
+    return None if is_padding is None or not is_padding.any() else np.where(is_padding, 0, 255).astype(np.uint8)
 
 
 def _for_each_frame(ds: Dataset, frames: int, macro: str, make: Callable[[Dataset], T]) -> list[T]:
@@ -103,6 +143,8 @@ def _voi(ds: Dataset, little_endian: bool) -> Voi | None:
         return None
     if not exact:
         centre, width = centre - 0.5, width - 1
+    if width == 0:  # a threshold
+        return lambda values: (np.where(values > centre, 255, 0).astype(np.uint8), (0.0, 255.0))
     low, high = centre - width / 2, centre + width / 2
     if function == "SIGMOID":
         return lambda values: (255 / (1 + np.exp(4 * (0.5 - (values - low) / (high - low)))), (0.0, 255.0))
@@ -111,10 +153,11 @@ def _voi(ds: Dataset, little_endian: bool) -> Voi | None:
 
 def _lut(ds: Dataset, name: str, little_endian: bool) -> tuple[Modality, float] | None:
     """Return a lookup table and the highest value that it can give; None if it makes no sense."""
-    entries, first, bits = ds[f"{name}Descriptor"].value
-    stored = ds[f"{name}Data"].value
-    if not stored or not 1 <= bits <= 16:
+    descriptor, stored = ds.get(f"{name}Descriptor"), ds.get(f"{name}Data")
+    is_triple = isinstance(descriptor, MutableSequence) and len(descriptor) == 3
+    if not stored or not is_triple or not 1 <= descriptor[2] <= 16:
         return None
+    entries, first, bits = descriptor
     entries = (entries & 0xFFFF) or 2**16
     byte_order = "<" if little_endian else ">"
     words = np.frombuffer(stored, f"{byte_order}u2") if isinstance(stored, bytes) else np.atleast_1d(stored)
@@ -125,15 +168,18 @@ def _lut(ds: Dataset, name: str, little_endian: bool) -> tuple[Modality, float] 
     return lambda values: table[np.clip(values.astype(np.int64) - first, 0, table.size - 1)], 2.0**bits - 1
 
 
-def _luminance(ds: FileDataset, plane: np.ndarray) -> tuple[np.ndarray, GreyRange | None]:
+def _luminance(ds: FileDataset, plane: np.ndarray) -> Grey:
     """Return the ITU-R 601-2 luma of a frame in colour, as stored or by its palette."""
     bits = stored_bits(ds)
-    if plane.ndim == 2:
+    if ds.SamplesPerPixel == 1:
         plane = _apply_palette(ds, plane)
         bits = 8 * plane.itemsize
+    full_range = None if plane.dtype == np.uint8 and bits == 8 else (0.0, 2.0**bits - 1)
+    if plane.ndim == 2:
+        return Grey(plane, full_range)
     if plane.dtype == np.uint8:
-        return np.asarray(Image.fromarray(plane).convert("L")), None
-    return plane @ np.array([0.299, 0.587, 0.114]), (0.0, 2.0**bits - 1)
+        return Grey(np.asarray(Image.fromarray(plane).convert("L")), full_range)
+    return Grey(plane @ np.array([0.299, 0.587, 0.114]), full_range)
 
 
 def _apply_palette(ds: FileDataset, plane: np.ndarray) -> np.ndarray:
