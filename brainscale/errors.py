@@ -74,6 +74,7 @@ class StorageError(BrainscaleError):
 ERROR_CODES = {
     "no_pixels": "skipped: a DICOM object that is not an image, such as a structured report",
     "empty_archive": "skipped: an archive without files",
+    "paired": "skipped: the image (.img) of a NIfTI pair, which is read with its header (.hdr)",
     "empty_file": "the file has no bytes",
     "empty_image": "the image has no pixels",
     "unsupported_format": "the content is of no supported format",
@@ -82,6 +83,7 @@ ERROR_CODES = {
     "truncated": "fewer bytes than the header declares",
     "corrupt_archive": "an archive that is damaged or cut off; members before the damage have rows of their own",
     "corrupt_member": "a member of an archive that cannot be unpacked",
+    "unsupported_compression": "a member of an archive that is compressed by a method without a decoder",
     "encrypted": "a member of an archive that needs a password",
     "not_a_file": "a link, a device or the like",
     "nested_too_deep": "more layers of archives and compression than limits.depth",

@@ -6,11 +6,11 @@ limited by the bytes that go in.
 """
 
 import bz2
-import gzip
 import io
 import lzma
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,6 +26,7 @@ HEAD_NBYTES = 512  # tell the kind of archive; a tar header is as long
 ALLOWANCE_MIB = 64  # that may come out of any archive, however small it is
 MAX_HEADER_NBYTES = 2**20  # of one member's names and attributes
 CHUNK_NBYTES = 2**20  # read at a time
+GZIP_MAGIC, GZIP_WBITS = b"\x1f\x8b", 16 + zlib.MAX_WBITS
 XZ_MEMORY_NBYTES = 256 * 2**20  # an xz header may ask for 4 GiB
 
 
@@ -160,11 +161,8 @@ def _unzip(
             member_path = (*path, as_text(info.filename))
             if info.is_dir():
                 continue
-            if info.flag_bits & 1:
-                error = SampleError("encrypted", "the member is protected by a password")
-                yield Member(path=member_path, nbytes=info.file_size, error=error)
-                continue
             try:
+                _check_method(info)
                 with _read_errors(member_path, depth + 1):
                     member = archive.open(info)
             except SampleError as error:
@@ -172,6 +170,16 @@ def _unzip(
                 continue
             with member:
                 yield from _walk(_Forward(member, budget), member_path, depth + 1, budget, limits)
+
+
+def _check_method(info: zipfile.ZipInfo) -> None:
+    """Refuse a member that Python cannot unpack."""
+    if info.flag_bits & 0x41:  # weak or strong
+        raise SampleError("encrypted", "the member is protected by a password")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        name = zipfile.compressor_names.get(info.compress_type, "unknown")  # type: ignore[attr-defined]
+        text = f"zip compression method {info.compress_type} ({name}); repack the archive with Deflate"
+        raise SampleError("unsupported_compression", text)
 
 
 def _untar(
@@ -243,6 +251,30 @@ class _Forward(io.RawIOBase):
         return len(data)
 
 
+class _Gzip(io.RawIOBase):
+    """Like gzip.GzipFile, but what follows the last stream and is no other stream is left out, as gunzip does."""
+
+    def __init__(self, inner: Stream) -> None:
+        self._inner = inner
+        self._decoder = zlib.decompressobj(GZIP_WBITS)
+
+    def read(self, size: int = -1) -> bytes:
+        while True:
+            if self._decoder.eof:
+                encoded = self._decoder.unused_data.lstrip(b"\0")
+                while len(encoded) < len(GZIP_MAGIC) and (more := self._inner.read(2**16)):
+                    encoded = (encoded + more).lstrip(b"\0")
+                if not encoded.startswith(GZIP_MAGIC):
+                    return b""
+                self._decoder = zlib.decompressobj(GZIP_WBITS)
+            else:
+                encoded = self._decoder.unconsumed_tail or self._inner.read(2**16)
+            if data := self._decoder.decompress(encoded, max(size, 0)):
+                return data
+            if not encoded:
+                raise EOFError("cut off")
+
+
 class _Xz(io.RawIOBase):
     """Like lzma.LZMAFile, but with a limit on the decoder's memory."""
 
@@ -288,7 +320,7 @@ def _is_tar(head: bytes) -> bool:
 
 _KINDS: tuple[tuple[Callable[[bytes], bool], Unpack], ...] = (
     (lambda head: head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")), _unzip),
-    (lambda head: head.startswith(b"\x1f\x8b"), _decompress_with(lambda stream: gzip.GzipFile(fileobj=stream))),
+    (lambda head: head.startswith(GZIP_MAGIC), _decompress_with(_Gzip)),
     (lambda head: head.startswith(b"BZh"), _decompress_with(bz2.BZ2File)),
     (lambda head: head.startswith(b"\xfd7zXZ\0"), _decompress_with(_Xz)),
     (

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from brainscale.errors import SampleError
-from brainscale.reading.formats import dicom, nifti, raster
+from brainscale.reading.formats import dicom, mgh, nifti, raster
 from brainscale.reading.formats.frame import Frame
 from brainscale.reading.preprocess import make_plane, min_decoded_side, to_grey
 from brainscale.reading.pseudonyms import pseudonym
@@ -58,10 +58,12 @@ def _frames(data: bytes, request: ReadRequest) -> Iterator[Frame]:
         return raster.decode(data, limits, min_decoded_side(spec) if request.planes else HASH_SIDE)
     if nifti.recognises(head):
         return nifti.decode(data, limits, spec.window, spec.slices)
+    if mgh.recognises(head):
+        return mgh.decode(data, limits, spec.window, spec.slices)
     if nifti.is_header_only(head):
-        text = "a NIfTI header whose image is in another file; convert the pair to one .nii file"
+        text = "a NIfTI header without its image; put the .img file beside the .hdr file"
         raise SampleError("unsupported_format", text)
-    formats = ", ".join([*raster.FORMATS, "DICOM", "NIfTI"])
+    formats = ", ".join([*raster.FORMATS, "DICOM", "NIfTI", "MGH"])
     raise SampleError("unsupported_format", f"the content is in no supported format ({formats})")
 
 

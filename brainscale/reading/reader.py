@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.errors import RERUN, SampleError, StorageError
+from brainscale.reading import pairs
 from brainscale.reading.archives import Member, read_members
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample_ids import join_id, split_id
@@ -211,18 +212,25 @@ def unreachable_message(unreachable: pa.Table) -> str:
 
 
 def _read_members(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
+    wanted = _wanted_frames(file)
     try:
         with open_file(file.uri) as (stream, nbytes):
+            if pairs.image_is_paired(file.uri, request.limits):
+                yield from _read_member(file, pairs.image_member(nbytes=nbytes), wanted, request)
+                return
             stream.seek(0)
-            for member in read_members(stream, nbytes, request.limits):
-                yield from _read_member(file, member, request)
+            for member in pairs.join_members(read_members(stream, nbytes, request.limits)):
+                whole = member if member.path else pairs.with_image(member, file.uri, request.limits)
+                yield from _read_member(file, whole, wanted, request)
     except SampleError as error:
         yield Sample(sample_id=file.sample_id, uri=file.uri, error_code=error.code, error=error.text)
 
 
-def _read_member(file: SourceFile, member: Member, request: ReadRequest) -> Iterator[Sample]:
+def _read_member(
+    file: SourceFile, member: Member, wanted: dict[str, set[int | None]] | None, request: ReadRequest
+) -> Iterator[Sample]:
     member_id, path = join_id(file.sample_id, member.path), "!".join(member.path) or None
-    frames = _frames_to_read(file, member_id)
+    frames = None if wanted is None else wanted.get(member_id, set())
     if frames is not None and not frames:
         return
     if member.error:
@@ -255,11 +263,14 @@ def _read_member(file: SourceFile, member: Member, request: ReadRequest) -> Iter
         )
 
 
-def _frames_to_read(file: SourceFile, member_id: str) -> set[int | None] | None:
-    """Return the numbers of the frames to read of a member; None for all."""
+def _wanted_frames(file: SourceFile) -> dict[str, set[int | None]] | None:
+    """Return the numbers of the frames to read of each member, by the member's id; None for all of all."""
     if file.sample_ids is None:
         return None
-    return {split_id(sample_id)[2] for sample_id in file.sample_ids if sample_id.partition("#")[0] == member_id}
+    wanted: dict[str, set[int | None]] = {}
+    for sample_id in file.sample_ids:
+        wanted.setdefault(sample_id.partition("#")[0], set()).add(split_id(sample_id)[2])
+    return wanted
 
 
 _decoders: dict[str, Sandbox] = {}  # by its settings: this process's one decoder, kept from file to file

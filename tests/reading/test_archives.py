@@ -100,6 +100,29 @@ def test_an_encrypted_member_is_an_error_of_its_own() -> None:
     assert codes(bytes(data)) == [(("a",), "encrypted"), (("b",), None)]
 
 
+@pytest.mark.parametrize("method", [1, 6, 9, 93, 95, 98])
+def test_a_member_compressed_by_another_method_is_an_error_of_its_own(method: int) -> None:
+    data = bytearray(zipped({"a": b"deflate64", "b": b"fine"}))
+    entry = data.index(b"PK\x01\x02", data.index(b"PK\x01\x02") + 1)  # after the folder's
+    data[entry + 10] = method
+    assert codes(bytes(data)) == [(("a",), "unsupported_compression"), (("b",), None)]
+
+
+@pytest.mark.parametrize("behind", [b"checksum: ok\n", bytes(512), bytes(70_000) + b"text", b"\x1f", b"\0\x1fx"])
+@pytest.mark.parametrize("content", [b"plain" * 100, bytes(3 * 2**20), b""])
+def test_text_and_zeros_behind_a_gzip_stream_are_left_out(behind: bytes, content: bytes) -> None:
+    whole = gzip.compress(content)
+    assert contents(whole + behind) == {(): content}
+    assert contents(whole + bytes(1000) + whole + behind) == {(): content * 2}
+
+
+def test_a_damaged_gzip_stream_is_an_error() -> None:
+    whole = bytearray(gzip.compress(b"plain" * 100))
+    for data in (whole[:-1], whole[:-8], whole[:20], whole[:-8] + bytes(8)):
+        assert codes(bytes(data)) == [((), "corrupt_archive")]
+    assert codes(bytes(whole) + bytes(whole[:15])) == [((), "corrupt_archive")]
+
+
 @pytest.mark.parametrize("cut", [0.3, 0.6, 0.8])
 def test_an_archive_that_was_cut_off_ends_with_an_error(cut: float) -> None:
     noise = np.random.default_rng(0).bytes

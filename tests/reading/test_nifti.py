@@ -100,6 +100,104 @@ def test_colour_becomes_luminance_and_complex_numbers_magnitude() -> None:
     assert np.allclose(frames(encoded((RAS * 1j).astype(np.complex64)))[1].pixels, frames(encoded(RAS))[1].pixels)
 
 
+HEADERS = {nib.Nifti1Image: nib.Nifti1Header, nib.Nifti2Image: nib.Nifti2Header}
+each_version = pytest.mark.parametrize("kind", HEADERS)
+
+
+def changed(data: bytes, **fields: object) -> bytes:
+    """A file with other values in its header, whatever nibabel thinks of them."""
+    cls = nib.Nifti1Header if data[344:348] == b"n+1\0" else nib.Nifti2Header
+    header = cls(data[: cls.template_dtype.itemsize], check=False)
+    for name, value in fields.items():
+        header[name] = value
+    return bytes(header.binaryblock) + data[len(header.binaryblock) :]
+
+
+NO_DIRECTIONS = [
+    {"srow_x": [0, 0, 0, 0], "srow_y": [0, 0, 0, 0], "srow_z": [0, 0, 0, 0]},
+    {"srow_x": [np.nan, 0, 0, 0]},
+    {"srow_y": [0, np.inf, 0, 0]},
+    {"srow_z": [0, 0, 0, 7]},
+    {"srow_z": [1, 0, 0, 7], "srow_x": [1, 0, 0, 0]},
+]
+
+
+@each_version
+@pytest.mark.parametrize("sform", NO_DIRECTIONS)
+def test_an_sform_without_directions_gives_way_to_the_qform(kind: type, sform: dict[str, object]) -> None:
+    image = kind(RAS[::-1, :, ::-1], np.diag([-1.0, 1, -1, 1]))
+    image.set_qform(np.diag([-1.0, 1, -1, 1]), 1)
+    data = changed(bytes(image.to_bytes()), sform_code=1, **sform)
+    for one, other in zip(frames(data), frames(encoded(RAS)), strict=True):
+        assert np.array_equal(one.pixels, other.pixels)
+
+
+@each_version
+@pytest.mark.parametrize(
+    "qform", [{"quatern_b": np.nan}, {"quatern_b": 5}, {"pixdim": [1, 0, 1, 1, 0, 0, 0, 0]}, {"qform_code": 0}]
+)
+def test_without_any_directions_the_axes_are_those_stored_with_the_left_first(
+    kind: type, qform: dict[str, object]
+) -> None:
+    image = kind(RAS[::-1], np.diag([-1.0, 1, 1, 1]))
+    image.set_qform(np.diag([-1.0, 1, 1, 1]), 1)
+    for sform in (NO_DIRECTIONS[0], {"sform_code": 0}):
+        data = changed(bytes(image.to_bytes()), **{"sform_code": 1, **sform, **qform})
+        for one, other in zip(frames(data), frames(encoded(RAS)), strict=True):
+            assert np.array_equal(one.pixels, other.pixels)
+
+
+@each_version
+@pytest.mark.parametrize("offset", [0, -16, 100, "later"])
+def test_voxels_begin_behind_the_header_whatever_the_offset(kind: type, offset: int | str) -> None:
+    data, nbytes = encoded(RAS, kind=kind), HEADERS[kind].template_dtype.itemsize + 4
+    if offset == "later":
+        data, offset = data[:nbytes] + bytes(64) + data[nbytes:], nbytes + 64
+    assert np.array_equal(frames(changed(data, vox_offset=offset))[2].pixels, frames(encoded(RAS))[2].pixels)
+    if kind is nib.Nifti1Image:
+        for odd in (np.nan, np.inf, -np.inf):
+            assert np.array_equal(
+                frames(changed(encoded(RAS), vox_offset=odd))[2].pixels, frames(encoded(RAS))[2].pixels
+            )
+
+
+@each_version
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8", "c8", "c16"])
+def test_nibabel_reads_the_same_values_of_every_type_and_byte_order(kind: type, order: str, dtype: str) -> None:
+    values = (RAS % 120).astype(np.dtype(dtype).newbyteorder(order))
+    image = kind(values, np.diag([-2.0, 2, 3, 1]), HEADERS[kind](endianness=order), dtype=values.dtype)
+    image.header.set_slope_inter(*((1, 0) if dtype[0] == "c" else (0.5, 3)))
+    theirs = np.asanyarray(kind.from_bytes(image.to_bytes()).dataobj)[::-1]
+    theirs = np.abs(theirs) if dtype[0] == "c" else theirs
+    decoded = frames(bytes(image.to_bytes()))
+    assert decoded[0].mode == str(values.dtype.newbyteorder("="))
+    for position, one in enumerate(decoded):
+        assert np.array_equal(one.pixels, theirs[::-1, ::-1, position].T)
+
+
+@each_version
+@pytest.mark.parametrize("scaling", [(0, 5), (np.inf, 0), (np.nan, np.nan), (1, np.nan), (1, np.inf)])
+def test_scaling_that_makes_no_sense_is_ignored(kind: type, scaling: tuple[float, float]) -> None:
+    data = changed(encoded(RAS, kind=kind), scl_slope=scaling[0], scl_inter=scaling[1])
+    assert np.array_equal(frames(data)[3].pixels, frames(encoded(RAS))[3].pixels)
+
+
+def test_a_sheared_or_oblique_volume_is_cut_along_the_axis_that_points_up_most() -> None:
+    shear = np.array([[1.0, 0, 1.9, 0], [0, 2, 0, 0], [-1.8, 0, 1.2, 0], [0, 0, 0, 1]])
+    assert len(frames(encoded(RAS, shear))) == 4
+    cosine, sine = np.cos(np.deg2rad(40)), np.sin(np.deg2rad(40))
+    oblique = np.array([[2 * cosine, -2 * sine, 0, 0], [2 * sine, 2 * cosine, 0, 0], [0, 0, 3, 0], [0, 0, 0, 1]])
+    for one, other in zip(frames(encoded(RAS, oblique)), frames(encoded(RAS)), strict=True):
+        assert np.array_equal(one.pixels, other.pixels)
+
+
+def test_single_bits_are_refused() -> None:
+    with pytest.raises(SampleError) as raised:
+        frames(changed(encoded(RAS), datatype=1, bitpix=1))
+    assert raised.value.code in ("unsupported_format", "corrupt")
+
+
 @pytest.mark.parametrize(
     ("limits", "code"),
     [

@@ -1,26 +1,24 @@
-"""NIfTI-1 and NIfTI-2 in one file, through nibabel: bytes → the slices of every volume.
+"""NIfTI-1 and NIfTI-2 in one file, their headers read through nibabel: bytes → the slices of every volume.
 
-Volumes are turned to the closest canonical orientation (RAS+), scaled as the header says, and cut along one
-plane. A slice lies as a radiologist sees it: the patient's right on the left (sagittal: the face on the left),
-anterior (axial) or superior on top. The fourth and further dimensions count volumes; frames are numbered volume
-by volume. Each volume has one grey range.
+A header is taken as other readers take it where it contradicts itself: an sform or qform without directions gives
+way to the next best, and voxels never begin inside the header.
 """
 
 import warnings
 from collections.abc import Iterator
-from math import prod
+from contextlib import suppress
+from math import isfinite
+from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.orientations import apply_orientation, io_orientation
 
 from brainscale.config.sections import LimitsConfig
 from brainscale.errors import SampleError
-from brainscale.reading.formats.frame import Frame, percentile_range
+from brainscale.reading.formats.frame import Frame
+from brainscale.reading.formats.volume import Volumes, cut_slices, has_directions
 
-AXIS = {"sagittal": 0, "coronal": 1, "axial": 2}  # of a volume in RAS+
-BACKGROUND = 0.05  # share of the grey range: what is brighter is more than background
-EMPTY_SHARE = 0.01  # a slice is empty if less of its area is brighter than background
+BEHIND_HEADER = 4  # bytes that say whether extensions follow
 
 
 def recognises(head: bytes) -> bool:
@@ -43,78 +41,46 @@ def decode(data: bytes, limits: LimitsConfig, percentiles: tuple[float, float], 
         slices: axial, coronal or sagittal.
 
     Raises:
-        SampleError: `too_many_pixels`, `too_many_frames`, `empty_image`, `truncated` or `corrupt`.
+        SampleError: `too_many_pixels`, `too_many_frames`, `empty_image`, `truncated`, `unsupported_format` or
+            `corrupt`.
     """
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            image_class = nib.Nifti1Image if data[344:348] == b"n+1\0" else nib.Nifti2Image
-            image = image_class.from_bytes(data)
-            _check(image, len(data) - getattr(image.dataobj, "offset", 0), limits, AXIS[slices])
-            yield from _slices(image, percentiles, AXIS[slices])
+            yield from cut_slices(_volumes(data), limits, percentiles, slices)
     except SampleError:
         raise
     except Exception as error:  # noqa: BLE001 (a damaged header can fail anywhere; our text must not quote it)
         raise SampleError("corrupt", f"the NIfTI volume cannot be read ({type(error).__name__})") from None
 
 
-def _check(image: nib.Nifti1Image, nbytes: int, limits: LimitsConfig, axis: int) -> None:
-    shape, header = image.shape, image.header
-    if not shape or min(shape) < 1:
-        raise SampleError("empty_image", f"a volume of {' × '.join(map(str, shape))} voxels")
-    voxels = prod(shape)
-    if voxels > limits.voxels:
-        raise SampleError("too_many_pixels", f"{voxels} voxels exceed limits.voxels = {limits.voxels}")
-    if voxels * header.get_data_dtype().itemsize > nbytes:
-        raise SampleError(
-            "truncated", f"{max(0, nbytes)} bytes are too few for the {voxels} voxels that the header declares"
-        )
-    volume_shape = (*shape, 1, 1, 1)[:3]
-    # Turning to RAS+ exchanges axes: any of the three may become the one that is cut.
-    orientation = io_orientation(image.affine)
-    slices = volume_shape[int(np.argwhere(orientation[:, 0] == axis)[0, 0])]
-    frames, pixels = voxels // prod(volume_shape) * slices, prod(volume_shape) // slices
-    if frames > limits.frames:
-        raise SampleError("too_many_frames", f"{frames} slices exceed limits.frames = {limits.frames}")
-    if pixels > limits.pixels:
-        raise SampleError("too_many_pixels", f"slices of {pixels} pixels exceed limits.pixels = {limits.pixels}")
+def _volumes(data: bytes) -> Volumes:
+    kind: Any = nib.Nifti1Header if data[344:348] == b"n+1\0" else nib.Nifti2Header
+    nbytes = kind.template_dtype.itemsize
+    header = kind(data[:nbytes], check=False)
+    dtype = header.get_data_dtype()
+    if not dtype.itemsize:
+        raise SampleError("unsupported_format", "a NIfTI volume of single bits")
+    slope, intercept, offset = (float(header[name]) for name in ("scl_slope", "scl_inter", "vox_offset"))
+    if dtype.names or not isfinite(slope) or slope == 0:
+        slope, intercept = 1.0, 0.0
+    return Volumes(
+        data=data,
+        offset=int(offset) if isfinite(offset) and offset >= nbytes else nbytes + BEHIND_HEADER,
+        shape=tuple(int(side) for side in header.get_data_shape()),
+        dtype=dtype,
+        affine=_affine(header),
+        format="NIfTI",
+        slope=slope,
+        intercept=intercept if isfinite(intercept) else 0.0,
+    )
 
 
-def _slices(image: nib.Nifti1Image, percentiles: tuple[float, float], axis: int) -> Iterator[Frame]:
-    mode = str(image.get_data_dtype())
-    number = 0
-    for volume in _volumes(image):
-        low, high = percentile_range(volume, percentiles)
-        for position in range(volume.shape[axis]):
-            # The two axes that stay are in the order R, A, S; the second becomes the rows, both reversed.
-            pixels = np.take(volume, position, axis=axis)[::-1, ::-1].T
-            height, width = pixels.shape
-            empty = bool(np.mean(pixels > low + BACKGROUND * (high - low)) < EMPTY_SHARE)
-            yield Frame(
-                pixels=pixels,
-                format="NIfTI",
-                mode=mode,
-                width=width,
-                height=height,
-                number=number,
-                grey_range=(low, high),
-                empty=empty,
-            )
-            number += 1
-
-
-def _volumes(image: nib.Nifti1Image) -> Iterator[np.ndarray]:
-    """Yield each volume, real, [R, A, S]."""
-    orientation = io_orientation(image.affine)
-    shape = (*image.shape, 1, 1, 1)[:3]
-    for index in np.ndindex(image.shape[3:]):
-        stored = np.asanyarray(image.dataobj[(..., *index)] if index else image.dataobj)
-        yield apply_orientation(_to_real(stored).reshape(shape), orientation)
-
-
-def _to_real(values: np.ndarray) -> np.ndarray:
-    """Turn colour into luminance and complex numbers into magnitude; leave all else as it is."""
-    if values.dtype.names:
-        red, green, blue = (values[name].astype(np.float32) for name in "RGB")
-        return np.asarray(0.299 * red + 0.587 * green + 0.114 * blue)
-    return np.abs(values) if np.iscomplexobj(values) else values
+def _affine(header: Any) -> np.ndarray:
+    """Return the first that has directions: sform, qform, the axes as stored with the patient's left first."""
+    for affine_of in (header.get_sform, header.get_qform):
+        with suppress(ValueError, ArithmeticError, nib.spatialimages.HeaderDataError, np.linalg.LinAlgError):
+            affine, code = affine_of(coded=True)
+            if code and has_directions(affine):
+                return np.asarray(affine)
+    return np.diag([-1.0, 1.0, 1.0, 1.0])

@@ -1,0 +1,57 @@
+"""FreeSurfer's MGH, also compressed as MGZ: bytes → the slices of every volume."""
+
+from collections.abc import Iterator
+from struct import unpack_from
+
+import numpy as np
+
+from brainscale.config.sections import LimitsConfig
+from brainscale.errors import SampleError
+from brainscale.reading.formats.frame import Frame
+from brainscale.reading.formats.volume import Volumes, cut_slices, has_directions
+
+HEADER_NBYTES = 284
+TYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}
+CODES = range(11)  # of types, those that no reader knows among them
+CORONAL = np.array([[-1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])  # where the file states no directions
+
+
+def recognises(head: bytes) -> bool:
+    """Tell whether a file that begins with these bytes (512) is MGH: version 1, sizes and a type that make sense."""
+    if len(head) < HEADER_NBYTES:
+        return False
+    version, *shape, kind = unpack_from(">6i", head)
+    return version == 1 and min(shape) > 0 and max(shape) < 2**20 and kind in CODES
+
+
+def decode(data: bytes, limits: LimitsConfig, percentiles: tuple[float, float], slices: str) -> Iterator[Frame]:
+    """Cut every volume of a file into slices.
+
+    Args:
+        data: the file's bytes, no longer compressed.
+        limits: larger volumes are refused before decoding.
+        percentiles: of a volume, become 0 and 255.
+        slices: axial, coronal or sagittal.
+
+    Raises:
+        SampleError: `too_many_pixels`, `too_many_frames`, `truncated` or `unsupported_format`.
+    """
+    _, *shape, kind, _ = unpack_from(">7i", data)
+    if kind not in TYPES:
+        raise SampleError("unsupported_format", f"an MGH volume of type {kind}")
+    (has_geometry,) = unpack_from(">h", data, 28)
+    numbers = np.frombuffer(data, ">f4", 12, 30).astype(np.float64)
+    affine = np.eye(4)
+    affine[:3, :3] = numbers[3:].reshape(3, 3).T * numbers[:3]
+    if has_geometry < 1 or not has_directions(affine):
+        affine[:3, :3] = CORONAL
+    volumes = Volumes(
+        data=data,
+        offset=HEADER_NBYTES,
+        shape=tuple(shape[:3]) if shape[3] == 1 else tuple(shape),
+        dtype=np.dtype(TYPES[kind]),
+        affine=affine,
+        format="MGH",
+    )
+    with np.errstate(all="ignore"):
+        yield from cut_slices(volumes, limits, percentiles, slices)
