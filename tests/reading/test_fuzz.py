@@ -20,7 +20,9 @@ from brainscale.config.sections import LimitsConfig, PreprocessConfig
 from brainscale.reading.reader import COLUMNS, file_table, read_file, read_tables
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import SourceFile
+from tests.support.dicom import dataset, written
 from tests.support.files import GREY, encoded, tarred, zipped, zstd
+from tests.support.tiff import png16, tiff
 
 CASES = int(os.environ.get("BRAINSCALE_FUZZ", "300"))
 SIDE = 64
@@ -42,12 +44,22 @@ def seeds() -> dict[str, bytes]:
     volume = nib.Nifti1Image(np.stack([GREY, GREY // 2], axis=-1), np.eye(4))
     files["NIfTI"] = volume.to_bytes()
     files["NIfTI gz"] = gzip.compress(files["NIfTI"])
+    files["MGH"] = nib.MGHImage(np.stack([GREY, GREY // 2], axis=-1), np.eye(4)).to_bytes()
+    deep = np.dstack([GREY.astype(np.uint16) * 99] * 4)
+    files |= {"PNG 16": png16(deep), "PNG 16 alpha": png16(deep[..., :2])}
+    files["TIFF 16 alpha"] = tiff(deep[..., :2], extra=(2,), orientation=6, rows=5)
+    files["TIFF float64"] = tiff(GREY.astype(np.float64), tile=(16, 16), big=True, big_endian=True)
+    files["TIFF deflate"] = tiff(GREY.astype(np.float32), predictor=3, deflate=True, rows=9)
+    ds = dataset(GREY.astype(np.int16), PixelPaddingValue=0, WindowCenter=100, WindowWidth=1)
+    files["DICOM padding"] = written(ds)
     folder = Path(pydicom.__file__).parent / "data" / "test_files"
     for path in sorted(folder.glob("*.dcm")):
         if path.stat().st_size < 60_000:
             files[path.name] = path.read_bytes()
     members = {"a.png": files["PNG"], "b/c.nii.gz": files["NIfTI gz"], "d.txt": b"text"}
     files |= {"zip": zipped(members), "tar": tarred(members), "tar.gz": gzip.compress(tarred(members))}
+    header, image = files["NIfTI"][:344] + b"ni1\0" + files["NIfTI"][348:352], files["NIfTI"][352:]
+    files["zip of a pair"] = zipped({"a.hdr": header, "a.img": image})
     return files | {"zip in zip": zipped({"in.zip": files["zip"]}), "tar.zst": zstd(tarred(members))}
 
 
