@@ -75,19 +75,13 @@ def to_uint8(pixels: np.ndarray, percentiles: tuple[float, float], grey_range: G
     low, high = grey_range or percentile_range(pixels, percentiles)
     if not high > low:
         return np.zeros(pixels.shape, np.uint8)
-    bits = 8 * pixels.dtype.itemsize
-    if pixels.dtype.kind not in "iu" or bits > 16 or pixels.size < 2**bits:
-        return _scale(pixels, low, high)
-    # Each value that there can be is scaled once and looked up.
-    unsigned = np.dtype(f"u{bits // 8}")
-    table = _scale(np.arange(2**bits, dtype=unsigned).view(pixels.dtype.newbyteorder("=")), low, high)
-    return np.asarray(table[pixels.astype(pixels.dtype.newbyteorder("="), copy=False).view(unsigned)])
-
-
-def _scale(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    floats = values.astype(np.float64 if values.dtype.itemsize > 2 else np.float32)
-    scaled = (np.nan_to_num(floats, nan=low, posinf=low, neginf=low) - low) * (255.0 / (high - low))
-    return np.asarray(np.clip(np.rint(scaled), 0, 255), np.uint8)
+    values: np.ndarray = pixels.astype(np.float64 if pixels.dtype.itemsize > 2 else np.float32)
+    if pixels.dtype.kind == "f":
+        values = np.nan_to_num(values, copy=False, nan=low, posinf=low, neginf=low)
+    # In place: new arrays would cost more than the arithmetic, and a table of all values no less.
+    np.multiply(np.subtract(values, low, out=values), 255.0 / (high - low), out=values)
+    np.clip(np.rint(values, out=values), 0, 255, out=values)
+    return values.astype(np.uint8)
 
 
 def spec_fingerprint(spec: PreprocessConfig) -> str:

@@ -273,13 +273,15 @@ def test_a_data_set_without_meta_information(implicit: bool, little_endian: bool
     check(out.getvalue(), windowed(DEEP, 400, 700))
 
 
-def test_a_voi_lut_of_signed_values_in_implicit_vr() -> None:
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+@pytest.mark.parametrize(("vr", "first"), [("SS", -500), ("US", 65036)])
+def test_a_voi_lut_of_signed_values(syntax: str, vr: str, first: int) -> None:
     values, table = np.rint(head() * 1000 - 500).astype(np.int16), np.minimum(255, np.arange(1001) // 3)
     lut = Dataset()
-    lut.add_new("LUTDescriptor", "SS", [1001, -500, 8])
+    lut.add_new("LUTDescriptor", vr, [1001, first, 8])
     lut.add_new("LUTData", "OW", table.astype(np.uint16).tobytes())
     ds = dataset(values, VOILUTSequence=[lut])
-    ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    ds.file_meta.TransferSyntaxUID = syntax
     check(ds, table[values.astype(int) + 500].astype(np.uint8))
 
 

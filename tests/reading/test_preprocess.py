@@ -50,10 +50,12 @@ def test_percentiles_by_histogram_are_numpys_to_the_bit(
 ) -> None:
     values = data.draw(arrays.arrays(dtype, st.integers(1, 300)))
     assert percentile_range(values, percentiles) == tuple(np.percentile(values.astype(np.float64), percentiles))
+    rescaled = percentile_range(values, percentiles, lambda stored: stored * np.float64(0.3) - 1024)
+    assert rescaled == tuple(np.percentile(values * np.float64(0.3) - 1024, percentiles))
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
-def test_a_table_gives_the_grey_levels_of_each_value_scaled_alone(dtype: type) -> None:
+def test_integers_of_every_type_are_scaled_alike(dtype: type) -> None:
     limits = np.iinfo(dtype)
     values = np.random.default_rng(0).integers(limits.min, limits.max + 1, (300, 300)).astype(dtype)
     low, high = limits.min / 3, limits.max / 1.7

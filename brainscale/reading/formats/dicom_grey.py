@@ -6,6 +6,7 @@ else shares one range, at two percentiles of the whole object. Padding (C.7.5.1.
 """
 
 from collections.abc import Callable, Iterator, MutableSequence
+from dataclasses import dataclass
 from math import isfinite
 from typing import NamedTuple, TypeVar
 
@@ -52,11 +53,11 @@ def grey_frames(
     if ds.SamplesPerPixel == 3 or ds.PhotometricInterpretation == "PALETTE COLOR":
         yield from (_luminance(ds, plane) for plane in planes)
         return
-    little_endian = bool(ds.original_encoding[1])
+    little_endian, signed = bool(ds.original_encoding[1]), bool(ds.PixelRepresentation)
     modalities = _for_each_frame(
-        ds, frames, "PixelValueTransformationSequence", lambda item: _modality(item, little_endian)
+        ds, frames, "PixelValueTransformationSequence", lambda item: _modality(item, little_endian, signed)
     )
-    vois = _for_each_frame(ds, frames, "FrameVOILUTSequence", lambda item: _voi(item, little_endian))
+    vois = _for_each_frame(ds, frames, "FrameVOILUTSequence", lambda item: _voi(item, little_endian, signed))
     bits, shared_range, padding = stored_bits(ds), None, _padding_range(ds)
     if bits <= 8 and "PixelData" in ds and not ds.PixelRepresentation and not any(modalities):
         shared_range = None if bits == ds.BitsAllocated == 8 else (0.0, 2.0**bits - 1)
@@ -78,6 +79,9 @@ def _shared_range(
     sampled = [plane.reshape(-1)[::step] for plane in planes]
     if padding:
         sampled = [stored[~_is_between(stored, padding)] for stored in sampled]
+    common = modalities[0]
+    if isinstance(common, _Rescale) and common.slope > 0 and all(modality == common for modality in modalities):
+        return percentile_range(np.concatenate(sampled), percentiles, common)
     values = [modality(stored) if modality else stored for stored, modality in zip(sampled, modalities, strict=True)]
     return percentile_range(np.concatenate(values), percentiles)
 
@@ -120,20 +124,28 @@ def _first_item(ds: Dataset, keyword: str) -> Dataset | None:
     return items[0] if items else None
 
 
-def _modality(ds: Dataset, little_endian: bool) -> Modality | None:
+def _modality(ds: Dataset, little_endian: bool, signed: bool) -> Modality | None:
     """Return the transform from stored to modality values; None if they are the same."""
-    if (item := _first_item(ds, "ModalityLUTSequence")) and (lut := _lut(item, "LUT", little_endian)):
+    if (item := _first_item(ds, "ModalityLUTSequence")) and (lut := _lut(item, "LUT", little_endian, signed)):
         return lut[0]
     slope, intercept = number_of(ds, "RescaleSlope"), number_of(ds, "RescaleIntercept")
     if not slope or intercept is None or (slope, intercept) == (1, 0):
         return None
-    factor, offset = np.float64(slope), np.float64(intercept)
-    return lambda stored: stored * factor + offset
+    return _Rescale(np.float64(slope), np.float64(intercept))
 
 
-def _voi(ds: Dataset, little_endian: bool) -> Voi | None:
+@dataclass(frozen=True)
+class _Rescale:
+    slope: np.float64
+    intercept: np.float64
+
+    def __call__(self, stored: np.ndarray) -> np.ndarray:
+        return np.asarray(stored * self.slope + self.intercept)
+
+
+def _voi(ds: Dataset, little_endian: bool, signed: bool) -> Voi | None:
     """Return the transform from modality values to values of interest, by the first of the alternatives."""
-    if (item := _first_item(ds, "VOILUTSequence")) and (lut := _lut(item, "LUT", little_endian)):
+    if (item := _first_item(ds, "VOILUTSequence")) and (lut := _lut(item, "LUT", little_endian, signed)):
         look_up, highest = lut
         return lambda values: (look_up(values), (0.0, highest))
     centre, width = number_of(ds, "WindowCenter"), number_of(ds, "WindowWidth")
@@ -151,14 +163,23 @@ def _voi(ds: Dataset, little_endian: bool) -> Voi | None:
     return lambda values: (values, (low, high))
 
 
-def _lut(ds: Dataset, name: str, little_endian: bool) -> tuple[Modality, float] | None:
-    """Return a lookup table and the highest value that it can give; None if it makes no sense."""
+def _lut(ds: Dataset, name: str, little_endian: bool, signed: bool = False) -> tuple[Modality, float] | None:
+    """Return a lookup table and the highest value that it can give; None if it makes no sense.
+
+    Args:
+        ds: holds the table.
+        name: what its elements' keywords begin with.
+        little_endian: its order of bytes.
+        signed: whether the values that are looked up have a sign.
+    """
     descriptor, stored = ds.get(f"{name}Descriptor"), ds.get(f"{name}Data")
     is_triple = isinstance(descriptor, MutableSequence) and len(descriptor) == 3
     if not stored or not is_triple or not 1 <= descriptor[2] <= 16:
         return None
     entries, first, bits = descriptor
     entries = (entries & 0xFFFF) or 2**16
+    if signed and first > 0x7FFF:  # written as unsigned
+        first -= 2**16
     byte_order = "<" if little_endian else ">"
     words = np.frombuffer(stored, f"{byte_order}u2") if isinstance(stored, bytes) else np.atleast_1d(stored)
     if words.size < entries:  # of 8 bits, two to a word

@@ -1,5 +1,6 @@
 """What every format yields: grey frames, with what is needed to show their intensities."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,18 +47,21 @@ class Frame:
     scan: str | None = None
 
 
-def percentile_range(values: np.ndarray, percentiles: tuple[float, float]) -> GreyRange:
+def percentile_range(
+    values: np.ndarray, percentiles: tuple[float, float], rescale: Callable[[np.ndarray], np.ndarray] | None = None
+) -> GreyRange:
     """Return the intensities at two percentiles of the finite values; (0, 0) where none is finite.
 
     Args:
         values: any real type and shape: a frame, or a volume whose frames must share a range.
         percentiles: low and high, 0..100.
+        rescale: turns values into intensities, and keeps their order.
     """
     flat = values.reshape(-1)
     sampled = flat[:: max(1, -(-flat.size // MAX_VALUES))]
     if sampled.dtype.kind in "iu" and sampled.dtype.itemsize <= 2 and sampled.size:
-        return _percentiles_by_histogram(sampled, percentiles)
-    floats = sampled.astype(np.float64)
+        return _percentiles_by_histogram(sampled, percentiles, rescale)
+    floats = (rescale(sampled) if rescale else sampled).astype(np.float64)
     finite = floats[np.isfinite(floats)]
     if not finite.size:
         return 0.0, 0.0
@@ -65,14 +69,17 @@ def percentile_range(values: np.ndarray, percentiles: tuple[float, float]) -> Gr
     return float(low), float(high)
 
 
-def _percentiles_by_histogram(values: np.ndarray, percentiles: tuple[float, float]) -> GreyRange:
+def _percentiles_by_histogram(
+    values: np.ndarray, percentiles: tuple[float, float], rescale: Callable[[np.ndarray], np.ndarray] | None
+) -> GreyRange:
     """Return, to the bit, what numpy's percentiles of integers of 8 or 16 bits are, without sorting them."""
     lowest = int(np.iinfo(values.dtype).min)
     ends = np.cumsum(np.bincount(values.astype(np.intp) - lowest if lowest else values))
 
     def interpolate(rank: float) -> float:
         whole, last = int(rank), values.size - 1
-        below, above = (np.searchsorted(ends, (whole, min(whole + 1, last)), side="right") + lowest).tolist()
+        neighbours = np.searchsorted(ends, (whole, min(whole + 1, last)), side="right") + lowest
+        below, above = (rescale(neighbours) if rescale else neighbours).tolist()
         share = rank - whole
         # As numpy rounds it: from the nearer of the two.
         return float(above - (above - below) * (1 - share) if share >= 0.5 else below + (above - below) * share)

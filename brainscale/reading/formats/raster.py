@@ -58,8 +58,9 @@ def decode(data: bytes, limits: LimitsConfig, min_side: int | None = None) -> It
                 with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                     yield from _frames(image, data, limits, min_side)
     except UnidentifiedImageError:
-        if pages and tiff.is_described(pages[0]):
-            raise SampleError("unsupported_format", "a TIFF whose kind of pixels has no decoder") from None
+        if (pages and tiff.is_described(pages[0])) or codestream_header(data):
+            text = f"a {'TIFF' if pages else 'JPEG'} whose kind of pixels has no decoder"
+            raise SampleError("unsupported_format", text) from None
         raise SampleError("corrupt", "the header of the image cannot be read") from None
     except Image.DecompressionBombError:
         raise SampleError("too_many_pixels", f"the image exceeds limits.pixels = {limits.pixels}") from None
