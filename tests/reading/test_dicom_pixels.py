@@ -119,5 +119,19 @@ def test_a_palette_is_looked_up(bits: int) -> None:
         assert decoded.grey_range == (0, 65535)
 
 
-def test_colours_without_a_conversion_are_refused() -> None:
-    assert refusal(dataset(COLOURS, PhotometricInterpretation="HSV")).code == "unsupported_format"
+@pytest.mark.parametrize("photometric", ["HSV", "ARGB", "CMYK", "YBR_PARTIAL_422", "YBR_PARTIAL_420"])
+def test_colours_without_a_conversion_are_refused(photometric: str) -> None:
+    samples = 4 if photometric in ("ARGB", "CMYK") else 3
+    ds = dataset(COLOURS, PhotometricInterpretation=photometric, SamplesPerPixel=samples)
+    assert refusal(ds).code == "unsupported_format"
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_the_luminance_of_ybr_full_422_is_its_first_component(dtype: type) -> None:
+    luma = np.random.default_rng(6).integers(0, 256, (8, 12)).astype(dtype)
+    # Two pixels share their chroma: Y, Y, CB, CR.
+    stored = np.full((8, 6, 4), 128, dtype)
+    stored[..., 0], stored[..., 1] = luma[:, ::2], luma[:, 1::2]
+    ds = dataset(luma, SamplesPerPixel=3, PlanarConfiguration=0, PhotometricInterpretation="YBR_FULL_422")
+    ds.PixelData = stored.tobytes()
+    assert np.array_equal(frame(ds).pixels, luma)

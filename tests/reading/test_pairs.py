@@ -1,6 +1,7 @@
 """A NIfTI header and the image beside it are read as one volume, in folders and in archives, in any order."""
 
 import gzip
+import os
 from io import BytesIO
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 from brainscale.config.sections import PreprocessConfig
+from brainscale.errors import SampleError
 from brainscale.reading import pairs
+from brainscale.reading.archives import Member
 from brainscale.reading.reader import Sample, read_samples
 from brainscale.reading.request import ReadRequest
 from tests.support.files import tarred, zipped
@@ -76,6 +79,27 @@ def test_a_pair_in_an_archive_is_one_volume(pack: type, order: str, tmp_path: Pa
         if name in members:
             assert samples.pop(f"s.zip!{name}").error_code == "unsupported_format"
     check(samples, "s.zip!d/a.hdr", "s.zip!d/a.img", tmp_path)
+
+
+def test_a_pair_whose_name_is_no_text_is_found_by_its_address(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for suffix, content in zip((b"hdr", b"img"), pair(), strict=True):
+        Path(os.fsdecode(os.fsencode(folder) + b"/v\xff?." + suffix)).write_bytes(content)
+    check(read(folder), "v\\xff?.hdr", "v\\xff?.img", tmp_path)
+
+
+def test_in_a_store_the_other_file_has_the_same_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refuse(uri: str) -> None:
+        asked.append(uri)
+        raise SampleError("unreadable", "not there")
+
+    monkeypatch.setattr(pairs, "open_file", refuse)
+    header = Member(data=pair()[0])
+    assert pairs.with_image(header, "s3://b/a.x/s.hdr.gz?region=eu", REQUEST.limits) is header
+    assert asked == [f"s3://b/a.x/s.img{ending}?region=eu" for ending in (".gz", "")]
 
 
 def test_a_header_or_an_image_alone_is_an_error(tmp_path: Path) -> None:

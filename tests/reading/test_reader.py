@@ -11,6 +11,7 @@ from PIL import Image
 
 from brainscale.config.sections import PreprocessConfig
 from brainscale.errors import SourceError
+from brainscale.reading import reader
 from brainscale.reading.reader import (
     COLUMNS,
     Sample,
@@ -22,6 +23,7 @@ from brainscale.reading.reader import (
     read_tables,
 )
 from brainscale.reading.request import ReadRequest
+from brainscale.reading.sample_ids import split_id
 from brainscale.reading.sources import SourceFile, list_files
 from tests.support.files import GREY, encoded, zipped
 from tests.support.images import write_image
@@ -68,6 +70,36 @@ def test_each_sample_of_a_folder_is_a_plane_or_an_error(mixed: Path) -> None:
     dicom = samples["c.dcm"]
     assert (dicom.format, dicom.mode, dicom.width, dicom.height) == ("DICOM", "MONOCHROME2 16", 64, 64)
     assert len(dicom.patient or "") == len(dicom.scan or "") == 32
+
+
+def test_a_volume_is_read_whatever_its_wrapper(tmp_path: Path) -> None:
+    volume = nib.Nifti1Image(np.arange(20 * 20 * 3).reshape(20, 20, 3).astype(np.int16), np.eye(4)).to_bytes()
+    packed = gzip.compress(volume)
+    wrappers = {
+        "plain": volume,
+        "good": packed,
+        "text behind": packed + b"checksum: ok\n",
+        "zeros behind": packed + bytes(512),
+        "twice": gzip.compress(packed),
+        "cut": packed[: len(packed) // 2],
+    }
+    for name, content in wrappers.items():
+        (tmp_path / f"{name}.nii.gz").write_bytes(content)
+    samples = {sample.sample_id: sample for sample in read_samples(tmp_path, REQUEST)}
+    assert samples.pop("cut.nii.gz").error_code == "corrupt_archive"
+    assert len(samples) == 3 * (len(wrappers) - 1)
+    for name, sample in samples.items():
+        assert np.array_equal(sample.plane, samples[f"good.nii.gz{name[name.index('#') :]}"].plane)
+
+
+def test_the_wanted_samples_of_an_archive_are_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(reader, "split_id", lambda sample_id: calls.append(sample_id) or split_id(sample_id))
+    (tmp_path / "a.zip").write_bytes(zipped({f"{i}.txt": b"" for i in range(50)}))
+    ids = tuple(f"a.zip!{i}.txt" for i in range(50))
+    file = SourceFile(sample_id="a.zip", uri=str(tmp_path / "a.zip"), sample_ids=ids)
+    assert [sample.sample_id for sample in read_file(file, REQUEST)] == list(ids)
+    assert len(calls) == 50
 
 
 def test_tables_hold_the_samples_and_how_many_each_file_has(mixed: Path) -> None:
