@@ -98,6 +98,24 @@ def test_tiff_of_few_bits(bits: int, photometric: int) -> None:
     )
 
 
+@pytest.mark.parametrize("alpha", [0, 1, 2])
+@pytest.mark.parametrize("colours", [1, 3])
+def test_tiff_of_8_bits_with_alpha(alpha: int, colours: int) -> None:
+    share = np.where(np.arange(128) < 64, 127, 255).astype(np.uint8) * np.ones_like(GREY)
+    shown = np.rint(GREY * (share / 255)) if alpha == 2 else GREY
+    stored = np.where(np.arange(128) < 64, GREY // 2, GREY) if alpha == 1 else GREY
+    shown = stored if alpha == 1 else shown
+    data = tiff(np.dstack([stored] * colours + [share]), 1 if colours == 1 else 2, extra=(alpha,))
+    assert difference(grey(data), shown) <= 2
+
+
+def test_tiff_of_8_bits_in_cmyk_and_ycbcr() -> None:
+    ink = 255.0 - GREY
+    cmyk = np.rint(ink * (ink / 255)).astype(np.uint8)
+    assert difference(grey(tiff(np.dstack([GREY] * 4), 5)), cmyk) <= 1
+    assert difference(grey(tiff(np.dstack([GREY, np.full((128, 128, 2), 128, np.uint8)]), 6)), GREY) <= 1
+
+
 def test_headers_that_promise_too_much_are_refused_at_once() -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -160,6 +160,8 @@ def _grey(image: Image.Image) -> np.ndarray:
         return np.asarray(image)
     if image.mode == "LAB":
         raise SampleError("unsupported_format", "no conversion of CIELab to grey")
+    if image.mode == "La":
+        return np.asarray(image)[..., 0]  # multiplied by its alpha already
     if image.has_transparency_data:
         grey, opacity = image.convert("RGBA").convert("LA").split()
         return np.asarray(ImageChops.multiply(grey, opacity))
