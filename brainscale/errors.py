@@ -73,8 +73,8 @@ class StorageError(BrainscaleError):
 
 ERROR_CODES = {
     "no_pixels": "skipped: a DICOM object that is not an image, such as a structured report",
-    "empty_archive": "skipped: an archive without files",
     "paired": "skipped: the image (.img) of a NIfTI pair, which is read with its header (.hdr)",
+    "empty_archive": "skipped: an archive without files",
     "empty_file": "the file has no bytes",
     "empty_image": "the image has no pixels",
     "unsupported_format": "the content is of no supported format",

@@ -155,6 +155,7 @@ def _frame(ds: Dataset, grey: Grey, number: int | None) -> Frame:
     patient, issuer = text_of(ds, "PatientID"), text_of(ds, "IssuerOfPatientID")
     return Frame(
         pixels=grey.pixels,
+        opacity=grey.opacity,
         format="DICOM",
         mode=f"{photometric if photometric in _PHOTOMETRIC else 'unknown'} {stored_bits(ds)}",
         width=ds.Columns,
@@ -162,7 +163,6 @@ def _frame(ds: Dataset, grey: Grey, number: int | None) -> Frame:
         number=number,
         grey_range=grey.grey_range,
         inverted=photometric == "MONOCHROME1",
-        opacity=grey.opacity,
         patient=(f"{patient}|{issuer}" if issuer else patient) if patient else None,
         scan=text_of(ds, "SeriesInstanceUID") or None,
     )
