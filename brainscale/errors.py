@@ -74,6 +74,7 @@ class StorageError(BrainscaleError):
 ERROR_CODES = {
     "no_pixels": "skipped: a DICOM object that is not an image, such as a structured report",
     "empty_archive": "skipped: an archive without files",
+    "sidecar": "skipped: a file of the operating system, such as .DS_Store, Thumbs.db or ._NAME",
     "empty_file": "the file has no bytes",
     "empty_image": "the image has no pixels",
     "unsupported_format": "the content is of no supported format",

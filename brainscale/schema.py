@@ -19,7 +19,7 @@ FORMATS = {
 }
 """Format version of each kind of table, of model.json and of output folders. Any other version is refused."""
 
-SKIPPED = ("no_pixels", "empty_archive")
+SKIPPED = ("no_pixels", "empty_archive", "sidecar")
 """Error codes of files that are valid but hold no image. Reports count them apart from errors."""
 HIDDEN = "hidden"
 """Value of `uri` in a manifest whose paths are hashed."""

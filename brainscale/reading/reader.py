@@ -21,6 +21,7 @@ from brainscale.reading.archives import Member, read_members
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample_ids import join_id, split_id
 from brainscale.reading.sandbox import Sandbox
+from brainscale.reading.sidecars import is_sidecar
 from brainscale.reading.sources import UNREACHABLE, SourceFile, list_files, open_file
 from brainscale.schema import MANIFEST
 
@@ -224,6 +225,10 @@ def _read_member(file: SourceFile, member: Member, request: ReadRequest) -> Iter
     member_id, path = join_id(file.sample_id, member.path), "!".join(member.path) or None
     frames = _frames_to_read(file, member_id)
     if frames is not None and not frames:
+        return
+    if is_sidecar(member_id, member.data):
+        nbytes, text = member.nbytes if member.data is None else len(member.data), "a file of the operating system"
+        yield Sample(sample_id=member_id, uri=file.uri, member=path, nbytes=nbytes, error_code="sidecar", error=text)
         return
     if member.error:
         code, text = member.error.code, member.error.text
