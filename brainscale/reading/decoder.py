@@ -13,6 +13,7 @@ from PIL import Image
 from brainscale.errors import SampleError
 from brainscale.reading.formats import dicom, nifti, raster
 from brainscale.reading.formats.frame import Frame
+from brainscale.reading.placeholders import find_placeholder
 from brainscale.reading.preprocess import make_plane, min_decoded_side, to_grey
 from brainscale.reading.pseudonyms import pseudonym
 from brainscale.reading.request import ReadRequest
@@ -70,11 +71,22 @@ def _answer(frame: Frame, request: ReadRequest) -> tuple[dict[str, Any], bytes]:
         name: getattr(frame, name) for name in ("format", "mode", "width", "height", "empty") if getattr(frame, name)
     }
     facts["frame"] = frame.number
-    facts["patient"], facts["scan"] = pseudonym(frame.patient, request.key), pseudonym(frame.scan, request.key)
+    facts |= _describe_patient(frame, request.key) | {"scan": pseudonym(frame.scan, request.key)}
     grey = to_grey(frame, request.preprocess.window)
     if request.hashes and not frame.empty:
         facts["phash"] = perceptual_hash(grey)
     return facts, make_plane(grey, request.preprocess).tobytes() if request.planes else b""
+
+
+def _describe_patient(frame: Frame, key: bytes) -> dict[str, str | None]:
+    """Return the hashes of the patient, with and without the issuer, or the placeholder in its place."""
+    if not frame.patient:
+        return {}
+    if word := find_placeholder(frame.patient):
+        return {"patient_placeholder": word}
+    issuer = (frame.issuer or "").casefold()
+    with_issuer = None if not issuer or find_placeholder(issuer) else f"{frame.patient}|{issuer}"
+    return {"patient": pseudonym(frame.patient, key), "patient_with_issuer": pseudonym(with_issuer, key)}
 
 
 def perceptual_hash(grey: np.ndarray) -> str | None:

@@ -41,6 +41,8 @@ SOURCE_FILES = pa.schema(
 COLUMNS = pa.schema(
     [
         *(MANIFEST.field(name) for name in MANIFEST.names if name not in ("label", "group", "split", "fold")),
+        pa.field("patient_with_issuer", pa.string()),  # two of one patient: the same identifier by two issuers
+        pa.field("patient_placeholder", pa.string()),  # why a file that has an identifier names no patient
         pa.field("file_rows", pa.int32()),  # on the last row of a file: how many rows the file has
         pa.field("plane", pa.binary()),  # uint8, image_size × image_size, row by row
     ]
@@ -64,7 +66,9 @@ class Sample:
         nbytes: size of the encoded file or member, bytes.
         sha256: hash of the encoded bytes.
         phash: perceptual hash, 16 hexadecimal digits; None where not requested, or without contrast.
-        patient: keyed hash of the patient's identifier; None where the file names none.
+        patient: keyed hash of the patient's identifier; None where the file names none, or a placeholder.
+        patient_with_issuer: keyed hash of the identifier and its issuer; None where the file names no issuer.
+        patient_placeholder: the word that stands in place of an identifier, such as anonymous.
         scan: keyed hash of the series; None where the file names none.
         empty: whether a slice shows next to nothing.
         plane: uint8 [image_size, image_size]; None where not requested, or with an error.
@@ -84,6 +88,8 @@ class Sample:
     sha256: str | None = None
     phash: str | None = None
     patient: str | None = None
+    patient_with_issuer: str | None = None
+    patient_placeholder: str | None = None
     scan: str | None = None
     empty: bool = False
     plane: np.ndarray | None = field(default=None, repr=False)

@@ -237,6 +237,7 @@ def _frame(ds: Dataset, pixels: np.ndarray, grey_range: GreyRange | None, number
         number=number,
         grey_range=grey_range,
         inverted=photometric == "MONOCHROME1",
-        patient=(f"{patient}|{issuer}" if issuer else patient) if patient else None,
+        patient=patient or None,
+        issuer=issuer or None,
         scan=text_of(ds, "SeriesInstanceUID") or None,
     )

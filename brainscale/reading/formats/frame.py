@@ -27,6 +27,7 @@ class Frame:
         inverted: whether low intensities are bright.
         empty: whether a slice of a volume shows next to nothing.
         patient: identifier as stored; it is hashed before it leaves the process that decodes.
+        issuer: who gave the patient this identifier, as stored; treated the same.
         scan: identifier of the series as stored; treated the same.
     """
 
@@ -40,6 +41,7 @@ class Frame:
     inverted: bool = False
     empty: bool = False
     patient: str | None = None
+    issuer: str | None = None
     scan: str | None = None
 
 
