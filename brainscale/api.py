@@ -35,8 +35,13 @@ def index(
     config: Location | None = None,
     overrides: Iterable[str] = (),
     labels: Location = "folder",
+    id_column: str | None = None,
+    label_column: str | None = None,
+    patient_column: str | None = None,
+    patient_from: str | None = None,
     patient_key: Location | None = None,
     hash_paths: bool = False,
+    on_notice: OnNotice = lambda text: None,
 ) -> "pa.Table":
     """Read every file of the sources and return the manifest: samples with labels, hashes, groups and errors.
 
@@ -44,25 +49,49 @@ def index(
         sources: folders, files, globs, lists of files (`@files.txt`) or addresses such as s3://bucket/scans.
         config: name of a configuration or path of a YAML file, for class names, preprocessing and limits.
         overrides: changes of the configuration, such as `data.image_size=96`.
-        labels: `folder`, or a CSV file with the columns sample_id, label and, if known, patient.
+        labels: `folder`, or a CSV file with the columns sample_id, label and, if known, patient; its other columns are
+            added to the manifest.
+        id_column: column of the CSV file with the samples, if it is not `sample_id`.
+        label_column: its column with the labels, if it is not `label`.
+        patient_column: its column with the patients, if it is not `patient`; patients are hashed.
+        patient_from: regular expression over sample ids; its group `patient`, or its first group, names the patient.
         patient_key: file with the secret key for the hashes of patients; by default the key in the environment, or a
             random key.
         hash_paths: whether to hash the names of files too; such a manifest cannot be used for training.
+        on_notice: called with each message for the user, such as the number of samples without a known patient.
 
     Returns:
-        A table of schema MANIFEST, sorted by sample_id.
+        A table of schema MANIFEST, sorted by sample_id, and the other columns of the CSV file.
 
     Raises:
         BrainscaleError: a source, the configuration, the labels or the key cannot be used.
     """
-    from brainscale.dataset.indexer import index_sources
+    from brainscale.dataset.indexer import describe_gaps, index_sources
+    from brainscale.dataset.label_file import LabelColumns
+    from brainscale.dataset.subject_names import compile_patient_pattern
     from brainscale.reading.pseudonyms import read_key
 
     settings = load_config(config, overrides)
     label_file = str(labels) if labels == "folder" else _absolute(labels)
+    columns = LabelColumns(id=id_column, label=label_column, patient=patient_column)
+    columns.require_file(label_file)
+    if patient_from is not None:
+        compile_patient_pattern(patient_from)
     key = read_key(None if patient_key is None else os.fspath(patient_key))
     with session():
-        return index_sources(_list_sources(sources), settings, label_file, key=key, hash_paths=hash_paths)
+        manifest = index_sources(
+            _list_sources(sources),
+            settings,
+            label_file,
+            columns=columns,
+            patient_from=patient_from,
+            key=key,
+            hash_paths=hash_paths,
+            on_notice=on_notice,
+        )
+    for text in describe_gaps(manifest, settings):
+        on_notice(text)
+    return manifest
 
 
 def split(

@@ -22,7 +22,26 @@ NEAR = "Maximum distance between the perceptual hashes of near duplicates, in bi
     default="folder",
     show_default=True,
     metavar="folder|FILE.csv",
-    help="Source of the labels: folder names, or a CSV file with the columns sample_id and label.",
+    help="Source of the labels: folder names, or a CSV file with the columns sample_id and label. "
+    "Its other columns are added to the manifest.",
+)
+@click.option(
+    "--id-column",
+    metavar="NAME",
+    show_default="sample_id, or the only column named file, path, image or the like",
+    help="Column of the CSV file with the samples.",
+)
+@click.option("--label-column", metavar="NAME", show_default="label", help="Column of the CSV file with the labels.")
+@click.option(
+    "--patient-column",
+    metavar="NAME",
+    show_default="patient, or the only column named patient_id, subject or the like",
+    help="Column of the CSV file with the patients, which are hashed.",
+)
+@click.option(
+    "--patient-from",
+    metavar="REGEX",
+    help="Regular expression whose group names the patient in a sample id, such as '^([^/]+)/' for its first folder.",
 )
 @click.option("--config", metavar="NAME|FILE", help="Configuration with the class map, preprocessing and limits.")
 @click.option(
@@ -40,6 +59,10 @@ def index_command(
     sources: tuple[str, ...],
     out: str,
     labels: str,
+    id_column: str | None,
+    label_column: str | None,
+    patient_column: str | None,
+    patient_from: str | None,
     config: str | None,
     patient_key: str | None,
     hash_paths: bool,
@@ -55,12 +78,21 @@ def index_command(
     Example: brainscale index scans/ --out scans.parquet
     """
     from brainscale.config import files
+    from brainscale.dataset.label_file import LabelColumns
+    from brainscale.dataset.subject_names import compile_patient_pattern
     from brainscale.storage.remote import make_absolute
 
+    LabelColumns(id=id_column, label=label_column, patient=patient_column).require_file(labels)
+    if patient_from is not None:
+        compile_patient_pattern(patient_from)
     request: dict[str, Any] = {
         "sources": [make_absolute(source) for source in sources],
         "out": make_absolute(out),
         "labels": labels if labels == "folder" else make_absolute(labels),
+        "id_column": id_column,
+        "label_column": label_column,
+        "patient_column": patient_column,
+        "patient_from": patient_from,
         "patient_key": patient_key and make_absolute(patient_key),
         "hash_paths": hash_paths,
     }
