@@ -66,9 +66,10 @@ def index(
     Raises:
         BrainscaleError: a source, the configuration, the labels or the key cannot be used.
     """
-    from brainscale.dataset.indexer import describe_gaps, index_sources
+    from brainscale.dataset.indexer import index_sources
     from brainscale.dataset.label_file import LabelColumns
     from brainscale.dataset.subject_names import compile_patient_pattern
+    from brainscale.dataset.summary import describe_gaps
     from brainscale.reading.pseudonyms import read_key
 
     settings = load_config(config, overrides)
@@ -89,7 +90,7 @@ def index(
             hash_paths=hash_paths,
             on_notice=on_notice,
         )
-    for text in describe_gaps(manifest, settings):
+    for text in describe_gaps(manifest, settings.data):
         on_notice(text)
     return manifest
 
@@ -111,7 +112,7 @@ def split(
         test: test fraction (final evaluation).
         folds: number of folds, instead of val and test.
         seed: seed of the assignment.
-        keep: a manifest with an earlier split; its samples keep their split.
+        keep: a manifest with an earlier split or earlier folds; its samples keep their split or fold.
 
     Returns:
         The manifest with the column `split` or `fold` filled.
@@ -120,18 +121,17 @@ def split(
         ManifestError: there are no labels, or too few groups of a class.
         UsageError: val and test leave nothing to train on.
     """
-    from brainscale.dataset.splits import assign_folds, assign_splits, map_content_to_split
+    from brainscale.dataset.splits import assign_folds, assign_splits
     from brainscale.errors import UsageError
 
-    table = _manifest(manifest)
+    table, earlier = _manifest(manifest), None if keep is None else _manifest(keep)
     if folds is not None:
-        return assign_folds(table, folds=folds, seed=seed)
+        return assign_folds(table, folds=folds, seed=seed, keep=earlier)
     if val <= 0 or test < 0 or val + test >= 1:
         raise UsageError(
             f"val={val:g} and test={test:g} leave nothing to train on: val must be above 0, and their sum below 1"
         )
-    kept = None if keep is None else map_content_to_split(_manifest(keep))
-    return assign_splits(table, val=val, test=test, seed=seed, keep=kept)
+    return assign_splits(table, val=val, test=test, seed=seed, keep=earlier)
 
 
 def summary(manifest: "pa.Table | Location") -> "ManifestSummary":
@@ -217,7 +217,7 @@ def cross_validate(
     Args:
         data: a manifest, or a source to index.
         out: path or address of the folder for all runs.
-        folds: number of folds, 3 or more; each fold is the test split once.
+        folds: number of folds, 2 or more; each fold is the test split once.
         repeats: number of repeats, each with a new assignment to folds.
         parallel_folds: number of folds to train at the same time; by default as many as the cluster has room for.
         config: name of a configuration or path of a YAML file.

@@ -131,7 +131,7 @@ def index_command(
     help="Number of cross-validation folds, instead of --val and --test.",
 )
 @click.option("--seed", type=click.IntRange(0), metavar="N", default=0, show_default=True, help="Random seed.")
-@click.option("--keep", metavar="OLD.parquet", help="Earlier manifest whose samples keep their split.")
+@click.option("--keep", metavar="OLD.parquet", help="Earlier manifest whose samples keep their split or fold.")
 @click.option(
     "--distance",
     type=click.IntRange(0, 8),
@@ -160,12 +160,13 @@ def split_command(
 
     Example: brainscale split scans.parquet --test 0.2 --out split.parquet
     """
+    from brainscale.config.sections import DataConfig
     from brainscale.dataset import groups, splits
     from brainscale.dataset.manifest import read_manifest, write_manifest
-    from brainscale.dataset.summary import summarise
+    from brainscale.dataset.summary import describe_gaps, summarise
 
-    if folds is not None and (val is not None or test is not None or keep is not None):
-        raise UsageError("--folds cannot be combined with --val, --test or --keep: remove one of them")
+    if folds is not None and (val is not None or test is not None):
+        raise UsageError("--folds cannot be combined with --val or --test: remove one of them")
     val, test = 0.15 if val is None else val, 0.2 if test is None else test
     if val + test >= 1:
         raise UsageError(f"--val {val:g} and --test {test:g} leave nothing to train on: keep their sum below 1")
@@ -178,11 +179,15 @@ def split_command(
         raise UsageError("no --out: name the manifest to write, or check the one at hand with --verify")
     if distance is not None:
         table = groups.assign_groups(table, distance)
+    earlier = read_manifest(keep) if keep else None
     if folds is not None:
-        table = splits.assign_folds(table, folds=folds, seed=seed)
+        table = splits.assign_folds(table, folds=folds, seed=seed, keep=earlier)
     else:
-        kept = splits.map_content_to_split(read_manifest(keep)) if keep else None
-        table = splits.assign_splits(table, val=val, test=test, seed=seed, keep=kept)
+        table = splits.assign_splits(table, val=val, test=test, seed=seed, keep=earlier)
+    if hashing := splits.notice_of_hashing(table):
+        notice(hashing)
+    for text in describe_gaps(table, DataConfig()):
+        notice(text)
     write_manifest(table, out)
     print_facts({"manifest": out, **asdict(summarise(table))}, as_json)
 

@@ -110,7 +110,7 @@ def test_split_by_hand(invoke: Invoke, tmp_path: Path) -> None:
         label: sum(s == "test" and i % 2 == odd for i, s in enumerate(splits))
         for odd, label in enumerate(("no_tumour", "tumour"))
     }
-    assert 90 < splits.count("test") < 150
+    assert [splits.count(split) for split in ("train", "val", "test")] == [220, 60, 120]
     done = invoke("split", tmp_path / "m.parquet", "--out", tmp_path / "f.parquet", "--folds", "4")
     assert done.exit_code == 0
     assert set(pq.read_table(tmp_path / "f.parquet")["fold"].to_pylist()) == {0, 1, 2, 3}
@@ -121,8 +121,26 @@ def test_split_by_hand(invoke: Invoke, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert pq.read_table(tmp_path / "k")["split"].to_pylist() == splits
     assert "no --out: name the manifest to write" in invoke("split", tmp_path / "m.parquet").output
-    done = invoke("split", tmp_path / "m.parquet", "--folds", "4", "--keep", tmp_path / "s.parquet", "--out", "x")
-    assert (done.exit_code, "--folds cannot be combined with" in done.output) == (2, True)
+    folds = ["split", tmp_path / "m.parquet", "--keep", tmp_path / "f.parquet", "--seed", "9", "--out", tmp_path / "k"]
+    done = invoke(*folds, "--folds", "4")
+    assert done.exit_code == 0, done.output
+    assert pq.read_table(tmp_path / "k")["fold"] == pq.read_table(tmp_path / "f.parquet")["fold"]
+    done = invoke(*folds, "--folds", "5")
+    assert (done.exit_code, done.output.splitlines()) == (
+        1,
+        ["Error: the earlier manifest has 4 folds, not 5: use its number of folds"],
+    )
+
+
+def test_more_groups_than_can_be_balanced_are_said(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brainscale.dataset.splits.BALANCED_GROUPS", 399)
+    table = manifest([(i, "tumour" if i % 2 else "no_tumour", False) for i in range(400)])
+    pq.write_table(table, tmp_path / "m.parquet")
+    done = invoke("split", tmp_path / "m.parquet", "--out", tmp_path / "s.parquet")
+    assert done.exit_code == 0, done.output
+    assert "400 groups, more than 399: they are assigned by hash" in done.output
 
 
 def test_a_file_that_is_no_manifest(invoke: Invoke, tmp_path: Path) -> None:
