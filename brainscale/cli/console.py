@@ -30,6 +30,7 @@ LABELS = {
     "rows_a_second": "rows per second",
     "rows_now": "rows scored now",
     "samples_beyond_one_a_group": "samples after the first of each group",
+    "samples_without_patient": "samples without known patient",
     "seconds_now": "seconds for them",
     "shared_with_training": "samples shared with training",
     "sides_in_pixels": "image sides in pixels",

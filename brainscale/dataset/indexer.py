@@ -1,6 +1,6 @@
 """Index sources: read every file once, on Ray, and make or open the manifest."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -11,11 +11,11 @@ from brainscale.config.sections import Config
 from brainscale.dataset.groups import assign_groups
 from brainscale.dataset.header_control import HeaderControl, estimate_header_control
 from brainscale.dataset.label_file import DEFAULT_COLUMNS, LabelColumns, read_label_file
-from brainscale.dataset.labels import choose_folder_labels, describe_unclear_labels
+from brainscale.dataset.labels import choose_folder_labels
 from brainscale.dataset.manifest import check_manifest, is_manifest, read_manifest, require_readable, write_manifest
-from brainscale.dataset.patients import REMEDY, describe_unknown_patients, find_patients
+from brainscale.dataset.patients import find_patients
 from brainscale.dataset.subject_names import compile_patient_pattern
-from brainscale.dataset.summary import ManifestSummary, summarise
+from brainscale.dataset.summary import ManifestSummary, describe_gaps, summarise
 from brainscale.reading import sample_ids
 from brainscale.reading.on_ray import read_parallel
 from brainscale.reading.pseudonyms import KEY_VARIABLE, PatientKey, pseudonym, read_key
@@ -104,13 +104,6 @@ def hide_paths(manifest: pa.Table, key: PatientKey) -> pa.Table:
     return hidden.sort_by("sample_id")
 
 
-def describe_gaps(manifest: pa.Table, config: Config) -> Iterator[str]:
-    """Yield a line for the user on samples without a clear label, and one on those without a known patient."""
-    yield from describe_unclear_labels(manifest, config.data)
-    if unknown := describe_unknown_patients(manifest):
-        yield f"{unknown} {REMEDY}"
-
-
 @dataclass(frozen=True, kw_only=True)
 class IndexResult:
     """A manifest that was written, and what it contains.
@@ -180,7 +173,7 @@ def write_index(
     )
     require_readable(manifest, " ".join(sources))
     write_manifest(manifest, out)
-    for text in describe_gaps(manifest, config):
+    for text in describe_gaps(manifest, config.data):
         on_notice(text)
     summary = summarise(manifest)
     if key.random and (summary.patients or hash_paths):
@@ -192,13 +185,16 @@ def write_index(
     return IndexResult(manifest=out, summary=summary, header_only_control=control)
 
 
-def open_or_index(data: str | pa.Table, config: Config) -> pa.Table:
+def open_or_index(
+    data: str | pa.Table, config: Config, on_notice: Callable[[str], None] = lambda text: None
+) -> pa.Table:
     """Return the manifest given as a table or a path, or index the source given instead.
 
     Args:
         data: a manifest as a table, the path or address of a manifest, or a source; indexing a source needs a
             connected Ray.
         config: class names of folders, preprocessing, limits, and whether all nodes share the paths.
+        on_notice: called with each message for the user, such as placeholders in place of patients.
 
     Raises:
         ManifestError: the manifest cannot be used.
@@ -209,4 +205,4 @@ def open_or_index(data: str | pa.Table, config: Config) -> pa.Table:
         return check_manifest(data, "the manifest")
     if is_manifest(data):
         return read_manifest(data)
-    return index_sources([data], config)
+    return index_sources([data], config, on_notice=on_notice)

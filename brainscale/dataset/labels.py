@@ -42,7 +42,7 @@ def describe_unclear_labels(manifest: pa.Table, data: DataConfig) -> Iterator[st
     if unlabelled:
         yield (
             f"{len(unlabelled)} of {len(ids)} sample(s) have no label, the first of them '{unlabelled[0]}': they are "
-            "not used. If their folder names stand for a class, add these to data.classes."
+            "left out. Label them with a label file, or add the names of their folders to data.classes."
         )
     ambiguous = [
         (sample_id, classes)
