@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from brainscale.cli.console import print_facts
 from brainscale.cli.main import main
 from brainscale.config.sections import ARCHITECTURES
+from brainscale.dataset.manifest import check_manifest
+from brainscale.schema import MANIFEST
 from tests.support.manifests import manifest
 from tests.support.runs import Invoke
 
@@ -86,6 +89,9 @@ def test_the_help_of_train_names_every_network(invoke: Invoke) -> None:
         (["score", "m", "x", "--out", "y", "--no-wait"], 2, "--no-wait needs --address"),
         (["jobs", "stop", "an-id"], 2, "no --address: give the URL of the Jobs server"),
         (["jobs", "list", "--address", "http://me:sesame@127.0.0.1:9"], 2, "--address contains a password"),
+        (["index", "x", "--out", "y", "--patient-from", "("], 2, "--patient-from '(' is not a regular expression"),
+        (["index", "x", "--out", "y", "--patient-from", "p.*"], 2, "--patient-from 'p.*' has no group"),
+        (["index", "x", "--out", "y", "--label-column", "d"], 2, "--label-column names a column of a label file"),
         (["split", "none.parquet", "--out", "y"], 1, "no manifest at none.parquet"),
         (["split", "m.parquet", "--out", "y", "--folds", "3", "--val", "0.1"], 2, "--folds cannot be combined with"),
         (["split", "m.parquet", "--out", "y", "--val", "0.5", "--test", "0.5"], 2, "leave nothing to train on"),
@@ -130,6 +136,23 @@ def test_split_by_hand(invoke: Invoke, tmp_path: Path) -> None:
         1,
         ["Error: the earlier manifest has 4 folds, not 5: use its number of folds"],
     )
+
+
+def test_split_says_what_has_no_label_and_no_known_patient(invoke: Invoke, tmp_path: Path) -> None:
+    rows = manifest([(i, ("tumour", "no_tumour", None)[i % 3], False) for i in range(90)]).to_pylist()
+    for row in rows:
+        row |= {"patient": row["sha256"][:8] if row["sample_id"] < "060" else None}
+        row["sample_id"] = f"yes/no/{row['sample_id']}" if row["label"] == "no_tumour" else row["sample_id"]
+    pq.write_table(check_manifest(pa.Table.from_pylist(rows, schema=MANIFEST), "m"), tmp_path / "m.parquet")
+    done = invoke("split", tmp_path / "m.parquet", "--out", tmp_path / "s.parquet", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["samples_without_patient"] == 30
+    for text in (
+        "30 of 90 sample(s) have no label, the first of them '002.png'",
+        "30 of 90 sample(s) are in folders of different classes, the first of them 'yes/no/001.png'",
+        "The patient is unknown for 30 of 90 samples, so slices of one patient may be in different splits. To name",
+    ):
+        assert text in done.stderr
 
 
 def test_more_groups_than_can_be_balanced_are_said(

@@ -314,7 +314,7 @@ def test_labels_from_a_file(invoke: Invoke, tmp_path: Path) -> None:
     for text, message in (
         ("sample_id,label\n0.png,cat\n", "unknown label 'cat' of '0.png' in "),
         ("sample_id,label\n9.png,yes\n", "labels '9.png', which is not in the sources"),
-        ("name,label\n0.png,yes\n", "has no column 'sample_id': the columns are sample_id, label and,"),
+        ("name,label\n0.png,yes\n", "has no column 'sample_id' (its columns are name, label): name the column"),
     ):
         (tmp_path / "labels.csv").write_text(text)
         result = invoke(*arguments)
