@@ -78,11 +78,12 @@ def index_command(
     Example: brainscale index scans/ --out scans.parquet
     """
     from brainscale.config import files
-    from brainscale.dataset.label_file import LabelColumns
+    from brainscale.dataset.label_file import LabelColumns, read_label_file
     from brainscale.dataset.subject_names import compile_patient_pattern
     from brainscale.storage.remote import make_absolute
 
-    LabelColumns(id=id_column, label=label_column, patient=patient_column).require_file(labels)
+    columns = LabelColumns(id=id_column, label=label_column, patient=patient_column)
+    columns.require_file(labels)
     if patient_from is not None:
         compile_patient_pattern(patient_from)
     request: dict[str, Any] = {
@@ -99,6 +100,8 @@ def index_command(
     settings = files.load_config(config, ["resources.shared=true"] if shared else [])
     if address:
         options.run_as_job(address, no_wait, "index", {**request, "config": settings.model_dump(mode="json")}, as_json)
+    if labels != "folder":  # what is wrong with it is said before Ray starts
+        read_label_file(request["labels"], settings.data, columns)
     from brainscale.cluster import session
     from brainscale.dataset.indexer import write_index
 

@@ -14,6 +14,7 @@ from brainscale.dataset.groups import replace_column
 from brainscale.dataset.indexer import open_or_index
 from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint, read_manifest, write_manifest
 from brainscale.dataset.splits import assign_folds, assign_splits, notice_of_hashing
+from brainscale.dataset.summary import describe_gaps
 from brainscale.errors import ManifestError, OutputError
 from brainscale.evaluation.on_ray import Fold, folds_at_once, train_folds
 from brainscale.evaluation.outputs import METRICS_FILE, PREDICTIONS_FILE
@@ -148,7 +149,9 @@ def cross_validate(
         facts: dict[str, Any] = {"folds": folds, "repeats": repeats, "config_sha256": config.fingerprint}
         finished = read_success(workspace.path)
         _refuse_other(workspace, finished, facts)
-        manifest = open_or_index(data, config)
+        manifest = open_or_index(data, config, on_notice)
+        for text in describe_gaps(manifest, config.data):
+            on_notice(text)
         if hashing := notice_of_hashing(manifest):
             on_notice(hashing)
         tables = [_assign(manifest, config, folds, repeat) for repeat in range(1, repeats + 1)]
