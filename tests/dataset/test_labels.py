@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brainscale.config.sections import DataConfig
+from brainscale.dataset.indexer import hide_paths
 from brainscale.dataset.label_file import DEFAULT_COLUMNS, LabelColumns, LabelFile, read_label_file
 from brainscale.dataset.labels import choose_folder_labels, describe_unclear_labels, find_folder_labels
 from brainscale.errors import ManifestError, UsageError
+from brainscale.reading.pseudonyms import PatientKey
 from brainscale.schema import MANIFEST
 
 DATA = DataConfig()
@@ -202,6 +204,15 @@ def test_a_comment_in_another_encoding_is_left_out(tmp_path: Path) -> None:
     file = read(tmp_path, "sample_id,label,comment\np/0.png,yes,Größe\n".encode("latin-1"))
     assert (labels(file)[0], file.extra.num_columns) == ("tumour", 0)
     assert "not in UTF-8: comment" in file.notices[0]
+
+
+def test_hashed_paths_keep_the_columns_of_a_label_file() -> None:
+    rows = [dict.fromkeys(MANIFEST.names) | {"sample_id": name, "uri": name} for name in IDS]
+    table = pa.Table.from_pylist(rows, schema=MANIFEST).append_column("site", pa.array(list("ABCD")))
+    hidden = hide_paths(table, PatientKey(secret=b"k" * 16, random=False))
+    assert hidden.column_names == [*MANIFEST.names, "site"]
+    assert sorted(hidden["site"].to_pylist()) == list("ABCD")
+    assert not set(hidden["sample_id"].to_pylist()) & set(IDS)
 
 
 def test_a_file_of_patients_leaves_labels_to_folders(tmp_path: Path) -> None:
