@@ -81,7 +81,8 @@ def find_patients(
     else:
         for row, word in enumerate(table["patient_placeholder"].to_pylist()):
             words[row] = words[row] or word
-        hashes = resolve_issuers(table["patient"].to_pylist(), table["patient_with_issuer"].to_pylist())
+        resolved = resolve_issuers(table["patient"].to_pylist(), table["patient_with_issuer"].to_pylist())
+        hashes = [None if known else hashed for known, hashed in zip(patients.hashes, resolved, strict=True)]
         _drop_tying(hashes, series, labels, "PatientID", patients)
         _fill(patients.hashes, hashes)
         _fill(patients.hashes, _hash_names(_bids_subjects(ids, data), words, key))

@@ -180,6 +180,8 @@ def test_one_identifier_on_nearly_all_series_of_two_labels_is_no_patient() -> No
     (notice,) = patients.notices
     assert "One PatientID stands on 22 of 24 samples, in 22 of 24 series or files and with different labels" in notice
     assert "EXPORT" not in notice
+    named = {f"{'yes' if n % 2 else 'no'}/{n}.dcm": f"p{n}" for n in range(24)}
+    assert find(series(24, ["EXPORT 17"] * 24), patients=named).notices == []  # a label file names them all
     assert find(series(24, ["a"] * 19 + ["b"] * 5)).notices == []  # below 80 %
     assert find(series(9, ["a"] * 9)).notices == []  # few
     assert find(series(24, ["a"] * 24, scan=["one"] * 24)).notices == []  # one series
