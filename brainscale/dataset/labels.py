@@ -41,8 +41,8 @@ def describe_unclear_labels(manifest: pa.Table, data: DataConfig) -> Iterator[st
     unlabelled = [sample_id for sample_id, label in zip(ids, labels, strict=True) if label is None]
     if unlabelled:
         yield (
-            f"{len(unlabelled)} of {len(ids)} sample(s) have no label, the first of them '{unlabelled[0]}': training and "
-            "evaluation leave them out. Label them with a label file, or add the names of their folders to data.classes."
+            f"{len(unlabelled)} of {len(ids)} sample(s) have no label, the first of them '{unlabelled[0]}': training "
+            "and evaluation leave them out. Use a label file, or add the names of their folders to data.classes."
         )
     ambiguous = [
         (sample_id, classes)
