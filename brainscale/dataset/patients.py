@@ -101,19 +101,24 @@ def find_patients(
 def resolve_issuers(patients: Sequence[str | None], with_issuer: Sequence[str | None]) -> list[str | None]:
     """Return the hash that stands for each sample's patient.
 
-    One identifier is one patient, unless all its samples name an issuer and these differ: then it is one patient for
-    each issuer. If some of its samples name no issuer, nobody knows whose they are, and all stay together.
+    One identifier is one patient, unless its samples name different issuers: then it is one patient for each issuer,
+    and samples without an issuer belong to the most frequent one.
 
     Args:
         patients: hash of each sample's identifier.
         with_issuer: hash of the identifier and its issuer; None without an issuer.
     """
-    issuers: dict[str, set[str | None]] = defaultdict(set)
+    issuers: dict[str, Counter[str]] = defaultdict(Counter)
     for patient, issued in zip(patients, with_issuer, strict=True):
-        if patient is not None:
-            issuers[patient].add(issued)
+        if patient is not None and issued is not None:
+            issuers[patient][issued] += 1
+    usual = {
+        patient: min(counts, key=lambda issued: (-counts[issued], issued))
+        for patient, counts in issuers.items()
+        if len(counts) > 1
+    }
     return [
-        issued if patient is not None and None not in issuers[patient] and len(issuers[patient]) > 1 else patient
+        issued or usual[patient] if patient in usual else patient
         for patient, issued in zip(patients, with_issuer, strict=True)
     ]
 
