@@ -86,7 +86,7 @@ def test_a_missing_issuer_parts_no_patient(tmp_path: Path) -> None:
     assert a == b == c
     assert len({a, d, e}) == 3
     (tmp_path / "d.dcm").write_bytes(dicom("00123", 9, "unknown"))
-    assert find(read(tmp_path)).hashes == hashed("00123", "00123", "00123", "123")
+    assert find(read(tmp_path)).hashes == hashed("00123", "00123", "00123", "00123", "123")
 
 
 @given(st.lists(st.tuples(st.sampled_from([None, "p", "q"]), st.sampled_from([None, "x", "y"])), max_size=12))
