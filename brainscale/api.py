@@ -141,20 +141,25 @@ def summary(manifest: "pa.Table | Location") -> "ManifestSummary":
     return summarise(_manifest(manifest))
 
 
-def overlap(training: "pa.Table | Location", external: "pa.Table | Location", *, distance: int = 4) -> "pa.Table":
+def overlap(
+    training: "pa.Table | Location", external: "pa.Table | Location", *, similarity: float | None = 0.97
+) -> "pa.Table":
     """Find the samples of an external manifest that a training manifest contains too, as duplicates or near duplicates.
 
     Args:
         training: manifest of the training set.
         external: manifest of the external set.
-        distance: maximum Hamming distance, in bits, between the perceptual hashes of near duplicates.
+        similarity: minimum similarity of near duplicates; None: near duplicates are not looked for.
 
     Returns:
         One row for each such sample of `external`, with the kind of match.
     """
+    from brainscale.dataset.on_ray import open_map
     from brainscale.dataset.overlap import find_overlap
 
-    return find_overlap(_manifest(training), _manifest(external), distance)
+    first, second = _manifest(training), _manifest(external)
+    with open_map(len(first) + len(second)) as run:
+        return find_overlap(first, second, similarity, run)
 
 
 def train(

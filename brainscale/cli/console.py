@@ -19,7 +19,6 @@ WHOLE = 1000
 LABELS = {
     "byte_identical_copies": "identical copies",
     "byte_identical_groups": "sets of identical files",
-    "cut": "groups in more than one split",
     "example_of_two_labels": "example of different labels",
     "files_not_in_it": "files of the sources without scores",
     "groups_with_two_labels": "groups with different labels",

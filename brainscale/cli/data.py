@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,7 +11,40 @@ from brainscale.cli.console import handle_errors, print_facts
 from brainscale.errors import UsageError
 from brainscale.logs import notice
 
-NEAR = "Maximum distance between the perceptual hashes of near duplicates, in bits."
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from brainscale.dataset.splits import SplitCheck
+
+
+class Similarity(click.ParamType[float | None]):
+    """A similarity of near duplicates, or `none`."""
+
+    name = "similarity"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
+        """Return the number, or None for `none`."""
+        if value is None or str(value).lower() == "none":
+            return None
+        try:
+            number = float(value)
+        except ValueError:
+            number = 0.0
+        if not 0.8 <= number <= 1:
+            self.fail(f"{value!r} is neither a similarity from 0.8 to 1 nor none.", param, ctx)
+        return number
+
+
+SIMILARITY = click.option(
+    "--similarity",
+    type=Similarity(),
+    metavar="0.8-1|none",
+    default=0.97,
+    show_default=True,
+    help="Minimum similarity of near duplicates; none: near duplicates are not looked for.",
+)
+SHOWN_PAIRS = 20
+"""Pairs in different splits that are printed."""
 
 
 @click.command("index")
@@ -135,14 +168,13 @@ def index_command(
 )
 @click.option("--seed", type=click.IntRange(0), metavar="N", default=0, show_default=True, help="Random seed.")
 @click.option("--keep", metavar="OLD.parquet", help="Earlier manifest whose samples keep their split or fold.")
+@click.option("--regroup", is_flag=True, help="Make the groups again, instead of using those of the manifest.")
+@SIMILARITY
 @click.option(
-    "--distance",
-    type=click.IntRange(0, 8),
-    metavar="BITS",
-    show_default="the manifest's groups; 4 for --verify",
-    help=f"{NEAR} Samples are grouped again.",
+    "--verify",
+    is_flag=True,
+    help="Only check that samples that belong together are in one split; fail if some are not.",
 )
-@click.option("--verify", is_flag=True, help="Only check that each group is in one split; fail if one is not.")
 @options.json
 @handle_errors
 def split_command(
@@ -153,7 +185,8 @@ def split_command(
     folds: int | None,
     seed: int,
     keep: str | None,
-    distance: int | None,
+    regroup: bool,
+    similarity: float | None,
     verify: bool,
     as_json: bool,
 ) -> None:
@@ -166,6 +199,7 @@ def split_command(
     from brainscale.config.sections import DataConfig
     from brainscale.dataset import groups, splits
     from brainscale.dataset.manifest import read_manifest, write_manifest
+    from brainscale.dataset.on_ray import open_map
     from brainscale.dataset.summary import describe_gaps, summarise
 
     if folds is not None and (val is not None or test is not None):
@@ -175,13 +209,15 @@ def split_command(
         raise UsageError(f"--val {val:g} and --test {test:g} leave nothing to train on: keep their sum below 1")
     table = read_manifest(manifest)
     if verify:
-        check = splits.verify_split(table, groups.DISTANCE if distance is None else distance)
-        print_facts({"manifest": manifest, **asdict(check)}, as_json)
+        with open_map(len(table)) as run:
+            check = splits.verify_split(table, similarity, run)
+        _print_check(check, table, manifest, as_json)
         return
     if out is None:
         raise UsageError("no --out: name the manifest to write, or check the one at hand with --verify")
-    if distance is not None:
-        table = groups.assign_groups(table, distance)
+    if regroup:
+        with open_map(len(table)) as run:
+            table = groups.assign_groups(table, similarity, run)
     earlier = read_manifest(keep) if keep else None
     if folds is not None:
         table = splits.assign_folds(table, folds=folds, seed=seed, keep=earlier)
@@ -195,14 +231,42 @@ def split_command(
     print_facts({"manifest": out, **asdict(summarise(table))}, as_json)
 
 
+def _print_check(check: "SplitCheck", table: "pa.Table", manifest: str, as_json: bool) -> None:
+    """Print what a check of a manifest found, and fail if it found a violation."""
+    from brainscale.dataset.patients import describe_unknown_patients
+
+    violations = [asdict(violation) for violation in check.violations]
+    facts = {
+        "manifest": manifest,
+        "verified": check.verified,
+        "groups": check.groups,
+        "samples_without_signature": check.samples_without_signature,
+        "pairs_in_different_splits": violations if as_json else len(violations),
+    }
+    print_facts(facts, as_json)
+    if check.samples_without_signature:
+        notice(
+            f"{check.samples_without_signature} sample(s) have no signature, so their near duplicates were not looked "
+            "for: they show no contrast, or the manifest was made to be given away."
+        )
+    if not as_json:
+        for violation in check.violations[:SHOWN_PAIRS]:
+            click.echo(str(violation))
+        if len(violations) > SHOWN_PAIRS:
+            click.echo(f"and {len(violations) - SHOWN_PAIRS} more (--json lists all)")
+    if unknown := describe_unknown_patients(table):
+        notice(unknown)
+    check.require_intact()
+
+
 @click.command("overlap")
 @click.argument("training", metavar="A.parquet")
 @click.argument("external", metavar="B.parquet")
-@click.option("--distance", type=click.IntRange(0, 8), metavar="BITS", default=4, show_default=True, help=NEAR)
+@SIMILARITY
 @click.option("--out", metavar="T.parquet", help="Parquet file to write the list to as well.")
 @options.json
 @handle_errors
-def overlap_command(training: str, external: str, distance: int, out: str | None, as_json: bool) -> None:
+def overlap_command(training: str, external: str, similarity: float | None, out: str | None, as_json: bool) -> None:
     """List the samples of manifest B that are also in manifest A, as duplicates or near duplicates.
 
     Use it to check that an external dataset shares no sample with a training dataset.
@@ -210,17 +274,27 @@ def overlap_command(training: str, external: str, distance: int, out: str | None
     Example: brainscale overlap training.parquet external.parquet
     """
     from brainscale.dataset.manifest import read_manifest
-    from brainscale.dataset.overlap import find_overlap
+    from brainscale.dataset.on_ray import open_map
+    from brainscale.dataset.overlap import KINDS, count_overlap, find_overlap
     from brainscale.storage.tables import write_table
 
-    external_manifest = read_manifest(external)
-    matches = find_overlap(read_manifest(training), external_manifest, distance)
+    training_manifest, external_manifest = read_manifest(training), read_manifest(external)
+    with open_map(len(training_manifest) + len(external_manifest)) as run:
+        matches = find_overlap(training_manifest, external_manifest, similarity, run)
     if out:
         write_table(matches, out, "overlap")
     if as_json:
         click.echo(json.dumps(matches.to_pylist(), indent=2))
         return
     for row in matches.to_pylist():
-        bits = f", {row['distance']} bits apart" if row["distance"] else ""
-        click.echo(f"{row['sample_id']}  same {row['kind']}{bits}  {row['other']}")
+        value = f" ({row['similarity']:.3f})" if row["kind"] == "near" else ""
+        click.echo(f"{row['sample_id']}  {KINDS[row['kind']]}{value}  {row['other']}")
+    if len(matches):
+        click.echo()
+    counts = count_overlap(matches, external_manifest)
+    labels = list(counts[-1].labels)
+    click.echo("".join([f"{'match':<10}{'samples':>9}{'share':>9}", *(f"{label:>13}" for label in labels)]))
+    for count in counts:
+        cells = [f"{count.kind:<10}{count.samples:>9}{count.share:>9.1%}"]
+        click.echo("".join([*cells, *(f"{count.labels.get(label, 0):>13}" for label in labels)]))
     notice(f"{len(matches)} of {len(external_manifest)} samples of {external} are also in {training}")

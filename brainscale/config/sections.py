@@ -158,9 +158,10 @@ class SplitConfig(Section):
     val: Annotated[float, Field(gt=0, lt=1, description="Validation fraction (model selection).")] = 0.15
     test: Annotated[float, Field(ge=0, lt=1, description="Test fraction (final evaluation).")] = 0.2
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Random seed of the split.")] = 0
-    distance: Annotated[
-        int, Field(ge=0, le=8, description="Maximum distance of perceptual hashes for near duplicates, in bits of 64.")
-    ] = 4
+    similarity: Annotated[
+        Annotated[float, Field(ge=0.8, le=1)] | None,
+        Field(description="Minimum similarity of near duplicates; null: near duplicates are not looked for."),
+    ] = 0.97
 
     @model_validator(mode="after")
     def _check_sum(self) -> "SplitConfig":

@@ -13,6 +13,7 @@ from brainscale.dataset.header_control import HeaderControl, estimate_header_con
 from brainscale.dataset.label_file import DEFAULT_COLUMNS, LabelColumns, read_label_file
 from brainscale.dataset.labels import choose_folder_labels
 from brainscale.dataset.manifest import check_manifest, is_manifest, read_manifest, require_readable, write_manifest
+from brainscale.dataset.on_ray import choose_map
 from brainscale.dataset.patients import find_patients
 from brainscale.dataset.subject_names import compile_patient_pattern
 from brainscale.dataset.summary import ManifestSummary, describe_gaps, summarise
@@ -40,7 +41,7 @@ def index_sources(
 
     Args:
         sources: folders, files, globs, lists of files (`@files.txt`) or addresses.
-        config: class names of folders, limits, preprocessing, and the distance between near duplicates.
+        config: class names of folders, limits, preprocessing, and the similarity of near duplicates.
         labels: `folder`, or a CSV file with columns sample_id, label and, if known, patient; its other columns are
             added to the manifest.
         columns: names of these columns, if they are others.
@@ -82,12 +83,15 @@ def index_sources(
     manifest = pa.table([known.get(f.name, nulls).cast(f.type) for f in MANIFEST], schema=MANIFEST)
     for name, values in ({} if label_file is None else label_file.extra_columns(rows)).items():
         manifest = manifest.append_column(name, values)
-    grouped = assign_groups(manifest.sort_by("sample_id"), config.split.distance)
+    grouped = assign_groups(manifest.sort_by("sample_id"), config.split.similarity, choose_map(len(manifest)))
     return hide_paths(grouped, key) if hash_paths else grouped
 
 
 def hide_paths(manifest: pa.Table, key: PatientKey) -> pa.Table:
-    """Return the manifest without any path: sample ids and members become hashes, and uri becomes `hidden`."""
+    """Return the manifest as it can be given away: no paths and no signatures.
+
+    Sample ids and members become hashes, and uri becomes `hidden`.
+    """
     columns = {name: manifest[name].to_pylist() for name in ("sample_id", "member")}
     hashed_ids = [
         "!".join([str(pseudonym(file, key.secret)), *([str(pseudonym(member, key.secret))] if member else [])])
@@ -95,6 +99,7 @@ def hide_paths(manifest: pa.Table, key: PatientKey) -> pa.Table:
         for file, member, frame in map(sample_ids.split_id, columns["sample_id"])
     ]
     replaced = {
+        "signature": pa.nulls(len(manifest), pa.binary()),
         "sample_id": pa.array(hashed_ids, pa.string()),
         "member": pa.array([pseudonym(member, key.secret) for member in columns["member"]], pa.string()),
         "uri": pa.array([HIDDEN] * len(manifest), pa.string()),

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.dataset.balance import Counts, balance_groups
-from brainscale.dataset.groups import DISTANCE, find_split_violations, replace_column
+from brainscale.dataset.groups import SplitViolation, find_split_violations, replace_column
+from brainscale.dataset.near_duplicates import SIMILARITY, Map
 from brainscale.errors import ManifestError
 from brainscale.seeds import derive
 
@@ -78,40 +79,57 @@ def notice_of_hashing(manifest: pa.Table) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitCheck:
-    """A manifest in which every group is in one split and one fold.
+    """What a check of splits and folds found.
 
     Attributes:
         verified: the columns that were checked: `split`, `fold`, or both.
         groups: number of groups in the manifest.
-        cut: number of groups in more than one split or fold: none.
+        samples_without_signature: number of readable samples for which near duplicates could not be looked for.
+        violations: pairs of samples that belong together but are in different splits or folds.
     """
 
     verified: str
     groups: int
-    cut: int = 0
+    samples_without_signature: int
+    violations: Sequence[SplitViolation] = ()
+
+    def require_intact(self) -> None:
+        """Raise an error if samples that belong together are in different splits or folds.
+
+        Raises:
+            ManifestError: names the number of pairs and the first.
+        """
+        if self.violations:
+            raise ManifestError(
+                f"{len(self.violations)} pair(s) of samples that belong together are in different "
+                f"{self.violations[0].column}s, for example {self.violations[0]}: run "
+                "`brainscale split --regroup` to make the groups and splits again"
+            )
 
 
-def verify_split(manifest: pa.Table, distance: int = DISTANCE) -> SplitCheck:
-    """Check that every group of a manifest is in one split and one fold.
+def verify_split(manifest: pa.Table, similarity: float | None = SIMILARITY, run: Map = map) -> SplitCheck:
+    """Look for samples that belong together but are in different splits or folds.
+
+    Patients, series, contents and signatures are compared again, whatever the column `group` says.
 
     Args:
         manifest: samples with splits or folds.
-        distance: maximum Hamming distance, in bits, between the perceptual hashes of near duplicates.
+        similarity: minimum similarity of near duplicates; None: near duplicates are not looked for.
+        run: applies a function to many arguments, perhaps in parallel.
 
     Raises:
-        ManifestError: a group is in several splits, or the manifest has no splits.
+        ManifestError: the manifest has no splits.
     """
     assigned = [column for column in ("split", "fold") if manifest[column].null_count < len(manifest)]
     if not assigned:
         raise ManifestError("the manifest has neither splits nor folds: run `brainscale split` first")
-    if violations := find_split_violations(manifest, distance):
-        first = violations[0]
-        raise ManifestError(
-            f"{len(violations)} pair(s) of samples of one group are in different {first.column}s, for example "
-            f"'{first.first_id}' in {first.first_split} and '{first.second_id}' in {first.second_split}: "
-            "run `brainscale split` again"
-        )
-    return SplitCheck(verified=" and ".join(assigned), groups=pc.count_distinct(manifest["group"]).as_py())
+    readable = manifest.filter(pc.is_null(manifest["error_code"]))
+    return SplitCheck(
+        verified=" and ".join(assigned),
+        groups=pc.count_distinct(manifest["group"]).as_py(),
+        samples_without_signature=readable["signature"].null_count,
+        violations=find_split_violations(manifest, similarity, run),
+    )
 
 
 def _earlier_splits(manifest: pa.Table, keep: pa.Table) -> dict[str, str]:

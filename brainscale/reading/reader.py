@@ -65,7 +65,9 @@ class Sample:
         height: height of the stored image as shown, pixels.
         nbytes: size of the encoded file or member, bytes.
         sha256: hash of the encoded bytes.
-        phash: perceptual hash, 16 hexadecimal digits; None where not requested, or without contrast.
+        phash: hash of the whole image, 16 hexadecimal digits; None where not requested, or without contrast.
+        head_phash: hash of the head, the same way.
+        signature: the head in 16 × 16 bytes, to recognise it again; None where the hashes are.
         patient: keyed hash of the patient's identifier; None where the file names none, or a placeholder.
         patient_with_issuer: keyed hash of the identifier and its issuer; None where the file names no issuer.
         patient_placeholder: the word that stands in place of an identifier, such as anonymous.
@@ -87,6 +89,8 @@ class Sample:
     nbytes: int | None = None
     sha256: str | None = None
     phash: str | None = None
+    head_phash: str | None = None
+    signature: bytes | None = field(default=None, repr=False)
     patient: str | None = None
     patient_with_issuer: str | None = None
     patient_placeholder: str | None = None
@@ -245,6 +249,7 @@ def _read_member(file: SourceFile, member: Member, request: ReadRequest) -> Iter
     try:
         answers = _decoder(request).ask({"frames": None if frames is None else list(frames)}, data)
         for facts, plane in answers:
+            signature = facts.pop("signature", None)
             yield Sample(
                 sample_id=join_id(file.sample_id, member.path, facts.get("frame")),
                 uri=file.uri,
@@ -252,6 +257,7 @@ def _read_member(file: SourceFile, member: Member, request: ReadRequest) -> Iter
                 nbytes=nbytes,
                 sha256=sha256,
                 plane=np.frombuffer(plane, np.uint8).reshape(side, side) if len(plane) else None,
+                signature=None if signature is None else bytes.fromhex(signature),
                 **facts,
             )
     except SampleError as error:
