@@ -27,7 +27,8 @@ from safetensors.torch import save_file
 from score_peers import MEAN, PEERS, STD, network, rows
 from torch import nn
 
-from brainscale.config.sections import DEFAULT_CLASSES, PreprocessConfig
+from brainscale.config.class_names import DEFAULT_CLASSES
+from brainscale.config.sections import PreprocessConfig
 from brainscale.dataset.phantoms import draw_phantom
 from brainscale.models import engines
 from brainscale.models.bundle import ONNX, WEIGHTS, open_bundle, write_model_info

@@ -35,8 +35,13 @@ def index(
     config: Location | None = None,
     overrides: Iterable[str] = (),
     labels: Location = "folder",
+    id_column: str | None = None,
+    label_column: str | None = None,
+    patient_column: str | None = None,
+    patient_from: str | None = None,
     patient_key: Location | None = None,
     hash_paths: bool = False,
+    on_notice: OnNotice = lambda text: None,
 ) -> "pa.Table":
     """Read every file of the sources and return the manifest: samples with labels, hashes, groups and errors.
 
@@ -44,25 +49,50 @@ def index(
         sources: folders, files, globs, lists of files (`@files.txt`) or addresses such as s3://bucket/scans.
         config: name of a configuration or path of a YAML file, for class names, preprocessing and limits.
         overrides: changes of the configuration, such as `data.image_size=96`.
-        labels: `folder`, or a CSV file with the columns sample_id, label and, if known, patient.
+        labels: `folder`, or a CSV file with the columns sample_id, label and, if known, patient; its other columns are
+            added to the manifest.
+        id_column: column of the CSV file with the samples, if it is not `sample_id`.
+        label_column: its column with the labels, if it is not `label`.
+        patient_column: its column with the patients, if it is not `patient`; patients are hashed.
+        patient_from: regular expression over sample ids; its group `patient`, or its first group, names the patient.
         patient_key: file with the secret key for the hashes of patients; by default the key in the environment, or a
             random key.
         hash_paths: whether to hash the names of files too; such a manifest cannot be used for training.
+        on_notice: called with each message for the user, such as the number of samples without a known patient.
 
     Returns:
-        A table of schema MANIFEST, sorted by sample_id.
+        A table of schema MANIFEST, sorted by sample_id, and the other columns of the CSV file.
 
     Raises:
         BrainscaleError: a source, the configuration, the labels or the key cannot be used.
     """
     from brainscale.dataset.indexer import index_sources
+    from brainscale.dataset.label_file import LabelColumns
+    from brainscale.dataset.subject_names import compile_patient_pattern
+    from brainscale.dataset.summary import describe_gaps
     from brainscale.reading.pseudonyms import read_key
 
     settings = load_config(config, overrides)
     label_file = str(labels) if labels == "folder" else _absolute(labels)
+    columns = LabelColumns(id=id_column, label=label_column, patient=patient_column)
+    columns.require_file(label_file)
+    if patient_from is not None:
+        compile_patient_pattern(patient_from)
     key = read_key(None if patient_key is None else os.fspath(patient_key))
     with session():
-        return index_sources(_list_sources(sources), settings, label_file, key=key, hash_paths=hash_paths)
+        manifest = index_sources(
+            _list_sources(sources),
+            settings,
+            label_file,
+            columns=columns,
+            patient_from=patient_from,
+            key=key,
+            hash_paths=hash_paths,
+            on_notice=on_notice,
+        )
+    for text in describe_gaps(manifest, settings.data):
+        on_notice(text)
+    return manifest
 
 
 def split(
@@ -82,7 +112,7 @@ def split(
         test: test fraction (final evaluation).
         folds: number of folds, instead of val and test.
         seed: seed of the assignment.
-        keep: a manifest with an earlier split; its samples keep their split.
+        keep: a manifest with an earlier split or earlier folds; its samples keep their split or fold.
 
     Returns:
         The manifest with the column `split` or `fold` filled.
@@ -91,18 +121,17 @@ def split(
         ManifestError: there are no labels, or too few groups of a class.
         UsageError: val and test leave nothing to train on.
     """
-    from brainscale.dataset.splits import assign_folds, assign_splits, map_content_to_split
+    from brainscale.dataset.splits import assign_folds, assign_splits
     from brainscale.errors import UsageError
 
-    table = _manifest(manifest)
+    table, earlier = _manifest(manifest), None if keep is None else _manifest(keep)
     if folds is not None:
-        return assign_folds(table, folds=folds, seed=seed)
+        return assign_folds(table, folds=folds, seed=seed, keep=earlier)
     if val <= 0 or test < 0 or val + test >= 1:
         raise UsageError(
             f"val={val:g} and test={test:g} leave nothing to train on: val must be above 0, and their sum below 1"
         )
-    kept = None if keep is None else map_content_to_split(_manifest(keep))
-    return assign_splits(table, val=val, test=test, seed=seed, keep=kept)
+    return assign_splits(table, val=val, test=test, seed=seed, keep=earlier)
 
 
 def summary(manifest: "pa.Table | Location") -> "ManifestSummary":
@@ -112,20 +141,25 @@ def summary(manifest: "pa.Table | Location") -> "ManifestSummary":
     return summarise(_manifest(manifest))
 
 
-def overlap(training: "pa.Table | Location", external: "pa.Table | Location", *, distance: int = 4) -> "pa.Table":
+def overlap(
+    training: "pa.Table | Location", external: "pa.Table | Location", *, similarity: float | None = 0.97
+) -> "pa.Table":
     """Find the samples of an external manifest that a training manifest contains too, as duplicates or near duplicates.
 
     Args:
         training: manifest of the training set.
         external: manifest of the external set.
-        distance: maximum Hamming distance, in bits, between the perceptual hashes of near duplicates.
+        similarity: minimum similarity of near duplicates; None: near duplicates are not looked for.
 
     Returns:
         One row for each such sample of `external`, with the kind of match.
     """
+    from brainscale.dataset.on_ray import open_map
     from brainscale.dataset.overlap import find_overlap
 
-    return find_overlap(_manifest(training), _manifest(external), distance)
+    first, second = _manifest(training), _manifest(external)
+    with open_map(len(first) + len(second)) as run:
+        return find_overlap(first, second, similarity, run)
 
 
 def train(
@@ -188,7 +222,7 @@ def cross_validate(
     Args:
         data: a manifest, or a source to index.
         out: path or address of the folder for all runs.
-        folds: number of folds, 3 or more; each fold is the test split once.
+        folds: number of folds, 2 or more; each fold is the test split once.
         repeats: number of repeats, each with a new assignment to folds.
         parallel_folds: number of folds to train at the same time; by default as many as the cluster has room for.
         config: name of a configuration or path of a YAML file.

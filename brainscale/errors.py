@@ -75,6 +75,7 @@ ERROR_CODES = {
     "no_pixels": "skipped: a DICOM object that is not an image, such as a structured report",
     "paired": "skipped: the image (.img) of a NIfTI pair, which is read with its header (.hdr)",
     "empty_archive": "skipped: an archive without files",
+    "sidecar": "skipped: a file of the operating system, such as .DS_Store, Thumbs.db or ._NAME",
     "empty_file": "the file has no bytes",
     "empty_image": "the image has no pixels",
     "unsupported_format": "the content is of no supported format",

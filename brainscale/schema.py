@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 FORMATS = {
-    "manifest": 1,
+    "manifest": 2,
     "predictions": 1,
     "scans": 1,
     "metrics": 1,
@@ -12,14 +12,14 @@ FORMATS = {
     "steps": 1,
     "comparison": 1,
     "paired tests": 1,
-    "overlap": 1,
+    "overlap": 2,
     "heatmaps": 1,
     "model": 1,
     "folder": 1,
 }
 """Format version of each kind of table, of model.json and of output folders. Any other version is refused."""
 
-SKIPPED = ("no_pixels", "empty_archive", "paired")
+SKIPPED = ("no_pixels", "empty_archive", "paired", "sidecar")
 """Error codes of files that are valid but hold no image. Reports count them apart from errors."""
 HIDDEN = "hidden"
 """Value of `uri` in a manifest whose paths are hashed."""
@@ -44,7 +44,9 @@ MANIFEST = pa.schema(
         pa.field("height", pa.int32()),  # height of the image in pixels, after EXIF orientation
         pa.field("nbytes", pa.int64()),  # size of the encoded file or member in bytes
         pa.field("sha256", pa.string()),  # SHA-256 of the encoded bytes
-        pa.field("phash", pa.string()),  # perceptual hash, 64 bits as 16 hex digits; null for an image without contrast
+        pa.field("phash", pa.string()),  # hash of the whole image, 64 bits as 16 hex digits; null without contrast
+        pa.field("head_phash", pa.string()),  # hash of the head without margins, the same way
+        pa.field("signature", pa.binary()),  # the head in 16 × 16 bytes, to confirm near duplicates; null if left out
         pa.field("empty", pa.bool_()),  # whether the slice shows almost nothing; training leaves it out
         pa.field("label", pa.string()),  # class name; null if unknown
         pa.field("patient", pa.string()),  # keyed hash of the patient's identifier, never the identifier itself

@@ -19,7 +19,6 @@ WHOLE = 1000
 LABELS = {
     "byte_identical_copies": "identical copies",
     "byte_identical_groups": "sets of identical files",
-    "cut": "groups in more than one split",
     "example_of_two_labels": "example of different labels",
     "files_not_in_it": "files of the sources without scores",
     "groups_with_two_labels": "groups with different labels",
@@ -30,6 +29,7 @@ LABELS = {
     "rows_a_second": "rows per second",
     "rows_now": "rows scored now",
     "samples_beyond_one_a_group": "samples after the first of each group",
+    "samples_without_patient": "samples without known patient",
     "seconds_now": "seconds for them",
     "shared_with_training": "samples shared with training",
     "sides_in_pixels": "image sides in pixels",

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,7 +11,40 @@ from brainscale.cli.console import handle_errors, print_facts
 from brainscale.errors import UsageError
 from brainscale.logs import notice
 
-NEAR = "Maximum distance between the perceptual hashes of near duplicates, in bits."
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from brainscale.dataset.splits import SplitCheck
+
+
+class Similarity(click.ParamType[float | None]):
+    """A similarity of near duplicates, or `none`."""
+
+    name = "similarity"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
+        """Return the number, or None for `none`."""
+        if value is None or str(value).lower() == "none":
+            return None
+        try:
+            number = float(value)
+        except ValueError:
+            number = 0.0
+        if not 0.8 <= number <= 1:
+            self.fail(f"{value!r} is neither a similarity from 0.8 to 1 nor none.", param, ctx)
+        return number
+
+
+SIMILARITY = click.option(
+    "--similarity",
+    type=Similarity(),
+    metavar="0.8-1|none",
+    default=0.97,
+    show_default=True,
+    help="Minimum similarity of near duplicates; none: near duplicates are not looked for.",
+)
+SHOWN_PAIRS = 20
+"""Pairs in different splits that are printed."""
 
 
 @click.command("index")
@@ -22,7 +55,26 @@ NEAR = "Maximum distance between the perceptual hashes of near duplicates, in bi
     default="folder",
     show_default=True,
     metavar="folder|FILE.csv",
-    help="Source of the labels: folder names, or a CSV file with the columns sample_id and label.",
+    help="Source of the labels: folder names, or a CSV file with the columns sample_id and label. "
+    "Its other columns are added to the manifest.",
+)
+@click.option(
+    "--id-column",
+    metavar="NAME",
+    show_default="sample_id, or the only column named file, path, image or the like",
+    help="Column of the CSV file with the samples.",
+)
+@click.option("--label-column", metavar="NAME", show_default="label", help="Column of the CSV file with the labels.")
+@click.option(
+    "--patient-column",
+    metavar="NAME",
+    show_default="patient, or the only column named patient_id, subject or the like",
+    help="Column of the CSV file with the patients, which are hashed.",
+)
+@click.option(
+    "--patient-from",
+    metavar="REGEX",
+    help="Regular expression whose group names the patient in a sample id, such as '^([^/]+)/' for its first folder.",
 )
 @click.option("--config", metavar="NAME|FILE", help="Configuration with the class map, preprocessing and limits.")
 @click.option(
@@ -40,6 +92,10 @@ def index_command(
     sources: tuple[str, ...],
     out: str,
     labels: str,
+    id_column: str | None,
+    label_column: str | None,
+    patient_column: str | None,
+    patient_from: str | None,
     config: str | None,
     patient_key: str | None,
     hash_paths: bool,
@@ -55,18 +111,30 @@ def index_command(
     Example: brainscale index scans/ --out scans.parquet
     """
     from brainscale.config import files
+    from brainscale.dataset.label_file import LabelColumns, read_label_file
+    from brainscale.dataset.subject_names import compile_patient_pattern
     from brainscale.storage.remote import make_absolute
 
+    columns = LabelColumns(id=id_column, label=label_column, patient=patient_column)
+    columns.require_file(labels)
+    if patient_from is not None:
+        compile_patient_pattern(patient_from)
     request: dict[str, Any] = {
         "sources": [make_absolute(source) for source in sources],
         "out": make_absolute(out),
         "labels": labels if labels == "folder" else make_absolute(labels),
+        "id_column": id_column,
+        "label_column": label_column,
+        "patient_column": patient_column,
+        "patient_from": patient_from,
         "patient_key": patient_key and make_absolute(patient_key),
         "hash_paths": hash_paths,
     }
     settings = files.load_config(config, ["resources.shared=true"] if shared else [])
     if address:
         options.run_as_job(address, no_wait, "index", {**request, "config": settings.model_dump(mode="json")}, as_json)
+    if labels != "folder":  # what is wrong with it is said before Ray starts
+        read_label_file(request["labels"], settings.data, columns)
     from brainscale.cluster import session
     from brainscale.dataset.indexer import write_index
 
@@ -99,15 +167,14 @@ def index_command(
     help="Number of cross-validation folds, instead of --val and --test.",
 )
 @click.option("--seed", type=click.IntRange(0), metavar="N", default=0, show_default=True, help="Random seed.")
-@click.option("--keep", metavar="OLD.parquet", help="Earlier manifest whose samples keep their split.")
+@click.option("--keep", metavar="OLD.parquet", help="Earlier manifest whose samples keep their split or fold.")
+@click.option("--regroup", is_flag=True, help="Make the groups again, instead of using those of the manifest.")
+@SIMILARITY
 @click.option(
-    "--distance",
-    type=click.IntRange(0, 8),
-    metavar="BITS",
-    show_default="the manifest's groups; 4 for --verify",
-    help=f"{NEAR} Samples are grouped again.",
+    "--verify",
+    is_flag=True,
+    help="Only check that samples that belong together are in one split; fail if some are not.",
 )
-@click.option("--verify", is_flag=True, help="Only check that each group is in one split; fail if one is not.")
 @options.json
 @handle_errors
 def split_command(
@@ -118,7 +185,8 @@ def split_command(
     folds: int | None,
     seed: int,
     keep: str | None,
-    distance: int | None,
+    regroup: bool,
+    similarity: float | None,
     verify: bool,
     as_json: bool,
 ) -> None:
@@ -128,41 +196,77 @@ def split_command(
 
     Example: brainscale split scans.parquet --test 0.2 --out split.parquet
     """
+    from brainscale.config.sections import DataConfig
     from brainscale.dataset import groups, splits
     from brainscale.dataset.manifest import read_manifest, write_manifest
-    from brainscale.dataset.summary import summarise
+    from brainscale.dataset.on_ray import open_map
+    from brainscale.dataset.summary import describe_gaps, summarise
 
-    if folds is not None and (val is not None or test is not None or keep is not None):
-        raise UsageError("--folds cannot be combined with --val, --test or --keep: remove one of them")
+    if folds is not None and (val is not None or test is not None):
+        raise UsageError("--folds cannot be combined with --val or --test: remove one of them")
     val, test = 0.15 if val is None else val, 0.2 if test is None else test
     if val + test >= 1:
         raise UsageError(f"--val {val:g} and --test {test:g} leave nothing to train on: keep their sum below 1")
     table = read_manifest(manifest)
     if verify:
-        check = splits.verify_split(table, groups.DISTANCE if distance is None else distance)
-        print_facts({"manifest": manifest, **asdict(check)}, as_json)
+        with open_map(len(table)) as run:
+            check = splits.verify_split(table, similarity, run)
+        _print_check(check, table, manifest, as_json)
         return
     if out is None:
         raise UsageError("no --out: name the manifest to write, or check the one at hand with --verify")
-    if distance is not None:
-        table = groups.assign_groups(table, distance)
+    if regroup:
+        with open_map(len(table)) as run:
+            table = groups.assign_groups(table, similarity, run)
+    earlier = read_manifest(keep) if keep else None
     if folds is not None:
-        table = splits.assign_folds(table, folds=folds, seed=seed)
+        table = splits.assign_folds(table, folds=folds, seed=seed, keep=earlier)
     else:
-        kept = splits.map_content_to_split(read_manifest(keep)) if keep else None
-        table = splits.assign_splits(table, val=val, test=test, seed=seed, keep=kept)
+        table = splits.assign_splits(table, val=val, test=test, seed=seed, keep=earlier)
+    if hashing := splits.notice_of_hashing(table):
+        notice(hashing)
+    for text in describe_gaps(table, DataConfig()):
+        notice(text)
     write_manifest(table, out)
     print_facts({"manifest": out, **asdict(summarise(table))}, as_json)
+
+
+def _print_check(check: "SplitCheck", table: "pa.Table", manifest: str, as_json: bool) -> None:
+    """Print what a check of a manifest found, and fail if it found a violation."""
+    from brainscale.dataset.patients import describe_unknown_patients
+
+    violations = [asdict(violation) for violation in check.violations]
+    facts = {
+        "manifest": manifest,
+        "verified": check.verified,
+        "groups": check.groups,
+        "samples_without_signature": check.samples_without_signature,
+        "pairs_in_different_splits": violations if as_json else len(violations),
+    }
+    print_facts(facts, as_json)
+    if check.samples_without_signature:
+        notice(
+            f"{check.samples_without_signature} sample(s) have no signature, so their near duplicates were not looked "
+            "for: they show no contrast, or the manifest was made to be given away."
+        )
+    if not as_json:
+        for violation in check.violations[:SHOWN_PAIRS]:
+            click.echo(str(violation))
+        if len(violations) > SHOWN_PAIRS:
+            click.echo(f"and {len(violations) - SHOWN_PAIRS} more (--json lists all)")
+    if unknown := describe_unknown_patients(table):
+        notice(unknown)
+    check.require_intact()
 
 
 @click.command("overlap")
 @click.argument("training", metavar="A.parquet")
 @click.argument("external", metavar="B.parquet")
-@click.option("--distance", type=click.IntRange(0, 8), metavar="BITS", default=4, show_default=True, help=NEAR)
+@SIMILARITY
 @click.option("--out", metavar="T.parquet", help="Parquet file to write the list to as well.")
 @options.json
 @handle_errors
-def overlap_command(training: str, external: str, distance: int, out: str | None, as_json: bool) -> None:
+def overlap_command(training: str, external: str, similarity: float | None, out: str | None, as_json: bool) -> None:
     """List the samples of manifest B that are also in manifest A, as duplicates or near duplicates.
 
     Use it to check that an external dataset shares no sample with a training dataset.
@@ -170,17 +274,27 @@ def overlap_command(training: str, external: str, distance: int, out: str | None
     Example: brainscale overlap training.parquet external.parquet
     """
     from brainscale.dataset.manifest import read_manifest
-    from brainscale.dataset.overlap import find_overlap
+    from brainscale.dataset.on_ray import open_map
+    from brainscale.dataset.overlap import KINDS, count_overlap, find_overlap
     from brainscale.storage.tables import write_table
 
-    external_manifest = read_manifest(external)
-    matches = find_overlap(read_manifest(training), external_manifest, distance)
+    training_manifest, external_manifest = read_manifest(training), read_manifest(external)
+    with open_map(len(training_manifest) + len(external_manifest)) as run:
+        matches = find_overlap(training_manifest, external_manifest, similarity, run)
     if out:
         write_table(matches, out, "overlap")
     if as_json:
         click.echo(json.dumps(matches.to_pylist(), indent=2))
         return
     for row in matches.to_pylist():
-        bits = f", {row['distance']} bits apart" if row["distance"] else ""
-        click.echo(f"{row['sample_id']}  same {row['kind']}{bits}  {row['other']}")
+        value = f" ({row['similarity']:.3f})" if row["kind"] == "near" else ""
+        click.echo(f"{row['sample_id']}  {KINDS[row['kind']]}{value}  {row['other']}")
+    if len(matches):
+        click.echo()
+    counts = count_overlap(matches, external_manifest)
+    labels = list(counts[-1].labels)
+    click.echo("".join([f"{'match':<10}{'samples':>9}{'share':>9}", *(f"{label:>13}" for label in labels)]))
+    for count in counts:
+        cells = [f"{count.kind:<10}{count.samples:>9}{count.share:>9.1%}"]
+        click.echo("".join([*cells, *(f"{count.labels.get(label, 0):>13}" for label in labels)]))
     notice(f"{len(matches)} of {len(external_manifest)} samples of {external} are also in {training}")

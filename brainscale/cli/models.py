@@ -59,7 +59,7 @@ KEYS = {
 )
 @click.option(
     "--folds",
-    type=click.IntRange(3),
+    type=click.IntRange(2),
     metavar="N",
     help="Number of cross-validation folds; each fold is the test split of one run.",
 )

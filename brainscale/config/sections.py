@@ -18,15 +18,11 @@ from pydantic import (
 )
 
 from brainscale.config import explain
+from brainscale.config.class_names import DEFAULT_CLASSES, normalise_name
 from brainscale.hashing import fingerprint
 
 ARCHITECTURES = ("brainmrnet", "brainmrnet_paper", "vgg16", "resnet50", "densenet121")
 """Names of the networks, which `models.registry` builds."""
-DEFAULT_CLASSES: dict[str, list[str]] = {
-    "no_tumour": ["no", "notumor", "no_tumor", "notumour", "no_tumour", "normal", "healthy"],
-    "tumour": ["yes", "tumor", "tumour", "glioma", "meningioma", "pituitary"],
-}
-"""Class → names of folders with its images. The first class is the one without a tumour."""
 
 
 class Section(BaseModel):
@@ -126,17 +122,23 @@ class DataConfig(PreprocessConfig):
 
     classes: Annotated[
         dict[str, list[str]],
-        Field(description="Classes and the folder names that stand for each; the class without a tumour comes first."),
+        Field(
+            description="Classes and the folder names that stand for each; the class without a tumour comes first. "
+            "Case, spaces, underscores and hyphens do not matter."
+        ),
     ] = DEFAULT_CLASSES
 
     @model_validator(mode="after")
     def _check_classes(self) -> "DataConfig":
         if len(self.classes) < 2:
             raise ValueError("classes must name at least two classes, the one without a tumour first")
-        folders = [name.lower() for names in self.classes.values() for name in names]
-        repeated = sorted({name for name in folders if folders.count(name) > 1})
-        if repeated:
-            raise ValueError(f"classes lists the folder name '{repeated[0]}' twice: remove one")
+        class_of: dict[str, str] = {}
+        for label, names in self.classes.items():
+            for name in map(normalise_name, [label, *names]):
+                if (other := class_of.setdefault(name, label)) != label:
+                    raise ValueError(
+                        f"classes lists the folder name '{name}' twice, in {other} and {label}: remove one"
+                    )
         return self
 
     @property
@@ -145,9 +147,9 @@ class DataConfig(PreprocessConfig):
         return PreprocessConfig(**{name: getattr(self, name) for name in PreprocessConfig.model_fields})
 
     def label(self, folder: str) -> str | None:
-        """Return the class of a folder name, whatever its case, or None if no class lists it."""
-        name = folder.lower()
-        return next((c for c, names in self.classes.items() if name in {n.lower() for n in [c, *names]}), None)
+        """Return the class of a folder name, compared by `normalise_name`, or None if no class lists it."""
+        name = normalise_name(folder)
+        return next((c for c, names in self.classes.items() if name in map(normalise_name, [c, *names])), None)
 
 
 class SplitConfig(Section):
@@ -156,9 +158,10 @@ class SplitConfig(Section):
     val: Annotated[float, Field(gt=0, lt=1, description="Validation fraction (model selection).")] = 0.15
     test: Annotated[float, Field(ge=0, lt=1, description="Test fraction (final evaluation).")] = 0.2
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Random seed of the split.")] = 0
-    distance: Annotated[
-        int, Field(ge=0, le=8, description="Maximum distance of perceptual hashes for near duplicates, in bits of 64.")
-    ] = 4
+    similarity: Annotated[
+        Annotated[float, Field(ge=0.8, le=1)] | None,
+        Field(description="Minimum similarity of near duplicates; null: near duplicates are not looked for."),
+    ] = 0.97
 
     @model_validator(mode="after")
     def _check_sum(self) -> "SplitConfig":

@@ -1,5 +1,6 @@
 """Find the samples that must stay in one split: those of one patient or series, duplicates and near duplicates."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,69 +9,70 @@ import pyarrow.compute as pc
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from brainscale.dataset.hamming import find_near_pairs
+from brainscale.dataset.near_duplicates import SIMILARITY, Map, NearPairs, find_near_duplicates
 
-DISTANCE = 4
-"""Maximum Hamming distance between the 64-bit perceptual hashes of near duplicates.
-
-Measured on 253 public scans with 47 duplicates, re-encoded and resized ones included: distance 0 leaves 216 groups,
-2 leaves 208, 4 leaves 206, and 10 leaves 191.
-"""
-JOINED_BY = ("patient", "scan", "sha256")
-"""Columns whose equal values put samples into one group."""
+SHARED = {"patient": "same patient", "scan": "same series", "sha256": "same file"}
+"""Columns whose equal values put samples into one group, and how this is said."""
 
 
-def assign_groups(manifest: pa.Table, distance: int = DISTANCE) -> pa.Table:
+def assign_groups(manifest: pa.Table, similarity: float | None = SIMILARITY, run: Map = map) -> pa.Table:
     """Fill the column `group`; a row with an error gets no group.
 
     A group is named after the first 16 digits of its smallest sha256, so neither the patient key nor the order of the
     rows changes its name.
 
     Args:
-        manifest: table with the columns patient, scan, sha256, phash and error_code.
-        distance: maximum Hamming distance, in bits, between the perceptual hashes of near duplicates.
+        manifest: table with the columns patient, scan, sha256, phash, head_phash, signature and error_code.
+        similarity: minimum similarity of near duplicates; None: near duplicates are not looked for.
+        run: applies a function to many arguments, perhaps in parallel.
     """
-    components = _connected_components(manifest, distance)
+    components = _connected_components(manifest, find_near_duplicates(manifest, similarity, run))
     smallest: dict[int, str] = {}
-    for component, digest in zip(components, manifest["sha256"].to_pylist(), strict=True):
+    for component, digest in zip(components.tolist(), manifest["sha256"].to_pylist(), strict=True):
         if component >= 0:
             smallest[component] = min(smallest.get(component, digest), digest)
-    names = [smallest[component][:16] if component >= 0 else None for component in components]
+    names = [smallest[component][:16] if component >= 0 else None for component in components.tolist()]
     return replace_column(manifest, "group", pa.array(names, pa.string()))
 
 
-def _connected_components(manifest: pa.Table, distance: int) -> list[int]:
-    """Return the number of each row's connected component; −1 for a row with an error.
+def _connected_components(manifest: pa.Table, near: NearPairs) -> np.ndarray:
+    """Return the number of each row's connected component, int64 [rows]; −1 for a row with an error.
 
-    The nodes of the graph are the rows and the values that they share. Edges join a row to its patient, series,
-    content and perceptual hash, and a perceptual hash to every other within `distance`.
+    The nodes of the graph are the rows and the values that they share. Edges join a row to its patient, series and
+    content, and to its near duplicates.
     """
     is_readable = pc.and_(pc.is_null(manifest["error_code"]), pc.is_valid(manifest["sha256"]))
     rows = np.flatnonzero(is_readable.to_numpy(zero_copy_only=False))
-    edges, node_count = [], len(manifest)
-    for column in (*JOINED_BY, "phash"):
-        codes = manifest[column].combine_chunks().dictionary_encode()
-        index = codes.indices.fill_null(-1).to_numpy(zero_copy_only=False)[rows]
-        edges.append(np.stack([rows, node_count + index])[:, index >= 0])
-        if column == "phash":
-            used, values = np.unique(index[index >= 0]), codes.dictionary.to_pylist()
-            hashes = np.array([int(values[i], 16) for i in used], np.uint64)
-            edges.append(node_count + used[find_near_pairs(hashes, distance)])
-        node_count += len(codes.dictionary)
+    edges, node_count = [np.stack([near.first, near.second])], len(manifest)
+    for column in SHARED:
+        codes = _codes(manifest, column)
+        edges.append(np.stack([rows, node_count + codes[rows]])[:, codes[rows] >= 0])
+        node_count += int(codes.max(initial=-1)) + 1
     start, stop = np.concatenate(edges, axis=1)
     shape = (node_count, node_count)
     _, component_of_node = connected_components(coo_array((np.ones(len(start), bool), (start, stop)), shape))
-    components = np.full(len(manifest), -1)
+    components = np.full(len(manifest), -1, np.int64)
     components[rows] = component_of_node[rows]
-    return [int(component) for component in components]
+    return components
+
+
+def _codes(manifest: pa.Table, column: str) -> np.ndarray:
+    """Return a number for each row's value, equal for equal values, int64 [rows]; −1 for null."""
+    values = manifest[column].combine_chunks()
+    if not len(values):
+        return np.empty(0, np.int64)
+    indices = values.dictionary_encode().indices.fill_null(-1)
+    return np.asarray(indices.to_numpy(zero_copy_only=False), np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitViolation:
-    """Two samples of one group that are in different splits or folds.
+    """Two samples that belong together but are in different splits or folds.
 
     Attributes:
         column: `split` or `fold`.
+        reason: why they belong together: `same patient`, `near duplicate` and so on.
+        similarity: similarity of near duplicates; None for another reason.
         first_id: sample id of the first.
         first_split: split or fold of the first.
         second_id: sample id of the second.
@@ -78,38 +80,94 @@ class SplitViolation:
     """
 
     column: str
+    reason: str
+    similarity: float | None
     first_id: str
     first_split: str
     second_id: str
     second_split: str
 
+    def __str__(self) -> str:
+        similarity = "" if self.similarity is None else f" ({self.similarity:.3f})"
+        first, second = f"'{self.first_id}' in {self.first_split}", f"'{self.second_id}' in {self.second_split}"
+        return f"{first} and {second}: {self.reason}{similarity}"
 
-def find_split_violations(manifest: pa.Table, distance: int = DISTANCE) -> list[SplitViolation]:
-    """Return the pairs of samples that belong to one group but are in different splits or folds.
 
-    Groups are computed again from patients, series, contents and hashes, because the column `group` may be wrong.
+def find_split_violations(
+    manifest: pa.Table, similarity: float | None = SIMILARITY, run: Map = map
+) -> list[SplitViolation]:
+    """Return the pairs of samples that belong together but are in different splits or folds.
+
+    Patients, series, contents and near duplicates are compared again, because the column `group` may be wrong.
+
+    Args:
+        manifest: samples with splits or folds.
+        similarity: minimum similarity of near duplicates; None: near duplicates are not looked for.
+        run: applies a function to many arguments, perhaps in parallel.
     """
-    components = _connected_components(manifest, distance)
-    violations = []
+    near = find_near_duplicates(manifest, similarity, run)
+    components = _connected_components(manifest, near)
+    readable = manifest["error_code"].is_null().to_numpy(zero_copy_only=False)
+    ids, violations = manifest["sample_id"].to_pylist(), []
     for column in ("split", "fold"):
-        for groups in (components, manifest["group"].to_pylist()):
-            first_of_group: dict[object, tuple[str, object]] = {}
-            rows = zip(manifest["sample_id"].to_pylist(), groups, manifest[column].to_pylist(), strict=True)
-            for sample_id, group, split in rows:
-                if split is None or group in (None, -1):
-                    continue
-                first_id, first_split = first_of_group.setdefault(group, (sample_id, split))
-                if first_split != split:
-                    violations.append(
-                        SplitViolation(
-                            column=column,
-                            first_id=first_id,
-                            first_split=str(first_split),
-                            second_id=sample_id,
-                            second_split=str(split),
-                        )
-                    )
-    return list(dict.fromkeys(violations))
+        values = manifest[column].to_pylist()
+        assigned = readable & manifest[column].is_valid().to_numpy(zero_copy_only=False)
+        for reason, first, second, value in _cut_links(manifest, near, components, assigned, _codes(manifest, column)):
+            violations.append(
+                SplitViolation(
+                    column=column,
+                    reason=reason,
+                    similarity=value,
+                    first_id=ids[first],
+                    first_split=str(values[first]),
+                    second_id=ids[second],
+                    second_split=str(values[second]),
+                )
+            )
+    return violations
+
+
+def _cut_links(
+    manifest: pa.Table, near: NearPairs, components: np.ndarray, assigned: np.ndarray, splits: np.ndarray
+) -> Iterator[tuple[str, int, int, float | None]]:
+    """Yield reason, two rows and similarity for each link between different splits, and for chains of links.
+
+    Args:
+        manifest: the samples.
+        near: its near duplicates.
+        components: int64 [rows], connected components.
+        assigned: bool [rows], rows in a split.
+        splits: int64 [rows], number of each row's split.
+    """
+    linked: set[tuple[int, int]] = set()
+    for column, reason in SHARED.items():
+        for first, second in _cut_values(_codes(manifest, column), assigned, splits):
+            linked.add((first, second))
+            yield reason, first, second, None
+    cut = assigned[near.first] & assigned[near.second] & (splits[near.first] != splits[near.second])
+    pairs = near.where(cut)
+    for first, second, value in zip(
+        pairs.first.tolist(), pairs.second.tolist(), pairs.similarity.tolist(), strict=True
+    ):
+        if (first, second) not in linked:
+            linked.add((first, second))
+            yield "near duplicate", first, second, value
+    explained = {int(components[first]) for first, _ in linked}
+    for first, second in _cut_values(components, assigned, splits):
+        if int(components[first]) not in explained:
+            yield "linked through other samples", first, second, None
+    for first, second in _cut_values(_codes(manifest, "group"), assigned, splits):
+        if components[first] != components[second]:
+            yield "same group", first, second, None
+
+
+def _cut_values(codes: np.ndarray, assigned: np.ndarray, splits: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Yield the first row of a value and each row of the same value in another split."""
+    rows = np.flatnonzero(assigned & (codes >= 0))
+    _, start, inverse = np.unique(codes[rows], return_index=True, return_inverse=True)
+    first = rows[start[inverse]]
+    cut = splits[rows] != splits[first]
+    yield from zip(first[cut].tolist(), rows[cut].tolist(), strict=True)
 
 
 def replace_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:

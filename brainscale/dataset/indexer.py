@@ -10,9 +10,13 @@ from brainscale.cluster.capacity import require_capacity, require_shared
 from brainscale.config.sections import Config
 from brainscale.dataset.groups import assign_groups
 from brainscale.dataset.header_control import HeaderControl, estimate_header_control
-from brainscale.dataset.labels import make_label_columns, read_labels
+from brainscale.dataset.label_file import DEFAULT_COLUMNS, LabelColumns, read_label_file
+from brainscale.dataset.labels import choose_folder_labels
 from brainscale.dataset.manifest import check_manifest, is_manifest, read_manifest, require_readable, write_manifest
-from brainscale.dataset.summary import ManifestSummary, summarise
+from brainscale.dataset.on_ray import choose_map
+from brainscale.dataset.patients import find_patients
+from brainscale.dataset.subject_names import compile_patient_pattern
+from brainscale.dataset.summary import ManifestSummary, describe_gaps, summarise
 from brainscale.reading import sample_ids
 from brainscale.reading.on_ray import read_parallel
 from brainscale.reading.pseudonyms import KEY_VARIABLE, PatientKey, pseudonym, read_key
@@ -27,44 +31,67 @@ def index_sources(
     config: Config,
     labels: str = "folder",
     *,
+    columns: LabelColumns = DEFAULT_COLUMNS,
+    patient_from: str | None = None,
     key: PatientKey | None = None,
     hash_paths: bool = False,
+    on_notice: Callable[[str], None] = lambda text: None,
 ) -> pa.Table:
     """Read every file of the sources and return the manifest of their samples; needs a connected Ray.
 
     Args:
         sources: folders, files, globs, lists of files (`@files.txt`) or addresses.
-        config: class names of folders, limits, preprocessing, and the distance between near duplicates.
-        labels: `folder`, or a CSV file with columns sample_id, label and, if known, patient.
+        config: class names of folders, limits, preprocessing, and the similarity of near duplicates.
+        labels: `folder`, or a CSV file with columns sample_id, label and, if known, patient; its other columns are
+            added to the manifest.
+        columns: names of these columns, if they are others.
+        patient_from: regular expression over sample ids; its group `patient`, or its first group, names the patient.
         key: secret key for the hashes of patients and series.
         hash_paths: whether to hash the names of files and archive members too.
+        on_notice: called with each message for the user.
 
     Returns:
         A manifest with labels and groups, sorted by sample_id.
 
     Raises:
         SourceError: a source does not exist or contains no file.
-        UsageError: a file is on a path that not every node can read.
+        UsageError: a file is on a path that not every node can read, or `patient_from` cannot be used.
         ManifestError: the label file cannot be read, or does not match the sources.
     """
+    columns.require_file(labels)
+    pattern = None if patient_from is None else compile_patient_pattern(patient_from)
     key = key or read_key(None)
-    label_rows = None if labels == "folder" else read_labels(labels, config.data)
+    label_file = None if labels == "folder" else read_label_file(labels, config.data, columns)
     request = ReadRequest(
         preprocess=config.data.preprocess, limits=config.limits, planes=False, hashes=True, key=key.secret
     )
     files = list_files(sources)
     require_shared((file.uri for file in files), config.resources.shared)
     table = read_parallel(files, partial(read_tables, request=request)).to_table()
-    columns = {name: table[name] for name in table.column_names if name in MANIFEST.names}
-    columns |= make_label_columns(table, label_rows, labels, config.data, key)
+    ids = table["sample_id"].to_pylist()
+    rows = [None] * len(ids) if label_file is None else label_file.rows(ids)
+    if label_file is None or label_file.labels is None:
+        sample_labels = choose_folder_labels(ids, config.data)
+    else:
+        sample_labels = [None if row is None else label_file.labels[row] for row in rows]
+    patients = find_patients(table, sample_labels, rows, label_file, pattern, config.data, key)
+    for text in (*(() if label_file is None else label_file.notices), *patients.notices):
+        on_notice(text)
+    known = {name: table[name] for name in table.column_names if name in MANIFEST.names}
+    known |= {"label": pa.array(sample_labels, pa.string()), "patient": pa.array(patients.hashes, pa.string())}
     nulls = pa.nulls(len(table), pa.null())
-    manifest = pa.table([columns.get(f.name, nulls).cast(f.type) for f in MANIFEST], schema=MANIFEST)
-    grouped = assign_groups(manifest.sort_by("sample_id"), config.split.distance)
+    manifest = pa.table([known.get(f.name, nulls).cast(f.type) for f in MANIFEST], schema=MANIFEST)
+    for name, values in ({} if label_file is None else label_file.extra_columns(rows)).items():
+        manifest = manifest.append_column(name, values)
+    grouped = assign_groups(manifest.sort_by("sample_id"), config.split.similarity, choose_map(len(manifest)))
     return hide_paths(grouped, key) if hash_paths else grouped
 
 
 def hide_paths(manifest: pa.Table, key: PatientKey) -> pa.Table:
-    """Return the manifest without any path: sample ids and members become hashes, and uri becomes `hidden`."""
+    """Return the manifest as it can be given away: no paths and no signatures.
+
+    Sample ids and members become hashes, and uri becomes `hidden`.
+    """
     columns = {name: manifest[name].to_pylist() for name in ("sample_id", "member")}
     hashed_ids = [
         "!".join([str(pseudonym(file, key.secret)), *([str(pseudonym(member, key.secret))] if member else [])])
@@ -72,11 +99,13 @@ def hide_paths(manifest: pa.Table, key: PatientKey) -> pa.Table:
         for file, member, frame in map(sample_ids.split_id, columns["sample_id"])
     ]
     replaced = {
+        "signature": pa.nulls(len(manifest), pa.binary()),
         "sample_id": pa.array(hashed_ids, pa.string()),
         "member": pa.array([pseudonym(member, key.secret) for member in columns["member"]], pa.string()),
         "uri": pa.array([HIDDEN] * len(manifest), pa.string()),
     }
-    hidden = pa.table([replaced.get(f.name, manifest[f.name]) for f in MANIFEST], schema=MANIFEST)
+    values = [replaced.get(field.name, manifest[field.name]) for field in manifest.schema]
+    hidden = pa.table(values, schema=manifest.schema)
     return hidden.sort_by("sample_id")
 
 
@@ -106,6 +135,10 @@ def write_index(
     config: Config,
     *,
     labels: str = "folder",
+    id_column: str | None = None,
+    label_column: str | None = None,
+    patient_column: str | None = None,
+    patient_from: str | None = None,
     patient_key: str | None = None,
     hash_paths: bool = False,
     on_notice: Callable[[str], None] = lambda text: None,
@@ -117,6 +150,10 @@ def write_index(
         out: path or address of the manifest to write.
         config: class names of folders, preprocessing and limits.
         labels: `folder`, or a CSV file.
+        id_column: column of the CSV file that names samples.
+        label_column: its column of the labels.
+        patient_column: its column of the patients.
+        patient_from: regular expression whose group names the patient in a sample id.
         patient_key: file with the secret key for the hashes of patients and series.
         hash_paths: whether to hash the names of files and archive members too.
         on_notice: called with each message for the user.
@@ -129,9 +166,20 @@ def write_index(
     key = read_key(patient_key)
     if waiting := require_capacity(1, {"CPU": 1.0}):
         on_notice(waiting)
-    manifest = index_sources(sources, config, labels, key=key, hash_paths=hash_paths)
+    manifest = index_sources(
+        sources,
+        config,
+        labels,
+        columns=LabelColumns(id=id_column, label=label_column, patient=patient_column),
+        patient_from=patient_from,
+        key=key,
+        hash_paths=hash_paths,
+        on_notice=on_notice,
+    )
     require_readable(manifest, " ".join(sources))
     write_manifest(manifest, out)
+    for text in describe_gaps(manifest, config.data):
+        on_notice(text)
     summary = summarise(manifest)
     if key.random and (summary.patients or hash_paths):
         on_notice(
@@ -142,13 +190,16 @@ def write_index(
     return IndexResult(manifest=out, summary=summary, header_only_control=control)
 
 
-def open_or_index(data: str | pa.Table, config: Config) -> pa.Table:
+def open_or_index(
+    data: str | pa.Table, config: Config, on_notice: Callable[[str], None] = lambda text: None
+) -> pa.Table:
     """Return the manifest given as a table or a path, or index the source given instead.
 
     Args:
         data: a manifest as a table, the path or address of a manifest, or a source; indexing a source needs a
             connected Ray.
         config: class names of folders, preprocessing, limits, and whether all nodes share the paths.
+        on_notice: called with each message for the user, such as placeholders in place of patients.
 
     Raises:
         ManifestError: the manifest cannot be used.
@@ -159,4 +210,4 @@ def open_or_index(data: str | pa.Table, config: Config) -> pa.Table:
         return check_manifest(data, "the manifest")
     if is_manifest(data):
         return read_manifest(data)
-    return index_sources([data], config)
+    return index_sources([data], config, on_notice=on_notice)

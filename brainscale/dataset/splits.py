@@ -1,30 +1,32 @@
 """Assign samples to splits and folds so that every group stays in one of them.
 
-The split of a group is a function of the seed and of the group alone, so adding, removing or reordering files does not
-move it. Each group is assigned with the same probabilities whatever its label, so the classes keep their proportions
-on average, but not exactly in each split.
+Splits and folds are balanced: each has its share of the samples of each label, as closely as the groups let. The result
+is a function of the groups, their labels and the seed, not of the order of the rows. More groups than
+`BALANCED_GROUPS` are assigned by a hash of the group instead, with the same shares on average.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.dataset.groups import DISTANCE, find_split_violations, replace_column
+from brainscale.dataset.balance import Counts, balance_groups
+from brainscale.dataset.groups import SplitViolation, find_split_violations, replace_column
+from brainscale.dataset.near_duplicates import SIMILARITY, Map
 from brainscale.errors import ManifestError
 from brainscale.seeds import derive
 
 SPLITS = ("train", "val", "test")
-TRIES = 100
-"""Number of other seeds to try in order to suggest one that works."""
+BALANCED_GROUPS = 1_000_000
+"""Largest number of groups that are balanced; more are assigned by hash."""
 
 
-def assign_splits(
-    manifest: pa.Table, *, val: float, test: float, seed: int, keep: Mapping[str, str] | None = None
-) -> pa.Table:
+def assign_splits(manifest: pa.Table, *, val: float, test: float, seed: int, keep: pa.Table | None = None) -> pa.Table:
     """Fill the column `split` with train, val and test.
 
     Args:
@@ -32,173 +34,223 @@ def assign_splits(
         val: validation fraction (model selection).
         test: test fraction (final evaluation).
         seed: seed of the assignment.
-        keep: sha256 → split of an earlier assignment. A group keeps the split of its samples. If they were in several
-            splits, it takes train before val before test, so that no sample from training is tested on.
+        keep: manifest with an earlier split. A group keeps the split of its samples, recognised by their sha256. If
+            they were in several splits, it takes train before val before test, so that no sample from training is
+            tested on.
 
     Raises:
-        ManifestError: a split has no group of some label.
+        ManifestError: a split has no group of some label, or the earlier manifest has no splits.
     """
-    earlier = _earlier_splits(manifest, keep or {})
-    fractions = {"test": test, "val": val, "train": 1 - val - test}
-    fractions = {split: fraction for split, fraction in fractions.items() if fraction > 0}
-
-    def assign(seed: int) -> dict[str, str]:
-        return {group: earlier.get(group) or _draw_split(group, fractions, seed) for group in labels}
-
-    labels = _labels_of_groups(manifest)
-    split_of_group = _assign_every_label(assign, labels, list(fractions), seed, "split")
-    return replace_column(manifest, "split", _column_of_groups(manifest, split_of_group, pa.string()))
+    fractions = {"train": 1 - val - test, "val": val, "test": test}
+    shares = {split: fraction for split, fraction in fractions.items() if fraction > 0}
+    earlier = {} if keep is None else _earlier_splits(manifest, keep)
+    return _assign(manifest, "split", shares, seed, earlier)
 
 
-def assign_folds(manifest: pa.Table, *, folds: int, seed: int) -> pa.Table:
+def assign_folds(manifest: pa.Table, *, folds: int, seed: int, keep: pa.Table | None = None) -> pa.Table:
     """Fill the column `fold` with 0 … folds − 1.
 
     Args:
         manifest: samples with group and label; a sample with an error or without a label gets no fold.
-        folds: number of folds.
+        folds: number of folds, 2 or more.
         seed: seed of the assignment.
+        keep: manifest with earlier folds. A group keeps the fold of its samples, recognised by their sha256. If they
+            were in several folds, it takes the fold of most of them, the lowest of equals.
 
     Raises:
-        ManifestError: a fold has no group of some label.
+        ManifestError: a fold has no group of some label, or the earlier manifest has no folds or another number.
     """
-    fractions = dict.fromkeys(map(str, range(folds)), 1 / folds)
+    if folds < 2:
+        raise ManifestError(f"{folds} fold(s) leave nothing to train on: use 2 or more")
+    earlier = {} if keep is None else _earlier_folds(manifest, keep, folds)
+    return _assign(manifest, "fold", dict.fromkeys(range(folds), 1 / folds), seed, earlier)
 
-    def assign(seed: int) -> dict[str, str]:
-        return {group: _draw_split(group, fractions, seed, "fold") for group in labels}
 
-    labels = _labels_of_groups(manifest)
-    fold_of_group = _assign_every_label(assign, labels, list(fractions), seed, "fold")
-    numbers = {group: int(name) for group, name in fold_of_group.items()}
-    return replace_column(manifest, "fold", _column_of_groups(manifest, numbers, pa.int32()))
+def notice_of_hashing(manifest: pa.Table) -> str | None:
+    """Return a line for the user if the manifest has too many groups to balance them, or None."""
+    groups = pc.count_distinct(manifest["group"]).as_py()
+    if groups <= BALANCED_GROUPS:
+        return None
+    return (
+        f"{groups:,} groups, more than {BALANCED_GROUPS:,}: they are assigned by hash, so that splits or folds have "
+        "their shares of the samples and labels on average, but are not balanced"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitCheck:
-    """A manifest in which every group is in one split and one fold.
+    """What a check of splits and folds found.
 
     Attributes:
         verified: the columns that were checked: `split`, `fold`, or both.
         groups: number of groups in the manifest.
-        cut: number of groups in more than one split or fold: none.
+        samples_without_signature: number of readable samples for which near duplicates could not be looked for.
+        violations: pairs of samples that belong together but are in different splits or folds.
     """
 
     verified: str
     groups: int
-    cut: int = 0
+    samples_without_signature: int
+    violations: Sequence[SplitViolation] = ()
+
+    def require_intact(self) -> None:
+        """Raise an error if samples that belong together are in different splits or folds.
+
+        Raises:
+            ManifestError: names the number of pairs and the first.
+        """
+        if self.violations:
+            raise ManifestError(
+                f"{len(self.violations)} pair(s) of samples that belong together are in different "
+                f"{self.violations[0].column}s, for example {self.violations[0]}: run "
+                "`brainscale split --regroup` to make the groups and splits again"
+            )
 
 
-def verify_split(manifest: pa.Table, distance: int = DISTANCE) -> SplitCheck:
-    """Check that every group of a manifest is in one split and one fold.
+def verify_split(manifest: pa.Table, similarity: float | None = SIMILARITY, run: Map = map) -> SplitCheck:
+    """Look for samples that belong together but are in different splits or folds.
+
+    Patients, series, contents and signatures are compared again, whatever the column `group` says.
 
     Args:
         manifest: samples with splits or folds.
-        distance: maximum Hamming distance, in bits, between the perceptual hashes of near duplicates.
-
-    Raises:
-        ManifestError: a group is in several splits, or the manifest has no splits.
-    """
-    assigned = [column for column in ("split", "fold") if manifest[column].null_count < len(manifest)]
-    if not assigned:
-        raise ManifestError("the manifest has neither splits nor folds: run `brainscale split` first")
-    if violations := find_split_violations(manifest, distance):
-        first = violations[0]
-        raise ManifestError(
-            f"{len(violations)} pair(s) of samples of one group are in different {first.column}s, for example "
-            f"'{first.first_id}' in {first.first_split} and '{first.second_id}' in {first.second_split}: "
-            "run `brainscale split` again"
-        )
-    return SplitCheck(verified=" and ".join(assigned), groups=pc.count_distinct(manifest["group"]).as_py())
-
-
-def map_content_to_split(manifest: pa.Table) -> dict[str, str]:
-    """Return sha256 → split of a manifest, as `assign_splits` takes it to keep an earlier assignment.
+        similarity: minimum similarity of near duplicates; None: near duplicates are not looked for.
+        run: applies a function to many arguments, perhaps in parallel.
 
     Raises:
         ManifestError: the manifest has no splits.
     """
-    rows = manifest.filter(pc.is_valid(manifest["split"]))
-    if not len(rows):
-        raise ManifestError("the manifest of the earlier split has no splits: give one that `brainscale split` wrote")
-    return dict(zip(rows["sha256"].to_pylist(), rows["split"].to_pylist(), strict=True))
-
-
-def _labels_of_groups(manifest: pa.Table) -> dict[str, set[str]]:
-    """Return group → the labels of its samples, for groups with labelled samples."""
-    labels: dict[str, set[str]] = defaultdict(set)
-    for group, label in zip(manifest["group"].to_pylist(), manifest["label"].to_pylist(), strict=True):
-        if group is not None and label is not None:
-            labels[group].add(label)
-    if not labels:
-        raise ManifestError("no sample has a label: name the folders after classes, or set data.classes")
-    return dict(sorted(labels.items()))
-
-
-def _earlier_splits(manifest: pa.Table, keep: Mapping[str, str]) -> dict[str, str]:
-    """Return group → the split of its samples in an earlier assignment."""
-    rank = {split: n for n, split in enumerate(SPLITS)}
-    splits: dict[str, str] = {}
-    for group, digest in zip(manifest["group"].to_pylist(), manifest["sha256"].to_pylist(), strict=True):
-        if group is not None and (split := keep.get(digest)):
-            splits[group] = min(splits.get(group, split), split, key=rank.__getitem__)
-    return splits
-
-
-def _draw_split(group: str, fractions: Mapping[str, float], seed: int, purpose: str = "split") -> str:
-    """Return the split of a group, from a number in 0..1 derived from the seed and the group."""
-    number = derive(seed, purpose, group) / 2**63
-    upper_ends = zip(fractions, accumulate(fractions.values()), strict=True)
-    return next((split for split, end in upper_ends if number < end), list(fractions)[-1])
-
-
-def _assign_every_label(
-    assign: Callable[[int], dict[str, str]],
-    labels: Mapping[str, set[str]],
-    splits: Sequence[str],
-    seed: int,
-    column: str,
-) -> dict[str, str]:
-    """Return the assignment with a seed, if it puts every label into every split.
-
-    Args:
-        assign: seed → group → split.
-        labels: group → its labels.
-        splits: names of the splits or folds.
-        seed: seed of the assignment.
-        column: `split` or `fold`, for the error message.
-
-    Raises:
-        ManifestError: a split has no group of some label; the message suggests another seed if one is found.
-    """
-    missing = _find_missing_label(assign(seed), labels, splits)
-    if missing is None:
-        return assign(seed)
-    label, split = missing
-    count = sum(label in group_labels for group_labels in labels.values())
-    candidates = range(seed + 1, seed + 1 + TRIES) if count >= len(splits) else ()
-    working = next((s for s in candidates if _find_missing_label(assign(s), labels, splits) is None), None)
-    if working is None:
-        remedy = f"add images of this label, or use fewer {column}s"
-    else:
-        remedy = f"use seed {working} (--seed of `split`, split.seed of `train`)"
-    raise ManifestError(
-        f"none of the {count} group(s) with label '{label}' is in {column} '{split}' with seed {seed}: {remedy}"
+    assigned = [column for column in ("split", "fold") if manifest[column].null_count < len(manifest)]
+    if not assigned:
+        raise ManifestError("the manifest has neither splits nor folds: run `brainscale split` first")
+    readable = manifest.filter(pc.is_null(manifest["error_code"]))
+    return SplitCheck(
+        verified=" and ".join(assigned),
+        groups=pc.count_distinct(manifest["group"]).as_py(),
+        samples_without_signature=readable["signature"].null_count,
+        violations=find_split_violations(manifest, similarity, run),
     )
 
 
-def _find_missing_label(
-    assigned: Mapping[str, str], labels: Mapping[str, set[str]], splits: Sequence[str]
-) -> tuple[str, str] | None:
-    """Return the first label and a split that has no group of it, or None."""
-    present = {(label, assigned[group]) for group, group_labels in labels.items() for label in group_labels}
-    all_labels = sorted({label for group_labels in labels.values() for label in group_labels})
-    return next(((label, split) for label in all_labels for split in splits if (label, split) not in present), None)
+def _earlier_splits(manifest: pa.Table, keep: pa.Table) -> dict[str, str]:
+    """Return group → the split of its samples in an earlier manifest."""
+    splits = pc.unique(keep["split"].drop_null()).to_pylist()
+    if not splits:
+        raise ManifestError("the manifest of the earlier split has no splits: give one that `brainscale split` wrote")
+    if unknown := sorted(set(splits) - set(SPLITS)):
+        raise ManifestError(f"the earlier manifest has an unknown split '{unknown[0]}': use {', '.join(SPLITS)}")
+    return _earlier_values(manifest, keep, "split", lambda values: min(values, key=SPLITS.index))
 
 
-def _column_of_groups(manifest: pa.Table, value_of_group: Mapping[str, object], kind: pa.DataType) -> pa.Array:
-    """Return the value of each row's group; null for a row without a label or group."""
-    is_labelled = pc.is_valid(manifest["label"]).to_pylist()
-    values: Sequence[object] = [
-        value_of_group.get(group) if labelled and group is not None else None
-        for group, labelled in zip(manifest["group"].to_pylist(), is_labelled, strict=True)
+def _earlier_folds(manifest: pa.Table, keep: pa.Table, folds: int) -> dict[str, int]:
+    """Return group → the fold of its samples in an earlier manifest."""
+    last = pc.max(keep["fold"]).as_py()
+    if last is None:
+        raise ManifestError(
+            "the manifest of the earlier folds has no folds: give one that `brainscale split --folds` wrote"
+        )
+    if last + 1 != folds:
+        raise ManifestError(f"the earlier manifest has {last + 1} folds, not {folds}: use its number of folds")
+    return _earlier_values(manifest, keep, "fold", _most_common)
+
+
+def _most_common(folds: Sequence[int]) -> int:
+    """Return the most common fold, the lowest of equals."""
+    return min(Counter(folds).items(), key=lambda item: (-item[1], item[0]))[0]
+
+
+def _earlier_values(
+    manifest: pa.Table, keep: pa.Table, column: str, choose: Callable[[Sequence[Any]], Any]
+) -> dict[str, Any]:
+    """Return group → the value that `choose` takes from those of its samples in an earlier manifest."""
+    rows = keep.filter(pc.and_(pc.is_valid(keep[column]), pc.is_valid(keep["sha256"])))
+    values_of_content: dict[str, list[Any]] = defaultdict(list)
+    for digest, value in zip(rows["sha256"].to_pylist(), rows[column].to_pylist(), strict=True):
+        values_of_content[digest].append(value)
+    values_of_group: dict[str, list[Any]] = defaultdict(list)
+    for group, digest in zip(manifest["group"].to_pylist(), manifest["sha256"].to_pylist(), strict=True):
+        if group is not None and digest in values_of_content:
+            values_of_group[group].append(choose(values_of_content[digest]))
+    return {group: choose(values) for group, values in values_of_group.items()}
+
+
+def _assign(
+    manifest: pa.Table, column: str, shares: Mapping[Any, float], seed: int, earlier: Mapping[str, Any]
+) -> pa.Table:
+    """Fill a column with a value for each group.
+
+    Args:
+        manifest: samples with group and label.
+        column: `split` or `fold`.
+        shares: value → its share of the samples.
+        seed: seed of the assignment.
+        earlier: group → value that it keeps. Groups that keep a value without a share are not counted in the balance.
+
+    Raises:
+        ManifestError: a value has no group of some label.
+    """
+    is_used = pc.and_(pc.is_valid(manifest["group"]), pc.is_valid(manifest["label"]))
+    groups, group_of_row = _encode(manifest["group"].filter(is_used))
+    labels, label_of_row = _encode(manifest["label"].filter(is_used))
+    if not labels:
+        raise ManifestError("no sample has a label: name the folders after classes, or set data.classes")
+    cells = np.bincount(group_of_row * len(labels) + label_of_row, minlength=len(groups) * len(labels))
+    counts = cells.reshape(len(groups), len(labels))
+    values = list(shares)
+    number = {value: n for n, value in enumerate(values)}
+    kept = np.array([number.get(earlier[group], len(values)) if group in earlier else -1 for group in groups])
+    keys = np.array([derive(seed, column, group) for group in groups], np.int64)
+    counted = kept < len(values)
+    assigned = kept.copy()
+    if len(groups) > BALANCED_GROUPS:
+        assigned[kept < 0] = _draw_by_hash(keys[kept < 0], list(shares.values()))
+    else:
+        tie_order = sorted(range(len(values)), key=lambda n: derive(seed, column, "order", n))
+        assigned[counted] = balance_groups(
+            counts[counted], list(shares.values()), keys[counted], kept[counted], tie_order
+        )
+    _require_every_label(counts, assigned, labels, values, column, bool(earlier))
+    value_of_group = [
+        earlier[group] if n == len(values) else values[n] for group, n in zip(groups, assigned.tolist(), strict=True)
     ]
-    return pa.array(values, kind)
+    kind = manifest.schema.field(column).type
+    rows = np.full(len(manifest), -1)
+    rows[is_used.to_numpy(zero_copy_only=False)] = group_of_row
+    return replace_column(manifest, column, pa.array(value_of_group, kind).take(pa.array(rows, mask=rows < 0)))
+
+
+def _encode(column: pa.ChunkedArray) -> tuple[list[str], Counts]:
+    """Return the sorted distinct values of a column without nulls, and the number of each row's value."""
+    codes = column.combine_chunks().dictionary_encode()
+    order = pc.sort_indices(codes.dictionary).to_numpy()
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return codes.dictionary.take(pa.array(order)).to_pylist(), rank[codes.indices.to_numpy()]
+
+
+def _draw_by_hash(keys: Counts, shares: Sequence[float]) -> Counts:
+    """Return the number of the split of each group, from its key alone."""
+    upper_ends = list(accumulate(shares))[:-1]
+    return np.searchsorted(upper_ends, keys / 2**63, side="right")
+
+
+def _require_every_label(
+    counts: Counts, assigned: Counts, labels: Sequence[str], values: Sequence[Any], column: str, is_kept: bool
+) -> None:
+    """Check that every label is in every split or fold.
+
+    Raises:
+        ManifestError: a split or fold has no group of some label.
+    """
+    has_label = counts > 0
+    present = np.array([has_label[assigned == n].any(axis=0) for n in range(len(values))])
+    if present.all():
+        return
+    label, number = np.argwhere(~present.T)[0]
+    count = int(has_label[:, label].sum())
+    remedy = "add images of this label" + (", or use fewer folds" if column == "fold" else "")
+    if count >= len(values):
+        remedy = "split without the earlier manifest, or add images of this label" if is_kept else "use another seed"
+    raise ManifestError(
+        f"none of the {count} group(s) with label '{labels[label]}' is in {column} '{values[number]}': {remedy}"
+    )

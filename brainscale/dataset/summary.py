@@ -1,13 +1,16 @@
 """Count what a manifest contains: samples, labels, errors, duplicates and splits."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from brainscale.config.sections import DataConfig
+from brainscale.dataset.labels import describe_unclear_labels
 from brainscale.dataset.manifest import count_values
+from brainscale.dataset.patients import REMEDY, describe_unknown_patients
 from brainscale.reading.sample_ids import split_id
 from brainscale.schema import SKIPPED
 
@@ -26,6 +29,7 @@ class ManifestSummary:
         sides_in_pixels: smallest, largest and median width or height of the images.
         empty_slices: number of slices that show almost nothing.
         patients: number of known patients.
+        samples_without_patient: number of samples whose patient is unknown.
         groups: number of groups; a split keeps each group together.
         largest_group: number of samples in the largest group.
         byte_identical_groups: number of contents that occur more than once.
@@ -46,6 +50,7 @@ class ManifestSummary:
     sides_in_pixels: str
     empty_slices: int
     patients: int
+    samples_without_patient: int
     groups: int
     largest_group: int
     byte_identical_groups: int
@@ -76,6 +81,7 @@ def summarise(manifest: pa.Table) -> ManifestSummary:
         sides_in_pixels=_describe_image_sizes(readable),
         empty_slices=pc.sum(readable["empty"]).as_py() or 0,
         patients=pc.count_distinct(readable["patient"]).as_py(),
+        samples_without_patient=readable["patient"].null_count,
         groups=len(group_sizes),
         largest_group=pc.max(group_sizes["n"]).as_py() or 0,
         byte_identical_groups=len(contents.filter(pc.greater(contents["n"], 1))),
@@ -86,6 +92,13 @@ def summarise(manifest: pa.Table) -> ManifestSummary:
         splits=_count_labels_by(readable, "split"),
         folds=_count_labels_by(readable, "fold"),
     )
+
+
+def describe_gaps(manifest: pa.Table, data: DataConfig) -> Iterator[str]:
+    """Yield a line for the user on samples without a clear label, and one on those without a known patient."""
+    yield from describe_unclear_labels(manifest, data)
+    if unknown := describe_unknown_patients(manifest):
+        yield f"{unknown} {REMEDY}"
 
 
 def _describe_image_sizes(readable: pa.Table) -> str:

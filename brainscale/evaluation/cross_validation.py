@@ -1,6 +1,6 @@
 """Cross-validate as one run: a model for each fold, and its predictions pooled."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,17 @@ import pyarrow as pa
 
 from brainscale.cluster.capacity import require_capacity, require_shared
 from brainscale.config.sections import Config
+from brainscale.dataset.groups import replace_column
 from brainscale.dataset.indexer import open_or_index
 from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint, read_manifest, write_manifest
-from brainscale.dataset.splits import assign_folds
+from brainscale.dataset.splits import assign_folds, assign_splits, notice_of_hashing
+from brainscale.dataset.summary import describe_gaps
 from brainscale.errors import ManifestError, OutputError
 from brainscale.evaluation.on_ray import Fold, folds_at_once, train_folds
 from brainscale.evaluation.outputs import METRICS_FILE, PREDICTIONS_FILE
+from brainscale.hashing import fingerprint
 from brainscale.schema import PUBLISHED
+from brainscale.seeds import derive
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
 from brainscale.stats.metrics import estimates_of, measure
 from brainscale.storage.local import SUCCESS, read_success, write_success
@@ -61,7 +65,7 @@ class CrossValidation:
         by_fold: published metric → its value in each fold.
         metrics: table of schema METRICS over all out-of-fold predictions.
         config_sha256: fingerprint of the configuration.
-        manifest_sha256: fingerprint of the manifest.
+        manifest_sha256: fingerprint of the manifest and of the splits of all models.
     """
 
     path: str
@@ -121,14 +125,15 @@ def cross_validate(
 ) -> CrossValidation:
     """Train and evaluate a model for each fold, or resume a cross-validation that was stopped.
 
-    Fold i is the test split of model i, fold i + 1 its validation split, and the others its training split; no group
-    is divided. Needs a connected Ray.
+    Fold i is the test split of model i. The share `split.val` of the other folds becomes its validation split, and the
+    rest its training split; no group is divided. Needs a connected Ray.
 
     Args:
-        data: a manifest (a table, a path or an address), or a source to index.
+        data: a manifest (a table, a path or an address), or a source to index. Samples that have a fold keep it in the
+            first repeat.
         out: the folder of all runs, a path or an address.
         config: configuration of each of them.
-        folds: number of folds, 3 or more.
+        folds: number of folds, 2 or more.
         repeats: number of times that the data is divided into folds, with successive seeds.
         parallel_folds: maximum number of folds to train at the same time; by default as many as the cluster has room
             for. The models are the same.
@@ -144,8 +149,14 @@ def cross_validate(
         facts: dict[str, Any] = {"folds": folds, "repeats": repeats, "config_sha256": config.fingerprint}
         finished = read_success(workspace.path)
         _refuse_other(workspace, finished, facts)
-        manifest = open_or_index(data, config)
-        facts["manifest_sha256"] = manifest_fingerprint(manifest)
+        manifest = open_or_index(data, config, on_notice)
+        for text in describe_gaps(manifest, config.data):
+            on_notice(text)
+        if hashing := notice_of_hashing(manifest):
+            on_notice(hashing)
+        tables = [_assign(manifest, config, folds, repeat) for repeat in range(1, repeats + 1)]
+        splits = [model["split"].to_pylist() for _, models in tables for model in models]
+        facts["manifest_sha256"] = fingerprint([manifest_fingerprint(manifest), *splits])
         _refuse_other(workspace, finished, facts)
         if finished is not None:
             workspace.pull(METRICS_FILE)
@@ -156,10 +167,11 @@ def cross_validate(
         if waiting := require_capacity(count_workers(config), resources_per_worker(config)):
             on_notice(waiting)
         every_fold = [
-            fold
+            _name_fold(workspace, (repeat, repeats), (number, folds))
             for repeat in range(1, repeats + 1)
-            for fold in _assign(manifest, workspace, config, folds, repeat, repeats)
+            for number in range(1, folds + 1)
         ]
+        _write_manifests(workspace, every_fold, tables)
         train_folds(every_fold, workspace, config, folds_at_once(config, parallel_folds), on_notice)
         workspace.pull(*EVALUATION_FILES)
         evaluations = [fold.evaluation for fold in every_fold]
@@ -176,23 +188,49 @@ def cross_validate(
     return result
 
 
-def _assign(
-    manifest: pa.Table, workspace: Workspace, config: Config, folds: int, repeat: int, repeats: int
-) -> Iterator[Fold]:
-    """Yield the folds of one repeat, with their manifests written."""
-    assigned = assign_folds(manifest, folds=folds, seed=config.split.seed + repeat - 1)
-    write_manifest(assigned, workspace.locate(f"folds-{repeat}.parquet"))
-    for number in range(folds):
-        stem = f"repeat-{repeat}/fold-{number + 1}"
-        fold = Fold(
-            title=f"repeat {repeat} of {repeats}, fold {number + 1} of {folds}",
-            name_of_run=stem,
-            manifest=workspace.locate(f"{stem}.parquet"),
-            run=workspace.locate(stem),
-            copy=workspace.path / stem,
-        )
-        write_manifest(splits_of_fold(assigned, folds, number), fold.manifest)
-        yield fold
+def _assign(manifest: pa.Table, config: Config, folds: int, repeat: int) -> tuple[pa.Table, list[pa.Table]]:
+    """Return the manifest with the folds of a repeat, and a manifest with splits for each of its models."""
+    keep = manifest if repeat == 1 and manifest["fold"].null_count < len(manifest) else None
+    assigned = assign_folds(manifest, folds=folds, seed=config.split.seed + repeat - 1, keep=keep)
+    seeds = [derive(config.split.seed, "validation", repeat, number) for number in range(folds)]
+    return assigned, [splits_of_fold(assigned, n, val=config.split.val, seed=seed) for n, seed in enumerate(seeds)]
+
+
+def _name_fold(workspace: Workspace, repeat: tuple[int, int], number: tuple[int, int]) -> Fold:
+    """Return the names of a model: its repeat and its fold, from 1, each with how many there are."""
+    stem = f"repeat-{repeat[0]}/fold-{number[0]}"
+    return Fold(
+        title=f"repeat {repeat[0]} of {repeat[1]}, fold {number[0]} of {number[1]}",
+        name_of_run=stem,
+        manifest=workspace.locate(f"{stem}.parquet"),
+        run=workspace.locate(stem),
+        copy=workspace.path / stem,
+    )
+
+
+def _write_manifests(
+    workspace: Workspace, every_fold: Sequence[Fold], tables: Sequence[tuple[pa.Table, Sequence[pa.Table]]]
+) -> None:
+    """Write the manifests of all repeats and models.
+
+    Raises:
+        OutputError: the folder has a model whose splits are others, as those of an earlier version would be.
+    """
+    models = [model for _, models in tables for model in models]
+    for fold, model in zip(every_fold, models, strict=True):
+        try:
+            earlier = read_table(fold.manifest, "manifest")
+        except FileNotFoundError:
+            continue
+        if manifest_fingerprint(earlier) != manifest_fingerprint(model):
+            raise OutputError(
+                f"{workspace} holds a cross-validation with other samples or splits ({fold.name_of_run}.parquet): "
+                "choose a new --out"
+            )
+    for repeat, (assigned, _) in enumerate(tables, 1):
+        write_manifest(assigned, workspace.locate(f"folds-{repeat}.parquet"))
+    for fold, model in zip(every_fold, models, strict=True):
+        write_manifest(model, fold.manifest)
 
 
 def _refuse_other(workspace: Workspace, finished: Mapping[str, Any] | None, facts: Mapping[str, Any]) -> None:
@@ -202,23 +240,28 @@ def _refuse_other(workspace: Workspace, finished: Mapping[str, Any] | None, fact
         raise OutputError(f"{workspace} is a cross-validation with another {other}: choose a new --out")
 
 
-def splits_of_fold(manifest: pa.Table, folds: int, number: int) -> pa.Table:
+def splits_of_fold(manifest: pa.Table, number: int, *, val: float, seed: int) -> pa.Table:
     """Return a manifest with folds as one with splits.
 
     Args:
         manifest: samples with folds.
-        folds: number of folds.
-        number: the fold that becomes the test split, from 0; the next becomes the validation split.
+        number: the fold that becomes the test split, from 0.
+        val: share of the other folds that becomes the validation split; their rest becomes the training split.
+        seed: seed of that choice.
 
     Raises:
-        ManifestError: fewer than three folds, which leave no training split.
+        ManifestError: the other folds have a label in one group only.
     """
-    if folds < 3:
-        raise ManifestError(f"{folds} folds leave no training split beside test and validation: give 3 or more")
-    special = {number: "test", (number + 1) % folds: "val"}
-    splits = [None if fold is None else special.get(fold, "train") for fold in manifest["fold"].to_pylist()]
-    index = manifest.schema.get_field_index("split")
-    return manifest.set_column(index, manifest.schema.field("split"), pa.array(splits, pa.string()))
+    folds = manifest["fold"].fill_null(-1).to_numpy()
+    is_rest = (folds >= 0) & (folds != number)
+    try:
+        rest = assign_splits(manifest.filter(pa.array(is_rest)), val=val, test=0, seed=seed)
+    except ManifestError as error:
+        raise ManifestError(f"with fold {number + 1} as the test split, {error}") from None
+    splits = np.full(len(manifest), None, object)
+    splits[folds == number] = "test"
+    splits[is_rest] = rest["split"].to_pylist()
+    return replace_column(manifest, "split", pa.array(splits, pa.string()))
 
 
 def _by_fold(evaluations: Sequence[Path]) -> dict[str, list[float | None]]:

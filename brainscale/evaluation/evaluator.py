@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from brainscale.cluster.capacity import require_shared
 from brainscale.config.sections import Config, ResourcesConfig
 from brainscale.dataset.indexer import open_or_index
+from brainscale.dataset.labels import describe_unclear_labels
 from brainscale.dataset.manifest import MANIFEST_FILE, is_manifest, manifest_fingerprint
 from brainscale.dataset.splits import SPLITS
 from brainscale.errors import ManifestError
@@ -83,7 +84,7 @@ def evaluate_model(
     with fetch(model, *BUNDLE_FILES, *RUN_FILES, push=True) as local_model:
         bundle = open_bundle(local_model)
         run = run_of(bundle) or RunFolder(local_model)
-        manifest = _read_manifest(run, data, split, bundle, shared)
+        manifest = _read_manifest(run, data, split, bundle, shared, on_notice)
         split, rows = choose_rows(manifest, split)
         require_shared(rows["uri"].to_pylist(), shared)
         request = EvaluationRequest(
@@ -119,6 +120,8 @@ def _evaluate(
     _require_labels(rows, bundle)
     if unknown := [name for name in request.by if name not in rows.column_names]:
         raise ManifestError(f"the manifest has no column {unknown[0]}: choose {', '.join(rows.column_names)}")
+    for text in describe_unclear_labels(rows, bundle.info.data):
+        request.on_notice(text)
     (folder / SUCCESS).unlink(missing_ok=True)
     start = time.monotonic()
     predictions = predict_rows(rows, bundle, request.engine, request.workers, request.on_notice)
@@ -143,6 +146,8 @@ def _evaluate(
         data=request.data_name,
         split=request.split,
         samples=len(rows),
+        labelled_samples=len(evaluated.labelled),
+        unlabelled_samples=evaluated.unlabelled,
         errors=len(predictions) - predictions["error_code"].null_count,
         shared_with_training=None if leaked is None else len(leaked),
         looks=evaluated.looks,
@@ -170,14 +175,20 @@ def data_name(data: str | pa.Table | None) -> str | None:
 
 
 def _read_manifest(
-    run: RunFolder, data: str | pa.Table | None, split: str | None, bundle: Bundle, shared: bool
+    run: RunFolder,
+    data: str | pa.Table | None,
+    split: str | None,
+    bundle: Bundle,
+    shared: bool,
+    on_notice: Callable[[str], None],
 ) -> pa.Table:
     """Read or make the manifest to evaluate on."""
     if data is None:
         if not run.manifest_file.is_file():
             raise ManifestError(f"{run} has no manifest of its own: say what to evaluate on with --data")
         return run.manifest()
-    manifest = open_or_index(data, Config(data=bundle.info.data, resources=ResourcesConfig(shared=shared)))
+    config = Config(data=bundle.info.data, resources=ResourcesConfig(shared=shared))
+    manifest = open_or_index(data, config, on_notice)
     if isinstance(data, pa.Table) or is_manifest(data) or not run.manifest_file.is_file():
         return manifest
     return with_splits_of_run(manifest, run.manifest(), split)

@@ -3,8 +3,8 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.dataset.groups import DISTANCE
 from brainscale.dataset.manifest import read_manifest
+from brainscale.dataset.on_ray import choose_map
 from brainscale.dataset.overlap import find_overlap
 from brainscale.training.run_folder import RunFolder
 
@@ -30,7 +30,8 @@ def find_leaked(rows: pa.Table, run: RunFolder, training_manifest: str = "auto")
     else:
         return None
     seen = training.filter(pc.is_in(training["split"], pa.array(SEEN_SPLITS)))
-    return find_overlap(seen if len(seen) else training, rows, DISTANCE)
+    seen = seen if len(seen) else training
+    return find_overlap(seen, rows, run=choose_map(len(seen) + len(rows)))
 
 
 def unseen_contents(rows: pa.Table) -> list[str]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.dataset.manifest import MANIFEST_FILE, write_manifest
+from brainscale.dataset.patients import describe_unknown_patients
 from brainscale.errors import ManifestError
 from brainscale.evaluation.gallery import choose_cases
 from brainscale.evaluation.report.page import ReportPage, write_report
@@ -63,6 +64,12 @@ class EvaluatedModel:
         """The predictions that count: rows with a label and probabilities."""
         return labelled_rows(self.predictions)
 
+    @property
+    def unlabelled(self) -> int:
+        """The number of rows with probabilities but without a label."""
+        is_scored = pc.is_null(self.predictions["error_code"])
+        return pc.sum(pc.and_(is_scored, pc.is_null(self.predictions["label"]))).as_py() or 0
+
     @cached_property
     def samples(self) -> LabelledProbabilities:
         """Labels and probabilities of these rows."""
@@ -111,6 +118,8 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
         history=None if model.run is None else model.run.history(),
         worst=worst,
         uncertain=uncertain,
+        unlabelled=model.unlabelled,
+        unknown_patients=describe_unknown_patients(model.rows),
         flow=count_flow(model.manifest, model.rows, model.predictions),
         duplicates=count_duplicates(model.rows),
         leaked=None if model.leaked is None else Counter(model.leaked["kind"].to_pylist()),
@@ -137,6 +146,7 @@ def _complete_card(model: EvaluatedModel, metrics: pa.Table, facts: EvaluationFa
     card = ModelFacts(
         info=info,
         training=describe_training_data(trained),
+        unknown_patients=describe_unknown_patients(model.manifest),
         metrics=metrics,
         evaluated_on="the test split of its own data",
         prevalence=model.prevalence,

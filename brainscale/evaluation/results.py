@@ -18,6 +18,8 @@ class EvaluationFacts:
         data: name of the data; None for the run's own.
         split: train, val, test or all.
         samples: number of samples in the split.
+        labelled_samples: number of them with a label and a score: the metrics rest on these.
+        unlabelled_samples: number of them that were scored but have no label.
         errors: number of them that could not be read or scored.
         shared_with_training: number of samples that trained or selected the model, or are near duplicates of such;
             None where that is unknown.
@@ -36,6 +38,8 @@ class EvaluationFacts:
     data: str | None
     split: str
     samples: int
+    labelled_samples: int
+    unlabelled_samples: int
     errors: int
     shared_with_training: int | None
     looks: int | None

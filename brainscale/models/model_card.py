@@ -24,6 +24,7 @@ class ModelFacts:
     Attributes:
         info: the bundle's model.json.
         training: facts of the training data, name → value.
+        unknown_patients: for how many samples no patient is known, in one sentence; None if all are known.
         metrics: table of schema METRICS, where the model was evaluated.
         evaluated_on: the data of these metrics.
         prevalence: share of tumours where the model will be used, of the metrics that depend on it.
@@ -33,6 +34,7 @@ class ModelFacts:
 
     info: ModelInfo
     training: Mapping[str, object] = field(default_factory=dict)
+    unknown_patients: str | None = None
     metrics: pa.Table | None = None
     evaluated_on: str | None = None
     prevalence: float | None = None

@@ -158,8 +158,9 @@ def _unzip(
     seekable = stream if stream.seekable() else io.BytesIO(_read_limited(stream, limits))
     with zipfile.ZipFile(seekable) as archive:
         for info in archive.infolist():
-            member_path = (*path, as_text(info.filename))
-            if info.is_dir():
+            name = info.filename.replace("\\", "/")  # older tools of Windows write backslashes between folders
+            member_path = (*path, as_text(name))
+            if name.endswith("/"):
                 continue
             try:
                 _check_method(info)

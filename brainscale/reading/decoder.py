@@ -1,4 +1,4 @@
-"""Encoded bytes → planes and perceptual hashes: what runs in the child process that decodes untrusted files.
+"""Encoded bytes → planes, hashes and signatures: what runs in the child process that decodes untrusted files.
 
 `decode` is a plain function; `python -m brainscale.reading.decoder` serves it to the reader.
 """
@@ -8,19 +8,19 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from brainscale.errors import SampleError
 from brainscale.reading.formats import dicom, mgh, nifti, raster
 from brainscale.reading.formats.frame import Frame
+from brainscale.reading.placeholders import find_placeholder
 from brainscale.reading.preprocess import make_plane, min_decoded_side, to_grey
 from brainscale.reading.pseudonyms import pseudonym
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sandbox import Handler, limit_memory, serve
+from brainscale.reading.signature import hash_thumbnail, make_signature, perceptual_hash
 
 HEAD_NBYTES = 512  # tell the format
-HASH_SIDE = 256  # pixels: a JPEG is decoded no smaller for its perceptual hash
-MIN_CONTRAST = 8  # grey levels: flatter images have no perceptual hash, since all would share one and be one group
+HASH_SIDE = 256  # pixels: a JPEG is decoded no smaller for its hashes and signature
 
 
 def decode(
@@ -72,18 +72,34 @@ def _answer(frame: Frame, request: ReadRequest) -> tuple[dict[str, Any], bytes]:
         name: getattr(frame, name) for name in ("format", "mode", "width", "height", "empty") if getattr(frame, name)
     }
     facts["frame"] = frame.number
-    facts["patient"], facts["scan"] = pseudonym(frame.patient, request.key), pseudonym(frame.scan, request.key)
+    facts |= _describe_patient(frame, request.key) | {"scan": pseudonym(frame.scan, request.key)}
     grey = to_grey(frame, request.preprocess.window)
     if request.hashes and not frame.empty:
-        facts["phash"] = perceptual_hash(grey)
+        facts |= _recognisable(grey)
     return facts, make_plane(grey, request.preprocess).tobytes() if request.planes else b""
 
 
-def perceptual_hash(grey: np.ndarray) -> str | None:
-    """Return 64 bits in 16 digits: signs of the lowest frequencies of a 32 × 32 reduction; None without contrast."""
-    import imagehash  # here: it needs scipy, and scoring asks for no hash
+def _recognisable(grey: np.ndarray) -> dict[str, str | None]:
+    """Return the hashes and the signature (hexadecimal) of an image."""
+    signature = make_signature(grey)
+    if signature is None:
+        return {}
+    return {
+        "phash": perceptual_hash(grey),
+        "head_phash": hash_thumbnail(signature),
+        "signature": signature.tobytes().hex(),
+    }
 
-    return str(imagehash.phash(Image.fromarray(grey))) if np.ptp(grey) >= MIN_CONTRAST else None
+
+def _describe_patient(frame: Frame, key: bytes) -> dict[str, str | None]:
+    """Return the hashes of the patient, with and without the issuer, or the placeholder in its place."""
+    if not frame.patient:
+        return {}
+    if word := find_placeholder(frame.patient):
+        return {"patient_placeholder": word}
+    issuer = (frame.issuer or "").casefold()
+    with_issuer = None if not issuer or find_placeholder(issuer) else f"{frame.patient}|{issuer}"
+    return {"patient": pseudonym(frame.patient, key), "patient_with_issuer": pseudonym(with_issuer, key)}
 
 
 def _make_handler(settings: Mapping[str, Any]) -> Handler:

@@ -22,6 +22,7 @@ from brainscale.reading.archives import Member, read_members
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample_ids import join_id, split_id
 from brainscale.reading.sandbox import Sandbox
+from brainscale.reading.sidecars import is_sidecar
 from brainscale.reading.sources import UNREACHABLE, SourceFile, list_files, open_file
 from brainscale.schema import MANIFEST
 
@@ -41,6 +42,8 @@ SOURCE_FILES = pa.schema(
 COLUMNS = pa.schema(
     [
         *(MANIFEST.field(name) for name in MANIFEST.names if name not in ("label", "group", "split", "fold")),
+        pa.field("patient_with_issuer", pa.string()),  # two of one patient: the same identifier by two issuers
+        pa.field("patient_placeholder", pa.string()),  # why a file that has an identifier names no patient
         pa.field("file_rows", pa.int32()),  # on the last row of a file: how many rows the file has
         pa.field("plane", pa.binary()),  # uint8, image_size × image_size, row by row
     ]
@@ -63,8 +66,12 @@ class Sample:
         height: height of the stored image as shown, pixels.
         nbytes: size of the encoded file or member, bytes.
         sha256: hash of the encoded bytes.
-        phash: perceptual hash, 16 hexadecimal digits; None where not requested, or without contrast.
-        patient: keyed hash of the patient's identifier; None where the file names none.
+        phash: hash of the whole image, 16 hexadecimal digits; None where not requested, or without contrast.
+        head_phash: hash of the head, the same way.
+        signature: the head in 16 × 16 bytes, to recognise it again; None where the hashes are.
+        patient: keyed hash of the patient's identifier; None where the file names none, or a placeholder.
+        patient_with_issuer: keyed hash of the identifier and its issuer; None where the file names no issuer.
+        patient_placeholder: the word that stands in place of an identifier, such as anonymous.
         scan: keyed hash of the series; None where the file names none.
         empty: whether a slice shows next to nothing.
         plane: uint8 [image_size, image_size]; None where not requested, or with an error.
@@ -83,7 +90,11 @@ class Sample:
     nbytes: int | None = None
     sha256: str | None = None
     phash: str | None = None
+    head_phash: str | None = None
+    signature: bytes | None = field(default=None, repr=False)
     patient: str | None = None
+    patient_with_issuer: str | None = None
+    patient_placeholder: str | None = None
     scan: str | None = None
     empty: bool = False
     plane: np.ndarray | None = field(default=None, repr=False)
@@ -233,6 +244,10 @@ def _read_member(
     frames = None if wanted is None else wanted.get(member_id, set())
     if frames is not None and not frames:
         return
+    if is_sidecar(member_id, member.data):
+        nbytes, text = member.nbytes if member.data is None else len(member.data), "a file of the operating system"
+        yield Sample(sample_id=member_id, uri=file.uri, member=path, nbytes=nbytes, error_code="sidecar", error=text)
+        return
     if member.error:
         code, text = member.error.code, member.error.text
         yield Sample(sample_id=member_id, uri=file.uri, member=path, nbytes=member.nbytes, error_code=code, error=text)
@@ -242,6 +257,7 @@ def _read_member(
     try:
         answers = _decoder(request).ask({"frames": None if frames is None else list(frames)}, data)
         for facts, plane in answers:
+            signature = facts.pop("signature", None)
             yield Sample(
                 sample_id=join_id(file.sample_id, member.path, facts.get("frame")),
                 uri=file.uri,
@@ -249,6 +265,7 @@ def _read_member(
                 nbytes=nbytes,
                 sha256=sha256,
                 plane=np.frombuffer(plane, np.uint8).reshape(side, side) if len(plane) else None,
+                signature=None if signature is None else bytes.fromhex(signature),
                 **facts,
             )
     except SampleError as error:

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 from brainscale.seeds import derive
 
+_ARCHIVE_SUFFIXES = re.compile(r"(\.(tar|zip|tgz|tbz2?|txz|tzst|gz|bz2|xz|zst))+$", re.IGNORECASE)
+_NUMBER = re.compile(r"~\d+$")  # of a name that came before
+
 
 def as_text(name: str) -> str:
     r"""Return a file system's or an archive's name as text that every table can hold: odd bytes become \\xNN."""
@@ -40,6 +43,21 @@ def split_id(sample_id: str) -> tuple[str, str | None, int | None]:
 def file_of(sample_id: str) -> str:
     """Return the id of the file that holds a sample."""
     return sample_id.partition("#")[0].partition("!")[0]
+
+
+def split_folders(sample_id: str) -> tuple[list[str], str]:
+    """Return the names of the folders and archives above a sample, outermost first, and its own name.
+
+    Archives lose the suffixes of archives (`No.5.zip` becomes `No.5`), and only archives; names that came before lose
+    their number (`yes~2`).
+    """
+    *archives, innermost = sample_id.partition("#")[0].split("!")
+    folders = []
+    for path in archives:
+        *above, archive = path.split("/")
+        folders += [*above, _ARCHIVE_SUFFIXES.sub("", _NUMBER.sub("", archive))]
+    *above, name = innermost.split("/")
+    return [_NUMBER.sub("", folder) for folder in [*folders, *above]], name
 
 
 def unique_name(path: tuple[str, ...], path_hashes: set[int]) -> str:

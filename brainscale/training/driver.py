@@ -72,7 +72,7 @@ def train_model(
     config = choose_workers(config)
     if waiting := require_capacity(count_workers(config), resources_per_worker(config)):
         on_notice(waiting)
-    manifest = prepare_manifest(data, config)
+    manifest = prepare_manifest(data, config, on_notice)
     require_shared(manifest["uri"].to_pylist(), config.resources.shared)
     with open_workspace(out, DRIVER_FILES, what="run") as workspace:
         finished = RunFolder(workspace.path).start(config, manifest)

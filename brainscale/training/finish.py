@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from brainscale.config.sections import Config
 from brainscale.dataset.manifest import manifest_fingerprint
+from brainscale.dataset.patients import describe_unknown_patients
 from brainscale.dataset.splits import SPLITS
 from brainscale.errors import RERUN, TrainError
 from brainscale.models.bundle import ONNX, WEIGHTS, open_bundle, write_model_info
@@ -61,6 +62,8 @@ def finish_run(run: RunFolder, config: Config, manifest: pa.Table) -> Run:
         manifest_sha256=info.manifest_sha256,
         config_sha256=info.config_sha256,
     )
-    write_model_card(folder, ModelFacts(info=info, training=describe_training_data(result)))
+    unknown_patients = describe_unknown_patients(manifest)
+    card = ModelFacts(info=info, training=describe_training_data(result), unknown_patients=unknown_patients)
+    write_model_card(folder, card)
     write_success(run.path, result.facts())
     return result

@@ -1,6 +1,7 @@
 """The samples of a run: open or make the manifest, check its labels and splits, and count what is left out."""
 
 from collections import Counter
+from collections.abc import Callable
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -8,29 +9,37 @@ import pyarrow.compute as pc
 from brainscale.config.sections import Config
 from brainscale.dataset.indexer import open_or_index
 from brainscale.dataset.manifest import require_paths, require_readable
-from brainscale.dataset.splits import assign_splits
+from brainscale.dataset.splits import assign_splits, notice_of_hashing
+from brainscale.dataset.summary import describe_gaps
 from brainscale.errors import ManifestError
 
 
-def prepare_manifest(data: str | pa.Table, config: Config) -> pa.Table:
+def prepare_manifest(
+    data: str | pa.Table, config: Config, on_notice: Callable[[str], None] = lambda text: None
+) -> pa.Table:
     """Return the manifest of a run: opened or made by indexing, checked, and split if it has no splits yet.
 
     Args:
         data: a manifest (a table, a path or an address), or a source to index.
         config: classes, preprocessing and split fractions.
+        on_notice: called with each message for the user, such as the number of samples without a known patient.
 
     Raises:
         ManifestError: a label is missing or unknown, or a split has no sample of some class.
     """
-    manifest = open_or_index(data, config)
+    manifest = open_or_index(data, config, on_notice)
     name = data if isinstance(data, str) else "the manifest"
     require_readable(manifest, name)
     require_paths(manifest, name)
     readable = manifest.filter(pc.and_(pc.is_null(manifest["error_code"]), pc.invert(_is_empty(manifest))))
     in_a_split = readable.filter(pc.is_valid(readable["split"]))
     _check_labels(in_a_split if len(in_a_split) else readable, config, name)
+    for text in describe_gaps(manifest, config.data):
+        on_notice(text)
     if not len(in_a_split):
         manifest = assign_splits(manifest, val=config.split.val, test=config.split.test, seed=config.split.seed)
+        if hashing := notice_of_hashing(manifest):
+            on_notice(hashing)
     manifest = _clear_splits(manifest, _is_empty(manifest))
     for split in ("train", "val"):
         labels = set(manifest.filter(pc.equal(manifest["split"], split))["label"].to_pylist())

@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from brainscale.cli.console import print_facts
 from brainscale.cli.main import main
 from brainscale.config.sections import ARCHITECTURES
+from brainscale.dataset.manifest import check_manifest
+from brainscale.schema import MANIFEST
 from tests.support.manifests import manifest
 from tests.support.runs import Invoke
 
@@ -86,6 +89,9 @@ def test_the_help_of_train_names_every_network(invoke: Invoke) -> None:
         (["score", "m", "x", "--out", "y", "--no-wait"], 2, "--no-wait needs --address"),
         (["jobs", "stop", "an-id"], 2, "no --address: give the URL of the Jobs server"),
         (["jobs", "list", "--address", "http://me:sesame@127.0.0.1:9"], 2, "--address contains a password"),
+        (["index", "x", "--out", "y", "--patient-from", "("], 2, "--patient-from '(' is not a regular expression"),
+        (["index", "x", "--out", "y", "--patient-from", "p.*"], 2, "--patient-from 'p.*' has no group"),
+        (["index", "x", "--out", "y", "--label-column", "d"], 2, "--label-column names a column of a label file"),
         (["split", "none.parquet", "--out", "y"], 1, "no manifest at none.parquet"),
         (["split", "m.parquet", "--out", "y", "--folds", "3", "--val", "0.1"], 2, "--folds cannot be combined with"),
         (["split", "m.parquet", "--out", "y", "--val", "0.5", "--test", "0.5"], 2, "leave nothing to train on"),
@@ -110,7 +116,7 @@ def test_split_by_hand(invoke: Invoke, tmp_path: Path) -> None:
         label: sum(s == "test" and i % 2 == odd for i, s in enumerate(splits))
         for odd, label in enumerate(("no_tumour", "tumour"))
     }
-    assert 90 < splits.count("test") < 150
+    assert [splits.count(split) for split in ("train", "val", "test")] == [220, 60, 120]
     done = invoke("split", tmp_path / "m.parquet", "--out", tmp_path / "f.parquet", "--folds", "4")
     assert done.exit_code == 0
     assert set(pq.read_table(tmp_path / "f.parquet")["fold"].to_pylist()) == {0, 1, 2, 3}
@@ -121,8 +127,43 @@ def test_split_by_hand(invoke: Invoke, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert pq.read_table(tmp_path / "k")["split"].to_pylist() == splits
     assert "no --out: name the manifest to write" in invoke("split", tmp_path / "m.parquet").output
-    done = invoke("split", tmp_path / "m.parquet", "--folds", "4", "--keep", tmp_path / "s.parquet", "--out", "x")
-    assert (done.exit_code, "--folds cannot be combined with" in done.output) == (2, True)
+    folds = ["split", tmp_path / "m.parquet", "--keep", tmp_path / "f.parquet", "--seed", "9", "--out", tmp_path / "k"]
+    done = invoke(*folds, "--folds", "4")
+    assert done.exit_code == 0, done.output
+    assert pq.read_table(tmp_path / "k")["fold"] == pq.read_table(tmp_path / "f.parquet")["fold"]
+    done = invoke(*folds, "--folds", "5")
+    assert (done.exit_code, done.output.splitlines()) == (
+        1,
+        ["Error: the earlier manifest has 4 folds, not 5: use its number of folds"],
+    )
+
+
+def test_split_says_what_has_no_label_and_no_known_patient(invoke: Invoke, tmp_path: Path) -> None:
+    rows = manifest([(i, ("tumour", "no_tumour", None)[i % 3], False) for i in range(90)]).to_pylist()
+    for row in rows:
+        row |= {"patient": row["sha256"][:8] if row["sample_id"] < "060" else None}
+        row["sample_id"] = f"yes/no/{row['sample_id']}" if row["label"] == "no_tumour" else row["sample_id"]
+    pq.write_table(check_manifest(pa.Table.from_pylist(rows, schema=MANIFEST), "m"), tmp_path / "m.parquet")
+    done = invoke("split", tmp_path / "m.parquet", "--out", tmp_path / "s.parquet", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["samples_without_patient"] == 30
+    for text in (
+        "30 of 90 sample(s) have no label, the first of them '002.png'",
+        "30 of 90 sample(s) are in folders of different classes, the first of them 'yes/no/001.png'",
+        "The patient is unknown for 30 of 90 samples, so slices of one patient may be in different splits. To name",
+    ):
+        assert text in done.stderr
+
+
+def test_more_groups_than_can_be_balanced_are_said(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brainscale.dataset.splits.BALANCED_GROUPS", 399)
+    table = manifest([(i, "tumour" if i % 2 else "no_tumour", False) for i in range(400)])
+    pq.write_table(table, tmp_path / "m.parquet")
+    done = invoke("split", tmp_path / "m.parquet", "--out", tmp_path / "s.parquet")
+    assert done.exit_code == 0, done.output
+    assert "400 groups, more than 399: they are assigned by hash" in done.output
 
 
 def test_a_file_that_is_no_manifest(invoke: Invoke, tmp_path: Path) -> None:

@@ -40,7 +40,9 @@ def test_the_first_named_configuration_is_the_default() -> None:
         ("data.image_size=32", "data.image_size should be greater than or equal to 64, not 32"),
         ("data.window=[9, 1]", "window must be two percentiles between 0 and 100, the lower one first"),
         ("data.classes={a: [x]}", "classes must name at least two classes"),
-        ("data.classes={a: [x], b: [X]}", "classes lists the folder name 'x' twice"),
+        ("data.classes={a: [x], b: [X]}", "classes lists the folder name 'x' twice, in a and b: remove one"),
+        ("data.classes={a: [x y], b: [X_Y]}", "classes lists the folder name 'xy' twice"),
+        ("data.classes={a: [b], b: [c]}", "classes lists the folder name 'b' twice"),
         ("split={val: 0.6, test: 0.5}", "leave nothing to train on"),
         ("train", "--set takes section.key=value"),
         ("train.epochs=[", "the value is not valid YAML"),
@@ -85,5 +87,18 @@ def test_folder_names_mean_classes_in_any_case(name: str) -> None:
     assert sections.DataConfig().label(name) == expected
 
 
-def test_an_unknown_folder_means_no_class() -> None:
-    assert sections.DataConfig().label("cats") is None
+@given(st.lists(st.sampled_from([" ", "_", "-", "  "]), min_size=3, max_size=3), st.booleans())
+def test_spaces_underscores_hyphens_and_spelling_do_not_matter(gaps: list[str], british: bool) -> None:
+    word = "Tumour" if british else "Tumor"
+    data = sections.DataConfig()
+    assert data.label(f"No{gaps[0]}{word}") == data.label(f"non{gaps[0]}{word}{gaps[1]}") == "no_tumour"
+    assert data.label(f"Brain{gaps[1]}{word}") == data.label(f"{gaps[2]}glioma{gaps[2]}{word}") == "tumour"
+
+
+def test_one_class_may_list_a_name_in_two_spellings() -> None:
+    assert sections.DataConfig(classes={"a": ["x y", "x_y"], "b": ["z"]}).label("XY") == "a"
+
+
+@pytest.mark.parametrize("name", ["cats", "No.12", "NO.3_2021", "no1", "yes.zip", "Training", "1", "pred", ""])
+def test_an_unknown_folder_means_no_class(name: str) -> None:
+    assert sections.DataConfig().label(name) is None

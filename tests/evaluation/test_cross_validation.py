@@ -1,15 +1,30 @@
-"""Pooled metrics of folds; no Ray."""
+"""Folds, the splits of their models, and pooled metrics; no Ray."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
+from brainscale.config.files import parse_config
+from brainscale.dataset.groups import replace_column
+from brainscale.dataset.manifest import read_manifest, write_manifest
 from brainscale.dataset.splits import assign_folds
-from brainscale.errors import ManifestError
-from brainscale.evaluation.cross_validation import CrossValidation, Spread, pool_evaluations, splits_of_fold
+from brainscale.errors import ManifestError, OutputError
+from brainscale.evaluation.cross_validation import (
+    CrossValidation,
+    Spread,
+    _assign,
+    _name_fold,
+    _write_manifests,
+    pool_evaluations,
+    splits_of_fold,
+)
 from brainscale.schema import PUBLISHED
 from brainscale.stats.metrics import estimates_of, measure
+from brainscale.storage.workspace import Workspace
 from tests.support.pages import random_samples
 from tests.support.samples import CLASSES, estimates
 from tests.support.tables import evaluation, manifest, predictions
@@ -36,14 +51,77 @@ def test_pooled_predictions_have_the_threshold_of_their_model_and_repeats_count_
     assert pooled["auroc"].method == "DeLong by group"
 
 
-def test_each_fold_is_the_test_split_of_one_model() -> None:
-    assigned = assign_folds(manifest(np.arange(60) % 2), folds=3, seed=0)
-    folds = assigned["fold"].to_pylist()
+def test_each_fold_is_the_test_split_of_one_model_and_a_share_of_the_rest_its_validation_split() -> None:
+    assigned = assign_folds(manifest(np.arange(200) % 2), folds=5, seed=0)
+    folds = np.array(assigned["fold"].to_pylist())
+    for number in range(5):
+        table = splits_of_fold(assigned, number, val=0.15, seed=number)
+        splits = np.array(table["split"].to_pylist())
+        assert ((splits == "test") == (folds == number)).all()
+        for label in CLASSES:
+            of_label = splits[np.array(table["label"].to_pylist()) == label].tolist()
+            assert [of_label.count(name) for name in ("train", "val", "test")] == [68, 12, 20]
+        validation = set(folds[splits == "val"].tolist())
+        assert validation == set(range(5)) - {number}
+    again = splits_of_fold(assigned.take(np.arange(200)[::-1]), 0, val=0.15, seed=0).sort_by("sample_id")
+    assert again == splits_of_fold(assigned, 0, val=0.15, seed=0)
+
+
+def test_two_folds_are_enough_and_too_few_groups_are_named() -> None:
+    table = splits_of_fold(assign_folds(manifest(np.arange(40) % 2), folds=2, seed=0), 1, val=0.2, seed=0)
+    assert Counter(table["split"].to_pylist()) == {"train": 16, "val": 4, "test": 20}
+    few = assign_folds(manifest([0, 0, 0, 0, 1, 1]), folds=2, seed=0)
+    with pytest.raises(ManifestError, match=r"with fold 1 as the test split, none of the 1 group\(s\) .*: add images"):
+        splits_of_fold(few, 0, val=0.5, seed=0)
+
+
+def test_samples_without_a_fold_are_in_no_split() -> None:
+    assigned = assign_folds(manifest([*np.arange(40) % 2, None, None]), folds=4, seed=0)
+    assert splits_of_fold(assigned, 0, val=0.2, seed=0)["split"].to_pylist()[40:] == [None, None]
+
+
+CONFIG = parse_config({"split": {"val": 0.2}})
+
+
+def models_of(table: pa.Table, folder: Path, repeats: int = 1) -> dict[str, pa.Table]:
+    """The manifests that a cross-validation with three folds writes before it trains."""
+    tables = [_assign(table, CONFIG, 3, repeat) for repeat in range(1, repeats + 1)]
+    every_fold = [
+        _name_fold(Workspace(folder), (repeat, repeats), (number, 3))
+        for repeat in range(1, repeats + 1)
+        for number in range(1, 4)
+    ]
+    for fold in every_fold:
+        fold.copy.parent.mkdir(exist_ok=True)
+    _write_manifests(Workspace(folder), every_fold, tables)
+    return {fold.name_of_run: read_manifest(fold.manifest) for fold in every_fold}
+
+
+def test_folds_of_the_manifest_are_kept_in_the_first_repeat(tmp_path: Path) -> None:
+    table = assign_folds(manifest(np.arange(60) % 2), folds=3, seed=9)
+    models = models_of(table, tmp_path, repeats=2)
     for number in range(3):
-        splits = dict(zip(folds, splits_of_fold(assigned, 3, number)["split"].to_pylist(), strict=True))
-        assert splits == {number: "test", (number + 1) % 3: "val", (number + 2) % 3: "train"}
-    with pytest.raises(ManifestError, match="2 folds leave no training split beside test and validation: give 3"):
-        splits_of_fold(assigned, 2, 0)
+        tested = pc.equal(models[f"repeat-1/fold-{number + 1}"]["split"], "test").to_pylist()
+        assert tested == pc.equal(table["fold"], number).to_pylist()
+    assert models["repeat-2/fold-1"]["fold"] != table["fold"]
+    with pytest.raises(ManifestError, match="has 3 folds, not 4"):
+        _assign(table, CONFIG, 4, 1)
+
+
+def test_a_folder_with_other_splits_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    """As an earlier version left it, where the next fold was the validation split."""
+    table = manifest(np.arange(60) % 2)
+    models = models_of(table, tmp_path)
+    assert models_of(table, tmp_path) == models  # resumed
+    model = models["repeat-1/fold-2"]
+    earlier = pc.if_else(
+        pc.equal(model["split"], "test"), "test", pc.if_else(pc.equal(model["fold"], 2), "val", "train")
+    )
+    write_manifest(replace_column(model, "split", earlier), tmp_path / "repeat-1" / "fold-2.parquet")
+    (tmp_path / "folds-1.parquet").unlink()
+    with pytest.raises(OutputError, match=r"other samples or splits \(repeat-1/fold-2.parquet\): choose a new --out"):
+        models_of(table, tmp_path)
+    assert not (tmp_path / "folds-1.parquet").exists()
 
 
 def test_a_cross_validation_as_json_and_as_text() -> None:

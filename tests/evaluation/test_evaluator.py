@@ -39,6 +39,8 @@ def evaluation() -> Evaluation:
         data=None,
         split="test",
         samples=160,
+        labelled_samples=150,
+        unlabelled_samples=10,
         errors=0,
         shared_with_training=None,
         looks=1,
@@ -164,6 +166,14 @@ def test_where_nothing_could_be_read_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="no labelled sample could be read: `brainscale index` says why"):
         write_outputs(tmp_path, evaluated, evaluation())
     assert not list(tmp_path.iterdir())
+
+
+def test_metrics_say_how_many_labelled_samples_they_rest_on() -> None:
+    table = manifest([0, 1, None, None, 1, None], error_code=[None] * 4 + ["corrupt"] * 2)
+    predicted = predictions(table, np.linspace(0, 1, 6))
+    bundle: Any = SimpleNamespace(info=None)
+    evaluated = EvaluatedModel(bundle=bundle, run=None, manifest=table, rows=table, predictions=predicted)
+    assert (len(evaluated.labelled), evaluated.unlabelled) == (2, 2)
 
 
 def test_columns_of_ones_own_stay(tmp_path: Path) -> None:

@@ -236,7 +236,7 @@ def test_scores_of_another_model_are_not_mixed(run: Path, invoke: Invoke, tmp_pa
         (lambda f: (f / "a.txt").write_text("x"), "none of the 1 file(s) in"),
         (lambda f: [write_image(f / "yes" / f"{i}.png", i) for i in range(9)], "have the label 'tumour'"),
         (lambda f: [write_image(f / d / f"{i}.png", i) for d in ("yes", "cats") for i in range(3)], "have no label"),
-        (lambda f: [write_image(f / d / "1.png", len(d)) for d in ("yes", "no")], "use fewer splits"),
+        (lambda f: [write_image(f / d / "1.png", len(d)) for d in ("yes", "no")], "add images of this label"),
     ],
     ids=["empty", "unreadable", "one-class", "unknown-class", "too-few"],
 )
@@ -314,7 +314,7 @@ def test_labels_from_a_file(invoke: Invoke, tmp_path: Path) -> None:
     for text, message in (
         ("sample_id,label\n0.png,cat\n", "unknown label 'cat' of '0.png' in "),
         ("sample_id,label\n9.png,yes\n", "labels '9.png', which is not in the sources"),
-        ("name,label\n0.png,yes\n", "has no column 'sample_id': the columns are sample_id, label and,"),
+        ("name,label\n0.png,yes\n", "has no column 'sample_id' (its columns are name, label): name the column"),
     ):
         (tmp_path / "labels.csv").write_text(text)
         result = invoke(*arguments)

@@ -15,7 +15,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from brainscale.config.sections import ARCHITECTURES, DEFAULT_CLASSES, PreprocessConfig
+from brainscale.config.class_names import DEFAULT_CLASSES
+from brainscale.config.sections import ARCHITECTURES, PreprocessConfig
 from brainscale.errors import RERUN, OutputError
 from brainscale.models.bundle import WEIGHTS, Bundle, ModelInfo
 from brainscale.models.classifier import Classifier

@@ -46,6 +46,12 @@ def checklist_of(text: str) -> dict[int, tuple[str, str]]:
     return {int(number): (item, answer) for number, item, answer in lines}
 
 
+def test_the_card_says_for_how_many_samples_no_patient_is_known(tmp_path: Path) -> None:
+    unknown = "The patient is unknown for 3 of 7 samples."
+    assert f"\n\n{unknown}\n\nFingerprint" in write_card(tmp_path, unknown_patients=unknown)
+    assert "patient is unknown" not in write_card(tmp_path)
+
+
 def test_the_card_tells_what_the_run_knows(tmp_path: Path) -> None:
     metrics = measure(random_samples())
     text = write_card(tmp_path, training={"samples": 200}, metrics=metrics, evaluated_on="test")

@@ -14,7 +14,7 @@ from tests.support.dicom import NAME, PLANE, SYNTAXES, dataset, frame, outcome, 
 
 def test_the_identifiers_of_patient_and_series_are_read() -> None:
     decoded = frame(dataset(PLANE, PatientID=" A7 ", IssuerOfPatientID="Hospital"))
-    assert (decoded.patient, decoded.scan) == ("A7|Hospital", "1.2.3")
+    assert (decoded.patient, decoded.issuer, decoded.scan) == ("A7", "Hospital", "1.2.3")
     assert frame(dataset(PLANE, PatientID=" A7 ")).patient == "A7"
     bare = frame(dataset(PLANE, PatientID="", IssuerOfPatientID="Hospital", SeriesInstanceUID=""))
     assert (bare.patient, bare.scan) == (None, None)

@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from brainscale.config.sections import DEFAULT_CLASSES, PreprocessConfig
+from brainscale.config.class_names import DEFAULT_CLASSES
+from brainscale.config.sections import PreprocessConfig
 from brainscale.models.bundle import ONNX, WEIGHTS, Bundle, open_bundle, write_model_info
 from brainscale.models.onnx_export import export_onnx
 from brainscale.models.registry import build_network, count_parameters

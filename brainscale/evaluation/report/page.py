@@ -76,6 +76,8 @@ class ReportPage:
         history: rows of schema HISTORY, where the training is known.
         worst: samples classified wrongly, the most confident first.
         uncertain: samples nearest to the threshold.
+        unlabelled: number of samples that were scored but have no label.
+        unknown_patients: for how many samples no patient is known, in one sentence; None if all are known.
         flow: from the files to the samples used.
         duplicates: name → number, such as groups and duplicates.
         leaked: what they share with training → number of samples that trained or selected the model; None where that
@@ -96,6 +98,8 @@ class ReportPage:
     history: Sequence[Mapping[str, Any]] | None = None
     worst: Sequence[Case] = ()
     uncertain: Sequence[Case] = ()
+    unlabelled: int = 0
+    unknown_patients: str | None = None
     flow: SampleFlow = field(default_factory=SampleFlow)
     duplicates: Mapping[str, int] = field(default_factory=dict)
     leaked: Mapping[str, int] | None = None

@@ -163,6 +163,7 @@ def _frame(ds: Dataset, grey: Grey, number: int | None) -> Frame:
         number=number,
         grey_range=grey.grey_range,
         inverted=photometric == "MONOCHROME1",
-        patient=(f"{patient}|{issuer}" if issuer else patient) if patient else None,
+        patient=patient or None,
+        issuer=issuer or None,
         scan=text_of(ds, "SeriesInstanceUID") or None,
     )

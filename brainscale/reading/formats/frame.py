@@ -30,6 +30,7 @@ class Frame:
             black and count for no percentile; None where all is shown.
         empty: whether a slice of a volume shows next to nothing.
         patient: identifier as stored; it is hashed before it leaves the process that decodes.
+        issuer: who gave the patient this identifier, as stored; treated the same.
         scan: identifier of the series as stored; treated the same.
     """
 
@@ -44,6 +45,7 @@ class Frame:
     opacity: np.ndarray | None = None
     empty: bool = False
     patient: str | None = None
+    issuer: str | None = None
     scan: str | None = None
 
 

@@ -164,6 +164,17 @@ def test_data_leakage_stands_first(tmp_path: Path) -> None:
     assert "<strong>unknown</strong>" in unknown
 
 
+def test_samples_without_a_label_or_a_known_patient_are_said(tmp_path: Path) -> None:
+    unknown = "The patient is unknown for 3 of 7 samples, so slices of one patient may be in different splits."
+    page = pages.minimal_page(unlabelled=42, unknown_patients=unknown)
+    text = pages.write_page(tmp_path, page)
+    assert text.index("42 more samples have no label") < text.index('<section id="metrics"')
+    assert f"<p>{unknown}</p>" in text
+    text = pages.write_page(tmp_path, replace(page, unlabelled=0, unknown_patients=None))
+    assert "no label" not in text
+    assert "patient is unknown" not in text
+
+
 def test_the_stated_prevalence_is_named_and_the_fields_own(tmp_path: Path) -> None:
     samples = pages.random_samples()
     metrics = measure(samples, prevalence=0.0005)

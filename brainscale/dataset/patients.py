@@ -1,0 +1,194 @@
+"""Patients of samples: from a label file, a pattern, DICOM files or BIDS names; placeholders are no patients."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from brainscale.config.sections import DataConfig
+from brainscale.dataset.label_file import LabelFile
+from brainscale.dataset.subject_names import find_bids_subject, match_patient
+from brainscale.reading.placeholders import find_placeholder
+from brainscale.reading.pseudonyms import PatientKey, pseudonym
+from brainscale.reading.sample_ids import split_id
+
+TYING_SHARE, TYING_SERIES = 0.8, 10
+"""One identifier on at least this share of at least so many series or files, of two labels, is a placeholder."""
+REMEDY = (
+    "To name patients, use `brainscale index --patient-from REGEX`, or --labels FILE.csv with --patient-column NAME."
+)
+
+
+@dataclass(kw_only=True)
+class Patients:
+    """The patient of each sample, and what to tell the user.
+
+    Attributes:
+        hashes: keyed hash of each sample's patient; None where it is not known.
+        placeholders: word → number of samples that have it in place of a patient.
+        notices: messages for the user, one line each.
+    """
+
+    hashes: list[str | None]
+    placeholders: Counter[str] = field(default_factory=Counter)
+    notices: list[str] = field(default_factory=list)
+
+
+def find_patients(
+    table: pa.Table,
+    labels: Sequence[str | None],
+    file_rows: Sequence[int | None],
+    file: LabelFile | None,
+    pattern: re.Pattern[str] | None,
+    data: DataConfig,
+    key: PatientKey,
+) -> Patients:
+    """Return the patients of samples: by the label file, else by the pattern or, without one, by DICOM, else by BIDS.
+
+    Args:
+        table: samples as read, schema `reading.reader.COLUMNS`.
+        labels: label of each sample.
+        file_rows: row of each sample in the label file.
+        file: the label file, if there is one.
+        pattern: the part of a sample id that names the patient; a sample that it does not match has no patient.
+        data: classes, whose folders tell no data sets apart.
+        key: secret key for the hashes.
+    """
+    ids = table["sample_id"].to_pylist()
+    words: list[str | None] = [None] * len(ids)
+    series = _series(table)
+    patients = Patients(hashes=[None] * len(ids))
+    if file is not None and file.patients is not None:
+        named = [None if row is None else file.patients[row] for row in file_rows]
+        hashes = _hash_names(named, words, key)
+        if not file.patient_column_chosen:
+            _drop_tying(hashes, series, labels, f"patient in {file.path}", patients)
+        _fill(patients.hashes, hashes)
+    if pattern is not None:
+        matches = [match_patient(pattern, sample_id) for sample_id in ids]
+        _fill(patients.hashes, _hash_names(matches, words, key))
+        is_readable = pc.is_null(table["error_code"]).to_pylist()
+        rows = [n for n, match in enumerate(matches) if match is None and is_readable[n]]
+        if rows:
+            patients.notices.append(
+                f"--patient-from does not match {len(rows)} of {sum(is_readable)} sample(s), for example "
+                f"'{ids[rows[0]]}': they have no patient, unless a label file names one."
+            )
+    else:
+        for row, word in enumerate(table["patient_placeholder"].to_pylist()):
+            words[row] = words[row] or word
+        resolved = resolve_issuers(table["patient"].to_pylist(), table["patient_with_issuer"].to_pylist())
+        hashes = [None if known else hashed for known, hashed in zip(patients.hashes, resolved, strict=True)]
+        _drop_tying(hashes, series, labels, "PatientID", patients)
+        _fill(patients.hashes, hashes)
+        _fill(patients.hashes, _hash_names(_bids_subjects(ids, data), words, key))
+    patients.placeholders.update(
+        word for word, hashed in zip(words, patients.hashes, strict=True) if word is not None and hashed is None
+    )
+    if patients.placeholders:
+        found = ", ".join(f"{word} {count}" for word, count in sorted(patients.placeholders.items()))
+        patients.notices.append(
+            f"{patients.placeholders.total()} sample(s) have a placeholder instead of a patient ({found}) and count as "
+            f"samples without a known patient. {REMEDY}"
+        )
+    return patients
+
+
+def resolve_issuers(patients: Sequence[str | None], with_issuer: Sequence[str | None]) -> list[str | None]:
+    """Return the hash that stands for each sample's patient.
+
+    One identifier is one patient, unless its samples name different issuers: then it is one patient for each issuer,
+    and samples without an issuer belong to the most frequent one.
+
+    Args:
+        patients: hash of each sample's identifier.
+        with_issuer: hash of the identifier and its issuer; None without an issuer.
+    """
+    issuers: dict[str, Counter[str]] = defaultdict(Counter)
+    for patient, issued in zip(patients, with_issuer, strict=True):
+        if patient is not None and issued is not None:
+            issuers[patient][issued] += 1
+    usual = {
+        patient: min(counts, key=lambda issued: (-counts[issued], issued))
+        for patient, counts in issuers.items()
+        if len(counts) > 1
+    }
+    return [
+        issued or usual[patient] if patient in usual else patient
+        for patient, issued in zip(patients, with_issuer, strict=True)
+    ]
+
+
+def count_unknown_patients(manifest: pa.Table) -> tuple[int, int]:
+    """Return the number of samples without a known patient, and that of all samples that could be read."""
+    readable = manifest.filter(pc.is_null(manifest["error_code"]))
+    return readable["patient"].null_count, len(readable)
+
+
+def describe_unknown_patients(manifest: pa.Table) -> str | None:
+    """Return in one sentence for how many samples no patient is known and what follows; None if all are known."""
+    unknown, samples = count_unknown_patients(manifest)
+    if not unknown:
+        return None
+    return (
+        f"The patient is unknown for {unknown:,} of {samples:,} samples, so slices of one patient may be in different "
+        "splits."
+    )
+
+
+def _series(table: pa.Table) -> list[tuple[str, str | None] | None]:
+    """Return what tells series apart: the series of a sample where it has one, else its file; None for an error."""
+    rows = zip(*(table[name].to_pylist() for name in ("scan", "sample_id", "error_code")), strict=True)
+    return [None if code else (scan, None) if scan else split_id(sample_id)[:2] for scan, sample_id, code in rows]
+
+
+def _hash_names(names: Sequence[str | None], words: list[str | None], key: PatientKey) -> list[str | None]:
+    """Return the hash of each name; of placeholders, the words are filled in instead."""
+    hash_name = cache(lambda name: pseudonym(name, key.secret))
+    hashes: list[str | None] = []
+    for row, name in enumerate(names):
+        word = find_placeholder(name, numbers=False) if name else None
+        words[row] = words[row] or word
+        hashes.append(hash_name(name) if name and word is None else None)
+    return hashes
+
+
+def _fill(hashes: list[str | None], others: Sequence[str | None]) -> None:
+    hashes[:] = [hashed or other for hashed, other in zip(hashes, others, strict=True)]
+
+
+def _bids_subjects(sample_ids: Sequence[str], data: DataConfig) -> list[str | None]:
+    is_class = cache(lambda folder: data.label(folder) is not None)
+    of_file = cache(lambda path: find_bids_subject(path, is_class))
+    return [of_file(sample_id.partition("#")[0]) for sample_id in sample_ids]
+
+
+def _drop_tying(
+    hashes: list[str | None],
+    series: Sequence[tuple[str, str | None] | None],
+    labels: Sequence[str | None],
+    what: str,
+    patients: Patients,
+) -> None:
+    """Remove the hash of one identifier that nearly all series or files share although their labels differ."""
+    series_of: dict[str, set[tuple[str, str | None]]] = defaultdict(set)
+    for hashed, one in zip(hashes, series, strict=True):
+        if hashed is not None and one is not None:
+            series_of[hashed].add(one)
+    tying = max(series_of, key=lambda hashed: len(series_of[hashed]), default=None)
+    total = len(set(series) - {None})
+    if tying is None or total < TYING_SERIES or len(series_of[tying]) < TYING_SHARE * total:
+        return
+    rows = [row for row, hashed in enumerate(hashes) if hashed == tying]
+    if len({labels[row] for row in rows} - {None}) < 2:
+        return
+    patients.notices.append(
+        f"One {what} stands on {len(rows)} of {len(hashes)} samples, in {len(series_of[tying])} of {total} series or "
+        f"files and with different labels, so it counts as no patient. {REMEDY}"
+    )
+    for row in rows:
+        hashes[row] = None
