@@ -3,8 +3,8 @@
 import pyarrow as pa
 
 FORMATS = {
-    "manifest": 2,
-    "predictions": 1,
+    "manifest": 3,
+    "predictions": 2,
     "scans": 1,
     "metrics": 1,
     "subgroups": 1,
@@ -30,6 +30,12 @@ _sample = [
     pa.field("member", pa.string()),  # path inside the archive; null for a file outside archives
     pa.field("frame", pa.int32()),  # index in a file with several frames, from 0; null otherwise
 ]
+_acquisition = [
+    pa.field("modality", pa.string()),  # DICOM's term for it, such as MR, CT or OT; null if the file does not say
+    pa.field("image_kind", pa.string()),  # original, derived, localizer or secondary_capture; null if unknown
+    pa.field("orientation", pa.string()),  # axial, coronal, sagittal or oblique; null if unknown
+    pa.field("burned_in", pa.bool_()),  # whether the pixels may show text, such as a name; null if unknown
+]
 _failure = [
     pa.field("error_code", pa.string()),  # stable identifier of the error; null if the sample was read
     pa.field("error", pa.string()),  # error message, one line
@@ -48,10 +54,19 @@ MANIFEST = pa.schema(
         pa.field("head_phash", pa.string()),  # hash of the head without margins, the same way
         pa.field("signature", pa.binary()),  # the head in 16 × 16 bytes, to confirm near duplicates; null if left out
         pa.field("empty", pa.bool_()),  # whether the slice shows almost nothing; training leaves it out
+        *_acquisition,
+        pa.field("image_type", pa.string()),  # the standard values of DICOM's ImageType, joined by backslashes
+        pa.field("scanning_sequence", pa.string()),  # SE, IR, GR, EP, RM, joined by backslashes; null if unknown
+        pa.field("repetition_time", pa.float64()),  # repetition time in ms
+        pa.field("echo_time", pa.float64()),  # echo time in ms
+        pa.field("inversion_time", pa.float64()),  # inversion time in ms
+        pa.field("field_strength", pa.float64()),  # field strength in tesla
+        pa.field("contrast", pa.bool_()),  # whether a contrast agent was given; null if unknown
         pa.field("label", pa.string()),  # class name; null if unknown
         pa.field("patient", pa.string()),  # keyed hash of the patient's identifier, never the identifier itself
         pa.field("scan", pa.string()),  # keyed hash of the DICOM series
         pa.field("group", pa.string()),  # group of samples that a split must keep together
+        pa.field("left_out", pa.string()),  # why training left the sample out; null if it did not, or was not yet run
         pa.field("split", pa.string()),  # train, val or test; null if not assigned
         pa.field("fold", pa.int32()),  # cross-validation fold, from 0; null if not assigned
         *_failure,
@@ -63,6 +78,7 @@ PREDICTIONS = pa.schema(
         *_sample,
         pa.field("sha256", pa.string()),  # SHA-256 of the encoded bytes
         pa.field("scan", pa.string()),  # keyed hash of the DICOM series
+        *_acquisition,
         pa.field("empty", pa.bool_()),  # whether the slice shows almost nothing; per-scan results leave it out
         pa.field("label", pa.string()),  # true class; null if unknown
         pa.field("prediction", pa.string()),  # predicted class at the operating threshold

@@ -5,6 +5,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,7 @@ def _answer(frame: Frame, request: ReadRequest) -> tuple[dict[str, Any], bytes]:
         name: getattr(frame, name) for name in ("format", "mode", "width", "height", "empty") if getattr(frame, name)
     }
     facts["frame"] = frame.number
+    facts["acquisition"] = {name: value for name, value in asdict(frame.acquisition).items() if value is not None}
     facts |= _describe_patient(frame, request.key) | {"scan": pseudonym(frame.scan, request.key)}
     grey = to_grey(frame, request.preprocess.window)
     if request.hashes and not frame.empty:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from brainscale.errors import RERUN, SampleError, StorageError
 from brainscale.reading import pairs
+from brainscale.reading.acquisition import UNSTATED, Acquisition
 from brainscale.reading.archives import Member, read_members
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample_ids import join_id, split_id
@@ -39,9 +40,10 @@ SOURCE_FILES = pa.schema(
 )
 """Files as a table; the columns are attributes of `SourceFile`."""
 
+LATER = ("label", "group", "left_out", "split", "fold")  # columns of a manifest that come from no file
 COLUMNS = pa.schema(
     [
-        *(MANIFEST.field(name) for name in MANIFEST.names if name not in ("label", "group", "split", "fold")),
+        *(MANIFEST.field(name) for name in MANIFEST.names if name not in LATER),
         pa.field("patient_with_issuer", pa.string()),  # two of one patient: the same identifier by two issuers
         pa.field("patient_placeholder", pa.string()),  # why a file that has an identifier names no patient
         pa.field("file_rows", pa.int32()),  # on the last row of a file: how many rows the file has
@@ -74,6 +76,7 @@ class Sample:
         patient_placeholder: the word that stands in place of an identifier, such as anonymous.
         scan: keyed hash of the series; None where the file names none.
         empty: whether a slice shows next to nothing.
+        acquisition: how the picture was taken.
         plane: uint8 [image_size, image_size]; None where not requested, or with an error.
         error_code: stable identifier of the error; None for a sample that was read.
         error: what is wrong, in one line.
@@ -97,6 +100,7 @@ class Sample:
     patient_placeholder: str | None = None
     scan: str | None = None
     empty: bool = False
+    acquisition: Acquisition = UNSTATED
     plane: np.ndarray | None = field(default=None, repr=False)
     error_code: str | None = None
     error: str | None = None
@@ -257,7 +261,7 @@ def _read_member(
     try:
         answers = _decoder(request).ask({"frames": None if frames is None else list(frames)}, data)
         for facts, plane in answers:
-            signature = facts.pop("signature", None)
+            signature, acquisition = facts.pop("signature", None), Acquisition(**facts.pop("acquisition", {}))
             yield Sample(
                 sample_id=join_id(file.sample_id, member.path, facts.get("frame")),
                 uri=file.uri,
@@ -266,6 +270,7 @@ def _read_member(
                 sha256=sha256,
                 plane=np.frombuffer(plane, np.uint8).reshape(side, side) if len(plane) else None,
                 signature=None if signature is None else bytes.fromhex(signature),
+                acquisition=acquisition,
                 **facts,
             )
     except SampleError as error:
@@ -321,6 +326,8 @@ def _count_last(samples: Iterable[Sample]) -> Iterator[tuple[Sample, int | None]
 
 def _sample_table(batch: Sequence[tuple[Sample, int | None]]) -> pa.Table:
     columns = {column.name: [getattr(sample, column.name) for sample, _ in batch] for column in fields(Sample)}
+    acquisitions = columns.pop("acquisition")
+    columns |= {column.name: [getattr(a, column.name) for a in acquisitions] for column in fields(Acquisition)}
     columns["plane"] = [None if plane is None else plane.data for plane in columns["plane"]]  # copied once, by Arrow
     columns["file_rows"] = [file_rows for _, file_rows in batch]
     return pa.Table.from_pydict(columns, schema=COLUMNS)

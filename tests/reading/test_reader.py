@@ -1,6 +1,7 @@
 """Files become samples and tables: planes or errors, and nothing raises."""
 
 import gzip
+from dataclasses import asdict
 from pathlib import Path
 
 import nibabel as nib
@@ -108,7 +109,8 @@ def test_tables_hold_the_samples_and_how_many_each_file_has(mixed: Path) -> None
     assert table["file_rows"].to_pylist() == [1, None, 2, 1, None, None, 3, 1]
     for row, sample in zip(table.to_pylist(), read_samples(mixed, REQUEST), strict=True):
         plane = None if sample.plane is None else sample.plane.tobytes()
-        values = {name: getattr(sample, name) for name in Sample.__dataclass_fields__}
+        values = {name: getattr(sample, name) for name in Sample.__dataclass_fields__ if name != "acquisition"}
+        values |= asdict(sample.acquisition)
         assert {**values, "plane": plane} == {name: row[name] for name in values}
 
 

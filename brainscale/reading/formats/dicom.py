@@ -1,7 +1,8 @@
 """DICOM through pydicom: bytes → grey frames, once what the object declares is within the limits.
 
 Overlays are left out. Of the text in a data set only the identifiers of patient and series leave this module, and
-no text at all leaves it in an error: pydicom's messages quote values, so they are never passed on.
+defined terms (`dicom_acquisition`). No text at all leaves it in an error: pydicom's messages quote values, so they are
+never passed on.
 """
 
 import logging
@@ -20,6 +21,8 @@ from pydicom.valuerep import STANDARD_VR
 
 from brainscale.config.sections import LimitsConfig
 from brainscale.errors import SampleError
+from brainscale.reading.acquisition import Acquisition
+from brainscale.reading.formats.dicom_acquisition import describe_frames
 from brainscale.reading.formats.dicom_grey import Grey, grey_frames, number_of, stored_bits, text_of
 from brainscale.reading.formats.dicom_pixels import PIXELS, complete_pixel_description, stored_planes
 from brainscale.reading.formats.frame import Frame
@@ -75,8 +78,9 @@ def decode(data: bytes, limits: LimitsConfig, percentiles: tuple[float, float]) 
             ds = _read(data, limits)
             frames = _check(ds, limits)
             complete_pixel_description(ds)
-            for number, grey in enumerate(grey_frames(ds, stored_planes(ds, frames), frames, percentiles)):
-                yield _frame(ds, grey, number if frames > 1 else None)
+            greys = grey_frames(ds, stored_planes(ds, frames), frames, percentiles)
+            for number, (grey, acquisition) in enumerate(zip(greys, describe_frames(ds, frames), strict=True)):
+                yield _frame(ds, grey, acquisition, number if frames > 1 else None)
     except (SampleError, MemoryError, GeneratorExit, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # noqa: BLE001 (damage can surface anywhere; a panic in Rust is no Exception)
@@ -150,7 +154,7 @@ def _frame_count(ds: Dataset) -> int | None:
     return None if number is None or number < 0 else max(1, int(number))
 
 
-def _frame(ds: Dataset, grey: Grey, number: int | None) -> Frame:
+def _frame(ds: Dataset, grey: Grey, acquisition: Acquisition, number: int | None) -> Frame:
     photometric = text_of(ds, "PhotometricInterpretation")
     patient, issuer = text_of(ds, "PatientID"), text_of(ds, "IssuerOfPatientID")
     return Frame(
@@ -166,4 +170,5 @@ def _frame(ds: Dataset, grey: Grey, number: int | None) -> Frame:
         patient=patient or None,
         issuer=issuer or None,
         scan=text_of(ds, "SeriesInstanceUID") or None,
+        acquisition=acquisition,
     )

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from brainscale.reading.acquisition import UNSTATED, Acquisition
+
 MAX_VALUES = 2**20
 """Values that a percentile is taken of at most, evenly spaced over the frame or volume."""
 
@@ -32,6 +34,7 @@ class Frame:
         patient: identifier as stored; it is hashed before it leaves the process that decodes.
         issuer: who gave the patient this identifier, as stored; treated the same.
         scan: identifier of the series as stored; treated the same.
+        acquisition: how the picture was taken.
     """
 
     pixels: np.ndarray
@@ -47,6 +50,7 @@ class Frame:
     patient: str | None = None
     issuer: str | None = None
     scan: str | None = None
+    acquisition: Acquisition = UNSTATED
 
 
 def percentile_range(

@@ -43,7 +43,8 @@ def decode(data: bytes, limits: LimitsConfig, percentiles: tuple[float, float], 
     numbers = np.frombuffer(data, ">f4", 12, 30).astype(np.float64)
     affine = np.eye(4)
     affine[:3, :3] = numbers[3:].reshape(3, 3).T * numbers[:3]
-    if has_geometry < 1 or not has_directions(affine):
+    has_axes = has_geometry >= 1 and has_directions(affine)
+    if not has_axes:
         affine[:3, :3] = CORONAL
     volumes = Volumes(
         data=data,
@@ -52,6 +53,7 @@ def decode(data: bytes, limits: LimitsConfig, percentiles: tuple[float, float], 
         dtype=np.dtype(TYPES[kind]),
         affine=affine,
         format="MGH",
+        has_axes=has_axes,
     )
     with np.errstate(all="ignore"):
         yield from cut_slices(volumes, limits, percentiles, slices)

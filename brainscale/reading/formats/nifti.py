@@ -19,6 +19,8 @@ from brainscale.reading.formats.frame import Frame
 from brainscale.reading.formats.volume import Volumes, cut_slices, has_directions
 
 BEHIND_HEADER = 4  # bytes that say whether extensions follow
+AS_STORED = np.diag([-1.0, 1.0, 1.0, 1.0])
+"""Affine of a file that states none: the axes as stored, the patient's left first."""
 
 
 def recognises(head: bytes) -> bool:
@@ -64,23 +66,25 @@ def _volumes(data: bytes) -> Volumes:
     slope, intercept, offset = (float(header[name]) for name in ("scl_slope", "scl_inter", "vox_offset"))
     if dtype.names or not isfinite(slope) or slope == 0:
         slope, intercept = 1.0, 0.0
+    affine = _affine(header)
     return Volumes(
         data=data,
         offset=int(offset) if isfinite(offset) and offset >= nbytes else nbytes + BEHIND_HEADER,
         shape=tuple(int(side) for side in header.get_data_shape()),
         dtype=dtype,
-        affine=_affine(header),
+        affine=AS_STORED if affine is None else affine,
         format="NIfTI",
         slope=slope,
         intercept=intercept if isfinite(intercept) else 0.0,
+        has_axes=affine is not None,
     )
 
 
-def _affine(header: Any) -> np.ndarray:
-    """Return the first that has directions: sform, qform, the axes as stored with the patient's left first."""
+def _affine(header: Any) -> np.ndarray | None:
+    """Return the first that has directions: sform or qform; None if neither has."""
     for affine_of in (header.get_sform, header.get_qform):
         with suppress(ValueError, ArithmeticError, nib.spatialimages.HeaderDataError, np.linalg.LinAlgError):
             affine, code = affine_of(coded=True)
             if code and has_directions(affine):
                 return np.asarray(affine)
-    return np.diag([-1.0, 1.0, 1.0, 1.0])
+    return None

@@ -18,6 +18,7 @@ from nibabel.orientations import apply_orientation, io_orientation
 
 from brainscale.config.sections import LimitsConfig
 from brainscale.errors import SampleError
+from brainscale.reading.acquisition import Acquisition, name_orientation
 from brainscale.reading.formats.frame import Frame, percentile_range
 
 AXIS = {"sagittal": 0, "coronal": 1, "axial": 2}  # of a volume in RAS+
@@ -38,6 +39,7 @@ class Volumes:
         format: name of the file format.
         slope: by which a stored value is multiplied.
         intercept: what is added then.
+        has_axes: whether the file states the affine, or it is what readers assume.
     """
 
     data: bytes = field(repr=False)
@@ -48,6 +50,7 @@ class Volumes:
     format: str
     slope: float = 1.0
     intercept: float = 0.0
+    has_axes: bool = True
 
 
 def has_directions(affine: np.ndarray) -> bool:
@@ -75,7 +78,7 @@ def cut_slices(
     """
     axis = AXIS[slices]
     _check(volumes, limits, axis)
-    number = 0
+    acquisition, number = Acquisition(orientation=_orientation(volumes, axis)), 0
     for volume in _each_volume(volumes):
         low, high = percentile_range(volume, percentiles)
         for position in range(volume.shape[axis]):
@@ -92,8 +95,18 @@ def cut_slices(
                 number=number,
                 grey_range=(low, high),
                 empty=empty,
+                acquisition=acquisition,
             )
             number += 1
+
+
+def _orientation(volumes: Volumes, axis: int) -> str | None:
+    """Return how the slices across an axis of RAS+ lie; None where the file states no axes."""
+    if not volumes.has_axes:
+        return None
+    of_slice = io_orientation(volumes.affine)[:, 0] != axis
+    row, column = np.asarray(volumes.affine, np.float64)[:3, :3].T[of_slice]
+    return name_orientation(row, column)
 
 
 def _check(volumes: Volumes, limits: LimitsConfig, axis: int) -> None:
