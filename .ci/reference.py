@@ -103,8 +103,8 @@ def page() -> str:
         fields = ((f"`{f.name}`", str(f.type), comments[name].get(f.name, "")) for f in getattr(schema, name))
         parts += [f"### {title}\n", table(("column", "type", "holds"), fields)]
     parts += ["## Configuration\n", "`--set section.key=value` sets one value; a YAML file of sections sets several.\n"]
-    for name, field in Config.model_fields.items():
-        parts += [f"### {name}\n", table(("key", "type", "default", "holds"), settings(field))]
+    for name, section in sections(Config):
+        parts += [f"### {name}\n", table(("key", "type", "default", "holds"), settings(section))]
     return "\n".join(parts)
 
 
@@ -164,11 +164,25 @@ def _columns(node: ast.AST, comments: dict[int, str], found: dict[str, dict[str,
                 yield name.value, text
 
 
-def settings(section: FieldInfo) -> Iterator[tuple[str, str, str, str]]:
-    """Yield key, type, default and description of each field of a section."""
-    model = section.annotation
-    assert isinstance(model, type) and issubclass(model, BaseModel)  # noqa: S101, PT018
+def sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """Yield the sections of a model, each followed by its own, with their names."""
     for name, field in model.model_fields.items():
+        if section := section_of(field):
+            yield f"{prefix}{name}", section
+            yield from sections(section, f"{prefix}{name}.")
+
+
+def section_of(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the model of a field that is a section; None for a key with a value."""
+    model = field.annotation
+    return model if isinstance(model, type) and issubclass(model, BaseModel) else None
+
+
+def settings(section: type[BaseModel]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield key, type, default and description of each field of a section that is no section itself."""
+    for name, field in section.model_fields.items():
+        if section_of(field):
+            continue
         default = field.get_default(call_default_factory=True)
         shown = f"{len(default)} classes" if isinstance(default, dict) else str(default)
         yield f"`{name}`", _type_name(field.annotation), f"`{shown}`", field.description or ""

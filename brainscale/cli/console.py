@@ -17,6 +17,7 @@ Command = Callable[..., Any]
 WHOLE = 1000
 """Length of a summary in the list of commands: click would cut it at the end of the line."""
 LABELS = {
+    "burned_in": "samples with text burned in",
     "byte_identical_copies": "identical copies",
     "byte_identical_groups": "sets of identical files",
     "example_of_two_labels": "example of different labels",

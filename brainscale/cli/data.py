@@ -198,6 +198,7 @@ def split_command(
     """
     from brainscale.config.sections import DataConfig
     from brainscale.dataset import groups, splits
+    from brainscale.dataset.inclusion import clear_left_out
     from brainscale.dataset.manifest import read_manifest, write_manifest
     from brainscale.dataset.on_ray import open_map
     from brainscale.dataset.summary import describe_gaps, summarise
@@ -218,6 +219,7 @@ def split_command(
     if regroup:
         with open_map(len(table)) as run:
             table = groups.assign_groups(table, similarity, run)
+    table = clear_left_out(table)
     earlier = read_manifest(keep) if keep else None
     if folds is not None:
         table = splits.assign_folds(table, folds=folds, seed=seed, keep=earlier)

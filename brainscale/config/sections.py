@@ -117,8 +117,35 @@ class LimitsConfig(Section):
         return self.file_mib * 2**20
 
 
+class IncludeConfig(Section):
+    """Which kinds of samples are trained on. A sample is left out only if its file says that it is of such a kind."""
+
+    modalities: Annotated[
+        tuple[str, ...] | None,
+        Field(min_length=1, description="Modalities, in the terms of DICOM such as MR and CT; null: all."),
+    ] = ("MR",)
+    other_orientations: Annotated[
+        bool, Field(description="Whether planes in another orientation than `data.slices` are trained on.")
+    ] = False
+    localizers: Annotated[bool, Field(description="Whether localizers are trained on.")] = False
+    derived: Annotated[
+        bool, Field(description="Whether derived images are trained on, such as reformatted or anonymised ones.")
+    ] = True
+    secondary_captures: Annotated[
+        bool, Field(description="Whether secondary captures are trained on, such as screenshots.")
+    ] = False
+    burned_in: Annotated[
+        bool, Field(description="Whether other images with text in their pixels are trained on (BurnedInAnnotation).")
+    ] = False
+
+    @field_validator("modalities", mode="before")
+    @classmethod
+    def _modalities_from_list(cls, values: Any) -> Any:
+        return tuple(values) if isinstance(values, list) else values
+
+
 class DataConfig(PreprocessConfig):
-    """Preprocessing, and the classes with the folder names that stand for them."""
+    """Preprocessing, the classes with the folder names that stand for them, and the samples to train on."""
 
     classes: Annotated[
         dict[str, list[str]],
@@ -127,6 +154,9 @@ class DataConfig(PreprocessConfig):
             "Case, spaces, underscores and hyphens do not matter."
         ),
     ] = DEFAULT_CLASSES
+    include: Annotated[
+        IncludeConfig, Field(description="Which kinds of samples are trained on; a section of its own.")
+    ] = IncludeConfig()
 
     @model_validator(mode="after")
     def _check_classes(self) -> "DataConfig":

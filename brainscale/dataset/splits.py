@@ -30,7 +30,7 @@ def assign_splits(manifest: pa.Table, *, val: float, test: float, seed: int, kee
     """Fill the column `split` with train, val and test.
 
     Args:
-        manifest: samples with group and label; a sample with an error or without a label gets no split.
+        manifest: samples with group and label; a sample with an error, without a label or left out gets no split.
         val: validation fraction (model selection).
         test: test fraction (final evaluation).
         seed: seed of the assignment.
@@ -51,7 +51,7 @@ def assign_folds(manifest: pa.Table, *, folds: int, seed: int, keep: pa.Table | 
     """Fill the column `fold` with 0 … folds − 1.
 
     Args:
-        manifest: samples with group and label; a sample with an error or without a label gets no fold.
+        manifest: samples with group and label; a sample with an error, without a label or left out gets no fold.
         folds: number of folds, 2 or more.
         seed: seed of the assignment.
         keep: manifest with earlier folds. A group keeps the fold of its samples, recognised by their sha256. If they
@@ -189,7 +189,8 @@ def _assign(
     Raises:
         ManifestError: a value has no group of some label.
     """
-    is_used = pc.and_(pc.is_valid(manifest["group"]), pc.is_valid(manifest["label"]))
+    is_labelled = pc.and_(pc.is_valid(manifest["group"]), pc.is_valid(manifest["label"]))
+    is_used = pc.and_(is_labelled, pc.is_null(manifest["left_out"]))
     groups, group_of_row = _encode(manifest["group"].filter(is_used))
     labels, label_of_row = _encode(manifest["label"].filter(is_used))
     if not labels:

@@ -28,6 +28,10 @@ class ManifestSummary:
         formats: file format → number of samples.
         sides_in_pixels: smallest, largest and median width or height of the images.
         empty_slices: number of slices that show almost nothing.
+        modalities: modality → number of samples; `none`, here and below, for samples whose files do not say.
+        image_kinds: original, derived, localizer or secondary_capture → number of samples.
+        orientations: orientation → number of samples.
+        burned_in: number of samples whose pixels may show text, such as a name.
         patients: number of known patients.
         samples_without_patient: number of samples whose patient is unknown.
         groups: number of groups; a split keeps each group together.
@@ -49,6 +53,10 @@ class ManifestSummary:
     formats: Mapping[str, int]
     sides_in_pixels: str
     empty_slices: int
+    modalities: Mapping[str, int]
+    image_kinds: Mapping[str, int]
+    orientations: Mapping[str, int]
+    burned_in: int
     patients: int
     samples_without_patient: int
     groups: int
@@ -80,6 +88,10 @@ def summarise(manifest: pa.Table) -> ManifestSummary:
         formats=count_values(readable, "format"),
         sides_in_pixels=_describe_image_sizes(readable),
         empty_slices=pc.sum(readable["empty"]).as_py() or 0,
+        modalities=count_values(readable, "modality"),
+        image_kinds=count_values(readable, "image_kind"),
+        orientations=count_values(readable, "orientation"),
+        burned_in=pc.sum(readable["burned_in"]).as_py() or 0,
         patients=pc.count_distinct(readable["patient"]).as_py(),
         samples_without_patient=readable["patient"].null_count,
         groups=len(group_sizes),

@@ -11,6 +11,7 @@ import pyarrow as pa
 from brainscale.cluster.capacity import require_capacity, require_shared
 from brainscale.config.sections import Config
 from brainscale.dataset.groups import replace_column
+from brainscale.dataset.inclusion import describe_left_out, mark_left_out
 from brainscale.dataset.indexer import open_or_index
 from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint, read_manifest, write_manifest
 from brainscale.dataset.splits import assign_folds, assign_splits, notice_of_hashing
@@ -149,7 +150,9 @@ def cross_validate(
         facts: dict[str, Any] = {"folds": folds, "repeats": repeats, "config_sha256": config.fingerprint}
         finished = read_success(workspace.path)
         _refuse_other(workspace, finished, facts)
-        manifest = open_or_index(data, config, on_notice)
+        manifest = mark_left_out(open_or_index(data, config, on_notice), config.data)
+        if left_out := describe_left_out(manifest):
+            on_notice(left_out)
         for text in describe_gaps(manifest, config.data):
             on_notice(text)
         if hashing := notice_of_hashing(manifest):

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.config.sections import Config
+from brainscale.dataset.inclusion import EMPTY, describe_left_out, mark_left_out
 from brainscale.dataset.indexer import open_or_index
 from brainscale.dataset.manifest import require_paths, require_readable
 from brainscale.dataset.splits import assign_splits, notice_of_hashing
@@ -25,22 +26,27 @@ def prepare_manifest(
         on_notice: called with each message for the user, such as the number of samples without a known patient.
 
     Raises:
-        ManifestError: a label is missing or unknown, or a split has no sample of some class.
+        ManifestError: a label is missing or unknown, a split has no sample of some class, or all samples are left out.
     """
-    manifest = open_or_index(data, config, on_notice)
+    manifest = mark_left_out(open_or_index(data, config, on_notice), config.data)
     name = data if isinstance(data, str) else "the manifest"
     require_readable(manifest, name)
     require_paths(manifest, name)
-    readable = manifest.filter(pc.and_(pc.is_null(manifest["error_code"]), pc.invert(_is_empty(manifest))))
-    in_a_split = readable.filter(pc.is_valid(readable["split"]))
-    _check_labels(in_a_split if len(in_a_split) else readable, config, name)
+    left_out = describe_left_out(manifest)
+    usable = manifest.filter(pc.and_(pc.is_null(manifest["error_code"]), pc.is_null(manifest["left_out"])))
+    if not len(usable):
+        raise ManifestError(f"no sample of {name} can be trained on: {left_out or 'all slices are empty'}")
+    in_a_split = usable.filter(pc.is_valid(usable["split"]))
+    _check_labels(in_a_split if len(in_a_split) else usable, config, name)
+    if left_out:
+        on_notice(left_out)
     for text in describe_gaps(manifest, config.data):
         on_notice(text)
     if not len(in_a_split):
         manifest = assign_splits(manifest, val=config.split.val, test=config.split.test, seed=config.split.seed)
         if hashing := notice_of_hashing(manifest):
             on_notice(hashing)
-    manifest = _clear_splits(manifest, _is_empty(manifest))
+    manifest = _clear_splits(manifest, pc.is_valid(manifest["left_out"]))
     for split in ("train", "val"):
         labels = set(manifest.filter(pc.equal(manifest["split"], split))["label"].to_pylist())
         missing = [name for name in config.data.classes if name not in labels]
@@ -52,21 +58,16 @@ def prepare_manifest(
     return manifest
 
 
-def _is_empty(manifest: pa.Table) -> pa.Array:
-    """Return which rows are slices that show almost nothing, bool."""
-    return pc.fill_null(manifest["empty"], False)
-
-
 def _clear_splits(manifest: pa.Table, rows: pa.Array) -> pa.Table:
     """Return the manifest with the given rows (bool) in no split."""
     splits = pc.if_else(rows, pa.scalar(None, pa.string()), manifest["split"])
     return manifest.set_column(manifest.schema.get_field_index("split"), manifest.schema.field("split"), splits)
 
 
-def _check_labels(readable: pa.Table, config: Config, data: str) -> None:
-    labels = readable["label"].to_pylist()
+def _check_labels(usable: pa.Table, config: Config, data: str) -> None:
+    labels = usable["label"].to_pylist()
     classes = list(config.data.classes)
-    unlabelled = [i for i, label in zip(readable["sample_id"].to_pylist(), labels, strict=True) if label is None]
+    unlabelled = [i for i, label in zip(usable["sample_id"].to_pylist(), labels, strict=True) if label is None]
     if unlabelled:
         folders = ", ".join(sorted(name for names in config.data.classes.values() for name in names))
         raise ManifestError(
@@ -90,7 +91,8 @@ def list_labelled_samples(manifest: pa.Table, split: str, config: Config) -> tup
 
 
 def count_left_out(manifest: pa.Table) -> dict[str, int]:
-    """Return reason → number of samples in no split: an error code, `empty_slice`, or `no_split`."""
+    """Return reason → number of samples in no split: an error code, a reason of `mark_left_out`, or `no_split`."""
     rows = manifest.filter(pc.is_null(manifest["split"]))
-    reasons = zip(rows["error_code"].to_pylist(), rows["empty"].to_pylist(), strict=True)
-    return dict(sorted(Counter(code or ("empty_slice" if empty else "no_split") for code, empty in reasons).items()))
+    is_empty = pc.if_else(pc.fill_null(rows["empty"], False), EMPTY, pa.scalar(None, pa.string()))
+    reasons = pc.coalesce(rows["error_code"], rows["left_out"], is_empty, "no_split")
+    return dict(sorted(Counter(reasons.to_pylist()).items()))
