@@ -6,13 +6,12 @@ typed into a header comes out, in whatever element. A value that cannot be read 
 the picture.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableSequence, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from pydicom import Dataset, FileDataset
-from pydicom.multival import MultiValue
 
 from brainscale.reading.acquisition import Acquisition, name_orientation
 from brainscale.reading.formats.dicom_grey import number_of, text_of
@@ -207,7 +206,7 @@ def _tokens(ds: Dataset, keyword: str, known: frozenset[str]) -> list[str]:
     """Return the known values of an element in their order, each once."""
     try:
         value = ds.get(keyword)
-        values = value if isinstance(value, MultiValue) else str(value or "").split("\\")
+        values = value if isinstance(value, MutableSequence) else str(value or "").split("\\")
         texts = [str(text).strip(" \0").upper() for text in values]
     except Exception:  # noqa: BLE001 (as above)
         return []

@@ -13,7 +13,6 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from PIL import Image
 from pydicom import Dataset, FileDataset
-from pydicom.multival import MultiValue
 from pydicom.pixels.processing import apply_color_lut
 
 from brainscale.reading.formats.frame import MAX_VALUES, GreyRange, percentile_range
@@ -221,7 +220,7 @@ def number_of(ds: Dataset, keyword: str) -> float | None:
     """Return an element's first value; None if it is absent or no finite number."""
     try:
         value = ds.get(keyword)
-        number = float(value[0] if isinstance(value, MultiValue) else value)
+        number = float(value[0] if isinstance(value, MutableSequence) else value)
     except Exception:  # noqa: BLE001 (values are converted when asked for, and may hold anything)
         return None
     return number if isfinite(number) else None
