@@ -262,6 +262,7 @@ def evaluate(
     prevalence: float | None = None,
     engine: str = "auto",
     workers: int | None = None,
+    show_burned_in: bool = False,
     on_notice: OnNotice = lambda text: None,
 ) -> "Evaluation":
     """Evaluate a model on labelled samples, and write metrics with intervals, predictions, plots and a report.
@@ -275,6 +276,7 @@ def evaluate(
         prevalence: fraction of tumours where the model will be used.
         engine: auto, onnx or torch.
         workers: maximum number of engines.
+        show_burned_in: whether the report shows pictures of samples whose pixels may show text, such as a name.
         on_notice: called with each message for the user.
 
     Raises:
@@ -292,6 +294,7 @@ def evaluate(
             workers=workers,
             prevalence=prevalence,
             by=by,
+            show_burned_in=show_burned_in,
             on_notice=on_notice,
         )
 
@@ -328,6 +331,7 @@ def score(
     patient_key: Location | None = None,
     heatmaps: Location | None = None,
     max_heatmaps: int = 20,
+    show_burned_in: bool = False,
     on_notice: OnNotice = lambda text: None,
 ) -> "Scores":
     """Score every sample of the sources into Parquet parts, or resume the job in `out`.
@@ -345,6 +349,7 @@ def score(
         patient_key: file with the secret key for the hashes of series.
         heatmaps: folder for heatmaps of the most confident positives.
         max_heatmaps: maximum number of heatmaps.
+        show_burned_in: whether to draw heatmaps of samples whose pixels may show text, such as a name.
         on_notice: called with each message for the user.
 
     Raises:
@@ -366,6 +371,7 @@ def score(
             patient_key=None if patient_key is None else _absolute(patient_key),
             heatmaps=None if heatmaps is None else _absolute(heatmaps),
             max_heatmaps=max_heatmaps,
+            show_burned_in=show_burned_in,
             on_notice=on_notice,
         )
 

@@ -210,6 +210,7 @@ def _open_session(settings: "Config") -> AbstractContextManager[None]:
     metavar="auto|M.parquet",
     help="Manifest of the training data, to detect data leakage; auto: the manifest of the run.",
 )
+@options.show_burned_in
 @options.engine
 @options.workers
 @options.shared
@@ -226,6 +227,7 @@ def evaluate_command(
     prevalence: float | None,
     by: tuple[str, ...],
     training_manifest: str,
+    show_burned_in: bool,
     shared: bool,
     address: str | None,
     no_wait: bool,
@@ -246,6 +248,7 @@ def evaluate_command(
         "workers": workers,
         "prevalence": prevalence,
         "by": by,
+        "show_burned_in": show_burned_in,
         "shared": shared,
         "training_manifest": training_manifest if training_manifest == "auto" else make_absolute(training_manifest),
     }

@@ -32,6 +32,11 @@ shared = click.option(
     show_envvar=True,
     help="Allow local paths on a cluster whose nodes all mount them.",
 )
+show_burned_in = click.option(
+    "--show-burned-in",
+    is_flag=True,
+    help="Also show pictures of samples whose pixels may show text, such as a name.",
+)
 engine = click.option(
     "--engine", default="auto", show_default=True, metavar="NAME", help="Inference engine: auto, onnx or torch."
 )

@@ -37,6 +37,7 @@ from brainscale.logs import notice
     show_default=True,
     help="Maximum number of heatmaps.",
 )
+@options.show_burned_in
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16"]),

@@ -56,11 +56,33 @@ def clear_left_out(manifest: pa.Table) -> pa.Table:
 
 def describe_left_out(manifest: pa.Table) -> str | None:
     """Return a line for the user on the samples that a configuration may include but does not; None without any."""
-    chosen = manifest.filter(pc.not_equal(manifest["left_out"], EMPTY))
-    if not len(chosen):
+    chosen = _count_chosen(manifest)
+    return (
+        None if chosen is None else f"{chosen[0]} sample(s) are left out of training ({chosen[1]}): see data.include."
+    )
+
+
+def describe_measured(rows: pa.Table, data: DataConfig) -> str | None:
+    """Return a line for the user on labelled samples of kinds that training leaves out; None without any.
+
+    Args:
+        rows: the samples that a model is evaluated on.
+        data: how the model was trained.
+    """
+    chosen = _count_chosen(mark_left_out(rows.filter(pc.is_valid(rows["label"])), data))
+    if chosen is None:
         return None
-    counts = ", ".join(f"{reason} {count}" for reason, count in count_values(chosen, "left_out").items())
-    return f"{len(chosen)} sample(s) are left out of training ({counts}): data.include decides."
+    return (
+        f"{chosen[0]} of {len(rows)} sample(s) are of kinds that training leaves out ({chosen[1]}), and the metrics "
+        "include them. Metrics of each kind: --by modality, --by image_kind, --by orientation or --by burned_in."
+    )
+
+
+def _count_chosen(manifest: pa.Table) -> tuple[int, str] | None:
+    """Return the number of samples that a configuration may include but does not, and that of each reason."""
+    chosen = manifest.filter(pc.not_equal(manifest["left_out"], EMPTY))
+    counts = count_values(chosen, "left_out")
+    return (len(chosen), ", ".join(f"{reason} {count}" for reason, count in counts.items())) if counts else None
 
 
 def _is(column: pa.ChunkedArray, value: str) -> pa.ChunkedArray:

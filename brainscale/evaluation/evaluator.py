@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from brainscale.cluster.capacity import require_shared
 from brainscale.config.sections import Config, ResourcesConfig
+from brainscale.dataset.inclusion import describe_measured
 from brainscale.dataset.indexer import open_or_index
 from brainscale.dataset.labels import describe_unclear_labels
 from brainscale.dataset.manifest import MANIFEST_FILE, is_manifest, manifest_fingerprint
@@ -42,6 +43,7 @@ class EvaluationRequest:
     prevalence: float | None
     by: tuple[str, ...]
     training_manifest: str
+    show_burned_in: bool
     on_notice: Callable[[str], None]
 
 
@@ -56,6 +58,7 @@ def evaluate_model(
     prevalence: float | None = None,
     by: Sequence[str] = (),
     training_manifest: str = "auto",
+    show_burned_in: bool = False,
     shared: bool = False,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> Evaluation:
@@ -74,6 +77,7 @@ def evaluate_model(
         prevalence: share of tumours where the model will be used, to compute predictive values for it.
         by: columns of the manifest whose subgroups get metrics of their own.
         training_manifest: manifest that the model was trained on, to find data leakage; auto: the RUN's.
+        show_burned_in: whether the report shows pictures of samples whose pixels may show text, such as a name.
         shared: whether paths are on storage that every node of a cluster mounts.
         on_notice: called with a line if nodes have to be waited for.
 
@@ -95,6 +99,7 @@ def evaluate_model(
             prevalence=prevalence,
             by=tuple(by),
             training_manifest=training_manifest,
+            show_burned_in=show_burned_in,
             on_notice=on_notice,
         )
         own = data is None or manifest_fingerprint(manifest) == bundle.info.manifest_sha256
@@ -122,11 +127,14 @@ def _evaluate(
         raise ManifestError(f"the manifest has no column {unknown[0]}: choose {', '.join(rows.column_names)}")
     for text in describe_unclear_labels(rows, bundle.info.data):
         request.on_notice(text)
+    own_run = run_of(bundle)
+    if measured := describe_measured(rows, own_run.config().data if own_run else bundle.info.data):
+        request.on_notice(measured)
     (folder / SUCCESS).unlink(missing_ok=True)
     start = time.monotonic()
     predictions = predict_rows(rows, bundle, request.engine, request.workers, request.on_notice)
     seconds = time.monotonic() - start
-    samples_sha256, own_run = manifest_fingerprint(rows), run_of(bundle)
+    samples_sha256 = manifest_fingerprint(rows)
     leaked = find_leaked(rows, run, request.training_manifest)
     unseen = unseen_contents(rows)
     evaluated = EvaluatedModel(
@@ -139,6 +147,7 @@ def _evaluate(
         looks=log_look(own_run.path, unseen, folder) if own_run and unseen else None,
         prevalence=request.prevalence,
         by=request.by,
+        show_burned_in=request.show_burned_in,
     )
     facts = EvaluationFacts(
         model=bundle.info.architecture,

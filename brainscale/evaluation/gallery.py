@@ -17,7 +17,12 @@ SHOWN = 12
 
 
 def choose_cases(
-    bundle: Bundle, manifest: pa.Table, predictions: pa.Table, samples: LabelledProbabilities
+    bundle: Bundle,
+    manifest: pa.Table,
+    predictions: pa.Table,
+    samples: LabelledProbabilities,
+    *,
+    show_burned_in: bool = False,
 ) -> tuple[list[Case], list[Case]]:
     """Return the worst errors, the most confident first, and the least certain of the other cases.
 
@@ -26,13 +31,17 @@ def choose_cases(
         manifest: rows of the samples.
         predictions: the labelled rows of a table of schema PREDICTIONS.
         samples: their labels and probabilities, in the same order.
+        show_burned_in: whether to show pictures of samples whose pixels may show text, such as a name.
     """
-    rows = predictions.select(["sample_id", "label", "prediction", "probability"]).to_pylist()
+    rows = predictions.select(["sample_id", "label", "prediction", "probability", "burned_in"]).to_pylist()
+    for row in rows:
+        row["withheld"] = bool(row.pop("burned_in")) and not show_burned_in
     by_certainty = [rows[i] for i in np.argsort(-certainty(samples), kind="stable")]
     worst = [row for row in by_certainty if row["label"] != row["prediction"]][:SHOWN]
     worst_ids = {row["sample_id"] for row in worst}
     uncertain = [row for row in by_certainty[::-1] if row["sample_id"] not in worst_ids][:SHOWN]
-    pictures = _pictures(bundle, manifest, [row["sample_id"] for row in (*worst, *uncertain)])
+    shown = [row["sample_id"] for row in (*worst, *uncertain) if not row["withheld"]]
+    pictures = _pictures(bundle, manifest, shown)
     return (
         [Case(**row, picture=pictures.get(row["sample_id"])) for row in worst],
         [Case(**row, picture=pictures.get(row["sample_id"])) for row in uncertain],

@@ -47,6 +47,7 @@ class EvaluatedModel:
         looks: number of times these samples were evaluated; None for splits that training used.
         prevalence: share of tumours where the model will be used.
         by: columns whose subgroups get metrics of their own.
+        show_burned_in: whether the report shows pictures of samples with text burned in.
     """
 
     bundle: Bundle
@@ -58,6 +59,7 @@ class EvaluatedModel:
     looks: int | None = None
     prevalence: float | None = None
     by: Sequence[str] = ()
+    show_burned_in: bool = False
 
     @cached_property
     def labelled(self) -> pa.Table:
@@ -106,7 +108,9 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
     subgroups = _write_subgroups(folder, model)
     without_leaked = _write_leakage(folder, model)
     info = model.bundle.info
-    worst, uncertain = choose_cases(model.bundle, model.rows, model.labelled, model.samples)
+    worst, uncertain = choose_cases(
+        model.bundle, model.rows, model.labelled, model.samples, show_burned_in=model.show_burned_in
+    )
     page = ReportPage(
         title=_title(facts),
         samples=model.samples,

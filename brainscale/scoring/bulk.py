@@ -63,6 +63,7 @@ def score_files(
     patient_key: str | None = None,
     heatmaps: str | None = None,
     max_heatmaps: int = 20,
+    show_burned_in: bool = False,
     shared: bool = False,
     on_start: Callable[[int], None] = lambda total: None,
     on_part: OnPart = lambda files, rows, errors: None,
@@ -87,6 +88,7 @@ def score_files(
             random key that is stored in the folder.
         heatmaps: folder for heatmaps of the most confident positives.
         max_heatmaps: maximum number of heatmaps.
+        show_burned_in: whether to draw heatmaps of samples whose pixels may show text, such as a name.
         shared: whether every node of the cluster mounts the paths.
         on_start: called once with the number of files to score.
         on_part: called for each part with the number of complete files, of rows and of errors.
@@ -116,7 +118,8 @@ def score_files(
         if by == "scan":
             scores = replace(scores, scans=write_scans(workspace))
         if heatmaps:
-            scores = replace(scores, heatmaps=draw_heatmaps(workspace, heatmaps, files, bundle, max_heatmaps))
+            drawn = draw_heatmaps(workspace, heatmaps, files, bundle, max_heatmaps, show_burned_in=show_burned_in)
+            scores = replace(scores, heatmaps=drawn)
     return scores
 
 

@@ -24,7 +24,15 @@ def write_scans(folder: Workspace) -> int:
     return len(table)
 
 
-def draw_heatmaps(folder: Workspace, out: str, files: Sequence[SourceFile], bundle: Bundle, max_heatmaps: int) -> int:
+def draw_heatmaps(
+    folder: Workspace,
+    out: str,
+    files: Sequence[SourceFile],
+    bundle: Bundle,
+    max_heatmaps: int,
+    *,
+    show_burned_in: bool = False,
+) -> int:
     """Draw heatmaps of the samples with the highest probability of a tumour, and return the number drawn.
 
     Args:
@@ -33,10 +41,13 @@ def draw_heatmaps(folder: Workspace, out: str, files: Sequence[SourceFile], bund
         files: the files that were scored.
         bundle: the model that scored them.
         max_heatmaps: maximum number of pictures.
+        show_burned_in: whether to draw samples whose pixels may show text, such as a name.
     """
     from brainscale.models.heatmaps import write_heatmaps  # imports torch, which scoring does not need otherwise
 
-    table = read_predictions(folder, ["sample_id", "probability", "prediction"])
+    table = read_predictions(folder, ["sample_id", "probability", "prediction", "burned_in"])
+    if not show_burned_in:
+        table = table.filter(pc.invert(pc.fill_null(table["burned_in"], False)))
     negative = next(iter(bundle.info.classes))
     positive = table.filter(pc.not_equal(table["prediction"], negative))
     order = [("probability", "descending"), ("sample_id", "ascending")]

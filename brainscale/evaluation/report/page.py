@@ -39,6 +39,7 @@ class Case:
         prediction: its predicted class.
         probability: probability of a tumour.
         picture: PNG of the scan beside the scan under its heatmap, where there is one.
+        withheld: whether the picture is left out because it may show a name.
     """
 
     sample_id: str
@@ -46,6 +47,7 @@ class Case:
     prediction: str
     probability: float
     picture: bytes | None = None
+    withheld: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
