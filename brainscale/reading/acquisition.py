@@ -1,14 +1,15 @@
 """How a picture was taken, as far as its file says so in defined terms: no free text and no identifiers."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 NAMES = ("sagittal", "coronal", "axial")
 """Orientations by the axis that they are perpendicular to: left to right, front to back, feet to head."""
 MIN_COSINE = 0.8
 """A plane is oblique if its normal is further from every axis: 37 degrees, as in David Clunie's dicom3tools."""
+MIN_SINE = 1e-3
+"""Two directions with a smaller angle between them span no plane."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,20 +47,21 @@ UNSTATED = Acquisition()
 """Of a file that says nothing, as most pictures do."""
 
 
-def name_orientation(row: Sequence[float] | np.ndarray, column: Sequence[float] | np.ndarray) -> str | None:
+def name_orientation(row: Sequence[float], column: Sequence[float]) -> str | None:
     """Return axial, coronal, sagittal or oblique for a plane; None if its directions span none.
 
     Args:
         row: direction of a row, [3]: left to right, front to back and feet to head, each with any sign.
         column: direction of a column, the same.
     """
-    directions = np.array([row, column], np.float64)
-    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
-    if not np.isfinite(directions).all() or not lengths.min() > 0 or not np.isfinite(lengths).all():
+    lengths = math.hypot(*row), math.hypot(*column)
+    if not all(math.isfinite(length) and length > 0 for length in lengths):
         return None
-    normal = np.abs(np.cross(*(directions / lengths)))
-    length = float(np.linalg.norm(normal))
-    if length < 1e-3:
+    (a, b, c), (d, e, f) = (
+        [value / length for value in one] for one, length in zip((row, column), lengths, strict=True)
+    )
+    normal = [abs(b * f - c * e), abs(c * d - a * f), abs(a * e - b * d)]
+    length, cosine = math.hypot(*normal), max(normal)
+    if length < MIN_SINE:
         return None
-    axis = int(normal.argmax())
-    return NAMES[axis] if normal[axis] >= MIN_COSINE * length else "oblique"
+    return NAMES[normal.index(cosine)] if cosine >= MIN_COSINE * length else "oblique"
