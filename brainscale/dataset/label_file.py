@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ from brainscale.config.class_names import normalise_name
 from brainscale.config.sections import DataConfig
 from brainscale.errors import ManifestError, UsageError
 from brainscale.reading import sample_ids
+from brainscale.reading.acquisition import Acquisition
 from brainscale.schema import MANIFEST
 
 ID_NAMES = ("file", "filename", "filepath", "path", "image", "imagename", "imagepath", "imagefile")
@@ -24,6 +25,10 @@ IDENTIFYING = {
     *("patientname", "name", "mrn", "accessionnumber", "birthdate", "dateofbirth", "dob", "patientbirthdate"),
 }
 """Names of columns that may tell who a patient is: they are left out of the manifest."""
+SAID_BY_HEADERS = {*(field.name for field in fields(Acquisition)), "position"}
+"""Columns that a manifest fills from the headers of files; a label file may have its own of the same names."""
+GIVEN = "given_"
+"""What the names of such columns of a label file begin with in the manifest."""
 MISSING = ("", "na", "n/a", "nan", "null", "unknown")
 """What stands for no label, in any case."""
 
@@ -124,6 +129,11 @@ def read_label_file(path: str, data: DataConfig, columns: LabelColumns) -> Label
         )
     notices = [] if label_column else [f"{path} has no column 'label': labels come from folder names."]
     others = [name for name in table.column_names if name not in (id_column, label_column, patient_column)]
+    if said := [name for name in others if name in MANIFEST.names and name in SAID_BY_HEADERS]:
+        names_now = [f"{GIVEN}{name}" if name in said else name for name in table.column_names]
+        table, others = table.rename_columns(names_now), [f"{GIVEN}{n}" if n in said else n for n in others]
+        renamed = ", ".join(f"{name} → {GIVEN}{name}" for name in said)
+        notices.append(f"{path}: renamed column(s) that manifests fill from the headers of files: {renamed}.")
     if clashing := [name for name in others if name in MANIFEST.names]:
         raise ManifestError(
             f"{path} has a column '{clashing[0]}', and so has every manifest: rename or remove it in the file"

@@ -200,6 +200,15 @@ def test_other_columns_keep_their_types_and_identifying_ones_stay_out(tmp_path: 
     assert columns["pixels"].to_pylist() == [7, None, None, None]
 
 
+def test_columns_that_headers_fill_are_kept_under_another_name(tmp_path: Path) -> None:
+    file = read(tmp_path, "sample_id,label,orientation,site\np/0.png,yes,axial,A\n")
+    assert file.extra.column_names == ["given_orientation", "site"]
+    assert file.notices == [
+        f"{file.path}: renamed column(s) that manifests fill from the headers of files: "
+        "orientation → given_orientation."
+    ]
+
+
 def test_a_comment_in_another_encoding_is_left_out(tmp_path: Path) -> None:
     file = read(tmp_path, "sample_id,label,comment\np/0.png,yes,Größe\n".encode("latin-1"))
     assert (labels(file)[0], file.extra.num_columns) == ("tumour", 0)
