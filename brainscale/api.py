@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from brainscale.evaluation.results import Evaluation
     from brainscale.models.bundle import Bundle
     from brainscale.models.engines import Engine
-    from brainscale.reading.reader import Sample
+    from brainscale.reading.sample import Sample
     from brainscale.scoring.result import Scores
     from brainscale.training.run_folder import Run
 

@@ -74,6 +74,13 @@ class PreprocessConfig(Section):
         tuple[float, float],
         Field(description="Percentiles of the intensities that become 0 and 255, for images of more than 8 bits."),
     ] = (0.5, 99.5)
+    window_source: Annotated[
+        Literal["volume", "file"],
+        Field(
+            description="Where the window of a slice comes from: volume (these percentiles of its whole series or "
+            "volume) or file (the VOI window or table of the DICOM file, where it has one)."
+        ),
+    ] = "volume"
     slices: Annotated[
         Literal["axial", "coronal", "sagittal"], Field(description="Orientation of the slices of a NIfTI volume.")
     ] = "axial"

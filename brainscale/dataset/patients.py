@@ -50,7 +50,7 @@ def find_patients(
     """Return the patients of samples: by the label file, else by the pattern or, without one, by DICOM, else by BIDS.
 
     Args:
-        table: samples as read, schema `reading.reader.COLUMNS`.
+        table: samples as read, schema `reading.sample.COLUMNS`.
         labels: label of each sample.
         file_rows: row of each sample in the label file.
         file: the label file, if there is one.

@@ -72,6 +72,11 @@ class _BudgetError(SampleError):
     """Ends the whole stream, however deep in it the budget ran out."""
 
 
+def is_archive(head: bytes) -> bool:
+    """Tell whether a file that begins with these bytes (512) is an archive or compressed."""
+    return any(recognises(head[:HEAD_NBYTES]) for recognises, _ in _KINDS)
+
+
 def read_members(stream: Stream, nbytes: int, limits: LimitsConfig) -> Iterator[Member]:
     """Read every file in a stream, in the stream's order; each path comes once.
 

@@ -1,47 +1,90 @@
 """Encoded bytes → planes, hashes and signatures: what runs in the child process that decodes untrusted files.
 
-`decode` is a plain function; `python -m brainscale.reading.decoder` serves it to the reader.
+`decode` is a plain function; `python -m brainscale.reading.decoder` serves it to the reader, and keeps slices until the
+window of their series is known.
 """
 
 import logging
+import secrets
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from brainscale.errors import SampleError
 from brainscale.reading.formats import dicom, mgh, nifti, raster
-from brainscale.reading.formats.frame import Frame
+from brainscale.reading.formats.frame import Frame, count_frame
+from brainscale.reading.formats.volume import NO_WINDOWS, Windows
+from brainscale.reading.histogram import Histogram
 from brainscale.reading.placeholders import find_placeholder
 from brainscale.reading.preprocess import make_plane, min_decoded_side, to_grey
 from brainscale.reading.pseudonyms import pseudonym
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sandbox import Handler, limit_memory, serve
+from brainscale.reading.series import SliceFacts, bright_rank, is_background
 from brainscale.reading.signature import hash_thumbnail, make_signature, perceptual_hash
 
 HEAD_NBYTES = 512  # tell the format
 HASH_SIDE = 256  # pixels: a JPEG is decoded no smaller for its hashes and signature
 
 
+KEPT_NBYTES = 256 * 2**20
+"""Pixels of slices that wait for the window of their series; where they are more, the first are decoded again."""
+
+Answer = tuple[dict[str, Any], bytes]
+
+
+class KeptSlices:
+    """Slices that wait for the window of their series, by a name that no other process gives."""
+
+    def __init__(self) -> None:
+        self._frames: dict[str, Frame] = {}
+        self._process, self._count, self._nbytes = secrets.token_hex(8), 0, 0
+
+    def keep(self, frame: Frame) -> str | None:
+        """Keep a slice and return its name; those that came first make room."""
+        nbytes = frame.pixels.nbytes
+        if nbytes > KEPT_NBYTES:
+            return None
+        while self._nbytes + nbytes > KEPT_NBYTES:
+            self.take(next(iter(self._frames)))
+        self._count, self._nbytes = self._count + 1, self._nbytes + nbytes
+        name = f"{self._process}-{self._count}"
+        self._frames[name] = frame
+        return name
+
+    def take(self, name: str) -> Frame | None:
+        """Return a slice and keep it no longer; None for one that gave way, or that another process had."""
+        frame = self._frames.pop(name, None)
+        self._nbytes -= 0 if frame is None else frame.pixels.nbytes
+        return frame
+
+
 def decode(
-    data: bytes, request: ReadRequest, frames: set[int | None] | None = None
-) -> Iterator[tuple[dict[str, Any], bytes]]:
+    data: bytes,
+    request: ReadRequest,
+    frames: set[int | None] | None = None,
+    windows: Windows = NO_WINDOWS,
+    kept: KeptSlices | None = None,
+) -> Iterator[Answer]:
     """Decode the frames of one file.
 
     Args:
         data: the file's bytes, no longer compressed.
         request: what to make of each frame.
         frames: numbers of the frames to decode; None for all.
+        windows: number of a frame → its window, where its series or volume is known.
+        kept: takes slices whose window is not known; without it, they are windowed alone.
 
     Yields:
-        Fields of a `Sample` and the bytes of its plane, empty without one. An error ends the frames and is the
-        last item's `error_code` and `error`.
+        Fields of a `Sample` and the bytes of its plane or, for a slice with the field `slice`, of its histogram; empty
+        without one. An error ends the frames and is the last item's `error_code` and `error`.
     """
     try:
-        for frame in _frames(data, request):
+        for frame in _frames(data, request, windows):
             if frames is None or frame.number in frames:
-                yield _answer(frame, request)
+                yield _answer(frame, request, windows.get(frame.number), kept)
     except SampleError as error:
         yield {"error_code": error.code, "error": error.text}, b""
     except MemoryError:
@@ -49,18 +92,55 @@ def decode(
         yield {"error_code": "out_of_memory", "error": text}, b""
 
 
-def _frames(data: bytes, request: ReadRequest) -> Iterator[Frame]:
+def show_kept(wanted: list[tuple[str, float, float]], request: ReadRequest, kept: KeptSlices) -> Iterator[Answer]:
+    """Make the planes of slices that were kept.
+
+    Args:
+        wanted: name and window of each slice.
+        request: what to make of them.
+        kept: where they are.
+
+    Yields:
+        Whether the slice is `missing`, and the bytes of its plane.
+    """
+    for name, low, high in wanted:
+        frame = kept.take(name)
+        if frame is None:
+            yield {"missing": True}, b""
+        else:
+            grey = to_grey(replace(frame, grey_range=(low, high)), request.preprocess.window)
+            yield {"missing": False}, make_plane(grey, request.preprocess).tobytes()
+
+
+def find_series(data: bytes, request: ReadRequest) -> Answer:
+    """Say whether a file is DICOM, and of which series, from its beginning.
+
+    Args:
+        data: the beginning, or all of it.
+        request: its key makes the hashes.
+
+    Returns:
+        `is_dicom` and the columns of `plan.SERIES`; `scan` is None where the series was not found.
+    """
+    if not dicom.recognises(data[:HEAD_NBYTES]):
+        return {"is_dicom": False}, b""
+    head = dicom.read_head(data, request.limits)
+    hashed = {name: pseudonym(value, request.key) for name, value in (("scan", head.scan), ("instance", head.instance))}
+    return {"is_dicom": True, **asdict(head), **hashed}, b""
+
+
+def _frames(data: bytes, request: ReadRequest, windows: Windows) -> Iterator[Frame]:
     head, limits, spec = data[:HEAD_NBYTES], request.limits, request.preprocess
     if not data:
         raise SampleError("empty_file", "the file holds no bytes")
     if dicom.recognises(head):  # first, for its preamble may pass for a TIFF
-        return dicom.decode(data, limits, spec.window)
+        return dicom.decode(data, limits, spec.window, by_volume=spec.window_source == "volume")
     if raster.recognises(head):
         return raster.decode(data, limits, min_decoded_side(spec) if request.planes else HASH_SIDE)
     if nifti.recognises(head):
-        return nifti.decode(data, limits, spec.window, spec.slices)
+        return nifti.decode(data, limits, spec.window, spec.slices, windows)
     if mgh.recognises(head):
-        return mgh.decode(data, limits, spec.window, spec.slices)
+        return mgh.decode(data, limits, spec.window, spec.slices, windows)
     if nifti.is_header_only(head):
         text = "a NIfTI header without its image; put the .img file beside the .hdr file"
         raise SampleError("unsupported_format", text)
@@ -68,17 +148,44 @@ def _frames(data: bytes, request: ReadRequest) -> Iterator[Frame]:
     raise SampleError("unsupported_format", f"the content is in no supported format ({formats})")
 
 
-def _answer(frame: Frame, request: ReadRequest) -> tuple[dict[str, Any], bytes]:
+def _answer(frame: Frame, request: ReadRequest, window: tuple[float, float] | None, kept: KeptSlices | None) -> Answer:
     facts: dict[str, Any] = {
-        name: getattr(frame, name) for name in ("format", "mode", "width", "height", "empty") if getattr(frame, name)
+        name: getattr(frame, name) for name in ("format", "mode", "width", "height") if getattr(frame, name)
     }
     facts["frame"] = frame.number
     facts["acquisition"] = {name: value for name, value in asdict(frame.acquisition).items() if value is not None}
     facts |= _describe_patient(frame, request.key) | {"scan": pseudonym(frame.scan, request.key)}
+    histogram = None
+    if frame.in_series and window:
+        frame = replace(frame, grey_range=window)
+    elif frame.in_series:
+        histogram = count_frame(frame)
+        window = histogram.percentiles(request.preprocess.window)
+        slice_facts = _describe_slice(frame, histogram, request.key)
+        if kept or not request.planes:
+            facts["slice"] = asdict(slice_facts)
+        frame = replace(frame, grey_range=window, position=0, alone=True, empty=is_background(slice_facts, window))
+        if kept and request.planes:
+            facts["kept"] = kept.keep(frame)
+            return facts, histogram.to_bytes()
+    if frame.position is not None:
+        facts |= {"window": frame.grey_range, "position": frame.position, "alone": frame.alone, "empty": frame.empty}
     grey = to_grey(frame, request.preprocess.window)
     if request.hashes and not frame.empty:
         facts |= _recognisable(grey)
-    return facts, make_plane(grey, request.preprocess).tobytes() if request.planes else b""
+    if request.planes:
+        return facts, make_plane(grey, request.preprocess).tobytes()
+    return facts, histogram.to_bytes() if histogram else b""
+
+
+def _describe_slice(frame: Frame, histogram: Histogram, key: bytes) -> SliceFacts:
+    return SliceFacts(
+        instance=pseudonym(frame.instance, key),
+        geometry=frame.geometry,
+        number=frame.sequence,
+        inverted=frame.inverted,
+        bright=histogram.brightest(bright_rank(frame.pixels.size), inverted=frame.inverted),
+    )
 
 
 def _recognisable(grey: np.ndarray) -> dict[str, str | None]:
@@ -107,11 +214,16 @@ def _describe_patient(frame: Frame, key: bytes) -> dict[str, str | None]:
 def _make_handler(settings: Mapping[str, Any]) -> Handler:
     request = ReadRequest.from_json(settings)
     logging.disable()
-    limit_memory(request.limits.memory_mib)
+    limit_memory(request.limits.memory_mib + KEPT_NBYTES // 2**20)
+    kept = KeptSlices()
 
-    def handle(facts: Mapping[str, Any], data: memoryview) -> Iterator[tuple[dict[str, Any], bytes]]:
-        frames = facts["frames"]
-        return decode(bytes(data), request, None if frames is None else set(frames))
+    def handle(facts: Mapping[str, Any], data: memoryview) -> Iterator[Answer]:
+        if "show" in facts:
+            return show_kept(facts["show"], request, kept)
+        if "series" in facts:
+            return iter([find_series(bytes(data), request)])
+        frames, windows = facts["frames"], {number: (low, high) for number, low, high in facts.get("windows", ())}
+        return decode(bytes(data), request, None if frames is None else set(frames), windows, kept)
 
     return handle
 

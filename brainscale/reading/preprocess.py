@@ -5,7 +5,8 @@ from PIL import Image
 
 from brainscale.config.sections import PreprocessConfig
 from brainscale.hashing import fingerprint
-from brainscale.reading.formats.frame import Frame, GreyRange, percentile_range
+from brainscale.reading.formats.frame import Frame, count_frame, percentile_range
+from brainscale.reading.histogram import GreyRange
 
 
 def make_plane(grey: np.ndarray, spec: PreprocessConfig) -> np.ndarray:
@@ -42,12 +43,16 @@ def to_grey(frame: Frame, percentiles: tuple[float, float]) -> np.ndarray:
 
     Args:
         frame: grey pixels, and their range if the file names one.
-        percentiles: range of a frame of more than 8 bits that names none.
+        percentiles: range of a slice alone, and of any frame of more than 8 bits that names none.
 
     Returns:
         uint8 [H, W]; a frame without contrast is 0.
     """
     pixels, opacity, grey_range = frame.pixels, frame.opacity, frame.grey_range
+    if grey_range is None and frame.in_series:
+        grey_range = count_frame(frame).percentiles(percentiles)
+    if frame.rescale:
+        pixels = frame.rescale(pixels)
     if grey_range is None and pixels.dtype != np.uint8:
         grey_range = percentile_range(pixels if opacity is None else pixels[opacity > 0], percentiles)
     grey = to_uint8(pixels, percentiles, grey_range)
@@ -85,5 +90,6 @@ def to_uint8(pixels: np.ndarray, percentiles: tuple[float, float], grey_range: G
 
 
 def spec_fingerprint(spec: PreprocessConfig) -> str:
-    """Return a sha256 that changes when planes could."""
-    return fingerprint(spec.model_dump(mode="json"))
+    """Return a sha256 that changes when planes could; without a source of windows, as before there was a choice."""
+    facts = spec.model_dump(mode="json")
+    return fingerprint({name: value for name, value in facts.items() if (name, value) != ("window_source", "file")})

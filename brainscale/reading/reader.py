@@ -5,12 +5,13 @@ Files are opened and hashed here; a child process decodes them, so that a file t
 sample with an error too.
 """
 
-import atexit
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from contextlib import suppress
+from dataclasses import asdict, replace
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,98 +19,49 @@ import pyarrow.compute as pc
 
 from brainscale.errors import RERUN, SampleError, StorageError
 from brainscale.reading import pairs
-from brainscale.reading.acquisition import UNSTATED, Acquisition
+from brainscale.reading.acquisition import Acquisition
 from brainscale.reading.archives import Member, read_members
+from brainscale.reading.children import decoder_of
+from brainscale.reading.look import look_into
+from brainscale.reading.plan import ReadingPlan, plan_reading
 from brainscale.reading.request import ReadRequest
+from brainscale.reading.sample import Sample, WaitingSlice, sample_table, window_fields
 from brainscale.reading.sample_ids import join_id, split_id
-from brainscale.reading.sandbox import Sandbox
+from brainscale.reading.series import SliceFacts, SliceWindow
 from brainscale.reading.sidecars import is_sidecar
 from brainscale.reading.sources import UNREACHABLE, SourceFile, list_files, open_file
+from brainscale.reading.together import read_together
 from brainscale.schema import MANIFEST
 
-DECODER = "brainscale.reading.decoder"  # run by name and never imported here: it loads the libraries of all formats
 BATCH_ROWS = 64
 """Rows of one table: memory does not grow with an archive or a volume."""
 
+_WINDOW = pa.struct(
+    [
+        ("sample_id", pa.string()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("position", pa.int32()),
+        ("alone", pa.bool_()),
+        ("empty", pa.bool_()),
+    ]
+)
 SOURCE_FILES = pa.schema(
     [
         MANIFEST.field("sample_id"),
         MANIFEST.field("uri"),
         pa.field("sample_ids", pa.list_(pa.string())),
+        pa.field("group", pa.int64()),
+        pa.field("windows", pa.list_(_WINDOW)),
     ]
 )
 """Files as a table; the columns are attributes of `SourceFile`."""
-
-LATER = ("label", "group", "left_out", "split", "fold")  # columns of a manifest that come from no file
-COLUMNS = pa.schema(
-    [
-        *(MANIFEST.field(name) for name in MANIFEST.names if name not in LATER),
-        pa.field("patient_with_issuer", pa.string()),  # two of one patient: the same identifier by two issuers
-        pa.field("patient_placeholder", pa.string()),  # why a file that has an identifier names no patient
-        pa.field("file_rows", pa.int32()),  # on the last row of a file: how many rows the file has
-        pa.field("plane", pa.binary()),  # uint8, image_size × image_size, row by row
-    ]
-)
-"""What `read_tables` yields."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Sample:
-    """One image, slice or frame of a source, or the error that stands in its place.
-
-    Attributes:
-        sample_id: path below the source, `!member` in an archive, `#frame` in a file of several frames.
-        uri: absolute local path or address of the file.
-        member: path inside the archive; None outside one.
-        frame: number in a file of several frames, from 0; None for a file of one image.
-        format: file format by content, such as JPEG, DICOM or NIfTI; None where it was not recognised.
-        mode: how the file stores a pixel, such as RGB or MONOCHROME2 12.
-        width: width of the stored image as shown, pixels.
-        height: height of the stored image as shown, pixels.
-        nbytes: size of the encoded file or member, bytes.
-        sha256: hash of the encoded bytes.
-        phash: hash of the whole image, 16 hexadecimal digits; None where not requested, or without contrast.
-        head_phash: hash of the head, the same way.
-        signature: the head in 16 × 16 bytes, to recognise it again; None where the hashes are.
-        patient: keyed hash of the patient's identifier; None where the file names none, or a placeholder.
-        patient_with_issuer: keyed hash of the identifier and its issuer; None where the file names no issuer.
-        patient_placeholder: the word that stands in place of an identifier, such as anonymous.
-        scan: keyed hash of the series; None where the file names none.
-        empty: whether a slice shows next to nothing.
-        acquisition: how the picture was taken.
-        plane: uint8 [image_size, image_size]; None where not requested, or with an error.
-        error_code: stable identifier of the error; None for a sample that was read.
-        error: what is wrong, in one line.
-    """
-
-    sample_id: str
-    uri: str
-    member: str | None = None
-    frame: int | None = None
-    format: str | None = None
-    mode: str | None = None
-    width: int | None = None
-    height: int | None = None
-    nbytes: int | None = None
-    sha256: str | None = None
-    phash: str | None = None
-    head_phash: str | None = None
-    signature: bytes | None = field(default=None, repr=False)
-    patient: str | None = None
-    patient_with_issuer: str | None = None
-    patient_placeholder: str | None = None
-    scan: str | None = None
-    empty: bool = False
-    acquisition: Acquisition = UNSTATED
-    plane: np.ndarray | None = field(default=None, repr=False)
-    error_code: str | None = None
-    error: str | None = None
 
 
 def read_samples(
     sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], request: ReadRequest
 ) -> Iterator[Sample]:
-    """Read every sample of one or several sources, one file after the other, without Ray.
+    """Read every sample of one or several sources, without Ray, file after file, those of one series together.
 
     One member of an archive is in memory at a time. A file that cannot be read is a sample with an error.
 
@@ -122,28 +74,42 @@ def read_samples(
     """
     paths = [sources] if isinstance(sources, str | os.PathLike) else sources
     files = list_files([os.fspath(path) for path in paths])
-    return (sample for file in files for sample in read_file(file, request))
+    return _read_planned(files, request)
+
+
+def _read_planned(files: Sequence[SourceFile], request: ReadRequest) -> Iterator[Sample]:
+    for group in groups_of(plan_files(files, request).files):
+        for sample, _ in _read_group(group, request):
+            yield sample
+
+
+def plan_files(files: Sequence[SourceFile], request: ReadRequest) -> ReadingPlan:
+    """Find the files that share a series, in this process; `file_table` keeps those of one group together.
+
+    Args:
+        files: all files of the sources.
+        request: what will be read of them.
+    """
+    facts_only = replace(request, planes=False, hashes=False)
+    return plan_reading(
+        files,
+        request.preprocess,
+        lambda some: look_into(file_table(some), request=facts_only),
+        lambda some: read_tables(file_table(some), request=facts_only),
+    )
 
 
 def read_file(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
-    """Read one file: unpack, recognise, decode and preprocess it.
+    """Read one file: unpack, recognise, decode and preprocess it. Its slices are windowed without those of other files.
 
     Args:
         file: the file, and the samples to read of it.
         request: what to read of each frame.
 
-    Yields:
+    Returns:
         The samples in the file, at least one; or those asked for, each with an error if the file holds it no more.
     """
-    read_ids = set()
-    for sample in _read_members(file, request):
-        read_ids.add(sample.sample_id)
-        yield sample
-    for sample_id in file.sample_ids or ():
-        if sample_id not in read_ids:
-            _, member, frame = split_id(sample_id)
-            error = "its file no longer holds this sample"
-            yield Sample(sample_id=sample_id, uri=file.uri, member=member, frame=frame, error_code="gone", error=error)
+    return (sample for sample, _ in _read_group([file], request))
 
 
 def read_planes(files: Sequence[SourceFile], sample_ids: Sequence[str], request: ReadRequest) -> dict[str, np.ndarray]:
@@ -170,7 +136,7 @@ def read_planes(files: Sequence[SourceFile], sample_ids: Sequence[str], request:
 
 
 def read_tables(files: pa.Table, *, request: ReadRequest, skip: frozenset[str] = frozenset()) -> Iterator[pa.Table]:
-    """Read each file of a table.
+    """Read each file of a table. Slices wait for the others of their group of files; without planes, they do not.
 
     Args:
         files: schema `SOURCE_FILES`.
@@ -181,31 +147,62 @@ def read_tables(files: pa.Table, *, request: ReadRequest, skip: frozenset[str] =
         Tables of schema `COLUMNS`, of `BATCH_ROWS` rows at most.
     """
     batch: list[tuple[Sample, int | None]] = []
-    for row in files.to_pylist():
-        for sample, file_rows in _count_last(read_file(SourceFile(**row), request)):
+    for group in groups_of(_files_of(files)):
+        for sample, file_rows in _read_group(group, request):
             if sample.sample_id not in skip:
                 batch.append((sample, file_rows))
             if len(batch) == BATCH_ROWS:
-                yield _sample_table(batch)
+                yield sample_table(batch)
                 batch = []
     if batch:
-        yield _sample_table(batch)
+        yield sample_table(batch)
 
 
 def file_table(files: Sequence[SourceFile]) -> pa.Table:
     """Return files as a table of schema `SOURCE_FILES`, which Ray Data can carry."""
-    return pa.Table.from_pylist(
-        [{name: getattr(file, name) for name in SOURCE_FILES.names} for file in files], schema=SOURCE_FILES
-    )
+    rows = [{name: getattr(file, name) for name in SOURCE_FILES.names} for file in files]
+    for row in rows:
+        row["windows"] = row["windows"] and [{"sample_id": i, **asdict(window)} for i, window in row["windows"].items()]
+    return pa.Table.from_pylist(rows, schema=SOURCE_FILES)
+
+
+def _files_of(table: pa.Table) -> Iterator[SourceFile]:
+    for row in table.to_pylist():
+        windows = row.pop("windows")
+        known = windows and {window.pop("sample_id"): SliceWindow(**window) for window in windows}
+        yield SourceFile(**row, windows=known)
+
+
+def groups_of(files: Iterable[SourceFile]) -> Iterator[list[SourceFile]]:
+    """Yield the files that are read together, group by group; a file without a group is one of its own."""
+    for group, members in groupby(files, key=lambda file: file.group):
+        if group is None:
+            yield from ([file] for file in members)
+        else:
+            yield list(members)
 
 
 def files_of_manifest(manifest: pa.Table) -> list[SourceFile]:
-    """Return the files of a manifest in its order, each with the ids of its samples in the manifest."""
+    """Return the files of a manifest in its order, each with the ids and the windows of its samples."""
     ids_by_file: dict[tuple[str, str], list[str]] = {}
-    for sample_id, uri in zip(manifest["sample_id"].to_pylist(), manifest["uri"].to_pylist(), strict=True):
+    windows: dict[str, SliceWindow] = {}
+    columns = ("sample_id", "uri", "window_low", "window_high", "position", "window_of", "empty")
+    for sample_id, uri, low, high, position, window_of, empty in zip(
+        *(manifest[name].to_pylist() for name in columns), strict=True
+    ):
         ids_by_file.setdefault((split_id(sample_id)[0], uri), []).append(sample_id)
+        if low is not None:
+            windows[sample_id] = SliceWindow(
+                low=low, high=high, position=position, alone=window_of == "slice", empty=bool(empty)
+            )
     return [
-        SourceFile(sample_id=file_id, uri=uri, sample_ids=tuple(ids)) for (file_id, uri), ids in ids_by_file.items()
+        SourceFile(
+            sample_id=file_id,
+            uri=uri,
+            sample_ids=tuple(ids),
+            windows={i: windows[i] for i in ids if i in windows} or None,
+        )
+        for (file_id, uri), ids in ids_by_file.items()
     ]
 
 
@@ -224,6 +221,41 @@ def unreachable_message(unreachable: pa.Table) -> str:
     """Return what to say of rows whose object store did not answer."""
     first = unreachable["sample_id"][0].as_py()
     return f"the object store did not answer for {len(unreachable)} sample(s), the first of them '{first}'"
+
+
+def _read_group(files: Sequence[SourceFile], request: ReadRequest) -> Iterator[tuple[Sample, int | None]]:
+    """Read files together; with the last sample of a file comes the number of its samples."""
+    if not request.planes:
+        return (pair for file in files for pair in _count_last(_read_one(file, request)))
+    return read_together(
+        files,
+        lambda file: _read_one(file, request),
+        lambda slices: _show_kept(slices, request),
+        request.preprocess.window,
+    )
+
+
+def _read_one(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
+    """Read one file; slices whose window is not known have no plane yet."""
+    read_ids = set()
+    for sample in _read_members(file, request):
+        read_ids.add(sample.sample_id)
+        yield sample
+    for sample_id in file.sample_ids or ():
+        if sample_id not in read_ids:
+            _, member, frame = split_id(sample_id)
+            error = "its file no longer holds this sample"
+            yield Sample(sample_id=sample_id, uri=file.uri, member=member, frame=frame, error_code="gone", error=error)
+
+
+def _show_kept(slices: Sequence[tuple[str, SliceWindow]], request: ReadRequest) -> list[np.ndarray | None]:
+    """Return the planes of slices that the decoder keeps; None for one that it no longer has."""
+    side, planes = request.preprocess.image_size, []
+    wanted = [[name, window.low, window.high] for name, window in slices]
+    with suppress(SampleError):  # another file crashed the decoder, or this one does: reading it again says which
+        for facts, plane in decoder_of(request).ask({"show": wanted}, b""):
+            planes.append(None if facts["missing"] else np.frombuffer(plane, np.uint8).reshape(side, side))
+    return [*planes, *[None] * (len(slices) - len(planes))]
 
 
 def _read_members(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
@@ -256,23 +288,16 @@ def _read_member(
         code, text = member.error.code, member.error.text
         yield Sample(sample_id=member_id, uri=file.uri, member=path, nbytes=member.nbytes, error_code=code, error=text)
         return
-    data, side = member.data or b"", request.preprocess.image_size
+    data = member.data or b""
     nbytes, sha256 = len(data), hashlib.sha256(data).hexdigest()
+    question = {"frames": None if frames is None else list(frames), "windows": _windows_of(file, member_id)}
     try:
-        answers = _decoder(request).ask({"frames": None if frames is None else list(frames)}, data)
-        for facts, plane in answers:
-            signature, acquisition = facts.pop("signature", None), Acquisition(**facts.pop("acquisition", {}))
-            yield Sample(
-                sample_id=join_id(file.sample_id, member.path, facts.get("frame")),
-                uri=file.uri,
-                member=path,
-                nbytes=nbytes,
-                sha256=sha256,
-                plane=np.frombuffer(plane, np.uint8).reshape(side, side) if len(plane) else None,
-                signature=None if signature is None else bytes.fromhex(signature),
-                acquisition=acquisition,
-                **facts,
-            )
+        for facts, blob in decoder_of(request).ask(question, data):
+            sample_id = join_id(file.sample_id, member.path, facts.get("frame"))
+            fields = _fields_of(facts, blob, request.preprocess.image_size)
+            if file.windows and (window := file.windows.get(sample_id)) and not fields.get("error_code"):
+                fields |= window_fields(window)
+            yield Sample(sample_id=sample_id, uri=file.uri, member=path, nbytes=nbytes, sha256=sha256, **fields)
     except SampleError as error:
         yield Sample(
             sample_id=member_id,
@@ -285,6 +310,33 @@ def _read_member(
         )
 
 
+def _windows_of(file: SourceFile, member_id: str) -> list[tuple[int | None, float, float]]:
+    """Return the number and the window of each frame of a member whose window is known."""
+    return [
+        (split_id(sample_id)[2], window.low, window.high)
+        for sample_id, window in (file.windows or {}).items()
+        if sample_id.partition("#")[0] == member_id
+    ]
+
+
+def _fields_of(facts: dict[str, Any], blob: memoryview, side: int) -> dict[str, Any]:
+    """Return the fields of a `Sample` that an answer of the decoder is about."""
+    fields = dict(facts)
+    if (signature := fields.pop("signature", None)) is not None:
+        fields["signature"] = bytes.fromhex(signature)
+    fields["acquisition"] = Acquisition(**fields.pop("acquisition", {}))
+    if (window := fields.pop("window", None)) is not None:
+        fields |= {"window_low": window[0], "window_high": window[1]}
+        fields["window_of"] = "slice" if fields.pop("alone") else "volume"
+    if (slice_facts := fields.pop("slice", None)) is not None:
+        geometry = slice_facts["geometry"]
+        known = SliceFacts(**{**slice_facts, "geometry": geometry and tuple(geometry)})
+        fields["waiting"] = WaitingSlice(facts=known, histogram=bytes(blob), kept=fields.pop("kept", None))
+    elif len(blob):
+        fields["plane"] = np.frombuffer(blob, np.uint8).reshape(side, side)
+    return fields
+
+
 def _wanted_frames(file: SourceFile) -> dict[str, set[int | None]] | None:
     """Return the numbers of the frames to read of each member, by the member's id; None for all of all."""
     if file.sample_ids is None:
@@ -293,24 +345,6 @@ def _wanted_frames(file: SourceFile) -> dict[str, set[int | None]] | None:
     for sample_id in file.sample_ids:
         wanted.setdefault(sample_id.partition("#")[0], set()).add(split_id(sample_id)[2])
     return wanted
-
-
-_decoders: dict[str, Sandbox] = {}  # by its settings: this process's one decoder, kept from file to file
-
-
-def _decoder(request: ReadRequest) -> Sandbox:
-    settings = request.to_json()
-    key = json.dumps(settings)
-    if key not in _decoders:
-        _end_decoder()
-        _decoders[key] = Sandbox(DECODER, settings, request.limits.seconds)
-    return _decoders[key]
-
-
-@atexit.register
-def _end_decoder() -> None:
-    while _decoders:
-        _decoders.popitem()[1].close()
 
 
 def _count_last(samples: Iterable[Sample]) -> Iterator[tuple[Sample, int | None]]:
@@ -322,12 +356,3 @@ def _count_last(samples: Iterable[Sample]) -> Iterator[tuple[Sample, int | None]
         count, previous = count + 1, sample
     if previous is not None:
         yield previous, count
-
-
-def _sample_table(batch: Sequence[tuple[Sample, int | None]]) -> pa.Table:
-    columns = {column.name: [getattr(sample, column.name) for sample, _ in batch] for column in fields(Sample)}
-    acquisitions = columns.pop("acquisition")
-    columns |= {column.name: [getattr(a, column.name) for a in acquisitions] for column in fields(Acquisition)}
-    columns["plane"] = [None if plane is None else plane.data for plane in columns["plane"]]  # copied once, by Arrow
-    columns["file_rows"] = [file_rows for _, file_rows in batch]
-    return pa.Table.from_pydict(columns, schema=COLUMNS)

@@ -8,7 +8,7 @@ import glob
 import io
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,6 +20,7 @@ from pyarrow import fs as pafs
 
 from brainscale.errors import SampleError, SourceError, StorageError, UsageError
 from brainscale.reading.sample_ids import as_text, escape
+from brainscale.reading.series import SliceWindow
 from brainscale.storage.remote import (
     ANONYMOUS,
     ObjectStore,
@@ -43,12 +44,16 @@ class SourceFile:
         uri: absolute local path, or an address such as s3://bucket/key.
         nbytes: size when it was listed, if known.
         sample_ids: ids of the samples to read; None for all.
+        group: number that the files of one series share: they are read together. None for a file that is read alone.
+        windows: sample id → window, where an earlier reading of the whole series or volume found it.
     """
 
     sample_id: str
     uri: str
     nbytes: int | None = None
     sample_ids: tuple[str, ...] | None = None
+    group: int | None = None
+    windows: Mapping[str, SliceWindow] | None = None
 
 
 class _Listing(NamedTuple):

@@ -42,7 +42,7 @@ def score_rows(rows: pa.Table, engine: Engine, info: ModelInfo, threshold: float
     """Return the predictions of rows with planes; a row without a plane keeps its error.
 
     Args:
-        rows: a table of schema `reading.reader.COLUMNS`.
+        rows: a table of schema `reading.sample.COLUMNS`.
         engine: engine of the model.
         info: classes, preprocessing and temperature of the model.
         threshold: operating threshold of the probability of a tumour.

@@ -37,7 +37,7 @@ class MaterialisedPlanes:
     """The planes of a manifest in the object store.
 
     Attributes:
-        blocks: tables of schema `reading.reader.COLUMNS`.
+        blocks: tables of schema `reading.sample.COLUMNS`.
         locations: sample id → (block, row).
     """
 

@@ -18,7 +18,8 @@ from brainscale.dataset.subject_names import compile_patient_pattern, find_bids_
 from brainscale.errors import UsageError
 from brainscale.reading.placeholders import find_placeholder
 from brainscale.reading.pseudonyms import PatientKey, pseudonym
-from brainscale.reading.reader import COLUMNS, file_table, read_tables
+from brainscale.reading.reader import file_table, read_tables
+from brainscale.reading.sample import COLUMNS
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import list_files
 from brainscale.schema import MANIFEST

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from brainscale.config.sections import LimitsConfig, PreprocessConfig
-from brainscale.reading.reader import COLUMNS, file_table, read_file, read_tables
+from brainscale.reading.reader import file_table, read_file, read_tables
+from brainscale.reading.sample import COLUMNS
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import SourceFile
 from tests.support.dicom import dataset, written

@@ -13,7 +13,8 @@ from brainscale.config.sections import PreprocessConfig
 from brainscale.errors import SampleError
 from brainscale.reading import pairs
 from brainscale.reading.archives import Member
-from brainscale.reading.reader import Sample, read_samples
+from brainscale.reading.reader import read_samples
+from brainscale.reading.sample import Sample
 from brainscale.reading.request import ReadRequest
 from tests.support.files import tarred, zipped
 from tests.support.head import head

@@ -14,8 +14,6 @@ from brainscale.config.sections import PreprocessConfig
 from brainscale.errors import SourceError
 from brainscale.reading import reader
 from brainscale.reading.reader import (
-    COLUMNS,
-    Sample,
     file_table,
     files_of_manifest,
     read_file,
@@ -24,6 +22,7 @@ from brainscale.reading.reader import (
     read_tables,
 )
 from brainscale.reading.request import ReadRequest
+from brainscale.reading.sample import COLUMNS, Sample
 from brainscale.reading.sample_ids import split_id
 from brainscale.reading.sources import SourceFile, list_files
 from tests.support.files import GREY, encoded, zipped
@@ -109,8 +108,9 @@ def test_tables_hold_the_samples_and_how_many_each_file_has(mixed: Path) -> None
     assert table["file_rows"].to_pylist() == [1, None, 2, 1, None, None, 3, 1]
     for row, sample in zip(table.to_pylist(), read_samples(mixed, REQUEST), strict=True):
         plane = None if sample.plane is None else sample.plane.tobytes()
-        values = {name: getattr(sample, name) for name in Sample.__dataclass_fields__ if name != "acquisition"}
-        values |= asdict(sample.acquisition)
+        values = {name: getattr(sample, name) for name in Sample.__dataclass_fields__}
+        assert values.pop("waiting") is None
+        values |= asdict(values.pop("acquisition"))
         assert {**values, "plane": plane} == {name: row[name] for name in values}
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from brainscale.reading.reader import COLUMNS
+from brainscale.reading.sample import COLUMNS
 from brainscale.reading.sources import SourceFile
 from brainscale.schema import PREDICTIONS
 from brainscale.scoring.bulk import choose_part_rows

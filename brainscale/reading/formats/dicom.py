@@ -9,6 +9,8 @@ import logging
 import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from io import BytesIO
 from struct import unpack_from
 
@@ -23,6 +25,7 @@ from brainscale.config.sections import LimitsConfig
 from brainscale.errors import SampleError
 from brainscale.reading.acquisition import Acquisition
 from brainscale.reading.formats.dicom_acquisition import describe_frames
+from brainscale.reading.formats.dicom_geometry import Geometry, find_instance, find_number, find_places
 from brainscale.reading.formats.dicom_grey import Grey, grey_frames, number_of, stored_bits, text_of
 from brainscale.reading.formats.dicom_pixels import PIXELS, complete_pixel_description, stored_planes
 from brainscale.reading.formats.frame import Frame
@@ -38,6 +41,39 @@ def recognises(head: bytes) -> bool:
     if head[128:132] == b"DICM":
         return True
     return _byte_order(head) is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """What the beginning of an object says of its series; identifiers as stored."""
+
+    scan: str | None = None
+    instance: str | None = None
+    geometry: Geometry | None = None
+    number: float | None = None
+    frames: int = 1
+    width: int | None = None
+    height: int | None = None
+    inverted: bool = False
+
+
+def read_head(data: bytes, limits: LimitsConfig) -> Head:
+    """Return what an object, or its beginning, says of its series; nothing where it cannot be read."""
+    with warnings.catch_warnings(), suppress(Exception):
+        warnings.simplefilter("ignore")
+        ds = _read(data, limits)
+        height, width = number_of(ds, "Rows"), number_of(ds, "Columns")
+        return Head(
+            scan=text_of(ds, "SeriesInstanceUID") or None,
+            instance=find_instance(ds, None),
+            geometry=next(find_places(ds, 1)),
+            number=find_number(ds, None),
+            frames=_frame_count(ds) or 1,
+            width=None if width is None else int(width),
+            height=None if height is None else int(height),
+            inverted=text_of(ds, "PhotometricInterpretation") == "MONOCHROME1",
+        )
+    return Head()
 
 
 def _byte_order(head: bytes) -> str | None:
@@ -60,13 +96,16 @@ def _has_second_element(head: bytes, group: int, element: int, nbytes: int) -> b
     return (group, element) < second < (0x11, 0)
 
 
-def decode(data: bytes, limits: LimitsConfig, percentiles: tuple[float, float]) -> Iterator[Frame]:
+def decode(
+    data: bytes, limits: LimitsConfig, percentiles: tuple[float, float], *, by_volume: bool = False
+) -> Iterator[Frame]:
     """Decode every frame of an object.
 
     Args:
         data: the file's bytes.
         limits: larger objects are refused before decoding.
         percentiles: become 0 and 255 where the object names no window.
+        by_volume: whether the range of a slice comes from its series, and no window of its own counts.
 
     Raises:
         SampleError: `no_pixels`, `too_many_pixels`, `too_many_frames`, `empty_image`, `compression_bomb`,
@@ -78,9 +117,12 @@ def decode(data: bytes, limits: LimitsConfig, percentiles: tuple[float, float]) 
             ds = _read(data, limits)
             frames = _check(ds, limits)
             complete_pixel_description(ds)
-            greys = grey_frames(ds, stored_planes(ds, frames), frames, percentiles)
-            for number, (grey, acquisition) in enumerate(zip(greys, describe_frames(ds, frames), strict=True)):
-                yield _frame(ds, grey, acquisition, number if frames > 1 else None)
+            places = list(find_places(ds, frames))
+            planes, in_space = stored_planes(ds, frames), None not in places
+            greys = grey_frames(ds, planes, frames, percentiles, by_volume=by_volume, in_space=in_space)
+            facts = zip(greys, describe_frames(ds, frames), places, strict=True)
+            for number, (grey, acquisition, place) in enumerate(facts):
+                yield _frame(ds, grey, acquisition, place, number if frames > 1 else None)
     except (SampleError, MemoryError, GeneratorExit, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # noqa: BLE001 (damage can surface anywhere; a panic in Rust is no Exception)
@@ -154,7 +196,7 @@ def _frame_count(ds: Dataset) -> int | None:
     return None if number is None or number < 0 else max(1, int(number))
 
 
-def _frame(ds: Dataset, grey: Grey, acquisition: Acquisition, number: int | None) -> Frame:
+def _frame(ds: Dataset, grey: Grey, acquisition: Acquisition, geometry: Geometry | None, number: int | None) -> Frame:
     photometric = text_of(ds, "PhotometricInterpretation")
     patient, issuer = text_of(ds, "PatientID"), text_of(ds, "IssuerOfPatientID")
     return Frame(
@@ -167,6 +209,11 @@ def _frame(ds: Dataset, grey: Grey, acquisition: Acquisition, number: int | None
         number=number,
         grey_range=grey.grey_range,
         inverted=photometric == "MONOCHROME1",
+        in_series=grey.in_series,
+        rescale=grey.rescale,
+        instance=find_instance(ds, number),
+        geometry=geometry,
+        sequence=find_number(ds, number),
         patient=patient or None,
         issuer=issuer or None,
         scan=text_of(ds, "SeriesInstanceUID") or None,

@@ -1,8 +1,11 @@
 """DICOM's transforms of PS3.3 C.7.6.3 and C.11: stored values → grey intensities and their range.
 
 Rescaling, windows and lookup tables are those of each frame: its functional groups, else the shared ones, else the
-data set itself. A window becomes the frame's grey range. Without a window, 8-bit pixels stay as they are, and all
-else shares one range, at two percentiles of the whole object. Padding (C.7.5.1.1.2) is no part of the picture.
+data set itself. Padding (C.7.5.1.1.2) is no part of the picture.
+
+Where the file's own window counts, it becomes the frame's grey range. Without a window, 8-bit pixels stay as they are,
+and all else shares one range, at two percentiles of the whole object. Else the grey range of a slice comes from its
+series, which is not known here. Colour and 8-bit pictures that lie nowhere in space are no slices.
 """
 
 from collections.abc import Callable, Iterator, MutableSequence
@@ -15,9 +18,10 @@ from PIL import Image
 from pydicom import Dataset, FileDataset
 from pydicom.pixels.processing import apply_color_lut
 
-from brainscale.reading.formats.frame import MAX_VALUES, GreyRange, percentile_range
+from brainscale.reading.formats.frame import MAX_VALUES, percentile_range
+from brainscale.reading.histogram import GreyRange, Rescale
 
-Modality = Callable[[np.ndarray], np.ndarray]
+Modality = Rescale
 """Stored values → modality values (PS3.3 C.11.1)."""
 Voi = Callable[[np.ndarray], tuple[np.ndarray, GreyRange]]
 """Modality values → values of interest and their range (PS3.3 C.11.2)."""
@@ -31,15 +35,25 @@ class Grey(NamedTuple):
         pixels: the intensities.
         grey_range: what becomes 0 and 255; None where 8-bit pixels stay as they are.
         opacity: uint8, 0 where a pixel is padding; None without padding.
+        in_series: whether the range comes from the slices of the series.
+        rescale: turns `pixels` into intensities; None where they are.
     """
 
     pixels: np.ndarray
     grey_range: GreyRange | None
     opacity: np.ndarray | None = None
+    in_series: bool = False
+    rescale: Rescale | None = None
 
 
 def grey_frames(
-    ds: FileDataset, planes: Iterator[np.ndarray], frames: int, percentiles: tuple[float, float]
+    ds: FileDataset,
+    planes: Iterator[np.ndarray],
+    frames: int,
+    percentiles: tuple[float, float],
+    *,
+    by_volume: bool = False,
+    in_space: bool = False,
 ) -> Iterator[Grey]:
     """Turn the stored values of each frame into grey intensities.
 
@@ -48,6 +62,8 @@ def grey_frames(
         planes: stored values of each frame, [H, W] or [H, W, 3].
         frames: number of frames.
         percentiles: range of an object that names no window.
+        by_volume: whether the range of a slice comes from its series, and no window of its own counts.
+        in_space: whether the object says where it lies.
     """
     if ds.SamplesPerPixel == 3 or ds.PhotometricInterpretation == "PALETTE COLOR":
         yield from (_luminance(ds, plane) for plane in planes)
@@ -56,9 +72,14 @@ def grey_frames(
     modalities = _for_each_frame(
         ds, frames, "PixelValueTransformationSequence", lambda item: _modality(item, little_endian, signed)
     )
-    vois = _for_each_frame(ds, frames, "FrameVOILUTSequence", lambda item: _voi(item, little_endian, signed))
     bits, shared_range, padding = stored_bits(ds), None, _padding_range(ds)
-    if bits <= 8 and "PixelData" in ds and not ds.PixelRepresentation and not any(modalities):
+    is_as_shown = bits <= 8 and "PixelData" in ds and not ds.PixelRepresentation and not any(modalities)
+    if by_volume and (in_space or not is_as_shown):
+        for plane, modality in zip(planes, modalities, strict=True):
+            yield Grey(plane, None, _opacity(plane, padding), in_series=True, rescale=modality)
+        return
+    vois = _for_each_frame(ds, frames, "FrameVOILUTSequence", lambda item: _voi(item, little_endian, signed))
+    if is_as_shown:
         shared_range = None if bits == ds.BitsAllocated == 8 else (0.0, 2.0**bits - 1)
     elif None in vois:
         all_planes = list(planes)

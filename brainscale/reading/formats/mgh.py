@@ -8,7 +8,7 @@ import numpy as np
 from brainscale.config.sections import LimitsConfig
 from brainscale.errors import SampleError
 from brainscale.reading.formats.frame import Frame
-from brainscale.reading.formats.volume import Volumes, cut_slices, has_directions
+from brainscale.reading.formats.volume import NO_WINDOWS, Volumes, Windows, cut_slices, has_directions
 
 HEADER_NBYTES = 284
 TYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}
@@ -24,7 +24,9 @@ def recognises(head: bytes) -> bool:
     return version == 1 and min(shape) > 0 and max(shape) < 2**20 and kind in CODES
 
 
-def decode(data: bytes, limits: LimitsConfig, percentiles: tuple[float, float], slices: str) -> Iterator[Frame]:
+def decode(
+    data: bytes, limits: LimitsConfig, percentiles: tuple[float, float], slices: str, windows: Windows = NO_WINDOWS
+) -> Iterator[Frame]:
     """Cut every volume of a file into slices.
 
     Args:
@@ -32,6 +34,7 @@ def decode(data: bytes, limits: LimitsConfig, percentiles: tuple[float, float], 
         limits: larger volumes are refused before decoding.
         percentiles: of a volume, become 0 and 255.
         slices: axial, coronal or sagittal.
+        windows: number of a slice → its window, where that is known from an earlier reading.
 
     Raises:
         SampleError: `too_many_pixels`, `too_many_frames`, `truncated` or `unsupported_format`.
@@ -56,4 +59,4 @@ def decode(data: bytes, limits: LimitsConfig, percentiles: tuple[float, float], 
         has_axes=has_axes,
     )
     with np.errstate(all="ignore"):
-        yield from cut_slices(volumes, limits, percentiles, slices)
+        yield from cut_slices(volumes, limits, percentiles, slices, windows)

@@ -16,7 +16,7 @@ import numpy as np
 from brainscale.config.sections import LimitsConfig
 from brainscale.errors import SampleError
 from brainscale.reading.formats.frame import Frame
-from brainscale.reading.formats.volume import Volumes, cut_slices, has_directions
+from brainscale.reading.formats.volume import NO_WINDOWS, Volumes, Windows, cut_slices, has_directions
 
 BEHIND_HEADER = 4  # bytes that say whether extensions follow
 AS_STORED = np.diag([-1.0, 1.0, 1.0, 1.0])
@@ -33,7 +33,9 @@ def is_header_only(head: bytes) -> bool:
     return head[344:348] == b"ni1\0" or head[4:8] == b"ni2\0"
 
 
-def decode(data: bytes, limits: LimitsConfig, percentiles: tuple[float, float], slices: str) -> Iterator[Frame]:
+def decode(
+    data: bytes, limits: LimitsConfig, percentiles: tuple[float, float], slices: str, windows: Windows = NO_WINDOWS
+) -> Iterator[Frame]:
     """Cut every volume of a file into slices.
 
     Args:
@@ -41,6 +43,7 @@ def decode(data: bytes, limits: LimitsConfig, percentiles: tuple[float, float], 
         limits: larger volumes are refused before decoding.
         percentiles: of a volume, become 0 and 255.
         slices: axial, coronal or sagittal.
+        windows: number of a slice → its window, where that is known from an earlier reading.
 
     Raises:
         SampleError: `too_many_pixels`, `too_many_frames`, `empty_image`, `truncated`, `unsupported_format` or
@@ -49,7 +52,7 @@ def decode(data: bytes, limits: LimitsConfig, percentiles: tuple[float, float], 
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            yield from cut_slices(_volumes(data), limits, percentiles, slices)
+            yield from cut_slices(_volumes(data), limits, percentiles, slices, windows)
     except SampleError:
         raise
     except Exception as error:  # noqa: BLE001 (a damaged header can fail anywhere; our text must not quote it)

@@ -6,7 +6,7 @@ anterior (axial) or superior on top. The fourth and further dimensions count vol
 by volume. Each volume has one grey range.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from math import prod
@@ -19,11 +19,14 @@ from nibabel.orientations import apply_orientation, io_orientation
 from brainscale.config.sections import LimitsConfig
 from brainscale.errors import SampleError
 from brainscale.reading.acquisition import Acquisition, name_orientation
-from brainscale.reading.formats.frame import Frame, percentile_range
+from brainscale.reading.formats.frame import Frame
+from brainscale.reading.histogram import count_values
+from brainscale.reading.series import BACKGROUND, bright_rank
 
+Windows = Mapping[int | None, tuple[float, float]]
+"""Number of a frame → the intensities that become 0 and 255."""
+NO_WINDOWS: Windows = {}
 AXIS = {"sagittal": 0, "coronal": 1, "axial": 2}  # of a volume in RAS+
-BACKGROUND = 0.05  # share of the grey range: what is brighter is more than background
-EMPTY_SHARE = 0.01  # a slice is empty if less of its area is brighter than background
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,7 @@ def has_directions(affine: np.ndarray) -> bool:
 
 
 def cut_slices(
-    volumes: Volumes, limits: LimitsConfig, percentiles: tuple[float, float], slices: str
+    volumes: Volumes, limits: LimitsConfig, percentiles: tuple[float, float], slices: str, windows: Windows = NO_WINDOWS
 ) -> Iterator[Frame]:
     """Cut every volume into slices.
 
@@ -72,6 +75,7 @@ def cut_slices(
         limits: larger volumes are refused before decoding.
         percentiles: of a volume, become 0 and 255.
         slices: axial, coronal or sagittal.
+        windows: number of a slice → its window, where that is known from an earlier reading.
 
     Raises:
         SampleError: `too_many_pixels`, `too_many_frames`, `empty_image` or `truncated`.
@@ -80,12 +84,14 @@ def cut_slices(
     _check(volumes, limits, axis)
     acquisition, number = Acquisition(orientation=_orientation(volumes, axis)), 0
     for volume in _each_volume(volumes):
-        low, high = percentile_range(volume, percentiles)
+        numbers = range(number, number + volume.shape[axis])
+        known = next((windows[i] for i in numbers if i in windows), None)
+        low, high = known or count_values(volume).percentiles(percentiles)
         for position in range(volume.shape[axis]):
             # The two axes that stay are in the order R, A, S; the second becomes the rows, both reversed.
             pixels = np.take(volume, position, axis=axis)[::-1, ::-1].T
             height, width = pixels.shape
-            empty = bool(np.mean(pixels > low + BACKGROUND * (high - low)) < EMPTY_SHARE)
+            bright = np.count_nonzero(pixels > low + BACKGROUND * (high - low))
             yield Frame(
                 pixels=pixels,
                 format=volumes.format,
@@ -94,7 +100,9 @@ def cut_slices(
                 height=height,
                 number=number,
                 grey_range=(low, high),
-                empty=empty,
+                empty=bool(bright < bright_rank(pixels.size)),
+                position=number,
+                alone=volume.shape[axis] == 1,
                 acquisition=acquisition,
             )
             number += 1

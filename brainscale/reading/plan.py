@@ -1,0 +1,189 @@
+"""Which files to read together: those that share a DICOM series, found by a look at the beginning of each file.
+
+A series in a few files is read at once. One that is spread over too much for that, or of which only some files are to
+be read, is read twice: first its histograms, then each file alone with the windows that they give.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from brainscale.config.sections import PreprocessConfig
+from brainscale.reading.sample import as_slice
+from brainscale.reading.sample_ids import file_of
+from brainscale.reading.series import Slice, SliceFacts, SliceWindow, choose_windows, find_volumes
+from brainscale.reading.sources import SourceFile
+
+GROUP_NBYTES = 256 * 2**20
+"""Size of the files of a series up to which they are read together."""
+NO_DICOM = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".jp2",
+    ".nii",
+    ".nii.gz",
+    ".mgh",
+    ".mgz",
+)
+"""Suffixes of files that are not looked into. A DICOM file under such a name is windowed alone."""
+SERIES = pa.schema(
+    [
+        ("file_id", pa.string()),
+        ("sample_id", pa.string()),  # of an object of one frame
+        ("scan", pa.string()),  # keyed hash of the series
+        ("frames", pa.int32()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("instance", pa.string()),  # this and the next three: as in `series.SliceFacts`
+        ("geometry", pa.list_(pa.float64())),
+        ("number", pa.float64()),
+        ("inverted", pa.bool_()),
+    ]
+)
+"""What a look into the files yields: a row for each DICOM object."""
+
+Run = Callable[[Sequence[SourceFile]], Iterable[pa.Table]]
+"""Applies a reading function to files, here or on a cluster, and yields its tables."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingPlan:
+    """Files in the order to read them, those of one group side by side.
+
+    Attributes:
+        files: with groups, and with windows where these are known.
+        notices: what there is to say about the series, a line each.
+    """
+
+    files: list[SourceFile]
+    notices: tuple[str, ...] = ()
+
+
+def may_hold_series(file: SourceFile) -> bool:
+    """Tell whether a file may hold slices of a DICOM series, by its name."""
+    return not file.uri.lower().endswith(NO_DICOM)
+
+
+def plan_reading(
+    files: Sequence[SourceFile],
+    spec: PreprocessConfig,
+    look: Run,
+    measure: Run,
+    wanted: Iterable[str] | None = None,
+) -> ReadingPlan:
+    """Find the files that share a series, and the windows of series that cannot be read at once.
+
+    Args:
+        files: all files of the sources.
+        spec: how slices are windowed.
+        look: yields tables of schema `SERIES`.
+        measure: yields the samples of files without planes, in tables of schema `sample.COLUMNS`.
+        wanted: ids of the files to read; by default all.
+    """
+    chosen = {file.sample_id for file in files} if wanted is None else set(wanted)
+    unsure = [file for file in files if file.sample_ids is None and may_hold_series(file)]
+    is_needed = spec.window_source == "volume" and len(unsure) > 1
+    if not is_needed or chosen.isdisjoint(file.sample_id for file in unsure):
+        return ReadingPlan(files=[file for file in files if file.sample_id in chosen])
+    series_of: dict[str, set[str]] = defaultdict(set)
+    slices: list[Slice] = []
+    for table in look(unsure):
+        for file_id, scan in zip(table["file_id"].to_pylist(), table["scan"].to_pylist(), strict=True):
+            series_of[file_id].add(scan)
+        slices += slices_of(table.filter(pc.equal(table["frames"], 1)))
+    notices = list(find_volumes(slices)[2].lines())
+    together, apart = _divide(unsure, series_of, chosen)
+    windows: dict[str, dict[str, SliceWindow]] = {}
+    if apart:
+        windows = _measure(apart, measure, spec.window)
+        notices.append(
+            f"{len(apart)} file(s) hold parts of series that are spread too far to be read at once, or of which only "
+            f"some files are to be read: they are read twice; the first is '{apart[0].sample_id}'"
+        )
+    group_of = {file.sample_id: number for number, group in enumerate(together) for file in group}
+    first_of = {number: group[0].sample_id for number, group in enumerate(together)}
+    planned = [
+        replace(file, group=group_of.get(file.sample_id), windows=windows.get(file.sample_id))
+        for file in files
+        if file.sample_id in chosen
+    ]
+    planned.sort(key=lambda file: file.sample_id if file.group is None else first_of[file.group])
+    return ReadingPlan(files=planned, notices=tuple(notices))
+
+
+def _divide(
+    files: Sequence[SourceFile], series_of: dict[str, set[str]], chosen: set[str]
+) -> tuple[list[list[SourceFile]], list[SourceFile]]:
+    """Return the groups of files to read together, and the files whose series are read twice.
+
+    Files that share no series with others are in neither.
+    """
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while (above := parent.setdefault(name, name)) != name:
+            parent[name] = name = parent.setdefault(above, above)
+        return name
+
+    for scans in series_of.values():
+        first, *others = sorted(scans)
+        for scan in others:
+            parent[root(scan)] = root(first)
+    members: dict[str, list[SourceFile]] = defaultdict(list)
+    for file in files:
+        if file.sample_id in series_of:
+            members[root(min(series_of[file.sample_id]))].append(file)
+    together: list[list[SourceFile]] = []
+    apart: list[SourceFile] = []
+    for group in members.values():
+        is_wanted = [file.sample_id in chosen for file in group]
+        if len(group) == 1 or not any(is_wanted):
+            continue
+        if all(is_wanted) and sum(file.nbytes or 0 for file in group) <= GROUP_NBYTES:
+            together.append(group)
+        else:
+            apart += group
+    return together, apart
+
+
+def _measure(
+    files: Sequence[SourceFile], measure: Run, percentiles: tuple[float, float]
+) -> dict[str, dict[str, SliceWindow]]:
+    """Return file → sample id → window of all slices in the files."""
+    tables = [table for table in measure(files) if table["histogram"].null_count < len(table)]
+    slices = [one for table in tables for one in slices_of(table)]
+    windows, _ = choose_windows(slices, histograms_of(tables), percentiles)
+    by_file: dict[str, dict[str, SliceWindow]] = defaultdict(dict)
+    for sample_id, window in windows.items():
+        by_file[file_of(sample_id)][sample_id] = window
+    return by_file
+
+
+def slices_of(table: pa.Table) -> Iterator[Slice]:
+    """Yield the slices in a table of schema `sample.COLUMNS` or `SERIES` whose windows are not known."""
+    for row in table.filter(pc.is_valid(table["inverted"])).to_pylist():
+        geometry = row["geometry"]
+        facts = SliceFacts(
+            instance=row["instance"],
+            geometry=geometry and tuple(geometry),
+            number=row["number"],
+            inverted=row["inverted"],
+            bright=row.get("bright"),
+        )
+        yield as_slice(row["sample_id"], row["scan"], row["width"], row["height"], facts)
+
+
+def histograms_of(tables: Iterable[pa.Table]) -> Iterator[tuple[str, bytes]]:
+    """Yield sample id and histogram of the slices in tables of schema `sample.COLUMNS`."""
+    for table in tables:
+        some = table.filter(pc.is_valid(table["histogram"]))
+        yield from zip(some["sample_id"].to_pylist(), some["histogram"].to_pylist(), strict=True)
