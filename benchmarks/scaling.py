@@ -32,8 +32,8 @@ from brainscale.models import engines
 from brainscale.models.bundle import open_bundle
 from brainscale.reading.on_ray import read_parallel
 from brainscale.reading.reader import read_file
-from brainscale.reading.sample import COLUMNS
 from brainscale.reading.request import ReadRequest
+from brainscale.reading.sample import COLUMNS
 from brainscale.reading.sources import SourceFile, list_files
 from brainscale.scoring import bulk, on_ray
 from brainscale.scoring.ledger import read_ledger

@@ -404,8 +404,9 @@ class Model:
         """
         import pyarrow as pa
 
+        from brainscale.reading.file_tables import file_table
         from brainscale.reading.pseudonyms import read_key
-        from brainscale.reading.reader import file_table, read_tables
+        from brainscale.reading.reader import plan_files, read_tables
         from brainscale.reading.request import ReadRequest
         from brainscale.reading.sources import list_files
         from brainscale.schema import PREDICTIONS
@@ -413,9 +414,10 @@ class Model:
 
         info = self.bundle.info
         request = ReadRequest(preprocess=info.preprocess, key=read_key(None).secret)
+        files = plan_files(list_files(_list_sources(sources)), request).files
         tables = [
             score_rows(rows, self._engine, info, info.threshold).select(PREDICTIONS.names)
-            for rows in read_tables(file_table(list_files(_list_sources(sources))), request=request)
+            for rows in read_tables(file_table(files), request=request)
         ]
         return pa.concat_tables(tables)
 

@@ -21,6 +21,8 @@ FORMATS = {
 
 SKIPPED = ("no_pixels", "empty_archive", "paired", "sidecar")
 """Error codes of files that are valid but hold no image. Reports count them apart from errors."""
+WINDOW_KEY = b"brainscale.window"
+"""Metadata key of a manifest: how its windows were chosen, as `window_rule` says it."""
 HIDDEN = "hidden"
 """Value of `uri` in a manifest whose paths are hashed."""
 
@@ -36,7 +38,9 @@ _acquisition = [
     pa.field("orientation", pa.string()),  # axial, coronal, sagittal or oblique; null if unknown
     pa.field("burned_in", pa.bool_()),  # whether the pixels may show text, such as a name; null if unknown
 ]
-_window = [
+WINDOW = [
+    pa.field("empty", pa.bool_()),  # whether the slice shows almost nothing; training and per-scan results leave it out
+    pa.field("position", pa.int32()),  # number of the slice in its series or volume, from 0; null where unknown
     pa.field("window_low", pa.float64()),  # intensity that became 0; null where no window was chosen
     pa.field("window_high", pa.float64()),  # intensity that became 255
     pa.field("window_of", pa.string()),  # what the window was chosen from: volume, or slice for one without others
@@ -58,9 +62,7 @@ MANIFEST = pa.schema(
         pa.field("phash", pa.string()),  # hash of the whole image, 64 bits as 16 hex digits; null without contrast
         pa.field("head_phash", pa.string()),  # hash of the head without margins, the same way
         pa.field("signature", pa.binary()),  # the head in 16 × 16 bytes, to confirm near duplicates; null if left out
-        pa.field("empty", pa.bool_()),  # whether the slice shows almost nothing; training leaves it out
-        pa.field("position", pa.int32()),  # number of the slice in its series or volume, from 0; null where unknown
-        *_window,
+        *WINDOW,
         *_acquisition,
         pa.field("image_type", pa.string()),  # the standard values of DICOM's ImageType, joined by backslashes
         pa.field("scanning_sequence", pa.string()),  # SE, IR, GR, EP, RM, joined by backslashes; null if unknown
@@ -86,9 +88,7 @@ PREDICTIONS = pa.schema(
         pa.field("sha256", pa.string()),  # SHA-256 of the encoded bytes
         pa.field("scan", pa.string()),  # keyed hash of the DICOM series
         *_acquisition,
-        pa.field("empty", pa.bool_()),  # whether the slice shows almost nothing; per-scan results leave it out
-        pa.field("position", pa.int32()),  # number of the slice in its series or volume, from 0; null where unknown
-        *_window,
+        *WINDOW,
         pa.field("label", pa.string()),  # true class; null if unknown
         pa.field("prediction", pa.string()),  # predicted class at the operating threshold
         pa.field("probability", pa.float32()),  # probability of a tumour: 1 − P(first class)

@@ -102,6 +102,13 @@ class PreprocessConfig(Section):
         return self
 
 
+    @property
+    def window_rule(self) -> str:
+        """Return how windows are chosen, in one line."""
+        low, high = self.window
+        return f"{self.window_source}, percentiles {low:g} and {high:g}"
+
+
 class LimitsConfig(Section):
     """Limits on what one file may require. A file beyond a limit becomes a row with an error."""
 

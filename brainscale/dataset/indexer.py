@@ -17,13 +17,14 @@ from brainscale.dataset.on_ray import choose_map
 from brainscale.dataset.patients import find_patients
 from brainscale.dataset.subject_names import compile_patient_pattern
 from brainscale.dataset.summary import ManifestSummary, describe_gaps, summarise
+from brainscale.dataset.windows import assign_windows
 from brainscale.reading import sample_ids
 from brainscale.reading.on_ray import read_parallel
 from brainscale.reading.pseudonyms import KEY_VARIABLE, PatientKey, pseudonym, read_key
 from brainscale.reading.reader import read_tables
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import list_files
-from brainscale.schema import HIDDEN, MANIFEST
+from brainscale.schema import HIDDEN, MANIFEST, WINDOW_KEY
 
 
 def index_sources(
@@ -67,7 +68,8 @@ def index_sources(
     )
     files = list_files(sources)
     require_shared((file.uri for file in files), config.resources.shared)
-    table = read_parallel(files, partial(read_tables, request=request)).to_table()
+    read_rows, histograms = read_parallel(files, partial(read_tables, request=request)).to_table_without("histogram")
+    table, notes = assign_windows(read_rows, histograms, config.data.window)
     ids = table["sample_id"].to_pylist()
     rows = [None] * len(ids) if label_file is None else label_file.rows(ids)
     if label_file is None or label_file.labels is None:
@@ -75,7 +77,7 @@ def index_sources(
     else:
         sample_labels = [None if row is None else label_file.labels[row] for row in rows]
     patients = find_patients(table, sample_labels, rows, label_file, pattern, config.data, key)
-    for text in (*(() if label_file is None else label_file.notices), *patients.notices):
+    for text in (*(() if label_file is None else label_file.notices), *patients.notices, *notes.lines()):
         on_notice(text)
     known = {name: table[name] for name in table.column_names if name in MANIFEST.names}
     known |= {"label": pa.array(sample_labels, pa.string()), "patient": pa.array(patients.hashes, pa.string())}
@@ -83,6 +85,8 @@ def index_sources(
     manifest = pa.table([known.get(f.name, nulls).cast(f.type) for f in MANIFEST], schema=MANIFEST)
     for name, values in ({} if label_file is None else label_file.extra_columns(rows)).items():
         manifest = manifest.append_column(name, values)
+    rule = {WINDOW_KEY: config.data.window_rule}
+    manifest = manifest.replace_schema_metadata({**(manifest.schema.metadata or {}), **rule})
     grouped = assign_groups(manifest.sort_by("sample_id"), config.split.similarity, choose_map(len(manifest)))
     return hide_paths(grouped, key) if hash_paths else grouped
 

@@ -8,7 +8,8 @@ import pyarrow as pa
 from brainscale.evaluation.report.page import Case
 from brainscale.models import heatmaps
 from brainscale.models.bundle import Bundle
-from brainscale.reading.reader import files_of_manifest, read_planes
+from brainscale.reading.file_tables import files_of_manifest
+from brainscale.reading.reader import read_planes
 from brainscale.reading.request import ReadRequest
 from brainscale.stats.labelled import LabelledProbabilities
 
@@ -58,5 +59,5 @@ def certainty(samples: LabelledProbabilities) -> np.ndarray:
 
 def _pictures(bundle: Bundle, manifest: pa.Table, sample_ids: Sequence[str]) -> dict[str, bytes]:
     request = ReadRequest(preprocess=bundle.info.preprocess)
-    planes = read_planes(files_of_manifest(manifest), sample_ids, request)
+    planes = read_planes(files_of_manifest(manifest, bundle.info.preprocess), sample_ids, request)
     return dict(zip(planes, heatmaps.render_heatmaps(bundle, list(planes.values())), strict=True))

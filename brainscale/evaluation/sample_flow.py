@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.evaluation.report.page import SampleFlow
-from brainscale.reading.reader import files_of_manifest
+from brainscale.reading.sample_ids import file_of
 from brainscale.stats.labelled import labelled_rows
 from brainscale.training.samples import count_left_out
 
@@ -30,7 +30,7 @@ def count_flow(manifest: pa.Table, rows: pa.Table, predictions: pa.Table) -> Sam
     excluded["no label"] = pc.sum(unlabelled).as_py()
     return SampleFlow(
         steps={
-            "files": len(files_of_manifest(manifest)),
+            "files": len(set(map(file_of, manifest["sample_id"].to_pylist()))),
             "samples in the files": len(manifest),
             "samples of this split": len(rows),
             "samples used": len(labelled_rows(predictions)),

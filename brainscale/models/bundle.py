@@ -116,8 +116,9 @@ def _read_info(path: Path) -> ModelInfo:
                 f"{path} has model format {version}, but this version of brainscale reads format {FORMATS['model']}: "
                 "train the model again, or use the version that wrote it"
             )
-        return ModelInfo.model_validate_json(path.read_bytes())
-    except (OSError, ValueError, AttributeError) as error:  # pydantic's ValidationError is a ValueError
+        facts["preprocess"].setdefault("window_source", "file")  # all there was before the key
+        return ModelInfo.model_validate_json(json.dumps(facts))
+    except (OSError, ValueError, AttributeError, KeyError) as error:  # pydantic's ValidationError is a ValueError
         reason = " ".join(str(error).split())
         raise BundleError(f"{path} does not describe a model ({reason}): copy the whole model folder again") from None
 

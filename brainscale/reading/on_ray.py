@@ -1,13 +1,18 @@
 """Reading with Ray Data: small blocks of files, fractions of a CPU, a row for every sample."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import pyarrow as pa
 import ray
 from ray.data import DataContext, Dataset
 
-from brainscale.reading.reader import file_table
+from brainscale.reading.file_tables import file_table, groups_of
+from brainscale.reading.look import look_into
+from brainscale.reading.plan import ReadingPlan, Run, plan_reading
+from brainscale.reading.reader import read_tables
+from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import SourceFile
 
 MIN_BLOCK_FILES, MAX_BLOCK_FILES = 64, 1024
@@ -30,6 +35,17 @@ class LazyRows:
         """Return all rows in this process: for tables without planes."""
         return pa.concat_tables(ray.get(self.dataset.to_arrow_refs()))
 
+    def to_table_without(self, name: str) -> tuple[pa.Table, Iterator[pa.Table]]:
+        """Return all rows without a column that is large, and that column and the sample ids of a block at a time."""
+        refs = self.blocks()
+        others = ray.get([_drop_column.remote(ref, name) for ref in refs])
+        parts = (_select_columns.remote(ref, ["sample_id", name]) for ref in refs)
+        return pa.concat_tables(others), (ray.get(part) for part in parts)
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Compute the rows and yield them, a block at a time; blocks without rows are left out."""
+        return (table for table in map(ray.get, self.blocks()) if len(table))
+
     def blocks(self) -> list["ray.ObjectRef[pa.Table]"]:
         """Compute the rows once and return references to their Arrow tables in Ray's object store."""
         refs: list[ray.ObjectRef[pa.Table]] = self.dataset.materialize().to_arrow_refs()
@@ -48,17 +64,47 @@ def read_parallel(files: Sequence[SourceFile], read: Callable[[pa.Table], Iterat
     return LazyRows(dataset.map_batches(read, batch_format="pyarrow", batch_size=None, num_cpus=READ_CPUS))
 
 
+@ray.remote(num_cpus=0)
+def _drop_column(block: pa.Table, name: str) -> pa.Table:
+    return block.drop_columns(name)
+
+
+@ray.remote(num_cpus=0)
+def _select_columns(block: pa.Table, names: list[str]) -> pa.Table:
+    return block.select(names)
+
+
+def plan_parallel(files: Sequence[SourceFile], request: ReadRequest, wanted: Iterable[str]) -> ReadingPlan:
+    """Find the files that share a series, on the connected Ray.
+
+    Args:
+        files: all files of the sources.
+        request: what will be read of them.
+        wanted: ids of the files to read.
+    """
+    facts_only = replace(request, planes=False, hashes=False)
+
+    def run(read: Callable[[pa.Table], Iterator[pa.Table]]) -> Run:
+        return lambda some: read_parallel(some, read).tables()
+
+    look, measure = (run(partial(read, request=facts_only)) for read in (look_into, read_tables))
+    return plan_reading(files, request.preprocess, look, measure, wanted)
+
+
 def cut_blocks(files: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:
-    """Cut files, in their order, by number and by bytes: a large archive is a block of its own."""
+    """Cut files, in their order, by number and by bytes: a large archive is a block of its own.
+
+    Files of one group are never cut apart.
+    """
     block: list[SourceFile] = []
     block_nbytes = 0
     max_files = min(max(len(files) // TASKS, MIN_BLOCK_FILES), MAX_BLOCK_FILES)
-    for file in files:
-        nbytes = file.nbytes or 0
-        if block and (len(block) == max_files or block_nbytes + nbytes > MAX_BLOCK_NBYTES):
+    for group in groups_of(files):
+        nbytes = sum(file.nbytes or 0 for file in group)
+        if block and (len(block) + len(group) > max_files or block_nbytes + nbytes > MAX_BLOCK_NBYTES):
             yield block
             block, block_nbytes = [], 0
-        block.append(file)
+        block += group
         block_nbytes += nbytes
     if block:
         yield block

@@ -9,9 +9,8 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
-from itertools import groupby
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +21,7 @@ from brainscale.reading import pairs
 from brainscale.reading.acquisition import Acquisition
 from brainscale.reading.archives import Member, read_members
 from brainscale.reading.children import decoder_of
+from brainscale.reading.file_tables import file_table, files_in, groups_of
 from brainscale.reading.look import look_into
 from brainscale.reading.plan import ReadingPlan, plan_reading
 from brainscale.reading.request import ReadRequest
@@ -31,31 +31,9 @@ from brainscale.reading.series import SliceFacts, SliceWindow
 from brainscale.reading.sidecars import is_sidecar
 from brainscale.reading.sources import UNREACHABLE, SourceFile, list_files, open_file
 from brainscale.reading.together import read_together
-from brainscale.schema import MANIFEST
 
 BATCH_ROWS = 64
 """Rows of one table: memory does not grow with an archive or a volume."""
-
-_WINDOW = pa.struct(
-    [
-        ("sample_id", pa.string()),
-        ("low", pa.float64()),
-        ("high", pa.float64()),
-        ("position", pa.int32()),
-        ("alone", pa.bool_()),
-        ("empty", pa.bool_()),
-    ]
-)
-SOURCE_FILES = pa.schema(
-    [
-        MANIFEST.field("sample_id"),
-        MANIFEST.field("uri"),
-        pa.field("sample_ids", pa.list_(pa.string())),
-        pa.field("group", pa.int64()),
-        pa.field("windows", pa.list_(_WINDOW)),
-    ]
-)
-"""Files as a table; the columns are attributes of `SourceFile`."""
 
 
 def read_samples(
@@ -147,7 +125,7 @@ def read_tables(files: pa.Table, *, request: ReadRequest, skip: frozenset[str] =
         Tables of schema `COLUMNS`, of `BATCH_ROWS` rows at most.
     """
     batch: list[tuple[Sample, int | None]] = []
-    for group in groups_of(_files_of(files)):
+    for group in groups_of(files_in(files)):
         for sample, file_rows in _read_group(group, request):
             if sample.sample_id not in skip:
                 batch.append((sample, file_rows))
@@ -156,54 +134,6 @@ def read_tables(files: pa.Table, *, request: ReadRequest, skip: frozenset[str] =
                 batch = []
     if batch:
         yield sample_table(batch)
-
-
-def file_table(files: Sequence[SourceFile]) -> pa.Table:
-    """Return files as a table of schema `SOURCE_FILES`, which Ray Data can carry."""
-    rows = [{name: getattr(file, name) for name in SOURCE_FILES.names} for file in files]
-    for row in rows:
-        row["windows"] = row["windows"] and [{"sample_id": i, **asdict(window)} for i, window in row["windows"].items()]
-    return pa.Table.from_pylist(rows, schema=SOURCE_FILES)
-
-
-def _files_of(table: pa.Table) -> Iterator[SourceFile]:
-    for row in table.to_pylist():
-        windows = row.pop("windows")
-        known = windows and {window.pop("sample_id"): SliceWindow(**window) for window in windows}
-        yield SourceFile(**row, windows=known)
-
-
-def groups_of(files: Iterable[SourceFile]) -> Iterator[list[SourceFile]]:
-    """Yield the files that are read together, group by group; a file without a group is one of its own."""
-    for group, members in groupby(files, key=lambda file: file.group):
-        if group is None:
-            yield from ([file] for file in members)
-        else:
-            yield list(members)
-
-
-def files_of_manifest(manifest: pa.Table) -> list[SourceFile]:
-    """Return the files of a manifest in its order, each with the ids and the windows of its samples."""
-    ids_by_file: dict[tuple[str, str], list[str]] = {}
-    windows: dict[str, SliceWindow] = {}
-    columns = ("sample_id", "uri", "window_low", "window_high", "position", "window_of", "empty")
-    for sample_id, uri, low, high, position, window_of, empty in zip(
-        *(manifest[name].to_pylist() for name in columns), strict=True
-    ):
-        ids_by_file.setdefault((split_id(sample_id)[0], uri), []).append(sample_id)
-        if low is not None:
-            windows[sample_id] = SliceWindow(
-                low=low, high=high, position=position, alone=window_of == "slice", empty=bool(empty)
-            )
-    return [
-        SourceFile(
-            sample_id=file_id,
-            uri=uri,
-            sample_ids=tuple(ids),
-            windows={i: windows[i] for i in ids if i in windows} or None,
-        )
-        for (file_id, uri), ids in ids_by_file.items()
-    ]
 
 
 def require_reachable(table: pa.Table) -> None:
@@ -259,25 +189,35 @@ def _show_kept(slices: Sequence[tuple[str, SliceWindow]], request: ReadRequest) 
 
 
 def _read_members(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
-    wanted = _wanted_frames(file)
+    frames = _Frames(wanted=_wanted_frames(file), windows=_windows_by_member(file))
     try:
         with open_file(file.uri) as (stream, nbytes):
             if pairs.image_is_paired(file.uri, request.limits):
-                yield from _read_member(file, pairs.image_member(nbytes=nbytes), wanted, request)
+                yield from _read_member(file, pairs.image_member(nbytes=nbytes), frames, request)
                 return
             stream.seek(0)
             for member in pairs.join_members(read_members(stream, nbytes, request.limits)):
                 whole = member if member.path else pairs.with_image(member, file.uri, request.limits)
-                yield from _read_member(file, whole, wanted, request)
+                yield from _read_member(file, whole, frames, request)
     except SampleError as error:
         yield Sample(sample_id=file.sample_id, uri=file.uri, error_code=error.code, error=error.text)
 
 
-def _read_member(
-    file: SourceFile, member: Member, wanted: dict[str, set[int | None]] | None, request: ReadRequest
-) -> Iterator[Sample]:
+class _Frames(NamedTuple):
+    """What to read of a file, by the id of the member.
+
+    Attributes:
+        wanted: numbers of the frames to read; None for all of all members.
+        windows: number and window of the frames of which it is known.
+    """
+
+    wanted: dict[str, set[int | None]] | None
+    windows: dict[str, list[tuple[int | None, float, float]]]
+
+
+def _read_member(file: SourceFile, member: Member, of: _Frames, request: ReadRequest) -> Iterator[Sample]:
     member_id, path = join_id(file.sample_id, member.path), "!".join(member.path) or None
-    frames = None if wanted is None else wanted.get(member_id, set())
+    frames = None if of.wanted is None else of.wanted.get(member_id, set())
     if frames is not None and not frames:
         return
     if is_sidecar(member_id, member.data):
@@ -290,7 +230,7 @@ def _read_member(
         return
     data = member.data or b""
     nbytes, sha256 = len(data), hashlib.sha256(data).hexdigest()
-    question = {"frames": None if frames is None else list(frames), "windows": _windows_of(file, member_id)}
+    question = {"frames": None if frames is None else list(frames), "windows": of.windows.get(member_id, [])}
     try:
         for facts, blob in decoder_of(request).ask(question, data):
             sample_id = join_id(file.sample_id, member.path, facts.get("frame"))
@@ -310,13 +250,12 @@ def _read_member(
         )
 
 
-def _windows_of(file: SourceFile, member_id: str) -> list[tuple[int | None, float, float]]:
-    """Return the number and the window of each frame of a member whose window is known."""
-    return [
-        (split_id(sample_id)[2], window.low, window.high)
-        for sample_id, window in (file.windows or {}).items()
-        if sample_id.partition("#")[0] == member_id
-    ]
+def _windows_by_member(file: SourceFile) -> dict[str, list[tuple[int | None, float, float]]]:
+    """Return the number and the window of each frame of which it is known, by the member's id."""
+    windows: dict[str, list[tuple[int | None, float, float]]] = {}
+    for sample_id, window in (file.windows or {}).items():
+        windows.setdefault(sample_id.partition("#")[0], []).append((split_id(sample_id)[2], window.low, window.high))
+    return windows
 
 
 def _fields_of(facts: dict[str, Any], blob: memoryview, side: int) -> dict[str, Any]:

@@ -2,22 +2,23 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from brainscale.cluster.capacity import require_shared
+from brainscale.config.sections import PreprocessConfig
 from brainscale.dataset.manifest import is_manifest, read_manifest, require_paths
 from brainscale.errors import RERUN, OutputError, SourceError, UsageError
 from brainscale.models.bundle import BUNDLE_FILES, open_bundle
 from brainscale.models.engines import EngineOptions
 from brainscale.reading import sample_ids
+from brainscale.reading.file_tables import files_of_manifest
 from brainscale.reading.preprocess import spec_fingerprint
 from brainscale.reading.pseudonyms import folder_key, key_fingerprint
-from brainscale.reading.reader import files_of_manifest
 from brainscale.reading.sources import SourceFile, list_files
 from brainscale.scoring.ledger import Ledger, find_ids, read_ledger, remove_duplicate_rows
-from brainscale.scoring.on_ray import estimate_rows, score_into_parts
+from brainscale.scoring.on_ray import estimate_rows, plan_scoring, score_into_parts
 from brainscale.scoring.outputs import draw_heatmaps, write_scans
 from brainscale.scoring.parts import OWNER_FILE, PART_FILES, TAKEN_OVER, claim_folder, owns_folder, write_part
 from brainscale.scoring.predictions import ScoringJob
@@ -103,7 +104,7 @@ def score_files(
         open_workspace(out, DRIVER_FILES, own_files=[PART_FILES], what="scores") as workspace,
     ):
         bundle = open_bundle(folder)
-        files = _list_files(sources)
+        files = _list_files(sources, bundle.info.preprocess)
         require_shared((file.uri for file in files), shared)
         job = ScoringJob(
             bundle=bundle,
@@ -138,7 +139,7 @@ def _complete_folder(
     (folder.path / SUCCESS).unlink(missing_ok=True)
     owner = claim_folder(folder)
     folder.push()  # the key has to be there before any part with hashes made from it
-    progress = _score_missing(missing, job, ledger, folder, owner, identity, callbacks)
+    progress = _score_missing(files, missing, job, ledger, folder, owner, identity, callbacks)
     if not owns_folder(owner, str(folder)):
         raise OutputError(_describe_take_over(folder))
     ledger = _check_rows(folder, files, owner, identity, callbacks)
@@ -157,7 +158,7 @@ def _complete_folder(
     return scores
 
 
-def _list_files(sources: Sequence[str]) -> list[SourceFile]:
+def _list_files(sources: Sequence[str], spec: PreprocessConfig) -> list[SourceFile]:
     """Return the files of the sources, or the files with the samples of a manifest.
 
     Raises:
@@ -170,7 +171,7 @@ def _list_files(sources: Sequence[str]) -> list[SourceFile]:
         raise UsageError(f"{manifests[0]} is a manifest and must be the only source: score it in a separate command")
     manifest = read_manifest(manifests[0])
     require_paths(manifest, manifests[0])
-    return files_of_manifest(manifest)
+    return files_of_manifest(manifest, spec)
 
 
 def _refuse_other_files(ledger: Ledger, files: Sequence[SourceFile], folder: Workspace) -> None:
@@ -183,6 +184,7 @@ def _refuse_other_files(ledger: Ledger, files: Sequence[SourceFile], folder: Wor
 
 
 def _score_missing(
+    files: Sequence[SourceFile],
     missing: Sequence[SourceFile],
     job: ScoringJob,
     ledger: Ledger,
@@ -193,6 +195,16 @@ def _score_missing(
 ) -> ScoringProgress:
     """Score the missing files and write their parts.
 
+    Args:
+        files: all files of the sources: a slice is windowed with its series, also where other slices are done.
+        missing: those that are not done.
+        job: the model, and how to run it.
+        ledger: what is done.
+        folder: the scores folder.
+        owner: name of this job.
+        identity: metadata of the parts.
+        callbacks: report progress.
+
     Raises:
         OutputError: a part cannot be written.
         ClusterError: Ray stopped during the job.
@@ -200,10 +212,12 @@ def _score_missing(
     callbacks.on_start(len(missing))
     start_time, rows, part_rows = time.monotonic(), 0, choose_part_rows(missing)
     write = partial(write_part, folder=str(folder), job=owner, identity=identity)
-    for start in range(0, len(missing), FILES_AT_A_TIME):
-        files = missing[start : start + FILES_AT_A_TIME]
-        skip = frozenset(find_ids(folder, files=ledger.hash_begun(files)))
-        for part in score_into_parts(files, job, skip, write, part_rows, callbacks.on_notice):
+    plan = plan_scoring(files, job, [file.sample_id for file in missing])
+    for text in plan.notices:
+        callbacks.on_notice(text)
+    for some in _cut_between_groups(plan.files):
+        skip = frozenset(find_ids(folder, files=ledger.hash_begun(some)))
+        for part in score_into_parts(some, job, skip, write, part_rows, callbacks.on_notice):
             if part.problem == TAKEN_OVER:
                 raise OutputError(_describe_take_over(folder))
             if part.problem:
@@ -213,6 +227,17 @@ def _score_missing(
     seconds = time.monotonic() - start_time
     rate = round(rows / max(seconds, 1e-9), 1)
     return ScoringProgress(rows_now=rows, seconds_now=round(seconds, 1), rows_a_second=rate)
+
+
+def _cut_between_groups(files: Sequence[SourceFile]) -> Iterator[Sequence[SourceFile]]:
+    """Cut files into datasets of about `FILES_AT_A_TIME`; those of one group stay together."""
+    start = 0
+    while start < len(files):
+        end = min(start + FILES_AT_A_TIME, len(files))
+        while end < len(files) and files[end].group is not None and files[end].group == files[end - 1].group:
+            end += 1
+        yield files[start:end]
+        start = end
 
 
 def _describe_take_over(folder: Workspace) -> str:

@@ -1,7 +1,7 @@
 """Run scoring on Ray: tasks that read files, actors that run the engine, and tasks that write parts."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from math import ceil
 
@@ -18,9 +18,11 @@ from brainscale.errors import RERUN, ClusterError, first_line
 from brainscale.models import engines
 from brainscale.models.bundle import Bundle
 from brainscale.models.engines import EngineOptions
-from brainscale.reading.on_ray import READ_CPUS, read_parallel
+from brainscale.reading.file_tables import files_of_manifest
+from brainscale.reading.on_ray import READ_CPUS, plan_parallel, read_parallel
+from brainscale.reading.plan import ReadingPlan
 from brainscale.reading.pseudonyms import read_key
-from brainscale.reading.reader import files_of_manifest, read_tables, require_reachable
+from brainscale.reading.reader import read_tables, require_reachable
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import SourceFile
 from brainscale.schema import PREDICTIONS
@@ -65,7 +67,7 @@ def score_lazily(
     resources = {"CPU": placement.cpus, **({"GPU": 1.0} if options.on_gpu else {})}
     if waiting := require_capacity(placement.workers, resources, reading_cpus=READ_CPUS):
         on_notice(waiting)
-    request = ReadRequest(preprocess=job.bundle.info.preprocess, key=job.key)
+    request = _request_of(job)
     network = ray.put(engines.read_network(job.bundle, options))
     planes = read_parallel(files, partial(read_tables, request=request, skip=skip)).dataset
     return planes.map_batches(
@@ -77,6 +79,21 @@ def score_lazily(
         num_cpus=resources["CPU"],
         num_gpus=resources.get("GPU"),
     )
+
+
+def plan_scoring(files: Sequence[SourceFile], job: ScoringJob, wanted: Iterable[str]) -> ReadingPlan:
+    """Return the files to score in an order that keeps series together.
+
+    Args:
+        files: all files of the sources.
+        job: the model, and how to run it.
+        wanted: ids of the files to score.
+    """
+    return plan_parallel(files, _request_of(job), wanted)
+
+
+def _request_of(job: ScoringJob) -> ReadRequest:
+    return ReadRequest(preprocess=job.bundle.info.preprocess, key=job.key)
 
 
 def score_into_parts(
@@ -146,7 +163,7 @@ def predict_rows(
     """
     options, key = EngineOptions(name=engine), read_key(None).secret
     job = ScoringJob(bundle=bundle, threshold=bundle.info.threshold, engine=options, workers=workers, key=key)
-    dataset = score_lazily(files_of_manifest(rows), job, on_notice=on_notice)
+    dataset = score_lazily(files_of_manifest(rows, bundle.info.preprocess), job, on_notice=on_notice)
     table = pa.concat_tables(ray.get(dataset.to_arrow_refs())).select(PREDICTIONS.names).sort_by("sample_id")
     require_reachable(table)
     label_of = dict(zip(rows["sample_id"].to_pylist(), rows["label"].to_pylist(), strict=True))

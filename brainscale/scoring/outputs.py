@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import pyarrow.compute as pc
 
 from brainscale.models.bundle import Bundle
+from brainscale.reading.file_tables import windows_in, with_windows
 from brainscale.reading.reader import read_planes
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import SourceFile
+from brainscale.schema import WINDOW
 from brainscale.scoring.parts import read_predictions
 from brainscale.scoring.per_scan import COLUMNS, summarise_scans
 from brainscale.storage.tables import write_table
@@ -45,14 +47,17 @@ def draw_heatmaps(
     """
     from brainscale.models.heatmaps import write_heatmaps  # imports torch, which scoring does not need otherwise
 
-    table = read_predictions(folder, ["sample_id", "probability", "prediction", "burned_in"])
+    columns = ["sample_id", "probability", "prediction", "burned_in", *(field.name for field in WINDOW)]
+    table = read_predictions(folder, columns)
     if not show_burned_in:
         table = table.filter(pc.invert(pc.fill_null(table["burned_in"], False)))
     negative = next(iter(bundle.info.classes))
     positive = table.filter(pc.not_equal(table["prediction"], negative))
     order = [("probability", "descending"), ("sample_id", "ascending")]
-    rows = positive.sort_by(order).slice(0, max_heatmaps).to_pylist()
+    table = positive.sort_by(order).slice(0, max_heatmaps)
+    rows = table.to_pylist()
     request = ReadRequest(preprocess=bundle.info.preprocess)
+    files = with_windows(files, windows_in(table))
     planes = read_planes(files, [row["sample_id"] for row in rows], request)
     readable = [row for row in rows if row["sample_id"] in planes]  # a file may have been deleted after scoring
     with open_workspace(out, (), own_files=["*"]) as pictures:

@@ -10,8 +10,9 @@ import ray
 
 from brainscale.config.sections import LimitsConfig, PreprocessConfig
 from brainscale.errors import ManifestError
+from brainscale.reading.file_tables import files_of_manifest
 from brainscale.reading.on_ray import read_parallel
-from brainscale.reading.reader import files_of_manifest, read_tables
+from brainscale.reading.reader import read_tables
 from brainscale.reading.request import ReadRequest
 
 Blocks = list["ray.ObjectRef[pa.Table]"]
@@ -59,10 +60,10 @@ def materialise_planes(manifest: pa.Table, preprocess: PreprocessConfig, limits:
         limits: limits on files and images.
 
     Raises:
-        ManifestError: a file changed after it was indexed, or can no longer be read.
+        ManifestError: a file changed after it was indexed, can no longer be read, or has a window of another kind.
     """
     request = ReadRequest(preprocess=preprocess, limits=limits)
-    blocks = read_parallel(files_of_manifest(manifest), partial(read_tables, request=request)).blocks()
+    blocks = read_parallel(files_of_manifest(manifest, preprocess), partial(read_tables, request=request)).blocks()
     return MaterialisedPlanes(blocks=blocks, locations=_locate_samples(manifest, blocks))
 
 

@@ -16,11 +16,12 @@ from brainscale.dataset.labels import choose_folder_labels
 from brainscale.dataset.patients import Patients, describe_unknown_patients, find_patients, resolve_issuers
 from brainscale.dataset.subject_names import compile_patient_pattern, find_bids_subject, match_patient
 from brainscale.errors import UsageError
+from brainscale.reading.file_tables import file_table
 from brainscale.reading.placeholders import find_placeholder
 from brainscale.reading.pseudonyms import PatientKey, pseudonym
-from brainscale.reading.reader import file_table, read_tables
-from brainscale.reading.sample import COLUMNS
+from brainscale.reading.reader import read_tables
 from brainscale.reading.request import ReadRequest
+from brainscale.reading.sample import COLUMNS
 from brainscale.reading.sources import list_files
 from brainscale.schema import MANIFEST
 from tests.support.dicom import dataset, written

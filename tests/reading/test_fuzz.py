@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from brainscale.config.sections import LimitsConfig, PreprocessConfig
-from brainscale.reading.reader import file_table, read_file, read_tables
-from brainscale.reading.sample import COLUMNS
+from brainscale.reading.file_tables import file_table
+from brainscale.reading.reader import read_file, read_tables
 from brainscale.reading.request import ReadRequest
+from brainscale.reading.sample import COLUMNS
 from brainscale.reading.sources import SourceFile
 from tests.support.dicom import dataset, written
 from tests.support.files import GREY, encoded, tarred, zipped, zstd

@@ -16,8 +16,8 @@ from brainscale.errors import SampleError
 from brainscale.reading.formats import dicom, raster
 from brainscale.reading.preprocess import to_grey
 from brainscale.reading.reader import read_samples
-from brainscale.reading.sample import Sample
 from brainscale.reading.request import ReadRequest
+from brainscale.reading.sample import Sample
 from tests.support.dicom import dataset, written
 from tests.support.files import encoded
 from tests.support.head import difference, head

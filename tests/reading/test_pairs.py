@@ -14,8 +14,8 @@ from brainscale.errors import SampleError
 from brainscale.reading import pairs
 from brainscale.reading.archives import Member
 from brainscale.reading.reader import read_samples
-from brainscale.reading.sample import Sample
 from brainscale.reading.request import ReadRequest
+from brainscale.reading.sample import Sample
 from tests.support.files import tarred, zipped
 from tests.support.head import head
 

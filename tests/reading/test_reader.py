@@ -13,14 +13,8 @@ from PIL import Image
 from brainscale.config.sections import PreprocessConfig
 from brainscale.errors import SourceError
 from brainscale.reading import reader
-from brainscale.reading.reader import (
-    file_table,
-    files_of_manifest,
-    read_file,
-    read_planes,
-    read_samples,
-    read_tables,
-)
+from brainscale.reading.file_tables import file_table, files_of_manifest
+from brainscale.reading.reader import read_file, read_planes, read_samples, read_tables
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample import COLUMNS, Sample
 from brainscale.reading.sample_ids import split_id
@@ -126,7 +120,7 @@ def test_a_long_file_is_cut_into_tables_and_ids_to_skip_are_left_out(tmp_path: P
 
 def test_only_the_samples_of_a_manifest_are_read(mixed: Path) -> None:
     (manifest,) = read_tables(file_table(list_files([str(mixed)])), request=REQUEST)
-    (volume,) = files_of_manifest(manifest.filter([i in (4, 6) for i in range(len(manifest))]))
+    (volume,) = files_of_manifest(manifest.filter([i in (4, 6) for i in range(len(manifest))]), REQUEST.preprocess)
     assert volume.sample_ids == ("d.nii.gz#0", "d.nii.gz#2")
     assert [sample.frame for sample in read_file(volume, REQUEST)] == [0, 2]
     planes = read_planes(list_files([str(mixed)]), ["d.nii.gz#1", "b.zip!in/1.png", "e.jpg"], REQUEST)

@@ -1,0 +1,112 @@
+"""Files as tables, which Ray carries to the tasks that read them, and the files of a manifest."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from itertools import groupby
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from brainscale.config.sections import PreprocessConfig
+from brainscale.errors import ManifestError
+from brainscale.reading.sample_ids import file_of, split_id
+from brainscale.reading.series import SliceWindow
+from brainscale.reading.sources import SourceFile
+from brainscale.schema import MANIFEST, WINDOW_KEY
+
+_WINDOW_COLUMNS = ["sample_id", "window_low", "window_high", "position", "window_of", "empty"]
+_WINDOW = pa.struct(
+    [
+        ("sample_id", pa.string()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("position", pa.int32()),
+        ("alone", pa.bool_()),
+        ("empty", pa.bool_()),
+    ]
+)
+SOURCE_FILES = pa.schema(
+    [
+        MANIFEST.field("sample_id"),
+        MANIFEST.field("uri"),
+        pa.field("sample_ids", pa.list_(pa.string())),
+        pa.field("group", pa.int64()),
+        pa.field("windows", pa.list_(_WINDOW)),
+    ]
+)
+"""Files as a table; the columns are attributes of `SourceFile`."""
+
+
+def file_table(files: Sequence[SourceFile]) -> pa.Table:
+    """Return files as a table of schema `SOURCE_FILES`, which Ray Data can carry."""
+    rows = [{name: getattr(file, name) for name in SOURCE_FILES.names} for file in files]
+    for row in rows:
+        row["windows"] = row["windows"] and [{"sample_id": i, **asdict(window)} for i, window in row["windows"].items()]
+    return pa.Table.from_pylist(rows, schema=SOURCE_FILES)
+
+
+def files_in(table: pa.Table) -> Iterator[SourceFile]:
+    """Yield the files in a table of schema `SOURCE_FILES`."""
+    for row in table.to_pylist():
+        windows = row.pop("windows")
+        known = windows and {window.pop("sample_id"): SliceWindow(**window) for window in windows}
+        yield SourceFile(**row, windows=known)
+
+
+def groups_of(files: Iterable[SourceFile]) -> Iterator[list[SourceFile]]:
+    """Yield the files that are read together, group by group; a file without a group is one of its own."""
+    for group, members in groupby(files, key=lambda file: file.group):
+        if group is None:
+            yield from ([file] for file in members)
+        else:
+            yield list(members)
+
+
+def files_of_manifest(manifest: pa.Table, spec: PreprocessConfig) -> list[SourceFile]:
+    """Return the files of a manifest in its order, each with the ids and, if they apply, the windows of its samples.
+
+    Args:
+        manifest: rows of a manifest.
+        spec: how slices will be windowed.
+
+    Raises:
+        ManifestError: slices of DICOM series would need other windows than those of the manifest.
+    """
+    rule = (manifest.schema.metadata or {}).get(WINDOW_KEY, spec.window_rule.encode()).decode()
+    windows_apply = spec.window_source == "volume" and rule == spec.window_rule
+    if spec.window_source == "volume" and not windows_apply and pc.any(pc.equal(manifest["format"], "DICOM")).as_py():
+        raise ManifestError(
+            f"the windows of the manifest's DICOM series are from {rule}, but these are wanted: {spec.window_rule}. "
+            "Index the source again with this data.window_source and data.window"
+        )
+    windows = windows_in(manifest) if windows_apply else {}
+    ids_by_file: dict[tuple[str, str], list[str]] = {}
+    for sample_id, uri in zip(manifest["sample_id"].to_pylist(), manifest["uri"].to_pylist(), strict=True):
+        ids_by_file.setdefault((split_id(sample_id)[0], uri), []).append(sample_id)
+    files = [
+        SourceFile(sample_id=file_id, uri=uri, sample_ids=tuple(ids)) for (file_id, uri), ids in ids_by_file.items()
+    ]
+    return with_windows(files, windows)
+
+
+def windows_in(table: pa.Table) -> dict[str, SliceWindow]:
+    """Return sample id → window of the rows of a manifest or of predictions that have one."""
+    rows = table.filter(pc.is_valid(table["window_low"])).select(_WINDOW_COLUMNS).to_pylist()
+    return {
+        row["sample_id"]: SliceWindow(
+            low=row["window_low"],
+            high=row["window_high"],
+            position=row["position"],
+            alone=row["window_of"] == "slice",
+            empty=bool(row["empty"]),
+        )
+        for row in rows
+    }
+
+
+def with_windows(files: Sequence[SourceFile], windows: Mapping[str, SliceWindow]) -> list[SourceFile]:
+    """Return files with the windows of their samples."""
+    by_file: dict[str, dict[str, SliceWindow]] = {}
+    for sample_id, window in windows.items():
+        by_file.setdefault(file_of(sample_id), {})[sample_id] = window
+    return [replace(file, windows=by_file.get(file.sample_id)) for file in files]
