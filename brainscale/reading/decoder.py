@@ -5,7 +5,6 @@ window of their series is known.
 """
 
 import logging
-import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -17,6 +16,7 @@ from brainscale.reading.formats import dicom, mgh, nifti, raster
 from brainscale.reading.formats.frame import Frame, count_frame
 from brainscale.reading.formats.volume import NO_WINDOWS, Windows
 from brainscale.reading.histogram import Histogram
+from brainscale.reading.kept import KEPT_NBYTES, KeptSlices
 from brainscale.reading.placeholders import find_placeholder
 from brainscale.reading.preprocess import make_plane, min_decoded_side, to_grey
 from brainscale.reading.pseudonyms import pseudonym
@@ -29,36 +29,7 @@ HEAD_NBYTES = 512  # tell the format
 HASH_SIDE = 256  # pixels: a JPEG is decoded no smaller for its hashes and signature
 
 
-KEPT_NBYTES = 256 * 2**20
-"""Pixels of slices that wait for the window of their series; where they are more, the first are decoded again."""
-
 Answer = tuple[dict[str, Any], bytes]
-
-
-class KeptSlices:
-    """Slices that wait for the window of their series, by a name that no other process gives."""
-
-    def __init__(self) -> None:
-        self._frames: dict[str, Frame] = {}
-        self._process, self._count, self._nbytes = secrets.token_hex(8), 0, 0
-
-    def keep(self, frame: Frame) -> str | None:
-        """Keep a slice and return its name; those that came first make room."""
-        nbytes = frame.pixels.nbytes
-        if nbytes > KEPT_NBYTES:
-            return None
-        while self._nbytes + nbytes > KEPT_NBYTES:
-            self.take(next(iter(self._frames)))
-        self._count, self._nbytes = self._count + 1, self._nbytes + nbytes
-        name = f"{self._process}-{self._count}"
-        self._frames[name] = frame
-        return name
-
-    def take(self, name: str) -> Frame | None:
-        """Return a slice and keep it no longer; None for one that gave way, or that another process had."""
-        frame = self._frames.pop(name, None)
-        self._nbytes -= 0 if frame is None else frame.pixels.nbytes
-        return frame
 
 
 def decode(

@@ -1,9 +1,7 @@
 """One volume in every container: NIfTI, a classic DICOM series and one enhanced object."""
 
-import io
-import tarfile
-import zipfile
-from collections.abc import Mapping, Sequence
+import gzip
+from collections.abc import Sequence
 from typing import Any
 
 import nibabel as nib
@@ -13,6 +11,7 @@ from pydicom.sequence import Sequence as Items
 from pydicom.uid import EnhancedMRImageStorage, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from tests.support.dicom import dataset, item, written
+from tests.support.files import tarred, zipped
 
 DIRECTIONS = {
     "axial": (1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
@@ -47,8 +46,8 @@ def as_nifti(volume: np.ndarray, axes: str = "RAS", order: str = "<", kind: Any 
     image = nib.Nifti1Image(volume, np.diag([1.0, 1.0, 3.0, 1.0]))
     wanted = nib.orientations.axcodes2ornt(tuple(axes))
     turned = image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(image.affine), wanted))
-    header = (nib.Nifti1Header if kind is nib.Nifti1Image else nib.Nifti2Header)(endianness=order)
-    header.set_data_dtype(volume.dtype.newbyteorder(order))
+    header = kind.header_class(endianness=order)
+    header.set_data_dtype(volume.dtype)
     return bytes(kind(np.asarray(turned.dataobj), turned.affine, header).to_bytes())
 
 
@@ -83,12 +82,13 @@ def as_series(
     """
     files = []
     for number, plane in enumerate(planes_of(volume, slices)):
-        stored, more = plane, {}
+        stored, more = plane, dict[str, float]()
         if rescale:
             intercept, slope = float(plane.min()), 2.0 ** -(number % 4)
             stored = np.rint((plane - intercept) / slope).astype(np.uint16)
             more = {"RescaleSlope": slope, "RescaleIntercept": intercept}
-        syntax = ExplicitVRBigEndian if order == ">" else ImplicitVRLittleEndian if number % 2 else None
+        little: str | None = ImplicitVRLittleEndian if number % 2 else None
+        syntax = ExplicitVRBigEndian if order == ">" else little
         files.append(written(classic(stored, number, slices, series, syntax, **more)))
     return files
 
@@ -121,19 +121,40 @@ def localizer(series: str = "1.2.9") -> bytes:
     return written(classic(plane, 0, "coronal", series))
 
 
-def in_zip(members: Mapping[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return out.getvalue()
+AXES = ("RAS", "LPS", "LAS", "SAR", "PIR", "ASL")
+ORDERS = ("<", ">")
 
 
-def in_tar(members: Mapping[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return out.getvalue()
+def containers(volume: np.ndarray, slices: str = "axial", seed: int = 0) -> dict[str, dict[str, bytes]]:
+    """The same volume in containers of every kind: name → the files of a folder.
+
+    Args:
+        volume: int16, in RAS+.
+        slices: how it is cut.
+        seed: of the order of files and frames.
+    """
+    generator = np.random.default_rng(seed)
+    count = volume.shape[AXIS[slices]]
+    names = [f"{name:04}" for name in generator.permutation(count)]
+    order_of_frames = generator.permutation(count).tolist()
+    axes, order = AXES[seed % len(AXES)], ORDERS[seed % 2]
+    plain = dict(zip(names, as_series(volume, slices, order=order), strict=True))
+    rescaled = dict(zip(names, as_series(volume, slices, rescale=True), strict=True))
+    other = dict(zip(names, as_series(volume // 3 + 700, slices, series="1.2.8"), strict=True))
+    first, second = dict(list(plain.items())[: count // 2]), dict(list(plain.items())[count // 2 :])
+    return {
+        f"NIfTI, {axes}, {order}": {"a.nii": as_nifti(volume, axes, order)},
+        "NIfTI-2, gzip": {"a.nii.gz": gzip.compress(as_nifti(volume, kind=nib.Nifti2Image))},
+        "series, shuffled names": plain,
+        "series, several folders": {f"{'abc'[i % 3]}/{name}": plain[name] for i, name in enumerate(plain)},
+        "series, rescale of each slice": rescaled,
+        "series, with another and a localizer": {
+            **{f"one-{name}": data for name, data in plain.items()},
+            **{f"{name}-other": data for name, data in other.items()},
+            "0": localizer(),
+        },
+        "series in zip": {"a.zip": zipped(plain)},
+        "series in tar": {"a.tar": tarred(rescaled)},
+        "series, half in zip, half in tar": {"a.zip": zipped(first), "b.tar": tarred(second)},
+        "enhanced multi-frame": {"a.dcm": as_enhanced(volume, slices, frame_order=order_of_frames)},
+    }
