@@ -194,12 +194,18 @@ def find_volumes(slices: Sequence[Slice]) -> tuple[list[Volume], dict[int, int],
 
 
 def _without_copies(slices: Sequence[Slice], members: list[int]) -> tuple[list[int], dict[int, int]]:
-    """Return the first slice of each instance, and index of each other one → index of the first."""
-    first_of: dict[str, int] = {}
+    """Return the first slice of each instance, and index of each other one → index of the first.
+
+    What differs in more than its file is no copy: some tools give all slices the identifier of one.
+    """
+    first_of: dict[tuple[object, ...], int] = {}
     copies = {}
     for i in members:
-        instance = slices[i].facts.instance
-        if instance is not None and (first := first_of.setdefault(instance, i)) != i:
+        facts = slices[i].facts
+        if facts.instance is None:
+            continue
+        known = (facts.instance, facts.geometry, facts.number, facts.bright, slices[i].size)
+        if (first := first_of.setdefault(known, i)) != i:
             copies[i] = first
     return [i for i in members if i not in copies], copies
 
@@ -271,7 +277,7 @@ def _count_missing(steps: np.ndarray) -> int:
     """Return how many slices are missing between neighbours at these distances, by their usual distance."""
     if len(steps) < 2:
         return 0
-    usual = float(np.median(steps))
+    usual = float(np.sort(steps)[(len(steps) - 1) // 2])
     return int(np.sum(np.rint(steps[steps > GAP * usual] / usual) - 1))
 
 
