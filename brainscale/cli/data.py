@@ -84,6 +84,15 @@ SHOWN_PAIRS = 20
     help="File with the key of the patient hashes.",
 )
 @click.option("--hash-paths", is_flag=True, help="Hash file names too; such a manifest cannot be used for training.")
+@click.option("--pairs", metavar="P.html", help="Page to write with the pictures of near duplicates, worst first.")
+@click.option(
+    "--audit", metavar="A.html", help="Page to write with the pictures of doubtful labels and unusual images."
+)
+@click.option(
+    "--audit-run",
+    metavar="RUN",
+    help="With --audit: run, evaluation or cross-validation whose wrong predictions are shown too.",
+)
 @options.shared
 @options.address
 @options.json
@@ -99,6 +108,9 @@ def index_command(
     config: str | None,
     patient_key: str | None,
     hash_paths: bool,
+    pairs: str | None,
+    audit: str | None,
+    audit_run: str | None,
     shared: bool,
     address: str | None,
     no_wait: bool,
@@ -112,9 +124,12 @@ def index_command(
     """
     from brainscale.config import files
     from brainscale.dataset.label_file import LabelColumns, read_label_file
+    from brainscale.dataset.pages.request import PageRequest
     from brainscale.dataset.subject_names import compile_patient_pattern
     from brainscale.storage.remote import make_absolute
 
+    pages = PageRequest(pairs=pairs, audit=audit, audit_run=audit_run)
+    pages.check_options(hash_paths=hash_paths)
     columns = LabelColumns(id=id_column, label=label_column, patient=patient_column)
     columns.require_file(labels)
     if patient_from is not None:
@@ -129,12 +144,16 @@ def index_command(
         "patient_from": patient_from,
         "patient_key": patient_key and make_absolute(patient_key),
         "hash_paths": hash_paths,
+        "pairs": pairs and make_absolute(pairs),
+        "audit": audit and make_absolute(audit),
+        "audit_run": audit_run and make_absolute(audit_run),
     }
     settings = files.load_config(config, ["resources.shared=true"] if shared else [])
     if address:
         options.run_as_job(address, no_wait, "index", {**request, "config": settings.model_dump(mode="json")}, as_json)
     if labels != "folder":  # what is wrong with it is said before Ray starts
         read_label_file(request["labels"], settings.data, columns)
+    pages.check_files()
     from brainscale.cluster import session
     from brainscale.dataset.indexer import write_index
 
