@@ -28,7 +28,7 @@ MAX_ASPECT = 1.5
 MIN_SIDE = 64
 """Pixels of the shorter side, below which an image is tiny."""
 LARGE_GROUP, TIMES_MEDIAN = 10, 5
-"""A group is large from so many samples, and from so many times the median size of groups of two or more."""
+"""A group is large from so many samples on, if it also has so many times the samples of the median group."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +157,7 @@ def write_audit_page(
         wrong=[Case(picture=pictures[row], text=text) for row, text in wrong],
         max_aspect=MAX_ASPECT,
         min_side=MIN_SIDE,
+        large_group=LARGE_GROUP,
         times_median=TIMES_MEDIAN,
     )
 
@@ -212,10 +213,7 @@ def _find_large_groups(manifest: pa.Table) -> list[list[int]]:
     """Return the rows of each group that is much larger than others, the largest first."""
     groups = number_values(manifest, "group")
     sizes = np.bincount(groups[groups >= 0], minlength=1)
-    several = sizes[sizes > 1]
-    if not several.size:
-        return []
-    large = np.flatnonzero(sizes >= max(LARGE_GROUP, TIMES_MEDIAN * float(np.median(several))))
+    large = np.flatnonzero(sizes >= max(LARGE_GROUP, TIMES_MEDIAN * float(np.median(sizes))))
     ordered = large[np.argsort(-sizes[large], kind="stable")]
     return [np.flatnonzero(groups == group).tolist() for group in ordered]
 
