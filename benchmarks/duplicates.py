@@ -20,7 +20,7 @@ import pyarrow.csv
 from PIL import Image
 
 from brainscale.dataset.groups import assign_groups
-from brainscale.dataset.near_duplicates import find_near_duplicates
+from brainscale.dataset.near_duplicates import SIMILARITY, find_near_duplicates
 from brainscale.dataset.phantoms import draw_phantom
 from brainscale.reading.signature import SIDE, hash_thumbnail
 from brainscale.schema import MANIFEST
@@ -84,11 +84,13 @@ def print_precision(folder: Path) -> None:
 def print_public_set(folder: Path) -> None:
     files = sorted(folder.glob("*/*"))
     table = make_table([recognisable(read_grey(file)) for file in files])
-    near = find_near_duplicates(table)
+    near = find_near_duplicates(table, 0.8)
+    joined = near.where(near.similarity >= SIMILARITY)
     groups = Counter(assign_groups(table)["group"].to_pylist())
-    labels = sum(files[i].parent != files[j].parent for i, j in zip(near.first, near.second, strict=True))
-    print(f"\n{folder.name}: {len(files)} images, {len(near)} pairs, the least similar {near.similarity.min():.4f}")
-    print(f"{len(groups)} groups, the largest of {max(groups.values())}, {labels} pairs with two labels")
+    labels = sum(files[i].parent != files[j].parent for i, j in zip(joined.first, joined.second, strict=True))
+    print(f"\n{folder.name}: {len(files)} images in {len(groups)} groups, the largest of {max(groups.values())}")
+    print(f"least similar pair joined {joined.similarity.min():.4f}, {labels} joined pairs with two labels")
+    print(f"{len(near) - len(joined)} other candidate pairs of a similarity of 0.8 or more")
 
 
 def print_chance(count: int) -> None:

@@ -23,10 +23,12 @@ from brainscale.dataset.pages.predictions import find_wrong, read_predictions
 from brainscale.dataset.pages.request import PageRequest
 from brainscale.dataset.phantoms import draw_phantom
 from brainscale.errors import BrainscaleError, OutputError, UsageError
+from brainscale.storage.remote import ObjectStore, join_address
 from brainscale.storage.tables import write_table
 from tests.support import cdp, tables
 from tests.support.indexing import index_folder
 from tests.support.runs import Invoke
+from tests.support.stores import make_bucket, place, s3_server
 
 CLASSES = ["no_tumour", "tumour"]
 EVIL = "<script>alert(1)<img src=x onerror=alert(2)>&\"'\u2028.png"
@@ -140,12 +142,15 @@ def test_pairs_with_two_labels_come_first_and_identical_files_are_counted(copied
     read = write_pairs(index_folder(copied), tmp_path / "p.html")
     labels = [a for tag, a in read.tags if tag == "li"]
     assert [a.get("class") for a in labels] == ["conflict", None, None]
+    assert "Identical files" not in read.words
     shown = [str(a["alt"]) for a in read.all("img")]
     assert sorted(shown[:2]) == ["no/a again.jpg", "yes/a.png"]
     assert {"no/b.png", "no/c margin.png"} < set(shown[2:])
     assert "no/c.same.png" not in shown
-    assert "near duplicates with two labels 1 other near duplicates 2" in read.words
-    assert "slices of one series or file, not shown 0 byte-identical files, not shown 1" in read.words
+    assert "pairs of near duplicates with two labels 1 other pairs of near duplicates 2" in read.words
+    assert (
+        "pairs of slices of one series or file, not shown 0 identical copies of other files, not shown 1" in read.words
+    )
     similarities = [float(text) for text in re.findall(r"Similarity (0\.\d+|1\.0+)\.", read.words)]
     assert len(similarities) == 3
     assert similarities[1:] == sorted(similarities[1:])
@@ -224,7 +229,7 @@ def test_every_orientation_has_its_name() -> None:
         assert np.array_equal(pairs.orient(image, orientation), expected[name]), name
 
 
-def test_duplicates_with_two_labels(copied: Path) -> None:
+def test_duplicates_with_two_labels(copied: Path, tmp_path: Path) -> None:
     shutil.copy(copied / "no" / "c.png", copied / "yes" / "c.png")
     for label in ("yes", "no"):
         save(np.full((80, 80), 7, np.uint8), copied / label / "grey.png")  # equal bytes, and no signature
@@ -237,6 +242,7 @@ def test_duplicates_with_two_labels(copied: Path) -> None:
     assert frozenset({"no/a again.jpg", "yes/a.png"}) in listed[2:]
     ids = dict(zip(manifest["sample_id"].to_pylist(), manifest["label"].to_pylist(), strict=True))
     assert all({ids[name] for name in pair} == set(CLASSES) for pair in listed)
+    assert write_audit(manifest, tmp_path / "a.html").words.count("Two labels. Identical files.") == 2
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -386,8 +392,8 @@ def test_identical_files_are_one_sample() -> None:
 )
 def test_predictions_of_an_evaluation_a_run_or_a_cross_validation(tmp_path: Path, places: list[str]) -> None:
     predicted = tables.predictions(tables.manifest([0, 1], error_code=[None, "corrupt"]), np.array([0.5, 0.5]))
-    for place in places:
-        write_table(predicted, tmp_path / place / "predictions.parquet", "predictions")
+    for name in places:
+        write_table(predicted, tmp_path / name / "predictions.parquet", "predictions")
     assert len(read_predictions(str(tmp_path))) == len(places)  # a row in error has no prediction
 
 
@@ -465,6 +471,22 @@ def test_both_pages_fit_a_phone_and_a_desk(copied: Path, tmp_path: Path) -> None
 
     for name in ("p.html", "a.html"):
         asyncio.run(visit(tmp_path / name))
+
+
+def test_pages_lie_in_stores_too(copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    with s3_server(tmp_path / "log") as port:
+        make_bucket(f"127.0.0.1:{port}", "bucket")
+        folder = place("s3", f"127.0.0.1:{port}", "pages")
+        request = PageRequest(pairs=join_address(folder, "p.html"))
+        for _ in range(2):
+            assert request.check_files() is None
+            request.write(index_folder(copied), Config(), None)
+        assert b"Near duplicates" in ObjectStore(folder).get("p.html")
+        ObjectStore(folder).put("p.html", io.BytesIO(b"mine"))
+        with pytest.raises(OutputError, match="is no page"):
+            request.check_files()
 
 
 def test_a_name_for_two_options_is_refused_once() -> None:

@@ -17,7 +17,7 @@ def test_index_writes_the_pages(ray_cluster: None, phantoms: Path, invoke: Invok
     shutil.copy(first, source / "no" / "copy.png")
     arguments = ["index", source, "--out", tmp_path / "m.parquet", "--pairs", tmp_path / "p.html"]
     succeed(invoke(*arguments, "--audit", tmp_path / "a.html"))
-    assert "byte-identical files, not shown" in (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert "identical copies of other files, not shown" in (tmp_path / "p.html").read_text(encoding="utf-8")
     text = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert "Duplicates with two labels: 1 pair<" in text
     assert "no/copy.png" in text

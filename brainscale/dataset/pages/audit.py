@@ -11,7 +11,7 @@ from brainscale.config.sections import Config
 from brainscale.dataset.near_duplicates import NearPairs
 from brainscale.dataset.pages.columns import number_values
 from brainscale.dataset.pages.document import write_document
-from brainscale.dataset.pages.pairs import have_two_labels, show_pairs
+from brainscale.dataset.pages.pairs import are_identical, have_two_labels, show_pairs
 from brainscale.dataset.pages.pictures import Picture, read_pictures
 from brainscale.dataset.pages.predictions import find_wrong
 from brainscale.dataset.pages.unusual import rank_unusual
@@ -186,8 +186,7 @@ def _find_two_labels(manifest: pa.Table, near: NearPairs) -> NearPairs:
         similarity=np.concatenate([near.similarity, np.ones(len(extra), np.float32)]),
     )
     pairs = pairs.where(have_two_labels(labels, pairs))
-    same = (contents[pairs.first] == contents[pairs.second]) & (frames[pairs.first] == frames[pairs.second])
-    order = np.lexsort((pairs.second, pairs.first, -pairs.similarity, ~same))
+    order = np.lexsort((pairs.second, pairs.first, -pairs.similarity, ~are_identical(manifest, pairs)))
     return pairs.where(order)
 
 

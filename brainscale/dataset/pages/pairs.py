@@ -39,6 +39,7 @@ class ShownPair:
         turn: how the first has to be flipped or turned to match the second.
         same_patient: whether they have the same known patient.
         two_labels: whether they have two different labels.
+        identical: whether their files are identical, byte for byte.
     """
 
     pictures: tuple[Picture, Picture]
@@ -46,6 +47,7 @@ class ShownPair:
     turn: str
     same_patient: bool
     two_labels: bool
+    identical: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +58,13 @@ class SortedPairs:
         two_labels: pairs with two different labels, the least similar first.
         others: the other pairs, the least similar first.
         slices: number of pairs of slices of one series or file, which are in neither.
-        identical: number of pairs of byte-identical files, which are in neither.
+        copies: number of samples that are identical to another one, the first of each content not counted.
     """
 
     two_labels: NearPairs
     others: NearPairs
     slices: int
-    identical: int
+    copies: int
 
 
 def sort_pairs(manifest: pa.Table, near: NearPairs) -> SortedPairs:
@@ -73,9 +75,8 @@ def sort_pairs(manifest: pa.Table, near: NearPairs) -> SortedPairs:
         near: its near duplicates.
     """
     contents, series = number_values(manifest, "sha256"), number_values(manifest, "scan")
-    frames = manifest["frame"].fill_null(-1).to_numpy()
     same_content = contents[near.first] == contents[near.second]
-    identical = same_content & (frames[near.first] == frames[near.second])
+    identical = are_identical(manifest, near)
     slices = ~identical & (same_content | (series[near.first] >= 0) & (series[near.first] == series[near.second]))
     labels = number_values(manifest, "label")
     differ = have_two_labels(labels, near)
@@ -86,14 +87,26 @@ def sort_pairs(manifest: pa.Table, near: NearPairs) -> SortedPairs:
         two_labels=ordered.where(shown & differ),
         others=ordered.where(shown & ~differ),
         slices=int(slices.sum()),
-        identical=int(identical.sum()),
+        copies=_count_copies(manifest),
     )
+
+
+def _count_copies(manifest: pa.Table) -> int:
+    readable = manifest.filter(manifest["error_code"].is_null())
+    return len(readable) - len(readable.group_by(["sha256", "frame"]).aggregate([]))
 
 
 def have_two_labels(labels: np.ndarray, pairs: NearPairs) -> np.ndarray:
     """Return whether the samples of each pair have two different labels, bool [pairs]."""
     first, second = labels[pairs.first], labels[pairs.second]
     return np.asarray((first >= 0) & (second >= 0) & (first != second))
+
+
+def are_identical(manifest: pa.Table, pairs: NearPairs) -> np.ndarray:
+    """Return whether the samples of each pair have the same bytes, and are the same frame of them, bool [pairs]."""
+    contents, frames = number_values(manifest, "sha256"), manifest["frame"].fill_null(-1).to_numpy()
+    same_frame = frames[pairs.first] == frames[pairs.second]
+    return np.asarray((contents[pairs.first] == contents[pairs.second]) & same_frame)
 
 
 def write_pairs_page(manifest: pa.Table, near: NearPairs, location: str, config: Config) -> None:
@@ -143,14 +156,16 @@ def show_pairs(manifest: pa.Table, pairs: NearPairs, pictures: dict[int, Picture
             turn=TURNS[turn],
             same_patient=same,
             two_labels=differ,
+            identical=identical,
         )
-        for first, second, similarity, turn, same, differ in zip(
+        for first, second, similarity, turn, same, differ, identical in zip(
             pairs.first.tolist(),
             pairs.second.tolist(),
             pairs.similarity.tolist(),
             turns.tolist(),
             same_patient.tolist(),
             have_two_labels(labels, pairs).tolist(),
+            are_identical(manifest, pairs).tolist(),
             strict=True,
         )
     ]
