@@ -62,6 +62,13 @@ def test_a_source_has_the_splits_of_the_run_where_it_is_the_runs_own() -> None:
     assert with_splits_of_run(bare, RUN, None)["split"].to_pylist() == SPLIT
 
 
+def test_each_slice_of_a_volume_has_its_own_split() -> None:
+    """Empty slices are in none, and share the bytes of the others."""
+    columns = {"sha256": [digest("volume")] * 3, "frame": [0, 1, 2]}
+    run = manifest([1, 1, 1], split=["test", "test", None], **columns)
+    assert with_splits_of_run(manifest([1, 1, 1], **columns), run, None)["split"].to_pylist() == ["test", "test", None]
+
+
 def test_an_external_set_is_not_evaluated_on_the_test_images_it_shares() -> None:
     """One of its files is in the run's test split: all are evaluated, unless that split is asked for."""
     external = manifest([0, 1, 0, 1], sha256=[digest(8), *(digest(f"new {i}") for i in range(3))])
