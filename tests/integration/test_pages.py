@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 import brainscale as bs
@@ -24,3 +25,15 @@ def test_index_writes_the_pages(ray_cluster: None, phantoms: Path, invoke: Invok
     manifest = bs.index(source, pairs=tmp_path / "p.html", audit=tmp_path / "other.html")
     assert len(manifest) == 61
     assert (tmp_path / "other.html").read_text(encoding="utf-8") == text
+
+
+def test_predictions_of_a_run_beside_the_labels(run: Path, scans: Path, invoke: Invoke, tmp_path: Path) -> None:
+    evaluated = tmp_path / "evaluated"
+    succeed(invoke("evaluate", run, "--split", "all", "--out", evaluated))
+    arguments = ["index", scans, "--out", tmp_path / "m.parquet", "--audit", tmp_path / "a.html"]
+    succeed(invoke(*arguments, "--audit-run", evaluated))
+    predicted = pq.read_table(evaluated / "predictions.parquet")
+    wrong = {row["sha256"] for row in predicted.to_pylist() if row["prediction"] != row["label"]}
+    contents = len(set(predicted["sha256"].to_pylist()))
+    text = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert f"Predictions that differ from the label: {len(wrong)} of {contents} samples" in text
