@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.dataset.balance import Counts, balance_groups
-from brainscale.dataset.groups import SplitViolation, find_split_violations, replace_column
+from brainscale.dataset.columns import replace_column
+from brainscale.dataset.groups import SplitViolation, find_split_violations
 from brainscale.dataset.near_duplicates import SIMILARITY, Map
 from brainscale.errors import ManifestError
 from brainscale.seeds import derive

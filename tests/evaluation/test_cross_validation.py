@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pytest
 
 from brainscale.config.files import parse_config
-from brainscale.dataset.groups import replace_column
+from brainscale.dataset.columns import replace_column
 from brainscale.dataset.manifest import read_manifest, write_manifest
 from brainscale.dataset.splits import assign_folds
 from brainscale.errors import ManifestError, OutputError

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from brainscale.config.sections import Config
+from brainscale.dataset.columns import number_values
 from brainscale.dataset.near_duplicates import NearPairs
-from brainscale.dataset.pages.columns import number_values
 from brainscale.dataset.pages.document import write_document
 from brainscale.dataset.pages.pairs import are_identical, have_two_labels, show_pairs
 from brainscale.dataset.pages.pictures import Picture, read_pictures

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.dataset.pages.columns import number_values
+from brainscale.dataset.columns import number_values
 from brainscale.reading.signature import SIDE
 
 NEAREST = 5
