@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from brainscale.config.sections import Config
-from brainscale.dataset.groups import assign_groups, replace_column
+from brainscale.dataset.columns import replace_column
+from brainscale.dataset.groups import assign_groups
 from brainscale.dataset.near_duplicates import find_near_duplicates
 from brainscale.dataset.pages import audit as audit_page
 from brainscale.dataset.pages import document, pairs, unusual
@@ -191,6 +192,20 @@ def test_slices_of_one_series_are_counted_only(copied: Path, tmp_path: Path) -> 
     read = write_pairs(manifest, tmp_path / "p.html")
     assert "slices of one series or file, not shown 1" in read.words
     assert "no/b.png" not in [a["alt"] for a in read.all("img")]
+
+
+def test_pairs_of_one_patient_come_last(copied: Path, tmp_path: Path) -> None:
+    manifest = index_folder(copied)  # the margin's pair is less similar than the flipped one
+    for margin, flipped in (("other", "same"), ("same", "other"), ("same", "same")):
+        patients = [
+            margin if "c margin" in name else flipped if "b flipped" in name else "same" for name in names_of(manifest)
+        ]
+        read = write_pairs(replace_column(manifest, "patient", pa.array(patients)), tmp_path / "p.html")
+        said = {"same": "same patient", "other": "two patients"}
+        rows = [("Same orientation", said[margin]), ("The first is flipped left to right", said[flipped])]
+        expected = rows[::-1] if flipped == "other" else rows
+        found = re.findall(r"(Same orientation|The first is flipped left to right); (\w+ patients?)", read.words)
+        assert found == [("Same orientation", "same patient"), *expected]
 
 
 def test_a_page_says_how_many_pairs_it_leaves_out(

@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from brainscale.config.sections import Config
 from brainscale.dataset.candidates import ORIENTATIONS, orient
+from brainscale.dataset.columns import number_values
 from brainscale.dataset.near_duplicates import NearPairs
-from brainscale.dataset.pages.columns import number_values
 from brainscale.dataset.pages.document import write_document
 from brainscale.dataset.pages.pictures import Picture, read_pictures
 from brainscale.dataset.registration import similarities
@@ -37,7 +37,7 @@ class ShownPair:
         pictures: the two samples.
         similarity: similarity of their aligned signatures.
         turn: how the first has to be flipped or turned to match the second.
-        same_patient: whether they have the same known patient.
+        patients: `same patient` or `two patients`; empty where one of them is unknown.
         two_labels: whether they have two different labels.
         identical: whether their files are identical, byte for byte.
     """
@@ -45,7 +45,7 @@ class ShownPair:
     pictures: tuple[Picture, Picture]
     similarity: float
     turn: str
-    same_patient: bool
+    patients: str
     two_labels: bool
     identical: bool
 
@@ -55,8 +55,8 @@ class SortedPairs:
     """Pairs of near duplicates by what a person has to look at.
 
     Attributes:
-        two_labels: pairs with two different labels, the least similar first.
-        others: the other pairs, the least similar first.
+        two_labels: pairs with two different labels, the least similar first, those of one patient last.
+        others: the other pairs, in the same order.
         slices: number of pairs of slices of one series or file, which are in neither.
         copies: number of samples that are identical to another one, the first of each content not counted.
     """
@@ -81,7 +81,9 @@ def sort_pairs(manifest: pa.Table, near: NearPairs) -> SortedPairs:
     labels = number_values(manifest, "label")
     differ = have_two_labels(labels, near)
     shown = ~identical & ~slices
-    order = np.argsort(near.similarity, kind="stable")
+    patients = number_values(manifest, "patient")
+    one_patient = (patients[near.first] >= 0) & (patients[near.first] == patients[near.second])
+    order = np.lexsort((near.similarity, one_patient))  # these belong together, near duplicates or not
     ordered, differ, shown = near.where(order), differ[order], shown[order]
     return SortedPairs(
         two_labels=ordered.where(shown & differ),
@@ -143,27 +145,26 @@ def show_pairs(manifest: pa.Table, pairs: NearPairs, pictures: dict[int, Picture
         pairs: the pairs to show.
         pictures: row → picture.
     """
-    turns, patients, labels = (
-        _find_turns(manifest, pairs),
-        number_values(manifest, "patient"),
-        number_values(manifest, "label"),
-    )
-    same_patient = (patients[pairs.first] >= 0) & (patients[pairs.first] == patients[pairs.second])
+    turns = _find_turns(manifest, pairs)
+    labels, patients = number_values(manifest, "label"), number_values(manifest, "patient")
+    known = (patients[pairs.first] >= 0) & (patients[pairs.second] >= 0)
+    same = patients[pairs.first] == patients[pairs.second]
+    patient_texts = np.where(known, np.where(same, "same patient", "two patients"), "")
     return [
         ShownPair(
             pictures=(pictures[first], pictures[second]),
             similarity=similarity,
             turn=TURNS[turn],
-            same_patient=same,
+            patients=text,
             two_labels=differ,
             identical=identical,
         )
-        for first, second, similarity, turn, same, differ, identical in zip(
+        for first, second, similarity, turn, text, differ, identical in zip(
             pairs.first.tolist(),
             pairs.second.tolist(),
             pairs.similarity.tolist(),
             turns.tolist(),
-            same_patient.tolist(),
+            patient_texts.tolist(),
             have_two_labels(labels, pairs).tolist(),
             are_identical(manifest, pairs).tolist(),
             strict=True,
