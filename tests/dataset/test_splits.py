@@ -235,12 +235,22 @@ def test_a_group_with_two_labels_stays_whole() -> None:
 
 def test_too_few_images_are_named() -> None:
     few = manifest([(0, "tumour", False), (1, "tumour", False), (2, "no_tumour", False)])
-    with pytest.raises(ManifestError, match=r"none of the 1 group\(s\) with label 'no_tumour' is in .* add images"):
+    with pytest.raises(ManifestError, match=r"1 group\(s\) with label 'no_tumour' are too few for 3 splits: add images"):
         assign_splits(few, val=0.2, test=0.2, seed=0)
-    with pytest.raises(ManifestError, match=r"is in fold '.': add images of this label, or use fewer folds"):
+    with pytest.raises(ManifestError, match="too few for 3 folds: add images of this label, or use fewer folds"):
         assign_folds(few, folds=3, seed=0)
     with pytest.raises(ManifestError, match="no sample has a label"):
         assign_splits(manifest([(0, None, False)]), val=0.2, test=0.2, seed=0)
+    giant = manifest([(0, "ab"[i % 2], False) for i in range(4)])
+    with pytest.raises(ManifestError, match="if the 4 of 4 samples in the largest group are of several patients, name"):
+        assign_splits(giant, val=0.2, test=0.2, seed=0)
+
+
+def test_labelled_samples_without_a_group_are_refused() -> None:
+    table = manifest([(i, "ab"[i % 2], False) for i in range(12)])
+    groups = [None, *table["group"].to_pylist()[1:]]
+    with pytest.raises(ManifestError, match=r"1 labelled sample\(s\) have no group, the first of them .*--regroup"):
+        assign_folds(replace_column(table, "group", pa.array(groups, pa.string())), folds=2, seed=0)
 
 
 def test_no_seed_is_unlucky() -> None:
