@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from brainscale.cli import options
 from brainscale.cli.console import handle_errors, print_facts
@@ -156,6 +157,9 @@ def index_command(
     pages.check_files()
     from brainscale.cluster import session
     from brainscale.dataset.indexer import write_index
+    from brainscale.storage.tables import require_replaceable
+
+    require_replaceable(request["out"], "manifest")
 
     with session.session():
         result = write_index(**request, config=settings, on_notice=notice)
@@ -221,6 +225,9 @@ def split_command(
     from brainscale.dataset.on_ray import open_map
     from brainscale.dataset.summary import describe_gaps, summarise
 
+    from brainscale.storage.tables import require_replaceable
+
+    _check_options(verify=verify, regroup=regroup)
     if folds is not None and (val is not None or test is not None):
         raise UsageError("--folds cannot be combined with --val or --test: remove one of them")
     val, test = 0.15 if val is None else val, 0.2 if test is None else test
@@ -234,6 +241,7 @@ def split_command(
         return
     if out is None:
         raise UsageError("no --out: name the manifest to write, or check the one at hand with --verify")
+    require_replaceable(out, "manifest")
     if regroup:
         with open_map(len(table)) as run:
             table = groups.assign_groups(table, similarity, run)
@@ -248,6 +256,24 @@ def split_command(
         notice(text)
     write_manifest(table, out)
     print_facts({"manifest": out, **asdict(summarise(table))}, as_json)
+
+
+def _check_options(*, verify: bool, regroup: bool) -> None:
+    """Refuse options of `split` that would be ignored.
+
+    Raises:
+        UsageError: names the option and what to do.
+    """
+    context = click.get_current_context()
+    given = [
+        name
+        for name in ("out", "val", "test", "folds", "seed", "keep", "regroup", "similarity")
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
+    if verify and (ignored := [name for name in given if name != "similarity"]):
+        raise UsageError(f"--verify only checks a manifest: remove --{ignored[0]}")
+    if "similarity" in given and not verify and not regroup:
+        raise UsageError("--similarity changes the groups only if they are made again: add --regroup, or remove it")
 
 
 def _print_check(check: "SplitCheck", table: "pa.Table", manifest: str, as_json: bool) -> None:
@@ -295,8 +321,10 @@ def overlap_command(training: str, external: str, similarity: float | None, out:
     from brainscale.dataset.manifest import read_manifest
     from brainscale.dataset.on_ray import open_map
     from brainscale.dataset.overlap import KINDS, count_overlap, find_overlap
-    from brainscale.storage.tables import write_table
+    from brainscale.storage.tables import require_replaceable, write_table
 
+    if out:
+        require_replaceable(out, "overlap")
     training_manifest, external_manifest = read_manifest(training), read_manifest(external)
     with open_map(len(training_manifest) + len(external_manifest)) as run:
         matches = find_overlap(training_manifest, external_manifest, similarity, run)

@@ -255,13 +255,14 @@ def _require_enough_groups(counts: Counts, labels: Sequence[str], splits: int, c
         return
     sizes = counts.sum(axis=1)
     largest, total = int(sizes.max()), int(sizes.sum())
+    fewer = ", or use fewer folds" if column == "fold" else ""
     hint = (
         f"; if the {largest} of {total} samples in the largest group are of several patients, name these with "
         "`brainscale index --patient-from REGEX`"
     )
     raise ManifestError(
-        f"{groups_of_label[label]} group(s) with label '{labels[label]}' are too few for {splits} {column}s: add images "
-        f"of this label{', or use fewer folds' if column == 'fold' else ''}{hint if 2 * largest > total else ''}"
+        f"{groups_of_label[label]} group(s) with label '{labels[label]}' are too few for {splits} {column}s: "
+        f"add images of this label{fewer}{hint if 2 * largest > total else ''}"
     )
 
 
@@ -280,5 +281,6 @@ def _require_every_label(
     label, number = np.argwhere(~present.T)[0]
     remedy = "split without the earlier manifest, or add images of this label" if is_kept else "use another seed"
     raise ManifestError(
-        f"none of the {has_label[:, label].sum()} group(s) with label '{labels[label]}' is in {column} '{values[number]}': {remedy}"
+        f"none of the {has_label[:, label].sum()} group(s) with label '{labels[label]}' is in "
+        f"{column} '{values[number]}': {remedy}"
     )

@@ -201,7 +201,7 @@ def test_other_columns_keep_their_types_and_identifying_ones_stay_out(tmp_path: 
 
 
 def test_a_column_of_patients_is_found_in_capitals_and_never_copied(tmp_path: Path) -> None:
-    file = read(tmp_path, "sample_id,label,Patient,PID,Patient.Number,Surname,E-Mail\np/0.png,yes,s1,4711,4711,Doe,a@b\n")
+    file = read(tmp_path, "sample_id,label,Patient,PID,Patient.Number,Surname,E-Mail\np/0.png,yes,s1,4,4,Doe,a@b\n")
     assert (file.patients, file.extra.column_names) == (["s1"], [])
     assert "may identify patients: PID, Patient.Number, Surname, E-Mail." in file.notices[0]
 
