@@ -224,7 +224,6 @@ def split_command(
     from brainscale.dataset.manifest import read_manifest, write_manifest
     from brainscale.dataset.on_ray import open_map
     from brainscale.dataset.summary import describe_gaps, summarise
-
     from brainscale.storage.tables import require_replaceable
 
     _check_options(verify=verify, regroup=regroup)

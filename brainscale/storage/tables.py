@@ -62,7 +62,7 @@ def require_replaceable(location: str | Path, kind: str) -> None:
     except (pa.ArrowInvalid, OSError):
         metadata = {}
     if not metadata.get(KEY, b"").startswith(f"{kind} ".encode()):
-        raise OutputError(f"{location} exists and is no table of {kind}: give another path, or remove it first")
+        raise OutputError(f"{location} exists and is no {kind} table: give another path, or remove it first")
 
 
 def read_table(

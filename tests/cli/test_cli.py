@@ -160,12 +160,12 @@ def test_an_output_replaces_no_other_file(invoke: Invoke, tmp_path: Path) -> Non
     done = invoke("split", tmp_path / "m.parquet", "--out", notes)
     assert (done.exit_code, done.output) == (
         1,
-        f"Error: {notes} exists and is no table of manifest: give another path, or remove it first\n",
+        f"Error: {notes} exists and is no manifest table: give another path, or remove it first\n",
     )
     assert notes.read_text() == "mine"
     assert [invoke("split", tmp_path / "m.parquet", "--out", split).exit_code for _ in range(2)] == [0, 0]
     done = invoke("overlap", split, tmp_path / "m.parquet", "--out", split)
-    assert (done.exit_code, "no table of overlap" in done.output) == (1, True)
+    assert (done.exit_code, "no overlap table" in done.output) == (1, True)
     assert "split" in pq.read_schema(split).names
 
 
