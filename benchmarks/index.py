@@ -1,4 +1,4 @@
-"""What indexing costs: decoding against the published notebook's transform, near pairs, and memory.
+"""What indexing costs: decoding against the published notebook's transform, and memory.
 
 python benchmarks/index.py [FOLDER] [--files 2000 40000]
 
@@ -22,7 +22,6 @@ from PIL import Image
 from torchvision import transforms
 
 from brainscale.config.sections import PreprocessConfig
-from brainscale.dataset.hamming import find_near_pairs
 from brainscale.dataset.phantoms import draw_phantom
 from brainscale.reading import decoder
 from brainscale.reading.preprocess import resized_side
@@ -84,16 +83,6 @@ def decoding_rates(files: list[bytes]) -> None:
     print(f"planes and Pillow's resize are {np.mean(apart):.2f} grey levels apart, {max(apart):.2f} at most")
 
 
-def near_costs() -> None:
-    generator = np.random.default_rng(0)
-    for count in (10_000, 100_000, 1_000_000):
-        hashes = np.unique(generator.integers(0, 2**64, count, dtype=np.uint64))
-        start = time.perf_counter()
-        find_near_pairs(hashes, 4)
-        taken = time.perf_counter() - start
-        print(f"near pairs of {count:>9,} random hashes: {taken:6.2f} s, {1e6 * taken / count:.2f} µs each")
-
-
 def peak_memory(files: list[bytes], count: int) -> float:
     """MiB that `brainscale index` of so many different files needs at most, all its processes together."""
     with tempfile.TemporaryDirectory() as made:
@@ -147,7 +136,6 @@ def main() -> None:
         phantoms.append(out.getvalue())
     folder = sorted(p for p in asked.folder.rglob("*") if p.is_file()) if asked.folder else []
     decoding_rates([p.read_bytes() for p in folder] or phantoms)
-    near_costs()
     few, many = (peak_memory(phantoms, count) for count in asked.files)
     print(f"{asked.files[1] / asked.files[0]:g} × the files, {many / few:.2f} × the memory")
 

@@ -22,18 +22,19 @@ from brainscale.schema import MANIFEST
 
 FOLDS = 5
 SEEDS = range(5)
-COLUMNS = [MANIFEST.field(name) for name in ("group", "label", "fold")]
+COLUMNS = [MANIFEST.field(name) for name in ("sample_id", "group", "label", "fold", "error_code")]
 
 
 def samples(groups: list[str] | np.ndarray, labels: list[str] | np.ndarray) -> pa.Table:
     """The columns of a manifest that folds depend on."""
-    return pa.table([groups, labels, pa.nulls(len(groups), pa.int32())], schema=pa.schema(COLUMNS))
+    ids = [str(n) for n in range(len(groups))]
+    folds, errors = pa.nulls(len(groups), pa.int32()), pa.nulls(len(groups), pa.string())
+    return pa.table([ids, groups, labels, folds, errors], schema=pa.schema(COLUMNS))
 
 
 def read_sets(folder: Path | None) -> Iterator[tuple[str, pa.Table]]:
     if folder is not None:
-        images = bs.index(folder / "brain_mri_253")
-        yield "brain_mri_253", images.select(["group", "label", "fold"])
+        yield "brain_mri_253", bs.index(folder / "brain_mri_253")
         slices = pa.csv.read_csv(folder / "lgg_flair" / "labels.csv")
         yield "lgg_flair", samples(slices["patient"].to_pylist(), slices["label"].to_pylist())
     draw = np.random.default_rng(0)

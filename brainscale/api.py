@@ -41,6 +41,9 @@ def index(
     patient_from: str | None = None,
     patient_key: Location | None = None,
     hash_paths: bool = False,
+    pairs: Location | None = None,
+    audit: Location | None = None,
+    audit_run: Location | None = None,
     on_notice: OnNotice = lambda text: None,
 ) -> "pa.Table":
     """Read every file of the sources and return the manifest: samples with labels, hashes, groups and errors.
@@ -58,16 +61,21 @@ def index(
         patient_key: file with the secret key for the hashes of patients; by default the key in the environment, or a
             random key.
         hash_paths: whether to hash the names of files too; such a manifest cannot be used for training.
+        pairs: page to write with the pictures of near duplicates, worst first.
+        audit: page to write with the pictures of doubtful labels and unusual images.
+        audit_run: run, evaluation or cross-validation whose wrong predictions are shown on the latter.
         on_notice: called with each message for the user, such as the number of samples without a known patient.
 
     Returns:
         A table of schema MANIFEST, sorted by sample_id, and the other columns of the CSV file.
 
     Raises:
-        BrainscaleError: a source, the configuration, the labels or the key cannot be used.
+        BrainscaleError: a source, the configuration, the labels or the key cannot be used, or a page cannot be written.
     """
     from brainscale.dataset.indexer import index_sources
     from brainscale.dataset.label_file import LabelColumns
+    from brainscale.dataset.on_ray import choose_map
+    from brainscale.dataset.pages.request import PageRequest
     from brainscale.dataset.subject_names import compile_patient_pattern
     from brainscale.dataset.summary import describe_gaps
     from brainscale.reading.pseudonyms import read_key
@@ -79,6 +87,12 @@ def index(
     if patient_from is not None:
         compile_patient_pattern(patient_from)
     key = read_key(None if patient_key is None else os.fspath(patient_key))
+    locations = {"pairs": pairs, "audit": audit, "audit_run": audit_run}
+    pages = PageRequest(
+        **{name: None if location is None else _absolute(location) for name, location in locations.items()}
+    )
+    pages.check_options(hash_paths=hash_paths)
+    predictions = pages.check_files()
     with session():
         manifest = index_sources(
             _list_sources(sources),
@@ -90,6 +104,7 @@ def index(
             hash_paths=hash_paths,
             on_notice=on_notice,
         )
+        pages.write(manifest, settings, predictions, choose_map(len(manifest)))
     for text in describe_gaps(manifest, settings.data):
         on_notice(text)
     return manifest

@@ -23,6 +23,8 @@ def test_configurations_and_jobs_travel_in_the_wheel(tmp_path: Path) -> None:
         for path in (p for p in (ROOT / folder).iterdir() if p.is_file()):
             assert f"brainscale/{folder}/{path.name}" in names
     assert {"brainscale/py.typed", "brainscale/evaluation/report/report.html.j2"} <= names
+    pages = ("page.css", "parts.html.j2", "pairs.html.j2", "audit.html.j2")
+    assert {f"brainscale/dataset/pages/{name}" for name in pages} <= names
     assert not [n for n in names if n.startswith(("tests/", "benchmarks/"))]
 
 

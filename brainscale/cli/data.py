@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from brainscale.cli import options
 from brainscale.cli.console import handle_errors, print_facts
@@ -84,6 +85,15 @@ SHOWN_PAIRS = 20
     help="File with the key of the patient hashes.",
 )
 @click.option("--hash-paths", is_flag=True, help="Hash file names too; such a manifest cannot be used for training.")
+@click.option("--pairs", metavar="P.html", help="Page to write with the pictures of near duplicates, worst first.")
+@click.option(
+    "--audit", metavar="A.html", help="Page to write with the pictures of doubtful labels and unusual images."
+)
+@click.option(
+    "--audit-run",
+    metavar="RUN",
+    help="With --audit: run, evaluation or cross-validation whose wrong predictions are shown too.",
+)
 @options.shared
 @options.address
 @options.json
@@ -99,6 +109,9 @@ def index_command(
     config: str | None,
     patient_key: str | None,
     hash_paths: bool,
+    pairs: str | None,
+    audit: str | None,
+    audit_run: str | None,
     shared: bool,
     address: str | None,
     no_wait: bool,
@@ -112,9 +125,12 @@ def index_command(
     """
     from brainscale.config import files
     from brainscale.dataset.label_file import LabelColumns, read_label_file
+    from brainscale.dataset.pages.request import PageRequest
     from brainscale.dataset.subject_names import compile_patient_pattern
     from brainscale.storage.remote import make_absolute
 
+    pages = PageRequest(pairs=pairs, audit=audit, audit_run=audit_run)
+    pages.check_options(hash_paths=hash_paths)
     columns = LabelColumns(id=id_column, label=label_column, patient=patient_column)
     columns.require_file(labels)
     if patient_from is not None:
@@ -129,14 +145,21 @@ def index_command(
         "patient_from": patient_from,
         "patient_key": patient_key and make_absolute(patient_key),
         "hash_paths": hash_paths,
+        "pairs": pairs and make_absolute(pairs),
+        "audit": audit and make_absolute(audit),
+        "audit_run": audit_run and make_absolute(audit_run),
     }
     settings = files.load_config(config, ["resources.shared=true"] if shared else [])
     if address:
         options.run_as_job(address, no_wait, "index", {**request, "config": settings.model_dump(mode="json")}, as_json)
     if labels != "folder":  # what is wrong with it is said before Ray starts
         read_label_file(request["labels"], settings.data, columns)
+    pages.check_files()
     from brainscale.cluster import session
     from brainscale.dataset.indexer import write_index
+    from brainscale.storage.tables import require_replaceable
+
+    require_replaceable(request["out"], "manifest")
 
     with session.session():
         result = write_index(**request, config=settings, on_notice=notice)
@@ -202,7 +225,9 @@ def split_command(
     from brainscale.dataset.manifest import read_manifest, write_manifest
     from brainscale.dataset.on_ray import open_map
     from brainscale.dataset.summary import describe_gaps, summarise
+    from brainscale.storage.tables import require_replaceable
 
+    _check_options(verify=verify, regroup=regroup)
     if folds is not None and (val is not None or test is not None):
         raise UsageError("--folds cannot be combined with --val or --test: remove one of them")
     val, test = 0.15 if val is None else val, 0.2 if test is None else test
@@ -216,6 +241,7 @@ def split_command(
         return
     if out is None:
         raise UsageError("no --out: name the manifest to write, or check the one at hand with --verify")
+    require_replaceable(out, "manifest")
     if regroup:
         with open_map(len(table)) as run:
             table = groups.assign_groups(table, similarity, run)
@@ -231,6 +257,24 @@ def split_command(
         notice(text)
     write_manifest(table, out)
     print_facts({"manifest": out, **asdict(summarise(table))}, as_json)
+
+
+def _check_options(*, verify: bool, regroup: bool) -> None:
+    """Refuse options of `split` that would be ignored.
+
+    Raises:
+        UsageError: names the option and what to do.
+    """
+    context = click.get_current_context()
+    given = [
+        name
+        for name in ("out", "val", "test", "folds", "seed", "keep", "regroup", "similarity")
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
+    if verify and (ignored := [name for name in given if name != "similarity"]):
+        raise UsageError(f"--verify only checks a manifest: remove --{ignored[0]}")
+    if "similarity" in given and not verify and not regroup:
+        raise UsageError("--similarity changes the groups only if they are made again: add --regroup, or remove it")
 
 
 def _print_check(check: "SplitCheck", table: "pa.Table", manifest: str, as_json: bool) -> None:
@@ -278,8 +322,10 @@ def overlap_command(training: str, external: str, similarity: float | None, out:
     from brainscale.dataset.manifest import read_manifest
     from brainscale.dataset.on_ray import open_map
     from brainscale.dataset.overlap import KINDS, count_overlap, find_overlap
-    from brainscale.storage.tables import write_table
+    from brainscale.storage.tables import require_replaceable, write_table
 
+    if out:
+        require_replaceable(out, "overlap")
     training_manifest, external_manifest = read_manifest(training), read_manifest(external)
     with open_map(len(training_manifest) + len(external_manifest)) as run:
         matches = find_overlap(training_manifest, external_manifest, similarity, run)

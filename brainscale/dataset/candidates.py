@@ -2,8 +2,8 @@
 
 Locality-sensitive hashing by bit sampling (Indyk and Motwani, STOC 1998): in each of several rounds, the hashes are
 sorted by other randomly chosen bits, and those that are equal in these bits are compared. The more hashes, the more
-bits are chosen, so that the cost stays close to linear. Each hash takes part in its eight orientations, so that
-flipped and turned images meet as well, and each pair has eight chances in a round.
+bits are chosen, so that the cost stays close to linear. In each round, the hashes are first flipped so that two of
+their bits are 0, and take part as they are and transposed: so flipped and turned images meet as well.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from brainscale.seeds import derive
 
 ORIENTATIONS = 8
 """Ways to flip and turn an image by quarters."""
-ROUNDS = 12
+ROUNDS = 48
 """Number of times that the hashes are sorted. The more, the fewer pairs are missed."""
 NEIGHBOURS = 16
 """Hashes that one hash is compared with in a round at most. Longer runs of equal bits are chained, not compared all."""
@@ -64,11 +64,19 @@ def find_candidates(hashes: np.ndarray, distance: int, number: int) -> np.ndarra
         int64 [pairs], first · n + second, where first and second are positions in `hashes`, first < second.
     """
     count = len(hashes)
-    oriented = np.concatenate([orient_hashes(hashes, orientation) for orientation in range(ORIENTATIONS)])
     generator = np.random.default_rng(derive(0, "candidates", number))
     bits = generator.permutation(np.arange(BITS - 1)).astype(np.uint64)  # bit 63, of the mean, is always 0
-    order, masked = _sort_by_bits(oriented, bits)
-    return _compare_neighbours(oriented, order, masked, distance, count)
+    across, down = (next(bit for bit in bits if mask >> bit & 1 and not other >> bit & 1) for mask, other in _FLIPS)
+    upright = np.concatenate([hashes, orient_hashes(hashes, 4)])
+    for bit, (mask, _) in zip((across, down), _FLIPS, strict=True):
+        upright ^= (upright >> bit & np.uint64(1)) * mask
+    order, masked = _sort_by_bits(upright, bits[~np.isin(bits, [across, down])])
+    return _compare_neighbours(upright, order, masked, distance, count)
+
+
+_ODD_COLUMNS, _ODD_ROWS = (orient_hashes(np.zeros(1, np.uint64), flip)[0] for flip in (1, 2))
+_FLIPS = ((_ODD_COLUMNS, _ODD_ROWS), (_ODD_ROWS, _ODD_COLUMNS))
+"""The bits that a flip inverts, left to right and upside down, and those of the other flip."""
 
 
 def _sort_by_bits(hashes: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -76,7 +84,7 @@ def _sort_by_bits(hashes: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, np.
 
     Args:
         hashes: uint64 [n].
-        bits: uint64 [63], positions of the bits.
+        bits: uint64 [n], positions of the bits.
 
     Returns:
         The order of the hashes, and their chosen bits in this order.
@@ -96,10 +104,10 @@ def _sort_by_bits(hashes: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _compare_neighbours(
-    oriented: np.ndarray, order: np.ndarray, masked: np.ndarray, distance: int, count: int
+    upright: np.ndarray, order: np.ndarray, masked: np.ndarray, distance: int, count: int
 ) -> np.ndarray:
     """Return the near pairs among the next neighbours in a sorted order, as first · count + second."""
-    ordered, images = oriented[order], order % count
+    ordered, images = upright[order], order % count
     left, near = np.arange(len(order) - 1), []
     for step in range(1, NEIGHBOURS + 1):
         left = left[left + step < len(order)]

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from brainscale.dataset.columns import number_values, replace_column
 from brainscale.dataset.near_duplicates import SIMILARITY, Map, NearPairs, find_near_duplicates
 
 SHARED = {"patient": "same patient", "scan": "same series", "sha256": "same file"}
@@ -45,7 +46,7 @@ def _connected_components(manifest: pa.Table, near: NearPairs) -> np.ndarray:
     rows = np.flatnonzero(is_readable.to_numpy(zero_copy_only=False))
     edges, node_count = [np.stack([near.first, near.second])], len(manifest)
     for column in SHARED:
-        codes = _codes(manifest, column)
+        codes = number_values(manifest, column)
         edges.append(np.stack([rows, node_count + codes[rows]])[:, codes[rows] >= 0])
         node_count += int(codes.max(initial=-1)) + 1
     start, stop = np.concatenate(edges, axis=1)
@@ -54,15 +55,6 @@ def _connected_components(manifest: pa.Table, near: NearPairs) -> np.ndarray:
     components = np.full(len(manifest), -1, np.int64)
     components[rows] = component_of_node[rows]
     return components
-
-
-def _codes(manifest: pa.Table, column: str) -> np.ndarray:
-    """Return a number for each row's value, equal for equal values, int64 [rows]; −1 for null."""
-    values = manifest[column].combine_chunks()
-    if not len(values):
-        return np.empty(0, np.int64)
-    indices = values.dictionary_encode().indices.fill_null(-1)
-    return np.asarray(indices.to_numpy(zero_copy_only=False), np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +104,9 @@ def find_split_violations(
     for column in ("split", "fold"):
         values = manifest[column].to_pylist()
         assigned = readable & manifest[column].is_valid().to_numpy(zero_copy_only=False)
-        for reason, first, second, value in _cut_links(manifest, near, components, assigned, _codes(manifest, column)):
+        for reason, first, second, value in _cut_links(
+            manifest, near, components, assigned, number_values(manifest, column)
+        ):
             violations.append(
                 SplitViolation(
                     column=column,
@@ -141,7 +135,7 @@ def _cut_links(
     """
     linked: set[tuple[int, int]] = set()
     for column, reason in SHARED.items():
-        for first, second in _cut_values(_codes(manifest, column), assigned, splits):
+        for first, second in _cut_values(number_values(manifest, column), assigned, splits):
             linked.add((first, second))
             yield reason, first, second, None
     cut = assigned[near.first] & assigned[near.second] & (splits[near.first] != splits[near.second])
@@ -156,7 +150,7 @@ def _cut_links(
     for first, second in _cut_values(components, assigned, splits):
         if int(components[first]) not in explained:
             yield "linked through other samples", first, second, None
-    for first, second in _cut_values(_codes(manifest, "group"), assigned, splits):
+    for first, second in _cut_values(number_values(manifest, "group"), assigned, splits):
         if components[first] != components[second]:
             yield "same group", first, second, None
 
@@ -168,9 +162,3 @@ def _cut_values(codes: np.ndarray, assigned: np.ndarray, splits: np.ndarray) -> 
     first = rows[start[inverse]]
     cut = splits[rows] != splits[first]
     yield from zip(first[cut].tolist(), rows[cut].tolist(), strict=True)
-
-
-def replace_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
-    """Return the table with new values in one column, cast to the type of that column."""
-    field = table.schema.field(name)
-    return table.set_column(table.schema.get_field_index(name), field, values.cast(field.type))

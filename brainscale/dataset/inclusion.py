@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.config.sections import DataConfig
-from brainscale.dataset.groups import replace_column
+from brainscale.dataset.columns import replace_column
 from brainscale.dataset.manifest import count_values
 
 EMPTY = "empty_slice"

@@ -14,6 +14,7 @@ from brainscale.dataset.label_file import DEFAULT_COLUMNS, LabelColumns, read_la
 from brainscale.dataset.labels import choose_folder_labels
 from brainscale.dataset.manifest import check_manifest, is_manifest, read_manifest, require_readable, write_manifest
 from brainscale.dataset.on_ray import choose_map
+from brainscale.dataset.pages.request import PageRequest
 from brainscale.dataset.patients import find_patients
 from brainscale.dataset.subject_names import compile_patient_pattern
 from brainscale.dataset.summary import ManifestSummary, describe_gaps, summarise
@@ -145,9 +146,12 @@ def write_index(
     patient_from: str | None = None,
     patient_key: str | None = None,
     hash_paths: bool = False,
+    pairs: str | None = None,
+    audit: str | None = None,
+    audit_run: str | None = None,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> IndexResult:
-    """Index sources and write the manifest; needs a connected Ray.
+    """Index sources and write the manifest, and pages to look at; needs a connected Ray.
 
     Args:
         sources: folders, files, globs, lists of files (`@files.txt`) or addresses.
@@ -160,13 +164,19 @@ def write_index(
         patient_from: regular expression whose group names the patient in a sample id.
         patient_key: file with the secret key for the hashes of patients and series.
         hash_paths: whether to hash the names of files and archive members too.
+        pairs: path or address of the page of near duplicates to write.
+        audit: path or address of the page of doubtful labels and images to write.
+        audit_run: run, evaluation or cross-validation whose predictions the latter compares with the labels.
         on_notice: called with each message for the user.
 
     Raises:
-        BrainscaleError: a source, the label file or the key cannot be used, no file can be read, or the cluster has
-            no CPU.
+        BrainscaleError: a source, the label file or the key cannot be used, a page cannot be written, no file can be
+            read, or the cluster has no CPU.
     """
-    require_shared([*sources, out], config.resources.shared)
+    pages = PageRequest(pairs=pairs, audit=audit, audit_run=audit_run)
+    pages.check_options(hash_paths=hash_paths)
+    require_shared([*sources, out, pairs, audit, audit_run], config.resources.shared)
+    predictions = pages.check_files()
     key = read_key(patient_key)
     if waiting := require_capacity(1, {"CPU": 1.0}):
         on_notice(waiting)
@@ -182,6 +192,7 @@ def write_index(
     )
     require_readable(manifest, " ".join(sources))
     write_manifest(manifest, out)
+    pages.write(manifest, config, predictions, choose_map(len(manifest)))
     for text in describe_gaps(manifest, config.data):
         on_notice(text)
     summary = summarise(manifest)

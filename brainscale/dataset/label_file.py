@@ -18,13 +18,17 @@ from brainscale.schema import MANIFEST
 
 ID_NAMES = ("file", "filename", "filepath", "path", "image", "imagename", "imagepath", "imagefile")
 """Names of the column of the samples, where it is the only one of these; case, spaces, `_` and `-` do not matter."""
-PATIENT_NAMES = ("patientid", "subject", "subjectid", "participant", "participantid")
+PATIENT_NAMES = ("patient", "patientid", "subject", "subjectid", "participant", "participantid")
 """Names of the column of the patients, where there is no `patient` and only one of these."""
 IDENTIFYING = {
     *PATIENT_NAMES,
-    *("patientname", "name", "mrn", "accessionnumber", "birthdate", "dateofbirth", "dob", "patientbirthdate"),
+    *("pid", "patientnumber", "patientno", "subjectnumber", "subjectno", "mrn", "medicalrecordnumber"),
+    *("hospitalid", "hospitalnumber", "nhsnumber", "ssn", "socialsecuritynumber", "accession", "accessionnumber"),
+    *("name", "fullname", "patientname", "subjectname", "firstname", "givenname", "lastname", "familyname", "surname"),
+    *("initials", "patientinitials", "birthdate", "dateofbirth", "dob", "patientbirthdate"),
+    *("address", "patientaddress", "phone", "phonenumber", "telephone", "email"),
 }
-"""Names of columns that may tell who a patient is: they are left out of the manifest."""
+"""Names of columns that may tell who a patient is: they are left out of the manifest. Dots do not matter either."""
 SAID_BY_HEADERS = {*(field.name for field in fields(Acquisition)), "position"}
 """Columns that a manifest fills from the headers of files; a label file may have its own of the same names."""
 GIVEN = "given_"
@@ -138,7 +142,7 @@ def read_label_file(path: str, data: DataConfig, columns: LabelColumns) -> Label
         raise ManifestError(
             f"{path} has a column '{clashing[0]}', and so has every manifest: rename or remove it in the file"
         )
-    if private := [name for name in others if normalise_name(name) in IDENTIFYING]:
+    if private := [name for name in others if normalise_name(name.replace(".", "")) in IDENTIFYING]:
         notices.append(f"{path}: left out column(s) that may identify patients: {', '.join(private)}.")
     if encoded := [name for name in others if pa.types.is_binary(table[name].type)]:
         notices.append(f"{path}: left out column(s) that are not in UTF-8: {', '.join(encoded)}.")

@@ -22,8 +22,11 @@ SIMILARITY = 0.97
 Chosen on transformed copies of scans and phantoms (benchmarks/duplicates.py): most neighbouring slices of a volume
 and all other pairs of different scans are below it.
 """
-DISTANCE_OF_HEADS, DISTANCE_OF_IMAGES = 14, 6
-"""Maximum Hamming distance of candidates, in bits of 64: of the hashes of the heads, and of the whole images."""
+DISTANCE_OF_IMAGES = 6
+"""Maximum Hamming distance of candidates, in bits of 64, between the hashes of whole images."""
+DISTANCE_OF_HEADS, DISTANCE_OF_HEADS_OF_MANY, MANY = 14, 10, 5_000
+"""The same between the hashes of the heads, in sets of few images and of more than `MANY`, where more are close by
+chance: at 26,000 phantoms, 10 bits propose 17 pairs an image, and 14 bits 117."""
 _SCREEN = 0.85  # similarity after one coarse step below which a pair is not looked at again
 _CHUNK = 32_768  # candidate pairs of one task
 
@@ -123,9 +126,10 @@ def _confirm(signatures: np.ndarray, heads: np.ndarray, images: np.ndarray, simi
         similarity: minimum similarity.
         run: applies a function to many arguments.
     """
+    distance_of_heads = DISTANCE_OF_HEADS_OF_MANY if len(signatures) > MANY else DISTANCE_OF_HEADS
     searches = [
         (hashes, distance, number)
-        for hashes, distance in ((heads, DISTANCE_OF_HEADS), (images, DISTANCE_OF_IMAGES))
+        for hashes, distance in ((heads, distance_of_heads), (images, DISTANCE_OF_IMAGES))
         for number in range(ROUNDS)
     ]
     found = np.empty(0, np.int64)

@@ -42,12 +42,16 @@ def map_on_ray(function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iter
     """
     import ray
 
-    task = ray.remote(num_cpus=1)(function)
+    task = ray.remote(num_cpus=1)(_apply)
     limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     running: deque[Any] = deque()
     for argument in arguments:
         if len(running) >= limit:
             yield ray.get(running.popleft())
-        running.append(task.remote(argument))
+        running.append(task.remote(function, argument))
     while running:
         yield ray.get(running.popleft())
+
+
+def _apply(function: Callable[[Any], Any], argument: Any) -> Any:
+    return function(argument)

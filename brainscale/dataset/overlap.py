@@ -120,7 +120,7 @@ def _nearest_rows(
     both = pa.concat_tables([training.select(columns), external.select(columns)])
     numbers, pairs = compare_signatures(both, similarity, run)
     trained, start = np.unique(numbers[: len(training)], return_index=True)
-    row_of_number = np.full(numbers.max(initial=-1) + 1, -1)
+    row_of_number = np.full(numbers.max(initial=0) + 1, -1)
     row_of_number[trained[trained >= 0]] = start[trained >= 0]
     best, values = row_of_number.copy(), np.where(row_of_number >= 0, 1, 0).astype(np.float32)
     if similarity is None:

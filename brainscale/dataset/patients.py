@@ -85,7 +85,10 @@ def find_patients(
         hashes = [None if known else hashed for known, hashed in zip(patients.hashes, resolved, strict=True)]
         _drop_tying(hashes, series, labels, "PatientID", patients)
         _fill(patients.hashes, hashes)
-        _fill(patients.hashes, _hash_names(_bids_subjects(ids, data), words, key))
+        subjects = _hash_names(_bids_subjects(ids, data), words, key)
+        hashes = [None if known else subject for known, subject in zip(patients.hashes, subjects, strict=True)]
+        _drop_tying(hashes, series, labels, "BIDS subject", patients)
+        _fill(patients.hashes, hashes)
     patients.placeholders.update(
         word for word, hashed in zip(words, patients.hashes, strict=True) if word is not None and hashed is None
     )

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.dataset.balance import Counts, balance_groups
-from brainscale.dataset.groups import SplitViolation, find_split_violations, replace_column
+from brainscale.dataset.columns import replace_column
+from brainscale.dataset.groups import SplitViolation, find_split_violations
 from brainscale.dataset.near_duplicates import SIMILARITY, Map
 from brainscale.errors import ManifestError
 from brainscale.seeds import derive
@@ -189,7 +190,13 @@ def _assign(
     Raises:
         ManifestError: a value has no group of some label.
     """
-    is_labelled = pc.and_(pc.is_valid(manifest["group"]), pc.is_valid(manifest["label"]))
+    is_labelled = pc.and_(pc.is_null(manifest["error_code"]), pc.is_valid(manifest["label"]))
+    without_group = manifest["sample_id"].filter(pc.and_(is_labelled, pc.is_null(manifest["group"])))
+    if len(without_group):
+        raise ManifestError(
+            f"{len(without_group)} labelled sample(s) have no group, the first of them '{without_group[0]}': make the "
+            "groups again with `brainscale split --regroup`"
+        )
     is_used = pc.and_(is_labelled, pc.is_null(manifest["left_out"]))
     groups, group_of_row = _encode(manifest["group"].filter(is_used))
     labels, label_of_row = _encode(manifest["label"].filter(is_used))
@@ -198,6 +205,7 @@ def _assign(
     cells = np.bincount(group_of_row * len(labels) + label_of_row, minlength=len(groups) * len(labels))
     counts = cells.reshape(len(groups), len(labels))
     values = list(shares)
+    _require_enough_groups(counts, labels, len(values), column)
     number = {value: n for n, value in enumerate(values)}
     kept = np.array([number.get(earlier[group], len(values)) if group in earlier else -1 for group in groups])
     keys = np.array([derive(seed, column, group) for group in groups], np.int64)
@@ -235,6 +243,29 @@ def _draw_by_hash(keys: Counts, shares: Sequence[float]) -> Counts:
     return np.searchsorted(upper_ends, keys / 2**63, side="right")
 
 
+def _require_enough_groups(counts: Counts, labels: Sequence[str], splits: int, column: str) -> None:
+    """Check that each label has a group for every split or fold.
+
+    Raises:
+        ManifestError: a label has fewer groups.
+    """
+    groups_of_label = (counts > 0).sum(axis=0)
+    label = int(np.argmin(groups_of_label))
+    if groups_of_label[label] >= splits:
+        return
+    sizes = counts.sum(axis=1)
+    largest, total = int(sizes.max()), int(sizes.sum())
+    fewer = ", or use fewer folds" if column == "fold" else ""
+    hint = (
+        f"; if the {largest} of {total} samples in the largest group are of several patients, name these with "
+        "`brainscale index --patient-from REGEX`"
+    )
+    raise ManifestError(
+        f"{groups_of_label[label]} group(s) with label '{labels[label]}' are too few for {splits} {column}s: "
+        f"add images of this label{fewer}{hint if 2 * largest > total else ''}"
+    )
+
+
 def _require_every_label(
     counts: Counts, assigned: Counts, labels: Sequence[str], values: Sequence[Any], column: str, is_kept: bool
 ) -> None:
@@ -248,10 +279,8 @@ def _require_every_label(
     if present.all():
         return
     label, number = np.argwhere(~present.T)[0]
-    count = int(has_label[:, label].sum())
-    remedy = "add images of this label" + (", or use fewer folds" if column == "fold" else "")
-    if count >= len(values):
-        remedy = "split without the earlier manifest, or add images of this label" if is_kept else "use another seed"
+    remedy = "split without the earlier manifest, or add images of this label" if is_kept else "use another seed"
     raise ManifestError(
-        f"none of the {count} group(s) with label '{labels[label]}' is in {column} '{values[number]}': {remedy}"
+        f"none of the {has_label[:, label].sum()} group(s) with label '{labels[label]}' is in "
+        f"{column} '{values[number]}': {remedy}"
     )

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from brainscale.cluster.capacity import require_capacity, require_shared
 from brainscale.config.sections import Config
-from brainscale.dataset.groups import replace_column
+from brainscale.dataset.columns import replace_column
 from brainscale.dataset.inclusion import describe_left_out, mark_left_out
 from brainscale.dataset.indexer import open_or_index
 from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint, read_manifest, write_manifest

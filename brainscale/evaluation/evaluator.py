@@ -214,12 +214,17 @@ def with_splits_of_run(manifest: pa.Table, run_manifest: pa.Table, split: str | 
         run_manifest: manifest of the run.
         split: the split that was asked for, if any.
     """
-    split_of = dict(zip(run_manifest["sha256"].to_pylist(), run_manifest["split"].to_pylist(), strict=True))
-    contents = manifest["sha256"].to_pylist()
+    split_of = dict(zip(_contents(run_manifest), run_manifest["split"].to_pylist(), strict=True))
+    contents = _contents(manifest)
     if split is None and not split_of.keys() >= set(contents):
         return manifest
     splits = pa.array([split_of.get(content) for content in contents], pa.string())
     return manifest.set_column(manifest.schema.get_field_index("split"), manifest.schema.field("split"), splits)
+
+
+def _contents(manifest: pa.Table) -> list[tuple[str | None, int | None]]:
+    """Return what tells the content of each row from others: the file's sha256 and the frame."""
+    return list(zip(manifest["sha256"].to_pylist(), manifest["frame"].to_pylist(), strict=True))
 
 
 def choose_rows(manifest: pa.Table, split: str | None) -> tuple[str, pa.Table]:

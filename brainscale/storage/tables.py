@@ -45,6 +45,26 @@ def write_table(table: pa.Table, location: str | Path, kind: str, *, check: Call
         check()
 
 
+def require_replaceable(location: str | Path, kind: str) -> None:
+    """Check that a table may be written to a path: that no other file is there. Addresses are not checked.
+
+    Args:
+        location: path or address of the table to write.
+        kind: a name in `schema.FORMATS`.
+
+    Raises:
+        OutputError: a file is there that is no table of this kind.
+    """
+    if is_address(location) or not Path(location).exists():
+        return
+    try:
+        metadata = pq.read_schema(location).metadata or {}
+    except (pa.ArrowInvalid, OSError):
+        metadata = {}
+    if not metadata.get(KEY, b"").startswith(f"{kind} ".encode()):
+        raise OutputError(f"{location} exists and is no {kind} table: give another path, or remove it first")
+
+
 def read_table(
     location: str | Path, kind: str, columns: Sequence[str] | None = None, *, unstamped: bool = False
 ) -> pa.Table:

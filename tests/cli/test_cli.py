@@ -138,6 +138,37 @@ def test_split_by_hand(invoke: Invoke, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["--verify", "--out", "s.parquet"], "--verify only checks a manifest: remove --out"),
+        (["--verify", "--folds", "3"], "--verify only checks a manifest: remove --folds"),
+        (["--out", "s.parquet", "--similarity", "none"], "--similarity changes the groups only if they are made again"),
+    ],
+)
+def test_split_ignores_no_option(invoke: Invoke, tmp_path: Path, options: list[str], error: str) -> None:
+    done = invoke("split", tmp_path / "m.parquet", *options)
+    assert done.exit_code == 2
+    assert error in done.output
+
+
+def test_an_output_replaces_no_other_file(invoke: Invoke, tmp_path: Path) -> None:
+    table = manifest([(i, "tumour" if i % 2 else "no_tumour", False) for i in range(40)])
+    pq.write_table(table, tmp_path / "m.parquet")
+    notes, split = tmp_path / "notes.txt", tmp_path / "s.parquet"
+    notes.write_text("mine")
+    done = invoke("split", tmp_path / "m.parquet", "--out", notes)
+    assert (done.exit_code, done.output) == (
+        1,
+        f"Error: {notes} exists and is no manifest table: give another path, or remove it first\n",
+    )
+    assert notes.read_text() == "mine"
+    assert [invoke("split", tmp_path / "m.parquet", "--out", split).exit_code for _ in range(2)] == [0, 0]
+    done = invoke("overlap", split, tmp_path / "m.parquet", "--out", split)
+    assert (done.exit_code, "no overlap table" in done.output) == (1, True)
+    assert "split" in pq.read_schema(split).names
+
+
 def test_split_says_what_has_no_label_and_no_known_patient(invoke: Invoke, tmp_path: Path) -> None:
     rows = manifest([(i, ("tumour", "no_tumour", None)[i % 3], False) for i in range(90)]).to_pylist()
     for row in rows:

@@ -209,6 +209,12 @@ def test_columns_that_headers_fill_are_kept_under_another_name(tmp_path: Path) -
     ]
 
 
+def test_a_column_of_patients_is_found_in_capitals_and_never_copied(tmp_path: Path) -> None:
+    file = read(tmp_path, "sample_id,label,Patient,PID,Patient.Number,Surname,E-Mail\np/0.png,yes,s1,4,4,Doe,a@b\n")
+    assert (file.patients, file.extra.column_names) == (["s1"], [])
+    assert "may identify patients: PID, Patient.Number, Surname, E-Mail." in file.notices[0]
+
+
 def test_a_comment_in_another_encoding_is_left_out(tmp_path: Path) -> None:
     file = read(tmp_path, "sample_id,label,comment\np/0.png,yes,Größe\n".encode("latin-1"))
     assert (labels(file)[0], file.extra.num_columns) == ("tumour", 0)

@@ -187,6 +187,14 @@ def test_one_identifier_on_nearly_all_series_of_two_labels_is_no_patient() -> No
     assert find(made([f"yes/{n}.dcm" for n in range(24)], patient=hashed("a") * 24)).notices == []  # one label
 
 
+def test_a_word_after_sub_that_nearly_all_files_share_is_no_subject() -> None:
+    names = [f"sub-sampled/{'yes' if n % 2 else 'no'}/{n}.png" for n in range(24)]
+    patients = find(made(names))
+    assert patients.hashes == [None] * 24
+    assert patients.notices[0].startswith("One BIDS subject stands on 24 of 24 samples, in 24 of 24 series or files")
+    assert len(set(find(made(names), r"(\d+)\.png").hashes)) == 24
+
+
 def test_a_patient_column_that_the_user_names_is_trusted() -> None:
     table = made([f"{'yes' if n % 2 else 'no'}/{n}.png" for n in range(24)])
     named = dict.fromkeys(table["sample_id"].to_pylist(), "p")

@@ -1,18 +1,18 @@
 from collections import defaultdict
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brainscale.dataset import splits
+from brainscale.dataset.columns import replace_column
 from brainscale.dataset.groups import assign_groups
-from brainscale.dataset.hamming import find_near_matches, find_near_pairs
+from brainscale.dataset.phantoms import draw_phantom
 from brainscale.dataset.splits import SPLITS, assign_folds, assign_splits
 from brainscale.errors import ManifestError
 from brainscale.schema import MANIFEST
-from brainscale.seeds import derive
+from tests.support.copies import recognisable
 from tests.support.manifests import manifest
 
 samples = st.lists(
@@ -51,9 +51,10 @@ def test_no_group_is_cut_and_only_usable_rows_are_dealt(rows: list[tuple[int, st
 def test_an_earlier_split_is_kept_even_where_a_group_grows() -> None:
     before = assign_splits(manifest([(i, "ab"[i % 2], False) for i in range(60)]), val=0.2, test=0.2, seed=1)
     grown = manifest([(i, "ab"[i % 2], False) for i in range(80)]).to_pylist()
-    for i in range(20):  # every new image is a near copy of an old one, which may rename its group
-        phash = derive(0, i)
-        grown[i]["phash"], grown[60 + i]["phash"] = f"{phash:016x}", f"{phash ^ (1 << 9):016x}"
+    for i in range(20):  # every new image is a near duplicate of an old one, which may rename its group
+        image = draw_phantom(0, i, tumour=False, size=96)
+        grown[i] |= recognisable(image)
+        grown[60 + i] |= recognisable(image[3:-4, 2:])
     after = assign_splits(
         assign_groups(pa.Table.from_pylist(grown, schema=MANIFEST)),
         val=0.2,
@@ -152,43 +153,70 @@ def test_patients_series_bytes_and_pictures_join_and_errors_do_not() -> None:
     rows = manifest([(i, "a", False) for i in range(9)]).to_pylist()
     rows[0]["patient"] = rows[1]["patient"] = "p"
     rows[1]["scan"] = rows[2]["scan"] = "s"
-    rows[2]["phash"], rows[3]["phash"], rows[4]["phash"] = "0" * 16, "0" * 15 + "f", "0" * 14 + "1f"
+    image = draw_phantom(0, 0, tumour=False, size=96)
+    rows[2] |= recognisable(image)
+    rows[3] |= recognisable(image.T)
+    rows[4] |= recognisable(image[3:-4, 2:])
     rows[5]["sha256"] = rows[4]["sha256"]
     rows[6] |= {"patient": "p", "error_code": "corrupt"}
     table = pa.Table.from_pylist(rows, schema=MANIFEST)
     named = assign_groups(table)["group"].to_pylist()
-    assert len(set(named[:6])) == 1  # 3 and 4 are one bit apart, 2 and 4 five
+    assert len(set(named[:6])) == 1
     assert named[0] == min(row["sha256"] for row in rows[:6])[:16]
     assert named[6] is None
     assert len(set(named[7:])) == 2
-    assert len(set(assign_groups(table, 0)["group"].to_pylist()[:6])) == 3
+    assert len(set(assign_groups(table, None)["group"].to_pylist()[:6])) == 3
     assert assign_groups(table.take([8, 3, 5, 0, 1, 2, 4, 6, 7]))["group"].to_pylist()[3] == named[0]
 
 
 def test_verify_finds_a_cut_whatever_the_column_group_says() -> None:
     table = assign_splits(manifest([(i // 2, "ab"[i // 2 % 2], False) for i in range(100)]), val=0.2, test=0.2, seed=0)
-    assert splits.verify_split(table) == splits.SplitCheck(verified="split", groups=50)
+    check = splits.verify_split(table)
+    assert (check.verified, check.groups, len(check.violations)) == ("split", 50, 0)
+    check.require_intact()
     rows = table.to_pylist()
     rows[1] |= {"split": "val" if rows[0]["split"] != "val" else "test", "group": "own"}
-    with pytest.raises(
-        ManifestError, match=r"1 pair\(s\) of samples of one group are in different splits, .* '000.png'"
-    ):
-        splits.verify_split(pa.Table.from_pylist(rows, schema=MANIFEST))
+    check = splits.verify_split(pa.Table.from_pylist(rows, schema=MANIFEST))
+    with pytest.raises(ManifestError, match=r"1 pair\(s\) .* in different splits, .* '000.png' .*: same file: run"):
+        check.require_intact()
     with pytest.raises(ManifestError, match="neither splits nor folds"):
         splits.verify_split(manifest([(0, "a", False)]))
 
 
-@given(st.lists(st.integers(0, 2**64 - 1), max_size=60, unique=True), st.integers(0, 8), st.data())
-@settings(max_examples=100)
-def test_near_pairs_are_those_of_comparing_all(values: list[int], distance: int, data: st.DataObject) -> None:
-    near = [v ^ sum(1 << b for b in data.draw(st.sets(st.integers(0, 63), max_size=9))) for v in values[:20]]
-    hashes = np.array(sorted({*values, *near}), np.uint64)
-    apart = np.bitwise_count(hashes[:, None] ^ hashes[None])
-    expected = {(i, j) for i, j in zip(*np.nonzero(apart <= distance), strict=True) if i < j}
-    assert set(map(tuple, find_near_pairs(hashes, distance).T.tolist())) == expected
-    half = len(hashes) // 2
-    between = find_near_matches(hashes[:half], hashes[half:], distance)
-    assert {(i, j + half) for i, j in between.T.tolist()} == {(i, j) for i, j in expected if i < half <= j}
+def test_verify_says_why_samples_belong_together() -> None:
+    rows = manifest([(i, "a", False) for i in range(10)]).to_pylist()
+    image = draw_phantom(0, 0, tumour=False, size=96)
+    rows[0]["patient"] = rows[1]["patient"] = "p"
+    rows[2]["scan"] = rows[3]["scan"] = "s"
+    rows[4] |= recognisable(image)
+    rows[5] |= recognisable(image[::-1, 3:])
+    rows[6]["group"] = rows[7]["group"]
+    rows[8]["patient"] = rows[9]["patient"] = "q"
+    for number, row in enumerate(rows[:9]):
+        row |= {"split": ["train", "test"][number % 2], "fold": 0}
+    violations = splits.verify_split(pa.Table.from_pylist(rows, schema=MANIFEST)).violations
+    assert [(v.first_id[:3], v.second_id[:3], v.reason) for v in violations] == [
+        ("000", "001", "same patient"),
+        ("002", "003", "same series"),
+        ("004", "005", "near duplicate"),
+        ("006", "007", "same group"),
+    ]
+    assert [v.similarity is not None for v in violations] == [False, False, True, False]
+    assert "'004.png' in train and '005.png' in test: near duplicate (1.000)" in str(violations[2])
+    without = [row | {"signature": None} for row in rows]
+    check = splits.verify_split(pa.Table.from_pylist(without, schema=MANIFEST))
+    assert (check.samples_without_signature, len(check.violations)) == (10, 3)
+
+
+def test_verify_finds_samples_that_only_others_connect() -> None:
+    """A sample without a label has no split, but may be the link between two that have one."""
+    rows = manifest([(i, "a", False) for i in range(3)]).to_pylist()
+    rows[0] |= {"patient": "p", "split": "train"}
+    rows[1] |= {"patient": "p", "scan": "s", "label": None}
+    rows[2] |= {"scan": "s", "split": "test"}
+    (violation,) = splits.verify_split(pa.Table.from_pylist(rows, schema=MANIFEST)).violations
+    assert (violation.first_id, violation.second_id) == ("000.png", "002.png")
+    assert violation.reason == "linked through other samples"
 
 
 def test_the_order_of_a_listing_plays_no_part_and_the_seed_does() -> None:
@@ -208,12 +236,22 @@ def test_a_group_with_two_labels_stays_whole() -> None:
 
 def test_too_few_images_are_named() -> None:
     few = manifest([(0, "tumour", False), (1, "tumour", False), (2, "no_tumour", False)])
-    with pytest.raises(ManifestError, match=r"none of the 1 group\(s\) with label 'no_tumour' is in .* add images"):
+    with pytest.raises(ManifestError, match=r"1 group\(s\) with label 'no_tumour' are too few for 3 splits: add"):
         assign_splits(few, val=0.2, test=0.2, seed=0)
-    with pytest.raises(ManifestError, match=r"is in fold '.': add images of this label, or use fewer folds"):
+    with pytest.raises(ManifestError, match="too few for 3 folds: add images of this label, or use fewer folds"):
         assign_folds(few, folds=3, seed=0)
     with pytest.raises(ManifestError, match="no sample has a label"):
         assign_splits(manifest([(0, None, False)]), val=0.2, test=0.2, seed=0)
+    giant = manifest([(0, "ab"[i % 2], False) for i in range(4)])
+    with pytest.raises(ManifestError, match="if the 4 of 4 samples in the largest group are of several patients, name"):
+        assign_splits(giant, val=0.2, test=0.2, seed=0)
+
+
+def test_labelled_samples_without_a_group_are_refused() -> None:
+    table = manifest([(i, "ab"[i % 2], False) for i in range(12)])
+    groups = [None, *table["group"].to_pylist()[1:]]
+    with pytest.raises(ManifestError, match=r"1 labelled sample\(s\) have no group, the first of them .*--regroup"):
+        assign_folds(replace_column(table, "group", pa.array(groups, pa.string())), folds=2, seed=0)
 
 
 def test_no_seed_is_unlucky() -> None:

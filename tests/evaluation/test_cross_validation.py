@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pytest
 
 from brainscale.config.files import parse_config
-from brainscale.dataset.groups import replace_column
+from brainscale.dataset.columns import replace_column
 from brainscale.dataset.manifest import read_manifest, write_manifest
 from brainscale.dataset.splits import assign_folds
 from brainscale.errors import ManifestError, OutputError
@@ -71,7 +71,9 @@ def test_two_folds_are_enough_and_too_few_groups_are_named() -> None:
     table = splits_of_fold(assign_folds(manifest(np.arange(40) % 2), folds=2, seed=0), 1, val=0.2, seed=0)
     assert Counter(table["split"].to_pylist()) == {"train": 16, "val": 4, "test": 20}
     few = assign_folds(manifest([0, 0, 0, 0, 1, 1]), folds=2, seed=0)
-    with pytest.raises(ManifestError, match=r"with fold 1 as the test split, none of the 1 group\(s\) .*: add images"):
+    with pytest.raises(
+        ManifestError, match=r"with fold 1 as the test split, 1 group\(s\) .* are too few for 2 splits: add"
+    ):
         splits_of_fold(few, 0, val=0.5, seed=0)
 
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from brainscale.dataset.groups import DISTANCE
 from brainscale.dataset.manifest import read_manifest
+from brainscale.dataset.phantoms import draw_phantom
 from brainscale.errors import ManifestError
 from brainscale.evaluation.evaluator import choose_rows, data_name, run_of, with_splits_of_run
 from brainscale.evaluation.gallery import certainty
@@ -24,6 +24,7 @@ from brainscale.evaluation.sample_flow import count_flow
 from brainscale.schema import MANIFEST
 from brainscale.stats.metrics import measure
 from brainscale.training.run_folder import RunFolder
+from tests.support.copies import recognisable
 from tests.support.pages import random_samples
 from tests.support.samples import labelled
 from tests.support.tables import digest, manifest, predictions
@@ -61,6 +62,13 @@ def test_a_source_has_the_splits_of_the_run_where_it_is_the_runs_own() -> None:
     assert with_splits_of_run(bare, RUN, None)["split"].to_pylist() == SPLIT
 
 
+def test_each_slice_of_a_volume_has_its_own_split() -> None:
+    """Empty slices are in none, and share the bytes of the others."""
+    columns = {"sha256": [digest("volume")] * 3, "frame": [0, 1, 2]}
+    run = manifest([1, 1, 1], split=["test", "test", None], **columns)
+    assert with_splits_of_run(manifest([1, 1, 1], **columns), run, None)["split"].to_pylist() == ["test", "test", None]
+
+
 def test_an_external_set_is_not_evaluated_on_the_test_images_it_shares() -> None:
     """One of its files is in the run's test split: all are evaluated, unless that split is asked for."""
     external = manifest([0, 1, 0, 1], sha256=[digest(8), *(digest(f"new {i}") for i in range(3))])
@@ -92,21 +100,26 @@ def test_an_evaluation_of_all_splits_counts_for_the_test_split(tmp_path: Path) -
 
 def test_leaked_samples_are_found_in_any_split(tmp_path: Path) -> None:
     """By bytes, by picture and by patient; also in an external set that has splits of its own."""
-    near = f"{0xF0F0F0F0F0F0F0F0:016x}", f"{0xF0F0F0F0F0F0F0F0 ^ 0b1011:016x}", f"{0x0F0F0F0F0F0F0F0F:016x}"
-    own = manifest(np.arange(12) % 2, split=SPLIT, phash=[near[0]] + [None] * 11, patient=["p"] * 2 + [None] * 10)
+    image, other = (draw_phantom(0, index, tumour=False, size=96) for index in range(2))
+    first, copy, stranger = recognisable(image), recognisable(image[3:, :-4]), recognisable(other)
+    own = manifest(
+        np.arange(12) % 2,
+        split=SPLIT,
+        patient=["p"] * 2 + [None] * 10,
+        **{name: [value] + [None] * 11 for name, value in first.items()},
+    )
     pq.write_table(own, tmp_path / "manifest.parquet")
     external = manifest(
         [0, 1, 0, 1, 0],
         sha256=[digest(6), *(digest(f"new {i}") for i in range(4))],
-        phash=[None, near[1], near[2], None, None],
+        **{name: [None, copy[name], stranger[name], None, None] for name in first},
         patient=[None, None, None, "p", "q"],
         split=["train", "train", "train", "val", "test"],
     )
     leaked = find_leaked(external, RunFolder(tmp_path))
     assert leaked is not None
-    ties = [(row["sample_id"], row["kind"], row["distance"]) for row in leaked.to_pylist()]
-    assert ties == [("0000.png", "bytes", 0), ("0001.png", "picture", 3), ("0003.png", "patient", None)]
-    assert DISTANCE >= 3
+    ties = [(row["sample_id"], row["kind"], row["similarity"] is not None) for row in leaked.to_pylist()]
+    assert ties == [("0000.png", "exact", False), ("0001.png", "near", True), ("0003.png", "patient", False)]
     of_test = find_leaked(choose_rows(own, "test")[1], RunFolder(tmp_path))
     assert of_test is not None
     assert len(of_test) == 0

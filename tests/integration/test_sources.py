@@ -173,8 +173,8 @@ def test_splits_are_verified_and_overlaps_found(
     succeed(invoke("index", copy, "--out", other))
     found = json.loads(succeed(invoke("overlap", one, other, "--json")).stdout)
     assert [(row["sample_id"], row["kind"], row["other"]) for row in found] == [
-        ("exact.png", "bytes", "yes/1.png"),
-        ("near.jpg", "picture", "yes/2.png"),
+        ("exact.png", "exact", "yes/1.png"),
+        ("near.jpg", "near", "yes/2.png"),
     ]
     assert "2 of 3 samples" in succeed(invoke("overlap", one, other, "--out", tmp_path / "o.parquet")).stderr
     assert len(pq.read_table(tmp_path / "o.parquet")) == 2

@@ -1,0 +1,86 @@
+"""Which pages to write, checked before anything is read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from brainscale.config.sections import Config
+from brainscale.dataset.near_duplicates import Map, find_near_duplicates
+from brainscale.dataset.pages.audit import write_audit_page
+from brainscale.dataset.pages.document import check_location, check_name
+from brainscale.dataset.pages.pairs import write_pairs_page
+from brainscale.dataset.pages.predictions import read_predictions
+from brainscale.errors import UsageError
+from brainscale.storage.remote import is_address
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageRequest:
+    """Pages to write beside a manifest.
+
+    Attributes:
+        pairs: path or address of the page of near duplicates; None: not written.
+        audit: path or address of the page of doubtful labels and images; None: not written.
+        audit_run: run, evaluation or cross-validation whose predictions the latter compares with the labels.
+    """
+
+    pairs: str | None = None
+    audit: str | None = None
+    audit_run: str | None = None
+
+    @property
+    def locations(self) -> dict[str, str]:
+        """The pages by the options that name them."""
+        return {option: page for option, page in (("--pairs", self.pairs), ("--audit", self.audit)) if page is not None}
+
+    def check_options(self, *, hash_paths: bool) -> None:
+        """Check what can be checked without looking at any file.
+
+        Raises:
+            UsageError: options exclude each other, or a page has no name of a page.
+        """
+        if self.audit_run is not None and self.audit is None:
+            raise UsageError("--audit-run needs --audit: name the page to write")
+        for option, page in self.locations.items():
+            if hash_paths:
+                raise UsageError(
+                    f"{option} writes a page with file names and pictures, which --hash-paths hides: remove one of them"
+                )
+            check_name(page, option)
+        if len(self.locations) == 2 and self._is_one_file():
+            raise UsageError("--pairs and --audit name the same file: give two different paths")
+
+    def check_files(self) -> pa.Table | None:
+        """Check that the pages can be written, and return the predictions of `audit_run`, if it is given.
+
+        Raises:
+            BrainscaleError: a page cannot be written, another file is in its place, or there are no predictions.
+        """
+        for option, page in self.locations.items():
+            check_location(page, option)
+        return None if self.audit_run is None else read_predictions(self.audit_run)
+
+    def write(self, manifest: pa.Table, config: Config, predictions: pa.Table | None, run: Map = map) -> None:
+        """Write the pages.
+
+        Args:
+            manifest: the samples, with labels, groups and paths.
+            config: classes, similarity of near duplicates, window and orientation of slices, and limits.
+            predictions: what `check_files` returned.
+            run: applies a function to many arguments, perhaps in parallel.
+
+        Raises:
+            BrainscaleError: a page cannot be written.
+        """
+        if not self.locations:
+            return
+        near = find_near_duplicates(manifest, config.split.similarity, run)
+        if self.pairs is not None:
+            write_pairs_page(manifest, near, self.pairs, config)
+        if self.audit is not None:
+            write_audit_page(manifest, near, self.audit, config, predictions)
+
+    def _is_one_file(self) -> bool:
+        first, second = (page if is_address(page) else str(Path(page).resolve()) for page in self.locations.values())
+        return first == second
