@@ -1,36 +1,40 @@
 """A stream of bytes → the files in it: itself, or the members of an archive, or of archives inside it.
 
 zip, tar, and both or a single file under gzip, bzip2, xz or zstd, recognised by content. Nothing is written to
-disk, so the name of a member can do no harm; one member at a time is in memory; the bytes that come out are
-limited by the bytes that go in.
+disk, so the name of a member can do no harm; one member at a time is in memory; the entries of a file are limited,
+and the bytes that come out by the bytes that go in. An archive that is damaged or cut off gives its whole members,
+then an error. All this runs in the child process of `sandbox`.
 """
 
-import bz2
-import gzip
 import io
-import lzma
 import tarfile
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pyarrow as pa
-
 from brainscale.config.sections import LimitsConfig
 from brainscale.errors import SampleError
+from brainscale.reading.decompression import (
+    BZIP2,
+    GZIP,
+    XZ,
+    ZSTD,
+    Stream,
+    open_bzip2,
+    open_gzip,
+    open_xz,
+    open_zstd,
+)
 from brainscale.reading.sample_ids import as_text, unique_name
+from brainscale.reading.zip_entries import DESCRIPTOR, END, LOCAL, list_entries, open_entry
 
 HEAD_NBYTES = 512  # tell the kind of archive; a tar header is as long
 ALLOWANCE_MIB = 64  # that may come out of any archive, however small it is
 MAX_HEADER_NBYTES = 2**20  # of one member's names and attributes
 CHUNK_NBYTES = 2**20  # read at a time
-XZ_MEMORY_NBYTES = 256 * 2**20  # an xz header may ask for 4 GiB
-
-
-Stream = Any
-"""Something to read bytes from: Python's streams and Arrow's have no type in common."""
+IGNORED = "bytes behind the end of the compressed file are ignored"
+"""Note on a file that was read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,23 +46,32 @@ class Member:
         data: its bytes; None where they cannot be read.
         nbytes: declared size, where data is None.
         error: why data is None.
+        note: what is odd about a file that was read all the same.
     """
 
     path: tuple[str, ...] = ()
     data: bytes | None = None
     nbytes: int | None = None
     error: SampleError | None = None
+    note: str | None = None
 
 
 Unpack = Callable[..., Iterator[Member]]
 
 
 class _Budget:
-    """Bytes that may still come out of a stream."""
+    """Bytes and entries of archives that may still come out of a stream."""
 
     def __init__(self, nbytes: int, limits: LimitsConfig) -> None:
         self._remaining = ALLOWANCE_MIB * 2**20 + limits.ratio * nbytes
         self._ratio = limits.ratio
+        self._entries = self._max_entries = limits.entries
+
+    def count_entry(self) -> None:
+        self._entries -= 1
+        if self._entries < 0:
+            text = f"the archive has more than limits.entries = {self._max_entries} entries; the rest is not read"
+            raise _BudgetError("too_many_entries", text)
 
     def spend(self, nbytes: int) -> None:
         self._remaining -= nbytes
@@ -106,6 +119,9 @@ def _walk(stream: Stream, path: tuple[str, ...], depth: int, budget: _Budget, li
         raise
     except SampleError as error:
         yield Member(path=path, error=error)
+    except MemoryError:
+        text = f"unpacking needs more than limits.memory_mib = {limits.memory_mib}"
+        yield Member(path=path, error=SampleError("out_of_memory", text))
     except Exception as error:  # noqa: BLE001 (what damaged archives raise is not one family)
         text = f"the archive cannot be read to its end ({type(error).__name__})"
         yield Member(path=path, error=SampleError("corrupt_archive", text))
@@ -142,7 +158,7 @@ def _read_errors(path: tuple[str, ...], depth: int) -> Iterator[None]:
     """Turn what fails while the bytes of one file are read into an error of that file."""
     try:
         yield
-    except SampleError:
+    except (SampleError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 (codecs and file systems raise what they like)
         if depth == 0:
@@ -155,24 +171,18 @@ def _unzip(
     stream: Stream, path: tuple[str, ...], depth: int, budget: _Budget, limits: LimitsConfig
 ) -> Iterator[Member]:
     seekable = stream if stream.seekable() else io.BytesIO(_read_limited(stream, limits))
-    with zipfile.ZipFile(seekable) as archive:
-        for info in archive.infolist():
-            name = info.filename.replace("\\", "/")  # older tools of Windows write backslashes between folders
-            member_path = (*path, as_text(name))
-            if name.endswith("/"):
-                continue
-            if info.flag_bits & 1:
-                error = SampleError("encrypted", "the member is protected by a password")
-                yield Member(path=member_path, nbytes=info.file_size, error=error)
-                continue
-            try:
-                with _read_errors(member_path, depth + 1):
-                    member = archive.open(info)
-            except SampleError as error:
-                yield Member(path=member_path, nbytes=info.file_size, error=error)
-                continue
-            with member:
-                yield from _walk(_Forward(member, budget), member_path, depth + 1, budget, limits)
+    for entry in list_entries(seekable):
+        budget.count_entry()
+        if entry.name.endswith("/"):
+            continue
+        member_path = (*path, as_text(entry.name))
+        try:
+            with _read_errors(member_path, depth + 1):
+                content = open_entry(seekable, entry)
+        except SampleError as error:
+            yield Member(path=member_path, nbytes=entry.nbytes, error=error)
+            continue
+        yield from _walk(_Forward(content, budget), member_path, depth + 1, budget, limits)
 
 
 def _untar(
@@ -181,6 +191,7 @@ def _untar(
     with tarfile.open(fileobj=stream, mode="r|", tarinfo=_TarHeader, errors="surrogateescape") as archive:
         while (info := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all
+            budget.count_entry()
             if info.isdir():
                 continue
             member_path = (*path, as_text(info.name))
@@ -188,7 +199,8 @@ def _untar(
             if content is None:
                 yield Member(path=member_path, error=SampleError("not_a_file", "a link or a device, not a file"))
             else:
-                yield from _walk(_Forward(content), member_path, depth + 1, budget, limits)
+                holes = budget if info.issparse() else None  # bytes that are nowhere in the archive
+                yield from _walk(_Forward(content, holes), member_path, depth + 1, budget, limits)
 
 
 class _TarHeader(tarfile.TarInfo):
@@ -221,7 +233,9 @@ def _decompress_with(open_stream: Callable[[Stream], Stream]) -> Unpack:
     def unpack(
         stream: Stream, path: tuple[str, ...], depth: int, budget: _Budget, limits: LimitsConfig
     ) -> Iterator[Member]:
-        yield from _walk(_Forward(open_stream(stream), budget), path, depth + 1, budget, limits)
+        content = open_stream(stream)
+        for member in _walk(_Forward(content, budget), path, depth + 1, budget, limits):
+            yield replace(member, note=IGNORED) if content.ignored and member.path == path else member
 
     return unpack
 
@@ -242,28 +256,6 @@ class _Forward(io.RawIOBase):
             self._budget.spend(len(data))
         buffer[: len(data)] = data
         return len(data)
-
-
-class _Xz(io.RawIOBase):
-    """Like lzma.LZMAFile, but with a limit on the decoder's memory."""
-
-    def __init__(self, inner: Stream) -> None:
-        self._inner = inner
-        self._decoder = lzma.LZMADecompressor(memlimit=XZ_MEMORY_NBYTES)
-
-    def read(self, size: int = -1) -> bytes:
-        while True:
-            if self._decoder.eof:
-                encoded = self._decoder.unused_data or self._inner.read(2**16)
-                if not encoded.strip(b"\0"):
-                    return b""
-                self._decoder = lzma.LZMADecompressor(memlimit=XZ_MEMORY_NBYTES)
-            else:
-                encoded = self._inner.read(2**16) if self._decoder.needs_input else b""
-                if self._decoder.needs_input and not encoded:
-                    raise EOFError("cut off")
-            if data := self._decoder.decompress(encoded, size):
-                return data
 
 
 def _read_limited(stream: Stream, limits: LimitsConfig) -> bytes:
@@ -288,13 +280,10 @@ def _is_tar(head: bytes) -> bool:
 
 
 _KINDS: tuple[tuple[Callable[[bytes], bool], Unpack], ...] = (
-    (lambda head: head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")), _unzip),
-    (lambda head: head.startswith(b"\x1f\x8b"), _decompress_with(lambda stream: gzip.GzipFile(fileobj=stream))),
-    (lambda head: head.startswith(b"BZh"), _decompress_with(bz2.BZ2File)),
-    (lambda head: head.startswith(b"\xfd7zXZ\0"), _decompress_with(_Xz)),
-    (
-        lambda head: head.startswith(b"\x28\xb5\x2f\xfd"),
-        _decompress_with(lambda stream: pa.CompressedInputStream(pa.PythonFile(_Forward(stream), mode="r"), "zstd")),
-    ),
+    (lambda head: head.startswith((LOCAL, END, DESCRIPTOR)), _unzip),
+    (lambda head: head.startswith(GZIP), _decompress_with(open_gzip)),
+    (lambda head: head.startswith(BZIP2), _decompress_with(open_bzip2)),
+    (lambda head: head.startswith(XZ), _decompress_with(open_xz)),
+    (lambda head: head.startswith(ZSTD), _decompress_with(open_zstd)),
     (_is_tar, _untar),
 )
