@@ -16,9 +16,8 @@ from brainscale.dataset.manifest import check_manifest, is_manifest, read_manife
 from brainscale.dataset.patients import find_patients
 from brainscale.dataset.subject_names import compile_patient_pattern
 from brainscale.dataset.summary import ManifestSummary, describe_gaps, summarise
-from brainscale.reading import sample_ids
 from brainscale.reading.on_ray import read_parallel
-from brainscale.reading.pseudonyms import KEY_VARIABLE, PatientKey, pseudonym, read_key
+from brainscale.reading.pseudonyms import KEY_VARIABLE, PatientKey, hide_id, pseudonym, read_key
 from brainscale.reading.reader import read_tables
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import list_files
@@ -89,13 +88,8 @@ def index_sources(
 def hide_paths(manifest: pa.Table, key: PatientKey) -> pa.Table:
     """Return the manifest without any path: sample ids and members become hashes, and uri becomes `hidden`."""
     columns = {name: manifest[name].to_pylist() for name in ("sample_id", "member")}
-    hashed_ids = [
-        "!".join([str(pseudonym(file, key.secret)), *([str(pseudonym(member, key.secret))] if member else [])])
-        + ("" if frame is None else f"#{frame}")
-        for file, member, frame in map(sample_ids.split_id, columns["sample_id"])
-    ]
     replaced = {
-        "sample_id": pa.array(hashed_ids, pa.string()),
+        "sample_id": pa.array([hide_id(sample_id, key.secret) for sample_id in columns["sample_id"]], pa.string()),
         "member": pa.array([pseudonym(member, key.secret) for member in columns["member"]], pa.string()),
         "uri": pa.array([HIDDEN] * len(manifest), pa.string()),
     }

@@ -1,32 +1,84 @@
-"""Encoded bytes → planes and perceptual hashes: what runs in the child process that decodes untrusted files.
+"""A file → its members, their hashes and planes: what runs in the child process that reads untrusted bytes.
 
-`decode` is a plain function; `python -m brainscale.reading.decoder` serves it to the reader.
+`decode_file` and `decode` are plain functions; `python -m brainscale.reading.decoder` serves the first to the reader.
+Identifiers leave this process as keyed hashes.
 """
 
+import hashlib
+import io
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from brainscale.errors import SampleError
+from brainscale.reading.archives import Member, read_members
 from brainscale.reading.formats import dicom, nifti, raster
 from brainscale.reading.formats.frame import Frame
 from brainscale.reading.placeholders import find_placeholder
 from brainscale.reading.preprocess import make_plane, min_decoded_side, to_grey
 from brainscale.reading.pseudonyms import pseudonym
 from brainscale.reading.request import ReadRequest
+from brainscale.reading.sample_ids import join_id
 from brainscale.reading.sandbox import Handler, limit_memory, serve
+from brainscale.reading.sidecars import is_sidecar
 
 HEAD_NBYTES = 512  # tell the format
 HASH_SIDE = 256  # pixels: a JPEG is decoded no smaller for its perceptual hash
 MIN_CONTRAST = 8  # grey levels: flatter images have no perceptual hash, since all would share one and be one group
 
 
-def decode(
-    data: bytes, request: ReadRequest, frames: set[int | None] | None = None
-) -> Iterator[tuple[dict[str, Any], bytes]]:
+Answer = tuple[dict[str, Any], bytes]
+"""Facts, and the bytes of a plane or none."""
+
+
+def decode_file(
+    stream: io.RawIOBase,
+    file_id: str,
+    request: ReadRequest,
+    wanted: Mapping[str, Collection[int | None]] | None = None,
+    skip: int = 0,
+) -> Iterator[Answer]:
+    """Unpack, recognise, decode and preprocess a file.
+
+    Args:
+        stream: its bytes.
+        file_id: its sample id.
+        request: what to make of each frame.
+        wanted: member, as `join_id("", path)` → numbers of its frames to decode; None for everything.
+        skip: number of members to leave out at the beginning.
+
+    Yields:
+        For each member: its number, path, nbytes and sha256; then what `decode` yields.
+    """
+    nbytes = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    for number, member in enumerate(read_members(stream, nbytes, request.limits)):
+        frames = None if wanted is None else wanted.get(join_id("", member.path), ())
+        if number >= skip and (frames is None or frames):
+            yield from _decode_member(member, number, file_id, request, frames)
+
+
+def _decode_member(
+    member: Member, number: int, file_id: str, request: ReadRequest, frames: Collection[int | None] | None
+) -> Iterator[Answer]:
+    data, error = member.data, member.error
+    facts: dict[str, Any] = {"member": number, "path": member.path, "note": member.note, "nbytes": member.nbytes}
+    if is_sidecar(join_id(file_id, member.path), data):
+        error = SampleError("sidecar", "a file of the operating system")
+    if data is not None:
+        facts["nbytes"] = len(data)
+        facts["sha256"] = None if error else hashlib.sha256(data).hexdigest()
+    yield facts, b""
+    if error:
+        yield {"error_code": error.code, "error": error.text}, b""
+    else:
+        yield from decode(data or b"", request, frames)
+
+
+def decode(data: bytes, request: ReadRequest, frames: Collection[int | None] | None = None) -> Iterator[Answer]:
     """Decode the frames of one file.
 
     Args:
@@ -43,7 +95,8 @@ def decode(
             if frames is None or frame.number in frames:
                 yield _answer(frame, request)
     except SampleError as error:
-        yield {"error_code": error.code, "error": error.text}, b""
+        text = "".join(character if character.isprintable() else "?" for character in error.text)
+        yield {"error_code": error.code, "error": text}, b""
     except MemoryError:
         text = f"decoding needs more than limits.memory_mib = {request.limits.memory_mib}"
         yield {"error_code": "out_of_memory", "error": text}, b""
@@ -66,7 +119,7 @@ def _frames(data: bytes, request: ReadRequest) -> Iterator[Frame]:
     raise SampleError("unsupported_format", f"the content is in no supported format ({formats})")
 
 
-def _answer(frame: Frame, request: ReadRequest) -> tuple[dict[str, Any], bytes]:
+def _answer(frame: Frame, request: ReadRequest) -> Answer:
     facts: dict[str, Any] = {
         name: getattr(frame, name) for name in ("format", "mode", "width", "height", "empty") if getattr(frame, name)
     }
@@ -101,9 +154,8 @@ def _make_handler(settings: Mapping[str, Any]) -> Handler:
     logging.disable()
     limit_memory(request.limits.memory_mib)
 
-    def handle(facts: Mapping[str, Any], data: memoryview) -> Iterator[tuple[dict[str, Any], bytes]]:
-        frames = facts["frames"]
-        return decode(bytes(data), request, None if frames is None else set(frames))
+    def handle(facts: Mapping[str, Any], stream: io.RawIOBase) -> Iterator[Answer]:
+        return decode_file(stream, facts["file"], request, facts["wanted"], facts["skip"])
 
     return handle
 

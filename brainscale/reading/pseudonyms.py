@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brainscale.errors import OutputError, UsageError
+from brainscale.reading.sample_ids import split_id
 
 KEY_VARIABLE = "BRAINSCALE_PATIENT_KEY"
 SHORTEST_KEY = 16  # bytes: a shorter key can be guessed, and with it every patient number
@@ -73,6 +74,13 @@ def folder_key(path: Path, file: str | None) -> bytes:
 def pseudonym(identifier: str | None, key: bytes) -> str | None:
     """Return a hash that tells whether two identifiers are the same, but not which: HMAC-SHA256, 128 bits."""
     return hmac.new(key, identifier.encode(), hashlib.sha256).hexdigest()[:32] if identifier else None
+
+
+def hide_id(sample_id: str, key: bytes) -> str:
+    """Return a sample id with hashes in place of the names of its file and member; numbers of frames stay."""
+    file_id, member, frame = split_id(sample_id)
+    names = [pseudonym(file_id, key), *([pseudonym(member, key)] if member else [])]
+    return "!".join(map(str, names)) + ("" if frame is None else f"#{frame}")
 
 
 def key_fingerprint(secret: bytes) -> str:

@@ -1,33 +1,38 @@
 """Files → samples: the one place where bytes become planes, for indexing, training and scoring alike.
 
 Every file, archive member, slice or frame is a sample: a plane, or an error with a stable code. Nothing raises.
-Files are opened and hashed here; a child process decodes them, so that a file that crashes its decoder is a
-sample with an error too.
+Files are only opened here: a child process unpacks, hashes and decodes them, so that one that crashes it is a sample
+with an error too. What the child answers is checked.
 """
 
 import atexit
-import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.errors import RERUN, SampleError, StorageError
-from brainscale.reading.archives import Member, read_members
+from brainscale.config.sections import PreprocessConfig
+from brainscale.errors import ERROR_CODES, RERUN, SampleError, StorageError
+from brainscale.reading.confinement import Confinement
+from brainscale.reading.pseudonyms import hide_id, pseudonym
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample_ids import join_id, split_id
 from brainscale.reading.sandbox import Sandbox
-from brainscale.reading.sidecars import is_sidecar
 from brainscale.reading.sources import UNREACHABLE, SourceFile, list_files, open_file
-from brainscale.schema import MANIFEST
+from brainscale.schema import HIDDEN, MANIFEST
 
 DECODER = "brainscale.reading.decoder"  # run by name and never imported here: it loads the libraries of all formats
 BATCH_ROWS = 64
 """Rows of one table: memory does not grow with an archive or a volume."""
+MAX_CRASHES = 16
+"""Members of one archive that may end the decoder: each costs a new one, which has to find its place in the archive."""
+MAX_TEXT = 1000  # characters of what the decoder says, names of members aside
 
 SOURCE_FILES = pa.schema(
     [
@@ -43,6 +48,7 @@ COLUMNS = pa.schema(
         *(MANIFEST.field(name) for name in MANIFEST.names if name not in ("label", "group", "split", "fold")),
         pa.field("patient_with_issuer", pa.string()),  # two of one patient: the same identifier by two issuers
         pa.field("patient_placeholder", pa.string()),  # why a file that has an identifier names no patient
+        pa.field("note", pa.string()),  # what is odd about a file that was read all the same
         pa.field("file_rows", pa.int32()),  # on the last row of a file: how many rows the file has
         pa.field("plane", pa.binary()),  # uint8, image_size × image_size, row by row
     ]
@@ -74,6 +80,7 @@ class Sample:
         plane: uint8 [image_size, image_size]; None where not requested, or with an error.
         error_code: stable identifier of the error; None for a sample that was read.
         error: what is wrong, in one line.
+        note: what is odd about a file that was read all the same, in one line.
     """
 
     sample_id: str
@@ -95,6 +102,12 @@ class Sample:
     plane: np.ndarray | None = field(default=None, repr=False)
     error_code: str | None = None
     error: str | None = None
+    note: str | None = None
+
+
+_FACTS = {column.name: column.type for column in fields(Sample) if column.name not in ("sample_id", "uri", "plane")}
+"""What the decoder may say of a sample, and of which type each is."""
+_NONSENSE = SampleError("decoder_crashed", "the decoder's answer makes no sense")
 
 
 def read_samples(
@@ -126,15 +139,8 @@ def read_file(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
     Yields:
         The samples in the file, at least one; or those asked for, each with an error if the file holds it no more.
     """
-    read_ids = set()
-    for sample in _read_members(file, request):
-        read_ids.add(sample.sample_id)
-        yield sample
-    for sample_id in file.sample_ids or ():
-        if sample_id not in read_ids:
-            _, member, frame = split_id(sample_id)
-            error = "its file no longer holds this sample"
-            yield Sample(sample_id=sample_id, uri=file.uri, member=member, frame=frame, error_code="gone", error=error)
+    for sample in _read_wanted(file, request):
+        yield _hide(sample, request.key) if request.hash_paths else sample
 
 
 def read_planes(files: Sequence[SourceFile], sample_ids: Sequence[str], request: ReadRequest) -> dict[str, np.ndarray]:
@@ -151,13 +157,13 @@ def read_planes(files: Sequence[SourceFile], sample_ids: Sequence[str], request:
     ids_by_file: dict[str, list[str]] = {}
     for sample_id in sample_ids:
         ids_by_file.setdefault(split_id(sample_id)[0], []).append(sample_id)
-    return {
-        sample.sample_id: sample.plane
-        for file in files
-        if file.sample_id in ids_by_file
-        for sample in read_file(replace(file, sample_ids=tuple(ids_by_file[file.sample_id])), request)
-        if sample.plane is not None
-    }
+    planes: dict[str, np.ndarray] = {}
+    for file in files:
+        ids = ids_by_file.get(hide_id(file.sample_id, request.key) if request.hash_paths else file.sample_id)
+        if ids:  # what a hashed name stands for is known only once it is read
+            read = read_file(replace(file, sample_ids=None if request.hash_paths else tuple(ids)), request)
+            planes |= {s.sample_id: s.plane for s in read if s.plane is not None and s.sample_id in ids}
+    return planes
 
 
 def read_tables(files: pa.Table, *, request: ReadRequest, skip: frozenset[str] = frozenset()) -> Iterator[pa.Table]:
@@ -217,60 +223,117 @@ def unreachable_message(unreachable: pa.Table) -> str:
     return f"the object store did not answer for {len(unreachable)} sample(s), the first of them '{first}'"
 
 
+def check_confinement() -> Confinement:
+    """Return what the processes that read untrusted files can no longer do on this machine.
+
+    Raises:
+        SampleError: `decoder_crashed`: such a process does not start.
+    """
+    request = ReadRequest(preprocess=PreprocessConfig())
+    with closing(Sandbox(DECODER, request.to_json(), request.limits.seconds)) as sandbox:
+        return sandbox.start()
+
+
+def _read_wanted(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
+    missing = dict.fromkeys(file.sample_ids or ())
+    error = SampleError("gone", "its file no longer holds this sample")
+    try:
+        for sample in _read_members(file, request):
+            missing.pop(sample.sample_id, None)
+            yield sample
+    except SampleError as failure:
+        error = failure
+        missing = missing if file.sample_ids else {file.sample_id: None}
+    for sample_id in missing:
+        _, member, frame = split_id(sample_id)
+        sample = Sample(sample_id=sample_id, uri=file.uri, member=member, frame=frame)
+        yield replace(sample, error_code=error.code, error=error.text)
+
+
 def _read_members(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
-    try:
-        with open_file(file.uri) as (stream, nbytes):
-            stream.seek(0)
-            for member in read_members(stream, nbytes, request.limits):
-                yield from _read_member(file, member, request)
-    except SampleError as error:
-        yield Sample(sample_id=file.sample_id, uri=file.uri, error_code=error.code, error=error.text)
+    """Read the members of a file, each of which may end the decoder.
+
+    Raises:
+        SampleError: the file cannot be opened or unpacked, or ended too many decoders.
+    """
+    asked: dict[str, Any] = {"file": file.sample_id, "wanted": _wanted(file), "skip": 0}
+    with open_file(file.uri) as (stream, _):
+        for crashes in range(1, MAX_CRASHES + 1):
+            member = sample = None
+            try:
+                for facts, plane in _decoder(request).ask(asked, stream):
+                    if "path" in facts:
+                        member, asked["skip"] = _describe_member(file, facts), facts["member"] + 1
+                    elif member is not None:
+                        sample = _make_sample(member, facts, plane, request.preprocess.image_size)
+                        yield sample
+            except SampleError as error:
+                if member is None:
+                    raise
+                if sample is None or sample.sample_id != member.sample_id:  # else it was complete
+                    yield replace(member, error_code=error.code, error=error.text)
+                if crashes == MAX_CRASHES:
+                    text = f"{crashes} members of the file ended the decoder; the rest is not read"
+                    raise SampleError(error.code, text) from None
+                if member.member is not None:
+                    continue
+            return
 
 
-def _read_member(file: SourceFile, member: Member, request: ReadRequest) -> Iterator[Sample]:
-    member_id, path = join_id(file.sample_id, member.path), "!".join(member.path) or None
-    frames = _frames_to_read(file, member_id)
-    if frames is not None and not frames:
-        return
-    if is_sidecar(member_id, member.data):
-        nbytes, text = member.nbytes if member.data is None else len(member.data), "a file of the operating system"
-        yield Sample(sample_id=member_id, uri=file.uri, member=path, nbytes=nbytes, error_code="sidecar", error=text)
-        return
-    if member.error:
-        code, text = member.error.code, member.error.text
-        yield Sample(sample_id=member_id, uri=file.uri, member=path, nbytes=member.nbytes, error_code=code, error=text)
-        return
-    data, side = member.data or b"", request.preprocess.image_size
-    nbytes, sha256 = len(data), hashlib.sha256(data).hexdigest()
-    try:
-        answers = _decoder(request).ask({"frames": None if frames is None else list(frames)}, data)
-        for facts, plane in answers:
-            yield Sample(
-                sample_id=join_id(file.sample_id, member.path, facts.get("frame")),
-                uri=file.uri,
-                member=path,
-                nbytes=nbytes,
-                sha256=sha256,
-                plane=np.frombuffer(plane, np.uint8).reshape(side, side) if len(plane) else None,
-                **facts,
-            )
-    except SampleError as error:
-        yield Sample(
-            sample_id=member_id,
-            uri=file.uri,
-            member=path,
-            nbytes=nbytes,
-            sha256=sha256,
-            error_code=error.code,
-            error=error.text,
-        )
-
-
-def _frames_to_read(file: SourceFile, member_id: str) -> set[int | None] | None:
-    """Return the numbers of the frames to read of a member; None for all."""
+def _wanted(file: SourceFile) -> dict[str, list[int | None]] | None:
+    """Return the numbers of the frames to read of each member; None for all."""
     if file.sample_ids is None:
         return None
-    return {split_id(sample_id)[2] for sample_id in file.sample_ids if sample_id.partition("#")[0] == member_id}
+    wanted: dict[str, list[int | None]] = {}
+    for sample_id in file.sample_ids:
+        path, _, frame = sample_id.removeprefix(file.sample_id).partition("#")
+        wanted.setdefault(path, []).append(int(frame) if frame else None)
+    return wanted
+
+
+def _describe_member(file: SourceFile, facts: Mapping[str, Any]) -> Sample:
+    """Return what the samples of a member have in common."""
+    path, number = facts["path"], facts.get("member")
+    if not (isinstance(path, list) and all(map(_is_text, path)) and isinstance(number, int)):
+        raise _NONSENSE
+    common: dict[str, Any] = {name: facts.get(name) for name in ("nbytes", "sha256", "note")}
+    _check_facts(common)
+    return Sample(sample_id=join_id(file.sample_id, path), uri=file.uri, member="!".join(path) or None, **common)
+
+
+def _make_sample(member: Sample, facts: dict[str, Any], plane: memoryview, side: int) -> Sample:
+    _check_facts(facts)
+    if len(plane) not in (0, side**2):
+        raise _NONSENSE
+    frame = facts.get("frame")
+    return replace(
+        member,
+        sample_id=member.sample_id if frame is None else f"{member.sample_id}#{frame}",
+        plane=np.frombuffer(plane, np.uint8).reshape(side, side) if len(plane) else None,
+        **facts,
+    )
+
+
+def _check_facts(facts: Mapping[str, Any]) -> None:
+    """Refuse what no decoder says, unless it was taken over by a file."""
+    for name, value in facts.items():
+        sound = name in _FACTS and isinstance(value, cast("type", _FACTS[name]))
+        if isinstance(value, int):
+            sound = sound and 0 <= value < (2**63 if name == "nbytes" else 2**31)
+        if isinstance(value, str):
+            sound = sound and len(value) <= MAX_TEXT and value.isprintable()
+        if not sound or (name == "error_code" and value is not None and value not in ERROR_CODES):
+            raise _NONSENSE
+
+
+def _is_text(value: Any) -> bool:
+    """Return whether a value is text that every table can hold."""
+    return isinstance(value, str) and value.encode(errors="replace").decode() == value
+
+
+def _hide(sample: Sample, key: bytes) -> Sample:
+    """Return a sample with hashes in place of names."""
+    return replace(sample, sample_id=hide_id(sample.sample_id, key), uri=HIDDEN, member=pseudonym(sample.member, key))
 
 
 _decoders: dict[str, Sandbox] = {}  # by its settings: this process's one decoder, kept from file to file

@@ -1,9 +1,12 @@
-"""Work on untrusted bytes in a child process, so that the crash of a codec costs one file and not the job.
+"""Work on untrusted bytes in a child process, so that a file that crashes its decoder costs one file and not the job.
 
-Parent and child talk over a socket pair in messages of JSON facts and a blob: nothing is unpickled on either
-side, and what a library prints goes nowhere. The child ends when its parent does.
+Parent and child talk over a socket pair in messages of JSON facts and a blob: nothing is unpickled on either side,
+and what a library prints goes nowhere. The child gets a local file as an open descriptor, and asks its parent for the
+bytes of any other. It has none of its parent's environment, and gives up files, network and processes (`confinement`)
+before it reads the first byte. It ends when its parent does.
 """
 
+import io
 import json
 import os
 import resource
@@ -12,20 +15,34 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from math import ceil
+from pathlib import Path
 from typing import Any
 
+import brainscale
 from brainscale.errors import SampleError
+from brainscale.reading.confinement import Confinement, confine
 
 Message = tuple[dict[str, Any], memoryview]
-Handler = Callable[[Mapping[str, Any], memoryview], Iterator[tuple[Mapping[str, Any], bytes]]]
+Stream = Any
+"""Bytes to read: a file, or anything with `seek` and `read`."""
+Handler = Callable[[Mapping[str, Any], io.RawIOBase], Iterator[tuple[Mapping[str, Any], bytes]]]
 
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**26), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
 """Environment in which glibc keeps freed memory: each file needs the same large buffers again."""
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+INHERITED = ("LD_LIBRARY_PATH", "PYTHONHOME")
+"""Variables without which some installations of Python do not start."""
 _LENGTHS = struct.Struct(">IQ")  # of the facts and of the blob, bytes
-BUFFER_NBYTES = 2**20  # in transit: a typical file and its answer, so that neither side waits in the middle
-_END: dict[str, Any] = {"end": True}
+BUFFER_NBYTES = 2**20  # in transit: a typical answer, so that neither side waits in the middle
+MAX_ANSWER_NBYTES = 2**24  # of facts and of a blob: a child that was taken over must not exhaust its parent's memory
+START_SECONDS = 120.0  # to load the libraries, on a machine where everything waits for everything
+ALIVE_SECONDS = 1.0
+"""Seconds of reading after which a child says that it still does."""
+_END, _ALIVE = "end", "alive"
 
 
 class Sandbox:
@@ -33,17 +50,23 @@ class Sandbox:
 
     Args:
         module: what to run.
-        settings: the first message; JSON-able, and kept off the command line.
-        seconds: longest wait for an answer.
+        settings: the first message; JSON-able. Secrets are in it, and neither on the command line nor in the
+            environment, where other processes could see them.
+        seconds: longest wait for an answer, and most CPU time that one may cost.
     """
 
     def __init__(self, module: str, settings: Mapping[str, Any], seconds: float) -> None:
         self._module, self._settings, self._seconds = module, settings, seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._confinement = Confinement()
 
-    def ask(self, facts: Mapping[str, Any], blob: bytes) -> Iterator[Message]:
+    def ask(self, facts: Mapping[str, Any], stream: Stream) -> Iterator[Message]:
         """Send one request and pass on its answers as they come.
+
+        Args:
+            facts: the request; JSON-able.
+            stream: the bytes to work on, seekable. The child reads from a file itself, and by `stream.read` else.
 
         Raises:
             SampleError: `decoder_crashed` or `timed_out`; the next request gets a new child.
@@ -51,15 +74,24 @@ class Sandbox:
         complete = False
         try:
             link = self._connect()
-            _send(link, facts, blob)
-            while (answer := _receive(link))[0] != _END:
-                yield answer
+            descriptor = _descriptor(stream)
+            socket.send_fds(link, [bytes([descriptor is None])], [] if descriptor is None else [descriptor])
+            _send(link, facts)
+            while _END not in (answer := _receive(link, MAX_ANSWER_NBYTES))[0]:
+                if (span := answer[0].get("read")) is not None:
+                    _send(link, {}, _read_span(stream, span))
+                elif _ALIVE not in answer[0]:
+                    yield answer
             complete = True
         except TimeoutError:
-            text = f"decoding took more than limits.seconds = {self._seconds:g}"
-            raise SampleError("timed_out", text) from None
-        except (OSError, EOFError):
-            raise SampleError("decoder_crashed", f"the file crashed its decoder ({self._end()})") from None
+            raise self._too_slow() from None
+        except (EOFError, ConnectionError):  # of the child; a store has errors of its own
+            ending = self._end()
+            if ending == "SIGXCPU":
+                raise self._too_slow() from None
+            raise SampleError("decoder_crashed", f"the file crashed its decoder ({ending})") from None
+        except (ValueError, RecursionError):
+            raise SampleError("decoder_crashed", "the decoder's answer makes no sense") from None
         finally:
             if not complete:
                 self._end()
@@ -68,23 +100,45 @@ class Sandbox:
         """End the child, if there is one."""
         self._end()
 
+    def start(self) -> Confinement:
+        """Start the child, if there is none, and return how it is confined.
+
+        Raises:
+            SampleError: `decoder_crashed`: it does not start.
+        """
+        self._connect()
+        return self._confinement
+
     def _connect(self) -> socket.socket:
         if self._socket is None:
-            self._socket, child_socket = socket.socketpair()
+            try:
+                self._socket = self._start_child()
+                self._socket.settimeout(max(self._seconds, START_SECONDS))
+                _send(self._socket, {"seconds": self._seconds, "settings": self._settings})
+                self._confinement = Confinement.from_json(_receive(self._socket, MAX_ANSWER_NBYTES)[0])
+            except (OSError, EOFError, ValueError):
+                raise SampleError("decoder_crashed", f"the decoder does not start ({self._end()})") from None
             self._socket.settimeout(self._seconds)
-            for end in (self._socket, child_socket):
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_NBYTES)
-            with child_socket:
-                self._process = subprocess.Popen(  # noqa: S603 (this interpreter, our own module)
-                    [sys.executable, "-m", self._module, str(child_socket.fileno())],
-                    pass_fds=[child_socket.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    env={**os.environ, **KEEP_MEMORY, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-                )
-            _send(self._socket, self._settings, b"")
         return self._socket
+
+    def _start_child(self) -> socket.socket:
+        parent_socket, child_socket = socket.socketpair()
+        for end in (parent_socket, child_socket):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_NBYTES)
+        with child_socket:
+            self._process = subprocess.Popen(  # noqa: S603 (this interpreter, our own module)
+                [sys.executable, "-P", "-s", "-m", self._module, str(child_socket.fileno())],
+                pass_fds=[child_socket.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env=_environment(),
+            )
+        return parent_socket
+
+    def _too_slow(self) -> SampleError:
+        return SampleError("timed_out", f"decoding took more than limits.seconds = {self._seconds:g}")
 
     def _end(self) -> str:
         """Kill the child and say how it ended."""
@@ -105,35 +159,168 @@ def serve(make_handler: Callable[[Mapping[str, Any]], Handler]) -> None:
     """Answer requests until the parent closes the socket whose number is `sys.argv[1]`: the child's main function.
 
     Args:
-        make_handler: the first message's settings → a function from a request to its answers.
+        make_handler: the first message's settings → a function from a request and its bytes to answers.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     link = socket.socket(fileno=int(sys.argv[1]))
-    with suppress(EOFError, OSError):
-        handler = make_handler(_receive(link)[0])
+    with suppress(EOFError, ConnectionError):
+        first = _receive(link)[0]
+        handler = make_handler(first["settings"])
+        _send(link, confine([str(Path(brainscale.__file__).parent)]).to_json())
         while True:
-            for facts, blob in handler(*_receive(link)):
-                _send(link, facts, blob)
-            _send(link, _END, b"")
+            descriptor = _receive_descriptor(link)
+            request = _receive(link)[0]
+            report = _Reporter(link, first["seconds"])
+            with _Bytes(report, descriptor) as stream:
+                for facts, blob in handler(request, stream):
+                    report.send(facts, blob)
+            report.send({_END: True})
 
 
 def limit_memory(mib: int) -> None:
     """Limit how much this process may still grow: an allocation beyond fails and does not exhaust the machine."""
     with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123
-        nbytes = int(statm.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (nbytes + mib * 2**20, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        nbytes = int(statm.read().split()[0]) * resource.getpagesize() + mib * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (nbytes, nbytes))
 
 
-def _send(link: socket.socket, facts: Mapping[str, Any], blob: bytes | memoryview) -> None:
+class _Reporter:
+    """The child's end: each message that it sends gives it time for the next one."""
+
+    def __init__(self, link: socket.socket, seconds: float) -> None:
+        self._link, self._cpu_seconds = link, ceil(seconds)
+        self._renew()
+
+    def send(self, facts: Mapping[str, Any], blob: bytes | memoryview = b"") -> None:
+        _send(self._link, facts, blob)
+        self._renew()
+
+    def ask_for(self, offset: int, nbytes: int) -> memoryview:
+        self.send({"read": [offset, nbytes]})
+        return _receive(self._link)[1]
+
+    def say_alive(self) -> None:
+        """Tell the parent now and then that the file is still being read."""
+        if time.monotonic() - self._sent > ALIVE_SECONDS:
+            self.send({_ALIVE: True})
+
+    def _renew(self) -> None:
+        """Let the kernel end this process if the next message costs too much CPU time, whatever its parent does."""
+        self._sent, hard = time.monotonic(), resource.getrlimit(resource.RLIMIT_CPU)[1]
+        soft = ceil(time.process_time()) + self._cpu_seconds + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+
+
+class _Bytes(io.RawIOBase):
+    """The bytes of a request: those of a file, or what the parent reads for the child."""
+
+    def __init__(self, report: _Reporter, descriptor: int | None) -> None:
+        self._report, self._descriptor, self._position = report, descriptor, 0
+        self._size: int | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_END:
+            self._size = self._find_size() if self._size is None else self._size
+        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position}.get(whence, self._size or 0)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        self._report.say_alive()
+        if self._descriptor is None:
+            data = self._report.ask_for(self._position, len(buffer))
+            count = len(data)
+            buffer[:count] = data
+        else:
+            try:
+                count = os.preadv(self._descriptor, [buffer], self._position)
+            except OSError as error:
+                text = f"the file cannot be read ({type(error).__name__})"
+                raise SampleError("unreadable", text) from None
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        if self._descriptor is not None and not self.closed:
+            os.close(self._descriptor)
+        super().close()
+
+    def _find_size(self) -> int:
+        if self._descriptor is not None:
+            return os.fstat(self._descriptor).st_size
+        return int.from_bytes(self._report.ask_for(-1, 0), "big")
+
+
+def _environment() -> dict[str, str]:
+    """Return what a child needs to find Python's libraries, ours among them, and nothing else of this environment.
+
+    The working folder is not on its path: a folder `numpy` of the user's would be taken for the library.
+    """
+    root = str(Path(brainscale.__file__).absolute().parents[1])
+    folders = [folder for folder in sys.path if Path(folder).is_absolute() and not _is_working_folder(folder)]
+    if root not in folders:
+        folders.insert(0, root)
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    python = {"PYTHONPATH": os.pathsep.join(folders), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
+    return {**inherited, **KEEP_MEMORY, **ONE_THREAD, **python}
+
+
+def _is_working_folder(folder: str) -> bool:
+    try:
+        return Path(folder).samefile(".")
+    except OSError:  # one of them was deleted, or never was
+        return False
+
+
+def _descriptor(stream: Stream) -> int | None:
+    """Return the descriptor of a stream that is a file."""
+    try:
+        return int(stream.fileno())
+    except (AttributeError, OSError):  # io.UnsupportedOperation is one
+        return None
+
+
+def _read_span(stream: Stream, span: tuple[int, int]) -> bytes:
+    """Return the bytes that the child asks for; the size of the stream for a negative offset."""
+    offset, nbytes = (int(number) for number in span)
+    if offset < 0:
+        return int(stream.seek(0, os.SEEK_END)).to_bytes(8, "big")
+    stream.seek(offset)
+    data: bytes = stream.read(min(nbytes, MAX_ANSWER_NBYTES))
+    return data
+
+
+def _receive_descriptor(link: socket.socket) -> int | None:
+    mark, descriptors, _, _ = socket.recv_fds(link, 1, 1)
+    if not mark:
+        raise EOFError
+    return descriptors[0] if descriptors else None
+
+
+def _send(link: socket.socket, facts: Mapping[str, Any], blob: bytes | memoryview = b"") -> None:
     text = json.dumps(facts).encode()
     link.sendall(_LENGTHS.pack(len(text), len(blob)) + text)
     if len(blob):
         link.sendall(blob)
 
 
-def _receive(link: socket.socket) -> Message:
-    text_nbytes, blob_nbytes = _LENGTHS.unpack(_receive_exactly(link, _LENGTHS.size))
-    return json.loads(bytes(_receive_exactly(link, text_nbytes))), _receive_exactly(link, blob_nbytes)
+def _receive(link: socket.socket, max_nbytes: int | None = None) -> Message:
+    lengths = _LENGTHS.unpack(_receive_exactly(link, _LENGTHS.size))
+    if max_nbytes is not None and max(lengths) > max_nbytes:
+        raise ValueError("too long")
+    text, blob = (_receive_exactly(link, nbytes) for nbytes in lengths)
+    facts = json.loads(bytes(text))
+    if not isinstance(facts, dict):
+        raise ValueError("no object")  # noqa: TRY004 (it is a wrong value of the child's)
+    return facts, blob
 
 
 def _receive_exactly(link: socket.socket, nbytes: int) -> memoryview:
