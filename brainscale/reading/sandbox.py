@@ -16,7 +16,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from math import ceil
 from pathlib import Path
@@ -59,6 +59,7 @@ class Sandbox:
         self._module, self._settings, self._seconds = module, settings, seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._answers: Stream = None  # what the socket gives, buffered
         self._confinement = Confinement()
 
     def ask(self, facts: Mapping[str, Any], stream: Stream) -> Iterator[Message]:
@@ -74,10 +75,8 @@ class Sandbox:
         complete = False
         try:
             link = self._connect()
-            descriptor = _descriptor(stream)
-            socket.send_fds(link, [bytes([descriptor is None])], [] if descriptor is None else [descriptor])
-            _send(link, facts)
-            while _END not in (answer := _receive(link, MAX_ANSWER_NBYTES))[0]:
+            _send(link, facts, descriptors=_descriptors(stream))
+            while _END not in (answer := _receive(self._answers, MAX_ANSWER_NBYTES))[0]:
                 if (span := answer[0].get("read")) is not None:
                     _send(link, {}, _read_span(stream, span))
                 elif _ALIVE not in answer[0]:
@@ -115,7 +114,8 @@ class Sandbox:
                 self._socket = self._start_child()
                 self._socket.settimeout(max(self._seconds, START_SECONDS))
                 _send(self._socket, {"seconds": self._seconds, "settings": self._settings})
-                self._confinement = Confinement.from_json(_receive(self._socket, MAX_ANSWER_NBYTES)[0])
+                self._answers = self._socket.makefile("rb", BUFFER_NBYTES // 16)
+                self._confinement = Confinement.from_json(_receive(self._answers, MAX_ANSWER_NBYTES)[0])
             except (OSError, EOFError, ValueError):
                 raise SampleError("decoder_crashed", f"the decoder does not start ({self._end()})") from None
             self._socket.settimeout(self._seconds)
@@ -144,6 +144,9 @@ class Sandbox:
         """Kill the child and say how it ended."""
         process, link = self._process, self._socket
         self._process = self._socket = None
+        if self._answers is not None:
+            self._answers.close()
+            self._answers = None
         if link is not None:
             link.close()
         if process is None:
@@ -164,13 +167,12 @@ def serve(make_handler: Callable[[Mapping[str, Any]], Handler]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     link = socket.socket(fileno=int(sys.argv[1]))
     with suppress(EOFError, ConnectionError):
-        first = _receive(link)[0]
+        first, _ = _receive_request(link)
         handler = make_handler(first["settings"])
         _send(link, confine([str(Path(brainscale.__file__).parent)]).to_json())
+        report = _Reporter(link, first["seconds"])
         while True:
-            descriptor = _receive_descriptor(link)
-            request = _receive(link)[0]
-            report = _Reporter(link, first["seconds"])
+            request, descriptor = _receive_request(link)
             with _Bytes(report, descriptor) as stream:
                 for facts, blob in handler(request, stream):
                     report.send(facts, blob)
@@ -189,7 +191,8 @@ class _Reporter:
 
     def __init__(self, link: socket.socket, seconds: float) -> None:
         self._link, self._cpu_seconds = link, ceil(seconds)
-        self._renew()
+        self._bytes = link.makefile("rb", 0)
+        self._sent = self._renewed = 0.0
 
     def send(self, facts: Mapping[str, Any], blob: bytes | memoryview = b"") -> None:
         _send(self._link, facts, blob)
@@ -197,7 +200,7 @@ class _Reporter:
 
     def ask_for(self, offset: int, nbytes: int) -> memoryview:
         self.send({"read": [offset, nbytes]})
-        return _receive(self._link)[1]
+        return _receive(self._bytes)[1]
 
     def say_alive(self) -> None:
         """Tell the parent now and then that the file is still being read."""
@@ -206,9 +209,11 @@ class _Reporter:
 
     def _renew(self) -> None:
         """Let the kernel end this process if the next message costs too much CPU time, whatever its parent does."""
-        self._sent, hard = time.monotonic(), resource.getrlimit(resource.RLIMIT_CPU)[1]
-        soft = ceil(time.process_time()) + self._cpu_seconds + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+        self._sent = time.monotonic()
+        if self._sent - self._renewed > ALIVE_SECONDS:
+            self._renewed, hard = self._sent, resource.getrlimit(resource.RLIMIT_CPU)[1]
+            soft = ceil(time.process_time() + ALIVE_SECONDS) + self._cpu_seconds
+            resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
 class _Bytes(io.RawIOBase):
@@ -280,12 +285,12 @@ def _is_working_folder(folder: str) -> bool:
         return False
 
 
-def _descriptor(stream: Stream) -> int | None:
-    """Return the descriptor of a stream that is a file."""
+def _descriptors(stream: Stream) -> list[int]:
+    """Return the descriptor of a stream that is a file; none for another stream."""
     try:
-        return int(stream.fileno())
+        return [int(stream.fileno())]
     except (AttributeError, OSError):  # io.UnsupportedOperation is one
-        return None
+        return []
 
 
 def _read_span(stream: Stream, span: tuple[int, int]) -> bytes:
@@ -298,36 +303,44 @@ def _read_span(stream: Stream, span: tuple[int, int]) -> bytes:
     return data
 
 
-def _receive_descriptor(link: socket.socket) -> int | None:
-    mark, descriptors, _, _ = socket.recv_fds(link, 1, 1)
-    if not mark:
-        raise EOFError
-    return descriptors[0] if descriptors else None
-
-
-def _send(link: socket.socket, facts: Mapping[str, Any], blob: bytes | memoryview = b"") -> None:
+def _send(
+    link: socket.socket, facts: Mapping[str, Any], blob: bytes | memoryview = b"", descriptors: Sequence[int] = ()
+) -> None:
     text = json.dumps(facts).encode()
-    link.sendall(_LENGTHS.pack(len(text), len(blob)) + text)
+    message = _LENGTHS.pack(len(text), len(blob)) + text
+    if descriptors:
+        message = message[socket.send_fds(link, [message], descriptors) :]
+    link.sendall(message)
     if len(blob):
         link.sendall(blob)
 
 
-def _receive(link: socket.socket, max_nbytes: int | None = None) -> Message:
-    lengths = _LENGTHS.unpack(_receive_exactly(link, _LENGTHS.size))
+def _receive_request(link: socket.socket) -> tuple[dict[str, Any], int | None]:
+    """Return the facts of a request, and the descriptor of its file if there is one."""
+    lengths, descriptors, _, _ = socket.recv_fds(link, _LENGTHS.size, 1)
+    if len(lengths) < _LENGTHS.size:
+        raise EOFError
+    with link.makefile("rb", 0) as reader:
+        facts = json.loads(bytes(_receive_exactly(reader, _LENGTHS.unpack(lengths)[0])))
+    return facts, descriptors[0] if descriptors else None
+
+
+def _receive(reader: Stream, max_nbytes: int | None = None) -> Message:
+    lengths = _LENGTHS.unpack(_receive_exactly(reader, _LENGTHS.size))
     if max_nbytes is not None and max(lengths) > max_nbytes:
         raise ValueError("too long")
-    text, blob = (_receive_exactly(link, nbytes) for nbytes in lengths)
+    text, blob = (_receive_exactly(reader, nbytes) for nbytes in lengths)
     facts = json.loads(bytes(text))
     if not isinstance(facts, dict):
         raise ValueError("no object")  # noqa: TRY004 (it is a wrong value of the child's)
     return facts, blob
 
 
-def _receive_exactly(link: socket.socket, nbytes: int) -> memoryview:
+def _receive_exactly(reader: Stream, nbytes: int) -> memoryview:
     view = memoryview(bytearray(nbytes))
     received = 0
     while received < nbytes:
-        count = link.recv_into(view[received:])
+        count = reader.readinto(view[received:])
         if not count:
             raise EOFError
         received += count
