@@ -1,10 +1,11 @@
 """Index sources: read every file once, on Ray, and make or open the manifest."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from brainscale.cluster.capacity import require_capacity, require_shared
 from brainscale.config.sections import Config
@@ -66,6 +67,8 @@ def index_sources(
     files = list_files(sources)
     require_shared((file.uri for file in files), config.resources.shared)
     table = read_parallel(files, partial(read_tables, request=request)).to_table()
+    for text in _describe_notes(table, key if hash_paths else None):
+        on_notice(text)
     ids = table["sample_id"].to_pylist()
     rows = [None] * len(ids) if label_file is None else label_file.rows(ids)
     if label_file is None or label_file.labels is None:
@@ -83,6 +86,20 @@ def index_sources(
         manifest = manifest.append_column(name, values)
     grouped = assign_groups(manifest.sort_by("sample_id"), config.split.distance)
     return hide_paths(grouped, key) if hash_paths else grouped
+
+
+def _describe_notes(table: pa.Table, key: PatientKey | None) -> Iterator[str]:
+    """Yield a line on each thing that was odd about files that were read all the same.
+
+    Args:
+        table: schema `reading.reader.COLUMNS`.
+        key: key that hashes the names of files in the lines; None for the names.
+    """
+    noted = table.filter(pc.is_valid(table["note"]))
+    for note in sorted(set(noted["note"].to_pylist())):
+        ids = noted.filter(pc.equal(noted["note"], note))["sample_id"].to_pylist()
+        first = ids[0] if key is None else hide_id(ids[0], key.secret)
+        yield f"Note: {note}, for {len(ids)} sample(s), the first of them '{first}'."
 
 
 def hide_paths(manifest: pa.Table, key: PatientKey) -> pa.Table:

@@ -65,7 +65,7 @@ def score_lazily(
     resources = {"CPU": placement.cpus, **({"GPU": 1.0} if options.on_gpu else {})}
     if waiting := require_capacity(placement.workers, resources, reading_cpus=READ_CPUS):
         on_notice(waiting)
-    request = ReadRequest(preprocess=job.bundle.info.preprocess, key=job.key)
+    request = ReadRequest(preprocess=job.bundle.info.preprocess, key=job.key, hash_paths=job.hash_paths)
     network = ray.put(engines.read_network(job.bundle, options))
     planes = read_parallel(files, partial(read_tables, request=request, skip=skip)).dataset
     return planes.map_batches(

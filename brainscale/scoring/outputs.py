@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import pyarrow.compute as pc
 
-from brainscale.models.bundle import Bundle
 from brainscale.reading.reader import read_planes
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import SourceFile
 from brainscale.scoring.parts import read_predictions
 from brainscale.scoring.per_scan import COLUMNS, summarise_scans
+from brainscale.scoring.predictions import ScoringJob
 from brainscale.storage.tables import write_table
 from brainscale.storage.workspace import Workspace, open_workspace
 
@@ -24,26 +24,26 @@ def write_scans(folder: Workspace) -> int:
     return len(table)
 
 
-def draw_heatmaps(folder: Workspace, out: str, files: Sequence[SourceFile], bundle: Bundle, max_heatmaps: int) -> int:
+def draw_heatmaps(folder: Workspace, out: str, files: Sequence[SourceFile], job: ScoringJob, max_heatmaps: int) -> int:
     """Draw heatmaps of the samples with the highest probability of a tumour, and return the number drawn.
 
     Args:
         folder: the scores folder.
         out: path or address of the folder for the pictures.
         files: the files that were scored.
-        bundle: the model that scored them.
+        job: the model that scored them, and whether it hashed their names.
         max_heatmaps: maximum number of pictures.
     """
     from brainscale.models.heatmaps import write_heatmaps  # imports torch, which scoring does not need otherwise
 
     table = read_predictions(folder, ["sample_id", "probability", "prediction"])
-    negative = next(iter(bundle.info.classes))
+    negative = next(iter(job.bundle.info.classes))
     positive = table.filter(pc.not_equal(table["prediction"], negative))
     order = [("probability", "descending"), ("sample_id", "ascending")]
     rows = positive.sort_by(order).slice(0, max_heatmaps).to_pylist()
-    request = ReadRequest(preprocess=bundle.info.preprocess)
+    request = ReadRequest(preprocess=job.bundle.info.preprocess, key=job.key, hash_paths=job.hash_paths)
     planes = read_planes(files, [row["sample_id"] for row in rows], request)
     readable = [row for row in rows if row["sample_id"] in planes]  # a file may have been deleted after scoring
     with open_workspace(out, (), own_files=["*"]) as pictures:
-        write_heatmaps(bundle, [planes[row["sample_id"]] for row in readable], readable, pictures.path)
+        write_heatmaps(job.bundle, [planes[row["sample_id"]] for row in readable], readable, pictures.path)
     return len(readable)

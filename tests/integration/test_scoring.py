@@ -25,7 +25,7 @@ import pytest
 from brainscale.errors import OutputError
 from brainscale.schema import PREDICTIONS
 from brainscale.schema import SCANS as SCAN_ROWS
-from brainscale.scoring.bulk import KEY_FILE, score_files
+from brainscale.scoring.bulk import score_files
 from brainscale.scoring.outputs import SCANS_FILE
 from brainscale.scoring.parts import OWNER_FILE
 from brainscale.storage.local import read_success
@@ -272,7 +272,9 @@ def test_scans_heatmaps_and_another_threshold(run: Path, scans: Path, invoke: In
     drawn = pq.read_table(pictures / "heatmaps.parquet").to_pylist()
     assert [r["sample_id"] for r in drawn] == table["sample_id"].to_pylist()[:3]
     assert {p.name for p in pictures.glob("*.png")} == {r["file"] for r in drawn}
-    assert (out / KEY_FILE).stat().st_mode & 0o077 == 0
+    assert Path(facts["key_file"]).stat().st_mode & 0o077 == 0
+    key = bytes.fromhex(Path(facts["key_file"]).read_text())
+    assert not any(key in path.read_bytes() or key.hex().encode() in path.read_bytes() for path in out.glob("**/*.*"))
     other = invoke("score", run, scans, "--out", out, "--threshold", "0.5")
     assert other.exit_code == 1
     assert "holds scores with another threshold (0.0 there, 0.5 here)" in other.output

@@ -4,7 +4,6 @@ import io
 import struct
 import tracemalloc
 import zipfile
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,33 +11,10 @@ from hypothesis import strategies as st
 
 from brainscale.config.sections import LimitsConfig
 from brainscale.reading.archives import read_members
-from tests.support.files import zipped
+from tests.support.files import streamed, zipped
 
 METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
 FILES = {"a.png": b"one" * 5000, "b/c": bytes(range(256)) * 40, "b/empty": b"", "d": b"x" + b"PK\x03\x04" * 20}
-
-
-class OneWay(io.RawIOBase):
-    """A stream that cannot seek: zipfile writes sizes behind each member."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self.data += data
-        return len(data)
-
-
-def streamed(files: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED, *, marked: bool = True) -> bytes:
-    """A zip archive as a writer makes it that cannot seek, with a mark before the sizes behind each member or not."""
-    out = OneWay()
-    with zipfile.ZipFile(out, "w", compression) as archive:  # type: ignore[arg-type]
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return bytes(out.data) if marked else bytes(out.data).replace(b"PK\x07\x08", b"")
 
 
 def members(data: bytes, **limits: int) -> dict[str, bytes | str | None]:
