@@ -67,7 +67,8 @@ def index_sources(
     files = list_files(sources)
     require_shared((file.uri for file in files), config.resources.shared)
     table = read_parallel(files, partial(read_tables, request=request)).to_table()
-    for text in _describe_notes(table, key if hash_paths else None):
+    name_of = partial(hide_id, key=key.secret) if hash_paths else str
+    for text in _describe_notes(table, name_of):
         on_notice(text)
     ids = table["sample_id"].to_pylist()
     rows = [None] * len(ids) if label_file is None else label_file.rows(ids)
@@ -75,7 +76,7 @@ def index_sources(
         sample_labels = choose_folder_labels(ids, config.data)
     else:
         sample_labels = [None if row is None else label_file.labels[row] for row in rows]
-    patients = find_patients(table, sample_labels, rows, label_file, pattern, config.data, key)
+    patients = find_patients(table, sample_labels, rows, label_file, pattern, config.data, key, name_of)
     for text in (*(() if label_file is None else label_file.notices), *patients.notices):
         on_notice(text)
     known = {name: table[name] for name in table.column_names if name in MANIFEST.names}
@@ -88,18 +89,17 @@ def index_sources(
     return hide_paths(grouped, key) if hash_paths else grouped
 
 
-def _describe_notes(table: pa.Table, key: PatientKey | None) -> Iterator[str]:
+def _describe_notes(table: pa.Table, name_of: Callable[[str], str]) -> Iterator[str]:
     """Yield a line on each thing that was odd about files that were read all the same.
 
     Args:
         table: schema `reading.reader.COLUMNS`.
-        key: key that hashes the names of files in the lines; None for the names.
+        name_of: sample id → what messages call the sample.
     """
     noted = table.filter(pc.is_valid(table["note"]))
     for note in sorted(set(noted["note"].to_pylist())):
         ids = noted.filter(pc.equal(noted["note"], note))["sample_id"].to_pylist()
-        first = ids[0] if key is None else hide_id(ids[0], key.secret)
-        yield f"Note: {note}, for {len(ids)} sample(s), the first of them '{first}'."
+        yield f"Note: {note}, for {len(ids)} sample(s), the first of them '{name_of(ids[0])}'."
 
 
 def hide_paths(manifest: pa.Table, key: PatientKey) -> pa.Table:
