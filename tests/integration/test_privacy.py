@@ -189,20 +189,22 @@ def test_no_output_log_report_or_error_holds_anything_of_a_patient(
     ]
     failures = [
         ("score", run, archive, "--out", out / "hidden", "--hash-paths", "--threshold", "0.9"),
-        ("score", run, write(tmp_path / "few", {"x.dcm": b""}), "--out", out / "hidden", "--hash-paths", "--update"),
         ("train", "--data", hidden, "--out", out / "none"),
         ("train", "--data", split, "--out", run, *SMALL, "--seed", "7"),
         ("evaluate", run, "--data", hidden),
+        ("score", run, write(tmp_path / "few", {"x.dcm": b""}), "--out", out / "hidden", "--hash-paths"),
+        ("score", run, tmp_path / "few", "--out", out / "few", "--hash-paths"),
     ]
     said = []
     for arguments in steps:
         result = invoke(*arguments)
         assert result.exit_code == 0, result.output
         said.append((f"what `{arguments[0]}` said", result.output.encode()))
+    (out / "hidden" / "_SUCCESS.json").unlink()
     for arguments in failures:
         result = invoke(*arguments)
+        assert result.exit_code, result.output
         said.append((f"what `{arguments[0]}` said of an error", result.output.encode()))
-    assert len({path.name for path in (out / "hidden").glob("part-*.parquet")}) >= 1
     captured = capfd.readouterr()
     everything = [*said, ("standard output", captured.out.encode()), ("standard error", captured.err.encode())]
     for what, data in (*everything, *texts(out), *ray_logs()):

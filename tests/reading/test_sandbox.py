@@ -7,15 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from brainscale.config.sections import LimitsConfig, PreprocessConfig
-from brainscale.errors import SampleError
+from brainscale.errors import SampleError, StorageError
 from brainscale.reading import reader
 from brainscale.reading.confinement import Confinement, confine
 from brainscale.reading.reader import MAX_CRASHES, read_file, read_samples
@@ -327,6 +328,45 @@ def test_a_decoder_killed_from_outside_costs_one_row(tmp_path: Path, crashing: R
     assert len(codes) == 800
     assert sorted(set(codes), key=str) in ([None, "decoder_crashed"], [None])
     assert codes.count("decoder_crashed") <= 1
+
+
+class Stored(io.BytesIO):
+    """An object in a store: no file of this machine. It stops answering after some bytes."""
+
+    def __init__(self, data: bytes, answered: int) -> None:
+        super().__init__(data)
+        self.requests, self._answered = 0, answered
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.requests += 1
+        if self.tell() >= self._answered:
+            raise StorageError("the store does not answer")
+        return super().read(size)
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred, lambda files: gzip.compress(tarred(files))])
+def test_an_object_in_a_store_is_read_by_ranges_that_the_parent_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Callable[[dict[str, bytes]], bytes]
+) -> None:
+    path = tmp_path / "a.pack"
+    path.write_bytes(
+        pack({f"{i}.png": write_image(tmp_path / "one.png", i, (400, 300)).read_bytes() for i in range(40)})
+    )
+    request = ReadRequest(preprocess=PreprocessConfig(image_size=64))
+    local = list(read_samples(path, request))
+    stored = Stored(path.read_bytes(), 10**9)
+    monkeypatch.setattr("brainscale.reading.sources._open", lambda uri: stored)
+    away = list(read_samples(path, request))
+    assert [(s.sample_id, s.sha256, s.nbytes) for s in away] == [(s.sample_id, s.sha256, s.nbytes) for s in local]
+    assert all(np.array_equal(one.plane, other.plane) for one, other in zip(away, local, strict=True))
+    assert len(local) == 40
+    assert stored.requests < 12 + len(path.read_bytes()) / 2**17
+
+    fails = Stored(path.read_bytes(), path.stat().st_size // 2)
+    monkeypatch.setattr("brainscale.reading.sources._open", lambda uri: fails)
+    *before, last = read_samples(path, request)
+    assert (last.sample_id, last.error_code) == ("a.pack", "store_unreachable")
+    assert not {sample.error_code for sample in before} - {None}
 
 
 def test_the_parent_opens_no_archive(tmp_path: Path) -> None:
