@@ -170,7 +170,7 @@ def _read_errors(path: tuple[str, ...], depth: int) -> Iterator[None]:
 def _unzip(
     stream: Stream, path: tuple[str, ...], depth: int, budget: _Budget, limits: LimitsConfig
 ) -> Iterator[Member]:
-    seekable = stream if stream.seekable() else io.BytesIO(_read_limited(stream, limits))
+    seekable = stream if stream.seekable() else io.BytesIO(_read_before_damage(stream, limits))
     for entry in list_entries(seekable):
         budget.count_entry()
         if entry.name.endswith("/"):
@@ -260,14 +260,33 @@ class _Forward(io.RawIOBase):
 
 def _read_limited(stream: Stream, limits: LimitsConfig) -> bytes:
     """Read the rest of a stream in chunks: one read up to the limit would first make a buffer as large as it."""
-    chunks: list[bytes] = []
+    return _join(iter(lambda: stream.read(CHUNK_NBYTES), b""), limits)
+
+
+def _read_before_damage(stream: Stream, limits: LimitsConfig) -> bytes:
+    """Read the rest of a stream, or what comes before a damage."""
+
+    def chunks() -> Iterator[bytes]:
+        try:
+            while chunk := stream.read1(CHUNK_NBYTES):  # read would lose what it has when it meets the damage
+                yield chunk
+        except (SampleError, MemoryError):
+            raise
+        except Exception:  # noqa: BLE001 (as in _read_errors)
+            return
+
+    return _join(chunks(), limits)
+
+
+def _join(chunks: Iterator[bytes], limits: LimitsConfig) -> bytes:
+    kept: list[bytes] = []
     nbytes = 0
-    while chunk := stream.read(CHUNK_NBYTES):
+    for chunk in chunks:
         nbytes += len(chunk)
         if nbytes > limits.nbytes:
             raise SampleError("file_too_large", f"the file exceeds limits.file_mib = {limits.file_mib}")
-        chunks.append(chunk)
-    return b"".join(chunks)
+        kept.append(chunk)
+    return b"".join(kept)
 
 
 def _is_tar(head: bytes) -> bool:

@@ -181,6 +181,8 @@ def serve(make_handler: Callable[[Mapping[str, Any]], Handler]) -> None:
 
 def limit_memory(mib: int) -> None:
     """Limit how much this process may still grow: an allocation beyond fails and does not exhaust the machine."""
+    if sys.platform != "linux":
+        return
     with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123
         nbytes = int(statm.read().split()[0]) * resource.getpagesize() + mib * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (nbytes, nbytes))

@@ -8,6 +8,7 @@ import gzip
 import io
 import lzma
 import os
+import resource
 import tarfile
 import tempfile
 import zipfile
@@ -23,6 +24,7 @@ from PIL import Image
 
 from brainscale.config.sections import LimitsConfig, PreprocessConfig
 from brainscale.errors import ERROR_CODES
+from brainscale.reading import reader
 from brainscale.reading.archives import ALLOWANCE_MIB, read_members
 from brainscale.reading.reader import COLUMNS, file_table, read_file, read_tables
 from brainscale.reading.request import ReadRequest
@@ -69,6 +71,7 @@ def archives(members: dict[str, bytes]) -> dict[str, bytes]:
 
 
 SEEDS = seeds()
+PEAKS = [0.0]
 ARCHIVES = archives({"a.txt": b"text" * 20, "b/c": bytes(range(256)), "empty": b""})
 
 
@@ -94,11 +97,21 @@ def mutated(draw: st.DrawFn, seeds: dict[str, bytes] = SEEDS) -> bytes:
     return bytes(data)
 
 
+def decoder_peak() -> float:
+    """MiB that the process that decodes has had at most."""
+    process = reader._decoder(REQUEST)._process
+    if process is None:  # the last file ended it
+        return 0.0
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    return int(next((line.split()[1] for line in lines if line.startswith("VmHWM")), "0")) / 1024
+
+
 def check_samples(data: bytes) -> None:
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
         samples = list(read_file(SourceFile(sample_id="any", uri=file.name), REQUEST))
+    PEAKS.append(max(decoder_peak(), PEAKS.pop()))
     assert samples
     assert len({sample.sample_id for sample in samples}) == len(samples)
     for sample in samples:
@@ -165,3 +178,10 @@ def test_every_file_that_nibabel_installs_gives_samples(tmp_path: Path) -> None:
     assert set().union(*outcomes.values()) <= expected
     assert outcomes["example4d.nii.gz"] == {None}
     assert outcomes["example_nifti2.nii.gz"] == {None}
+
+
+def test_the_memory_of_both_processes_stays_small() -> None:
+    """After all files of this module, of which some claim millions of pixels or unpack to the limit."""
+    here = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"peak memory: {here:.0f} MiB here, with all tests before; {PEAKS[0]:.0f} MiB in the decoder")  # noqa: T201
+    assert PEAKS[0] < 1500

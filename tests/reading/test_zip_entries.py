@@ -1,17 +1,19 @@
 """Zip archives by entries: as Python's zipfile has them, and without the directory at their end."""
 
+import gzip
 import io
 import struct
 import tracemalloc
 import zipfile
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brainscale.config.sections import LimitsConfig
 from brainscale.reading.archives import read_members
-from tests.support.files import streamed, zipped
+from tests.support.files import streamed, tarred, zipped
 
 METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
 FILES = {"a.png": b"one" * 5000, "b/c": bytes(range(256)) * 40, "b/empty": b"", "d": b"x" + b"PK\x03\x04" * 20}
@@ -74,6 +76,17 @@ def test_an_archive_cut_anywhere_gives_the_members_before_the_cut(data: st.DataO
     before = sum(start <= cut for start in [*starts[1:], whole.index(b"PK\x01\x02")])  # the next header begins there
     assert list(read.items())[:before] == list(files.items())[:before]
     assert set(map(type, list(read.values())[before:])) <= {str, bytes}
+
+
+def test_an_archive_in_a_compressed_file_that_is_cut_off_gives_the_members_before_the_cut() -> None:
+    noise = np.random.default_rng(0).bytes
+    files = {str(i): noise(30_000) for i in range(20)}
+    for data in (gzip.compress(zipped(files)), gzip.compress(tarred({"in.zip": zipped(files)}))):
+        read = members(data[: len(data) // 2])
+        whole = [content for content in read.values() if isinstance(content, bytes)]
+        assert whole == list(files.values())[: len(whole)]
+        assert len(whole) >= 9
+        assert set(list(read.values())[len(whole) :]) == {"corrupt_member", "corrupt_archive"}
 
 
 def test_a_damaged_directory_costs_no_member() -> None:
