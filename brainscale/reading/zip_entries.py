@@ -23,6 +23,7 @@ _END64, _LOCATOR64, _SIGNED = b"PK\x06\x06", b"PK\x06\x07", b"PK\x05\x05"
 _LOCAL_HEADER, _CENTRAL_HEADER = struct.Struct("<4x2x2H4x3L2H"), struct.Struct("<4x4x2H4x3L3H8xL")
 _END_RECORD, _END64_RECORD = struct.Struct("<4xH4xH2L2x"), struct.Struct("<32x3Q")
 _SIZES, _SIZES64 = struct.Struct("<3L"), struct.Struct("<L2Q")  # CRC and sizes behind a member
+_LOCAL_HEADERS = re.compile(re.escape(LOCAL))
 _HEADERS = re.compile(b"PK(?:\x03\x04|\x01\x02)")
 _HEADERS_OR_DESCRIPTORS = re.compile(b"PK(?:\x03\x04|\x01\x02|\x07\x08)")
 _ZIP64_NBYTES = 76  # of the 64-bit end record and its locator
@@ -60,7 +61,6 @@ class ZipEntry:
 class _Directory(NamedTuple):
     start: int
     entries: int
-    shift: int  # bytes before the archive, which the offsets in it do not count
 
 
 class _Sizes(NamedTuple):
@@ -81,7 +81,7 @@ def list_entries(stream: Stream) -> Iterator[ZipEntry]:
     directory = _find_directory(stream)
     if directory is not None and _is_whole(stream, directory.start, directory.entries):
         for header, variable in _central_headers(stream, directory.start):
-            yield _central_entry(header, variable, directory.shift)
+            yield _central_entry(header, variable)
     else:
         yield from _scan(stream)
 
@@ -170,7 +170,11 @@ def _make_decoder(method: int, encoded: _Span) -> Decoder | None:
 
 
 def _find_directory(stream: Stream) -> _Directory | None:
-    """Find the directory by the record at the archive's end; None without one, or for one volume of several."""
+    """Find the directory by the record at the archive's end.
+
+    None without one, for one volume of several, and where the offsets in it count from another place than the file's
+    beginning: then it is that of an archive behind this one, or of the last member of one that is cut off.
+    """
     size = stream.seek(0, io.SEEK_END)
     tail_start = max(0, size - MAX_COMMENT_NBYTES - _END_RECORD.size)
     stream.seek(tail_start)
@@ -186,8 +190,7 @@ def _find_directory(stream: Stream) -> _Directory | None:
         if record.startswith(_END64) and record.startswith(_LOCATOR64, _ZIP64_NBYTES - 20):
             disk, end = 0, end - _ZIP64_NBYTES
             count, nbytes, start = _END64_RECORD.unpack_from(record)
-    shift = end - nbytes - start
-    return None if disk or shift < 0 else _Directory(end - nbytes, count, shift)
+    return _Directory(start, count) if not disk and start + nbytes == end else None
 
 
 def _is_whole(stream: Stream, start: int, count: int) -> bool:
@@ -208,7 +211,7 @@ def _central_headers(stream: Stream, start: int) -> Iterator[tuple[bytes, bytes]
         raise SampleError("corrupt_archive", "the directory at the archive's end is damaged")
 
 
-def _central_entry(header: bytes, variable: bytes, shift: int) -> ZipEntry:
+def _central_entry(header: bytes, variable: bytes) -> ZipEntry:
     flags, method, crc, encoded_nbytes, nbytes, name_nbytes, extra_nbytes, _, offset = _CENTRAL_HEADER.unpack(header)
     extra = variable[name_nbytes : name_nbytes + extra_nbytes]
     nbytes, encoded_nbytes, offset = _widen(extra, (nbytes, encoded_nbytes, offset))
@@ -219,15 +222,15 @@ def _central_entry(header: bytes, variable: bytes, shift: int) -> ZipEntry:
         crc=crc,
         nbytes=nbytes,
         encoded_nbytes=encoded_nbytes,
-        offset=offset + shift,
+        offset=offset,
     )
 
 
 def _scan(stream: Stream) -> Iterator[ZipEntry]:
-    """Yield the entries by their own headers, from the archive's beginning to where it is cut off.
+    """Yield the entries by their own headers, from the archive's beginning to where it is cut off, or of several.
 
     Raises:
-        SampleError: `corrupt_archive`, after the last entry, unless the directory follows them, whole.
+        SampleError: `corrupt_archive`, after the last entry, unless a whole directory follows the entries.
     """
     size = stream.seek(0, io.SEEK_END)
     position: int | None = 0
@@ -238,10 +241,12 @@ def _scan(stream: Stream) -> Iterator[ZipEntry]:
         if len(header) < _LOCAL_HEADER.size:
             break
         if header.startswith(CENTRAL):
-            if _is_whole(stream, position, count):
+            if not _is_whole(stream, position, count):
+                break
+            count, position = 0, next(_search(stream, position, _LOCAL_HEADERS), None)
+            if position is None:
                 return
-            break
-        if header.startswith(LOCAL):
+        elif header.startswith(LOCAL):
             entry, position = _local_entry(stream, position, header, size)
             yield entry
             count += 1

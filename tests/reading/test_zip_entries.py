@@ -100,10 +100,16 @@ def test_what_stands_behind_an_archive_costs_nothing(behind: bytes) -> None:
     assert members(zipped(FILES) + behind) == FILES
 
 
-def test_an_archive_behind_other_bytes_is_read_by_its_directory() -> None:
-    """As in a file that someone wrote an archive behind: the offsets in it do not count what comes before."""
-    first = zipped({"old": b"1"})
-    assert members(first + zipped(FILES)) == FILES
+def test_an_archive_behind_another_hides_neither() -> None:
+    assert members(zipped({"first": b"1"}) + zipped(FILES)) == {"first": b"1", **FILES}
+    assert members(zipped({"first": b"1"}) + b"between" + zipped(FILES)) == {"first": b"1", **FILES}
+
+
+def test_an_archive_that_is_cut_behind_an_archive_in_it_is_not_taken_for_that_one() -> None:
+    """The record at the end is the inner archive's."""
+    whole = zipped({"first": b"1", "in.zip": zipped(FILES), "last": b"2"}, compression=zipfile.ZIP_STORED)
+    cut = whole[: whole.rindex(b"PK\x03\x04")]
+    assert members(cut) == {"first": b"1", **{f"in.zip!{k}": v for k, v in FILES.items()}, "": "corrupt_archive"}
 
 
 def test_more_than_65535_entries_and_64_bit_sizes() -> None:
