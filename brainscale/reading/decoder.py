@@ -22,7 +22,7 @@ from brainscale.reading.preprocess import make_plane, min_decoded_side, to_grey
 from brainscale.reading.pseudonyms import pseudonym
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample_ids import join_id
-from brainscale.reading.sandbox import Handler, limit_memory, serve
+from brainscale.reading.serving import Handler, limit_memory, serve
 from brainscale.reading.sidecars import is_sidecar
 
 HEAD_NBYTES = 512  # tell the format

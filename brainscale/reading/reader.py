@@ -11,14 +11,15 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.config.sections import PreprocessConfig
-from brainscale.errors import ERROR_CODES, RERUN, SampleError, StorageError
+from brainscale.errors import RERUN, SampleError, StorageError
+from brainscale.reading.answers import check_facts, is_text, nonsense
 from brainscale.reading.confinement import Confinement
 from brainscale.reading.pseudonyms import hide_id, pseudonym
 from brainscale.reading.request import ReadRequest
@@ -32,7 +33,6 @@ BATCH_ROWS = 64
 """Rows of one table: memory does not grow with an archive or a volume."""
 MAX_CRASHES = 16
 """Members of one archive that may end the decoder: each costs a new one, which has to find its place in the archive."""
-MAX_TEXT = 1000  # characters of what the decoder says, names of members aside
 
 SOURCE_FILES = pa.schema(
     [
@@ -107,7 +107,6 @@ class Sample:
 
 _FACTS = {column.name: column.type for column in fields(Sample) if column.name not in ("sample_id", "uri", "plane")}
 """What the decoder may say of a sample, and of which type each is."""
-_NONSENSE = SampleError("decoder_crashed", "the decoder's answer makes no sense")
 
 
 def read_samples(
@@ -294,17 +293,17 @@ def _wanted(file: SourceFile) -> dict[str, list[int | None]] | None:
 def _describe_member(file: SourceFile, facts: Mapping[str, Any]) -> Sample:
     """Return what the samples of a member have in common."""
     path, number = facts["path"], facts.get("member")
-    if not (isinstance(path, list) and all(map(_is_text, path)) and isinstance(number, int)):
-        raise _NONSENSE
+    if not (isinstance(path, list) and all(map(is_text, path)) and isinstance(number, int)):
+        raise nonsense()
     common: dict[str, Any] = {name: facts.get(name) for name in ("nbytes", "sha256", "note")}
-    _check_facts(common)
+    check_facts(common, _FACTS)
     return Sample(sample_id=join_id(file.sample_id, path), uri=file.uri, member="!".join(path) or None, **common)
 
 
 def _make_sample(member: Sample, facts: dict[str, Any], plane: memoryview, side: int) -> Sample:
-    _check_facts(facts)
+    check_facts(facts, _FACTS)
     if len(plane) not in (0, side**2):
-        raise _NONSENSE
+        raise nonsense()
     frame = facts.get("frame")
     return replace(
         member,
@@ -312,23 +311,6 @@ def _make_sample(member: Sample, facts: dict[str, Any], plane: memoryview, side:
         plane=np.frombuffer(plane, np.uint8).reshape(side, side) if len(plane) else None,
         **facts,
     )
-
-
-def _check_facts(facts: Mapping[str, Any]) -> None:
-    """Refuse what no decoder says, unless it was taken over by a file."""
-    for name, value in facts.items():
-        sound = name in _FACTS and isinstance(value, cast("type", _FACTS[name]))
-        if isinstance(value, int):
-            sound = sound and 0 <= value < (2**63 if name == "nbytes" else 2**31)
-        if isinstance(value, str):
-            sound = sound and len(value) <= MAX_TEXT and value.isprintable()
-        if not sound or (name == "error_code" and value is not None and value not in ERROR_CODES):
-            raise _NONSENSE
-
-
-def _is_text(value: Any) -> bool:
-    """Return whether a value is text that every table can hold."""
-    return isinstance(value, str) and value.encode(errors="replace").decode() == value
 
 
 def _hide(sample: Sample, key: bytes) -> Sample:

@@ -29,7 +29,7 @@ from tests.support.images import write_image
 ODD_CHILD = """
 import ctypes, os, socket, subprocess, sys, time
 from pathlib import Path
-from brainscale.reading.sandbox import limit_memory, serve
+from brainscale.reading.serving import limit_memory, serve
 def handler_of(settings):
     limit_memory(512)
     def handle(facts, stream):
