@@ -6,7 +6,6 @@ with an error too. What the child answers is checked.
 """
 
 import atexit
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -318,22 +317,20 @@ def _hide(sample: Sample, key: bytes) -> Sample:
     return replace(sample, sample_id=hide_id(sample.sample_id, key), uri=HIDDEN, member=pseudonym(sample.member, key))
 
 
-_decoders: dict[str, Sandbox] = {}  # by its settings: this process's one decoder, kept from file to file
+_decoders: list[tuple[ReadRequest, Sandbox]] = []  # this process's one decoder, kept from file to file
 
 
 def _decoder(request: ReadRequest) -> Sandbox:
-    settings = request.to_json()
-    key = json.dumps(settings)
-    if key not in _decoders:
+    if not _decoders or not (_decoders[0][0] is request or _decoders[0][0] == request):
         _end_decoder()
-        _decoders[key] = Sandbox(DECODER, settings, request.limits.seconds)
-    return _decoders[key]
+        _decoders.append((request, Sandbox(DECODER, request.to_json(), request.limits.seconds)))
+    return _decoders[0][1]
 
 
 @atexit.register
 def _end_decoder() -> None:
     while _decoders:
-        _decoders.popitem()[1].close()
+        _decoders.pop()[1].close()
 
 
 def _count_last(samples: Iterable[Sample]) -> Iterator[tuple[Sample, int | None]]:
