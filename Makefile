@@ -34,8 +34,8 @@ check: $(READY) ## style, types, the import rule, and the tests that need no Ray
 	$(MAKE) --no-print-directory lint && $(BIN)/pytest -m "not ray" $(HALF:%=--ignore=%); status=$$?; \
 	wait $$half || status=$$?; cat .half.log; exit $$status
 
-fuzz: $(READY) ## 10,000 damaged files: each gives rows, none an exception
-	BRAINSCALE_FUZZ=10000 $(BIN)/pytest tests/reading/test_fuzz.py
+fuzz: $(READY) ## 10,000 damaged files, and 100,000 archives: each gives rows, none an exception
+	BRAINSCALE_FUZZ=10000 $(BIN)/pytest -s tests/reading/test_fuzz.py
 
 kills: $(READY) ## training and scoring killed at random moments, each time with the result of a run nobody touched
 	BRAINSCALE_KILLS=10 $(BIN)/pytest -s tests/integration/test_kills.py tests/integration/test_scoring.py

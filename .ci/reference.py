@@ -68,7 +68,6 @@ FILES = {
     "score --out DIR": {
         "part-*.parquet": "predictions, one row for each sample",
         "_scans/scans.parquet": "one row for each series or volume (`--by scan`)",
-        ".scan-key": "the random key of the hashes that stand for series, where none was given",
         ".job": "the job that is writing; gone when the folder is complete",
         "_SUCCESS.json": "written last: the folder is complete",
     },

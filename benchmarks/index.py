@@ -68,7 +68,7 @@ def decoding_rates(files: list[bytes]) -> None:
     child = Sandbox(decoder.__name__, WISH.to_json(), seconds=60)
 
     def isolated(data: bytes) -> object:
-        return list(child.ask({"frames": None}, data))
+        return list(child.ask({"file": "", "wanted": None, "skip": 0}, io.BytesIO(data)))
 
     times: dict[Callable[[bytes], object], list[float]] = {ours: [], isolated: [], notebook: []}
     isolated(files[0])

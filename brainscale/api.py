@@ -344,6 +344,7 @@ def score(
     by: str | None = None,
     update: bool = False,
     patient_key: Location | None = None,
+    hash_paths: bool = False,
     heatmaps: Location | None = None,
     max_heatmaps: int = 20,
     show_burned_in: bool = False,
@@ -361,7 +362,9 @@ def score(
         precision: fp32 or bf16.
         by: `scan` to write a second table with one row for each series or volume.
         update: whether to score files that are new in the sources of a complete folder.
-        patient_key: file with the secret key for the hashes of series.
+        patient_key: file with the secret key for the hashes; by default the key in the environment, or a random key
+            that is kept among this user's own files (`key_file` of the result).
+        hash_paths: whether to hash the names of files and archive members too.
         heatmaps: folder for heatmaps of the most confident positives.
         max_heatmaps: maximum number of heatmaps.
         show_burned_in: whether to draw heatmaps of samples whose pixels may show text, such as a name.
@@ -384,6 +387,7 @@ def score(
             by=by,
             update=update,
             patient_key=None if patient_key is None else _absolute(patient_key),
+            hash_paths=hash_paths,
             heatmaps=None if heatmaps is None else _absolute(heatmaps),
             max_heatmaps=max_heatmaps,
             show_burned_in=show_burned_in,

@@ -89,6 +89,7 @@ ERROR_CODES = {
     "not_a_file": "a link, a device or the like",
     "nested_too_deep": "more layers of archives and compression than limits.depth",
     "compression_bomb": "more bytes come out of an archive than limits.ratio allows",
+    "too_many_entries": "more entries in an archive than limits.entries allows",
     "file_too_large": "more bytes than limits.file_mib allows",
     "too_many_pixels": "more pixels than limits.pixels or limits.voxels allows",
     "too_many_frames": "more frames than limits.frames allows",

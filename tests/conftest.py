@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.support.images import write_image  # noqa: F401
 from tests.support.runs import Invoke, invoke
 from tests.support.shared import SHARED, shared
 
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="brainscale-state-")  # not this user's own keys
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and their children, ignore it

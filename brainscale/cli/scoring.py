@@ -49,9 +49,10 @@ from brainscale.logs import notice
 @click.option(
     "--patient-key",
     metavar="FILE",
-    show_default="$BRAINSCALE_PATIENT_KEY, or a random key kept in DIR",
-    help="File with the key of the series hashes.",
+    show_default="$BRAINSCALE_PATIENT_KEY, or a random key kept in ~/.local/state/brainscale",
+    help="File with the key of the hashes.",
 )
+@click.option("--hash-paths", is_flag=True, help="Hash the names of files and archive members too.")
 @options.engine
 @options.workers
 @click.option(

@@ -101,7 +101,6 @@ class PreprocessConfig(Section):
             )
         return self
 
-
     @property
     def window_rule(self) -> str:
         """Return how windows are chosen, in one line."""
@@ -121,6 +120,9 @@ class LimitsConfig(Section):
     ratio: Annotated[
         int, Field(ge=1, description="Maximum compression ratio of an archive, checked after its first 64 MiB.")
     ] = 200
+    entries: Annotated[
+        int, Field(ge=1, description="Maximum number of entries in one archive, with those of archives inside it.")
+    ] = 1_000_000
     depth: Annotated[int, Field(ge=1, description="Maximum number of nested archives and compressions.")] = 6
     memory_mib: Annotated[int, Field(ge=512, description="Maximum memory for decoding one file, in MiB.")] = 4096
     seconds: Annotated[float, Field(gt=0, description="Maximum time for decoding one frame, in seconds.")] = 300.0

@@ -1,10 +1,11 @@
 """Index sources: read every file once, on Ray, and make or open the manifest."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from brainscale.cluster.capacity import require_capacity, require_shared
 from brainscale.config.sections import Config
@@ -19,9 +20,8 @@ from brainscale.dataset.patients import find_patients
 from brainscale.dataset.subject_names import compile_patient_pattern
 from brainscale.dataset.summary import ManifestSummary, describe_gaps, summarise
 from brainscale.dataset.windows import assign_windows
-from brainscale.reading import sample_ids
 from brainscale.reading.on_ray import read_parallel
-from brainscale.reading.pseudonyms import KEY_VARIABLE, PatientKey, pseudonym, read_key
+from brainscale.reading.pseudonyms import KEY_VARIABLE, PatientKey, hide_id, pseudonym, read_key
 from brainscale.reading.reader import read_tables
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import list_files
@@ -71,14 +71,17 @@ def index_sources(
     require_shared((file.uri for file in files), config.resources.shared)
     read_rows, histograms = read_parallel(files, partial(read_tables, request=request)).to_table_without("histogram")
     table, notes = assign_windows(read_rows, histograms, config.data.window)
+    name_of = partial(hide_id, key=key.secret) if hash_paths else str
+    for text in _describe_notes(table, name_of):
+        on_notice(text)
     ids = table["sample_id"].to_pylist()
     rows = [None] * len(ids) if label_file is None else label_file.rows(ids)
     if label_file is None or label_file.labels is None:
         sample_labels = choose_folder_labels(ids, config.data)
     else:
         sample_labels = [None if row is None else label_file.labels[row] for row in rows]
-    patients = find_patients(table, sample_labels, rows, label_file, pattern, config.data, key)
-    for text in (*(() if label_file is None else label_file.notices), *patients.notices, *notes.lines()):
+    patients = find_patients(table, sample_labels, rows, label_file, pattern, config.data, key, name_of)
+    for text in (*(() if label_file is None else label_file.notices), *patients.notices, *notes.lines(name_of)):
         on_notice(text)
     known = {name: table[name] for name in table.column_names if name in MANIFEST.names}
     known |= {"label": pa.array(sample_labels, pa.string()), "patient": pa.array(patients.hashes, pa.string())}
@@ -92,20 +95,28 @@ def index_sources(
     return hide_paths(grouped, key) if hash_paths else grouped
 
 
+def _describe_notes(table: pa.Table, name_of: Callable[[str], str]) -> Iterator[str]:
+    """Yield a line on each thing that was odd about files that were read all the same.
+
+    Args:
+        table: schema `reading.sample.COLUMNS`.
+        name_of: sample id → what messages call the sample.
+    """
+    noted = table.filter(pc.is_valid(table["note"]))
+    for note in sorted(set(noted["note"].to_pylist())):
+        ids = noted.filter(pc.equal(noted["note"], note))["sample_id"].to_pylist()
+        yield f"Note: {note}, for {len(ids)} sample(s), the first of them '{name_of(ids[0])}'."
+
+
 def hide_paths(manifest: pa.Table, key: PatientKey) -> pa.Table:
     """Return the manifest as it can be given away: no paths and no signatures.
 
     Sample ids and members become hashes, and uri becomes `hidden`.
     """
     columns = {name: manifest[name].to_pylist() for name in ("sample_id", "member")}
-    hashed_ids = [
-        "!".join([str(pseudonym(file, key.secret)), *([str(pseudonym(member, key.secret))] if member else [])])
-        + ("" if frame is None else f"#{frame}")
-        for file, member, frame in map(sample_ids.split_id, columns["sample_id"])
-    ]
     replaced = {
         "signature": pa.nulls(len(manifest), pa.binary()),
-        "sample_id": pa.array(hashed_ids, pa.string()),
+        "sample_id": pa.array([hide_id(sample_id, key.secret) for sample_id in columns["sample_id"]], pa.string()),
         "member": pa.array([pseudonym(member, key.secret) for member in columns["member"]], pa.string()),
         "uri": pa.array([HIDDEN] * len(manifest), pa.string()),
     }

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -46,6 +46,7 @@ def find_patients(
     pattern: re.Pattern[str] | None,
     data: DataConfig,
     key: PatientKey,
+    name_of: Callable[[str], str] = str,
 ) -> Patients:
     """Return the patients of samples: by the label file, else by the pattern or, without one, by DICOM, else by BIDS.
 
@@ -57,6 +58,7 @@ def find_patients(
         pattern: the part of a sample id that names the patient; a sample that it does not match has no patient.
         data: classes, whose folders tell no data sets apart.
         key: secret key for the hashes.
+        name_of: sample id → what messages call the sample.
     """
     ids = table["sample_id"].to_pylist()
     words: list[str | None] = [None] * len(ids)
@@ -76,7 +78,7 @@ def find_patients(
         if rows:
             patients.notices.append(
                 f"--patient-from does not match {len(rows)} of {sum(is_readable)} sample(s), for example "
-                f"'{ids[rows[0]]}': they have no patient, unless a label file names one."
+                f"'{name_of(ids[rows[0]])}': they have no patient, unless a label file names one."
             )
     else:
         for row, word in enumerate(table["patient_placeholder"].to_pylist()):

@@ -1,37 +1,40 @@
 """A stream of bytes → the files in it: itself, or the members of an archive, or of archives inside it.
 
 zip, tar, and both or a single file under gzip, bzip2, xz or zstd, recognised by content. Nothing is written to
-disk, so the name of a member can do no harm; one member at a time is in memory; the bytes that come out are
-limited by the bytes that go in.
+disk, so the name of a member can do no harm; one member at a time is in memory; the entries of a file are limited,
+and the bytes that come out by the bytes that go in. An archive that is damaged or cut off gives its whole members,
+then an error. All this runs in the child process of `sandbox`.
 """
 
-import bz2
 import io
-import lzma
 import tarfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pyarrow as pa
-
 from brainscale.config.sections import LimitsConfig
 from brainscale.errors import SampleError
+from brainscale.reading.decompression import (
+    BZIP2,
+    GZIP,
+    XZ,
+    ZSTD,
+    Stream,
+    open_bzip2,
+    open_gzip,
+    open_xz,
+    open_zstd,
+)
 from brainscale.reading.sample_ids import as_text, unique_name
+from brainscale.reading.zip_entries import DESCRIPTOR, END, LOCAL, list_entries, open_entry
 
 HEAD_NBYTES = 512  # tell the kind of archive; a tar header is as long
 ALLOWANCE_MIB = 64  # that may come out of any archive, however small it is
 MAX_HEADER_NBYTES = 2**20  # of one member's names and attributes
 CHUNK_NBYTES = 2**20  # read at a time
-GZIP_MAGIC, GZIP_WBITS = b"\x1f\x8b", 16 + zlib.MAX_WBITS
-XZ_MEMORY_NBYTES = 256 * 2**20  # an xz header may ask for 4 GiB
-
-
-Stream = Any
-"""Something to read bytes from: Python's streams and Arrow's have no type in common."""
+IGNORED = "bytes behind the end of the compressed file are ignored"
+"""Note on a file that was read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,23 +46,32 @@ class Member:
         data: its bytes; None where they cannot be read.
         nbytes: declared size, where data is None.
         error: why data is None.
+        note: what is odd about a file that was read all the same.
     """
 
     path: tuple[str, ...] = ()
     data: bytes | None = None
     nbytes: int | None = None
     error: SampleError | None = None
+    note: str | None = None
 
 
 Unpack = Callable[..., Iterator[Member]]
 
 
 class _Budget:
-    """Bytes that may still come out of a stream."""
+    """Bytes and entries of archives that may still come out of a stream."""
 
     def __init__(self, nbytes: int, limits: LimitsConfig) -> None:
         self._remaining = ALLOWANCE_MIB * 2**20 + limits.ratio * nbytes
         self._ratio = limits.ratio
+        self._entries = self._max_entries = limits.entries
+
+    def count_entry(self) -> None:
+        self._entries -= 1
+        if self._entries < 0:
+            text = f"the archive has more than limits.entries = {self._max_entries} entries; the rest is not read"
+            raise _BudgetError("too_many_entries", text)
 
     def spend(self, nbytes: int) -> None:
         self._remaining -= nbytes
@@ -112,6 +124,9 @@ def _walk(stream: Stream, path: tuple[str, ...], depth: int, budget: _Budget, li
         raise
     except SampleError as error:
         yield Member(path=path, error=error)
+    except MemoryError:
+        text = f"unpacking needs more than limits.memory_mib = {limits.memory_mib}"
+        yield Member(path=path, error=SampleError("out_of_memory", text))
     except Exception as error:  # noqa: BLE001 (what damaged archives raise is not one family)
         text = f"the archive cannot be read to its end ({type(error).__name__})"
         yield Member(path=path, error=SampleError("corrupt_archive", text))
@@ -148,7 +163,7 @@ def _read_errors(path: tuple[str, ...], depth: int) -> Iterator[None]:
     """Turn what fails while the bytes of one file are read into an error of that file."""
     try:
         yield
-    except SampleError:
+    except (SampleError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 (codecs and file systems raise what they like)
         if depth == 0:
@@ -160,32 +175,19 @@ def _read_errors(path: tuple[str, ...], depth: int) -> Iterator[None]:
 def _unzip(
     stream: Stream, path: tuple[str, ...], depth: int, budget: _Budget, limits: LimitsConfig
 ) -> Iterator[Member]:
-    seekable = stream if stream.seekable() else io.BytesIO(_read_limited(stream, limits))
-    with zipfile.ZipFile(seekable) as archive:
-        for info in archive.infolist():
-            name = info.filename.replace("\\", "/")  # older tools of Windows write backslashes between folders
-            member_path = (*path, as_text(name))
-            if name.endswith("/"):
-                continue
-            try:
-                _check_method(info)
-                with _read_errors(member_path, depth + 1):
-                    member = archive.open(info)
-            except SampleError as error:
-                yield Member(path=member_path, nbytes=info.file_size, error=error)
-                continue
-            with member:
-                yield from _walk(_Forward(member, budget), member_path, depth + 1, budget, limits)
-
-
-def _check_method(info: zipfile.ZipInfo) -> None:
-    """Refuse a member that Python cannot unpack."""
-    if info.flag_bits & 0x41:  # weak or strong
-        raise SampleError("encrypted", "the member is protected by a password")
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
-        name = zipfile.compressor_names.get(info.compress_type, "unknown")  # type: ignore[attr-defined]
-        text = f"zip compression method {info.compress_type} ({name}); repack the archive with Deflate"
-        raise SampleError("unsupported_compression", text)
+    seekable = stream if stream.seekable() else io.BytesIO(_read_before_damage(stream, limits))
+    for entry in list_entries(seekable):
+        budget.count_entry()
+        if entry.name.endswith("/"):
+            continue
+        member_path = (*path, as_text(entry.name))
+        try:
+            with _read_errors(member_path, depth + 1):
+                content = open_entry(seekable, entry)
+        except SampleError as error:
+            yield Member(path=member_path, nbytes=entry.nbytes, error=error)
+            continue
+        yield from _walk(_Forward(content, budget), member_path, depth + 1, budget, limits)
 
 
 def _untar(
@@ -194,6 +196,7 @@ def _untar(
     with tarfile.open(fileobj=stream, mode="r|", tarinfo=_TarHeader, errors="surrogateescape") as archive:
         while (info := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all
+            budget.count_entry()
             if info.isdir():
                 continue
             member_path = (*path, as_text(info.name))
@@ -201,7 +204,8 @@ def _untar(
             if content is None:
                 yield Member(path=member_path, error=SampleError("not_a_file", "a link or a device, not a file"))
             else:
-                yield from _walk(_Forward(content), member_path, depth + 1, budget, limits)
+                holes = budget if info.issparse() else None  # bytes that are nowhere in the archive
+                yield from _walk(_Forward(content, holes), member_path, depth + 1, budget, limits)
 
 
 class _TarHeader(tarfile.TarInfo):
@@ -234,7 +238,9 @@ def _decompress_with(open_stream: Callable[[Stream], Stream]) -> Unpack:
     def unpack(
         stream: Stream, path: tuple[str, ...], depth: int, budget: _Budget, limits: LimitsConfig
     ) -> Iterator[Member]:
-        yield from _walk(_Forward(open_stream(stream), budget), path, depth + 1, budget, limits)
+        content = open_stream(stream)
+        for member in _walk(_Forward(content, budget), path, depth + 1, budget, limits):
+            yield replace(member, note=IGNORED) if content.ignored and member.path == path else member
 
     return unpack
 
@@ -257,62 +263,35 @@ class _Forward(io.RawIOBase):
         return len(data)
 
 
-class _Gzip(io.RawIOBase):
-    """Like gzip.GzipFile, but what follows the last stream and is no other stream is left out, as gunzip does."""
-
-    def __init__(self, inner: Stream) -> None:
-        self._inner = inner
-        self._decoder = zlib.decompressobj(GZIP_WBITS)
-
-    def read(self, size: int = -1) -> bytes:
-        while True:
-            if self._decoder.eof:
-                encoded = self._decoder.unused_data.lstrip(b"\0")
-                while len(encoded) < len(GZIP_MAGIC) and (more := self._inner.read(2**16)):
-                    encoded = (encoded + more).lstrip(b"\0")
-                if not encoded.startswith(GZIP_MAGIC):
-                    return b""
-                self._decoder = zlib.decompressobj(GZIP_WBITS)
-            else:
-                encoded = self._decoder.unconsumed_tail or self._inner.read(2**16)
-            if data := self._decoder.decompress(encoded, max(size, 0)):
-                return data
-            if not encoded:
-                raise EOFError("cut off")
-
-
-class _Xz(io.RawIOBase):
-    """Like lzma.LZMAFile, but with a limit on the decoder's memory."""
-
-    def __init__(self, inner: Stream) -> None:
-        self._inner = inner
-        self._decoder = lzma.LZMADecompressor(memlimit=XZ_MEMORY_NBYTES)
-
-    def read(self, size: int = -1) -> bytes:
-        while True:
-            if self._decoder.eof:
-                encoded = self._decoder.unused_data or self._inner.read(2**16)
-                if not encoded.strip(b"\0"):
-                    return b""
-                self._decoder = lzma.LZMADecompressor(memlimit=XZ_MEMORY_NBYTES)
-            else:
-                encoded = self._inner.read(2**16) if self._decoder.needs_input else b""
-                if self._decoder.needs_input and not encoded:
-                    raise EOFError("cut off")
-            if data := self._decoder.decompress(encoded, size):
-                return data
-
-
 def _read_limited(stream: Stream, limits: LimitsConfig) -> bytes:
     """Read the rest of a stream in chunks: one read up to the limit would first make a buffer as large as it."""
-    chunks: list[bytes] = []
+    return _join(iter(lambda: stream.read(CHUNK_NBYTES), b""), limits)
+
+
+def _read_before_damage(stream: Stream, limits: LimitsConfig) -> bytes:
+    """Read the rest of a stream, or what comes before a damage."""
+
+    def chunks() -> Iterator[bytes]:
+        try:
+            while chunk := stream.read1(CHUNK_NBYTES):  # read would lose what it has when it meets the damage
+                yield chunk
+        except (SampleError, MemoryError):
+            raise
+        except Exception:  # noqa: BLE001 (as in _read_errors)
+            return
+
+    return _join(chunks(), limits)
+
+
+def _join(chunks: Iterator[bytes], limits: LimitsConfig) -> bytes:
+    kept: list[bytes] = []
     nbytes = 0
-    while chunk := stream.read(CHUNK_NBYTES):
+    for chunk in chunks:
         nbytes += len(chunk)
         if nbytes > limits.nbytes:
             raise SampleError("file_too_large", f"the file exceeds limits.file_mib = {limits.file_mib}")
-        chunks.append(chunk)
-    return b"".join(chunks)
+        kept.append(chunk)
+    return b"".join(kept)
 
 
 def _is_tar(head: bytes) -> bool:
@@ -325,13 +304,10 @@ def _is_tar(head: bytes) -> bool:
 
 
 _KINDS: tuple[tuple[Callable[[bytes], bool], Unpack], ...] = (
-    (lambda head: head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")), _unzip),
-    (lambda head: head.startswith(GZIP_MAGIC), _decompress_with(_Gzip)),
-    (lambda head: head.startswith(b"BZh"), _decompress_with(bz2.BZ2File)),
-    (lambda head: head.startswith(b"\xfd7zXZ\0"), _decompress_with(_Xz)),
-    (
-        lambda head: head.startswith(b"\x28\xb5\x2f\xfd"),
-        _decompress_with(lambda stream: pa.CompressedInputStream(pa.PythonFile(_Forward(stream), mode="r"), "zstd")),
-    ),
+    (lambda head: head.startswith((LOCAL, END, DESCRIPTOR)), _unzip),
+    (lambda head: head.startswith(GZIP), _decompress_with(open_gzip)),
+    (lambda head: head.startswith(BZIP2), _decompress_with(open_bzip2)),
+    (lambda head: head.startswith(XZ), _decompress_with(open_xz)),
+    (lambda head: head.startswith(ZSTD), _decompress_with(open_zstd)),
     (_is_tar, _untar),
 )

@@ -1,26 +1,23 @@
 """This process's decoder: one child, kept from file to file."""
 
 import atexit
-import json
 
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sandbox import Sandbox
 
 DECODER = "brainscale.reading.decoder"  # run by name and never imported here: it loads the libraries of all formats
-_decoders: dict[str, Sandbox] = {}  # by its settings
+_decoders: list[tuple[ReadRequest, Sandbox]] = []
 
 
 def decoder_of(request: ReadRequest) -> Sandbox:
     """Return the decoder that makes what a request asks for; another request's decoder ends."""
-    settings = request.to_json()
-    key = json.dumps(settings)
-    if key not in _decoders:
+    if not _decoders or not (_decoders[0][0] is request or _decoders[0][0] == request):
         _end_decoder()
-        _decoders[key] = Sandbox(DECODER, settings, request.limits.seconds)
-    return _decoders[key]
+        _decoders.append((request, Sandbox(DECODER, request.to_json(), request.limits.seconds)))
+    return _decoders[0][1]
 
 
 @atexit.register
 def _end_decoder() -> None:
     while _decoders:
-        _decoders.popitem()[1].close()
+        _decoders.pop()[1].close()

@@ -1,41 +1,97 @@
-"""Encoded bytes → planes, hashes and signatures: what runs in the child process that decodes untrusted files.
+"""A file → its members, their hashes, signatures and planes: what runs in the child that reads untrusted bytes.
 
-`decode` is a plain function; `python -m brainscale.reading.decoder` serves it to the reader, and keeps slices until the
-window of their series is known.
+`decode_members` and `decode` are plain functions; `python -m brainscale.reading.decoder` serves them to the reader, and
+keeps slices until the window of their series is known. Identifiers leave this process as keyed hashes.
 """
 
+import hashlib
+import io
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from brainscale.errors import SampleError
+from brainscale.reading.archives import HEAD_NBYTES, Member
+from brainscale.reading.beginnings import find_series
 from brainscale.reading.formats import dicom, mgh, nifti, raster
 from brainscale.reading.formats.frame import Frame, count_frame
 from brainscale.reading.formats.volume import NO_WINDOWS, Windows
 from brainscale.reading.histogram import Histogram
 from brainscale.reading.kept import KEPT_NBYTES, KeptSlices
+from brainscale.reading.pairs import read_with_partners
 from brainscale.reading.placeholders import find_placeholder
 from brainscale.reading.preprocess import make_plane, min_decoded_side, to_grey
 from brainscale.reading.pseudonyms import pseudonym
 from brainscale.reading.request import ReadRequest
-from brainscale.reading.sandbox import Handler, limit_memory, serve
+from brainscale.reading.sample_ids import join_id
 from brainscale.reading.series import SliceFacts, bright_rank, is_background
+from brainscale.reading.serving import Handler, limit_memory, serve
+from brainscale.reading.sidecars import is_sidecar
 from brainscale.reading.signature import hash_thumbnail, make_signature, perceptual_hash
 
-HEAD_NBYTES = 512  # tell the format
 HASH_SIDE = 256  # pixels: a JPEG is decoded no smaller for its hashes and signature
 
 
 Answer = tuple[dict[str, Any], bytes]
+"""Facts, and the bytes of a plane, of a histogram, or none."""
+
+
+def decode_members(
+    members: Iterable[Member],
+    facts: Mapping[str, Any],
+    request: ReadRequest,
+    kept: KeptSlices | None = None,
+) -> Iterator[Answer]:
+    """Recognise, decode and preprocess the members of a file.
+
+    Args:
+        members: as they are unpacked.
+        facts: `file`, the file's sample id; `wanted`, member as `join_id("", path)` → numbers of its frames to decode,
+            or None for everything; `windows`, member → number and window of each frame of which it is known; `skip`,
+            number of members to leave out at the beginning.
+        request: what to make of each frame.
+        kept: takes slices whose window is not known.
+
+    Yields:
+        For each member: its number, path, note, nbytes and sha256; then what `decode` yields.
+    """
+    for number, member in enumerate(members):
+        name = join_id("", member.path)
+        frames = None if facts["wanted"] is None else set(facts["wanted"].get(name, ()))
+        if number < facts["skip"] or (frames is not None and not frames):
+            continue
+        about, error = _describe_member(member, number, facts["file"])
+        yield about, b""
+        if error:
+            yield {"error_code": error.code, "error": _printable(error.text)}, b""
+        else:
+            windows = {frame: (low, high) for frame, low, high in facts["windows"].get(name, ())}
+            yield from decode(member.data or b"", request, frames, windows, kept)
+
+
+def _describe_member(member: Member, number: int, file_id: str) -> tuple[dict[str, Any], SampleError | None]:
+    """Return what the samples of a member have in common, and why it has none."""
+    data, error = member.data, member.error
+    facts: dict[str, Any] = {"member": number, "path": member.path, "note": member.note, "nbytes": member.nbytes}
+    if is_sidecar(join_id(file_id, member.path), data):
+        error = SampleError("sidecar", "a file of the operating system")
+    if data is not None:
+        facts["nbytes"] = len(data)
+        facts["sha256"] = None if error else hashlib.sha256(data).hexdigest()
+    return facts, error
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def decode(
     data: bytes,
     request: ReadRequest,
-    frames: set[int | None] | None = None,
+    frames: Collection[int | None] | None = None,
     windows: Windows = NO_WINDOWS,
     kept: KeptSlices | None = None,
 ) -> Iterator[Answer]:
@@ -57,13 +113,13 @@ def decode(
             if frames is None or frame.number in frames:
                 yield _answer(frame, request, windows.get(frame.number), kept)
     except SampleError as error:
-        yield {"error_code": error.code, "error": error.text}, b""
+        yield {"error_code": error.code, "error": _printable(error.text)}, b""
     except MemoryError:
         text = f"decoding needs more than limits.memory_mib = {request.limits.memory_mib}"
         yield {"error_code": "out_of_memory", "error": text}, b""
 
 
-def show_kept(wanted: list[tuple[str, float, float]], request: ReadRequest, kept: KeptSlices) -> Iterator[Answer]:
+def show_kept(wanted: Sequence[tuple[str, float, float]], request: ReadRequest, kept: KeptSlices) -> Iterator[Answer]:
     """Make the planes of slices that were kept.
 
     Args:
@@ -81,23 +137,6 @@ def show_kept(wanted: list[tuple[str, float, float]], request: ReadRequest, kept
         else:
             grey = to_grey(replace(frame, grey_range=(low, high)), request.preprocess.window)
             yield {"missing": False}, make_plane(grey, request.preprocess).tobytes()
-
-
-def find_series(data: bytes, request: ReadRequest) -> Answer:
-    """Say whether a file is DICOM, and of which series, from its beginning.
-
-    Args:
-        data: the beginning, or all of it.
-        request: its key makes the hashes.
-
-    Returns:
-        `is_dicom` and the columns of `plan.SERIES`; `scan` is None where the series was not found.
-    """
-    if not dicom.recognises(data[:HEAD_NBYTES]):
-        return {"is_dicom": False}, b""
-    head = dicom.read_head(data, request.limits)
-    hashed = {name: pseudonym(value, request.key) for name, value in (("scan", head.scan), ("instance", head.instance))}
-    return {"is_dicom": True, **asdict(head), **hashed}, b""
 
 
 def _frames(data: bytes, request: ReadRequest, windows: Windows) -> Iterator[Frame]:
@@ -188,13 +227,13 @@ def _make_handler(settings: Mapping[str, Any]) -> Handler:
     limit_memory(request.limits.memory_mib + KEPT_NBYTES // 2**20)
     kept = KeptSlices()
 
-    def handle(facts: Mapping[str, Any], data: memoryview) -> Iterator[Answer]:
+    def handle(facts: Mapping[str, Any], stream: io.RawIOBase, *partners: io.RawIOBase) -> Iterator[Answer]:
         if "show" in facts:
             return show_kept(facts["show"], request, kept)
         if "series" in facts:
-            return iter([find_series(bytes(data), request)])
-        frames, windows = facts["frames"], {number: (low, high) for number, low, high in facts.get("windows", ())}
-        return decode(bytes(data), request, None if frames is None else set(frames), windows, kept)
+            return find_series(stream, request)
+        members = read_with_partners(stream, partners, facts["suffix"], request.limits)
+        return decode_members(members, facts, request, kept)
 
     return handle
 

@@ -18,6 +18,10 @@ Rescale = Callable[[np.ndarray], np.ndarray]
 """Stored values → intensities, in the same or in the opposite order."""
 
 MAX_EXACT = 4096
+MAX_VALUES = 2**20
+"""Different values that there can be at most: as many as there are bins of `_FLOAT_BITS` less than 32 bits."""
+MAX_COUNT = 2**40
+"""Pixels of one value, beyond any slice or volume."""
 EDGES = (0.5, 99.5)
 BINS = 1024
 """Bins for each factor e of the distance from the median, far from it; near it, of a quarter of the range."""
@@ -71,10 +75,23 @@ class Histogram:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Histogram":
-        """Return the histogram whose `to_bytes` gave these bytes."""
-        plain = zlib.decompress(data)
+        """Return the histogram whose `to_bytes` gave these bytes.
+
+        Raises:
+            ValueError: it gave no such bytes.
+        """
+        inflater = zlib.decompressobj()
+        try:
+            plain = inflater.decompress(data, 16 * MAX_VALUES + 1)
+        except zlib.error:
+            raise ValueError("not compressed") from None
+        if not inflater.eof or len(plain) % 16:
+            raise ValueError("too long, or cut off")
         half = len(plain) // 2
-        return cls(np.frombuffer(plain[:half], np.float64), np.frombuffer(plain[half:], np.int64))
+        values, counts = np.frombuffer(plain[:half], np.float64), np.frombuffer(plain[half:], np.int64)
+        if not (np.isfinite(values).all() and np.all(counts > 0) and np.all(counts < MAX_COUNT)):
+            raise ValueError("values or counts that make no sense")
+        return cls(values, counts)
 
     def _at(self, percentile: float) -> float:
         ends = np.cumsum(self.counts)

@@ -6,15 +6,12 @@ from typing import Any
 import pyarrow as pa
 
 from brainscale.errors import SampleError
-from brainscale.reading.archives import is_archive, read_members
+from brainscale.reading.answers import HEAD_FACTS, check_facts, is_path, nonsense
 from brainscale.reading.children import decoder_of
 from brainscale.reading.plan import SERIES
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample_ids import join_id
 from brainscale.reading.sources import open_file
-
-BEGINNING_NBYTES = 2**16
-"""In which the header of most objects is; of one with a longer header, all is read."""
 
 
 def look_into(files: pa.Table, *, request: ReadRequest) -> Iterator[pa.Table]:
@@ -37,36 +34,11 @@ def look_into(files: pa.Table, *, request: ReadRequest) -> Iterator[pa.Table]:
 
 
 def _look_into_file(file_id: str, uri: str, request: ReadRequest) -> Iterator[dict[str, Any]]:
-    with open_file(uri) as (stream, nbytes):
-        stream.seek(0)
-        beginning = stream.read(BEGINNING_NBYTES)
-        if not is_archive(beginning):
-            yield from _look_at(file_id, beginning, len(beginning) < nbytes <= request.limits.nbytes, stream, request)
-            return
-        stream.seek(0)
-        for member in read_members(stream, nbytes, request.limits):
-            if member.data is not None:
-                yield from _look_at(join_id(file_id, member.path), member.data, False, None, request)
-
-
-def _look_at(member_id: str, data: bytes, is_cut: bool, stream: Any, request: ReadRequest) -> Iterator[dict[str, Any]]:
-    """Yield a row for a DICOM object.
-
-    Args:
-        member_id: of the file or member.
-        data: its content, or its beginning.
-        is_cut: whether there is more in the stream.
-        stream: the file.
-        request: its key makes the hashes.
-    """
-    answer = _ask(data[:BEGINNING_NBYTES], request)
-    if answer["is_dicom"] and answer["scan"] is None:
-        answer = _ask(data + stream.read() if is_cut else data, request)
-    if answer.pop("is_dicom"):
-        answer["scan"] = answer["scan"] or member_id
-        yield {"sample_id": member_id, **answer}
-
-
-def _ask(data: bytes, request: ReadRequest) -> dict[str, Any]:
-    ((answer, _),) = decoder_of(request).ask({"series": True}, data)
-    return answer
+    with open_file(uri) as (stream, _):
+        for facts, _ in decoder_of(request).ask({"series": True}, stream):
+            path = facts.pop("path", None)
+            check_facts(facts, HEAD_FACTS)
+            if not is_path(path) or facts.keys() != HEAD_FACTS.keys():
+                raise nonsense()
+            member_id = join_id(file_id, path)
+            yield {"sample_id": member_id, **facts, "scan": facts["scan"] or member_id}

@@ -1,7 +1,7 @@
 """Reading with Ray Data: small blocks of files, fractions of a CPU, a row for every sample."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
@@ -11,7 +11,7 @@ from ray.data import DataContext, Dataset
 from brainscale.reading.file_tables import file_table, groups_of
 from brainscale.reading.look import look_into
 from brainscale.reading.plan import ReadingPlan, Run, plan_reading
-from brainscale.reading.reader import read_tables
+from brainscale.reading.reader import namer_of, read_tables
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import SourceFile
 
@@ -82,13 +82,13 @@ def plan_parallel(files: Sequence[SourceFile], request: ReadRequest, wanted: Ite
         request: what will be read of them.
         wanted: ids of the files to read.
     """
-    facts_only = replace(request, planes=False, hashes=False)
+    facts_only = request.facts_only()
 
     def run(read: Callable[[pa.Table], Iterator[pa.Table]]) -> Run:
         return lambda some: read_parallel(some, read).tables()
 
     look, measure = (run(partial(read, request=facts_only)) for read in (look_into, read_tables))
-    return plan_reading(files, request.preprocess, look, measure, wanted)
+    return plan_reading(files, request.preprocess, look, measure, wanted, name_of=namer_of(request))
 
 
 def cut_blocks(files: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:

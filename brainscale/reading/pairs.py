@@ -1,20 +1,19 @@
 """NIfTI pairs: a header (.hdr) and the image (.img) beside it → one volume, under the header's name.
 
-In a folder, the header's file opens the image's. In an archive, whose members come in any order and one at a time,
-headers wait for their images, and an image for the next member only.
+In a folder, each file comes with the other one as its partner. In an archive, whose members come in any order and one
+at a time, headers wait for their images, and an image for the next member only.
 """
 
+import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from brainscale.config.sections import LimitsConfig
 from brainscale.errors import SampleError
 from brainscale.reading.archives import Member, read_members
-from brainscale.reading.sources import UNREACHABLE, open_file
-from brainscale.storage.remote import is_address
+from brainscale.reading.partners import suffix_of
 
-SUFFIXES = {".hdr": ".img", ".img": ".hdr"}
 MAX_HEADERS = 4096  # that wait for their images at a time
 
 # Size of the header, where its magic and the offset of the voxels stand, the offset's type, and both magics.
@@ -38,17 +37,45 @@ def join_pair(header: bytes, image: bytes) -> bytes:
     return bytes(joined) + bytes(4) + image
 
 
-def image_is_paired(uri: str, limits: LimitsConfig) -> bool:
-    """Tell whether a file is the image of a pair: it is named so, and its header is beside it."""
-    return _suffix(uri) == ".img" and is_header(_read_partner(uri, limits) or b"")
+def read_with_partners(
+    stream: io.RawIOBase, partners: Sequence[io.RawIOBase], suffix: str, limits: LimitsConfig
+) -> Iterator[Member]:
+    """Read every file in a stream, pairs as one.
+
+    Args:
+        stream: of bytes.
+        partners: files beside it, of which one may be its other half.
+        suffix: .hdr or .img where the stream's file is named so; only such a file has partners.
+        limits: of sizes, ratio and depth.
+    """
+    nbytes = _size(stream)
+    if suffix == ".img" and is_header(_read_first(partners, limits) or b""):
+        yield image_member(nbytes=nbytes)
+        return
+    for member in join_members(read_members(stream, nbytes, limits)):
+        is_lone_header = not member.path and suffix == ".hdr" and is_header(member.data or b"")
+        image = _read_first(partners, limits) if is_lone_header else None
+        yield member if image is None else _join(member, image)
 
 
-def with_image(member: Member, uri: str, limits: LimitsConfig) -> Member:
-    """Return a file's content joined with the image beside it, if it is the header of a pair."""
-    if member.data is None or _suffix(uri) != ".hdr" or not is_header(member.data):
-        return member
-    image = _read_partner(uri, limits)
-    return member if image is None else replace(member, data=join_pair(member.data, image))
+def _size(stream: io.RawIOBase) -> int:
+    """Return the size of a stream, and go to its beginning."""
+    nbytes = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    return nbytes
+
+
+def _read_first(streams: Sequence[io.RawIOBase], limits: LimitsConfig) -> bytes | None:
+    """Return the content of the first of the streams that can be read."""
+    contents = (next(read_members(stream, _size(stream), limits)).data for stream in streams)
+    return next((content for content in contents if content is not None), None)
+
+
+def _join(header: Member, image: bytes) -> Member:
+    try:
+        return replace(header, data=join_pair(header.data or b"", image))
+    except MemoryError:
+        return replace(header, data=None, error=SampleError("out_of_memory", "the pair's files need too much memory"))
 
 
 def image_member(path: tuple[str, ...] = (), nbytes: int | None = None) -> Member:
@@ -61,7 +88,7 @@ def join_members(members: Iterator[Member]) -> Iterator[Member]:
     headers: dict[tuple[str, ...], Member] = {}
     image: Member | None = None  # whose header has not come yet
     for member in members:
-        key, suffix = _key(member.path), _suffix(member.path[-1]) if member.path else ""
+        key, suffix = _key(member.path), suffix_of(member.path[-1]) if member.path else ""
         if image and not (suffix == ".hdr" and key == _key(image.path)):
             yield image
             image = None
@@ -75,7 +102,7 @@ def join_members(members: Iterator[Member]) -> Iterator[Member]:
         else:
             yield member
         if image and (header := headers.pop(_key(image.path), None)):
-            yield replace(header, data=join_pair(header.data or b"", image.data or b""))
+            yield _join(header, image.data or b"")
             yield image_member(image.path, len(image.data or b""))
             image = None
     if image:
@@ -83,32 +110,8 @@ def join_members(members: Iterator[Member]) -> Iterator[Member]:
     yield from headers.values()
 
 
-def _suffix(name: str) -> str:
-    """Return .hdr or .img for a name or address that ends so, also with .gz behind it, in capitals or not."""
-    stem = (name.partition("?")[0] if is_address(name) else name).lower().removesuffix(".gz")
-    return next((suffix for suffix in SUFFIXES if stem.endswith(suffix)), "")
-
-
 def _key(path: tuple[str, ...]) -> tuple[str, ...]:
     """Return what the paths of both files of a pair have in common."""
-    if not path or not (suffix := _suffix(path[-1])):
+    if not path or not (suffix := suffix_of(path[-1])):
         return path
     return (*path[:-1], path[-1][: path[-1].lower().rindex(suffix)])
-
-
-def _read_partner(uri: str, limits: LimitsConfig) -> bytes | None:
-    """Return the content of the other file of a pair; None if it is not there or cannot be read."""
-    path, mark, options = uri.partition("?") if is_address(uri) else (uri, "", "")
-    suffix = _suffix(path)
-    start = path.lower().rindex(suffix)
-    other, compressed = SUFFIXES[suffix], path[start + 4 :]
-    other = other.upper() if path[start + 1 : start + 4].isupper() else other
-    for ending in dict.fromkeys((compressed, "", ".gz")):
-        try:
-            with open_file(f"{path[:start]}{other}{ending}{mark}{options}") as (stream, nbytes):
-                stream.seek(0)
-                return next(read_members(stream, nbytes, limits)).data
-        except SampleError as error:
-            if error.code == UNREACHABLE:
-                raise
-    return None

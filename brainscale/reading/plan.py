@@ -79,6 +79,8 @@ def plan_reading(
     look: Run,
     measure: Run,
     wanted: Iterable[str] | None = None,
+    *,
+    name_of: Callable[[str], str] = str,
 ) -> ReadingPlan:
     """Find the files that share a series, and the windows of series that cannot be read at once.
 
@@ -88,6 +90,7 @@ def plan_reading(
         look: yields tables of schema `SERIES`.
         measure: yields the samples of files without planes, in tables of schema `sample.COLUMNS`.
         wanted: ids of the files to read; by default all.
+        name_of: sample id → what messages call the sample.
     """
     chosen = {file.sample_id for file in files} if wanted is None else set(wanted)
     unsure = [file for file in files if file.sample_ids is None and may_hold_series(file)]
@@ -100,14 +103,14 @@ def plan_reading(
         for file_id, scan in zip(table["file_id"].to_pylist(), table["scan"].to_pylist(), strict=True):
             series_of[file_id].add(scan)
         slices += slices_of(table.filter(pc.equal(table["frames"], 1)))
-    notices = list(find_volumes(slices)[2].lines())
+    notices = list(find_volumes(slices)[2].lines(name_of))
     together, apart = _divide(unsure, series_of, chosen)
     windows: dict[str, dict[str, SliceWindow]] = {}
     if apart:
         windows = _measure(apart, measure, spec.window)
         notices.append(
             f"{len(apart)} file(s) hold parts of series that are spread too far to be read at once, or of which only "
-            f"some files are to be read: they are read twice; the first is '{apart[0].sample_id}'"
+            f"some files are to be read: they are read twice; the first is '{name_of(apart[0].sample_id)}'"
         )
     group_of = {file.sample_id: number for number, group in enumerate(together) for file in group}
     first_of = {number: group[0].sample_id for number, group in enumerate(together)}

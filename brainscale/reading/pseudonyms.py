@@ -4,14 +4,18 @@ import hashlib
 import hmac
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from brainscale.errors import OutputError, UsageError
+from brainscale.reading.sample_ids import split_id
+from brainscale.storage.remote import split_options
 
 KEY_VARIABLE = "BRAINSCALE_PATIENT_KEY"
 SHORTEST_KEY = 16  # bytes: a shorter key can be guessed, and with it every patient number
 MAKE_KEY = "Make one with `openssl rand -hex 32`."
+GIVE_KEY = f"Pass --patient-key FILE, or set {KEY_VARIABLE}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,35 +48,84 @@ def read_key(file: str | None) -> PatientKey:
     return PatientKey(secret=secret or secrets.token_bytes(32), random=not secret)
 
 
-def folder_key(path: Path, file: str | None) -> bytes:
-    """Read the key as `read_key` does, but keep a random one in a file, so that a rerun hashes alike.
+def kept_key_file(out: str) -> Path:
+    """Return the file that keeps the random key of an output folder, apart from it: folders are handed on, keys not.
 
     Args:
-        path: file that keeps a random key, readable by its owner alone.
+        out: absolute path or address of the folder; its hash names the file.
+
+    Raises:
+        OutputError: this user has no folder for it.
+    """
+    given = os.environ.get("XDG_STATE_HOME", "")
+    state = Path(given if Path(given).is_absolute() else "~/.local/state")
+    try:
+        state = state.expanduser()
+    except RuntimeError:
+        text = f"There is no home folder to keep the key of hashes in. {GIVE_KEY} or XDG_STATE_HOME to a folder."
+        raise OutputError(text) from None
+    name = hashlib.sha256(split_options(out)[0].rstrip("/").encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return state / "brainscale" / "keys" / f"{name}.key"
+
+
+def find_key(out: str, file: str | None) -> bytes | None:
+    """Read the key as `read_key` does, or else the random key that is kept for an output folder; None without one.
+
+    Args:
+        out: absolute path or address of the folder.
         file: as for `read_key`.
 
     Raises:
         UsageError: the key file cannot be read, or the key is too short.
-        OutputError: the path cannot be read or written.
+        OutputError: the kept key cannot be read.
     """
     key = read_key(file)
     if not key.random:
         return key.secret
+    path = kept_key_file(out)
     try:
-        if not path.exists():
-            aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(key.secret.hex().encode())
-            aside.replace(path)
         return bytes.fromhex(path.read_text(encoding="ascii"))
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError) as error:
-        raise OutputError(f"{path} cannot be used ({error}). Fix that, or choose a new --out.") from None
+        raise OutputError(f"The key of hashes in {path} cannot be used ({_reason(error)}). {GIVE_KEY}.") from None
+
+
+def keep_new_key(out: str) -> bytes:
+    """Draw a random key and keep it for an output folder, readable by its owner alone; return the key.
+
+    Raises:
+        OutputError: the key cannot be written.
+    """
+    path = kept_key_file(out)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        aside = path.with_name(f".{secrets.token_hex(8)}.tmp")
+        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            file.write(secrets.token_bytes(32).hex())
+        with suppress(FileExistsError):  # of two jobs that begin at the same time, both use the first one's key
+            os.link(aside, path)
+        aside.unlink()
+        return bytes.fromhex(path.read_text(encoding="ascii"))
+    except OSError as error:
+        text = f"The key of hashes cannot be kept in {path} ({_reason(error)}). {GIVE_KEY}, or XDG_STATE_HOME."
+        raise OutputError(text) from None
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (isinstance(error, OSError) and error.strerror) or "it holds no key"
 
 
 def pseudonym(identifier: str | None, key: bytes) -> str | None:
     """Return a hash that tells whether two identifiers are the same, but not which: HMAC-SHA256, 128 bits."""
     return hmac.new(key, identifier.encode(), hashlib.sha256).hexdigest()[:32] if identifier else None
+
+
+def hide_id(sample_id: str, key: bytes) -> str:
+    """Return a sample id with hashes in place of the names of its file and member; numbers of frames stay."""
+    file_id, member, frame = split_id(sample_id)
+    names = [pseudonym(file_id, key), *([pseudonym(member, key)] if member else [])]
+    return "!".join(map(str, names)) + ("" if frame is None else f"#{frame}")
 
 
 def key_fingerprint(secret: bytes) -> str:

@@ -1,39 +1,46 @@
 """Files → samples: the one place where bytes become planes, for indexing, training and scoring alike.
 
 Every file, archive member, slice or frame is a sample: a plane, or an error with a stable code. Nothing raises.
-Files are opened and hashed here; a child process decodes them, so that a file that crashes its decoder is a
-sample with an error too.
+Files are only opened here: a child process unpacks, hashes and decodes them, so that one that crashes it is a sample
+with an error too. What the child answers is checked.
 """
 
-import hashlib
+import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from brainscale.config.sections import PreprocessConfig
 from brainscale.errors import RERUN, SampleError, StorageError
-from brainscale.reading import pairs
-from brainscale.reading.acquisition import Acquisition
-from brainscale.reading.archives import Member, read_members
+from brainscale.reading import children
+from brainscale.reading.answers import FACTS, check_facts, fields_of, is_path, nonsense, plane_of
 from brainscale.reading.children import decoder_of
+from brainscale.reading.confinement import Confinement
 from brainscale.reading.file_tables import file_table, files_in, groups_of
 from brainscale.reading.look import look_into
+from brainscale.reading.partners import open_partners, suffix_of
 from brainscale.reading.plan import ReadingPlan, plan_reading
+from brainscale.reading.pseudonyms import hide_id, pseudonym
 from brainscale.reading.request import ReadRequest
-from brainscale.reading.sample import Sample, WaitingSlice, sample_table, window_fields
+from brainscale.reading.sample import Sample, sample_table, window_fields
 from brainscale.reading.sample_ids import join_id, split_id
-from brainscale.reading.series import SliceFacts, SliceWindow
-from brainscale.reading.sidecars import is_sidecar
+from brainscale.reading.sandbox import Sandbox
+from brainscale.reading.series import SliceWindow
 from brainscale.reading.sources import UNREACHABLE, SourceFile, list_files, open_file
 from brainscale.reading.together import read_together
+from brainscale.schema import HIDDEN
 
 BATCH_ROWS = 64
 """Rows of one table: memory does not grow with an archive or a volume."""
+MAX_CRASHES = 16
+"""Members of one archive that may end the decoder: each costs a new one, which has to find its place in the archive."""
 
 
 def read_samples(
@@ -68,13 +75,19 @@ def plan_files(files: Sequence[SourceFile], request: ReadRequest) -> ReadingPlan
         files: all files of the sources.
         request: what will be read of them.
     """
-    facts_only = replace(request, planes=False, hashes=False)
+    facts_only = request.facts_only()
     return plan_reading(
         files,
         request.preprocess,
         lambda some: look_into(file_table(some), request=facts_only),
         lambda some: read_tables(file_table(some), request=facts_only),
+        name_of=namer_of(request),
     )
+
+
+def namer_of(request: ReadRequest) -> Callable[[str], str]:
+    """Return sample id → what tables and messages call the sample."""
+    return partial(hide_id, key=request.key) if request.hash_paths else str
 
 
 def read_file(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
@@ -90,27 +103,49 @@ def read_file(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
     return (sample for sample, _ in _read_group([file], request))
 
 
-def read_planes(files: Sequence[SourceFile], sample_ids: Sequence[str], request: ReadRequest) -> dict[str, np.ndarray]:
+def read_planes(
+    files: Sequence[SourceFile],
+    sample_ids: Sequence[str],
+    request: ReadRequest,
+    windows: Mapping[str, SliceWindow] | None = None,
+) -> dict[str, np.ndarray]:
     """Read the planes of a few samples in this process; samples that cannot be read are left out.
 
     Args:
         files: files that hold the samples, and others.
-        sample_ids: the samples.
+        sample_ids: the samples, by the names that the request gives them.
         request: what to read of each frame.
+        windows: sample id, named the same way → window; by default those of the files.
 
     Returns:
-        sample id → uint8 [image_size, image_size].
+        sample id, named the same way → uint8 [image_size, image_size].
     """
+    name_of, plain = namer_of(request), replace(request, hash_paths=False)
     ids_by_file: dict[str, list[str]] = {}
     for sample_id in sample_ids:
         ids_by_file.setdefault(split_id(sample_id)[0], []).append(sample_id)
-    return {
-        sample.sample_id: sample.plane
-        for file in files
-        if file.sample_id in ids_by_file
-        for sample in read_file(replace(file, sample_ids=tuple(ids_by_file[file.sample_id])), request)
-        if sample.plane is not None
-    }
+    planes: dict[str, np.ndarray] = {}
+    for file in files:
+        if ids := ids_by_file.get(name_of(file.sample_id)):
+            names = _find_names(file, ids, request)
+            known = file.windows if windows is None else {i: windows[n] for i, n in names.items() if n in windows}
+            read = read_file(replace(file, sample_ids=tuple(names), windows=known), plain)
+            planes |= {names[sample.sample_id]: sample.plane for sample in read if sample.plane is not None}
+    return planes
+
+
+def _find_names(file: SourceFile, names: Sequence[str], request: ReadRequest) -> dict[str, str]:
+    """Return sample id → name of those samples of a file that have one of the names."""
+    if not request.hash_paths:
+        return {name: name for name in names}
+    name_of = namer_of(request)
+    hidden = name_of(file.sample_id)
+    known = {file.sample_id + name.removeprefix(hidden): name for name in names if split_id(name)[1] is None}
+    if len(known) == len(names):
+        return known
+    ids = file.sample_ids or (sample.sample_id for sample in read_file(file, request.facts_only()))
+    wanted = set(names)
+    return {sample_id: name for sample_id in ids if (name := name_of(sample_id)) in wanted}
 
 
 def read_tables(files: pa.Table, *, request: ReadRequest, skip: frozenset[str] = frozenset()) -> Iterator[pa.Table]:
@@ -153,137 +188,138 @@ def unreachable_message(unreachable: pa.Table) -> str:
     return f"the object store did not answer for {len(unreachable)} sample(s), the first of them '{first}'"
 
 
+def check_confinement() -> Confinement:
+    """Return what the processes that read untrusted files can no longer do on this machine.
+
+    Raises:
+        SampleError: `decoder_crashed`: such a process does not start.
+    """
+    request = ReadRequest(preprocess=PreprocessConfig())
+    with closing(Sandbox(children.DECODER, request.to_json(), request.limits.seconds)) as sandbox:
+        return sandbox.start()
+
+
 def _read_group(files: Sequence[SourceFile], request: ReadRequest) -> Iterator[tuple[Sample, int | None]]:
     """Read files together; with the last sample of a file comes the number of its samples."""
-    if not request.planes:
-        return (pair for file in files for pair in _count_last(_read_one(file, request)))
-    return read_together(
-        files,
-        lambda file: _read_one(file, request),
-        lambda slices: _show_kept(slices, request),
-        request.preprocess.window,
-    )
+    if request.planes:
+        read = read_together(
+            files,
+            lambda file: _read_wanted(file, request),
+            lambda slices: _show_kept(slices, request),
+            request.preprocess.window,
+        )
+    else:
+        read = (pair for file in files for pair in _count_last(_read_wanted(file, request)))
+    if not request.hash_paths:
+        return read
+    return ((_hide(sample, request.key), file_rows) for sample, file_rows in read)
 
 
-def _read_one(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
-    """Read one file; slices whose window is not known have no plane yet."""
-    read_ids = set()
-    for sample in _read_members(file, request):
-        read_ids.add(sample.sample_id)
-        yield sample
-    for sample_id in file.sample_ids or ():
-        if sample_id not in read_ids:
-            _, member, frame = split_id(sample_id)
-            error = "its file no longer holds this sample"
-            yield Sample(sample_id=sample_id, uri=file.uri, member=member, frame=frame, error_code="gone", error=error)
+def _read_wanted(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
+    """Read one file; slices whose window is not known have no plane yet. What is missing has an error."""
+    missing = dict.fromkeys(file.sample_ids or ())
+    error = SampleError("gone", "its file no longer holds this sample")
+    try:
+        for sample in _read_members(file, request):
+            missing.pop(sample.sample_id, None)
+            yield sample
+    except SampleError as failure:
+        error = failure
+        missing = missing if file.sample_ids else {file.sample_id: None}
+    for sample_id in missing:
+        _, member, frame = split_id(sample_id)
+        sample = Sample(sample_id=sample_id, uri=file.uri, member=member, frame=frame)
+        yield replace(sample, error_code=error.code, error=error.text)
 
 
 def _show_kept(slices: Sequence[tuple[str, SliceWindow]], request: ReadRequest) -> list[np.ndarray | None]:
     """Return the planes of slices that the decoder keeps; None for one that it no longer has."""
-    side, planes = request.preprocess.image_size, []
+    planes: list[np.ndarray | None] = []
     wanted = [[name, window.low, window.high] for name, window in slices]
     with suppress(SampleError):  # another file crashed the decoder, or this one does: reading it again says which
-        for facts, plane in decoder_of(request).ask({"show": wanted}, b""):
-            planes.append(None if facts["missing"] else np.frombuffer(plane, np.uint8).reshape(side, side))
+        for facts, plane in decoder_of(request).ask({"show": wanted}, io.BytesIO()):
+            if len(planes) == len(wanted) or facts not in ({"missing": True}, {"missing": False}):
+                raise nonsense()
+            planes.append(None if facts["missing"] else plane_of(plane, request.preprocess.image_size))
     return [*planes, *[None] * (len(slices) - len(planes))]
 
 
 def _read_members(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
-    frames = _Frames(wanted=_wanted_frames(file), windows=_windows_by_member(file))
-    try:
-        with open_file(file.uri) as (stream, nbytes):
-            if pairs.image_is_paired(file.uri, request.limits):
-                yield from _read_member(file, pairs.image_member(nbytes=nbytes), frames, request)
-                return
-            stream.seek(0)
-            for member in pairs.join_members(read_members(stream, nbytes, request.limits)):
-                whole = member if member.path else pairs.with_image(member, file.uri, request.limits)
-                yield from _read_member(file, whole, frames, request)
-    except SampleError as error:
-        yield Sample(sample_id=file.sample_id, uri=file.uri, error_code=error.code, error=error.text)
+    """Read the members of a file, each of which may end the decoder.
 
-
-class _Frames(NamedTuple):
-    """What to read of a file, by the id of the member.
-
-    Attributes:
-        wanted: numbers of the frames to read; None for all of all members.
-        windows: number and window of the frames of which it is known.
+    Raises:
+        SampleError: the file cannot be opened or unpacked, or ended too many decoders.
     """
-
-    wanted: dict[str, set[int | None]] | None
-    windows: dict[str, list[tuple[int | None, float, float]]]
-
-
-def _read_member(file: SourceFile, member: Member, of: _Frames, request: ReadRequest) -> Iterator[Sample]:
-    member_id, path = join_id(file.sample_id, member.path), "!".join(member.path) or None
-    frames = None if of.wanted is None else of.wanted.get(member_id, set())
-    if frames is not None and not frames:
-        return
-    if is_sidecar(member_id, member.data):
-        nbytes, text = member.nbytes if member.data is None else len(member.data), "a file of the operating system"
-        yield Sample(sample_id=member_id, uri=file.uri, member=path, nbytes=nbytes, error_code="sidecar", error=text)
-        return
-    if member.error:
-        code, text = member.error.code, member.error.text
-        yield Sample(sample_id=member_id, uri=file.uri, member=path, nbytes=member.nbytes, error_code=code, error=text)
-        return
-    data = member.data or b""
-    nbytes, sha256 = len(data), hashlib.sha256(data).hexdigest()
-    question = {"frames": None if frames is None else list(frames), "windows": of.windows.get(member_id, [])}
-    try:
-        for facts, blob in decoder_of(request).ask(question, data):
-            sample_id = join_id(file.sample_id, member.path, facts.get("frame"))
-            fields = _fields_of(facts, blob, request.preprocess.image_size)
-            if file.windows and (window := file.windows.get(sample_id)) and not fields.get("error_code"):
-                fields |= window_fields(window)
-            yield Sample(sample_id=sample_id, uri=file.uri, member=path, nbytes=nbytes, sha256=sha256, **fields)
-    except SampleError as error:
-        yield Sample(
-            sample_id=member_id,
-            uri=file.uri,
-            member=path,
-            nbytes=nbytes,
-            sha256=sha256,
-            error_code=error.code,
-            error=error.text,
-        )
+    asked = {"file": file.sample_id, "wanted": _wanted(file), "windows": _windows(file), "skip": 0}
+    asked["suffix"] = suffix_of(file.uri)
+    with open_file(file.uri) as (stream, _), open_partners(file.uri) as partners:
+        for crashes in range(1, MAX_CRASHES + 1):
+            member = sample = None
+            try:
+                for facts, blob in decoder_of(request).ask(asked, stream, *partners):
+                    if "path" in facts:
+                        member, asked["skip"] = _describe_member(file, facts), facts["member"] + 1
+                    elif member is not None:
+                        sample = _make_sample(file, member, fields_of(facts, blob, request.preprocess.image_size))
+                        yield sample
+            except SampleError as error:
+                if member is None:
+                    raise
+                if sample is None or sample.sample_id != member.sample_id:  # else it was complete
+                    yield replace(member, error_code=error.code, error=error.text)
+                if crashes == MAX_CRASHES:
+                    text = f"{crashes} members of the file ended the decoder; the rest is not read"
+                    raise SampleError(error.code, text) from None
+                if member.member is not None:
+                    continue
+            return
 
 
-def _windows_by_member(file: SourceFile) -> dict[str, list[tuple[int | None, float, float]]]:
-    """Return the number and the window of each frame of which it is known, by the member's id."""
+def _wanted(file: SourceFile) -> dict[str, list[int | None]] | None:
+    """Return the numbers of the frames to read of each member, as `join_id("", path)`; None for all of all."""
+    if file.sample_ids is None:
+        return None
+    wanted: dict[str, list[int | None]] = {}
+    for name, frame in map(_place_in_file, file.sample_ids):
+        wanted.setdefault(name, []).append(frame)
+    return wanted
+
+
+def _windows(file: SourceFile) -> dict[str, list[tuple[int | None, float, float]]]:
+    """Return the number and the window of each frame of which it is known, by member as `_wanted` does."""
     windows: dict[str, list[tuple[int | None, float, float]]] = {}
     for sample_id, window in (file.windows or {}).items():
-        windows.setdefault(sample_id.partition("#")[0], []).append((split_id(sample_id)[2], window.low, window.high))
+        name, frame = _place_in_file(sample_id)
+        windows.setdefault(name, []).append((frame, window.low, window.high))
     return windows
 
 
-def _fields_of(facts: dict[str, Any], blob: memoryview, side: int) -> dict[str, Any]:
-    """Return the fields of a `Sample` that an answer of the decoder is about."""
-    fields = dict(facts)
-    if (signature := fields.pop("signature", None)) is not None:
-        fields["signature"] = bytes.fromhex(signature)
-    fields["acquisition"] = Acquisition(**fields.pop("acquisition", {}))
-    if (window := fields.pop("window", None)) is not None:
-        fields |= {"window_low": window[0], "window_high": window[1]}
-        fields["window_of"] = "slice" if fields.pop("alone") else "volume"
-    if (slice_facts := fields.pop("slice", None)) is not None:
-        geometry = slice_facts["geometry"]
-        known = SliceFacts(**{**slice_facts, "geometry": geometry and tuple(geometry)})
-        fields["waiting"] = WaitingSlice(facts=known, histogram=bytes(blob), kept=fields.pop("kept", None))
-    elif len(blob):
-        fields["plane"] = np.frombuffer(blob, np.uint8).reshape(side, side)
-    return fields
+def _place_in_file(sample_id: str) -> tuple[str, int | None]:
+    _, member, frame = split_id(sample_id)
+    return "" if member is None else f"!{member}", frame
 
 
-def _wanted_frames(file: SourceFile) -> dict[str, set[int | None]] | None:
-    """Return the numbers of the frames to read of each member, by the member's id; None for all of all."""
-    if file.sample_ids is None:
-        return None
-    wanted: dict[str, set[int | None]] = {}
-    for sample_id in file.sample_ids:
-        wanted.setdefault(sample_id.partition("#")[0], set()).add(split_id(sample_id)[2])
-    return wanted
+def _describe_member(file: SourceFile, facts: Mapping[str, Any]) -> Sample:
+    """Return what the samples of a member have in common."""
+    path, number = facts["path"], facts.get("member")
+    if not (is_path(path) and isinstance(number, int)):
+        raise nonsense()
+    common: dict[str, Any] = {name: facts.get(name) for name in ("nbytes", "sha256", "note")}
+    check_facts(common, FACTS)
+    return Sample(sample_id=join_id(file.sample_id, path), uri=file.uri, member="!".join(path) or None, **common)
+
+
+def _make_sample(file: SourceFile, member: Sample, fields: dict[str, Any]) -> Sample:
+    frame = fields.get("frame")
+    sample_id = member.sample_id if frame is None else f"{member.sample_id}#{frame}"
+    if file.windows and (window := file.windows.get(sample_id)) and not fields.get("error_code"):
+        fields |= window_fields(window)
+    return replace(member, sample_id=sample_id, **fields)
+
+
+def _hide(sample: Sample, key: bytes) -> Sample:
+    """Return a sample with hashes in place of names."""
+    return replace(sample, sample_id=hide_id(sample.sample_id, key), uri=HIDDEN, member=pseudonym(sample.member, key))
 
 
 def _count_last(samples: Iterable[Sample]) -> Iterator[tuple[Sample, int | None]]:

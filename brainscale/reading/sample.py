@@ -16,6 +16,7 @@ COLUMNS = pa.schema(
         *(MANIFEST.field(name) for name in MANIFEST.names if name not in LATER),
         pa.field("patient_with_issuer", pa.string()),  # two of one patient: the same identifier by two issuers
         pa.field("patient_placeholder", pa.string()),  # why a file that has an identifier names no patient
+        pa.field("note", pa.string()),  # what is odd about a file that was read all the same
         pa.field("instance", pa.string()),  # this and the next four: `series.SliceFacts`, until the window is known
         pa.field("geometry", pa.list_(pa.float64())),
         pa.field("number", pa.float64()),
@@ -76,6 +77,7 @@ class Sample:
         plane: uint8 [image_size, image_size]; None where not requested, or with an error.
         error_code: stable identifier of the error; None for a sample that was read.
         error: what is wrong, in one line.
+        note: what is odd about a file that was read all the same, in one line.
     """
 
     sample_id: str
@@ -105,6 +107,7 @@ class Sample:
     plane: np.ndarray | None = field(default=None, repr=False)
     error_code: str | None = None
     error: str | None = None
+    note: str | None = None
 
 
 def as_slice(sample_id: str, scan: str | None, width: int | None, height: int | None, facts: SliceFacts) -> Slice:

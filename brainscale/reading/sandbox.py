@@ -1,31 +1,36 @@
-"""Work on untrusted bytes in a child process, so that the crash of a codec costs one file and not the job.
+"""Work on untrusted bytes in a child process, so that a file that crashes its decoder costs one file and not the job.
 
-Parent and child talk over a socket pair in messages of JSON facts and a blob: nothing is unpickled on either
-side, and what a library prints goes nowhere. The child ends when its parent does.
+Parent and child exchange `messages` over a socket pair, and what a library prints goes nowhere. The child (`serving`)
+gets a local file as an open descriptor, and asks its parent for the bytes of any other. It has none of its parent's
+environment, and gives up files, network and processes (`confinement`) before it reads the first byte. It ends when
+its parent does.
 """
 
-import json
 import os
-import resource
 import signal
 import socket
-import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import brainscale
 from brainscale.errors import SampleError
-
-Message = tuple[dict[str, Any], memoryview]
-Handler = Callable[[Mapping[str, Any], memoryview], Iterator[tuple[Mapping[str, Any], bytes]]]
+from brainscale.reading.answers import nonsense
+from brainscale.reading.confinement import Confinement
+from brainscale.reading.messages import Message, Stream, receive, send
+from brainscale.reading.serving import ALIVE, END, READ, STREAMS
 
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**26), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
 """Environment in which glibc keeps freed memory: each file needs the same large buffers again."""
-_LENGTHS = struct.Struct(">IQ")  # of the facts and of the blob, bytes
-BUFFER_NBYTES = 2**20  # in transit: a typical file and its answer, so that neither side waits in the middle
-_END: dict[str, Any] = {"end": True}
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+INHERITED = ("LD_LIBRARY_PATH", "PYTHONHOME")
+"""Variables without which some installations of Python do not start."""
+BUFFER_NBYTES = 2**20  # in transit: a typical answer, so that neither side waits in the middle
+MAX_ANSWER_NBYTES = 2**24  # of facts and of a blob: a child that was taken over must not exhaust its parent's memory
+START_SECONDS = 120.0  # to load the libraries, on a machine where everything waits for everything
 
 
 class Sandbox:
@@ -33,17 +38,24 @@ class Sandbox:
 
     Args:
         module: what to run.
-        settings: the first message; JSON-able, and kept off the command line.
-        seconds: longest wait for an answer.
+        settings: the first message; JSON-able. Secrets are in it, and neither on the command line nor in the
+            environment, where other processes could see them.
+        seconds: longest wait for an answer, and most CPU time that one may cost.
     """
 
     def __init__(self, module: str, settings: Mapping[str, Any], seconds: float) -> None:
         self._module, self._settings, self._seconds = module, settings, seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._answers: Stream = None  # what the socket gives, buffered
+        self._confinement = Confinement()
 
-    def ask(self, facts: Mapping[str, Any], blob: bytes) -> Iterator[Message]:
+    def ask(self, facts: Mapping[str, Any], *streams: Stream) -> Iterator[Message]:
         """Send one request and pass on its answers as they come.
+
+        Args:
+            facts: the request; JSON-able.
+            streams: the bytes to work on, seekable. The child reads from files itself, and by `read` of these else.
 
         Raises:
             SampleError: `decoder_crashed` or `timed_out`; the next request gets a new child.
@@ -51,15 +63,22 @@ class Sandbox:
         complete = False
         try:
             link = self._connect()
-            _send(link, facts, blob)
-            while (answer := _receive(link))[0] != _END:
-                yield answer
+            send(link, {**facts, STREAMS: len(streams)}, descriptors=_descriptors(streams))
+            while END not in (answer := receive(self._answers, MAX_ANSWER_NBYTES))[0]:
+                if (span := answer[0].get(READ)) is not None:
+                    send(link, {}, _read_span(streams, span))
+                elif ALIVE not in answer[0]:
+                    yield answer
             complete = True
         except TimeoutError:
-            text = f"decoding took more than limits.seconds = {self._seconds:g}"
-            raise SampleError("timed_out", text) from None
-        except (OSError, EOFError):
-            raise SampleError("decoder_crashed", f"the file crashed its decoder ({self._end()})") from None
+            raise self._too_slow() from None
+        except (EOFError, ConnectionError):  # of the child; a store has errors of its own
+            ending = self._end()
+            if ending == "SIGXCPU":
+                raise self._too_slow() from None
+            raise SampleError("decoder_crashed", f"the file crashed its decoder ({ending})") from None
+        except (ValueError, RecursionError):
+            raise nonsense() from None
         finally:
             if not complete:
                 self._end()
@@ -68,28 +87,54 @@ class Sandbox:
         """End the child, if there is one."""
         self._end()
 
+    def start(self) -> Confinement:
+        """Start the child, if there is none, and return how it is confined.
+
+        Raises:
+            SampleError: `decoder_crashed`: it does not start.
+        """
+        self._connect()
+        return self._confinement
+
     def _connect(self) -> socket.socket:
         if self._socket is None:
-            self._socket, child_socket = socket.socketpair()
+            try:
+                self._socket = self._start_child()
+                self._socket.settimeout(max(self._seconds, START_SECONDS))
+                send(self._socket, {"seconds": self._seconds, "settings": self._settings})
+                self._answers = self._socket.makefile("rb", BUFFER_NBYTES // 16)
+                self._confinement = Confinement.from_json(receive(self._answers, MAX_ANSWER_NBYTES)[0])
+            except (OSError, EOFError, ValueError):
+                raise SampleError("decoder_crashed", f"the decoder does not start ({self._end()})") from None
             self._socket.settimeout(self._seconds)
-            for end in (self._socket, child_socket):
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_NBYTES)
-            with child_socket:
-                self._process = subprocess.Popen(  # noqa: S603 (this interpreter, our own module)
-                    [sys.executable, "-m", self._module, str(child_socket.fileno())],
-                    pass_fds=[child_socket.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    env={**os.environ, **KEEP_MEMORY, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-                )
-            _send(self._socket, self._settings, b"")
         return self._socket
+
+    def _start_child(self) -> socket.socket:
+        parent_socket, child_socket = socket.socketpair()
+        for end in (parent_socket, child_socket):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_NBYTES)
+        with child_socket:
+            self._process = subprocess.Popen(  # noqa: S603 (this interpreter, our own module)
+                [sys.executable, "-P", "-s", "-m", self._module, str(child_socket.fileno())],
+                pass_fds=[child_socket.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env=_environment(),
+            )
+        return parent_socket
+
+    def _too_slow(self) -> SampleError:
+        return SampleError("timed_out", f"decoding took more than limits.seconds = {self._seconds:g}")
 
     def _end(self) -> str:
         """Kill the child and say how it ended."""
         process, link = self._process, self._socket
         self._process = self._socket = None
+        if self._answers is not None:
+            self._answers.close()
+            self._answers = None
         if link is not None:
             link.close()
         if process is None:
@@ -101,47 +146,49 @@ class Sandbox:
         return signal.Signals(-status).name if status < 0 else f"exit status {status}"
 
 
-def serve(make_handler: Callable[[Mapping[str, Any]], Handler]) -> None:
-    """Answer requests until the parent closes the socket whose number is `sys.argv[1]`: the child's main function.
+def _environment() -> dict[str, str]:
+    """Return what a child needs to find Python's libraries, ours among them, and nothing else of this environment.
 
-    Args:
-        make_handler: the first message's settings → a function from a request to its answers.
+    The working folder is not on its path: a folder `numpy` of the user's would be taken for the library.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    link = socket.socket(fileno=int(sys.argv[1]))
-    with suppress(EOFError, OSError):
-        handler = make_handler(_receive(link)[0])
-        while True:
-            for facts, blob in handler(*_receive(link)):
-                _send(link, facts, blob)
-            _send(link, _END, b"")
+    root = str(Path(brainscale.__file__).absolute().parents[1])
+    folders = [folder for folder in sys.path if Path(folder).is_absolute() and not _is_working_folder(folder)]
+    if root not in folders:
+        folders.insert(0, root)
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    python = {"PYTHONPATH": os.pathsep.join(folders), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
+    return {**inherited, **KEEP_MEMORY, **ONE_THREAD, **python}
 
 
-def limit_memory(mib: int) -> None:
-    """Limit how much this process may still grow: an allocation beyond fails and does not exhaust the machine."""
-    with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123
-        nbytes = int(statm.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (nbytes + mib * 2**20, resource.getrlimit(resource.RLIMIT_AS)[1]))
+def _is_working_folder(folder: str) -> bool:
+    try:
+        return Path(folder).samefile(".")
+    except OSError:  # one of them was deleted, or never was
+        return False
 
 
-def _send(link: socket.socket, facts: Mapping[str, Any], blob: bytes | memoryview) -> None:
-    text = json.dumps(facts).encode()
-    link.sendall(_LENGTHS.pack(len(text), len(blob)) + text)
-    if len(blob):
-        link.sendall(blob)
+def _descriptors(streams: Sequence[Stream]) -> list[int]:
+    """Return the descriptors of streams that are files; none if one is another stream."""
+    try:
+        return [int(stream.fileno()) for stream in streams]
+    except (AttributeError, OSError):  # io.UnsupportedOperation is one
+        return []
 
 
-def _receive(link: socket.socket) -> Message:
-    text_nbytes, blob_nbytes = _LENGTHS.unpack(_receive_exactly(link, _LENGTHS.size))
-    return json.loads(bytes(_receive_exactly(link, text_nbytes))), _receive_exactly(link, blob_nbytes)
+def _read_span(streams: Sequence[Stream], span: Any) -> bytes:
+    """Return the bytes of a stream that the child asks for; the stream's size for a negative offset.
 
-
-def _receive_exactly(link: socket.socket, nbytes: int) -> memoryview:
-    view = memoryview(bytearray(nbytes))
-    received = 0
-    while received < nbytes:
-        count = link.recv_into(view[received:])
-        if not count:
-            raise EOFError
-        received += count
-    return view
+    Raises:
+        ValueError: no child asks for such a span.
+    """
+    if not (isinstance(span, list) and len(span) == 3 and all(isinstance(value, int) for value in span)):
+        raise ValueError("no span")
+    number, offset, nbytes = span
+    if not (0 <= number < len(streams) and offset < 2**63 and nbytes >= 0):
+        raise ValueError("no such span")
+    stream = streams[number]
+    if offset < 0:
+        return int(stream.seek(0, os.SEEK_END)).to_bytes(8, "big")
+    stream.seek(offset)
+    data: bytes = stream.read(min(nbytes, MAX_ANSWER_NBYTES))
+    return data

@@ -6,7 +6,7 @@ of a volume share one window, at two percentiles of all their pixels, and one li
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -94,10 +94,15 @@ class SeriesNotes:
     series: int = 0
     kinds: dict[str, tuple[int, int, str]] = field(default_factory=dict)
 
-    def lines(self) -> Iterator[str]:
-        """Yield a line for the user on each kind that occurs."""
+    def lines(self, name_of: Callable[[str], str] = str) -> Iterator[str]:
+        """Yield a line for the user on each kind that occurs.
+
+        Args:
+            name_of: sample id → what messages call the sample.
+        """
         for kind, (series, slices, first) in self.kinds.items():
-            yield f"{series} of {self.series} series {_LINES[kind].format(slices=slices)}; the first has '{first}'"
+            what = _LINES[kind].format(slices=slices)
+            yield f"{series} of {self.series} series {what}; the first has '{name_of(first)}'"
 
 
 _LINES = {

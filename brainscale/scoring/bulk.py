@@ -15,9 +15,17 @@ from brainscale.models.engines import EngineOptions
 from brainscale.reading import sample_ids
 from brainscale.reading.file_tables import files_of_manifest
 from brainscale.reading.preprocess import spec_fingerprint
-from brainscale.reading.pseudonyms import folder_key, key_fingerprint
+from brainscale.reading.pseudonyms import (
+    GIVE_KEY,
+    find_key,
+    hide_id,
+    keep_new_key,
+    kept_key_file,
+    key_fingerprint,
+    read_key,
+)
 from brainscale.reading.sources import SourceFile, list_files
-from brainscale.scoring.ledger import Ledger, find_ids, read_ledger, remove_duplicate_rows
+from brainscale.scoring.ledger import Ledger, Rename, find_ids, read_ledger, remove_duplicate_rows
 from brainscale.scoring.on_ray import estimate_rows, plan_scoring, score_into_parts
 from brainscale.scoring.outputs import draw_heatmaps, write_scans
 from brainscale.scoring.parts import OWNER_FILE, PART_FILES, TAKEN_OVER, claim_folder, owns_folder, write_part
@@ -26,8 +34,7 @@ from brainscale.scoring.result import Scores, ScoringProgress
 from brainscale.storage.local import SUCCESS, read_success, write_success
 from brainscale.storage.workspace import Workspace, fetch, open_workspace
 
-KEY_FILE = ".scan-key"
-DRIVER_FILES = (SUCCESS, KEY_FILE, OWNER_FILE, "_scans/*")
+DRIVER_FILES = (SUCCESS, OWNER_FILE, "_scans/*")
 """Files that a driver needs in order to resume a job."""
 PARTS_OF_A_JOB = 1000
 """Approximate number of parts of a large job: a kill loses a thousandth of the work."""
@@ -62,6 +69,7 @@ def score_files(
     by: str | None = None,
     update: bool = False,
     patient_key: str | None = None,
+    hash_paths: bool = False,
     heatmaps: str | None = None,
     max_heatmaps: int = 20,
     show_burned_in: bool = False,
@@ -85,8 +93,9 @@ def score_files(
         compiled: whether to compile the network with torch first.
         by: `scan` to write a second table with one row for each series or volume.
         update: whether to score files that are new in the sources of a complete folder.
-        patient_key: file with the secret key for the hashes of series; by default the key in the environment, or a
-            random key that is stored in the folder.
+        patient_key: file with the secret key for the hashes; by default the key in the environment, or a random key
+            that is kept for this folder among this user's own files, and never in it.
+        hash_paths: whether the names of files and members become hashes too, as those of `index_sources` do.
         heatmaps: folder for heatmaps of the most confident positives.
         max_heatmaps: maximum number of heatmaps.
         show_burned_in: whether to draw heatmaps of samples whose pixels may show text, such as a name.
@@ -106,6 +115,7 @@ def score_files(
         bundle = open_bundle(folder)
         files = _list_files(sources, bundle.info.preprocess)
         require_shared((file.uri for file in files), shared)
+        key = _open_key(workspace, out, patient_key, update)
         job = ScoringJob(
             bundle=bundle,
             threshold=bundle.info.threshold if threshold is None else threshold,
@@ -113,24 +123,44 @@ def score_files(
             workers=workers,
             min_workers=min_workers,
             cpus_per_worker=cpus_per_worker,
-            key=folder_key(workspace.path / KEY_FILE, patient_key),
+            key=key or b"",
+            hash_paths=hash_paths,
         )
         scores = _complete_folder(workspace, files, job, update, Callbacks(on_start, on_part, on_notice))
         if by == "scan":
             scores = replace(scores, scans=write_scans(workspace))
         if heatmaps:
-            drawn = draw_heatmaps(workspace, heatmaps, files, bundle, max_heatmaps, show_burned_in=show_burned_in)
+            drawn = draw_heatmaps(workspace, heatmaps, files, job, max_heatmaps, show_burned_in=show_burned_in)
             scores = replace(scores, heatmaps=drawn)
-    return scores
+    kept = key is not None and read_key(patient_key).random
+    return replace(scores, key_file=str(kept_key_file(out))) if kept else scores
+
+
+def _open_key(folder: Workspace, out: str, patient_key: str | None, update: bool) -> bytes | None:
+    """Return the key of a folder's hashes, a new one for a new folder; None if a complete folder's is not here.
+
+    Raises:
+        OutputError: the folder is to be extended, and its key is not here.
+    """
+    key = find_key(out, patient_key)
+    if key is not None:
+        return key
+    if not folder.listed(PART_FILES):
+        return keep_new_key(out)
+    if update or read_success(folder.path) is None:
+        raise OutputError(
+            f"The key of the hashes in {folder} is not on this machine. {GIVE_KEY}, or choose a new --out."
+        )
+    return None
 
 
 def _complete_folder(
     folder: Workspace, files: Sequence[SourceFile], job: ScoringJob, update: bool, callbacks: Callbacks
 ) -> Scores:
     """Score the files that a folder does not hold, check its rows, and mark it as complete."""
-    identity = make_identity(job)
-    ledger = read_ledger(folder, identity)
-    missing = ledger.find_missing(files)
+    identity, rename = make_identity(job), partial(hide_id, key=job.key) if job.hash_paths else str
+    ledger = read_ledger(folder, identity, rename)
+    missing = ledger.find_missing(files) if job.key or not job.hash_paths else []  # nobody can tell without the key
     finished = read_success(folder.path)
     if finished is not None and not (update and missing):
         return Scores.from_facts(str(folder), finished, files_not_in_it=len(missing) or None)
@@ -138,11 +168,11 @@ def _complete_folder(
         _refuse_other_files(ledger, files, folder)
     (folder.path / SUCCESS).unlink(missing_ok=True)
     owner = claim_folder(folder)
-    folder.push()  # the key has to be there before any part with hashes made from it
+    folder.push()  # the owner's name has to be there before the first part
     progress = _score_missing(files, missing, job, ledger, folder, owner, identity, callbacks)
     if not owns_folder(owner, str(folder)):
         raise OutputError(_describe_take_over(folder))
-    ledger = _check_rows(folder, files, owner, identity, callbacks)
+    ledger = _check_rows(folder, files, owner, identity, callbacks, rename)
     (folder.path / OWNER_FILE).unlink()  # without an owner, an earlier job that still runs can write nothing
     scores = Scores(
         path=str(folder),
@@ -253,18 +283,24 @@ def make_identity(job: ScoringJob) -> dict[str, str]:
     """Return what a score depends on; it is in the metadata of every part, and equal in all parts of a folder."""
     info = job.bundle.info
     return {
+        "hash_paths": "true" if job.hash_paths else "false",
         "model": info.weights_sha256,
         "preprocess": spec_fingerprint(info.preprocess),
         "threshold": repr(job.threshold),
         "temperature": repr(info.temperature),
         "classes": json.dumps(list(info.classes)),
         "precision": "bf16" if job.engine.bf16 else "fp32",
-        "scan_key": key_fingerprint(job.key),
+        **({"scan_key": key_fingerprint(job.key)} if job.key else {}),
     }
 
 
 def _check_rows(
-    folder: Workspace, files: Sequence[SourceFile], owner: str, identity: Mapping[str, str], callbacks: Callbacks
+    folder: Workspace,
+    files: Sequence[SourceFile],
+    owner: str,
+    identity: Mapping[str, str],
+    callbacks: Callbacks,
+    rename: Rename,
 ) -> Ledger:
     """Check that a folder holds every row exactly once, and return its ledger.
 
@@ -272,13 +308,13 @@ def _check_rows(
         OutputError: rows are missing, or occur more than once.
         SourceError: no sample could be read.
     """
-    ledger = read_ledger(folder, identity)
+    ledger = read_ledger(folder, identity, rename)
     if count := len(ledger.duplicates):
         # an earlier job wrote these rows after this one read the parts, and before it claimed the folder
         remove_duplicate_rows(folder, ledger.duplicates, owner)
         callbacks.on_notice(f"{count} row(s) had also been written by an earlier job: duplicates removed")
-        ledger = read_ledger(folder, identity)
-    missing = [file.sample_id for file in ledger.find_missing(files)]
+        ledger = read_ledger(folder, identity, rename)
+    missing = [rename(file.sample_id) for file in ledger.find_missing(files)]
     duplicates = list(find_ids(folder, samples=ledger.duplicates))
     for problem, ids in (("are duplicated", duplicates), ("are missing", missing)):
         if ids:

@@ -6,8 +6,8 @@ A file is done when all its samples are there. The last row of a file says how m
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,8 @@ from brainscale.reading.sources import SourceFile
 from brainscale.schema import PREDICTIONS
 from brainscale.scoring.parts import FILE_ROWS_KEY, PART_FILES, list_sample_ids, name_part, read_part, save_part
 from brainscale.storage.workspace import Workspace
+
+Rename = Callable[[str], str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,7 @@ class Ledger:
         done: hashes of the files that are done.
         duplicates: hashes of the samples that occur more than once.
         codes: error code → number of rows.
+        rename: id of a file or sample → id that the parts have for it.
     """
 
     samples: np.ndarray
@@ -39,25 +42,31 @@ class Ledger:
     done: np.ndarray
     duplicates: np.ndarray
     codes: Mapping[str, int]
+    rename: Rename = str
 
     def find_missing(self, files: Sequence[SourceFile]) -> list[SourceFile]:
         """Return the files that are not done: some of the samples to score are not there."""
-        is_done = _is_in(hash_ids(file.sample_id for file in files), self.done).tolist()
+        is_done = _is_in(self._hash_files(files), self.done).tolist()
         return [file for file, done in zip(files, is_done, strict=True) if not (done or self._has_all_samples(file))]
 
     def hash_begun(self, files: Sequence[SourceFile]) -> np.ndarray:
         """Return the sorted hashes of those of the files that have at least one sample in the folder."""
-        hashes = hash_ids(file.sample_id for file in files)
+        hashes = self._hash_files(files)
         return np.sort(hashes[_is_in(hashes, self.files)])
 
     def hash_others(self, files: Sequence[SourceFile]) -> np.ndarray:
         """Return the hashes of the files in the folder that are not among the given files."""
-        given = np.sort(hash_ids(file.sample_id for file in files))
+        given = np.sort(self._hash_files(files))
         others: np.ndarray = self.files[~_is_in(self.files, given)]
         return others
 
     def _has_all_samples(self, file: SourceFile) -> bool:
-        return file.sample_ids is not None and bool(_is_in(hash_ids(file.sample_ids), self.samples).all())
+        if file.sample_ids is None:
+            return False
+        return bool(_is_in(hash_ids(map(self.rename, file.sample_ids)), self.samples).all())
+
+    def _hash_files(self, files: Sequence[SourceFile]) -> np.ndarray:
+        return hash_ids(self.rename(file.sample_id) for file in files)
 
 
 def hash_ids(ids: Iterable[str]) -> np.ndarray:
@@ -73,12 +82,13 @@ def _is_in(hashes: np.ndarray, sorted_hashes: np.ndarray) -> np.ndarray:
     return np.asarray(sorted_hashes[positions] == hashes)
 
 
-def read_ledger(folder: Workspace, identity: Mapping[str, str]) -> Ledger:
+def read_ledger(folder: Workspace, identity: Mapping[str, str], rename: Rename = str) -> Ledger:
     """Read the ledger of a scores folder from its parts.
 
     Args:
         folder: the scores folder.
         identity: metadata that every part must have.
+        rename: id of a file or sample → id that the parts have for it.
 
     Raises:
         OutputError: a part is damaged, or was made with another model or configuration.
@@ -98,7 +108,9 @@ def read_ledger(folder: Workspace, identity: Mapping[str, str]) -> Ledger:
         ids = list_sample_ids(table)
         samples.append(hash_ids(ids))
         files.append(hash_ids(map(sample_ids.file_of, ids)))
-    return _make_ledger(np.concatenate(samples), np.concatenate(files), rows_of_files, dict(sorted(codes.items())))
+    sorted_codes = dict(sorted(codes.items()))
+    ledger = _make_ledger(np.concatenate(samples), np.concatenate(files), rows_of_files, sorted_codes)
+    return replace(ledger, rename=rename)
 
 
 def _make_ledger(

@@ -93,7 +93,7 @@ def plan_scoring(files: Sequence[SourceFile], job: ScoringJob, wanted: Iterable[
 
 
 def _request_of(job: ScoringJob) -> ReadRequest:
-    return ReadRequest(preprocess=job.bundle.info.preprocess, key=job.key)
+    return ReadRequest(preprocess=job.bundle.info.preprocess, key=job.key, hash_paths=job.hash_paths)
 
 
 def score_into_parts(

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import pyarrow.compute as pc
 
-from brainscale.models.bundle import Bundle
-from brainscale.reading.file_tables import windows_in, with_windows
+from brainscale.reading.file_tables import windows_in
 from brainscale.reading.reader import read_planes
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import SourceFile
 from brainscale.schema import WINDOW
 from brainscale.scoring.parts import read_predictions
 from brainscale.scoring.per_scan import COLUMNS, summarise_scans
+from brainscale.scoring.predictions import ScoringJob
 from brainscale.storage.tables import write_table
 from brainscale.storage.workspace import Workspace, open_workspace
 
@@ -30,7 +30,7 @@ def draw_heatmaps(
     folder: Workspace,
     out: str,
     files: Sequence[SourceFile],
-    bundle: Bundle,
+    job: ScoringJob,
     max_heatmaps: int,
     *,
     show_burned_in: bool = False,
@@ -41,7 +41,7 @@ def draw_heatmaps(
         folder: the scores folder.
         out: path or address of the folder for the pictures.
         files: the files that were scored.
-        bundle: the model that scored them.
+        job: the model that scored them, and whether it hashed their names.
         max_heatmaps: maximum number of pictures.
         show_burned_in: whether to draw samples whose pixels may show text, such as a name.
     """
@@ -51,15 +51,14 @@ def draw_heatmaps(
     table = read_predictions(folder, columns)
     if not show_burned_in:
         table = table.filter(pc.invert(pc.fill_null(table["burned_in"], False)))
-    negative = next(iter(bundle.info.classes))
+    negative = next(iter(job.bundle.info.classes))
     positive = table.filter(pc.not_equal(table["prediction"], negative))
     order = [("probability", "descending"), ("sample_id", "ascending")]
     table = positive.sort_by(order).slice(0, max_heatmaps)
     rows = table.to_pylist()
-    request = ReadRequest(preprocess=bundle.info.preprocess)
-    files = with_windows(files, windows_in(table))
-    planes = read_planes(files, [row["sample_id"] for row in rows], request)
+    request = ReadRequest(preprocess=job.bundle.info.preprocess, key=job.key, hash_paths=job.hash_paths)
+    planes = read_planes(files, [row["sample_id"] for row in rows], request, windows_in(table))
     readable = [row for row in rows if row["sample_id"] in planes]  # a file may have been deleted after scoring
     with open_workspace(out, (), own_files=["*"]) as pictures:
-        write_heatmaps(bundle, [planes[row["sample_id"]] for row in readable], readable, pictures.path)
+        write_heatmaps(job.bundle, [planes[row["sample_id"]] for row in readable], readable, pictures.path)
     return len(readable)

@@ -26,7 +26,8 @@ class ScoringJob:
             has room for and the work can use.
         min_workers: number of engines to start with and to keep when idle; None for all.
         cpus_per_worker: number of CPUs of each engine; None for the CPUs of its node, shared evenly.
-        key: secret key for the hashes of series.
+        key: secret key for the hashes of series, and of paths.
+        hash_paths: whether the names of files and members become hashes.
     """
 
     bundle: Bundle
@@ -36,6 +37,7 @@ class ScoringJob:
     min_workers: int | None = None
     cpus_per_worker: int | None = None
     key: bytes = b""
+    hash_paths: bool = False
 
 
 def score_rows(rows: pa.Table, engine: Engine, info: ModelInfo, threshold: float) -> pa.Table:

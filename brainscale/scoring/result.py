@@ -36,6 +36,7 @@ class Scores:
         files_not_in_it: number of files of the sources that a complete folder does not hold.
         scans: number of rows of the table of scans, if it was written.
         heatmaps: number of heatmaps, if they were drawn.
+        key_file: file that keeps the random key of the hashes; None for a key that was given, or is not here.
     """
 
     path: str
@@ -49,6 +50,7 @@ class Scores:
     files_not_in_it: int | None = None
     scans: int | None = None
     heatmaps: int | None = None
+    key_file: str | None = None
 
     @classmethod
     def from_facts(cls, path: str, facts: Mapping[str, Any], files_not_in_it: int | None = None) -> "Scores":
@@ -65,5 +67,5 @@ class Scores:
     def to_json(self) -> dict[str, Any]:
         """Return the output of `score --json`, without the folder."""
         progress = {} if self.progress is None else asdict(self.progress)
-        optional = {name: getattr(self, name) for name in ("files_not_in_it", "scans", "heatmaps")}
+        optional = {name: getattr(self, name) for name in ("files_not_in_it", "scans", "heatmaps", "key_file")}
         return {**self.facts(), **progress, **{name: value for name, value in optional.items() if value is not None}}

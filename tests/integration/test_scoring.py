@@ -23,9 +23,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from brainscale.errors import OutputError
+from brainscale.reading.pseudonyms import hide_id, pseudonym
 from brainscale.schema import PREDICTIONS
 from brainscale.schema import SCANS as SCAN_ROWS
-from brainscale.scoring.bulk import KEY_FILE, score_files
+from brainscale.scoring.bulk import score_files
 from brainscale.scoring.outputs import SCANS_FILE
 from brainscale.scoring.parts import OWNER_FILE
 from brainscale.storage.local import read_success
@@ -272,10 +273,74 @@ def test_scans_heatmaps_and_another_threshold(run: Path, scans: Path, invoke: In
     drawn = pq.read_table(pictures / "heatmaps.parquet").to_pylist()
     assert [r["sample_id"] for r in drawn] == table["sample_id"].to_pylist()[:3]
     assert {p.name for p in pictures.glob("*.png")} == {r["file"] for r in drawn}
-    assert (out / KEY_FILE).stat().st_mode & 0o077 == 0
+    assert Path(facts["key_file"]).stat().st_mode & 0o077 == 0
+    key = bytes.fromhex(Path(facts["key_file"]).read_text())
+    assert not any(key in path.read_bytes() or key.hex().encode() in path.read_bytes() for path in out.glob("**/*.*"))
     other = invoke("score", run, scans, "--out", out, "--threshold", "0.5")
     assert other.exit_code == 1
     assert "holds scores with another threshold (0.0 there, 0.5 here)" in other.output
+
+
+def test_names_are_hashed_alike_in_every_run(
+    run: Path, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `index --hash-paths` hashes them with the same key; a stopped job finds what is done."""
+    source, out, manifest = tmp_path / "scans", tmp_path / "scores", tmp_path / "m.parquet"
+    image = write_image(source / "meier_hans.png").read_bytes()
+    write_image(source / "meier_eva.png", seed=1)
+    with zipfile.ZipFile(source / "huber.zip", "w") as file:
+        file.writestr("huber_max.png", image)
+        file.writestr("huber_ida.png", b"no image")
+    score = ("score", run, source, "--out", out, "--hash-paths")
+    facts = json.loads(
+        succeed(invoke(*score, "--heatmaps", tmp_path / "pictures", "--threshold", "0", "--json")).stdout
+    )
+    rows = scores(out)
+    key = tmp_path / "key"
+    key.write_bytes(bytes.fromhex(Path(facts["key_file"]).read_text()))
+    secret = key.read_bytes()
+    assert {row["sample_id"] for row in rows} == {
+        hide_id(i, secret)
+        for i in ("meier_hans.png", "meier_eva.png", "huber.zip!huber_max.png", "huber.zip!huber_ida.png")
+    }
+    assert {row["uri"] for row in rows} == {"hidden"}
+    assert {row["member"] for row in rows} == {
+        None,
+        pseudonym("huber_max.png", secret),
+        pseudonym("huber_ida.png", secret),
+    }
+    assert facts["heatmaps"] == 3
+    monkeypatch.setattr("brainscale.reading.pseudonyms.SHORTEST_KEY", 1)
+    succeed(invoke("index", source, "--out", manifest, "--hash-paths", "--patient-key", key))
+    assert pq.read_table(manifest)["sample_id"].to_pylist() == [row["sample_id"] for row in rows]
+    again = ("--threshold", "0", "--json")
+    (out / "_SUCCESS.json").unlink()
+    assert json.loads(succeed(invoke(*score, *again)).stdout)["rows_now"] == 0
+    write_image(source / "new.png", seed=2)
+    facts = json.loads(succeed(invoke(*score, "--update", *again)).stdout)
+    assert (facts["rows"], facts["rows_now"]) == (5, 1)
+    other = invoke("score", run, source, "--out", out, *again)
+    assert other.exit_code == 1
+    assert "holds scores with another hash_paths (true there, false here): choose a new --out" in other.output
+
+
+def test_without_its_key_a_complete_folder_stays_and_another_one_is_refused(
+    run: Path, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on another machine."""
+    source, out = tmp_path / "scans", tmp_path / "scores"
+    write_image(source / "1.png")
+    score = ("score", run, source, "--out", out)
+    succeed(invoke(*score))
+    rows = scores(out)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "elsewhere"))
+    assert "key_file" not in json.loads(succeed(invoke(*score, "--json")).stdout)
+    (out / "_SUCCESS.json").unlink()
+    refused = invoke(*score)
+    assert refused.exit_code == 1
+    assert "The key of the hashes in" in refused.output
+    assert "is not on this machine. Pass --patient-key FILE, or set BRAINSCALE_PATIENT_KEY, or choose" in refused.output
+    assert scores(out) == rows
 
 
 def test_everybody_reads_the_folder_as_one_table(run: Path, scans: Path, invoke: Invoke, tmp_path: Path) -> None:

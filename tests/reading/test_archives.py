@@ -58,6 +58,29 @@ def test_a_compressed_file_or_archive_is_unpacked(compress: Callable[[bytes], by
     assert contents(compress(b"one") + compress(b"two")) == {(): b"onetwo"}
 
 
+@each_compression
+@pytest.mark.parametrize("behind", [b"checksum: ok\n", b"\0" * 512, b"\0" * 7 + b"x", b"y" * 300_000])
+def test_what_stands_behind_a_compressed_file_costs_a_note_at_most(
+    compress: Callable[[bytes], bytes], behind: bytes
+) -> None:
+    (member,) = walk(compress(b"one") + compress(b"two") + behind)
+    assert member.data == b"onetwo"
+    assert member.note == ("bytes behind the end of the compressed file are ignored" if behind.strip(b"\0") else None)
+    assert contents(compress(tarred(FILES)) + behind) == {(name,): content for name, content in FILES.items()}
+
+
+@each_compression
+def test_a_compressed_file_that_is_cut_off_is_an_error(compress: Callable[[bytes], bytes]) -> None:
+    whole = compress(np.random.default_rng(0).bytes(5000))
+    for length in (len(whole) // 2, len(whole) - 5):
+        assert codes(whole[:length]) == [((), "corrupt_archive")]
+
+
+def test_zstd_frames_without_content_are_left_out() -> None:
+    skippable = b"\x53\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"12345"
+    assert contents(zstd(b"one") + skippable + zstd(b"two")) == {(): b"onetwo"}
+
+
 def test_archives_inside_archives_keep_their_path_and_their_depth() -> None:
     inner = zipped({"x.png": b"deep"})
     for outer in (tarred({"in.zip": inner, "after": b"y"}), zipped({"in.zip": inner, "after": b"y"})):
@@ -161,6 +184,32 @@ def test_a_bomb_of_many_members_is_stopped_in_the_middle() -> None:
     members = codes(bomb, ratio=1)
     assert members[-1] == ((), "compression_bomb")
     assert 0 < len(members) < 10
+
+
+def test_a_sparse_tar_is_no_way_round_the_limits() -> None:
+    """5 KiB that claim a file of 3.9 GiB, of which only one block is there."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("sparse.nii")
+        data = b"1\n4187593000\n512\n".ljust(512, b"\0") + bytes(512)
+        info.size = len(data)
+        info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "4187593512"}
+        archive.addfile(info, io.BytesIO(data))
+    assert codes(out.getvalue()) == [((), "compression_bomb")]
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred, lambda files: gzip.compress(tarred(files))])
+def test_an_archive_of_too_many_entries_is_not_read_to_its_end(pack: Callable[[dict[str, bytes]], bytes]) -> None:
+    members = codes(pack({str(i): b"x" for i in range(50)}), entries=20)  # a folder is an entry too
+    assert members == [((str(i),), None) for i in range(19)] + [((), "too_many_entries")]
+
+
+def test_memory_that_is_not_there_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(stream: object, limits: object) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr("brainscale.reading.archives._read_limited", refuse)
+    assert codes(tarred({"a": b"x"})) == [(("a",), "out_of_memory")]
 
 
 def test_a_header_that_asks_for_memory_is_refused() -> None:

@@ -3,9 +3,15 @@
 BRAINSCALE_FUZZ=10000 makes it the long run of `make fuzz`.
 """
 
+import bz2
 import gzip
+import io
+import lzma
 import os
+import resource
+import tarfile
 import tempfile
+import zipfile
 from pathlib import Path
 
 import nibabel as nib
@@ -17,13 +23,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from brainscale.config.sections import LimitsConfig, PreprocessConfig
+from brainscale.errors import ERROR_CODES
+from brainscale.reading.archives import ALLOWANCE_MIB, read_members
+from brainscale.reading.children import decoder_of
 from brainscale.reading.file_tables import file_table
 from brainscale.reading.reader import read_file, read_tables
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample import COLUMNS
 from brainscale.reading.sources import SourceFile
 from tests.support.dicom import dataset, written
-from tests.support.files import GREY, encoded, tarred, zipped, zstd
+from tests.support.files import GREY, encoded, streamed, tarred, zipped, zstd
 from tests.support.tiff import png16, tiff
 
 CASES = int(os.environ.get("BRAINSCALE_FUZZ", "300"))
@@ -62,16 +71,28 @@ def seeds() -> dict[str, bytes]:
     files |= {"zip": zipped(members), "tar": tarred(members), "tar.gz": gzip.compress(tarred(members))}
     header, image = files["NIfTI"][:344] + b"ni1\0" + files["NIfTI"][348:352], files["NIfTI"][352:]
     files["zip of a pair"] = zipped({"a.hdr": header, "a.img": image})
-    return files | {"zip in zip": zipped({"in.zip": files["zip"]}), "tar.zst": zstd(tarred(members))}
+    return files | archives(members)
+
+
+def archives(members: dict[str, bytes]) -> dict[str, bytes]:
+    """The same members in archives of every kind."""
+    tar, plain = tarred(members), zipped(members, compression=zipfile.ZIP_STORED)
+    kinds = {"zip": zipped(members), "zip stored": plain, "zip streamed": streamed(members), "tar": tar}
+    kinds |= {"zip bzip2": zipped(members, compression=zipfile.ZIP_BZIP2), "zip in zip": zipped({"in.zip": plain})}
+    kinds |= {"zip lzma": zipped(members, compression=zipfile.ZIP_LZMA), "tar GNU": tarred(members, tarfile.GNU_FORMAT)}
+    kinds |= {"tar.gz": gzip.compress(tar), "tar.zst": zstd(tar), "tar.xz": lzma.compress(tar)}
+    return kinds | {"tar.bz2": bz2.compress(tar), "zip.gz in tar": tarred({"in.zip.gz": gzip.compress(plain)})}
 
 
 SEEDS = seeds()
+PEAKS = [0.0]
+ARCHIVES = archives({"a.txt": b"text" * 20, "b/c": bytes(range(256)), "empty": b""})
 
 
 @st.composite
-def mutated(draw: st.DrawFn) -> bytes:
+def mutated(draw: st.DrawFn, seeds: dict[str, bytes] = SEEDS) -> bytes:
     """A real file that was cut, flipped, spliced with another or partly zeroed."""
-    data = bytearray(SEEDS[draw(st.sampled_from(sorted(SEEDS)))])
+    data = bytearray(seeds[draw(st.sampled_from(sorted(seeds)))])
     for _ in range(draw(st.integers(1, 4))):
         position = draw(st.integers(0, max(0, len(data) - 1)))
         match draw(st.sampled_from(["cut", "flip", "splice", "zero", "insert"])):
@@ -80,7 +101,7 @@ def mutated(draw: st.DrawFn) -> bytes:
             case "flip" if data:
                 data[position] ^= 1 << draw(st.integers(0, 7))
             case "splice":
-                other = SEEDS[draw(st.sampled_from(sorted(SEEDS)))]
+                other = seeds[draw(st.sampled_from(sorted(seeds)))]
                 data[position:] = other[draw(st.integers(0, len(other))) :]
             case "zero":
                 width = draw(st.integers(1, 64))
@@ -90,11 +111,21 @@ def mutated(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
+def decoder_peak() -> float:
+    """MiB that the process that decodes has had at most."""
+    process = decoder_of(REQUEST)._process
+    if process is None:  # the last file ended it
+        return 0.0
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    return int(next((line.split()[1] for line in lines if line.startswith("VmHWM")), "0")) / 1024
+
+
 def check_samples(data: bytes) -> None:
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
         samples = list(read_file(SourceFile(sample_id="any", uri=file.name), REQUEST))
+    PEAKS.append(max(decoder_peak(), PEAKS.pop()))
     assert samples
     assert len({sample.sample_id for sample in samples}) == len(samples)
     for sample in samples:
@@ -104,10 +135,24 @@ def check_samples(data: bytes) -> None:
         assert sample.sample_id.startswith("any")
 
 
-@given(st.one_of(st.binary(max_size=600), mutated(), mutated(), mutated()))
+@given(st.one_of(st.binary(max_size=600), mutated(), mutated(), mutated(), mutated(ARCHIVES)))
 @settings(max_examples=CASES)
 def test_any_bytes_give_samples_and_never_an_exception(data: bytes) -> None:
     check_samples(data)
+
+
+@given(mutated(ARCHIVES))
+@settings(max_examples=10 * CASES)
+def test_any_damage_of_an_archive_gives_members_once_and_stays_within_its_limits(data: bytes) -> None:
+    """In this process, where it is quick enough for ten times as many archives."""
+    limits = LimitsConfig(file_mib=1, ratio=10, entries=100)
+    members = list(read_members(io.BytesIO(data), len(data), limits))
+    assert members
+    assert len({member.path for member in members}) == len(members) <= 101
+    assert sum(len(member.data or b"") for member in members) < ALLOWANCE_MIB * 2**20 + 11 * len(data)
+    for member in members:
+        assert (member.data is None) == (member.error is not None)
+        assert member.error is None or (member.error.code in ERROR_CODES and "\n" not in member.error.text)
 
 
 @pytest.mark.parametrize("name", sorted(SEEDS))
@@ -147,3 +192,10 @@ def test_every_file_that_nibabel_installs_gives_samples(tmp_path: Path) -> None:
     assert set().union(*outcomes.values()) <= expected
     assert outcomes["example4d.nii.gz"] == {None}
     assert outcomes["example_nifti2.nii.gz"] == {None}
+
+
+def test_the_memory_of_both_processes_stays_small() -> None:
+    """After all files of this module, of which some claim millions of pixels or unpack to the limit."""
+    here = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"peak memory: {here:.0f} MiB here, with all tests before; {PEAKS[0]:.0f} MiB in the decoder")  # noqa: T201
+    assert PEAKS[0] < 1500

@@ -11,8 +11,8 @@ import pytest
 
 from brainscale.config.sections import PreprocessConfig
 from brainscale.errors import SampleError
-from brainscale.reading import pairs
-from brainscale.reading.archives import Member
+from brainscale.reading import pairs, partners
+from brainscale.reading.decoder import decode_members
 from brainscale.reading.reader import read_samples
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample import Sample
@@ -97,9 +97,9 @@ def test_in_a_store_the_other_file_has_the_same_options(monkeypatch: pytest.Monk
         asked.append(uri)
         raise SampleError("unreadable", "not there")
 
-    monkeypatch.setattr(pairs, "open_file", refuse)
-    header = Member(data=pair()[0])
-    assert pairs.with_image(header, "s3://b/a.x/s.hdr.gz?region=eu", REQUEST.limits) is header
+    monkeypatch.setattr(partners, "open_file", refuse)
+    with partners.open_partners("s3://b/a.x/s.hdr.gz?region=eu") as streams:
+        assert streams == []
     assert asked == [f"s3://b/a.x/s.img{ending}?region=eu" for ending in (".gz", "")]
 
 
@@ -122,14 +122,21 @@ def test_an_image_that_is_too_short_is_truncated(tmp_path: Path) -> None:
     assert read(tmp_path)["a.hdr"].error_code == "truncated"
 
 
-def test_very_many_headers_do_not_pile_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_very_many_headers_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs, "MAX_HEADERS", 2)
     header, image = pair()
     members = {f"{i}.hdr": header for i in range(4)} | {f"{i}.img": image for i in range(4)}
-    (tmp_path / "a.zip").write_bytes(zipped(members))
-    samples = read(tmp_path)
-    assert {samples[f"a.zip!{i}.hdr"].error_code for i in (0, 1)} == {"unsupported_format"}
-    assert {samples[f"a.zip!{i}.img"].error_code for i in (2, 3)} == {"paired"}
+    joined = pairs.read_with_partners(BytesIO(zipped(members)), (), "", REQUEST.limits)  # type: ignore[arg-type]
+    asked = {"file": "a.zip", "wanted": None, "windows": {}, "skip": 0}
+    codes: dict[str, set[str | None]] = {}
+    for facts, _ in decode_members(joined, asked, REQUEST):
+        if "path" in facts:
+            (name,) = facts["path"]
+        else:
+            codes.setdefault(name, set()).add(facts.get("error_code"))
+    assert codes["0.hdr"] == codes["1.hdr"] == {"unsupported_format"}
+    assert codes["2.img"] == codes["3.img"] == {"paired"}
+    assert codes["3.hdr"] == {None}
 
 
 @pytest.mark.parametrize("offset", [0.0, 64.0, float("nan"), float("inf"), -5.0, 1e30])

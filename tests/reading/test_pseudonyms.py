@@ -4,8 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from brainscale.errors import UsageError
-from brainscale.reading.pseudonyms import KEY_VARIABLE, folder_key, key_fingerprint, pseudonym, read_key
+from brainscale.errors import OutputError, UsageError
+from brainscale.reading.pseudonyms import (
+    KEY_VARIABLE,
+    find_key,
+    hide_id,
+    keep_new_key,
+    kept_key_file,
+    key_fingerprint,
+    pseudonym,
+    read_key,
+)
 
 KEY = b"k" * 16
 
@@ -38,8 +47,41 @@ def test_a_key_that_is_short_or_missing_is_refused(tmp_path: Path, content: byte
         read_key(str(tmp_path / "key"))
 
 
-def test_a_random_key_stays_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_random_key_is_kept_apart_from_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
-    secret = folder_key(tmp_path / ".key", None)
-    assert folder_key(tmp_path / ".key", None) == secret
-    assert (tmp_path / ".key").stat().st_mode & 0o777 == 0o600
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    out = str(tmp_path / "scores")
+    assert find_key(out, None) is None
+    secret = keep_new_key(out)
+    assert secret == keep_new_key(out) == find_key(out, None) == find_key(f"{out}/", None)
+    assert keep_new_key("s3://bucket/scores?region=a") != secret
+    assert find_key("s3://bucket/scores/?region=b", None) == find_key("s3://bucket/scores", None) is not None
+    path = kept_key_file(out)
+    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert path.is_relative_to(tmp_path / "state" / "brainscale")
+    assert "scores" not in str(path.relative_to(tmp_path))
+    assert [p.name for p in path.parent.iterdir()].count(path.name) == 1
+    (tmp_path / "key").write_bytes(KEY)
+    assert find_key(out, str(tmp_path / "key")) == KEY
+    path.write_text("no key")
+    with pytest.raises(OutputError, match=r"cannot be used \(it holds no key\). Pass --patient-key FILE, or set "):
+        find_key(out, None)
+
+
+def test_a_user_without_a_place_for_keys_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    with pytest.raises(OutputError, match=r"cannot be kept in .* Pass --patient-key FILE, or set BRAINSCALE_PATIENT"):
+        keep_new_key(str(tmp_path / "scores"))
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with pytest.raises(OutputError, match="There is no home folder to keep the key of hashes in. Pass --patient-key"):
+        find_key(str(tmp_path / "scores"), None)
+
+
+def test_a_hidden_id_keeps_the_number_of_its_frame() -> None:
+    whole, member, frame = (hide_id(i, KEY) for i in ("a/b.zip", "a/b.zip!c/d.dcm", "a/b.zip!c/d.dcm#7"))
+    assert (member, frame) == (f"{whole}!{pseudonym('c/d.dcm', KEY)}", f"{member}#7")
+    assert whole == pseudonym("a/b.zip", KEY)

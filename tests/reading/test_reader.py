@@ -1,7 +1,7 @@
 """Files become samples and tables: planes or errors, and nothing raises."""
 
 import gzip
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -14,6 +14,7 @@ from brainscale.config.sections import PreprocessConfig
 from brainscale.errors import SourceError
 from brainscale.reading import reader
 from brainscale.reading.file_tables import file_table, files_of_manifest
+from brainscale.reading.pseudonyms import hide_id
 from brainscale.reading.reader import read_file, read_planes, read_samples, read_tables
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample import COLUMNS, Sample
@@ -146,6 +147,28 @@ def test_hashes_come_without_planes(mixed: Path) -> None:
     assert image.plane is None
     assert len(image.phash or "") == 16
     assert (damaged.error_code, damaged.phash) == ("corrupt", None)
+
+
+def test_a_file_that_is_odd_but_was_read_has_a_note(mixed: Path, tmp_path: Path) -> None:
+    (tmp_path / "v.nii.gz").write_bytes((mixed / "d.nii.gz").read_bytes() + b"checksum: ok\n")
+    (tmp_path / "a.png.gz").write_bytes(gzip.compress((mixed / "a.png").read_bytes()))
+    note = "bytes behind the end of the compressed file are ignored"
+    read = [(sample.sample_id, sample.error_code, sample.note) for sample in read_samples(tmp_path, REQUEST)]
+    assert read == [("a.png.gz", None, None), *((f"v.nii.gz#{i}", None, note) for i in range(3))]
+
+
+def test_names_are_hashed_and_found_again(mixed: Path) -> None:
+    request = replace(REQUEST, hash_paths=True)
+    plain, hidden = (list(read_samples(mixed, r)) for r in (REQUEST, request))
+    assert [s.sample_id for s in hidden] == [hide_id(s.sample_id, request.key) for s in plain]
+    assert {s.uri for s in hidden} == {"hidden"}
+    assert [s.sha256 for s in hidden] == [s.sha256 for s in plain]
+    wanted = [s.sample_id for s in hidden if s.member or s.frame == 1]
+    planes = read_planes(list_files([str(mixed)]), wanted, request)
+    assert sorted(planes) == sorted(set(wanted) - {s.sample_id for s in hidden if s.error_code})
+    (table,) = read_tables(file_table(list_files([str(mixed)])), request=request, skip=frozenset(wanted))
+    assert not set(table["sample_id"].to_pylist()) & set(wanted)
+    assert "in/1.png" not in str(table.to_pylist())
 
 
 def test_a_missing_source_is_refused_before_the_first_sample(tmp_path: Path) -> None:

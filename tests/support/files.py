@@ -3,6 +3,7 @@
 import io
 import tarfile
 import zipfile
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,29 @@ def zipped(files: dict[str, bytes], **options: int) -> bytes:
         for name, data in files.items():
             archive.writestr(name, data)
     return out.getvalue()
+
+
+class OneWay(io.RawIOBase):
+    """A stream that cannot seek: zipfile writes sizes behind each member."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.data += data
+        return len(data)
+
+
+def streamed(files: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED, *, marked: bool = True) -> bytes:
+    """A zip archive as a writer makes it that cannot seek, with a mark before the sizes behind each member or not."""
+    out = OneWay()
+    with zipfile.ZipFile(out, "w", compression) as archive:  # type: ignore[arg-type]
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return bytes(out.data) if marked else bytes(out.data).replace(b"PK\x07\x08", b"")
 
 
 def tarred(files: dict[str, bytes], kind: int = tarfile.PAX_FORMAT) -> bytes:

@@ -84,7 +84,8 @@ def as_series(
     for number, plane in enumerate(planes_of(volume, slices)):
         stored, more = plane, dict[str, float]()
         if rescale:
-            intercept, slope = float(plane.min()), 2.0 ** -(number % 4)
+            fitting = int(np.log2(65_535 / max(1, int(np.ptp(plane)))))  # halvings of the slope that 16 bits can hold
+            intercept, slope = float(plane.min()), 2.0 ** -min(number % 4, fitting)
             stored = np.rint((plane - intercept) / slope).astype(np.uint16)
             more = {"RescaleSlope": slope, "RescaleIntercept": intercept}
         little: str | None = ImplicitVRLittleEndian if number % 2 else None

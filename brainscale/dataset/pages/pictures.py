@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from brainscale.config.sections import Config, PreprocessConfig
-from brainscale.reading.reader import files_of_manifest, read_file
+from brainscale.config.sections import Config
+from brainscale.reading.file_tables import files_of_manifest
+from brainscale.reading.reader import read_file
 from brainscale.reading.request import ReadRequest
 
 SIDE = 224
@@ -54,9 +55,9 @@ def read_pictures(manifest: pa.Table, rows: Iterable[int], config: Config) -> di
     chosen = manifest.take(pa.array(numbers, pa.int64()))
     known = chosen.select(["sample_id", "label", "width", "height"]).to_pylist()
     facts = {row["sample_id"]: (number, row) for number, row in zip(numbers, known, strict=True)}
-    preprocess = PreprocessConfig(image_size=SIDE, crop=1.0, window=config.data.window, slices=config.data.slices)
+    preprocess = config.data.preprocess.model_copy(update={"image_size": SIDE, "crop": 1.0})
     pictures: dict[int, Picture] = {}
-    for file in files_of_manifest(chosen):
+    for file in files_of_manifest(chosen, preprocess):
         for sample in read_file(file, ReadRequest(preprocess=preprocess, limits=config.limits)):
             if sample.sample_id in facts:
                 number, row = facts[sample.sample_id]

@@ -1,0 +1,47 @@
+"""The files beside a file that may be the other one of a NIfTI pair: found by name and opened, but not read, here."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import BinaryIO
+
+from brainscale.errors import SampleError
+from brainscale.reading.sources import UNREACHABLE, open_file
+from brainscale.storage.remote import is_address
+
+SUFFIXES = {".hdr": ".img", ".img": ".hdr"}
+
+
+def suffix_of(name: str) -> str:
+    """Return .hdr or .img for a name or address that ends so, also with .gz behind it, in capitals or not."""
+    stem = (name.partition("?")[0] if is_address(name) else name).lower().removesuffix(".gz")
+    return next((suffix for suffix in SUFFIXES if stem.endswith(suffix)), "")
+
+
+@contextmanager
+def open_partners(uri: str) -> Iterator[list[BinaryIO]]:
+    """Open the files that may make a pair with a file, likelier ones first; most files have none.
+
+    Raises:
+        SampleError: `store_unreachable`.
+    """
+    with ExitStack() as stack:
+        streams = []
+        for partner in _partners_of(uri):
+            try:
+                streams.append(stack.enter_context(open_file(partner))[0])
+            except SampleError as error:
+                if error.code == UNREACHABLE:
+                    raise
+        yield streams
+
+
+def _partners_of(uri: str) -> Iterator[str]:
+    path, mark, options = uri.partition("?") if is_address(uri) else (uri, "", "")
+    suffix = suffix_of(path)
+    if not suffix:
+        return
+    start = path.lower().rindex(suffix)
+    other, compressed = SUFFIXES[suffix], path[start + 4 :]
+    other = other.upper() if path[start + 1 : start + 4].isupper() else other
+    for ending in dict.fromkeys((compressed, "", ".gz")):
+        yield f"{path[:start]}{other}{ending}{mark}{options}"
