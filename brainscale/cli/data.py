@@ -319,7 +319,7 @@ def overlap_command(training: str, external: str, similarity: float | None, out:
     """
     from brainscale.dataset.manifest import read_manifest
     from brainscale.dataset.on_ray import open_map
-    from brainscale.dataset.overlap import KINDS, count_overlap, find_overlap
+    from brainscale.dataset.overlap import KINDS, count_overlap, describe_missed_matches, find_overlap
     from brainscale.storage.tables import require_replaceable, write_table
 
     if out:
@@ -329,6 +329,9 @@ def overlap_command(training: str, external: str, similarity: float | None, out:
         matches = find_overlap(training_manifest, external_manifest, similarity, run)
     if out:
         write_table(matches, out, "overlap")
+    for table, name in ((training_manifest, training), (external_manifest, external)):
+        for text in describe_missed_matches(table, name):
+            notice(text)
     if as_json:
         click.echo(json.dumps(matches.to_pylist(), indent=2))
         return
