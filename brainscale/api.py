@@ -142,7 +142,7 @@ def split(
     table, earlier = _manifest(manifest), None if keep is None else _manifest(keep)
     if folds is not None:
         return assign_folds(table, folds=folds, seed=seed, keep=earlier)
-    if val <= 0 or test < 0 or val + test >= 1:
+    if not (val > 0 and test >= 0 and val + test < 1):  # NaN fails too
         raise UsageError(
             f"val={val:g} and test={test:g} leave nothing to train on: val must be above 0, and their sum below 1"
         )

@@ -230,7 +230,7 @@ def split_command(
     if folds is not None and (val is not None or test is not None):
         raise UsageError("--folds cannot be combined with --val or --test: remove one of them")
     val, test = 0.15 if val is None else val, 0.2 if test is None else test
-    if val + test >= 1:
+    if not val + test < 1:  # NaN fails too
         raise UsageError(f"--val {val:g} and --test {test:g} leave nothing to train on: keep their sum below 1")
     table = read_manifest(manifest)
     if verify:

@@ -142,6 +142,7 @@ def test_split_by_hand(invoke: Invoke, tmp_path: Path) -> None:
     ("options", "error"),
     [
         (["--verify", "--out", "s.parquet"], "--verify only checks a manifest: remove --out"),
+        (["--out", "s.parquet", "--val", "nan"], "--val nan and --test 0.2 leave nothing to train on"),
         (["--verify", "--folds", "3"], "--verify only checks a manifest: remove --folds"),
         (["--out", "s.parquet", "--similarity", "none"], "--similarity changes the groups only if they are made again"),
     ],
