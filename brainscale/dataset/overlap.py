@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.dataset.manifest import count_values
+from brainscale.dataset.manifest import KEY_METADATA, count_values
 from brainscale.dataset.near_duplicates import SIMILARITY, Map, compare_signatures
 
 KINDS = {
@@ -103,6 +103,12 @@ def count_overlap(matches: pa.Table, external: pa.Table) -> list[OverlapCount]:
         )
         for kind, table in rows.items()
     ]
+
+
+def have_one_key(first: pa.Table, second: pa.Table) -> bool:
+    """Return whether patients and series of two manifests can be equal: the same key, or one that is not recorded."""
+    keys = {(table.schema.metadata or {}).get(KEY_METADATA) for table in (first, second)}
+    return len(keys - {None}) < 2
 
 
 def describe_missed_matches(manifest: pa.Table, name: str) -> Iterator[str]:
