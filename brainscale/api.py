@@ -113,8 +113,8 @@ def index(
 def split(
     manifest: "pa.Table | Location",
     *,
-    val: float = 0.15,
-    test: float = 0.2,
+    val: float | None = None,
+    test: float | None = None,
     folds: int | None = None,
     seed: int = 0,
     keep: "pa.Table | Location | None" = None,
@@ -123,8 +123,8 @@ def split(
 
     Args:
         manifest: a manifest, or its path or address.
-        val: validation fraction (model selection).
-        test: test fraction (final evaluation).
+        val: validation fraction (model selection), 0.15 by default.
+        test: test fraction (final evaluation), 0.2 by default.
         folds: number of folds, instead of val and test.
         seed: seed of the assignment.
         keep: a manifest with an earlier split or earlier folds; its samples keep their split or fold.
@@ -141,8 +141,11 @@ def split(
 
     table, earlier = _manifest(manifest), None if keep is None else _manifest(keep)
     if folds is not None:
+        if val is not None or test is not None:
+            raise UsageError("folds cannot be combined with val or test: remove one of them")
         return assign_folds(table, folds=folds, seed=seed, keep=earlier)
-    if val <= 0 or test < 0 or val + test >= 1:
+    val, test = 0.15 if val is None else val, 0.2 if test is None else test
+    if not (val > 0 and test >= 0 and val + test < 1):  # NaN fails too
         raise UsageError(
             f"val={val:g} and test={test:g} leave nothing to train on: val must be above 0, and their sum below 1"
         )

@@ -46,5 +46,5 @@ def log(event: str, text: str | None = None, *, level: str = "info", **fields: A
 
 
 def notice(text: str) -> None:
-    """Write a message for a person to standard error."""
-    log("notice", text)
+    """Write a message for a person to standard error, in one line whatever file names it contains."""
+    log("notice", " ".join(text.split()))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,7 +14,14 @@ from brainscale.dataset.groups import assign_groups
 from brainscale.dataset.header_control import HeaderControl, estimate_header_control
 from brainscale.dataset.label_file import DEFAULT_COLUMNS, LabelColumns, read_label_file
 from brainscale.dataset.labels import choose_folder_labels
-from brainscale.dataset.manifest import check_manifest, is_manifest, read_manifest, require_readable, write_manifest
+from brainscale.dataset.manifest import (
+    KEY_METADATA,
+    check_manifest,
+    is_manifest,
+    read_manifest,
+    require_readable,
+    write_manifest,
+)
 from brainscale.dataset.on_ray import choose_map
 from brainscale.dataset.pages.request import PageRequest
 from brainscale.dataset.patients import find_patients
@@ -21,11 +29,12 @@ from brainscale.dataset.subject_names import compile_patient_pattern
 from brainscale.dataset.summary import ManifestSummary, describe_gaps, summarise
 from brainscale.dataset.windows import assign_windows
 from brainscale.reading.on_ray import read_parallel
-from brainscale.reading.pseudonyms import KEY_VARIABLE, PatientKey, hide_id, pseudonym, read_key
+from brainscale.reading.pseudonyms import KEY_VARIABLE, PatientKey, hide_id, key_fingerprint, pseudonym, read_key
 from brainscale.reading.reader import read_tables
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import list_files
 from brainscale.schema import HIDDEN, MANIFEST, WINDOW_KEY
+from brainscale.storage.remote import is_address
 
 
 def index_sources(
@@ -45,7 +54,7 @@ def index_sources(
         sources: folders, files, globs, lists of files (`@files.txt`) or addresses.
         config: class names of folders, limits, preprocessing, and the similarity of near duplicates.
         labels: `folder`, or a CSV file with columns sample_id, label and, if known, patient; its other columns are
-            added to the manifest.
+            added to the manifest. The file itself is no sample, also if it lies in a source.
         columns: names of these columns, if they are others.
         patient_from: regular expression over sample ids; its group `patient`, or its first group, names the patient.
         key: secret key for the hashes of patients and series.
@@ -67,7 +76,7 @@ def index_sources(
     request = ReadRequest(
         preprocess=config.data.preprocess, limits=config.limits, planes=False, hashes=True, key=key.secret
     )
-    files = list_files(sources)
+    files = [file for file in list_files(sources) if label_file is None or not _is_same_file(file.uri, labels)]
     require_shared((file.uri for file in files), config.resources.shared)
     read_rows, histograms = read_parallel(files, partial(read_tables, request=request)).to_table_without("histogram")
     table, notes = assign_windows(read_rows, histograms, config.data.window)
@@ -89,8 +98,8 @@ def index_sources(
     manifest = pa.table([known.get(f.name, nulls).cast(f.type) for f in MANIFEST], schema=MANIFEST)
     for name, values in ({} if label_file is None else label_file.extra_columns(rows)).items():
         manifest = manifest.append_column(name, values)
-    rule = {WINDOW_KEY: config.data.window_rule}
-    manifest = manifest.replace_schema_metadata({**(manifest.schema.metadata or {}), **rule})
+    rules = {WINDOW_KEY: config.data.window_rule, KEY_METADATA: key_fingerprint(key.secret)}
+    manifest = manifest.replace_schema_metadata({**(manifest.schema.metadata or {}), **rules})
     grouped = assign_groups(manifest.sort_by("sample_id"), config.split.similarity, choose_map(len(manifest)))
     return hide_paths(grouped, key) if hash_paths else grouped
 
@@ -106,6 +115,10 @@ def _describe_notes(table: pa.Table, name_of: Callable[[str], str]) -> Iterator[
     for note in sorted(set(noted["note"].to_pylist())):
         ids = noted.filter(pc.equal(noted["note"], note))["sample_id"].to_pylist()
         yield f"Note: {note}, for {len(ids)} sample(s), the first of them '{name_of(ids[0])}'."
+
+
+def _is_same_file(uri: str, path: str) -> bool:
+    return not is_address(uri) and Path(uri).absolute() == Path(path).absolute()
 
 
 def hide_paths(manifest: pa.Table, key: PatientKey) -> pa.Table:

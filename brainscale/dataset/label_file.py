@@ -173,13 +173,15 @@ def _read_csv(path: str, columns: LabelColumns) -> pa.Table:
         as_text = {
             raw: pa.string()
             for raw in raw_names
-            if raw.strip() in special or normalise_name(raw) in (*ID_NAMES, *PATIENT_NAMES)
+            if raw.strip() in special or normalise_name(raw) in ("label", "sampleid", *ID_NAMES, *PATIENT_NAMES)
         }
         table = arrow_csv.read_csv(
             path,
             parse_options=arrow_csv.ParseOptions(delimiter=delimiter),
             convert_options=arrow_csv.ConvertOptions(column_types=as_text),
         )
+    except FileNotFoundError:
+        raise ManifestError(f"no label file at {path}: give the path of a CSV file, or `folder`") from None
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowInvalid) as error:
         reason = " ".join(str(error).split())
         raise ManifestError(
@@ -211,7 +213,7 @@ def _choose(
         return chosen
     if default in names:
         return default
-    candidates = [name for name in names if normalise_name(name) in others]
+    candidates = [name for name in names if normalise_name(name) in (normalise_name(default), *others)]
     if len(candidates) > 1:
         raise ManifestError(
             f"{path} has no column '{default}', but {' and '.join(candidates)}: name one with --{role}-column"
@@ -241,7 +243,9 @@ def _index_rows(path: str, names: Sequence[str], columns: Mapping[str, Sequence[
     row_of: dict[str, int] = {}
     for row, name in enumerate(names):
         if not name:
-            raise ManifestError(f"{path} names no sample in row {row + 1}: fill in its name, or remove the row")
+            raise ManifestError(
+                f"{path} names no sample in row {row + 1} after the header: fill in its name, or remove the row"
+            )
         first = row_of.setdefault(name, row)
         for column, values in columns.items():
             if values[first] != values[row]:

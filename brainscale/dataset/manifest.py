@@ -8,12 +8,16 @@ import pyarrow.compute as pc
 
 from brainscale.errors import ManifestError, OutputError
 from brainscale.hashing import fingerprint
+from brainscale.reading.signature import SIDE
 from brainscale.schema import HIDDEN, MANIFEST
 from brainscale.storage.remote import split_options
 from brainscale.storage.tables import read_table, write_table
 
 MANIFEST_FILE = "manifest.parquet"
 """Name of the manifest in the folder of a run or of an evaluation."""
+
+KEY_METADATA = b"patient_key"
+"""Metadata of a manifest: a hash that tells whether two manifests were made with the same patient key."""
 
 
 def is_manifest(path: str) -> bool:
@@ -46,7 +50,8 @@ def check_manifest(table: pa.Table, name: str) -> pa.Table:
         name: name of the manifest in error messages.
 
     Raises:
-        ManifestError: a column is missing or has another type, or a sample id occurs more than once.
+        ManifestError: a column is missing or has another type, a signature or hash is damaged, or a sample id occurs
+            more than once.
     """
     missing = [name for name in MANIFEST.names if name not in table.column_names]
     if missing:
@@ -57,6 +62,16 @@ def check_manifest(table: pa.Table, name: str) -> pa.Table:
         table = table.select(schema.names).cast(schema)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
         raise ManifestError(f"{name} is not a manifest ({error}): index the source again") from None
+    wrong = pc.fill_null(pc.not_equal(pc.binary_length(table["signature"]), SIDE * SIDE), False)
+    for column in ("phash", "head_phash"):
+        is_hash = pc.match_substring_regex(table[column], "^[0-9a-f]{16}$")
+        wrong = pc.or_(wrong, pc.and_(pc.is_valid(table["signature"]), pc.invert(pc.fill_null(is_hash, False))))
+    if pc.any(wrong).as_py():
+        first = table["sample_id"].filter(wrong)[0]
+        raise ManifestError(
+            f"{name} has a damaged signature or hash of sample '{first}': index the source again, or make the "
+            "signature of this row null"
+        )
     duplicates = [i for i, n in Counter(table["sample_id"].to_pylist()).items() if n > 1]
     if duplicates:
         raise ManifestError(f"{name} lists sample '{duplicates[0]}' more than once: remove the extra rows")

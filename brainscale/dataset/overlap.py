@@ -1,12 +1,13 @@
 """Find the samples that two manifests share, to tell whether an external dataset is really external."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.dataset.manifest import count_values
+from brainscale.dataset.manifest import KEY_METADATA, count_values
 from brainscale.dataset.near_duplicates import SIMILARITY, Map, compare_signatures
 
 KINDS = {
@@ -102,6 +103,28 @@ def count_overlap(matches: pa.Table, external: pa.Table) -> list[OverlapCount]:
         )
         for kind, table in rows.items()
     ]
+
+
+def have_one_key(first: pa.Table, second: pa.Table) -> bool:
+    """Return whether patients and series of two manifests can be equal: the same key, or one that is not recorded."""
+    keys = {(table.schema.metadata or {}).get(KEY_METADATA) for table in (first, second)}
+    return len(keys - {None}) < 2
+
+
+def describe_missed_matches(manifest: pa.Table, name: str) -> Iterator[str]:
+    """Yield a line on samples whose near duplicates, and one on samples whose patients, cannot be matched.
+
+    Args:
+        manifest: one of the two manifests.
+        name: its name in the messages.
+    """
+    readable = manifest.filter(pc.is_null(manifest["error_code"]))
+    for column, missing, missed in (
+        ("signature", "have no signature", "near duplicates of these were not looked for"),
+        ("patient", "have no known patient", "their patients may be shared unnoticed"),
+    ):
+        if count := readable[column].null_count:
+            yield f"{count:,} of {len(readable):,} samples of {name} {missing}: {missed}."
 
 
 def _equal_rows(training: pa.Table, external: pa.Table, column: str) -> np.ndarray:

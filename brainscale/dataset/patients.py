@@ -192,8 +192,8 @@ def _drop_tying(
     if len({labels[row] for row in rows} - {None}) < 2:
         return
     patients.notices.append(
-        f"One {what} stands on {len(rows)} of {len(hashes)} samples, in {len(series_of[tying])} of {total} series or "
-        f"files and with different labels, so it counts as no patient. {REMEDY}"
+        f"One {what} is shared by {len(rows)} of {len(hashes)} samples ({len(series_of[tying])} of {total} series or "
+        f"files) with different labels. It is ignored as a placeholder. {REMEDY}"
     )
     for row in rows:
         hashes[row] = None

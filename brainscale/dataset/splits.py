@@ -119,12 +119,16 @@ def verify_split(manifest: pa.Table, similarity: float | None = SIMILARITY, run:
         run: applies a function to many arguments, perhaps in parallel.
 
     Raises:
-        ManifestError: the manifest has no splits.
+        ManifestError: the manifest has no splits or an unknown one, or no readable sample.
     """
     assigned = [column for column in ("split", "fold") if manifest[column].null_count < len(manifest)]
     if not assigned:
         raise ManifestError("the manifest has neither splits nor folds: run `brainscale split` first")
+    if unknown := sorted(set(pc.unique(manifest["split"].drop_null()).to_pylist()) - set(SPLITS)):
+        raise ManifestError(f"unknown split '{unknown[0]}' in the manifest: use {', '.join(SPLITS)}")
     readable = manifest.filter(pc.is_null(manifest["error_code"]))
+    if not len(readable):
+        raise ManifestError("every row of the manifest is an error, so there is nothing to check: index again")
     return SplitCheck(
         verified=" and ".join(assigned),
         groups=pc.count_distinct(manifest["group"]).as_py(),

@@ -50,7 +50,9 @@ def compile_patient_pattern(text: str) -> re.Pattern[str]:
     try:
         pattern = re.compile(text)
     except (re.error, RecursionError, OverflowError) as error:
-        raise UsageError(f"--patient-from '{text}' is not a regular expression ({error}): correct it") from None
+        raise UsageError(
+            f"--patient-from '{text}' is not a regular expression ({error}): escape special characters with \\"
+        ) from None
     if not pattern.groups:
         raise UsageError(f"--patient-from '{text}' has no group: put the part that names the patient in parentheses")
     return pattern

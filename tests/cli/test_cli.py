@@ -142,6 +142,7 @@ def test_split_by_hand(invoke: Invoke, tmp_path: Path) -> None:
     ("options", "error"),
     [
         (["--verify", "--out", "s.parquet"], "--verify only checks a manifest: remove --out"),
+        (["--out", "s.parquet", "--val", "nan"], "--val nan and --test 0.2 leave nothing to train on"),
         (["--verify", "--folds", "3"], "--verify only checks a manifest: remove --folds"),
         (["--out", "s.parquet", "--similarity", "none"], "--similarity changes the groups only if they are made again"),
     ],
@@ -167,6 +168,16 @@ def test_an_output_replaces_no_other_file(invoke: Invoke, tmp_path: Path) -> Non
     done = invoke("overlap", split, tmp_path / "m.parquet", "--out", split)
     assert (done.exit_code, "no overlap table" in done.output) == (1, True)
     assert "split" in pq.read_schema(split).names
+
+
+def test_overlap_says_what_it_cannot_match(invoke: Invoke, tmp_path: Path) -> None:
+    rows = manifest([(i, "tumour", False) for i in range(4)]).to_pylist()
+    rows[0] |= {"patient": "p", "signature": b"\0" * 256, "phash": "0" * 16, "head_phash": "0" * 16}
+    pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST), tmp_path / "m.parquet")
+    done = invoke("overlap", tmp_path / "m.parquet", tmp_path / "m.parquet")
+    assert done.exit_code == 0, done.output
+    assert f"of 4 samples of {tmp_path / 'm.parquet'} have no signature: near duplicates of these" in done.stderr
+    assert f"3 of 4 samples of {tmp_path / 'm.parquet'} have no known patient: their patients may be" in done.stderr
 
 
 def test_split_says_what_has_no_label_and_no_known_patient(invoke: Invoke, tmp_path: Path) -> None:

@@ -429,7 +429,9 @@ def test_only_its_own_pages_are_replaced(copied: Path, tmp_path: Path) -> None:
         assert request.check_files() is None
         request.write(manifest, Config(), None)
     page.write_text("<html>mine</html>")
-    with pytest.raises(OutputError, match=r"--pairs .*p\.html exists and is no page of `brainscale index`: give an"):
+    with pytest.raises(
+        OutputError, match=r"--pairs .*p\.html exists and was not written by `brainscale index`: give an"
+    ):
         request.check_files()
     assert page.read_text() == "<html>mine</html>"
     page.unlink()
@@ -465,7 +467,7 @@ def test_wrong_options_are_one_line_before_anything_starts(
 def test_a_page_of_another_tool_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text('<meta name="generator" content="another tool">')
-    with pytest.raises(BrainscaleError, match="is no page"):
+    with pytest.raises(BrainscaleError, match="was not written by"):
         document.check_location(str(path), "--audit")
 
 
@@ -500,7 +502,7 @@ def test_pages_lie_in_stores_too(copied: Path, tmp_path: Path, monkeypatch: pyte
             request.write(index_folder(copied), Config(), None)
         assert b"Near duplicates" in ObjectStore(folder).get("p.html")
         ObjectStore(folder).put("p.html", io.BytesIO(b"mine"))
-        with pytest.raises(OutputError, match="is no page"):
+        with pytest.raises(OutputError, match="was not written by"):
             request.check_files()
 
 

@@ -177,7 +177,7 @@ def test_one_identifier_on_nearly_all_series_of_two_labels_is_no_patient() -> No
     patients = find(series(24, ["EXPORT 17"] * 22 + ["b", "c"]))
     assert patients.hashes == [None] * 22 + hashed("b", "c")
     (notice,) = patients.notices
-    assert "One PatientID stands on 22 of 24 samples, in 22 of 24 series or files and with different labels" in notice
+    assert "One PatientID is shared by 22 of 24 samples (22 of 24 series or files) with different labels" in notice
     assert "EXPORT" not in notice
     named = {f"{'yes' if n % 2 else 'no'}/{n}.dcm": f"p{n}" for n in range(24)}
     assert find(series(24, ["EXPORT 17"] * 24), patients=named).notices == []  # a label file names them all
@@ -191,7 +191,7 @@ def test_a_word_after_sub_that_nearly_all_files_share_is_no_subject() -> None:
     names = [f"sub-sampled/{'yes' if n % 2 else 'no'}/{n}.png" for n in range(24)]
     patients = find(made(names))
     assert patients.hashes == [None] * 24
-    assert patients.notices[0].startswith("One BIDS subject stands on 24 of 24 samples, in 24 of 24 series or files")
+    assert patients.notices[0].startswith("One BIDS subject is shared by 24 of 24 samples (24 of 24 series or files")
     assert len(set(find(made(names), r"(\d+)\.png").hashes)) == 24
 
 

@@ -208,6 +208,15 @@ def test_verify_says_why_samples_belong_together() -> None:
     assert (check.samples_without_signature, len(check.violations)) == (10, 3)
 
 
+def test_verify_refuses_what_it_cannot_check() -> None:
+    rows = manifest([(i, "a", False) for i in range(3)]).to_pylist()
+    with pytest.raises(ManifestError, match="unknown split 'foo' in the manifest: use train, val, test"):
+        splits.verify_split(pa.Table.from_pylist([row | {"split": "foo"} for row in rows], schema=MANIFEST))
+    broken = [row | {"split": "test", "error_code": "corrupt"} for row in rows]
+    with pytest.raises(ManifestError, match="every row of the manifest is an error"):
+        splits.verify_split(pa.Table.from_pylist(broken, schema=MANIFEST))
+
+
 def test_verify_finds_samples_that_only_others_connect() -> None:
     """A sample without a label has no split, but may be the link between two that have one."""
     rows = manifest([(i, "a", False) for i in range(3)]).to_pylist()

@@ -41,7 +41,7 @@ def check_location(location: str, option: str) -> None:
     except OSError as error:
         raise OutputError(f"{option} {location} cannot be read ({error.strerror}): give another path") from None
     if begin is not None and not _MARK.search(begin):
-        raise OutputError(f"{option} {location} exists and is no page of `{GENERATOR}`: give another path")
+        raise OutputError(f"{option} {location} exists and was not written by `{GENERATOR}`: give another path")
     if not is_address(location) and not os.access(Path(location).absolute().parent, os.W_OK):
         raise OutputError(f"{option} {location} cannot be written (permission denied): give another path")
 

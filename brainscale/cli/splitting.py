@@ -1,4 +1,4 @@
-"""Commands on data: index, split, overlap."""
+"""Commands on manifests: split and overlap."""
 
 import json
 from dataclasses import asdict
@@ -48,124 +48,6 @@ SHOWN_PAIRS = 20
 """Pairs in different splits that are printed."""
 
 
-@click.command("index")
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--out", required=True, metavar="M.parquet", help="Manifest to write.")
-@click.option(
-    "--labels",
-    default="folder",
-    show_default=True,
-    metavar="folder|FILE.csv",
-    help="Source of the labels: folder names, or a CSV file with the columns sample_id and label. "
-    "Its other columns are added to the manifest.",
-)
-@click.option(
-    "--id-column",
-    metavar="NAME",
-    show_default="sample_id, or the only column named file, path, image or the like",
-    help="Column of the CSV file with the samples.",
-)
-@click.option("--label-column", metavar="NAME", show_default="label", help="Column of the CSV file with the labels.")
-@click.option(
-    "--patient-column",
-    metavar="NAME",
-    show_default="patient, or the only column named patient_id, subject or the like",
-    help="Column of the CSV file with the patients, which are hashed.",
-)
-@click.option(
-    "--patient-from",
-    metavar="REGEX",
-    help="Regular expression whose group names the patient in a sample id, such as '^([^/]+)/' for its first folder.",
-)
-@click.option("--config", metavar="NAME|FILE", help="Configuration with the class map, preprocessing and limits.")
-@click.option(
-    "--patient-key",
-    metavar="FILE",
-    show_default="$BRAINSCALE_PATIENT_KEY, or a random key",
-    help="File with the key of the patient hashes.",
-)
-@click.option("--hash-paths", is_flag=True, help="Hash file names too; such a manifest cannot be used for training.")
-@click.option("--pairs", metavar="P.html", help="Page to write with the pictures of near duplicates, worst first.")
-@click.option(
-    "--audit", metavar="A.html", help="Page to write with the pictures of doubtful labels and unusual images."
-)
-@click.option(
-    "--audit-run",
-    metavar="RUN",
-    help="With --audit: run, evaluation or cross-validation whose wrong predictions are shown too.",
-)
-@options.shared
-@options.address
-@options.json
-@handle_errors
-def index_command(
-    sources: tuple[str, ...],
-    out: str,
-    labels: str,
-    id_column: str | None,
-    label_column: str | None,
-    patient_column: str | None,
-    patient_from: str | None,
-    config: str | None,
-    patient_key: str | None,
-    hash_paths: bool,
-    pairs: str | None,
-    audit: str | None,
-    audit_run: str | None,
-    shared: bool,
-    address: str | None,
-    no_wait: bool,
-    as_json: bool,
-) -> None:
-    """List all samples of the sources in a manifest, with labels, hashes, groups and errors.
-
-    A SOURCE is a folder, a file, a glob, a list of files (@FILE) or an address (s3://, gs://). Archives are read too.
-
-    Example: brainscale index scans/ --out scans.parquet
-    """
-    from brainscale.config import files
-    from brainscale.dataset.label_file import LabelColumns, read_label_file
-    from brainscale.dataset.pages.request import PageRequest
-    from brainscale.dataset.subject_names import compile_patient_pattern
-    from brainscale.storage.remote import make_absolute
-
-    pages = PageRequest(pairs=pairs, audit=audit, audit_run=audit_run)
-    pages.check_options(hash_paths=hash_paths)
-    columns = LabelColumns(id=id_column, label=label_column, patient=patient_column)
-    columns.require_file(labels)
-    if patient_from is not None:
-        compile_patient_pattern(patient_from)
-    request: dict[str, Any] = {
-        "sources": [make_absolute(source) for source in sources],
-        "out": make_absolute(out),
-        "labels": labels if labels == "folder" else make_absolute(labels),
-        "id_column": id_column,
-        "label_column": label_column,
-        "patient_column": patient_column,
-        "patient_from": patient_from,
-        "patient_key": patient_key and make_absolute(patient_key),
-        "hash_paths": hash_paths,
-        "pairs": pairs and make_absolute(pairs),
-        "audit": audit and make_absolute(audit),
-        "audit_run": audit_run and make_absolute(audit_run),
-    }
-    settings = files.load_config(config, ["resources.shared=true"] if shared else [])
-    if address:
-        options.run_as_job(address, no_wait, "index", {**request, "config": settings.model_dump(mode="json")}, as_json)
-    if labels != "folder":  # what is wrong with it is said before Ray starts
-        read_label_file(request["labels"], settings.data, columns)
-    pages.check_files()
-    from brainscale.cluster import session
-    from brainscale.dataset.indexer import write_index
-    from brainscale.storage.tables import require_replaceable
-
-    require_replaceable(request["out"], "manifest")
-
-    with session.session():
-        result = write_index(**request, config=settings, on_notice=notice)
-    print_facts({**result.to_json(), "manifest": out}, as_json)
-
-
 @click.command("split")
 @click.argument("manifest", metavar="M.parquet")
 @click.option("--out", metavar="M2.parquet", help="Manifest to write.")
@@ -196,7 +78,7 @@ def index_command(
 @click.option(
     "--verify",
     is_flag=True,
-    help="Only check that samples that belong together are in one split; fail if some are not.",
+    help="Check an existing split; fail if samples that belong together are in different splits.",
 )
 @options.json
 @handle_errors
@@ -231,7 +113,7 @@ def split_command(
     if folds is not None and (val is not None or test is not None):
         raise UsageError("--folds cannot be combined with --val or --test: remove one of them")
     val, test = 0.15 if val is None else val, 0.2 if test is None else test
-    if val + test >= 1:
+    if not val + test < 1:  # NaN fails too
         raise UsageError(f"--val {val:g} and --test {test:g} leave nothing to train on: keep their sum below 1")
     table = read_manifest(manifest)
     if verify:
@@ -293,7 +175,7 @@ def _print_check(check: "SplitCheck", table: "pa.Table", manifest: str, as_json:
     if check.samples_without_signature:
         notice(
             f"{check.samples_without_signature} sample(s) have no signature, so their near duplicates were not looked "
-            "for: they show no contrast, or the manifest was made to be given away."
+            "for: they show no contrast, or the manifest was made with --hash-paths."
         )
     if not as_json:
         for violation in check.violations[:SHOWN_PAIRS]:
@@ -321,7 +203,7 @@ def overlap_command(training: str, external: str, similarity: float | None, out:
     """
     from brainscale.dataset.manifest import read_manifest
     from brainscale.dataset.on_ray import open_map
-    from brainscale.dataset.overlap import KINDS, count_overlap, find_overlap
+    from brainscale.dataset.overlap import KINDS, count_overlap, describe_missed_matches, find_overlap, have_one_key
     from brainscale.storage.tables import require_replaceable, write_table
 
     if out:
@@ -331,6 +213,15 @@ def overlap_command(training: str, external: str, similarity: float | None, out:
         matches = find_overlap(training_manifest, external_manifest, similarity, run)
     if out:
         write_table(matches, out, "overlap")
+    for table, name in ((training_manifest, training), (external_manifest, external)):
+        for text in describe_missed_matches(table, name):
+            notice(text)
+    comparable = have_one_key(training_manifest, external_manifest)
+    if not comparable:
+        notice(
+            "Patients and series were not compared: the manifests were made with different patient keys. To compare "
+            "them, index both with the same --patient-key."
+        )
     if as_json:
         click.echo(json.dumps(matches.to_pylist(), indent=2))
         return
@@ -343,6 +234,9 @@ def overlap_command(training: str, external: str, similarity: float | None, out:
     labels = list(counts[-1].labels)
     click.echo("".join([f"{'match':<10}{'samples':>9}{'share':>9}", *(f"{label:>13}" for label in labels)]))
     for count in counts:
+        if count.kind in ("series", "patient") and not comparable:
+            click.echo(f"{count.kind:<10}{'–':>9}{'–':>9}" + "".join(f"{'–':>13}" for _ in labels))
+            continue
         cells = [f"{count.kind:<10}{count.samples:>9}{count.share:>9.1%}"]
         click.echo("".join([*cells, *(f"{count.labels.get(label, 0):>13}" for label in labels)]))
     notice(f"{len(matches)} of {len(external_manifest)} samples of {external} are also in {training}")

@@ -1,0 +1,127 @@
+"""The command index."""
+
+from typing import Any
+
+import click
+
+from brainscale.cli import options
+from brainscale.cli.console import handle_errors, print_facts
+from brainscale.logs import notice
+
+
+@click.command("index")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--out", required=True, metavar="M.parquet", help="Manifest to write.")
+@click.option(
+    "--labels",
+    default="folder",
+    show_default=True,
+    metavar="folder|FILE.csv",
+    help="Source of the labels: folder names, or a CSV file with the columns sample_id and label. "
+    "Its other columns are added to the manifest.",
+)
+@click.option(
+    "--id-column",
+    metavar="NAME",
+    show_default="sample_id, or the only column named file, path, image or the like",
+    help="Column of the CSV file with the samples.",
+)
+@click.option("--label-column", metavar="NAME", show_default="label", help="Column of the CSV file with the labels.")
+@click.option(
+    "--patient-column",
+    metavar="NAME",
+    show_default="patient, or the only column named patient_id, subject or the like",
+    help="Column of the CSV file with the patients, which are hashed.",
+)
+@click.option(
+    "--patient-from",
+    metavar="REGEX",
+    help="Regular expression whose group names the patient in a sample id, such as '^([^/]+)/' for its first folder.",
+)
+@click.option("--config", metavar="NAME|FILE", help="Configuration with the class map, preprocessing and limits.")
+@click.option(
+    "--patient-key",
+    metavar="FILE",
+    show_default="$BRAINSCALE_PATIENT_KEY, or a random key",
+    help="File with the key of the patient hashes.",
+)
+@click.option("--hash-paths", is_flag=True, help="Hash file names too; such a manifest cannot be used for training.")
+@click.option("--pairs", metavar="P.html", help="Page to write with the pictures of near duplicates, worst first.")
+@click.option(
+    "--audit", metavar="A.html", help="Page to write with the pictures of doubtful labels and unusual images."
+)
+@click.option(
+    "--audit-run",
+    metavar="RUN",
+    help="With --audit: run, evaluation or cross-validation whose wrong predictions are shown too.",
+)
+@options.shared
+@options.address
+@options.json
+@handle_errors
+def index_command(
+    sources: tuple[str, ...],
+    out: str,
+    labels: str,
+    id_column: str | None,
+    label_column: str | None,
+    patient_column: str | None,
+    patient_from: str | None,
+    config: str | None,
+    patient_key: str | None,
+    hash_paths: bool,
+    pairs: str | None,
+    audit: str | None,
+    audit_run: str | None,
+    shared: bool,
+    address: str | None,
+    no_wait: bool,
+    as_json: bool,
+) -> None:
+    """List all samples of the sources in a manifest, with labels, hashes, groups and errors.
+
+    A SOURCE is a folder, a file, a glob, a list of files (@FILE) or an address (s3://, gs://). Archives are read too.
+
+    Example: brainscale index scans/ --out scans.parquet
+    """
+    from brainscale.config import files
+    from brainscale.dataset.label_file import LabelColumns, read_label_file
+    from brainscale.dataset.pages.request import PageRequest
+    from brainscale.dataset.subject_names import compile_patient_pattern
+    from brainscale.storage.remote import make_absolute
+
+    pages = PageRequest(pairs=pairs, audit=audit, audit_run=audit_run)
+    pages.check_options(hash_paths=hash_paths)
+    columns = LabelColumns(id=id_column, label=label_column, patient=patient_column)
+    columns.require_file(labels)
+    if patient_from is not None:
+        compile_patient_pattern(patient_from)
+    request: dict[str, Any] = {
+        "sources": [make_absolute(source) for source in sources],
+        "out": make_absolute(out),
+        "labels": labels if labels == "folder" else make_absolute(labels),
+        "id_column": id_column,
+        "label_column": label_column,
+        "patient_column": patient_column,
+        "patient_from": patient_from,
+        "patient_key": patient_key and make_absolute(patient_key),
+        "hash_paths": hash_paths,
+        "pairs": pairs and make_absolute(pairs),
+        "audit": audit and make_absolute(audit),
+        "audit_run": audit_run and make_absolute(audit_run),
+    }
+    settings = files.load_config(config, ["resources.shared=true"] if shared else [])
+    if address:
+        options.run_as_job(address, no_wait, "index", {**request, "config": settings.model_dump(mode="json")}, as_json)
+    if labels != "folder":  # what is wrong with it is said before Ray starts
+        read_label_file(request["labels"], settings.data, columns)
+    pages.check_files()
+    from brainscale.cluster import session
+    from brainscale.dataset.indexer import write_index
+    from brainscale.storage.tables import require_replaceable
+
+    require_replaceable(request["out"], "manifest")
+
+    with session.session():
+        result = write_index(**request, config=settings, on_notice=notice)
+    print_facts({**result.to_json(), "manifest": out}, as_json)
