@@ -72,7 +72,7 @@ def plan_files(files: Sequence[SourceFile], request: ReadRequest) -> ReadingPlan
     return plan_reading(
         files,
         request.preprocess,
-        lambda some: look_into(file_table(some), request=facts_only),
+        lambda some: look_into(file_table(some), request=request),
         lambda some: read_tables(file_table(some), request=facts_only),
     )
 
