@@ -2,6 +2,7 @@
 
 import atexit
 import json
+from dataclasses import replace
 
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sandbox import Sandbox
@@ -11,8 +12,8 @@ _decoders: dict[str, Sandbox] = {}  # by its settings
 
 
 def decoder_of(request: ReadRequest) -> Sandbox:
-    """Return the decoder that makes what a request asks for; another request's decoder ends."""
-    settings = request.to_json()
+    """Return the decoder that preprocesses as a request asks for; another's ends. Each question says what to make."""
+    settings = replace(request, planes=True, hashes=False).to_json()
     key = json.dumps(settings)
     if key not in _decoders:
         _end_decoder()

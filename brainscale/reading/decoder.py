@@ -194,7 +194,8 @@ def _make_handler(settings: Mapping[str, Any]) -> Handler:
         if "series" in facts:
             return iter([find_series(bytes(data), request)])
         frames, windows = facts["frames"], {number: (low, high) for number, low, high in facts.get("windows", ())}
-        return decode(bytes(data), request, None if frames is None else set(frames), windows, kept)
+        made = replace(request, **{name: facts[name] for name in ("planes", "hashes") if name in facts})
+        return decode(bytes(data), made, None if frames is None else set(frames), windows, kept)
 
     return handle
 

@@ -230,7 +230,12 @@ def _read_member(file: SourceFile, member: Member, of: _Frames, request: ReadReq
         return
     data = member.data or b""
     nbytes, sha256 = len(data), hashlib.sha256(data).hexdigest()
-    question = {"frames": None if frames is None else list(frames), "windows": of.windows.get(member_id, [])}
+    question = {
+        "frames": None if frames is None else list(frames),
+        "windows": of.windows.get(member_id, []),
+        "planes": request.planes,
+        "hashes": request.hashes,
+    }
     try:
         for facts, blob in decoder_of(request).ask(question, data):
             sample_id = join_id(file.sample_id, member.path, facts.get("frame"))
