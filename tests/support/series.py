@@ -84,7 +84,8 @@ def as_series(
     for number, plane in enumerate(planes_of(volume, slices)):
         stored, more = plane, dict[str, float]()
         if rescale:
-            intercept, slope = float(plane.min()), 2.0 ** -(number % 4)
+            intercept, steps = float(plane.min()), 4 if np.ptp(plane) < 8000 else 2  # stored values have 16 bits
+            slope = 2.0 ** -(number % steps)
             stored = np.rint((plane - intercept) / slope).astype(np.uint16)
             more = {"RescaleSlope": slope, "RescaleIntercept": intercept}
         little: str | None = ImplicitVRLittleEndian if number % 2 else None
