@@ -1,6 +1,7 @@
 """This process's decoder: one child, kept from file to file."""
 
 import atexit
+from dataclasses import replace
 
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sandbox import Sandbox
@@ -10,10 +11,11 @@ _decoders: list[tuple[ReadRequest, Sandbox]] = []
 
 
 def decoder_of(request: ReadRequest) -> Sandbox:
-    """Return the decoder that makes what a request asks for; another request's decoder ends."""
-    if not _decoders or not (_decoders[0][0] is request or _decoders[0][0] == request):
+    """Return the decoder that preprocesses as a request asks for; another's ends. Each question says what to make."""
+    settings = replace(request, planes=True, hashes=False)
+    if not _decoders or _decoders[0][0] != settings:
         _end_decoder()
-        _decoders.append((request, Sandbox(DECODER, request.to_json(), request.limits.seconds)))
+        _decoders.append((settings, Sandbox(DECODER, settings.to_json(), request.limits.seconds)))
     return _decoders[0][1]
 
 

@@ -232,8 +232,9 @@ def _make_handler(settings: Mapping[str, Any]) -> Handler:
             return show_kept(facts["show"], request, kept)
         if "series" in facts:
             return find_series(stream, request)
+        made = replace(request, planes=facts["planes"], hashes=facts["hashes"])
         members = read_with_partners(stream, partners, facts["suffix"], request.limits)
-        return decode_members(members, facts, request, kept)
+        return decode_members(members, facts, made, kept)
 
     return handle
 

@@ -129,17 +129,18 @@ def merge(histograms: Iterable[Histogram]) -> Histogram:
 
 
 def count_integers(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the different values, ascending, and their counts."""
-    lowest = 0 if flat.dtype.kind in "ub" else int(np.iinfo(flat.dtype).min)
-    counts = np.zeros(0, np.int64)
+    """Return the different values of an array of 8 or 16 bits, ascending, and their counts."""
+    native = flat.dtype.newbyteorder("=")
+    unsigned = np.dtype(f"u{native.itemsize}")
+    counts = np.zeros(2 ** (8 * native.itemsize), np.int64)
     for start in range(0, flat.size, CHUNK):
-        chunk = flat[start : start + CHUNK].astype(np.intp)
-        part = np.bincount(chunk - lowest if lowest else chunk)
-        if len(part) > len(counts):
-            counts, part = part, counts
+        chunk = flat[start : start + CHUNK].astype(native, copy=False)
+        part = np.bincount(chunk.view(unsigned))
         counts[: len(part)] += part
     (present,) = np.nonzero(counts)
-    return (present + lowest).astype(flat.dtype.newbyteorder("=")), counts[present]
+    values = present.astype(unsigned).view(native)
+    order = np.argsort(values, kind="stable")  # negative ones come last
+    return values[order], counts[present][order]
 
 
 def _count_floats(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
 """Look into files for DICOM series, by the beginning of each file and of each member of an archive."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +15,9 @@ from brainscale.reading.sample_ids import join_id
 from brainscale.reading.sources import open_file
 
 
+BATCH_ROWS = 1024
+
+
 def look_into(files: pa.Table, *, request: ReadRequest) -> Iterator[pa.Table]:
     """Look into each file of a table.
 
@@ -22,15 +26,18 @@ def look_into(files: pa.Table, *, request: ReadRequest) -> Iterator[pa.Table]:
         request: its key makes the hashes.
 
     Yields:
-        Tables of schema `SERIES`, one for each file that holds DICOM objects. A file that cannot be read has none.
+        Tables of schema `SERIES`. A file that cannot be read has no row.
     """
+    rows: list[dict[str, Any]] = []
     for file_id, uri in zip(files["sample_id"].to_pylist(), files["uri"].to_pylist(), strict=True):
-        try:
-            rows = list(_look_into_file(file_id, uri, request))
-        except SampleError:
-            continue  # whoever reads it says so
-        if rows:
-            yield pa.Table.from_pylist([{"file_id": file_id, **row} for row in rows], schema=SERIES)
+        with suppress(SampleError):  # whoever reads the file says so
+            for row in _look_into_file(file_id, uri, request):
+                rows.append({"file_id": file_id, **row})
+                if len(rows) == BATCH_ROWS:
+                    yield pa.Table.from_pylist(rows, schema=SERIES)
+                    rows = []
+    if rows:
+        yield pa.Table.from_pylist(rows, schema=SERIES)
 
 
 def _look_into_file(file_id: str, uri: str, request: ReadRequest) -> Iterator[dict[str, Any]]:

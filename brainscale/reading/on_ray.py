@@ -87,7 +87,7 @@ def plan_parallel(files: Sequence[SourceFile], request: ReadRequest, wanted: Ite
     def run(read: Callable[[pa.Table], Iterator[pa.Table]]) -> Run:
         return lambda some: read_parallel(some, read).tables()
 
-    look, measure = (run(partial(read, request=facts_only)) for read in (look_into, read_tables))
+    look, measure = run(partial(look_into, request=request)), run(partial(read_tables, request=facts_only))
     return plan_reading(files, request.preprocess, look, measure, wanted, name_of=namer_of(request))
 
 

@@ -79,7 +79,7 @@ def plan_files(files: Sequence[SourceFile], request: ReadRequest) -> ReadingPlan
     return plan_reading(
         files,
         request.preprocess,
-        lambda some: look_into(file_table(some), request=facts_only),
+        lambda some: look_into(file_table(some), request=request),
         lambda some: read_tables(file_table(some), request=facts_only),
         name_of=namer_of(request),
     )
@@ -251,7 +251,7 @@ def _read_members(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
         SampleError: the file cannot be opened or unpacked, or ended too many decoders.
     """
     asked = {"file": file.sample_id, "wanted": _wanted(file), "windows": _windows(file), "skip": 0}
-    asked["suffix"] = suffix_of(file.uri)
+    asked |= {"suffix": suffix_of(file.uri), "planes": request.planes, "hashes": request.hashes}
     with open_file(file.uri) as (stream, _), open_partners(file.uri) as partners:
         for crashes in range(1, MAX_CRASHES + 1):
             member = sample = None

@@ -83,6 +83,11 @@ class Sandbox:
             if not complete:
                 self._end()
 
+    @property
+    def pid(self) -> int | None:
+        """Return the number of the child's process, if there is one."""
+        return None if self._process is None else self._process.pid
+
     def close(self) -> None:
         """End the child, if there is one."""
         self._end()

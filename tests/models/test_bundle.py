@@ -10,9 +10,11 @@ import torch
 
 from brainscale.config.sections import ARCHITECTURES
 from brainscale.errors import BundleError, FormatError, UsageError
+from brainscale.hashing import fingerprint
 from brainscale.models.bundle import MODEL_JSON, ONNX, WEIGHTS, Bundle, open_bundle
 from brainscale.models.engines import Engine, EngineOptions, load_engine, read_network, resolve_engine
 from brainscale.models.normalisation import normalise
+from brainscale.reading.preprocess import spec_fingerprint
 from tests.support.bundles import make_bundle, network_with_statistics
 
 
@@ -93,3 +95,16 @@ def test_what_is_no_bundle(bundle: Bundle, tmp_path: Path) -> None:
         with pytest.raises(BundleError, match="does not describe a model") as error:
             open_bundle(tmp_path)
         assert "\n" not in str(error.value)
+
+
+def test_a_model_from_before_there_was_a_choice_uses_the_windows_of_the_files(bundle: Bundle, tmp_path: Path) -> None:
+    assert bundle.info.preprocess.window_source == "volume"
+    old = tmp_path / "model"
+    shutil.copytree(bundle.folder, old)
+    facts = json.loads((old / "model.json").read_text())
+    del facts["preprocess"]["window_source"]
+    (old / "model.json").write_text(json.dumps(facts))
+    spec = open_bundle(old).info.preprocess
+    assert spec.window_source == "file"
+    assert spec_fingerprint(spec) == fingerprint(facts["preprocess"])
+    assert spec_fingerprint(spec) != spec_fingerprint(bundle.info.preprocess)

@@ -24,3 +24,10 @@ def test_a_large_file_is_a_block_of_its_own() -> None:
     assert [len(block) for block in cut_blocks([*small, *large, *small])] == [3, 1, 3]
     assert [len(block) for block in cut_blocks(make_files(3, MAX_BLOCK_NBYTES // 2))] == [2, 1]
     assert [file for block in cut_blocks(small) for file in block] == small
+
+
+def test_files_of_one_series_are_in_one_block() -> None:
+    files = [SourceFile(sample_id=f"{i:03}", uri="", nbytes=2**20, group=i // 100) for i in range(250)]
+    assert [len(block) for block in cut_blocks(files)] == [100, 100, 50]
+    small = [SourceFile(sample_id=f"{i:03}", uri="", nbytes=1, group=i // 30) for i in range(90)]
+    assert [len(block) for block in cut_blocks([*small, *make_files(3)])] == [60, 33]
