@@ -41,7 +41,8 @@ def write_table(table: pa.Table, location: str | Path, kind: str, *, check: Call
     path = Path(location).absolute()
     make_folder(path.parent)
     with replacing(path) as aside:
-        pq.write_table(stamped, aside, compression="zstd")
+        with pa.OSFile(str(aside), "wb") as sink:  # closed on a full disk too, where pyarrow would leave it open
+            pq.write_table(stamped, sink, compression="zstd")
         check()
 
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,8 +39,13 @@ def score_on_small_disk(run: str, source: str, disk: Path, kept: Path) -> None:
 
 
 def mount(options: str, disk: Path) -> None:
-    """Mount a disk in memory, or change it."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], check=True)
+    """Mount a disk in memory, or change it once the workers of a job that failed have closed their files."""
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk]
+    for _ in range(20):
+        if not options.startswith("remount") or subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 0:
+            break
+        time.sleep(0.5)
+    subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":
