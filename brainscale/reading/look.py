@@ -14,7 +14,6 @@ from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample_ids import join_id
 from brainscale.reading.sources import open_file
 
-
 BATCH_ROWS = 1024
 
 
