@@ -50,7 +50,7 @@ def read(files: dict[str, bytes], request: ReadRequest = VOLUME) -> list[Sample]
     """Samples in the order of their volume."""
     with tempfile.TemporaryDirectory() as folder:
         samples = list(read_samples(write(Path(folder), files), request))
-    return sorted(samples, key=lambda one: -1 if one.position is None else one.position)
+    return sorted(samples, key=lambda one: -1 if one.slice_index is None else one.slice_index)
 
 
 def compare_containers() -> None:
@@ -63,7 +63,7 @@ def compare_containers() -> None:
             found = [one for one in found if one.sample_id.startswith("one-")]
         apart = [np.abs(a.plane.astype(int) - b.plane) for a, b in zip(found, expected, strict=True)]  # type: ignore[union-attr]
         empty = [one.empty for one in found] == [one.empty for one in expected]
-        order = [one.position for one in found] == list(range(len(expected)))
+        order = [one.slice_index for one in found] == list(range(len(expected)))
         scans = {one.scan or one.sample_id.partition("#")[0] for one in found}
         marks = (("differs", "equal")[empty], ("differs", "equal")[order], len(scans))
         print(f"{name:<40}{np.mean(apart):16.4f}{np.max(apart):9}  {marks[0]:<9}  {marks[1]:<5}  {marks[2]}")

@@ -40,7 +40,7 @@ _acquisition = [
 ]
 WINDOW = [
     pa.field("empty", pa.bool_()),  # whether the slice shows almost nothing; training and per-scan results leave it out
-    pa.field("position", pa.int32()),  # number of the slice in its series or volume, from 0; null where unknown
+    pa.field("slice_index", pa.int32()),  # number of the slice in its series or volume, from 0; null where unknown
     pa.field("window_low", pa.float64()),  # intensity that became 0; null where no window was chosen
     pa.field("window_high", pa.float64()),  # intensity that became 255
     pa.field("window_of", pa.string()),  # what the window was chosen from: volume, or slice for one without others

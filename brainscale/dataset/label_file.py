@@ -29,7 +29,7 @@ IDENTIFYING = {
     *("address", "patientaddress", "phone", "phonenumber", "telephone", "email"),
 }
 """Names of columns that may tell who a patient is: they are left out of the manifest. Dots do not matter either."""
-SAID_BY_HEADERS = {*(field.name for field in fields(Acquisition)), "position"}
+SAID_BY_HEADERS = {field.name for field in fields(Acquisition)}
 """Columns that a manifest fills from the headers of files; a label file may have its own of the same names."""
 GIVEN = "given_"
 """What the names of such columns of a label file begin with in the manifest."""

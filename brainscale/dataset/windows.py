@@ -28,7 +28,7 @@ def assign_windows(
     windows, notes = choose_windows(slices, histograms_of(histograms), percentiles)
     fields = {sample_id: window_fields(window) for sample_id, window in windows.items()}
     ids = table["sample_id"].to_pylist()
-    for name in ("position", "window_low", "window_high", "window_of", "empty", *OF_A_PICTURE):
+    for name in ("slice_index", "window_low", "window_high", "window_of", "empty", *OF_A_PICTURE):
         values = table[name].to_pylist()
         for row, sample_id in enumerate(ids):
             if (known := fields.get(sample_id)) is None:

@@ -179,7 +179,7 @@ def _answer(frame: Frame, request: ReadRequest, window: tuple[float, float] | No
             facts["kept"] = kept.keep(frame)
             return facts, histogram.to_bytes()
     if frame.position is not None:
-        facts |= {"window": frame.grey_range, "position": frame.position, "alone": frame.alone, "empty": frame.empty}
+        facts |= {"window": frame.grey_range, "slice_index": frame.position, "alone": frame.alone, "empty": frame.empty}
     grey = to_grey(frame, request.preprocess.window)
     if request.hashes and not frame.empty:
         facts |= _recognisable(grey)

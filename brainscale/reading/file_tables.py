@@ -14,13 +14,13 @@ from brainscale.reading.series import SliceWindow
 from brainscale.reading.sources import SourceFile
 from brainscale.schema import MANIFEST, WINDOW_KEY
 
-_WINDOW_COLUMNS = ["sample_id", "window_low", "window_high", "position", "window_of", "empty"]
+_WINDOW_COLUMNS = ["sample_id", "window_low", "window_high", "slice_index", "window_of", "empty"]
 _WINDOW = pa.struct(
     [
         ("sample_id", pa.string()),
         ("low", pa.float64()),
         ("high", pa.float64()),
-        ("position", pa.int32()),
+        ("slice_index", pa.int32()),
         ("alone", pa.bool_()),
         ("empty", pa.bool_()),
     ]
@@ -96,7 +96,7 @@ def windows_in(table: pa.Table) -> dict[str, SliceWindow]:
         row["sample_id"]: SliceWindow(
             low=row["window_low"],
             high=row["window_high"],
-            position=row["position"],
+            position=row["slice_index"],
             alone=row["window_of"] == "slice",
             empty=bool(row["empty"]),
         )

@@ -68,7 +68,7 @@ class Sample:
         patient_placeholder: the word that stands in place of an identifier, such as anonymous.
         scan: keyed hash of the series; None where the file names none.
         empty: whether a slice shows next to nothing.
-        position: number of a slice in its series or volume, from 0; None where there is none.
+        slice_index: number of a slice in its series or volume, from 0; None where there is none.
         window_low: intensity that becomes 0; None where the picture is no slice, or its series is not known yet.
         window_high: intensity that becomes 255, the same way.
         window_of: `volume`, or `slice` where the window comes from this slice alone.
@@ -98,7 +98,7 @@ class Sample:
     patient_placeholder: str | None = None
     scan: str | None = None
     empty: bool = False
-    position: int | None = None
+    slice_index: int | None = None
     window_low: float | None = None
     window_high: float | None = None
     window_of: str | None = None
@@ -118,7 +118,7 @@ def as_slice(sample_id: str, scan: str | None, width: int | None, height: int | 
 def window_fields(window: SliceWindow) -> dict[str, object]:
     """Return the fields of a sample that its window decides."""
     return {
-        "position": window.position,
+        "slice_index": window.position,
         "window_low": window.low,
         "window_high": window.high,
         "window_of": "slice" if window.alone else "volume",

@@ -30,7 +30,7 @@ from tests.support.series import as_enhanced, as_nifti, as_series, localizer, ph
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 KEY = PatientKey(secret=b"k" * 16, random=False)
 CONFIG = load_config(None, ["data.image_size=64", "data.crop=1.0"])
-COLUMNS = ("position", "window_low", "window_high", "window_of", "empty")
+COLUMNS = ("slice_index", "window_low", "window_high", "window_of", "empty")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def source(volume: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path
 def by_volume(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """The rows of each volume, in order."""
     key = lambda row: row["scan"] or row["sample_id"].partition("#")[0]  # noqa: E731
-    groups = itertools.groupby(sorted(rows, key=lambda row: (key(row), row["position"])), key=key)
+    groups = itertools.groupby(sorted(rows, key=lambda row: (key(row), row["slice_index"])), key=key)
     return {name: list(group) for name, group in groups}
 
 
@@ -70,7 +70,7 @@ def test_index_score_and_training_see_the_same_volume(source: Path, bundle: Bund
     volumes = [rows for rows in by_volume(manifest.to_pylist()).values() if len(rows) > 1]
     assert len(volumes) == 4
     for rows in volumes:
-        for name in ("position", "empty", "window_of"):
+        for name in ("slice_index", "empty", "window_of"):
             assert [row[name] for row in rows] == [row[name] for row in volumes[0]]
         assert abs(rows[0]["window_high"] - volumes[0][0]["window_high"]) < 1
         assert [row["phash"] is None for row in rows] == [row["empty"] for row in rows]
@@ -125,7 +125,7 @@ def test_index_says_what_is_odd_about_series(volume: np.ndarray, tmp_path: Path)
     assert "several orientations or sizes: 2 parts" in series[2]
     assert all("'00'" in text for text in series)
     rows = {row["sample_id"]: row for row in manifest.to_pylist()}
-    assert rows["again/03"]["position"] == rows["03"]["position"] == 3
+    assert rows["again/03"]["slice_index"] == rows["03"]["slice_index"] == 3
     assert rows["scout"]["window_of"] == "slice"
 
 

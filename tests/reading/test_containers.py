@@ -40,7 +40,7 @@ def read(files: dict[str, bytes], asked: ReadRequest | None = None) -> list[Samp
 
 
 def in_order(samples: list[Sample]) -> list[Sample]:
-    return sorted(samples, key=lambda sample: -1 if sample.position is None else sample.position)
+    return sorted(samples, key=lambda sample: -1 if sample.slice_index is None else sample.slice_index)
 
 
 def apart(one: Sample, other: Sample) -> int:
@@ -70,7 +70,7 @@ def test_every_container_gives_the_same_planes_marks_and_order(
         if "another" in name:
             samples = [sample for sample in samples if sample.sample_id.startswith("one-")]
         found = in_order(samples)
-        assert [one.position for one in found] == list(range(len(expected))), name
+        assert [one.slice_index for one in found] == list(range(len(expected))), name
         assert max(map(apart, found, expected)) <= 1, name
         assert [one.empty for one in found] == [one.empty for one in expected], name
         assert len({one.scan or one.sample_id.partition("#")[0] for one in found}) == 1, name
@@ -88,7 +88,7 @@ def test_an_air_slice_is_empty_and_dark_in_a_series_too() -> None:
     assert air.plane.mean() < 5
     assert alone.plane is not None
     assert alone.plane.mean() > 60
-    assert (alone.empty, alone.window_of, alone.position) == (False, "slice", 0)
+    assert (alone.empty, alone.window_of, alone.slice_index) == (False, "slice", 0)
 
 
 def test_a_slice_missing_a_copy_and_a_localizer_in_the_series_change_little() -> None:
@@ -101,13 +101,13 @@ def test_a_slice_missing_a_copy_and_a_localizer_in_the_series_change_little() ->
     found = {sample.sample_id: sample for sample in read({**some, **copies, "scout": scout})}
     assert len(found) == 11 + 3 + 1
     for name in "fgh":
-        assert found[name].position == found[f"again/{name}"].position
+        assert found[name].slice_index == found[f"again/{name}"].slice_index
         assert apart(found[name], found[f"again/{name}"]) == 0
     assert found["scout"].window_of == "slice"
     without = {sample.sample_id: sample for sample in read(some)}
     assert {found[name].window_high for name in some} == {without["a"].window_high}
     assert max(apart(found[name], whole[name]) for name in some) < 20
-    assert [found[name].position for name in "abcdfghijkl"] == list(range(11))
+    assert [found[name].slice_index for name in "abcdfghijkl"] == list(range(11))
 
 
 def test_volumes_at_the_same_positions_have_windows_of_their_own() -> None:
