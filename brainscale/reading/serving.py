@@ -43,6 +43,7 @@ def serve(make_handler: Callable[[Mapping[str, Any]], Handler]) -> None:
         report = _Reporter(link, first["seconds"])
         while True:
             request, descriptors = receive_request(link)
+            report.renew()
             with ExitStack() as stack:
                 streams = [
                     stack.enter_context(_Bytes(report, number, descriptors[number] if descriptors else None))
@@ -72,7 +73,7 @@ class _Reporter:
 
     def send(self, facts: Mapping[str, Any], blob: bytes | memoryview = b"") -> None:
         send(self._link, facts, blob)
-        self._renew()
+        self.renew()
 
     def ask_for(self, stream: int, offset: int, nbytes: int) -> memoryview:
         self.send({READ: [stream, offset, nbytes]})
@@ -83,7 +84,7 @@ class _Reporter:
         if time.monotonic() - self._sent > ALIVE_SECONDS:
             self.send({ALIVE: True})
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
         """Let the kernel end this process if the next message costs too much CPU time, whatever its parent does."""
         self._sent = time.monotonic()
         if self._sent - self._renewed > ALIVE_SECONDS:

@@ -16,7 +16,7 @@ from brainscale.reading.series import SliceWindow, choose_windows
 from brainscale.reading.sources import SourceFile
 
 Read = Callable[[SourceFile], Iterator[Sample]]
-"""Reads one file."""
+"""Reads one file, or those of its samples that it names: each comes, if need be with an error."""
 Show = Callable[[Sequence[tuple[str, SliceWindow]]], list[np.ndarray | None]]
 """Makes the planes of slices that the decoder keeps, by their names; None for one that it no longer has."""
 SHOWN_AT_ONCE = 16
@@ -98,21 +98,7 @@ def _read_again(
     file: SourceFile, samples: list[Sample], windows: dict[str, SliceWindow], read: Read
 ) -> Iterator[Sample]:
     """Read some slices of a file a second time, with their windows."""
-    missing = {sample.sample_id: sample for sample in samples}
-    some = {sample_id: windows[sample_id] for sample_id in missing}
-    cause: Sample | None = None
-    for sample in read(replace(file, sample_ids=tuple(missing), windows=some)):
-        if missing.pop(sample.sample_id, None):
-            yield sample
-        elif sample.error_code:
-            cause = sample
-    for sample in missing.values():  # the file as a whole can no longer be read
-        code, text = (cause.error_code, cause.error) if cause else ("gone", "its file no longer holds this sample")
-        yield Sample(
-            sample_id=sample.sample_id,
-            uri=sample.uri,
-            member=sample.member,
-            frame=sample.frame,
-            error_code=code,
-            error=text,
-        )
+    some = {sample.sample_id: windows[sample.sample_id] for sample in samples}
+    yield from (
+        sample for sample in read(replace(file, sample_ids=tuple(some), windows=some)) if sample.sample_id in some
+    )

@@ -185,18 +185,18 @@ def test_columns_are_chosen_by_name(tmp_path: Path) -> None:
 
 
 def test_other_columns_keep_their_types_and_identifying_ones_stay_out(tmp_path: Path) -> None:
-    text = "sample_id,label,subject_id,site,position,pixels,Name\np/0.png,yes,s1,A,0.5,7,Doe\np/2.png,no,s2,,NA,,Roe\n"
+    text = "sample_id,label,subject_id,site,distance,pixels,Name\np/0.png,yes,s1,A,0.5,7,Doe\np/2.png,no,s2,,NA,,Roe\n"
     file = read(tmp_path, text)
     assert file.patients == ["s1", "s2"]
     assert file.notices == [f"{file.path}: left out column(s) that may identify patients: Name."]
     columns = file.extra_columns(file.rows(IDS))
     assert {name: str(values.type) for name, values in columns.items()} == {
         "site": "string",
-        "position": "double",
+        "distance": "double",
         "pixels": "int64",
     }
     assert columns["site"].to_pylist() == ["A", None, None, None]
-    assert columns["position"].to_pylist() == [0.5, None, None, None]
+    assert columns["distance"].to_pylist() == [0.5, None, None, None]
     assert columns["pixels"].to_pylist() == [7, None, None, None]
 
 

@@ -15,6 +15,7 @@ from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import list_files
 from brainscale.schema import MANIFEST, PREDICTIONS
 from brainscale.scoring.outputs import draw_heatmaps
+from brainscale.scoring.predictions import ScoringJob
 from brainscale.stats.labelled import LabelledProbabilities
 from brainscale.storage.tables import write_table
 from brainscale.storage.workspace import open_workspace
@@ -87,6 +88,7 @@ def test_heatmaps_are_drawn_of_samples_without_text(
     with open_workspace(str(tmp_path / "scores"), (), own_files=["*"]) as folder:
         write_table(predictions, folder.path / "part-0.parquet", "predictions")
         pictures = str(tmp_path / "pictures")
-        assert draw_heatmaps(folder, pictures, files, bundle, 2, show_burned_in=show_burned_in) == 2
+        job = ScoringJob(bundle=bundle, threshold=0.5)
+        assert draw_heatmaps(folder, pictures, files, job, 2, show_burned_in=show_burned_in) == 2
     drawn = pq.read_table(tmp_path / "pictures" / "heatmaps.parquet")
     assert drawn["sample_id"].to_pylist() == names

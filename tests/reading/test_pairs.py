@@ -103,6 +103,15 @@ def test_in_a_store_the_other_file_has_the_same_options(monkeypatch: pytest.Monk
     assert asked == [f"s3://b/a.x/s.img{ending}?region=eu" for ending in (".gz", "")]
 
 
+def test_both_files_of_a_pair_are_read_by_ranges_in_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name, content in zip(("a.hdr", "a.img"), pair(), strict=True):
+        (folder / name).write_bytes(content)
+    monkeypatch.setattr("brainscale.reading.sources._open", lambda uri: BytesIO(Path(uri).read_bytes()))
+    check(read(folder), "a.hdr", "a.img", tmp_path)
+
+
 def test_a_header_or_an_image_alone_is_an_error(tmp_path: Path) -> None:
     header, image = pair()
     (tmp_path / "a.hdr").write_bytes(header)

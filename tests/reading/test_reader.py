@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pyarrow as pa
 import pydicom
 import pytest
 from PIL import Image
@@ -13,15 +14,16 @@ from PIL import Image
 from brainscale.config.sections import PreprocessConfig
 from brainscale.errors import SourceError
 from brainscale.reading import reader
-from brainscale.reading.file_tables import file_table, files_of_manifest
+from brainscale.reading.file_tables import file_table, files_of_manifest, windows_in
 from brainscale.reading.pseudonyms import hide_id
-from brainscale.reading.reader import read_file, read_planes, read_samples, read_tables
+from brainscale.reading.reader import plan_files, read_file, read_planes, read_samples, read_tables
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample import COLUMNS, Sample
 from brainscale.reading.sample_ids import split_id
 from brainscale.reading.sources import SourceFile, list_files
 from tests.support.files import GREY, encoded, zipped
 from tests.support.images import write_image
+from tests.support.series import as_series, phantom
 
 SIDE = 64
 REQUEST = ReadRequest(preprocess=PreprocessConfig(image_size=SIDE, crop=1.0), key=b"k" * 16)
@@ -169,6 +171,34 @@ def test_names_are_hashed_and_found_again(mixed: Path) -> None:
     (table,) = read_tables(file_table(list_files([str(mixed)])), request=request, skip=frozenset(wanted))
     assert not set(table["sample_id"].to_pylist()) & set(wanted)
     assert "in/1.png" not in str(table.to_pylist())
+
+
+@pytest.mark.parametrize("hash_paths", [False, True])
+def test_planes_of_slices_have_the_windows_given_whatever_the_names(hash_paths: bool, tmp_path: Path) -> None:
+    files = {f"{i:02}": data for i, data in enumerate(as_series(phantom()))}
+    (tmp_path / "a.zip").write_bytes(zipped(dict(list(files.items())[:6])))
+    for name, data in list(files.items())[6:]:
+        (tmp_path / name).write_bytes(data)
+    request = replace(REQUEST, hash_paths=hash_paths)
+    samples = {sample.sample_id: sample for sample in read_samples(tmp_path, request)}
+    plan = plan_files(list_files([str(tmp_path)]), request)
+    table = pa.concat_tables(read_tables(file_table(plan.files), request=request))
+    assert set(table["sample_id"].to_pylist()) == set(samples)
+    assert len(set(table["window_high"].to_pylist())) == 1
+    chosen = list(samples)[::3]
+    planes = read_planes(list_files([str(tmp_path)]), chosen, request, windows_in(table))
+    assert sorted(planes) == sorted(chosen)
+    assert all(np.array_equal(planes[name], samples[name].plane) for name in chosen)
+
+
+@pytest.mark.parametrize("hash_paths", [False, True])
+def test_what_is_said_of_series_names_no_file_where_names_are_hashed(hash_paths: bool, tmp_path: Path) -> None:
+    for number, data in enumerate(as_series(phantom())):
+        if number != 5:
+            (tmp_path / f"meier{number:02}").write_bytes(data)
+    (notice,) = plan_files(list_files([str(tmp_path)]), replace(REQUEST, hash_paths=hash_paths)).notices
+    assert "have gaps" in notice
+    assert ("meier00" in notice) is not hash_paths
 
 
 def test_a_missing_source_is_refused_before_the_first_sample(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from brainscale.reading.sandbox import KEEP_MEMORY, Sandbox
 from brainscale.reading.sources import list_files
 from tests.support.files import tarred, zipped
 from tests.support.images import write_image
+from tests.support.series import as_series, phantom
 
 ODD_CHILD = """
 import ctypes, os, socket, subprocess, sys, time
@@ -133,8 +134,10 @@ def test_a_child_that_computes_without_end_is_ended_by_the_kernel(child: Sandbox
     link = patient._socket
     assert link is not None
     link.settimeout(60)
+    began = time.monotonic()
     with pytest.raises(SampleError, match="timed_out: decoding took more than limits.seconds = 1"):
         list(patient.ask({"do": "spin"}, blob()))
+    assert time.monotonic() - began < 50
     patient.close()
 
 
@@ -283,6 +286,22 @@ def test_a_member_that_crashes_its_decoder_costs_no_other_member(tmp_path: Path,
             f"{name}!5.png": None,
             f"{name}!in.zip!x.png": "decoder_crashed",
         }
+
+
+def test_slices_that_were_kept_before_a_crash_are_read_again(tmp_path: Path, crashing: ReadRequest) -> None:
+    slices = {f"{i:02}": data for i, data in enumerate(as_series(phantom()))}
+    (tmp_path / "whole.zip").write_bytes(zipped(slices))
+    expected = {s.sample_id.removeprefix("whole"): s for s in read_samples(tmp_path / "whole.zip", crashing)}
+    for name, pack in (("a.zip", zipped), ("a.tar", tarred)):
+        (tmp_path / name).write_bytes(pack(slices | {"06x.png": image(tmp_path, b"deadly"), "zz.png": image(tmp_path)}))
+        found = {s.sample_id: s for s in read_samples(tmp_path / name, crashing)}
+        assert found.pop(f"{name}!06x.png").error_code == "decoder_crashed"
+        assert found.pop(f"{name}!zz.png").error_code is None
+        assert len(found) == len(expected)
+        for sample_id, one in found.items():
+            other = expected[f".zip!{sample_id.partition('!')[2]}"]
+            assert (one.position, one.window_high, one.waiting) == (other.position, other.window_high, None)
+            assert np.array_equal(one.plane, other.plane)
 
 
 def test_an_archive_that_crashes_its_unpacking_is_one_row_beside_its_members(
