@@ -41,8 +41,8 @@ REQUEST = ReadRequest(preprocess=PreprocessConfig(image_size=64))
         {"uri": "elsewhere"},
         {"window_of": "volume"},
         {"waiting": {}},
-        {"position": -1},
-        {"position": 0.5},
+        {"slice_index": -1},
+        {"slice_index": 0.5},
         {"alone": 1},
         {"kept": 7},
         {"window": [1.0]},
@@ -102,7 +102,7 @@ def test_what_a_decoder_says_of_a_slice_is_taken_over() -> None:
     waiting = found["waiting"]
     assert (waiting.facts.geometry[8], waiting.kept, waiting.histogram) == (3, "name-1", histogram)
     assert (found["signature"], found["acquisition"].echo_time) == (b"\xff" * 256, 30.0)
-    shown = fields_of({"window": [0.0, 9.0], "position": 0, "alone": True}, memoryview(bytes(64**2)), 64)
+    shown = fields_of({"window": [0.0, 9.0], "slice_index": 0, "alone": True}, memoryview(bytes(64**2)), 64)
     assert (shown["window_high"], shown["window_of"], shown["plane"].shape) == (9.0, "slice", (64, 64))
 
 

@@ -300,7 +300,7 @@ def test_slices_that_were_kept_before_a_crash_are_read_again(tmp_path: Path, cra
         assert len(found) == len(expected)
         for sample_id, one in found.items():
             other = expected[f".zip!{sample_id.partition('!')[2]}"]
-            assert (one.position, one.window_high, one.waiting) == (other.position, other.window_high, None)
+            assert (one.slice_index, one.window_high, one.waiting) == (other.slice_index, other.window_high, None)
             assert np.array_equal(one.plane, other.plane)
 
 
