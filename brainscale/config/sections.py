@@ -290,6 +290,9 @@ class ResourcesConfig(Section):
     ] = None
     shared: Annotated[bool, Field(description="Whether all nodes of a cluster see the same paths.")] = False
     restarts: Annotated[int, Field(ge=0, description="Maximum number of restarts after a worker failed.")] = 3
+    collective_seconds: Annotated[
+        int, Field(ge=1, description="Maximum time that a worker waits for another one, in seconds; then all restart.")
+    ] = 180
 
 
 class Config(Section):

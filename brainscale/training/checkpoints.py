@@ -7,6 +7,8 @@ before the `last-*` file that refers to it. Each file appears complete or not at
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 
 from brainscale.errors import TrainError
 from brainscale.schema import STEPS
-from brainscale.storage.local import replacing
+from brainscale.storage.local import make_folder, replacing
 from brainscale.training.history import Epoch
 from brainscale.training.trace import StepRow
 
@@ -70,15 +72,15 @@ def hash_weights(weights: Mapping[str, Tensor]) -> str:
 
 def save_checkpoint(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
     """Write a checkpoint of the state at `progress`, then delete the checkpoints that are no longer needed."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     best = progress.best
     if best is not None and best["epoch"] == progress.epoch and not progress.steps:
-        _write_tensors(folder / f"best-{progress.epoch:04d}.safetensors", network.state_dict(), {})
+        write_tensors(folder / f"best-{progress.epoch:04d}.safetensors", network.state_dict())
     tensors = {f"model.{name}": value for name, value in network.state_dict().items()}
     tensors |= {f"optimizer.{name}": value for name, value in _optimizer_tensors(network, optimizer).items()}
     tensors = _copy_to_cpu(tensors | {"steps": _encode_steps(progress.steps)})
     header = {"history": json.dumps(progress.history), "sha256": _hash_tensors(tensors)}
-    _write_tensors(folder / progress.checkpoint_name, tensors, header)
+    write_tensors(folder / progress.checkpoint_name, tensors, header)
     _delete_old_checkpoints(folder)
 
 
@@ -139,9 +141,23 @@ def load_best_weights(folder: Path, progress: Progress) -> dict[str, Tensor]:
     return weights
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file whole or not at all.
+
+    Args:
+        path: the file.
+        tensors: name → tensor, on any device.
+        header: metadata of the file.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     with replacing(path) as temporary:
-        save_file(_copy_to_cpu(tensors), temporary, metadata=header or None)
+        try:
+            save_file(_copy_to_cpu(tensors), temporary, metadata=dict(header) if header else None)
+        except SafetensorError as error:  # hides the number of the operating system's error in its text
+            code = re.search(r"(?:os error|code:) (\d+)", str(error))
+            raise (OSError(int(code[1]), os.strerror(int(code[1]))) if code else OSError(str(error))) from error
 
 
 def _hash_tensors(tensors: Mapping[str, Tensor]) -> str:

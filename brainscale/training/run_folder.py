@@ -23,6 +23,7 @@ from brainscale.storage.remote import is_address, join_address
 from brainscale.storage.tables import read_table
 from brainscale.training.environment import describe_environment
 from brainscale.training.history import HISTORY_FILE, Epoch, read_history
+from brainscale.training.owner import OWNERS
 
 ENVIRONMENT_FILE = "environment.json"
 
@@ -151,7 +152,7 @@ class RunFolder:
             OutputError: the folder holds another run, or other files.
             FormatError: another version of brainscale wrote the run.
         """
-        refuse_other_files(self.path, {CONFIG_FILE, ENVIRONMENT_FILE}, "run")
+        refuse_other_files(self.path, {CONFIG_FILE, ENVIRONMENT_FILE, OWNERS}, "run")
         if self.config_file.exists():
             self._refuse_other_run(config, manifest)
         else:

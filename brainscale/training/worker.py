@@ -1,7 +1,9 @@
 """The training loop of one worker: epochs of exact steps, validation and checkpoints."""
 
+import errno
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 
 from brainscale.cluster.telemetry import TrainingMeter
 from brainscale.config.sections import Config
-from brainscale.errors import BrainscaleError, TrainError
+from brainscale.errors import RERUN, OutputError, TrainError, first_line
 from brainscale.models.registry import build_network
 from brainscale.seeds import derive, make_deterministic
 from brainscale.storage.workspace import Workspace, open_workspace
@@ -24,6 +26,8 @@ from brainscale.training.plane_store import PlaneLocations, PlaneStore
 from brainscale.training.sampler import Batch, cut_into_batches, epoch_order
 from brainscale.training.step import Learner, Samples, learning_rate
 
+LASTING_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Errors of the operating system that last: a full disk, a quota, a read-only disk, missing permissions."""
 WORKER_FILES = ("checkpoints/*.safetensors", "steps/*", HISTORY_FILE)
 """Files that a worker needs in order to resume a run."""
 
@@ -58,20 +62,20 @@ class TrainingJob:
     samples: Mapping[str, SplitSamples]
 
 
-def train_worker(arguments: Mapping[str, TrainingJob]) -> str | None:
+def train_worker(arguments: Mapping[str, TrainingJob]) -> None:
     """Train from the latest checkpoint of a run to its end; Ray Train calls this on each worker.
 
     Args:
         arguments: the training job under the key `job`.
 
-    Returns:
-        Why training cannot continue, for the driver to raise; Ray Train would try again after an exception.
+    Raises:
+        BrainscaleError: training cannot continue, and would not if it were tried again.
     """
     job = arguments["job"]
     config = job.config
     keep_buffers()
     make_deterministic(config.train.threads, tf32=config.train.precision == "tf32")
-    try:
+    with errors_for_people(job.run):
         model = config.model
         network = build_network(
             model.name, len(config.data.classes), model.weights, derive(config.train.seed, "weights")
@@ -87,9 +91,27 @@ def train_worker(arguments: Mapping[str, TrainingJob]) -> str | None:
         )
         with open_workspace(job.run, WORKER_FILES, own_files=["*"]) as workspace:
             TrainingLoop(config, workspace, learner, train, val).run()
-    except BrainscaleError as error:
-        return str(error)
-    return None
+
+
+@contextmanager
+def errors_for_people(run: str) -> Iterator[None]:
+    """Raise a BrainscaleError for each error of the with-block that a new worker would meet again.
+
+    Args:
+        run: path or address of the run folder.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in LASTING_ERRNO:
+            raise
+        path = error.filename or run
+        raise OutputError(f"{path} cannot be written ({error.strerror}): fix the cause and {RERUN}") from None
+    except torch.OutOfMemoryError as error:
+        raise TrainError(
+            f"the GPU has too little memory ({first_line(error)}): use a larger GPU, or a new --out with a smaller "
+            "train.micro_batch or data.image_size"
+        ) from None
 
 
 class TrainingLoop:
