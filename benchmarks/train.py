@@ -219,7 +219,9 @@ def epochs(files: list[Path], rounds: int) -> None:
 def _averaging(rank: int, folder: str, model: str, size: int, batch: int, rounds: int) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     keep_buffers()
-    config = load_config(None, [f"model.name={model}", "train.threads=1", f"train.batch_size={batch}"])
+    config = load_config(
+        None, [f"model.name={model}", "train.threads=1", f"train.batch_size={batch}", f"train.micro_batch={batch // 4}"]
+    )
     learner, samples = our_learner(config), noise(batch, size)
     parallel = nn.parallel.DistributedDataParallel(build_network(model, 2))
     optimizer = torch.optim.AdamW(parallel.parameters(), lr=1e-3)
@@ -267,7 +269,7 @@ def averaging(rounds: int) -> None:
 def _scaling(rank: int, folder: str, world: int, steps: int) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world)
     keep_buffers()
-    config = load_config(None, ["train.threads=1", "train.batch_size=32"])
+    config = load_config(None, ["train.threads=1", "train.batch_size=32", "train.micro_batch=8"])
     learner, samples = our_learner(config), noise(32, 224)
     micro = list(np.arange(32).reshape(config.train.micro_batches, -1))
     learner.step(samples, micro, 1, 0, 1e-3)

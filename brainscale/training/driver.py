@@ -62,7 +62,7 @@ def train_model(
         tracking = check_tracking_uri(tracking)
         require_mlflow()
     require_shared([data if isinstance(data, str) else None, out], config.resources.shared)
-    config = choose_workers(config)
+    config = choose_workers(config, on_notice)
     if waiting := require_capacity(count_workers(config), resources_per_worker(config)):
         on_notice(waiting)
     manifest = prepare_manifest(data, config, on_notice)

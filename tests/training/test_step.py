@@ -25,7 +25,10 @@ from brainscale.training.notices import read_notices
 from brainscale.training.step import Learner, Samples, learning_rate
 from brainscale.training.worker import TrainingLoop
 
-SMALL = ["data.image_size=64", "train.batch_size=8", "train.epochs=2", "train.threads=1", "train.shuffle_window=16"]
+SMALL = [
+    *("data.image_size=64", "train.batch_size=8", "train.micro_batch=2", "train.epochs=2"),
+    *("train.threads=1", "train.shuffle_window=16"),
+]
 CPU = torch.device("cpu")
 
 
