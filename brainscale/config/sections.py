@@ -295,6 +295,13 @@ class ResourcesConfig(Section):
     ] = None
     shared: Annotated[bool, Field(description="Whether all nodes of a cluster see the same paths.")] = False
     restarts: Annotated[int, Field(ge=0, description="Maximum number of restarts after a worker failed.")] = 3
+    allow_other_hardware: Annotated[
+        bool,
+        Field(
+            description="Whether a run may be resumed on other hardware or library versions, which gives other bits "
+            "and marks the run."
+        ),
+    ] = False
     collective_seconds: Annotated[
         int, Field(ge=1, description="Maximum time that a worker waits for another one, in seconds; then all restart.")
     ] = 180

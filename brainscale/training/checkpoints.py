@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from brainscale.errors import TrainError
 from brainscale.schema import STEPS
 from brainscale.storage.local import make_folder, replacing
+from brainscale.training.environment import Arithmetic
 from brainscale.training.history import Epoch
 from brainscale.training.trace import StepRow
 
@@ -36,10 +37,12 @@ class Progress:
     Attributes:
         history: one row of schema HISTORY for each finished epoch.
         steps: one row of schema STEPS for each finished step of the current epoch.
+        arithmetics: what computed the current epoch so far, in order; with the last one of the epoch before.
     """
 
     history: list[Epoch] = field(default_factory=list)
     steps: list[StepRow] = field(default_factory=list)
+    arithmetics: list[Arithmetic] = field(default_factory=list)
 
     @property
     def epoch(self) -> int:
@@ -55,6 +58,11 @@ class Progress:
     def checkpoint_name(self) -> str:
         """File name of the checkpoint."""
         return f"last-{self.epoch:04d}-{len(self.steps):06d}.safetensors"
+
+    @property
+    def hardware(self) -> str:
+        """Return what computed the current epoch, in words."""
+        return " then ".join(arithmetic.to_text() for arithmetic in self.arithmetics)
 
     def is_improvement(self, val_loss: float, min_gain: float) -> bool:
         """Return whether a validation loss is lower than the best so far by more than `min_gain`."""
@@ -79,7 +87,11 @@ def save_checkpoint(folder: Path, network: nn.Module, optimizer: torch.optim.Opt
     tensors = {f"model.{name}": value for name, value in network.state_dict().items()}
     tensors |= {f"optimizer.{name}": value for name, value in _optimizer_tensors(network, optimizer).items()}
     tensors = _copy_to_cpu(tensors | {"steps": _encode_steps(progress.steps)})
-    header = {"history": json.dumps(progress.history), "sha256": _hash_tensors(tensors)}
+    header = {
+        "history": json.dumps(progress.history),
+        "arithmetics": json.dumps([asdict(arithmetic) for arithmetic in progress.arithmetics]),
+        "sha256": _hash_tensors(tensors),
+    }
     write_tensors(folder / progress.checkpoint_name, tensors, header)
     _delete_old_checkpoints(folder)
 
@@ -120,7 +132,8 @@ def _read_checkpoint(path: Path) -> tuple[Progress, dict[str, Tensor]]:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     if _hash_tensors(tensors) != header["sha256"]:
         raise ValueError("its contents changed")
-    return Progress(json.loads(header["history"]), _decode_steps(tensors.pop("steps"))), tensors
+    arithmetics = [Arithmetic(**facts) for facts in json.loads(header["arithmetics"])]
+    return Progress(json.loads(header["history"]), _decode_steps(tensors.pop("steps")), arithmetics), tensors
 
 
 def load_best_weights(folder: Path, progress: Progress) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from brainscale.models.registry import build_network, count_parameters
 from brainscale.storage.local import make_folder, write_success
 from brainscale.training.checkpoints import Progress, load_best_weights, write_tensors
 from brainscale.training.environment import read_library_versions
+from brainscale.training.history import list_hardware
 from brainscale.training.operating_point import choose_operating_point, fixed_operating_point, is_fixed
 from brainscale.training.run_folder import Run, RunFolder, describe_training_data
 from brainscale.training.samples import count_left_out
@@ -59,6 +60,7 @@ def finish_run(run: RunFolder, config: Config, manifest: pa.Table) -> Run:
         weights_sha256=info.weights_sha256,
         manifest_sha256=info.manifest_sha256,
         config_sha256=info.config_sha256,
+        hardware=list_hardware(progress.history),
     )
     unknown_patients = describe_unknown_patients(manifest)
     card = ModelFacts(info=info, training=describe_training_data(result), unknown_patients=unknown_patients)

@@ -1,7 +1,7 @@
 """The folder of a run: its files, and the check that it belongs to a configuration and to the data."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ class Run:
         weights_sha256: hash of the weights.
         manifest_sha256: fingerprint of the manifest.
         config_sha256: fingerprint of the configuration.
+        hardware: the processors and library versions that computed the run, in order; more than one if the run was
+            resumed on other hardware.
     """
 
     path: str
@@ -53,6 +55,7 @@ class Run:
     weights_sha256: str
     manifest_sha256: str
     config_sha256: str
+    hardware: Sequence[str] = ()
 
     @property
     def model(self) -> str:
@@ -197,4 +200,6 @@ def describe_training_data(run: Run) -> dict[str, object]:
     """Return the facts about the training data that a model card shows."""
     samples = {f"{split} samples": count for split, count in run.samples.items()}
     reasons = ", ".join(f"{reason} {count}" for reason, count in run.left_out.items())
-    return {**samples, "left out": reasons or "none"}
+    hardware = " then ".join(run.hardware)
+    mark = f"{hardware} (resumed on other hardware, so no single machine gives these bits)"
+    return {**samples, "left out": reasons or "none", "hardware": mark if len(run.hardware) > 1 else hardware}

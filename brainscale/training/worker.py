@@ -2,7 +2,7 @@
 
 import errno
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,6 +20,7 @@ from brainscale.storage.workspace import Workspace, open_workspace
 from brainscale.training import exact_sum, trace
 from brainscale.training.allocator import keep_buffers
 from brainscale.training.checkpoints import Progress, hash_weights, load_latest_checkpoint, save_checkpoint
+from brainscale.training.environment import describe_arithmetic
 from brainscale.training.history import HISTORY_FILE, Epoch, write_history
 from brainscale.training.notices import write_notice
 from brainscale.training.plane_store import PlaneLocations, PlaneStore
@@ -132,6 +133,7 @@ class TrainingLoop:
         self.is_first = exact_sum.rank_and_world_size()[0] == 0  # the worker that writes the files
         self.tensors = trace.select_float_tensors(learner.network.state_dict())
         self.multipliers = trace.make_multipliers(learner.device)
+        self.arithmetic = describe_arithmetic(learner.device)
         self.progress = Progress()
         self.saved_at = time.monotonic()
         self.meter = TrainingMeter()
@@ -152,11 +154,33 @@ class TrainingLoop:
             raise TrainError(
                 f"workers see different files in {self.workspace}: choose an --out on storage that all nodes share"
             )
+        self._require_arithmetic(progress, on_notice)
         if self.is_first and progress.history:
             write_history(progress.history, self.run_folder)  # a kill may have come between checkpoint and history
         if progress.history or progress.steps:
             on_notice(f"resuming after epoch {progress.epoch}, step {len(progress.steps)} of the next epoch")
         return progress
+
+    def _require_arithmetic(self, progress: Progress, on_notice: Callable[[str], None]) -> None:
+        """Refuse workers of several kinds, and a run that was trained on another kind unless that is allowed."""
+        kind = torch.tensor([self.arithmetic.fingerprint], device=self.learner.device)
+        if not exact_sum.is_equal_on_all_workers(kind):
+            raise TrainError(
+                "the workers run on different hardware or library versions (one of them on "
+                f"{self.arithmetic.to_text()}): use nodes of one kind"
+            )
+        difference = progress.arithmetics[-1].difference(self.arithmetic) if progress.arithmetics else None
+        if difference and not self.resources.allow_other_hardware:
+            raise TrainError(
+                f"{self.workspace} was trained on other hardware or library versions ({difference}): resume it there, "
+                "or add --allow-other-hardware, which gives other bits and marks the run"
+            )
+        if difference:
+            on_notice(f"resuming on other hardware or library versions ({difference}): the bits differ from here on")
+        if difference and (progress.steps or not progress.history):
+            progress.arithmetics.append(self.arithmetic)
+        elif difference or not progress.arithmetics:
+            progress.arithmetics[:] = [self.arithmetic]
 
     def _train_epoch(self, epoch: int) -> None:
         """Take the remaining steps of an epoch."""
@@ -208,11 +232,13 @@ class TrainingLoop:
             "val_accuracy": outcome.correct / val_count,
             "best": progress.is_improvement(val_loss, self.settings.min_gain),
             "weights_sha256": hash_weights(self.learner.network.state_dict()),
+            "hardware": progress.hardware,
         }
         if self.is_first:
             trace.write_epoch_steps(steps, list(self.tensors), self.run_folder, row["epoch"])
         progress.history.append(row)
         progress.steps.clear()
+        progress.arithmetics[:] = [self.arithmetic]
         if self.is_first:
             self._save_checkpoint()
             write_history(progress.history, self.run_folder)
