@@ -206,11 +206,11 @@ class TrainConfig(Section):
     ] = 5.0
     warmup_start: Annotated[float, Field(ge=0, description="Learning rate at the start of the warm-up.")] = 1e-5
     patience: Annotated[
-        int, Field(ge=1, description="Number of epochs without a better validation loss before training stops.")
+        int, Field(ge=1, description="Number of epochs without a decrease of `min_gain` before training stops.")
     ] = 10
-    min_gain: Annotated[
-        float, Field(ge=0, description="Minimum decrease of the validation loss that counts as better.")
-    ] = 1e-3
+    min_gain: Annotated[float, Field(ge=0, description="Minimum decrease of the validation loss for `patience`.")] = (
+        1e-3
+    )
     threads: Annotated[
         int, Field(ge=1, description="CPU threads of each worker; another number may round results differently.")
     ] = 2

@@ -28,7 +28,7 @@ SETTINGS = [*SMALL, "--set", "resources.checkpoint_steps=1"]
 def assert_equal(other: Path, run: Path) -> None:
     """To the bit: weights, history, and every step."""
     assert weights(other) == weights(run)
-    for name in ("history.parquet", "steps/epoch-0001.parquet", "steps/epoch-0002.parquet"):
+    for name in ("history.parquet", "steps/epoch-0001-000000.parquet", "steps/epoch-0002-000000.parquet"):
         assert pq.read_table(other / name) == pq.read_table(run / name)
     assert not list(other.rglob("*.tmp"))
 

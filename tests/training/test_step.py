@@ -1,6 +1,7 @@
 """The exact step and the loop around it, without Ray: same bits on any number of workers, from any position."""
 
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from brainscale.models.normalisation import normalise
 from brainscale.models.registry import build_network
 from brainscale.seeds import derive, make_deterministic
 from brainscale.storage.workspace import Workspace
-from brainscale.training import exact_sum, worker
+from brainscale.training import checkpoints, exact_sum, trace, worker
 from brainscale.training.checkpoints import hash_weights
 from brainscale.training.environment import describe_arithmetic
 from brainscale.training.history import list_hardware, read_history
@@ -122,6 +123,39 @@ def test_a_kill_after_any_step_changes_no_bit(every: int | None, untouched: Path
             assert kill_at < 99
     assert left_behind(run) == left_behind(untouched)
     assert bool(read_notices(run)) == (every is not None or kill_at == 99)
+
+
+def test_the_trace_is_cut_into_shards_that_a_kill_does_not_change(
+    untouched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards of two steps: no more than two are in memory, and a resumed run writes the same ones."""
+    for module in (trace, checkpoints):
+        monkeypatch.setattr(module, "SHARD", 2)
+    config, most = load_config(None, [*SMALL, "resources.checkpoint_steps=1"]), 0
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    loop(config, whole).run()
+    for kill_at in (1, 2, 1, 99):
+        part = loop(config, cut)
+        step, taken = part.learner.step, 0
+
+        def until_killed(
+            *args: object, part: TrainingLoop = part, step: object = step, kill_at: int = kill_at
+        ) -> object:
+            nonlocal taken, most
+            taken, most = taken + 1, max(most, len(part.progress.steps))
+            if taken > kill_at:
+                raise KilledError
+            return step(*args)  # type: ignore[operator]
+
+        part.learner.step = until_killed  # type: ignore[assignment, method-assign]
+        with suppress(KilledError):
+            part.run()
+    assert most == 2
+    names = [f"epoch-000{epoch}-00000{shard}.parquet" for epoch in (1, 2) for shard in (0, 1)]
+    assert sorted(path.name for path in (cut / "steps").iterdir()) == names
+    assert left_behind(cut) == left_behind(whole)
+    assert pq.read_table(cut / "history.parquet") == pq.read_table(untouched / "history.parquet")
+    assert list(trace.read_steps(cut)) == list(trace.read_steps(untouched))
 
 
 def test_a_run_is_resumed_on_other_hardware_only_if_that_is_allowed(

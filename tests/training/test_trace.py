@@ -52,7 +52,7 @@ def a_run(folder: Path, rows: list[dict[str, object]], seed: int = 42, sha256: s
     (folder / "config.yaml").write_text(load_config(None, [f"train.seed={seed}"]).to_yaml())
     write_manifest(MANIFEST.empty_table(), folder / "manifest.parquet")
     for epoch in sorted({int(str(r["epoch"])) for r in rows}):
-        trace.write_epoch_steps([r for r in rows if r["epoch"] == epoch], ["conv.weight", "conv.bias"], folder, epoch)
+        trace.write_steps([r for r in rows if r["epoch"] == epoch], ["conv.weight", "conv.bias"], folder)
     result = Run(
         path=str(folder),
         samples={},
