@@ -35,8 +35,10 @@ from brainscale.models.registry import build_network
 from brainscale.reading.decoder import decode
 from brainscale.reading.request import ReadRequest
 from brainscale.seeds import make_deterministic
+from brainscale.storage.workspace import Workspace
 from brainscale.training import exact_sum
 from brainscale.training.allocator import keep_buffers
+from brainscale.training.checkpoints import Progress
 from brainscale.training.step import Learner, Samples
 from brainscale.training.worker import TrainingLoop
 
@@ -124,10 +126,10 @@ def notebook_epoch(files: list[Path]) -> Callable[[], None]:
 def our_epoch(samples: Samples) -> Callable[[], None]:
     """`Loop`'s own epoch: sampler, augmentation, exact steps, trace of every step; no validation on either side."""
     config = load_config(None, ["resources.checkpoint_seconds=1e9"])
-    loop = TrainingLoop(config, Path(), our_learner(config), samples, samples)
+    loop = TrainingLoop(config, Workspace(Path()), our_learner(config), samples, samples)
 
     def epoch() -> None:
-        loop.progress.steps.clear()
+        loop.progress = Progress()
         loop._train_epoch(1)
 
     return epoch
