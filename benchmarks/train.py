@@ -35,8 +35,10 @@ from brainscale.models.registry import build_network
 from brainscale.reading.decoder import decode
 from brainscale.reading.request import ReadRequest
 from brainscale.seeds import make_deterministic
+from brainscale.storage.workspace import Workspace
 from brainscale.training import exact_sum
 from brainscale.training.allocator import keep_buffers
+from brainscale.training.checkpoints import Progress
 from brainscale.training.step import Learner, Samples
 from brainscale.training.worker import TrainingLoop
 
@@ -124,10 +126,10 @@ def notebook_epoch(files: list[Path]) -> Callable[[], None]:
 def our_epoch(samples: Samples) -> Callable[[], None]:
     """`Loop`'s own epoch: sampler, augmentation, exact steps, trace of every step; no validation on either side."""
     config = load_config(None, ["resources.checkpoint_seconds=1e9"])
-    loop = TrainingLoop(config, Path(), our_learner(config), samples, samples)
+    loop = TrainingLoop(config, Workspace(Path()), our_learner(config), samples, samples)
 
     def epoch() -> None:
-        loop.progress.steps.clear()
+        loop.progress = Progress()
         loop._train_epoch(1)
 
     return epoch
@@ -219,7 +221,9 @@ def epochs(files: list[Path], rounds: int) -> None:
 def _averaging(rank: int, folder: str, model: str, size: int, batch: int, rounds: int) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     keep_buffers()
-    config = load_config(None, [f"model.name={model}", "train.threads=1", f"train.batch_size={batch}"])
+    config = load_config(
+        None, [f"model.name={model}", "train.threads=1", f"train.batch_size={batch}", f"train.micro_batch={batch // 4}"]
+    )
     learner, samples = our_learner(config), noise(batch, size)
     parallel = nn.parallel.DistributedDataParallel(build_network(model, 2))
     optimizer = torch.optim.AdamW(parallel.parameters(), lr=1e-3)
@@ -267,7 +271,7 @@ def averaging(rounds: int) -> None:
 def _scaling(rank: int, folder: str, world: int, steps: int) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world)
     keep_buffers()
-    config = load_config(None, ["train.threads=1", "train.batch_size=32"])
+    config = load_config(None, ["train.threads=1", "train.batch_size=32", "train.micro_batch=8"])
     learner, samples = our_learner(config), noise(32, 224)
     micro = list(np.arange(32).reshape(config.train.micro_batches, -1))
     learner.step(samples, micro, 1, 0, 1e-3)

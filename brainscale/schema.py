@@ -8,7 +8,7 @@ FORMATS = {
     "scans": 1,
     "metrics": 1,
     "subgroups": 1,
-    "history": 1,
+    "history": 2,
     "steps": 1,
     "comparison": 1,
     "paired tests": 1,
@@ -135,6 +135,7 @@ HISTORY = pa.schema(
         pa.field("val_accuracy", pa.float64(), nullable=False),  # validation accuracy
         pa.field("best", pa.bool_(), nullable=False),  # whether the validation loss is the lowest so far
         pa.field("weights_sha256", pa.string(), nullable=False),  # SHA-256 of the weights at the end of the epoch
+        pa.field("hardware", pa.string(), nullable=False),  # processor and versions; " then " between two in one epoch
     ]
 )
 

@@ -88,6 +88,11 @@ KEYS = {
 @click.option(
     "--calibrate", is_flag=True, help="Calibrate probabilities by temperature scaling on the validation split."
 )
+@click.option(
+    "--allow-other-hardware",
+    is_flag=True,
+    help="Resume a run on other hardware or library versions, which gives other bits and marks the run.",
+)
 @click.option("--mlflow", "tracking", metavar="URI", help="MLflow server or folder to record the run in.")
 @options.shared
 @click.option(
@@ -111,6 +116,7 @@ def train_command(
     target_sensitivity: float | None,
     youden: bool,
     calibrate: bool,
+    allow_other_hardware: bool,
     tracking: str | None,
     shared: bool,
     address: str | None,
@@ -132,6 +138,7 @@ def train_command(
         raise UsageError("--youden and --target-sensitivity both set the threshold: remove one of the two")
     chosen = [f"{KEYS[name]}={value}" for name, value in values.items() if value is not None]
     chosen += ["operating.temperature=true"] if calibrate else []
+    chosen += ["resources.allow_other_hardware=true"] if allow_other_hardware else []
     chosen += ["resources.shared=true"] if shared else []
     chosen += ["operating.threshold=youden"] if youden else []
     if target_sensitivity is not None:

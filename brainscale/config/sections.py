@@ -234,15 +234,14 @@ class TrainConfig(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Random seed.")] = 42
     epochs: Annotated[int, Field(ge=1, description="Maximum number of epochs.")] = 100
     batch_size: Annotated[int, Field(ge=2, description="Number of samples in a batch, over all workers.")] = 64
-    micro_batches: Annotated[
+    micro_batch: Annotated[
         int,
         Field(
-            ge=1,
-            le=1024,
-            description="Number of equal parts that a batch is divided into; a power of two, and a multiple of the "
-            "number of workers.",
+            ge=2,
+            description="Number of samples in a micro-batch, which one worker computes at a time; `batch_size` is this "
+            "number times a power of two, the maximum number of workers.",
         ),
-    ] = 4
+    ] = 16
     optimizer: Annotated[Literal["adam", "adamw"], Field(description="Optimiser.")] = "adamw"
     learning_rate: Annotated[
         float, Field(gt=0, description="Learning rate after the warm-up; from there it falls to 0 along half a cosine.")
@@ -253,11 +252,11 @@ class TrainConfig(Section):
     ] = 5.0
     warmup_start: Annotated[float, Field(ge=0, description="Learning rate at the start of the warm-up.")] = 1e-5
     patience: Annotated[
-        int, Field(ge=1, description="Number of epochs without a better validation loss before training stops.")
+        int, Field(ge=1, description="Number of epochs without a decrease of `min_gain` before training stops.")
     ] = 10
-    min_gain: Annotated[
-        float, Field(ge=0, description="Minimum decrease of the validation loss that counts as better.")
-    ] = 1e-3
+    min_gain: Annotated[float, Field(ge=0, description="Minimum decrease of the validation loss for `patience`.")] = (
+        1e-3
+    )
     threads: Annotated[
         int, Field(ge=1, description="CPU threads of each worker; another number may round results differently.")
     ] = 2
@@ -271,15 +270,21 @@ class TrainConfig(Section):
     ] = 32768
 
     @model_validator(mode="after")
-    def _check_micro_batches(self) -> "TrainConfig":
-        if self.micro_batches & (self.micro_batches - 1):
-            raise ValueError(f"micro_batches must be a power of two, not {self.micro_batches}")
-        if self.batch_size % self.micro_batches or self.batch_size < 2 * self.micro_batches:
+    def _check_micro_batch(self) -> "TrainConfig":
+        count, rest = divmod(self.batch_size, self.micro_batch)
+        if rest or count & (count - 1) or not count:
+            smaller = self.micro_batch << max(0, count.bit_length() - 1)
+            sizes = f"{smaller}" if self.batch_size < smaller else f"{smaller} or {2 * smaller}"
             raise ValueError(
-                f"batch_size {self.batch_size} cannot be divided into {self.micro_batches} equal micro-batches of "
-                "at least two samples: change batch_size or micro_batches"
+                f"batch_size {self.batch_size} is not micro_batch {self.micro_batch} times a power of two: use "
+                f"batch_size {sizes}, or another micro_batch"
             )
         return self
+
+    @property
+    def micro_batches(self) -> int:
+        """Return the number of micro-batches in a batch, a power of two."""
+        return self.batch_size // self.micro_batch
 
     @property
     def window(self) -> int:
@@ -336,6 +341,16 @@ class ResourcesConfig(Section):
     ] = None
     shared: Annotated[bool, Field(description="Whether all nodes of a cluster see the same paths.")] = False
     restarts: Annotated[int, Field(ge=0, description="Maximum number of restarts after a worker failed.")] = 3
+    allow_other_hardware: Annotated[
+        bool,
+        Field(
+            description="Whether a run may be resumed on other hardware or library versions, which gives other bits "
+            "and marks the run."
+        ),
+    ] = False
+    collective_seconds: Annotated[
+        int, Field(ge=1, description="Maximum time that a worker waits for another one, in seconds; then all restart.")
+    ] = 180
 
 
 class Config(Section):
@@ -352,11 +367,15 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_workers(self) -> "Config":
-        workers, micro_batches = self.resources.workers, self.train.micro_batches
-        if workers != "auto" and micro_batches % workers:
-            valid = " or ".join(str(2**power) for power in range(micro_batches.bit_length()))
+        workers, train = self.resources.workers, self.train
+        if workers != "auto" and train.micro_batches % workers:
+            *few, most = [str(2**power) for power in range(train.micro_batches.bit_length())]
+            valid = f"{', '.join(few)} or {most}" if few else most
+            larger = workers * train.micro_batch
+            remedy = f", or batch_size {larger} (another result)" if workers & (workers - 1) == 0 else ""
             raise ValueError(
-                f"{workers} workers cannot share {micro_batches} micro-batches evenly: use {valid} workers"
+                f"{workers} workers cannot share the {train.micro_batches} micro-batch(es) of a batch evenly "
+                f"(batch_size {train.batch_size}, micro_batch {train.micro_batch}): use {valid} workers{remedy}"
             )
         return self
 

@@ -1,14 +1,18 @@
 """Checkpoints: save and load the weights, the optimiser and the progress of a run, to resume it at any step.
 
 `last-0007-000120.safetensors` is the state after 7 epochs and 120 steps of the eighth. It contains the finished epochs
-and the finished steps of the current epoch. `best-0005.safetensors` contains the best weights so far; it is written
-before the `last-*` file that refers to it. Each file appears complete or not at all, and nothing is pickled.
+and the latest steps of the current epoch; the earlier steps are in the shards of the trace. `best-0005.safetensors`
+contains the best weights so far; it is written before the `last-*` file that refers to it. Each file appears complete
+or not at all, and nothing is pickled.
 """
 
 import hashlib
 import json
+import math
+import os
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,9 +23,10 @@ from torch import Tensor, nn
 
 from brainscale.errors import TrainError
 from brainscale.schema import STEPS
-from brainscale.storage.local import replacing
+from brainscale.storage.local import make_folder, replacing
+from brainscale.training.environment import Arithmetic
 from brainscale.training.history import Epoch
-from brainscale.training.trace import StepRow
+from brainscale.training.trace import SHARD, StepRow, StepTotals
 
 KEPT = 2
 """Number of checkpoints to keep: the latest, and the one before in case the latest is damaged."""
@@ -33,11 +38,15 @@ class Progress:
 
     Attributes:
         history: one row of schema HISTORY for each finished epoch.
-        steps: one row of schema STEPS for each finished step of the current epoch.
+        steps: rows of schema STEPS of the latest steps of the current epoch: those that are in no full shard yet.
+        totals: totals of all finished steps of the current epoch.
+        arithmetics: what computed the current epoch so far, in order; with the last one of the epoch before.
     """
 
     history: list[Epoch] = field(default_factory=list)
     steps: list[StepRow] = field(default_factory=list)
+    totals: StepTotals = field(default_factory=StepTotals)
+    arithmetics: list[Arithmetic] = field(default_factory=list)
 
     @property
     def epoch(self) -> int:
@@ -52,15 +61,38 @@ class Progress:
     @property
     def checkpoint_name(self) -> str:
         """File name of the checkpoint."""
-        return f"last-{self.epoch:04d}-{len(self.steps):06d}.safetensors"
+        return f"last-{self.epoch:04d}-{self.totals.steps:06d}.safetensors"
 
-    def is_improvement(self, val_loss: float, min_gain: float) -> bool:
-        """Return whether a validation loss is lower than the best so far by more than `min_gain`."""
-        return self.best is None or val_loss < self.best["val_loss"] - min_gain
+    def add_step(self, row: StepRow) -> list[StepRow]:
+        """Add a finished step; return the rows of a shard that was full before it, or an empty list."""
+        shard = self.steps if len(self.steps) == SHARD else []
+        if shard:
+            self.steps = []
+        self.steps.append(row)
+        self.totals.add(row)
+        return shard
 
-    def is_out_of_patience(self, patience: int) -> bool:
-        """Return whether `patience` epochs have passed since the best epoch."""
-        return self.best is not None and self.epoch - self.best["epoch"] >= patience
+    def end_epoch(self, row: Epoch) -> None:
+        """Add a finished epoch, and begin the next."""
+        self.history.append(row)
+        self.steps, self.totals, self.arithmetics = [], StepTotals(), self.arithmetics[-1:]
+
+    @property
+    def hardware(self) -> str:
+        """Return what computed the current epoch, in words."""
+        return " then ".join(arithmetic.to_text() for arithmetic in self.arithmetics)
+
+    def is_best(self, val_loss: float) -> bool:
+        """Return whether a validation loss is lower than that of every finished epoch."""
+        return self.best is None or val_loss < self.best["val_loss"]
+
+    def is_out_of_patience(self, patience: int, min_gain: float) -> bool:
+        """Return whether `patience` epochs have passed since the validation loss last fell by more than `min_gain`."""
+        epoch, loss = 0, math.inf
+        for row in self.history:
+            if epoch == 0 or row["val_loss"] < loss - min_gain:
+                epoch, loss = row["epoch"], row["val_loss"]
+        return epoch > 0 and self.epoch - epoch >= patience
 
 
 def hash_weights(weights: Mapping[str, Tensor]) -> str:
@@ -70,15 +102,20 @@ def hash_weights(weights: Mapping[str, Tensor]) -> str:
 
 def save_checkpoint(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
     """Write a checkpoint of the state at `progress`, then delete the checkpoints that are no longer needed."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     best = progress.best
-    if best is not None and best["epoch"] == progress.epoch and not progress.steps:
-        _write_tensors(folder / f"best-{progress.epoch:04d}.safetensors", network.state_dict(), {})
+    if best is not None and best["epoch"] == progress.epoch and not progress.totals.steps:
+        write_tensors(folder / f"best-{progress.epoch:04d}.safetensors", network.state_dict())
     tensors = {f"model.{name}": value for name, value in network.state_dict().items()}
     tensors |= {f"optimizer.{name}": value for name, value in _optimizer_tensors(network, optimizer).items()}
     tensors = _copy_to_cpu(tensors | {"steps": _encode_steps(progress.steps)})
-    header = {"history": json.dumps(progress.history), "sha256": _hash_tensors(tensors)}
-    _write_tensors(folder / progress.checkpoint_name, tensors, header)
+    header = {
+        "history": json.dumps(progress.history),
+        "totals": json.dumps(asdict(progress.totals)),
+        "arithmetics": json.dumps([asdict(arithmetic) for arithmetic in progress.arithmetics]),
+        "sha256": _hash_tensors(tensors),
+    }
+    write_tensors(folder / progress.checkpoint_name, tensors, header)
     _delete_old_checkpoints(folder)
 
 
@@ -99,7 +136,7 @@ def load_latest_checkpoint(
     Returns:
         The progress of the run at that checkpoint.
     """
-    for path in sorted(folder.glob("last-*.safetensors"), reverse=True):
+    for path in reversed(list_checkpoints(folder)):
         try:
             progress, tensors = _read_checkpoint(path)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
@@ -118,7 +155,9 @@ def _read_checkpoint(path: Path) -> tuple[Progress, dict[str, Tensor]]:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     if _hash_tensors(tensors) != header["sha256"]:
         raise ValueError("its contents changed")
-    return Progress(json.loads(header["history"]), _decode_steps(tensors.pop("steps"))), tensors
+    arithmetics = [Arithmetic(**facts) for facts in json.loads(header["arithmetics"])]
+    totals = StepTotals(**json.loads(header["totals"]))
+    return Progress(json.loads(header["history"]), _decode_steps(tensors.pop("steps")), totals, arithmetics), tensors
 
 
 def load_best_weights(folder: Path, progress: Progress) -> dict[str, Tensor]:
@@ -139,9 +178,23 @@ def load_best_weights(folder: Path, progress: Progress) -> dict[str, Tensor]:
     return weights
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file whole or not at all.
+
+    Args:
+        path: the file.
+        tensors: name → tensor, on any device.
+        header: metadata of the file.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     with replacing(path) as temporary:
-        save_file(_copy_to_cpu(tensors), temporary, metadata=header or None)
+        try:
+            save_file(_copy_to_cpu(tensors), temporary, metadata=dict(header) if header else None)
+        except SafetensorError as error:  # hides the number of the operating system's error in its text
+            code = re.search(r"(?:os error|code:) (\d+)", str(error))
+            raise (OSError(int(code[1]), os.strerror(int(code[1]))) if code else OSError(str(error))) from error
 
 
 def _hash_tensors(tensors: Mapping[str, Tensor]) -> str:
@@ -155,13 +208,23 @@ def _hash_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 def _delete_old_checkpoints(folder: Path) -> None:
     """Delete all but the newest checkpoints, and the best weights that none of these refers to."""
-    last_paths = sorted(folder.glob("last-*.safetensors"))
+    last_paths = list_checkpoints(folder)
     for path in last_paths[:-KEPT]:
         path.unlink(missing_ok=True)
-    oldest_epoch = int(last_paths[max(0, len(last_paths) - KEPT)].stem.split("-")[1])
-    best_paths = [p for p in sorted(folder.glob("best-*.safetensors")) if int(p.stem.split("-")[1]) <= oldest_epoch]
-    for path in best_paths[:-1]:
+    oldest_epoch = _position(last_paths[-KEPT:][0])[0]
+    best_paths = sorted(folder.glob("best-*.safetensors"), key=_position)
+    for path in [path for path in best_paths if _position(path)[0] <= oldest_epoch][:-1]:
         path.unlink(missing_ok=True)
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints in the order of the run, for any number of epochs and steps."""
+    return sorted(folder.glob("last-*.safetensors"), key=_position)
+
+
+def _position(path: Path) -> tuple[int, ...]:
+    """Return the numbers in a file's name, which may have more digits than usual: epochs, and steps."""
+    return tuple(map(int, path.stem.split("-")[1:]))
 
 
 def _encode_steps(steps: list[StepRow]) -> Tensor:

@@ -1,39 +1,32 @@
 """Train a model from the driver's process: prepare the data, run the workers on Ray Train, and write the bundle."""
 
-import os
-import shutil
-import signal
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from ray.exceptions import RayError
-from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchConfig, TorchTrainer
 from tensorboardX import SummaryWriter
 
 from brainscale.cluster.capacity import require_capacity, require_shared
 from brainscale.config.files import CONFIG_FILE
 from brainscale.config.sections import Config
 from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint
-from brainscale.errors import RERUN, TrainError, first_line
+from brainscale.errors import BrainscaleError
 from brainscale.storage.local import SUCCESS
 from brainscale.storage.workspace import Workspace, open_workspace
 from brainscale.training.finish import finish_run
 from brainscale.training.history import HISTORY_FILE, Epoch, read_history, tracked_metrics
 from brainscale.training.mlflow_tracking import MLFLOW_FILE, check_tracking_uri, require_mlflow, track_run
-from brainscale.training.notices import read_notices
+from brainscale.training.notices import read_notices, write_notice
+from brainscale.training.owner import OWNERS, own_run
 from brainscale.training.plane_store import materialise_planes
-from brainscale.training.restarts import RestartNotices
 from brainscale.training.run_folder import ENVIRONMENT_FILE, Run, RunFolder
 from brainscale.training.samples import list_labelled_samples, prepare_manifest
-from brainscale.training.worker import SplitSamples, TrainingJob, train_worker
-from brainscale.training.workers import choose_workers, count_workers, resources_per_worker, uses_gpu
+from brainscale.training.worker import SplitSamples, TrainingJob
+from brainscale.training.worker_group import fit
+from brainscale.training.workers import choose_workers, count_workers, resources_per_worker
 
 SPLITS_IN_TRAINING = ("train", "val")
 DRIVER_FILES = (CONFIG_FILE, ENVIRONMENT_FILE, MANIFEST_FILE, HISTORY_FILE, "notices/*", MLFLOW_FILE, SUCCESS)
@@ -69,12 +62,15 @@ def train_model(
         tracking = check_tracking_uri(tracking)
         require_mlflow()
     require_shared([data if isinstance(data, str) else None, out], config.resources.shared)
-    config = choose_workers(config)
+    config = choose_workers(config, on_notice)
     if waiting := require_capacity(count_workers(config), resources_per_worker(config)):
         on_notice(waiting)
     manifest = prepare_manifest(data, config, on_notice)
     require_shared(manifest["uri"].to_pylist(), config.resources.shared)
-    with open_workspace(out, DRIVER_FILES, what="run") as workspace:
+    with (
+        open_workspace(out, DRIVER_FILES, own_files=[f"{OWNERS}/*"], what="run") as workspace,
+        own_run(workspace, on_notice),
+    ):
         finished = RunFolder(workspace.path).start(config, manifest)
         run = finished or _train(workspace, config, manifest, on_epoch, on_notice, tracking)
     return replace(run, path=str(workspace))
@@ -105,78 +101,19 @@ def _train(
             on_epoch(row)
             tracker.log_epoch(row)
 
+        def on_restart(text: str) -> None:
+            try:
+                write_notice(workspace.path, text)
+                workspace.push()
+            except BrainscaleError:  # the disk is full, or the store is away: the message matters more than its file
+                on_notice(text)
+
         with follow_workers(workspace, on_row, on_notice):
-            fit(TrainingJob(config=config, run=str(workspace), samples=samples), workspace)
+            fit(TrainingJob(config=config, run=str(workspace), samples=samples), workspace, on_restart)
         workspace.pull(HISTORY_FILE, "checkpoints/best-*", force=True)
         run = finish_run(folder, config, manifest)
         tracker.end("FINISHED", {"weights_sha256": run.weights_sha256}, folder.model)
     return run
-
-
-def fit(job: TrainingJob, run: Workspace) -> None:
-    """Run the training loop on every worker with Ray Train, and replace workers that fail.
-
-    Raises:
-        TrainError: training cannot continue; the message is one line with the reason.
-    """
-    config = job.config
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # the default of 2 s would delay every run
-    gpu = uses_gpu(config)
-    clear_leftovers(run)
-    filesystem, checkpoints = run.filesystem("checkpoints")
-    ray_folder = f".ray-{uuid.uuid4().hex[:8]}"  # a new name each time, because Ray must not resume its own state
-    trainer = TorchTrainer(
-        train_worker,  # type: ignore[arg-type]  # mypy sees the classes of Ray Train's first version, here and below
-        train_loop_config={"job": job},
-        scaling_config=ScalingConfig(
-            num_workers=count_workers(config),
-            use_gpu=gpu,
-            resources_per_worker=resources_per_worker(config),
-            # GPUs are fastest side by side on one node; CPU workers use as many nodes as there are
-            placement_strategy="PACK" if gpu else "SPREAD",
-        ),
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
-        run_config=RunConfig(
-            name=ray_folder,
-            storage_path=checkpoints,
-            storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=config.resources.restarts),
-            callbacks=[RestartNotices(str(run), config.resources.restarts)],  # type: ignore[list-item]
-        ),
-    )
-    on_interrupt = signal.getsignal(signal.SIGINT)  # Ray Train replaces it by a handler that exits with status 0
-    try:
-        result: Any = trainer.fit()
-    except SystemExit:
-        raise KeyboardInterrupt from None
-    except (TrainingFailedError, RayError) as error:
-        raise TrainError(f"{_describe_failure(error)} (the run is kept up to its last checkpoint): {RERUN}") from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, on_interrupt)
-        clear_leftovers(run)
-    if result.return_value is not None:
-        raise TrainError(result.return_value)
-
-
-def clear_leftovers(run: Workspace) -> None:
-    """Remove Ray's own files, and the incomplete files of a command that was killed."""
-    if run.store is not None:
-        run.store.remove(name for name in run.store.names() if name.startswith("checkpoints/.ray-"))
-        return
-    for folder in (run.path / "checkpoints").glob(".ray-*"):
-        shutil.rmtree(folder, ignore_errors=True)
-    for incomplete in run.path.rglob(".*.tmp"):
-        incomplete.unlink(missing_ok=True)
-
-
-def _describe_failure(error: TrainingFailedError | RayError) -> str:
-    """Return in one line why the first worker failed, or why Ray stopped."""
-    failures = getattr(error, "worker_failures", None)
-    if failures:
-        rank = min(failures)
-        return f"worker {rank} failed: {first_line(failures[rank])}"
-    return f"Ray stopped during this run: {first_line(getattr(error, 'controller_failure', error))}"
 
 
 @contextmanager

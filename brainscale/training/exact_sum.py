@@ -13,6 +13,25 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from brainscale.errors import first_line
+
+
+class PeerError(Exception):
+    """Another worker did not answer: it failed, hangs, or cannot be reached."""
+
+
+@contextmanager
+def _errors_of_peers() -> Iterator[None]:
+    """Raise PeerError for what torch.distributed raises during the with-block."""
+    try:
+        yield
+    except RuntimeError as error:  # DistBackendError and DistNetworkError too
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        timed_out = "timed out" in str(error).lower() or "timeout" in str(error).lower()
+        what = "did not answer in time (resources.collective_seconds)" if timed_out else "ended, or cannot be reached"
+        raise PeerError(f"another worker {what}: {first_line(error)}") from None
+
 
 def tree_sum(vectors: Iterable[Tensor]) -> Tensor:
     """Sum vectors pairwise in a binary tree; n vectors take the memory of log2(n). The inputs are overwritten.
@@ -39,6 +58,9 @@ def sum_over_workers(vector: Tensor) -> Tensor:
 
     Args:
         vector: one-dimensional, with the same length on all workers.
+
+    Raises:
+        PeerError: another worker did not answer.
     """
     _, world_size = rank_and_world_size()
     if world_size == 1:
@@ -47,9 +69,11 @@ def sum_over_workers(vector: Tensor) -> Tensor:
     padded = vector.new_zeros(chunk * world_size)
     padded[: len(vector)] = vector
     received = torch.empty_like(padded)
-    dist.all_to_all_single(received, padded)
+    with _errors_of_peers():
+        dist.all_to_all_single(received, padded)
     total = tree_sum(received.split(chunk)).clone()
-    dist.all_gather(list(padded.split(chunk)), total)
+    with _errors_of_peers():
+        dist.all_gather(list(padded.split(chunk)), total)
     return padded[: len(vector)]
 
 
@@ -68,7 +92,8 @@ def is_equal_on_all_workers(numbers: Tensor) -> bool:
     if world_size == 1:
         return True
     gathered = [torch.empty_like(numbers) for _ in range(world_size)]
-    dist.all_gather(gathered, numbers)
+    with _errors_of_peers():
+        dist.all_gather(gathered, numbers)
     return all(torch.equal(other, numbers) for other in gathered)
 
 

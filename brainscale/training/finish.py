@@ -4,7 +4,6 @@ from dataclasses import asdict
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from safetensors.torch import save_file
 
 from brainscale.config.sections import Config
 from brainscale.dataset.manifest import manifest_fingerprint
@@ -15,9 +14,10 @@ from brainscale.models.bundle import ONNX, WEIGHTS, open_bundle, write_model_inf
 from brainscale.models.model_card import ModelFacts, write_model_card
 from brainscale.models.onnx_export import export_onnx
 from brainscale.models.registry import build_network, count_parameters
-from brainscale.storage.local import write_success
-from brainscale.training.checkpoints import Progress, load_best_weights
+from brainscale.storage.local import make_folder, write_success
+from brainscale.training.checkpoints import Progress, load_best_weights, write_tensors
 from brainscale.training.environment import read_library_versions
+from brainscale.training.history import list_hardware
 from brainscale.training.operating_point import choose_operating_point, fixed_operating_point, is_fixed
 from brainscale.training.run_folder import Run, RunFolder, describe_training_data
 from brainscale.training.samples import count_left_out
@@ -31,9 +31,8 @@ def finish_run(run: RunFolder, config: Config, manifest: pa.Table) -> Run:
     network = build_network(config.model.name, len(config.data.classes))
     weights = load_best_weights(run.checkpoints, progress)
     network.load_state_dict(weights)
-    folder = run.model
-    folder.mkdir(exist_ok=True)
-    save_file(weights, folder / WEIGHTS)
+    folder = make_folder(run.model)
+    write_tensors(folder / WEIGHTS, weights)
     export_onnx(config.model.name, len(config.data.classes), config.data.image_size, weights, folder / ONNX)
     facts = {
         "architecture": config.model.name,
@@ -61,6 +60,7 @@ def finish_run(run: RunFolder, config: Config, manifest: pa.Table) -> Run:
         weights_sha256=info.weights_sha256,
         manifest_sha256=info.manifest_sha256,
         config_sha256=info.config_sha256,
+        hardware=list_hardware(progress.history),
     )
     unknown_patients = describe_unknown_patients(manifest)
     card = ModelFacts(info=info, training=describe_training_data(result), unknown_patients=unknown_patients)

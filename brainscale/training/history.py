@@ -23,6 +23,7 @@ class Epoch(TypedDict):
     val_accuracy: float
     best: bool
     weights_sha256: str
+    hardware: str
 
 
 def tracked_metrics(epoch: Epoch) -> dict[str, float]:
@@ -48,3 +49,9 @@ def read_history(run: Path) -> list[Epoch]:
 def write_history(history: Sequence[Epoch], run: Path) -> None:
     """Write the finished epochs of a run."""
     write_table(pa.Table.from_pylist(list(history), schema=HISTORY), run / HISTORY_FILE, "history")
+
+
+def list_hardware(history: Sequence[Epoch]) -> list[str]:
+    """Return what computed the epochs, in order, each change once."""
+    parts = [part for row in history for part in row["hardware"].split(" then ")]
+    return [part for number, part in enumerate(parts) if number == 0 or part != parts[number - 1]]

@@ -9,16 +9,15 @@ import uuid
 from collections.abc import Collection
 from pathlib import Path
 
-from brainscale.storage.local import write_json
+from brainscale.storage.local import make_folder, write_json
 
 NOTICES = "notices"
 
 
 def write_notice(run: Path, text: str) -> None:
     """Write a notice, one line of text."""
-    (run / NOTICES).mkdir(exist_ok=True)
     notice = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "text": text}
-    write_json(run / NOTICES / f"{time.time_ns():020}-{uuid.uuid4().hex[:8]}.json", notice)
+    write_json(make_folder(run / NOTICES) / f"{time.time_ns():020}-{uuid.uuid4().hex[:8]}.json", notice)
 
 
 def read_notices(run: Path, skip: Collection[str] = ()) -> dict[str, str]:

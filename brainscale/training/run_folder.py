@@ -1,7 +1,7 @@
 """The folder of a run: its files, and the check that it belongs to a configuration and to the data."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from brainscale.storage.remote import is_address, join_address
 from brainscale.storage.tables import read_table
 from brainscale.training.environment import describe_environment
 from brainscale.training.history import HISTORY_FILE, Epoch, read_history
+from brainscale.training.owner import OWNERS
 
 ENVIRONMENT_FILE = "environment.json"
 
@@ -41,6 +42,8 @@ class Run:
         weights_sha256: hash of the weights.
         manifest_sha256: fingerprint of the manifest.
         config_sha256: fingerprint of the configuration.
+        hardware: the processors and library versions that computed the run, in order; more than one if the run was
+            resumed on other hardware.
     """
 
     path: str
@@ -52,6 +55,7 @@ class Run:
     weights_sha256: str
     manifest_sha256: str
     config_sha256: str
+    hardware: Sequence[str] = ()
 
     @property
     def model(self) -> str:
@@ -151,7 +155,7 @@ class RunFolder:
             OutputError: the folder holds another run, or other files.
             FormatError: another version of brainscale wrote the run.
         """
-        refuse_other_files(self.path, {CONFIG_FILE, ENVIRONMENT_FILE}, "run")
+        refuse_other_files(self.path, {CONFIG_FILE, ENVIRONMENT_FILE, OWNERS}, "run")
         if self.config_file.exists():
             self._refuse_other_run(config, manifest)
         else:
@@ -196,4 +200,6 @@ def describe_training_data(run: Run) -> dict[str, object]:
     """Return the facts about the training data that a model card shows."""
     samples = {f"{split} samples": count for split, count in run.samples.items()}
     reasons = ", ".join(f"{reason} {count}" for reason, count in run.left_out.items())
-    return {**samples, "left out": reasons or "none"}
+    hardware = " then ".join(run.hardware)
+    mark = f"{hardware} (resumed on other hardware, so no single machine gives these bits)"
+    return {**samples, "left out": reasons or "none", "hardware": mark if len(run.hardware) > 1 else hardware}

@@ -59,6 +59,13 @@ def cut_into_batches(
             yield positions, batch
 
 
+def count_batches(count: int, window: int, batch_size: int, micro_batches: int) -> int:
+    """Return the number of batches that `cut_into_batches` makes of `count` samples, without making them."""
+    starts = _piece_starts(count, window)
+    sizes = (end - start for start, end in zip(starts, [*starts[1:], count], strict=True))
+    return sum(-(-len(_piece_starts(size, batch_size // micro_batches)) // micro_batches) for size in sizes)
+
+
 def _batches_of_window(positions: np.ndarray, micro_size: int, micro_batches: int) -> Iterator[Batch]:
     starts = _piece_starts(len(positions), micro_size)
     pieces = [positions[start:end] for start, end in zip(starts, [*starts[1:], len(positions)], strict=True)]

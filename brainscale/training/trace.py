@@ -15,6 +15,8 @@ from torch import Tensor
 from brainscale.schema import STEPS
 from brainscale.storage.tables import read_table, write_table
 
+SHARD = 1024
+"""Number of steps in a file of the trace, and in memory at most."""
 CHUNK = 2**18
 """Number of elements to multiply at a time, so that a large tensor needs little extra memory."""
 _ROUND = 0x9E3779B97F4A7C15 - 2**64  # 2⁶⁴ divided by the golden ratio, an odd number
@@ -30,6 +32,30 @@ class StepRow(TypedDict):
     loss_sum: float
     correct: int
     weights: list[int]
+
+
+@dataclass
+class StepTotals:
+    """Totals of the finished steps of an epoch.
+
+    Attributes:
+        steps: number of steps.
+        samples: number of samples.
+        loss_sum: sum of the training loss over the samples, added up step by step.
+        correct: number of samples classified correctly.
+    """
+
+    steps: int = 0
+    samples: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+
+    def add(self, row: StepRow) -> None:
+        """Add a step."""
+        self.steps += 1
+        self.samples += row["samples"]
+        self.loss_sum += row["loss_sum"]
+        self.correct += row["correct"]
 
 
 def make_multipliers(device: torch.device) -> Tensor:
@@ -66,11 +92,15 @@ def select_float_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: t for name, t in state.items() if t.is_floating_point()}
 
 
-def write_epoch_steps(rows: Sequence[StepRow], tensors: Sequence[str], run: Path, epoch: int) -> None:
-    """Write the steps of a finished epoch, with the names of the tensors in the metadata of the table."""
+def write_steps(rows: Sequence[StepRow], tensors: Sequence[str], run: Path) -> None:
+    """Write a shard: up to `SHARD` steps of one epoch, with the names of the tensors in the metadata of the table.
+
+    Shards are cut at fixed steps, so a resumed run writes the same shards again.
+    """
     table = pa.Table.from_pylist(list(rows), schema=STEPS)
     table = table.replace_schema_metadata({"tensors": "\n".join(tensors)})
-    write_table(table, run / "steps" / f"epoch-{epoch:04d}.parquet", "steps")
+    name = f"epoch-{rows[0]['epoch']:04d}-{(rows[0]['step'] - 1) // SHARD:06d}.parquet"
+    write_table(table, run / "steps" / name, "steps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +120,7 @@ class TracedStep:
 
 def read_steps(run: Path) -> Iterator[TracedStep]:
     """Yield the steps of the finished epochs, in order."""
-    for path in sorted((run / "steps").glob("epoch-*.parquet")):
+    for path in sorted((run / "steps").glob("epoch-*.parquet"), key=lambda path: [*map(int, path.stem.split("-")[1:])]):
         table = read_table(path, "steps")
         tensors = table.schema.metadata[b"tensors"].decode().split("\n")
         for row in table.to_pylist():

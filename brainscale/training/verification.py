@@ -8,6 +8,7 @@ from pathlib import Path
 from brainscale.config.files import CONFIG_FILE
 from brainscale.dataset.manifest import manifest_fingerprint
 from brainscale.errors import SourceError
+from brainscale.training.history import list_hardware
 from brainscale.training.run_folder import RunFolder, find_differences
 from brainscale.training.trace import TracedStep, read_steps
 
@@ -49,7 +50,7 @@ class BitComparison:
     Attributes:
         steps: number of equal steps before the first difference.
         difference: the first difference; None if the runs are equal.
-        reasons: differences in configuration and data.
+        reasons: differences in configuration, hardware and data.
     """
 
     steps: int
@@ -130,10 +131,13 @@ def _compare_results(first: RunFolder, second: RunFolder) -> Difference | None:
 
 
 def _find_reasons(first: RunFolder, second: RunFolder) -> Iterator[str]:
-    """Yield the differences in configuration and data, which may be why two runs differ."""
+    """Yield the differences in configuration, hardware and data, which may be why two runs differ."""
     old, new = (run.config().model_dump(mode="json") for run in (first, second))
     for key, one, other in find_differences(old, new):
         yield f"{key}: {one} and {other}"
+    hardware = [list_hardware(run.history()) for run in (first, second)]
+    if hardware[0] != hardware[1]:
+        yield "hardware: " + " and ".join(" then ".join(parts) or "unknown" for parts in hardware)
     fingerprints = {manifest_fingerprint(run.manifest()) for run in (first, second)}
     if len(fingerprints) > 1:
         yield "data: files, labels or splits differ"

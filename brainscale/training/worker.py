@@ -1,8 +1,11 @@
 """The training loop of one worker: epochs of exact steps, validation and checkpoints."""
 
+import errno
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import ray.train
@@ -11,20 +14,29 @@ import torch
 
 from brainscale.cluster.telemetry import TrainingMeter
 from brainscale.config.sections import Config
-from brainscale.errors import BrainscaleError, TrainError
+from brainscale.errors import RERUN, OutputError, TrainError, first_line
 from brainscale.models.registry import build_network
 from brainscale.seeds import derive, make_deterministic
 from brainscale.storage.workspace import Workspace, open_workspace
 from brainscale.training import exact_sum, trace
 from brainscale.training.allocator import keep_buffers
-from brainscale.training.checkpoints import Progress, hash_weights, load_latest_checkpoint, save_checkpoint
+from brainscale.training.checkpoints import (
+    Progress,
+    hash_weights,
+    list_checkpoints,
+    load_latest_checkpoint,
+    save_checkpoint,
+)
+from brainscale.training.environment import describe_arithmetic
 from brainscale.training.history import HISTORY_FILE, Epoch, write_history
 from brainscale.training.notices import write_notice
 from brainscale.training.plane_store import PlaneLocations, PlaneStore
-from brainscale.training.sampler import Batch, cut_into_batches, epoch_order
+from brainscale.training.sampler import Batch, count_batches, cut_into_batches, epoch_order
 from brainscale.training.step import Learner, Samples, learning_rate
 
-WORKER_FILES = ("checkpoints/*.safetensors", "steps/*", HISTORY_FILE)
+LASTING_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Errors of the operating system that last: a full disk, a quota, a read-only disk, missing permissions."""
+WORKER_FILES = ("checkpoints/*.safetensors", HISTORY_FILE)
 """Files that a worker needs in order to resume a run."""
 
 
@@ -58,20 +70,20 @@ class TrainingJob:
     samples: Mapping[str, SplitSamples]
 
 
-def train_worker(arguments: Mapping[str, TrainingJob]) -> str | None:
+def train_worker(arguments: Mapping[str, TrainingJob]) -> None:
     """Train from the latest checkpoint of a run to its end; Ray Train calls this on each worker.
 
     Args:
         arguments: the training job under the key `job`.
 
-    Returns:
-        Why training cannot continue, for the driver to raise; Ray Train would try again after an exception.
+    Raises:
+        BrainscaleError: training cannot continue, and would not if it were tried again.
     """
     job = arguments["job"]
     config = job.config
     keep_buffers()
     make_deterministic(config.train.threads, tf32=config.train.precision == "tf32")
-    try:
+    with errors_for_people(job.run):
         model = config.model
         network = build_network(
             model.name, len(config.data.classes), model.weights, derive(config.train.seed, "weights")
@@ -87,9 +99,27 @@ def train_worker(arguments: Mapping[str, TrainingJob]) -> str | None:
         )
         with open_workspace(job.run, WORKER_FILES, own_files=["*"]) as workspace:
             TrainingLoop(config, workspace, learner, train, val).run()
-    except BrainscaleError as error:
-        return str(error)
-    return None
+
+
+@contextmanager
+def errors_for_people(run: str) -> Iterator[None]:
+    """Raise a BrainscaleError for each error of the with-block that a new worker would meet again.
+
+    Args:
+        run: path or address of the run folder.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in LASTING_ERRNO:
+            raise
+        path = error.filename or run
+        raise OutputError(f"{path} cannot be written ({error.strerror}): fix the cause and {RERUN}") from None
+    except torch.OutOfMemoryError as error:
+        raise TrainError(
+            f"the GPU has too little memory ({first_line(error)}): use a larger GPU, or a new --out with a smaller "
+            "train.micro_batch or data.image_size"
+        ) from None
 
 
 class TrainingLoop:
@@ -110,6 +140,7 @@ class TrainingLoop:
         self.is_first = exact_sum.rank_and_world_size()[0] == 0  # the worker that writes the files
         self.tensors = trace.select_float_tensors(learner.network.state_dict())
         self.multipliers = trace.make_multipliers(learner.device)
+        self.arithmetic = describe_arithmetic(learner.device)
         self.progress = Progress()
         self.saved_at = time.monotonic()
         self.meter = TrainingMeter()
@@ -117,40 +148,66 @@ class TrainingLoop:
     def run(self) -> None:
         """Train until the last epoch, or until the validation loss has stopped improving."""
         progress = self.progress = self._resume()
-        while progress.epoch < self.settings.epochs and not progress.is_out_of_patience(self.settings.patience):
+        while progress.epoch < self.settings.epochs and not self._is_out_of_patience():
             self._train_epoch(progress.epoch + 1)
             self._end_epoch()
+
+    def _is_out_of_patience(self) -> bool:
+        return self.progress.is_out_of_patience(self.settings.patience, self.settings.min_gain)
 
     def _resume(self) -> Progress:
         """Load the latest checkpoint and return its progress."""
         on_notice = self._write_notice if self.is_first else lambda text: None
         progress = load_latest_checkpoint(self.checkpoints, self.learner.network, self.learner.optimizer, on_notice)
-        position = torch.tensor([progress.epoch, len(progress.steps)], device=self.learner.device)
+        position = torch.tensor([progress.epoch, progress.totals.steps], device=self.learner.device)
         if not exact_sum.is_equal_on_all_workers(position):
             raise TrainError(
                 f"workers see different files in {self.workspace}: choose an --out on storage that all nodes share"
             )
+        self._require_arithmetic(progress, on_notice)
         if self.is_first and progress.history:
             write_history(progress.history, self.run_folder)  # a kill may have come between checkpoint and history
-        if progress.history or progress.steps:
-            on_notice(f"resuming after epoch {progress.epoch}, step {len(progress.steps)} of the next epoch")
+        if progress.history or progress.totals.steps:
+            on_notice(f"resuming after epoch {progress.epoch}, step {progress.totals.steps} of the next epoch")
         return progress
+
+    def _require_arithmetic(self, progress: Progress, on_notice: Callable[[str], None]) -> None:
+        """Refuse workers of several kinds, and a run that was trained on another kind unless that is allowed."""
+        kind = torch.tensor([self.arithmetic.fingerprint], device=self.learner.device)
+        if not exact_sum.is_equal_on_all_workers(kind):
+            raise TrainError(
+                "the workers run on different hardware or library versions (one of them on "
+                f"{self.arithmetic.to_text()}): use nodes of one kind"
+            )
+        difference = progress.arithmetics[-1].difference(self.arithmetic) if progress.arithmetics else None
+        if difference and not self.resources.allow_other_hardware:
+            raise TrainError(
+                f"{self.workspace} was trained on other hardware or library versions ({difference}): resume it there, "
+                "or add --allow-other-hardware, which gives other bits and marks the run"
+            )
+        if difference:
+            on_notice(f"resuming on other hardware or library versions ({difference}): the bits differ from here on")
+        if difference and (progress.totals.steps or not progress.history):
+            progress.arithmetics.append(self.arithmetic)
+        elif difference or not progress.arithmetics:
+            progress.arithmetics[:] = [self.arithmetic]
 
     def _train_epoch(self, epoch: int) -> None:
         """Take the remaining steps of an epoch."""
         settings = self.settings
         order = epoch_order(len(self.train.sample_ids), settings.seed, epoch, settings.window)
-        batches = list(cut_into_batches(order, settings.window, settings.batch_size, settings.micro_batches))
-        start_time, first_step = time.monotonic(), len(self.progress.steps)
-        for step in range(first_step, len(batches)):
-            window, batch = batches[step]
+        sizes = settings.window, settings.batch_size, settings.micro_batches
+        count, totals = count_batches(len(order), *sizes), self.progress.totals
+        start_time, first_step, first_sample = time.monotonic(), totals.steps, totals.samples
+        for step, (window, batch) in enumerate(islice(cut_into_batches(order, *sizes), first_step, None), first_step):
             self.train.planes.hold(window)
-            rate = learning_rate((epoch - 1) * len(batches) + step, len(batches), settings)
-            self.progress.steps.append(self._step(batch, epoch, step, rate))
-            if self.is_first and step + 1 < len(batches) and self._checkpoint_is_due(step + 1):
+            rate = learning_rate((epoch - 1) * count + step, count, settings)
+            if shard := self.progress.add_step(self._step(batch, epoch, step, rate)):
+                self._write_steps(shard)
+            if self.is_first and step + 1 < count and self._checkpoint_is_due(step + 1):
                 self._save_checkpoint()
         if self.is_first:
-            images = sum(row["samples"] for row in self.progress.steps[first_step:])
+            images = totals.samples - first_sample
             self.meter.report_epoch(epoch, images, time.monotonic() - start_time)
 
     def _step(self, batch: Batch, epoch: int, step: int, rate: float) -> trace.StepRow:
@@ -172,28 +229,33 @@ class TrainingLoop:
 
     def _end_epoch(self) -> None:
         """Validate, check that all workers have the same weights, and write the epoch's results."""
-        progress, steps = self.progress, self.progress.steps
-        self._require_equal_weights(steps[-1])
+        progress, totals, last = self.progress, self.progress.totals, self.progress.steps[-1]
+        self._require_equal_weights(last)
         outcome = self.learner.validate(self.val)
-        count, val_count = sum(row["samples"] for row in steps), len(outcome.losses)
+        val_count = len(outcome.losses)
         val_loss = outcome.loss_sum / val_count
         row: Epoch = {
             "epoch": progress.epoch + 1,
-            "learning_rate": steps[-1]["learning_rate"],
-            "train_loss": sum(row["loss_sum"] for row in steps) / count,
-            "train_accuracy": sum(row["correct"] for row in steps) / count,
+            "learning_rate": last["learning_rate"],
+            "train_loss": totals.loss_sum / totals.samples,
+            "train_accuracy": totals.correct / totals.samples,
             "val_loss": val_loss,
             "val_accuracy": outcome.correct / val_count,
-            "best": progress.is_improvement(val_loss, self.settings.min_gain),
+            "best": progress.is_best(val_loss),
             "weights_sha256": hash_weights(self.learner.network.state_dict()),
+            "hardware": progress.hardware,
         }
-        if self.is_first:
-            trace.write_epoch_steps(steps, list(self.tensors), self.run_folder, row["epoch"])
-        progress.history.append(row)
-        progress.steps.clear()
+        self._write_steps(progress.steps)
+        progress.end_epoch(row)
         if self.is_first:
             self._save_checkpoint()
             write_history(progress.history, self.run_folder)
+            self.workspace.push()
+
+    def _write_steps(self, rows: list[trace.StepRow]) -> None:
+        """Write a shard of the trace, before any checkpoint that leaves these rows out."""
+        if self.is_first:
+            trace.write_steps(rows, list(self.tensors), self.run_folder)
             self.workspace.push()
 
     def _require_equal_weights(self, row: trace.StepRow) -> None:
@@ -215,8 +277,8 @@ class TrainingLoop:
         self.saved_at = time.monotonic()
 
     def _describe_last_checkpoint(self) -> str:
-        names = sorted(p.name for p in self.checkpoints.glob("last-*.safetensors"))
-        return f"the last checkpoint is checkpoints/{names[-1]}" if names else "there is no checkpoint yet"
+        paths = list_checkpoints(self.checkpoints)
+        return f"the last checkpoint is checkpoints/{paths[-1].name}" if paths else "there is no checkpoint yet"
 
     def _write_notice(self, text: str) -> None:
         write_notice(self.run_folder, text)

@@ -1,5 +1,7 @@
 """Choose the number of training workers of a run, and what each of them reserves on the cluster."""
 
+from collections.abc import Callable
+
 import ray
 
 from brainscale.cluster.capacity import can_have_gpus, list_nodes
@@ -7,8 +9,13 @@ from brainscale.cluster.placement import count_trainers
 from brainscale.config.sections import Config
 
 
-def choose_workers(config: Config) -> Config:
-    """Return the configuration with a number of workers that suits the cluster, if it says `auto`."""
+def choose_workers(config: Config, on_notice: Callable[[str], None] = lambda text: None) -> Config:
+    """Return the configuration with a number of workers that suits the cluster, if it says `auto`.
+
+    Args:
+        config: the configuration.
+        on_notice: called with a message if GPUs of the cluster stay idle.
+    """
     resources = config.resources
     if resources.workers != "auto":
         return config
@@ -18,7 +25,35 @@ def choose_workers(config: Config) -> Config:
     )
     large_enough = [nodes for nodes in list_nodes() if nodes.cpus >= resources.cpus_per_worker]
     gpus = max(1, int(gpu_workers)) if uses_gpu(config) else 0
-    return set_workers(config, count_trainers(large_enough, gpus, config.train.micro_batches))
+    workers = count_trainers(large_enough, gpus, config.train.micro_batches)
+    if gpus and (idle := describe_idle_gpus(available.get("GPU", 0), workers, config)):
+        on_notice(idle)
+    return set_workers(config, workers)
+
+
+def describe_idle_gpus(gpus: float, workers: int, config: Config) -> str | None:
+    """Return a message that names the GPUs which stay idle and the batch size that would use more, or None.
+
+    Args:
+        gpus: GPUs of the cluster.
+        workers: number of workers that will train.
+        config: the configuration.
+    """
+    each, train = config.resources.gpus_per_worker, config.train
+    most = int(gpus // each)
+    if most <= workers:
+        return None
+    idle = f"{gpus - workers * each:g} of {gpus:g} GPUs stay idle"
+    usable = 1 << (most.bit_length() - 1)
+    if usable > workers == train.micro_batches:
+        return (
+            f"{idle}, because a batch of {train.batch_size} has {workers} micro-batch(es) of {train.micro_batch}: "
+            f"--set train.batch_size={usable * train.micro_batch} would use {usable * each:g} (another result)"
+        )
+    reason = (
+        "there are too few CPUs for more workers" if usable > workers else "the number of workers is a power of two"
+    )
+    return f"{idle}, because {reason}"
 
 
 def set_workers(config: Config, workers: int) -> Config:

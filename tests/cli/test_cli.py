@@ -83,7 +83,7 @@ def test_the_help_of_train_names_every_network(invoke: Invoke) -> None:
         (["train", "--data", "x", "--out", "y", "--model", "resnet"], 2, "unknown model 'resnet': did you mean"),
         (["train", "--data", "x", "--out", "y", "--set", "train.epoch=1"], 2, "unknown key 'train.epoch'"),
         (["train", "--data", "x", "--out", "y", "--config", "none"], 2, "no configuration 'none'"),
-        (["train", "--data", "x", "--out", "y", "--workers", "3"], 2, "3 workers cannot share 4 micro-batches"),
+        (["train", "--data", "x", "--out", "y", "--workers", "3"], 2, "3 workers cannot share the 4 micro-batch(es)"),
         (["train", "--data", "x", "--out", "y", "--address", "host:1"], 2, "--address takes a Jobs URL"),
         (["score", "m", "x", "--out", "y", "--address", "http://127.0.0.1:9"], 1, "no Jobs server answers at"),
         (["score", "m", "x", "--out", "y", "--no-wait"], 2, "--no-wait needs --address"),

@@ -34,9 +34,23 @@ def test_the_first_named_configuration_is_the_default() -> None:
         ("train.epochs=many", "train.epochs should be a valid integer"),
         ("train.epochs=0", "train.epochs should be greater than or equal to 1, not 0"),
         ("model.name=resnet", "unknown model 'resnet': did you mean 'resnet50'?"),
-        ("train.micro_batches=3", "micro_batches must be a power of two, not 3"),
-        ("train.batch_size=6", "batch_size 6 cannot be divided into 4 equal micro-batches"),
-        ("resources.workers=3", "3 workers cannot share 4 micro-batches evenly: use 1 or 2 or 4 workers"),
+        ("train.micro_batches=4", "unknown key 'train.micro_batches': did you mean 'micro_batch'?"),
+        ("train.micro_batch=1", "train.micro_batch should be greater than or equal to 2, not 1"),
+        (
+            "train.batch_size=48",
+            "batch_size 48 is not micro_batch 16 times a power of two: use batch_size 32 or 64, or",
+        ),
+        (
+            "train.batch_size=8",
+            "batch_size 8 is not micro_batch 16 times a power of two: use batch_size 16, or another",
+        ),
+        ("train.batch_size=40", "batch_size 40 is not micro_batch 16 times a power of two: use batch_size 32 or 64"),
+        (
+            "resources.workers=3",
+            "3 workers cannot share the 4 micro-batch(es) of a batch evenly (batch_size 64, micro_batch 16): use 1, 2 "
+            "or 4 workers",
+        ),
+        ("resources.workers=8", "use 1, 2 or 4 workers, or batch_size 128 (another result)"),
         ("data.image_size=32", "data.image_size should be greater than or equal to 64, not 32"),
         ("data.window=[9, 1]", "window must be two percentiles between 0 and 100, the lower one first"),
         ("data.classes={a: [x]}", "classes must name at least two classes"),

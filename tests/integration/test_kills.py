@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from brainscale.storage.workspace import Workspace
-from brainscale.training.driver import clear_leftovers
 from brainscale.training.notices import read_notices
+from brainscale.training.worker_group import clear_leftovers
 from tests.support.processes import SECONDS, beside, kill, kill_with_workers, part_of, started, wait_for
 from tests.support.runs import SMALL, Invoke, succeed, weights
 
@@ -28,7 +28,7 @@ SETTINGS = [*SMALL, "--set", "resources.checkpoint_steps=1"]
 def assert_equal(other: Path, run: Path) -> None:
     """To the bit: weights, history, and every step."""
     assert weights(other) == weights(run)
-    for name in ("history.parquet", "steps/epoch-0001.parquet", "steps/epoch-0002.parquet"):
+    for name in ("history.parquet", "steps/epoch-0001-000000.parquet", "steps/epoch-0002-000000.parquet"):
         assert pq.read_table(other / name) == pq.read_table(run / name)
     assert not list(other.rglob("*.tmp"))
 

@@ -280,7 +280,7 @@ def test_nothing_readable_to_index_or_score(run: Path, invoke: Invoke, tmp_path:
 
 
 def test_more_workers_than_the_cluster_has(scans: Path, invoke: Invoke, tmp_path: Path) -> None:
-    many = ["--workers", "16", "--set", "train.micro_batches=16", "--set", "train.batch_size=64", "--epochs", "1"]
+    many = ["--workers", "16", "--set", "train.micro_batch=4", "--set", "train.batch_size=64", "--epochs", "1"]
     result = invoke("train", "--data", scans, "--out", tmp_path / "run", *many)
     assert result.exit_code == 1
     assert "16 workers need 16 CPUs, but the cluster has" in result.output

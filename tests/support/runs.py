@@ -14,7 +14,7 @@ from brainscale.cli.main import main
 Invoke = Callable[..., Result]
 SMALL = [
     *("--set", "data.image_size=64", "--set", "data.crop=1.0", "--set", "train.batch_size=16"),
-    *("--set", "train.threads=1", "--epochs", "2"),
+    *("--set", "train.micro_batch=4", "--set", "train.threads=1", "--epochs", "2"),
 ]
 long = pytest.mark.skipif("BRAINSCALE_LONG" not in os.environ, reason="the long form: make faults")
 

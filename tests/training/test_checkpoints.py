@@ -11,6 +11,7 @@ from brainscale.models.registry import build_network
 from brainscale.training import checkpoints
 from brainscale.training.checkpoints import Progress
 from brainscale.training.step import make_optimizer
+from brainscale.training.trace import StepTotals
 from tests.support.steps import step_row
 
 
@@ -18,13 +19,41 @@ def row(epoch: int, loss: float, best: bool, sha256: str = "") -> dict[str, obje
     return {"epoch": epoch, "val_loss": loss, "best": best, "weights_sha256": sha256}
 
 
-def test_patience_counts_from_the_best_epoch() -> None:
-    progress = Progress([row(1, 1.0, True), row(2, 0.5, True), row(3, 0.4999, False), row(4, 0.6, False)])
-    assert progress.is_improvement(0.49, 1e-3)
-    assert not progress.is_improvement(0.4995, 1e-3)
-    assert progress.is_out_of_patience(2)
-    assert not progress.is_out_of_patience(3)
-    assert Progress().is_improvement(9.9, 1e-3)
+def test_the_best_loss_is_the_lowest_and_patience_counts_from_the_last_gain() -> None:
+    """Epoch 3 is the best one, though too little better than epoch 2 to keep the training going."""
+    progress = Progress([row(1, 1.0, True), row(2, 0.5, True), row(3, 0.4999, True), row(4, 0.6, False)])
+    assert progress.best == progress.history[2]
+    assert progress.is_best(0.4998)
+    assert not progress.is_best(0.4999)
+    assert progress.is_out_of_patience(2, 1e-3)
+    assert not progress.is_out_of_patience(3, 1e-3)
+    assert not progress.is_out_of_patience(2, 1e-5)
+    assert Progress().is_best(9.9)
+    assert not Progress().is_out_of_patience(1, 1e-3)
+
+
+def test_many_small_gains_that_together_count_keep_the_training_going() -> None:
+    progress = Progress([row(epoch, 1.0 - 0.0004 * epoch, True) for epoch in range(1, 7)])
+    assert not progress.is_out_of_patience(3, 1e-3)
+    assert progress.is_out_of_patience(3, 1e-2)
+
+
+def test_names_of_any_length_keep_their_order(tmp_path: Path) -> None:
+    """1,000,001 steps in an epoch, and 10,001 epochs: the newest are kept, and the newest is loaded."""
+    trained = Trained(5)
+    for steps in (999_999, 1_000_000, 1_000_001):
+        trained.save(tmp_path, Progress([row(1, 0.5, False)], totals=StepTotals(steps=steps)))
+    names = ["last-0001-1000000", "last-0001-1000001"]
+    assert [path.stem for path in checkpoints.list_checkpoints(tmp_path)] == names
+    progress = checkpoints.load_latest_checkpoint(tmp_path, trained.network, trained.optimizer)
+    assert progress.totals.steps == 1_000_001
+    for epoch in (9_999, 10_000):
+        (tmp_path / f"best-{epoch:04d}.safetensors").touch()
+        (tmp_path / f"last-{epoch:04d}-000000.safetensors").touch()
+    checkpoints._delete_old_checkpoints(tmp_path)
+    names = ["last-9999-000000", "last-10000-000000"]
+    assert [path.stem for path in checkpoints.list_checkpoints(tmp_path)] == names
+    assert {path.stem for path in tmp_path.glob("best-*")} == {"best-9999", "best-10000"}
 
 
 class Trained:
@@ -57,10 +86,10 @@ def test_damage_is_passed_over_and_nothing_is_lost(tmp_path: Path, kind: str, da
         trained.step(epoch)
         progress.history.append(row(epoch, 1.0 / epoch, True, trained.sha256))
         trained.save(tmp_path, progress)
-    progress.steps.append(step_row(3, 1, 3, -4))
+    progress.add_step(step_row(3, 1, 3, -4))
     trained.step(3)
     trained.save(tmp_path, progress)
-    progress.steps.append(step_row(3, 2, 5, 6))
+    progress.add_step(step_row(3, 2, 5, 6))
     trained.step(4)
     trained.save(tmp_path, progress)
     names = ["best-0001", "best-0002", "last-0002-000001", "last-0002-000002"]

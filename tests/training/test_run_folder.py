@@ -7,7 +7,7 @@ import pytest
 from brainscale.config.files import load_config
 from brainscale.errors import OutputError
 from brainscale.schema import MANIFEST
-from brainscale.training.run_folder import RunFolder
+from brainscale.training.run_folder import Run, RunFolder, describe_training_data
 
 
 @pytest.mark.parametrize("there", [0, 1, 2, 3])
@@ -24,6 +24,28 @@ def test_a_kill_while_it_is_made_is_no_obstacle(there: int, tmp_path: Path) -> N
     assert RunFolder(run).start(config, manifest) is None
     names = {p.name for p in run.iterdir() if not p.name.endswith(".tmp")}
     assert names == {"config.yaml", "manifest.parquet", "environment.json"}
+
+
+def test_the_card_marks_a_run_that_was_resumed_on_other_hardware() -> None:
+    def hardware(*names: str) -> object:
+        run = Run(
+            path="r",
+            samples={},
+            left_out={},
+            epochs=1,
+            best_epoch=1,
+            best_val_loss=0.5,
+            weights_sha256="w",
+            manifest_sha256="m",
+            config_sha256="c",
+            hardware=names,
+        )
+        return describe_training_data(run)["hardware"]
+
+    assert hardware("cpu: A") == "cpu: A"
+    assert hardware("cpu: A", "cuda: B") == (
+        "cpu: A then cuda: B (resumed on other hardware, so no single machine gives these bits)"
+    )
 
 
 def test_a_folder_of_somebody_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brainscale.training.sampler import BLOCK, cut_into_batches, epoch_order
+from brainscale.training.sampler import BLOCK, count_batches, cut_into_batches, epoch_order
 
 
 @given(
@@ -22,6 +22,7 @@ def test_each_sample_comes_once(count: int, micro: int, size: int, batches_in_wi
     assert sorted(order) == list(range(count))
     plan = list(cut_into_batches(order, window, batch_size, micro))
     assert np.array_equal(np.concatenate([piece for _, batch in plan for piece in batch]), order)
+    assert count_batches(count, window, batch_size, micro) == len(plan)
     assert all(len(batch) == micro for _, batch in plan)
     assert all(np.isin(np.concatenate(batch), part).all() for part, batch in plan)
     assert all(len(part) <= window + 1 for part, _ in plan)

@@ -1,6 +1,8 @@
 """The exact step and the loop around it, without Ray: same bits on any number of workers, from any position."""
 
 import shutil
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +21,18 @@ from brainscale.models.normalisation import normalise
 from brainscale.models.registry import build_network
 from brainscale.seeds import derive, make_deterministic
 from brainscale.storage.workspace import Workspace
-from brainscale.training import exact_sum, worker
+from brainscale.training import checkpoints, exact_sum, trace, worker
 from brainscale.training.checkpoints import hash_weights
+from brainscale.training.environment import describe_arithmetic
+from brainscale.training.history import list_hardware, read_history
 from brainscale.training.notices import read_notices
 from brainscale.training.step import Learner, Samples, learning_rate
 from brainscale.training.worker import TrainingLoop
 
-SMALL = ["data.image_size=64", "train.batch_size=8", "train.epochs=2", "train.threads=1", "train.shuffle_window=16"]
+SMALL = [
+    *("data.image_size=64", "train.batch_size=8", "train.micro_batch=2", "train.epochs=2"),
+    *("train.threads=1", "train.shuffle_window=16"),
+]
 CPU = torch.device("cpu")
 
 
@@ -116,6 +123,84 @@ def test_a_kill_after_any_step_changes_no_bit(every: int | None, untouched: Path
             assert kill_at < 99
     assert left_behind(run) == left_behind(untouched)
     assert bool(read_notices(run)) == (every is not None or kill_at == 99)
+
+
+def test_the_trace_is_cut_into_shards_that_a_kill_does_not_change(
+    untouched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards of two steps: no more than two are in memory, and a resumed run writes the same ones."""
+    for module in (trace, checkpoints):
+        monkeypatch.setattr(module, "SHARD", 2)
+    config, most = load_config(None, [*SMALL, "resources.checkpoint_steps=1"]), 0
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    loop(config, whole).run()
+    for kill_at in (1, 2, 1, 99):
+        part = loop(config, cut)
+        step, taken = part.learner.step, 0
+
+        def until_killed(
+            *args: object, part: TrainingLoop = part, step: object = step, kill_at: int = kill_at
+        ) -> object:
+            nonlocal taken, most
+            taken, most = taken + 1, max(most, len(part.progress.steps))
+            if taken > kill_at:
+                raise KilledError
+            return step(*args)  # type: ignore[operator]
+
+        part.learner.step = until_killed  # type: ignore[assignment, method-assign]
+        with suppress(KilledError):
+            part.run()
+    assert most == 2
+    names = [f"epoch-000{epoch}-00000{shard}.parquet" for epoch in (1, 2) for shard in (0, 1)]
+    assert sorted(path.name for path in (cut / "steps").iterdir()) == names
+    assert left_behind(cut) == left_behind(whole)
+    assert pq.read_table(cut / "history.parquet") == pq.read_table(untouched / "history.parquet")
+    assert list(trace.read_steps(cut)) == list(trace.read_steps(untouched))
+
+
+def test_a_run_is_resumed_on_other_hardware_only_if_that_is_allowed(
+    untouched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut after one step, then continued by a worker on another device."""
+    run, first = tmp_path / "run", loop(load_config(None, [*SMALL, "resources.checkpoint_steps=1"]), tmp_path / "run")
+    save, here = first._save_checkpoint, first.arithmetic
+
+    def save_and_end() -> None:
+        save()
+        raise KilledError
+
+    first._save_checkpoint = save_and_end  # type: ignore[method-assign]
+    with pytest.raises(KilledError):
+        first.run()
+    there = replace(here, device="cuda", processor="H100", instructions="sm_90")
+    monkeypatch.setattr(worker, "describe_arithmetic", lambda device: there)
+    with pytest.raises(TrainError) as caught:
+        loop(load_config(None, SMALL), run).run()
+    assert str(caught.value) == (
+        f"{run} was trained on other hardware or library versions (device is cpu there, cuda here): resume it there, "
+        "or add --allow-other-hardware, which gives other bits and marks the run"
+    )
+    loop(load_config(None, [*SMALL, "resources.allow_other_hardware=true"]), run).run()
+    rows = read_history(run)
+    assert [row["hardware"] for row in rows] == [f"{here.to_text()} then {there.to_text()}", there.to_text()]
+    assert list_hardware(rows) == [here.to_text(), there.to_text()]
+    assert list_hardware(read_history(untouched)) == [here.to_text()]
+    assert any("device is cpu there, cuda here): the bits differ from here on" in t for t in read_notices(run).values())
+
+
+def test_a_difference_of_arithmetic_is_named() -> None:
+    one = describe_arithmetic(CPU)
+    assert one.difference(describe_arithmetic(CPU)) is None
+    assert one.fingerprint == describe_arithmetic(CPU).fingerprint
+    for change, text in (
+        ({"threads": 99}, f"threads is {one.threads} there, 99 here"),
+        ({"instructions": "AVX1"}, f"instructions is {one.instructions} there, AVX1 here"),
+        ({"versions": {**one.versions, "torch": "1.0"}}, f"torch is {torch.__version__} there, 1.0 here"),
+        ({"versions": {**one.versions, "cuda": "13.0"}}, "cuda is missing there, 13.0 here"),
+    ):
+        other = replace(one, **change)  # type: ignore[arg-type]
+        assert one.difference(other) == text
+        assert other.fingerprint != one.fingerprint
 
 
 def test_checkpoints_come_by_steps_and_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,10 @@ from brainscale.errors import SourceError
 from brainscale.schema import MANIFEST
 from brainscale.storage.local import write_success
 from brainscale.training import trace
+from brainscale.training.history import write_history
 from brainscale.training.run_folder import Run
 from brainscale.training.verification import BitComparison, compare_bits
+from tests.support import pages
 from tests.support.steps import step_row
 
 FACTORS = trace.make_multipliers(torch.device("cpu"))
@@ -50,7 +52,7 @@ def a_run(folder: Path, rows: list[dict[str, object]], seed: int = 42, sha256: s
     (folder / "config.yaml").write_text(load_config(None, [f"train.seed={seed}"]).to_yaml())
     write_manifest(MANIFEST.empty_table(), folder / "manifest.parquet")
     for epoch in sorted({int(str(r["epoch"])) for r in rows}):
-        trace.write_epoch_steps([r for r in rows if r["epoch"] == epoch], ["conv.weight", "conv.bias"], folder, epoch)
+        trace.write_steps([r for r in rows if r["epoch"] == epoch], ["conv.weight", "conv.bias"], folder)
     result = Run(
         path=str(folder),
         samples={},
@@ -98,6 +100,13 @@ def test_runs_that_part(tmp_path: Path, other: list[dict[str, object]], text: st
     assert not comparison.equal
     assert comparison.to_text().startswith(f"the runs differ at {text}")
     assert comparison.reasons == ("train.seed: 42 and 43",)
+
+
+def test_runs_on_other_hardware_say_so(tmp_path: Path) -> None:
+    one, other = a_run(tmp_path / "a", ROWS), a_run(tmp_path / "b", ROWS)
+    for run, hardware in ((one, "cpu: A"), (other, "cpu: A then cuda: B")):
+        write_history([{**row, "hardware": hardware} for row in pages.history(1)], Path(run))
+    assert compare_bits(one, other).reasons == ("hardware: cpu: A and cpu: A then cuda: B",)
 
 
 def test_runs_that_kept_other_weights(tmp_path: Path) -> None:
