@@ -38,14 +38,13 @@ def prepare_manifest(
         raise ManifestError(f"no sample of {name} can be trained on: {left_out or 'all slices are empty'}")
     in_a_split = usable.filter(pc.is_valid(usable["split"]))
     _check_labels(in_a_split if len(in_a_split) else usable, config, name)
-    if left_out:
-        on_notice(left_out)
-    for text in describe_gaps(manifest, config.data):
-        on_notice(text)
+    hashing = None
     if not len(in_a_split):
         manifest = assign_splits(manifest, val=config.split.val, test=config.split.test, seed=config.split.seed)
-        if hashing := notice_of_hashing(manifest):
-            on_notice(hashing)
+        hashing = notice_of_hashing(manifest)
+    for text in (left_out, *describe_gaps(manifest, config.data), hashing):
+        if text:
+            on_notice(text)
     manifest = _clear_splits(manifest, pc.is_valid(manifest["left_out"]))
     for split in ("train", "val"):
         labels = set(manifest.filter(pc.equal(manifest["split"], split))["label"].to_pylist())
