@@ -41,7 +41,7 @@ def test_a_run_in_a_store_is_the_run_of_a_disk(home: str, gate: Gate, run: Path,
     names = ObjectStore(at).names()
     assert {"config.yaml", "manifest.parquet", "history.parquet", "model/model.onnx"} <= names.keys()
     assert any(name.startswith("tensorboard/") for name in names)
-    assert not [name for name in names if ".ray-" in name or name.endswith(".tmp")]
+    assert not [name for name in names if ".ray-" in name or ".owners" in name or name.endswith(".tmp")]
     again = succeed(invoke(*train))
     assert "was already complete" in again.stderr
     refused = invoke(*train, "--seed", 7)
