@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from brainscale import logs
 from brainscale.cli.progress import Bar, format_log_line, show_epochs, show_job_log
+from brainscale.dataset.columns import replace_column
 from tests.support.manifests import manifest
 from tests.support.runs import Invoke
 
@@ -23,7 +25,9 @@ def lines(text: str) -> list[dict[str, object]]:
 
 
 def test_errors_and_facts_are_objects_and_the_result_stays(invoke: Invoke, tmp_path: Path) -> None:
-    pq.write_table(manifest([(i, "tumour" if i % 2 else "no_tumour", False) for i in range(20)]), tmp_path / "m")
+    table = manifest([(i, "tumour" if i % 2 else "no_tumour", False) for i in range(20)])
+    patients = pa.array([f"patient {i}" for i in range(20)])
+    pq.write_table(replace_column(table, "patient", patients), tmp_path / "m")
     arguments = ["split", tmp_path / "m", "--out", tmp_path / "s"]
     plain, done = invoke(*arguments), invoke("--log-format", "json", *arguments)
     assert (done.exit_code, done.stdout, plain.stderr) == (0, plain.stdout, "")
