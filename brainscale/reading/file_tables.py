@@ -96,7 +96,7 @@ def windows_in(table: pa.Table) -> dict[str, SliceWindow]:
         row["sample_id"]: SliceWindow(
             low=row["window_low"],
             high=row["window_high"],
-            position=row["slice_index"],
+            slice_index=row["slice_index"],
             alone=row["window_of"] == "slice",
             empty=bool(row["empty"]),
         )

@@ -118,7 +118,7 @@ def as_slice(sample_id: str, scan: str | None, width: int | None, height: int | 
 def window_fields(window: SliceWindow) -> dict[str, object]:
     """Return the fields of a sample that its window decides."""
     return {
-        "slice_index": window.position,
+        "slice_index": window.slice_index,
         "window_low": window.low,
         "window_high": window.high,
         "window_of": "slice" if window.alone else "volume",

@@ -70,14 +70,14 @@ class SliceWindow:
     Attributes:
         low: intensity that becomes 0.
         high: intensity that becomes 255.
-        position: number of the slice in its series, from 0, volume by volume; copies have one.
+        slice_index: number of the slice in its series, from 0, volume by volume; copies have one.
         alone: whether the window comes from this slice only.
         empty: whether the slice shows next to nothing.
     """
 
     low: float
     high: float
-    position: int
+    slice_index: int
     alone: bool
     empty: bool
 
@@ -142,7 +142,7 @@ def choose_windows(
             windows[one.sample_id] = SliceWindow(
                 low=low,
                 high=high,
-                position=positions[one.series],
+                slice_index=positions[one.series],
                 alone=len(volume) == 1,
                 empty=is_background(one.facts, (low, high)),
             )

@@ -165,5 +165,5 @@ def test_kept_slices_that_make_no_sense_are_read_again(
             yield from ((facts, memoryview(b"short")) for facts in said)
 
     monkeypatch.setattr(reader, "decoder_of", lambda request: TakenOver())
-    window = SliceWindow(low=0.0, high=1.0, position=0, alone=False, empty=False)
+    window = SliceWindow(low=0.0, high=1.0, slice_index=0, alone=False, empty=False)
     assert reader._show_kept([("a", window), ("b", window)], REQUEST) == [None, None]

@@ -70,7 +70,7 @@ def test_series_are_apart_and_each_line_names_a_sample() -> None:
     slices = [one("a", 0), one("b", 1), Slice(sample_id="c", series="t", size=(8, 8), facts=one("c", 7).facts)]
     histograms = [(s.sample_id, count_values(np.full(64, i)).to_bytes()) for i, s in enumerate(slices)]
     windows, notes = choose_windows(slices, histograms, PERCENTILES)
-    assert [(w.high, w.position, w.alone) for w in windows.values()] == [(1, 0, False), (1, 1, False), (2, 0, True)]
+    assert [(w.high, w.slice_index, w.alone) for w in windows.values()] == [(1, 0, False), (1, 1, False), (2, 0, True)]
     assert list(notes.lines()) == []
     _, _, notes = find_volumes([one("a", 0), one("b", 1), one("c", 9)])
     assert list(notes.lines()) == [
@@ -87,7 +87,7 @@ def test_neither_order_nor_division_changes_a_window(names: list[str], parts: in
     windows, _ = choose_windows(slices, histograms, PERCENTILES)
     expected = np.percentile(np.stack(list(pixels.values())), PERCENTILES)
     assert {(w.low, w.high) for w in windows.values()} == {tuple(expected)}
-    assert [windows[name].position for name in "abcdefgh"] == list(range(8))
+    assert [windows[name].slice_index for name in "abcdefgh"] == list(range(8))
 
 
 @given(
