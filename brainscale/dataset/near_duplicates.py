@@ -1,7 +1,8 @@
 """Find near duplicates: images of one scan, whatever their size, margin, brightness, encoding or orientation.
 
 Hashes of the whole image and of the head propose pairs; a comparison of the aligned signatures confirms them. A
-hash alone joins unrelated heads at a constant rate for each pair, so that in a large set everything hangs together.
+hash alone joins unrelated heads at a constant rate for each pair, so that in a large set most images would end up in
+one group.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -25,8 +26,8 @@ and all other pairs of different scans are below it.
 DISTANCE_OF_IMAGES = 6
 """Maximum Hamming distance of candidates, in bits of 64, between the hashes of whole images."""
 DISTANCE_OF_HEADS, DISTANCE_OF_HEADS_OF_MANY, MANY = 14, 10, 5_000
-"""The same between the hashes of the heads, in sets of few images and of more than `MANY`, where more are close by
-chance: at 26,000 phantoms, 10 bits propose 17 pairs an image, and 14 bits 117."""
+"""The same between the hashes of the heads, in sets of few images and of more than `MANY`, where more pairs are close
+by chance."""
 _SCREEN = 0.85  # similarity after one coarse step below which a pair is not looked at again
 _CHUNK = 32_768  # candidate pairs of one task
 

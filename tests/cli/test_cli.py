@@ -1,5 +1,6 @@
 """What a person sees: help, exit codes, one-line errors. What needs Ray is in integration/."""
 
+import inspect
 import json
 import re
 import subprocess
@@ -12,10 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import brainscale as bs
 from brainscale.cli.console import print_facts
 from brainscale.cli.main import main
-from brainscale.config.sections import ARCHITECTURES
+from brainscale.cli.splitting import overlap_command, split_command
+from brainscale.config.sections import ARCHITECTURES, SplitConfig
 from brainscale.dataset.manifest import check_manifest
+from brainscale.dataset.near_duplicates import SIMILARITY
 from brainscale.schema import MANIFEST
 from tests.support.manifests import manifest
 from tests.support.runs import Invoke
@@ -239,3 +243,10 @@ def test_debug_shows_the_traceback(invoke: Invoke) -> None:
     result = invoke("split", "none.parquet", "--out", "y", "--debug")
     assert result.exit_code == 1
     assert "no manifest" in str(result.exception)
+
+
+def test_every_default_similarity_is_the_one_that_was_measured() -> None:
+    """The command line and the API name it themselves, since they import nothing of the rooms before it is needed."""
+    options = {option.name: option.default for command in (split_command, overlap_command) for option in command.params}
+    assert options["similarity"] == inspect.signature(bs.overlap).parameters["similarity"].default == SIMILARITY
+    assert SplitConfig().similarity == SIMILARITY
