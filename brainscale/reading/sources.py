@@ -9,7 +9,7 @@ import io
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -42,7 +42,8 @@ class SourceFile:
     Attributes:
         sample_id: path below the source, with forward slashes.
         uri: absolute local path, or an address such as s3://bucket/key.
-        nbytes: size when it was listed, if known.
+        nbytes: size when it was listed, bytes, if known.
+        modified: time of its last change when it was listed, ns since 1970, if known.
         sample_ids: ids of the samples to read; None for all.
         group: number that the files of one series share: they are read together. None for a file that is read alone.
         windows: sample id → window, where an earlier reading of the whole series or volume found it.
@@ -51,6 +52,7 @@ class SourceFile:
     sample_id: str
     uri: str
     nbytes: int | None = None
+    modified: int | None = None
     sample_ids: tuple[str, ...] | None = None
     group: int | None = None
     windows: Mapping[str, SliceWindow] | None = None
@@ -59,7 +61,8 @@ class SourceFile:
 class _Listing(NamedTuple):
     path: str  # relative to its source
     uri: str
-    nbytes: int | None
+    nbytes: int | None = None
+    modified: int | None = None  # ns since 1970
 
 
 def list_files(sources: Sequence[str]) -> list[SourceFile]:
@@ -80,8 +83,9 @@ def list_files(sources: Sequence[str]) -> list[SourceFile]:
                 f"{source} holds no files. Give a folder, a file, an archive or a glob that matches some."
             )
         root = _root_name(source, root_counts) if len(sources) > 1 else ""
-        for path, uri, nbytes in listings:
-            files.append(SourceFile(sample_id=_file_id(root, escape(path)), uri=uri, nbytes=nbytes))
+        for path, uri, nbytes, modified in listings:
+            sample_id = _file_id(root, escape(path))
+            files.append(SourceFile(sample_id=sample_id, uri=uri, nbytes=nbytes, modified=modified))
     files.sort(key=lambda file: file.sample_id)
     for one, other in pairwise(files):
         if one.sample_id == other.sample_id:
@@ -206,13 +210,12 @@ def _list_folder(folder: Path) -> Iterator[_Listing]:
 
 
 def _listing(path: Path, relative: str) -> _Listing:
-    try:
-        nbytes = path.stat().st_size
-    except OSError:
-        nbytes = None  # a broken link: reading it says so
+    status = None
+    with suppress(OSError):  # a broken link: reading it says so
+        status = path.stat()
     text = as_text(relative)
     uri = str(path) if text == relative and as_text(str(path)) == str(path) else path.as_uri()
-    return _Listing(text, uri, nbytes)
+    return _Listing(text, uri, status and status.st_size, status and status.st_mtime_ns)
 
 
 def _list_matches(pattern: Path) -> Iterator[_Listing]:
@@ -245,7 +248,7 @@ def _list_named(list_file: str) -> Iterator[_Listing]:
     folder = os.path.commonpath([str(PurePosixPath(path).parent) for path in paths]) if paths else ""
     for uri, path in zip(uris, paths, strict=True):
         relative = str(PurePosixPath(path).relative_to(folder))
-        yield _Listing(relative, uri, None) if "://" in uri else _listing(Path(uri), relative)
+        yield _Listing(relative, uri) if "://" in uri else _listing(Path(uri), relative)
 
 
 def _read_small_file(location: str) -> bytes:
@@ -272,4 +275,4 @@ def _list_store(source: str) -> Iterator[_Listing]:
     for info in infos:
         if info.type == pafs.FileType.File:
             relative = info.base_name if is_file else str(PurePosixPath(info.path).relative_to(path))
-            yield _Listing(relative, f"{scheme}://{user}{quote(info.path)}{options}", info.size)
+            yield _Listing(relative, f"{scheme}://{user}{quote(info.path)}{options}", info.size, info.mtime_ns)
