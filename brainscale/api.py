@@ -346,6 +346,7 @@ def score(
     precision: str = "fp32",
     by: str | None = None,
     update: bool = False,
+    prune: bool = False,
     patient_key: Location | None = None,
     hash_paths: bool = False,
     heatmaps: Location | None = None,
@@ -364,9 +365,10 @@ def score(
         threshold: operating threshold, instead of the model's own.
         precision: fp32 or bf16.
         by: `scan` to write a second table with one row for each series or volume.
-        update: whether to score files that are new in the sources of a complete folder.
-        patient_key: file with the secret key for the hashes; by default the key in the environment, or a random key
-            that is kept among this user's own files (`key_file` of the result).
+        update: whether to score the files that are new in the sources too; rows of files that are gone stay.
+        prune: whether to drop the rows of files that are gone from the sources.
+        patient_key: file with the secret key for the hashes; by default the key in the environment, or with
+            `hash_paths` a random key that is kept among this user's own files (`key_file` of the result).
         hash_paths: whether to hash the names of files and archive members too.
         heatmaps: folder for heatmaps of the most confident positives.
         max_heatmaps: maximum number of heatmaps.
@@ -378,24 +380,24 @@ def score(
     """
     from brainscale.scoring.bulk import score_files
 
-    with session(workers):
-        return score_files(
-            _model_location(model),
-            _list_sources(sources),
-            _absolute(out),
-            engine=engine,
-            workers=workers,
-            threshold=threshold,
-            precision=precision,
-            by=by,
-            update=update,
-            patient_key=None if patient_key is None else _absolute(patient_key),
-            hash_paths=hash_paths,
-            heatmaps=None if heatmaps is None else _absolute(heatmaps),
-            max_heatmaps=max_heatmaps,
-            show_burned_in=show_burned_in,
-            on_notice=on_notice,
-        )
+    return score_files(
+        _model_location(model),
+        _list_sources(sources),
+        _absolute(out),
+        engine=engine,
+        workers=workers,
+        threshold=threshold,
+        precision=precision,
+        by=by,
+        update=update,
+        prune=prune,
+        patient_key=None if patient_key is None else _absolute(patient_key),
+        hash_paths=hash_paths,
+        heatmaps=None if heatmaps is None else _absolute(heatmaps),
+        max_heatmaps=max_heatmaps,
+        show_burned_in=show_burned_in,
+        on_notice=on_notice,
+    )
 
 
 class Model:

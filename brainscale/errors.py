@@ -97,11 +97,17 @@ ERROR_CODES = {
     "timed_out": "decoding took longer than limits.seconds",
     "out_of_memory": "decoding needed more memory than limits.memory_mib",
     "unreadable": "the file is missing, or may not be read",
+    "changed": "the file is not the one that was listed, or that the manifest describes",
     "gone": "the file no longer holds this sample, which a manifest or an earlier job names",
     "store_unreachable": "the object store did not answer",
     "not_finite": "the model's output is not a number",
 }
 """Every code of the column `error_code`, and what it means."""
+
+PASSING = frozenset({"store_unreachable", "changed", "timed_out", "out_of_memory", "decoder_crashed"})
+"""Codes of errors that may be gone when the file is read again, as a rerun of `score` does."""
+FAIL_ABOVE = 0.5
+"""Share of samples with an error above which a complete scoring job counts as failed."""
 
 
 class SampleError(BrainscaleError):

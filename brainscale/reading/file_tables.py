@@ -25,11 +25,16 @@ _WINDOW = pa.struct(
         ("empty", pa.bool_()),
     ]
 )
+_TUPLES = ("sample_ids", "sha256s", "members")
 SOURCE_FILES = pa.schema(
     [
         MANIFEST.field("sample_id"),
         MANIFEST.field("uri"),
+        pa.field("nbytes", pa.int64()),
+        pa.field("modified", pa.int64()),
         pa.field("sample_ids", pa.list_(pa.string())),
+        pa.field("sha256s", pa.list_(pa.string())),
+        pa.field("members", pa.list_(pa.int64(), 2)),
         pa.field("group", pa.int64()),
         pa.field("windows", pa.list_(_WINDOW)),
     ]
@@ -49,6 +54,7 @@ def files_in(table: pa.Table) -> Iterator[SourceFile]:
     """Yield the files in a table of schema `SOURCE_FILES`."""
     for row in table.to_pylist():
         windows = row.pop("windows")
+        row |= {name: row[name] and tuple(row[name]) for name in _TUPLES}
         known = windows and {window.pop("sample_id"): SliceWindow(**window) for window in windows}
         yield SourceFile(**row, windows=known)
 
@@ -80,11 +86,14 @@ def files_of_manifest(manifest: pa.Table, spec: PreprocessConfig) -> list[Source
             "Index the source again with this data.window_source and data.window"
         )
     windows = windows_in(manifest) if windows_apply else {}
-    ids_by_file: dict[tuple[str, str], list[str]] = {}
-    for sample_id, uri in zip(manifest["sample_id"].to_pylist(), manifest["uri"].to_pylist(), strict=True):
-        ids_by_file.setdefault((split_id(sample_id)[0], uri), []).append(sample_id)
+    samples_of: dict[tuple[str, str], dict[str, str | None]] = {}
+    for sample_id, uri, sha256 in zip(
+        *(manifest[name].to_pylist() for name in ("sample_id", "uri", "sha256")), strict=True
+    ):
+        samples_of.setdefault((split_id(sample_id)[0], uri), {})[sample_id] = sha256
     files = [
-        SourceFile(sample_id=file_id, uri=uri, sample_ids=tuple(ids)) for (file_id, uri), ids in ids_by_file.items()
+        SourceFile(sample_id=file_id, uri=uri, sample_ids=tuple(samples), sha256s=tuple(samples.values()))
+        for (file_id, uri), samples in samples_of.items()
     ]
     return with_windows(files, windows)
 
