@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from brainscale.errors import OutputError
+from brainscale.errors import FormatError, OutputError
 from brainscale.schema import FORMATS
 from brainscale.scoring.listing import LISTING
 from brainscale.scoring.parts import PART_FILES, parse_part
@@ -25,12 +25,15 @@ def open_scores_folder(out: str) -> Folder:
 
     Raises:
         OutputError: the folder cannot be written, or it holds other files only.
+        FormatError: another version of brainscale wrote it.
     """
     folder = Folder(out)
     folder.create()
     names = [name for name in folder.list_names() if not name.endswith(".tmp")]
     if names and not any(fnmatchcase(name, own) for name in names for own in OWN_FILES):
         raise OutputError(f"{out} holds other files and no scores: choose a new folder")
+    if foreign := next((name for name in names if fnmatchcase(name, PART_FILES) and not parse_part(name)), None):
+        raise FormatError(f"{out} holds {foreign}, which another version of brainscale wrote: choose a new --out")
     return folder
 
 
