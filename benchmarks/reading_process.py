@@ -68,10 +68,8 @@ class ReadingProcess:
         self._process.communicate()
 
 
-def find_reader(
-    window_source: str,
-) -> tuple[Callable[[str], Any], Callable[[Any], Iterable[Any]], Callable[[], int | None]]:
-    """Return three functions of the package: source → planned files, planned files → tables, and the decoder's number."""
+def find_reader(window_source: str) -> Reader:
+    """Return how the package on the path reads."""
     try:
         from brainscale.config.sections import PreprocessConfig
     except ImportError:  # of before the rooms
