@@ -65,6 +65,8 @@ def groups_of(files: Iterable[SourceFile]) -> Iterator[list[SourceFile]]:
 def files_of_manifest(manifest: pa.Table, spec: PreprocessConfig) -> list[SourceFile]:
     """Return the files of a manifest in its order, each with the ids and, if they apply, the windows of its samples.
 
+    The size of a file is that of the members that its samples are in, so that a job is cut as one of the files is.
+
     Args:
         manifest: rows of a manifest.
         spec: how slices will be windowed.
@@ -81,10 +83,15 @@ def files_of_manifest(manifest: pa.Table, spec: PreprocessConfig) -> list[Source
         )
     windows = windows_in(manifest) if windows_apply else {}
     ids_by_file: dict[tuple[str, str], list[str]] = {}
-    for sample_id, uri in zip(manifest["sample_id"].to_pylist(), manifest["uri"].to_pylist(), strict=True):
-        ids_by_file.setdefault((split_id(sample_id)[0], uri), []).append(sample_id)
+    sizes: dict[tuple[str, str], dict[str | None, int]] = {}  # of the members; that of an archive is not known
+    columns = (manifest[name].to_pylist() for name in ("sample_id", "uri", "nbytes"))
+    for sample_id, uri, nbytes in zip(*columns, strict=True):
+        file_id, member, _ = split_id(sample_id)
+        ids_by_file.setdefault((file_id, uri), []).append(sample_id)
+        sizes.setdefault((file_id, uri), {})[member] = nbytes or 0
     files = [
-        SourceFile(sample_id=file_id, uri=uri, sample_ids=tuple(ids)) for (file_id, uri), ids in ids_by_file.items()
+        SourceFile(sample_id=file_id, uri=uri, sample_ids=tuple(ids), nbytes=sum(sizes[file_id, uri].values()))
+        for (file_id, uri), ids in ids_by_file.items()
     ]
     return with_windows(files, windows)
 
