@@ -71,6 +71,8 @@ def groups_of(files: Iterable[SourceFile]) -> Iterator[list[SourceFile]]:
 def files_of_manifest(manifest: pa.Table, spec: PreprocessConfig) -> list[SourceFile]:
     """Return the files of a manifest in its order, each with the ids and, if they apply, the windows of its samples.
 
+    The size of a file is that of the members that its samples are in, so that a job is cut as one of the files is.
+
     Args:
         manifest: rows of a manifest.
         spec: how slices will be windowed.
@@ -87,12 +89,20 @@ def files_of_manifest(manifest: pa.Table, spec: PreprocessConfig) -> list[Source
         )
     windows = windows_in(manifest) if windows_apply else {}
     samples_of: dict[tuple[str, str], dict[str, str | None]] = {}
-    for sample_id, uri, sha256 in zip(
-        *(manifest[name].to_pylist() for name in ("sample_id", "uri", "sha256")), strict=True
-    ):
-        samples_of.setdefault((split_id(sample_id)[0], uri), {})[sample_id] = sha256
+    sizes: dict[tuple[str, str], dict[str | None, int]] = {}  # of the members; that of an archive is not known
+    columns = (manifest[name].to_pylist() for name in ("sample_id", "uri", "sha256", "nbytes"))
+    for sample_id, uri, sha256, nbytes in zip(*columns, strict=True):
+        file_id, member, _ = split_id(sample_id)
+        samples_of.setdefault((file_id, uri), {})[sample_id] = sha256
+        sizes.setdefault((file_id, uri), {})[member] = nbytes or 0
     files = [
-        SourceFile(sample_id=file_id, uri=uri, sample_ids=tuple(samples), sha256s=tuple(samples.values()))
+        SourceFile(
+            sample_id=file_id,
+            uri=uri,
+            nbytes=sum(sizes[file_id, uri].values()),
+            sample_ids=tuple(samples),
+            sha256s=tuple(samples.values()),
+        )
         for (file_id, uri), samples in samples_of.items()
     ]
     return with_windows(files, windows)

@@ -17,6 +17,7 @@ from brainscale.reading.sample import as_slice
 from brainscale.reading.sample_ids import file_of
 from brainscale.reading.series import Slice, SliceFacts, SliceWindow, choose_windows, find_volumes
 from brainscale.reading.sources import SourceFile
+from brainscale.reading.waiting_histograms import WaitingHistograms
 
 GROUP_NBYTES = 256 * 2**20
 """Size of the files of a series up to which they are read together."""
@@ -179,9 +180,12 @@ def _measure(
     files: Sequence[SourceFile], measure: Run, percentiles: tuple[float, float]
 ) -> dict[str, dict[str, SliceWindow]]:
     """Return file → sample id → window of all slices in the files."""
-    tables = [table for table in measure(files) if table["histogram"].null_count < len(table)]
-    slices = [one for table in tables for one in slices_of(table)]
-    windows, _ = choose_windows(slices, histograms_of(tables), percentiles)
+    slices, histograms = list[Slice](), WaitingHistograms()
+    for table in measure(files):
+        slices += slices_of(table)
+        for sample_id, data in histograms_of([table]):
+            histograms.add(sample_id, data)
+    windows, _ = choose_windows(slices, histograms, percentiles)
     by_file: dict[str, dict[str, SliceWindow]] = defaultdict(dict)
     for sample_id, window in windows.items():
         by_file[file_of(sample_id)][sample_id] = window
