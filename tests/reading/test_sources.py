@@ -55,7 +55,7 @@ def test_a_file_of_a_list_that_does_not_exist_is_an_error_of_its_own(tmp_path: P
         write_image(tmp_path / "s" / name)
     lines = [str(tmp_path / "s" / name) for name in ("b/2.png", "a/1.png", "gone.png")]
     (tmp_path / "list.txt").write_text("\n".join(lines) + "\n\n")
-    assert error_codes(f"@{tmp_path}/list.txt") == {"a/1.png": None, "b/2.png": None, "gone.png": "unreadable"}
+    assert error_codes(f"@{tmp_path}/list.txt") == {"a/1.png": None, "b/2.png": None, "gone.png": "gone"}
 
 
 @pytest.mark.parametrize(
