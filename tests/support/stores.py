@@ -33,11 +33,12 @@ class Gate:
         asked: requests and further pieces of them that came.
         refused: of these, how many were.
         to: port of the server.
+        delay: seconds that each request waits before it is passed on.
     """
 
     def __init__(self, port: int) -> None:
         self.is_open, self.busy, self.asked, self.refused = True, range(0), 0, 0
-        self.to = port
+        self.to, self.delay = port, 0.0
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
         threading.Thread(target=self._serve, daemon=True).start()
@@ -58,6 +59,7 @@ class Gate:
                 if self._refuses():
                     client.sendall(BUSY)
                     break
+                time.sleep(self.delay)
                 server.sendall(data)
             for end in (server, client):
                 end.shutdown(socket.SHUT_RDWR)
