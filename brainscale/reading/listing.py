@@ -210,7 +210,8 @@ class _Prefixes:
                 continue
             yield from begun.pop(item.path).result()
             if waiting:
-                begun[waiting[0]] = pool.submit(self._list, waiting.popleft())
+                folder = waiting.popleft()
+                begun[folder] = pool.submit(self._list, folder)
 
     def _list(self, folder: str, recursive: bool = True) -> list[pafs.FileInfo]:
         """Return what is in a folder, or all files below it, in the order of ids."""
