@@ -64,11 +64,12 @@ class StorageError(BrainscaleError):
     Args:
         text: the message, one line.
         final: whether the store refused, so that another attempt would fail too.
+        code: error code of a file that is not read for this reason, one of `ERROR_CODES`.
     """
 
-    def __init__(self, text: str, final: bool = False) -> None:
+    def __init__(self, text: str, final: bool = False, code: str = "store_unreachable") -> None:
         super().__init__(text)
-        self.final = final
+        self.final, self.code = final, code
 
 
 ERROR_CODES = {
@@ -96,10 +97,12 @@ ERROR_CODES = {
     "decoder_crashed": "the file crashed its decoder",
     "timed_out": "decoding took longer than limits.seconds",
     "out_of_memory": "decoding needed more memory than limits.memory_mib",
-    "unreadable": "the file is missing, or may not be read",
+    "archived": "the object store keeps the object in an archive tier: it must be restored before it can be read",
+    "access_denied": "the object store or the file system does not permit reading the file",
     "changed": "the file is not the one that was listed, or that the manifest describes",
-    "gone": "the file no longer holds this sample, which a manifest or an earlier job names",
-    "store_unreachable": "the object store did not answer",
+    "gone": "a file or sample that a listing, a manifest or an earlier job names does not exist any more",
+    "store_unreachable": "the object store did not answer, or did not accept the credentials",
+    "unreadable": "the file cannot be read for another reason, such as a broken link or a defective disk",
     "not_finite": "the model's output is not a number",
 }
 """Every code of the column `error_code`, and what it means."""

@@ -4,35 +4,36 @@ The id of a file is its path below the source, so it means the same on every mac
 the members of an archive or the slices of a volume, is known only when it is read.
 """
 
-import glob
+import heapq
 import io
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, cast
-from urllib.parse import quote, unquote, unquote_to_bytes
+from itertools import chain
+from operator import attrgetter
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO, cast
+from urllib.parse import unquote_to_bytes
 
-from pyarrow import fs as pafs
-
-from brainscale.errors import SampleError, SourceError, StorageError, UsageError
-from brainscale.reading.sample_ids import as_text, escape
+from brainscale.errors import SampleError, SourceError, StorageError
+from brainscale.reading.listing import walk_source
+from brainscale.reading.sample_ids import escape
 from brainscale.reading.series import SliceWindow
-from brainscale.storage.remote import (
-    ANONYMOUS,
-    ObjectStore,
-    filesystem_of,
-    is_address,
-    refuse_keys,
-    retrying,
-    split_address,
-)
+from brainscale.storage.remote import filesystem_of, is_address, read_into, retrying
 
 UNREACHABLE = "store_unreachable"
-"""Error code of a file whose object store did not answer: scoring stops, since nobody knows what the file holds."""
+"""Error code of a file whose object store did not answer: it may be read later, and nobody knows what it holds."""
+REASONS = {
+    "archived": "the object is in an archive tier of the store: restore it first",
+    "access_denied": "there is no permission to read the file",
+    "gone": "the file does not exist any more",
+    UNREACHABLE: "the object store did not answer",
+    "unreadable": "the object store refused to give the file",
+    "not_a_file": "a link to a folder, a pipe or a device, not a regular file",
+}
+"""Error code of a file that cannot be opened → why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,15 +63,13 @@ class SourceFile:
     windows: Mapping[str, SliceWindow] | None = None
 
 
-class _Listing(NamedTuple):
-    path: str  # relative to its source
-    uri: str
-    nbytes: int | None = None
-    modified: int | None = None  # ns since 1970
-
-
 def list_files(sources: Sequence[str]) -> list[SourceFile]:
-    """List every file of the sources, sorted by id.
+    """Return every file of the sources, sorted by id; see `walk_files`."""
+    return list(walk_files(sources))
+
+
+def walk_files(sources: Sequence[str]) -> Iterator[SourceFile]:
+    """Yield every file of the sources in the order of ids, without holding all of them in memory.
 
     With several sources, the files of each folder stand below the folder's own name; a name that comes again
     gets `~2`, `~3` … in the order given.
@@ -79,24 +78,35 @@ def list_files(sources: Sequence[str]) -> list[SourceFile]:
         SourceError: a source does not exist, holds no files, or gives two files one id.
     """
     root_counts: dict[str, int] = {}
-    files = []
-    for source in sources:
-        listings = list(_list_source(source))
-        if not listings:
+    roots = [_root_name(source, root_counts) if len(sources) > 1 else "" for source in sources]
+    walks = [_walk_below(source, root) for source, root in zip(sources, roots, strict=True)]
+    previous = None
+    for file in heapq.merge(*walks, key=attrgetter("sample_id")):
+        if file.sample_id == previous:
             raise SourceError(
-                f"{source} holds no files. Give a folder, a file, an archive or a glob that matches some."
+                f"Two files would have the sample id '{previous}'. Give their sources in separate commands."
             )
-        root = _root_name(source, root_counts) if len(sources) > 1 else ""
-        for path, uri, nbytes, modified in listings:
-            sample_id = _file_id(root, escape(path))
-            files.append(SourceFile(sample_id=sample_id, uri=uri, nbytes=nbytes, modified=modified))
-    files.sort(key=lambda file: file.sample_id)
-    for one, other in pairwise(files):
-        if one.sample_id == other.sample_id:
-            raise SourceError(
-                f"Two files would have the sample id '{one.sample_id}'. Give their sources in separate commands."
-            )
-    return files
+        previous = file.sample_id
+        yield file
+
+
+def _walk_below(source: str, root: str) -> Iterator[SourceFile]:
+    """Yield the files of a source with ids below a root; a source that is the file itself lends its own name."""
+    walk = walk_source(source)
+    first = next(walk, None)
+    if first is None:
+        raise SourceError(f"{source} holds no files. Give a folder, a file, an archive or a glob that matches some.")
+    own_name = first.alone and root.partition("~")[0] == first.path
+    for path, uri, nbytes, modified, _ in chain([first], walk):
+        sample_id = root if own_name else f"{root}/{path}" if root else path
+        yield SourceFile(sample_id=sample_id, uri=uri, nbytes=nbytes, modified=modified)
+
+
+def _root_name(source: str, root_counts: dict[str, int]) -> str:
+    """Return the name that a source's files stand below, and count it."""
+    name = escape(PurePosixPath(source.partition("?")[0].rstrip("/")).name or "source")
+    root_counts[name] = root_counts.get(name, 0) + 1
+    return name if root_counts[name] == 1 else f"{name}~{root_counts[name]}"
 
 
 @contextmanager
@@ -104,20 +114,21 @@ def open_file(uri: str) -> Iterator[tuple[BinaryIO, int]]:
     """Open a file as a seekable stream of bytes, and say how many they are.
 
     Raises:
-        SampleError: `unreadable`, `not_a_file` or `store_unreachable`. The text leaves out the path, since tables
-            hold paths in no free text.
+        SampleError: a code of `REASONS`, also for what fails while the stream is read. The text leaves out the path,
+            since tables hold paths in no free text.
     """
     try:
         with _open(uri) as stream:
             yield stream, stream.seek(0, os.SEEK_END)
     except FileNotFoundError:
-        raise SampleError("unreadable", "the file does not exist any more") from None
+        if not is_address(uri) and os.path.lexists(_local_path(uri)):
+            raise SampleError("unreadable", "a link to a file that does not exist") from None
+        raise SampleError("gone", REASONS["gone"]) from None
     except PermissionError:
-        raise SampleError("unreadable", "permission denied") from None
+        raise SampleError("access_denied", REASONS["access_denied"]) from None
     except StorageError as error:
-        if error.final:
-            raise SampleError("unreadable", "the object store refused to give the file") from None
-        raise SampleError(UNREACHABLE, "the object store did not answer") from None
+        text = "the object store did not accept the credentials" if error.final else REASONS[UNREACHABLE]
+        raise SampleError(error.code, text if error.code == UNREACHABLE else REASONS[error.code]) from None
     except OSError as error:
         raise SampleError("unreadable", f"the file cannot be read ({type(error).__name__})") from None
 
@@ -147,15 +158,15 @@ class _StoredObject(io.RawIOBase):
         """Read at most `nbytes` bytes, or all that are left."""
         remaining = max(0, self._size - self._position)
         count = remaining if nbytes is None or nbytes < 0 else min(nbytes, remaining)
-        data = retrying(lambda: bytes(self._file.read_at(count, self._position)), self._address) if count else b""
-        self._position += len(data)
-        return data
+        data = memoryview(bytearray(count))
+        return bytes(data[: self.readinto(data)])
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
+        view = view[: max(0, self._size - self._position)]
+        count = retrying(lambda: read_into(self._file, self._position, view), self._address) if view else 0
+        self._position += count
+        return count
 
     def close(self) -> None:
         self._file.close()
@@ -165,118 +176,12 @@ class _StoredObject(io.RawIOBase):
 def _open(uri: str) -> BinaryIO:
     if is_address(uri):
         return cast("BinaryIO", _StoredObject(uri))
-    path = unquote_to_bytes(uri.removeprefix("file://")) if uri.startswith("file://") else os.fsencode(uri)
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer must not block
+    descriptor = os.open(_local_path(uri), os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer must not block
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise SampleError("not_a_file", "a link to a folder, a pipe or a device, not a regular file")
+        raise SampleError("not_a_file", REASONS["not_a_file"])
     return open(descriptor, "rb", buffering=0)  # noqa: PTH123
 
 
-def _root_name(source: str, root_counts: dict[str, int]) -> str:
-    """Return the name that a source's files stand below, and count it."""
-    name = escape(PurePosixPath(source.partition("?")[0].rstrip("/")).name or "source")
-    root_counts[name] = root_counts.get(name, 0) + 1
-    return name if root_counts[name] == 1 else f"{name}~{root_counts[name]}"
-
-
-def _file_id(root: str, path: str) -> str:
-    """Return the id of a file below a root; a source that is the file itself lends its own name."""
-    if not root:
-        return path
-    return root if root.partition("~")[0] == path else f"{root}/{path}"
-
-
-def _list_source(source: str) -> Iterable[_Listing]:
-    if source.startswith("@"):
-        return _list_named(source[1:])
-    if is_address(source):
-        return _list_store(source)
-    path = Path(os.fsdecode(unquote_to_bytes(source.removeprefix("file://")))) if "://" in source else Path(source)
-    if not os.path.lexists(path) and glob.has_magic(str(path)):
-        return _list_matches(path)
-    if not path.exists():
-        raise SourceError(f"{source} does not exist. Check the path.")
-    return _list_folder(path.absolute()) if path.is_dir() else [_listing(path.absolute(), path.name)]
-
-
-def _list_folder(folder: Path) -> Iterator[_Listing]:
-    """List whatever below a folder is no folder, hidden files and links too; links to folders are not followed."""
-
-    def fail(error: OSError) -> None:
-        raise SourceError(f"{error.filename} cannot be listed: {error.strerror}. Check its permissions.")
-
-    for parent, folders, names in os.walk(folder, onerror=fail):
-        links = [name for name in folders if Path(parent, name).is_symlink()]
-        for name in names + links:
-            path = Path(parent, name)
-            yield _listing(path, path.relative_to(folder).as_posix())
-
-
-def _listing(path: Path, relative: str) -> _Listing:
-    status = None
-    with suppress(OSError):  # a broken link: reading it says so
-        status = path.stat()
-    text = as_text(relative)
-    uri = str(path) if text == relative and as_text(str(path)) == str(path) else path.as_uri()
-    return _Listing(text, uri, status and status.st_size, status and status.st_mtime_ns)
-
-
-def _list_matches(pattern: Path) -> Iterator[_Listing]:
-    """List the files that a glob matches, with paths below its part before the first wildcard."""
-    first = next(i for i, part in enumerate(pattern.parts) if glob.has_magic(part))
-    folder = Path(*pattern.parts[:first])
-    for match in folder.glob(str(Path(*pattern.parts[first:]))):
-        if not match.is_dir():
-            yield _listing(match.absolute(), match.relative_to(folder).as_posix())
-
-
-def _list_named(list_file: str) -> Iterator[_Listing]:
-    """List the files that a text file names, one a line, with paths below the deepest folder that holds them all."""
-    try:
-        lines = [line.strip() for line in _read_small_file(list_file).decode().splitlines()]
-    except (OSError, UnicodeDecodeError, StorageError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise SourceError(
-            f"@{list_file} is not a list of files ({reason}). Give a text file, one path a line."
-        ) from None
-    uris = [line if "://" in line else str(Path(line).absolute()) for line in lines if line]
-    if len({("://" in uri) and uri.partition("://")[0] for uri in uris}) > 1:
-        raise SourceError(f"@{list_file} names both paths and addresses. Give them in two lists.")
-    try:
-        for uri in uris:
-            refuse_keys(uri)  # uris are written to tables
-    except UsageError as error:
-        raise SourceError(str(error)) from None
-    paths = [unquote(uri.partition("?")[0]) if "://" in uri else uri for uri in uris]
-    folder = os.path.commonpath([str(PurePosixPath(path).parent) for path in paths]) if paths else ""
-    for uri, path in zip(uris, paths, strict=True):
-        relative = str(PurePosixPath(path).relative_to(folder))
-        yield _Listing(relative, uri) if "://" in uri else _listing(Path(uri), relative)
-
-
-def _read_small_file(location: str) -> bytes:
-    if not is_address(location):
-        return Path(location).read_bytes()
-    folder, name = split_address(location)
-    return ObjectStore(folder).get(name)
-
-
-def _list_store(source: str) -> Iterator[_Listing]:
-    scheme, _, rest = source.partition("://")
-    options = f"?{rest.partition('?')[2]}" if "?" in rest else ""
-    user = ANONYMOUS if rest.startswith(ANONYMOUS) else ""
-    try:
-        filesystem, path = filesystem_of(source)
-        info = retrying(lambda: filesystem.get_file_info(path), source)
-        if info.type == pafs.FileType.NotFound:
-            raise SourceError(f"{source} does not exist. Check the address.")
-        is_file = info.type == pafs.FileType.File
-        selector = pafs.FileSelector(path, recursive=True)
-        infos = [info] if is_file else retrying(lambda: filesystem.get_file_info(selector), source)
-    except (UsageError, StorageError) as error:
-        raise SourceError(str(error)) from None
-    for info in infos:
-        if info.type == pafs.FileType.File:
-            relative = info.base_name if is_file else str(PurePosixPath(info.path).relative_to(path))
-            yield _Listing(relative, f"{scheme}://{user}{quote(info.path)}{options}", info.size, info.mtime_ns)
+def _local_path(uri: str) -> bytes:
+    return unquote_to_bytes(uri.removeprefix("file://")) if uri.startswith("file://") else os.fsencode(uri)

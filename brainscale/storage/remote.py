@@ -5,10 +5,12 @@ import random
 import re
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
+from math import inf
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeVar
 from urllib.parse import unquote
@@ -21,12 +23,23 @@ from brainscale.errors import RERUN, StorageError, UsageError, first_line
 Result = TypeVar("Result")
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Seconds between attempts. Together they outlast an outage of a minute."""
-GOOGLE_S = 5
+ATTEMPTS = 2
+"""Requests that the client of S3 sends within one attempt; its default repeats for up to seven seconds."""
+GOOGLE_S = 2
 """Seconds for which Google's client repeats a request itself within one attempt; its default is 15 minutes."""
 ANONYMOUS = "anonymous@"
 """Prefix of the name of a public bucket in Google's store, which needs no credentials."""
-FINAL = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY", "SIGNATURE_DOES_NOT_MATCH", "INVALID_ARGUMENT")
-"""Codes of refusals that a further attempt would meet too, besides every PermissionError."""
+REFUSALS = {
+    "archived": r"INVALID_OBJECT_STATE|InvalidObjectState|BlobArchived|archived blob",
+    "store_unreachable": r"INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|SignatureDoesNotMatch|InvalidAccessKeyId"
+    r"|ExpiredToken|InvalidToken|RequestTimeTooSkewed|UNAUTHENTICATED|AuthenticationFailed",  # wrong credentials
+    "access_denied": r"ACCESS_DENIED|AccessDenied|AccessDisabled|PERMISSION_DENIED|Authorization\w*(Failure|Mismatch)"
+    r"|HTTP status 40[13]\b",
+    "gone": r"NO_SUCH_(KEY|BUCKET)|NoSuch(Key|Bucket)|RESOURCE_NOT_FOUND|(Blob|Container)NotFound|HTTP status 404\b",
+    "unreadable": r"INVALID_ARGUMENT|HTTP status 4(?!08|29)\d\d",
+}
+"""Error code → the words of S3, Azure and Google for a refusal that a further attempt would meet too; first match."""
+ERROR_BODY = re.compile(rb"\s*(?:<\?xml[^>]*>)?\s*<Error>\s*<Code>(\w+)")
 GOOGLE_MESSAGE = re.compile(r"google::cloud::Status\((\w+): .*?with a last message of (.*?) error_info=")
 CHUNK = 2**24  # bytes copied at a time
 
@@ -63,6 +76,19 @@ def split_address(address: str) -> tuple[str, str]:
     return f"{folder}{mark}{options}", unquote(name)
 
 
+def read_whole(location: str) -> bytes:
+    """Return the bytes of a small file or object.
+
+    Raises:
+        OSError: the file does not exist or cannot be read.
+        StorageError: the store refuses, or does not answer.
+    """
+    if not is_address(location):
+        return Path(location).read_bytes()
+    folder, name = split_address(location)
+    return ObjectStore(folder).get(name)
+
+
 def refuse_keys(location: str) -> None:
     """Refuse an address that contains a key or a password; the message does not repeat it.
 
@@ -78,21 +104,54 @@ def refuse_keys(location: str) -> None:
         )
 
 
-@cache
 def filesystem_of(address: str) -> tuple[pafs.FileSystem, str]:
-    """Return the file system of an address, and the path in it.
+    """Return the file system of an address, one for each bucket, and the path in it.
 
     Raises:
         UsageError: the address contains a key or a password.
         StorageError: the address is not one of an object store.
     """
     refuse_keys(address)
+    base, mark, options = address.partition("?")
+    scheme, _, rest = base.partition("://")
+    bucket, _, path = rest.partition("/")
+    if scheme not in ("s3", "gs", "gcs") or not bucket:
+        return _connect(address)
+    filesystem, root = _connect(f"{scheme}://{bucket}{mark}{options}")
+    return filesystem, f"{root}/{unquote(path).rstrip('/')}".rstrip("/")
+
+
+@cache
+def _connect(address: str) -> tuple[pafs.FileSystem, str]:
     scheme, mark = address.partition("://")[0], "&" if "?" in address else "?"
     limit = f"{mark}retry_limit_seconds={GOOGLE_S}" if scheme in ("gs", "gcs") and "retry_limit_" not in address else ""
     try:
-        return pafs.FileSystem.from_uri(address + limit)  # type: ignore[no-any-return]
+        filesystem, path = pafs.FileSystem.from_uri(address + limit)
+        if isinstance(filesystem, pafs.S3FileSystem):  # an address cannot say how often its client is to try
+            make, (settings,) = filesystem.__reduce__()
+            strategy = pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS)
+            filesystem = make(settings | {"retry_strategy": strategy})
     except (OSError, ValueError, pa.ArrowException) as error:
         raise StorageError(f"{address} is not an address of an object store ({first_line(error)}): check it") from error
+    return filesystem, path
+
+
+def read_into(file: pa.NativeFile, position: int, buffer: memoryview) -> int:
+    """Read an object from a position into a buffer, and return the number of bytes.
+
+    Raises:
+        OSError: the store refuses or does not answer. The message names the store's own code: pyarrow may say
+            INTERNAL_FAILURE or ACCESS_DENIED for an archived object, but leaves the store's answer in the buffer.
+    """
+    buffer[:256] = bytes(min(len(buffer), 256))
+    file.seek(position)
+    try:
+        return int(file.readinto(buffer))
+    except OSError as error:
+        code = ERROR_BODY.match(buffer[:256])
+        if code is None:
+            raise
+        raise OSError(f"{code[1].decode()}: {error}") from None
 
 
 def _reason(error: Exception) -> str:
@@ -101,8 +160,21 @@ def _reason(error: Exception) -> str:
     return f"{google[1]}: {google[2]}"[:300] if google else first_line(error)
 
 
+def _refusal_code(error: Exception, reason: str) -> str | None:
+    """Return the error code of what a store refuses for good; None if another attempt may succeed."""
+    code = next((code for code, words in REFUSALS.items() if re.search(words, reason)), None)
+    return code or ("access_denied" if isinstance(error, PermissionError) else None)
+
+
+_last_answers: dict[str, float] = {}
+"""Store → monotonic time of its last answer in this process; -inf after a whole series of attempts without one."""
+
+
 def retrying(operation: Callable[[], Result], location: str) -> Result:
     """Return the result of an operation on a store; repeat the operation while the store does not answer.
+
+    A store that did not answer for a whole series of attempts is asked once only, by whatever thread of this
+    process, until it answers again.
 
     Args:
         operation: reads or writes.
@@ -112,21 +184,74 @@ def retrying(operation: Callable[[], Result], location: str) -> Result:
         FileNotFoundError: there is no such object.
         StorageError: the store refuses, or did not answer for about a minute.
     """
+    base, options = split_options(location)
+    store, began = "/".join(base.split("/", 3)[:3]) + options, time.monotonic()
     for pause in (*PAUSES, None):
         try:
-            return operation()
+            result = operation()
         except FileNotFoundError:
+            _last_answers[store] = time.monotonic()
             raise
         except (OSError, pa.ArrowInvalid) as error:
             reason = _reason(error)
-            if not isinstance(error, OSError) and "INVALID_ARGUMENT" not in reason:
+            code = _refusal_code(error, reason)
+            if code or not isinstance(error, OSError):
+                _last_answers[store] = time.monotonic()
+            if not code and not isinstance(error, OSError):
                 raise  # the content of a file is wrong; its store answered
-            final = isinstance(error, PermissionError) or any(code in reason for code in FINAL)
-            if final or pause is None:
-                message = f"{location} cannot be read or written ({reason}): fix the cause and {RERUN}"
-                raise StorageError(message, final) from None
+            message = f"{location} cannot be read or written ({reason}): fix the cause and {RERUN}"
+            if code:
+                raise StorageError(message, final=True, code=code) from None
+            if pause is None and _last_answers.get(store, 0) < began:
+                _last_answers[store] = -inf
+            if pause is None or _last_answers.get(store) == -inf:
+                raise StorageError(message) from None
             time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 (so that workers do not all ask at the same time)
+        else:
+            _last_answers[store] = time.monotonic()
+            return result
     raise AssertionError
+
+
+class StoreWatch:
+    """Decides from the files that were asked for lately whether the object store is away.
+
+    It is away when more than a share of the last files were not answered, without a break for some time, and some
+    of them within that time. Fewer files than a tenth of the window count as a tenth, so that a few objects that
+    never answer do not end a small job.
+
+    Args:
+        share: share of files without an answer from which on a store is away.
+        window: number of the last files that count.
+        seconds: for how long.
+    """
+
+    def __init__(self, share: float = 0.01, window: int = 10_000, seconds: float = 300) -> None:
+        self._share, self._window, self._seconds = share, window, seconds
+        self._counts: deque[tuple[int, int]] = deque()
+        self._files = self._unanswered = 0
+        self._since: float | None = None
+        self._last = -inf
+
+    def count(self, answered: int, unanswered: int, now: float) -> None:
+        """Count the files of one report; `now` is in seconds, of any clock that does not run backwards."""
+        self._counts.append((answered + unanswered, unanswered))
+        self._files += answered + unanswered
+        self._unanswered += unanswered
+        while self._files - self._counts[0][0] >= self._window:
+            files, silent = self._counts.popleft()
+            self._files -= files
+            self._unanswered -= silent
+        if unanswered:
+            self._last = now
+        if self._unanswered <= self._share * max(self._files, self._window // 10):
+            self._since = None
+        elif self._since is None:
+            self._since = now
+
+    def is_away(self, now: float) -> bool:
+        """Return whether the store is away."""
+        return self._since is not None and now - self._since >= self._seconds and now - self._last <= self._seconds
 
 
 @dataclass(frozen=True)
@@ -189,7 +314,7 @@ class ObjectStore:
             retrying(copy, self.address)
         except FileNotFoundError:
             message = f"{self.address} cannot be written, since its bucket does not exist: create the bucket first"
-            raise StorageError(message, final=True) from None
+            raise StorageError(message, final=True, code="gone") from None
 
     def remove(self, names: Iterable[str]) -> None:
         """Delete objects; a missing object is no error."""

@@ -213,7 +213,7 @@ def test_a_file_that_goes_after_the_listing_is_an_error_when_its_turn_comes(tmp_
     assert next(samples).error_code is None
     (tmp_path / "b.png").unlink()
     (gone,) = samples
-    assert (gone.error_code, gone.error) == ("unreadable", "the file does not exist any more")
+    assert (gone.error_code, gone.error) == ("gone", "the file does not exist any more")
 
 
 @pytest.mark.parametrize(

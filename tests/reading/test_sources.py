@@ -2,15 +2,20 @@
 
 import os
 import shutil
+import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from brainscale.config.sections import PreprocessConfig
 from brainscale.errors import SourceError
 from brainscale.reading.reader import read_samples
 from brainscale.reading.request import ReadRequest
-from brainscale.reading.sources import list_files
+from brainscale.reading.sample_ids import escape
+from brainscale.reading.sources import list_files, walk_files
 from tests.support.images import write_image
 
 REQUEST = ReadRequest(preprocess=PreprocessConfig(image_size=64, crop=1.0))
@@ -34,6 +39,33 @@ def test_every_file_of_a_source_is_listed_in_one_order(tmp_path: Path) -> None:
     assert ids_of(f"file://{tmp_path}/a") == ["1.jpg", "deep/er/z"]
 
 
+@settings(max_examples=30, deadline=None)
+@given(names=st.sets(st.text("ab.-0!%#2/é", min_size=1, max_size=8), max_size=12))
+def test_files_come_in_the_order_of_their_ids(names: set[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("scans")
+    for name in names:
+        with suppress(OSError):  # a name that is a folder already, or below a file
+            path = folder / name.replace("..", "_").strip("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    written = {escape(path.relative_to(folder).as_posix()) for path in folder.rglob("*") if path.is_file()}
+    assert (ids_of(folder) if written else []) == sorted(written)
+
+
+def test_walking_a_folder_does_not_hold_all_its_files(tmp_path: Path) -> None:
+    for parent in range(40):
+        (tmp_path / str(parent)).mkdir()
+        for name in range(100):
+            (tmp_path / str(parent) / str(name)).touch()
+    walk = walk_files([str(tmp_path)])
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in walk) == 4000
+        assert tracemalloc.get_traced_memory()[1] < 200_000  # all files need 1.3 MB
+    finally:
+        tracemalloc.stop()
+
+
 def test_odd_names_are_escaped_and_links_to_folders_and_pipes_are_errors(tmp_path: Path) -> None:
     folder = tmp_path / "scans"
     write_image(folder / "a b#1!%21.png")
@@ -55,7 +87,7 @@ def test_a_file_of_a_list_that_does_not_exist_is_an_error_of_its_own(tmp_path: P
         write_image(tmp_path / "s" / name)
     lines = [str(tmp_path / "s" / name) for name in ("b/2.png", "a/1.png", "gone.png")]
     (tmp_path / "list.txt").write_text("\n".join(lines) + "\n\n")
-    assert error_codes(f"@{tmp_path}/list.txt") == {"a/1.png": None, "b/2.png": None, "gone.png": "unreadable"}
+    assert error_codes(f"@{tmp_path}/list.txt") == {"a/1.png": None, "b/2.png": None, "gone.png": "gone"}
 
 
 @pytest.mark.parametrize(
@@ -80,6 +112,9 @@ def test_several_sources_never_share_an_id(tmp_path: Path) -> None:
     scans = [tmp_path / parent / "scans" for parent in ("p", "q")]
     assert ids_of(*scans) == ["scans/1", "scans~2/1"]
     assert ids_of(*[folder / "1" for folder in scans], tmp_path / "p") == ["1", "1~2", "p/scans/1"]
+    (tmp_path / "p" / "scans" / "scans").write_bytes(b"1")
+    assert ids_of(*scans) == ["scans/1", "scans/scans", "scans~2/1"]
+    (tmp_path / "p" / "scans" / "scans").unlink()
     (tmp_path / "scans~2").mkdir()
     (tmp_path / "scans~2" / "1").write_bytes(b"1")
     with pytest.raises(SourceError, match="Two files would have the sample id 'scans~2/1'"):

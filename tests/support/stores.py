@@ -20,12 +20,19 @@ server.HTTPServer = server.ThreadingHTTPServer  # it would serve one connection 
 from gcp_storage_emulator.__main__ import main
 main()
 """
-ERROR = "<Error><Code>SlowDown</Code><Message>Please reduce your request rate</Message></Error>"
-BUSY = f"HTTP/1.1 503 Slow Down\r\nConnection: close\r\nContent-Length: {len(ERROR)}\r\n\r\n{ERROR}".encode()
+
+
+def refusal(status: str, code: str) -> bytes:
+    """Return an answer of S3 that refuses: its status line and its code."""
+    error = f"<Error><Code>{code}</Code><Message>Please go away</Message></Error>"
+    return f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {len(error)}\r\n\r\n{error}".encode()
+
+
+BUSY = refusal("503 Slow Down", "SlowDown")
 
 
 class Gate:
-    """Passes requests on to a server while it is open, and answers 503 to each while it is shut.
+    """Passes requests on to a server while it is open, and answers 503, or another answer, to each while it is shut.
 
     Attributes:
         is_open: whether it is.
@@ -33,11 +40,13 @@ class Gate:
         asked: requests and further pieces of them that came.
         refused: of these, how many were.
         to: port of the server.
+        answer: what a shut gate says.
+        delay: seconds that each request waits before it is passed on.
     """
 
     def __init__(self, port: int) -> None:
         self.is_open, self.busy, self.asked, self.refused = True, range(0), 0, 0
-        self.to = port
+        self.to, self.answer, self.delay = port, BUSY, 0.0
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
         threading.Thread(target=self._serve, daemon=True).start()
@@ -56,8 +65,9 @@ class Gate:
             threading.Thread(target=self._answer, args=(server, client), daemon=True).start()
             while data := client.recv(2**16):
                 if self._refuses():
-                    client.sendall(BUSY)
+                    client.sendall(self.answer)
                     break
+                time.sleep(self.delay)
                 server.sendall(data)
             for end in (server, client):
                 end.shutdown(socket.SHUT_RDWR)
