@@ -55,6 +55,13 @@ from brainscale.logs import notice
     metavar="RUN",
     help="With --audit: run, evaluation or cross-validation whose wrong predictions are shown too.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    metavar="N",
+    show_default="as many as there are CPUs; none, without starting Ray, for a small source",
+    help="Maximum number of Ray tasks that read at the same time.",
+)
 @options.shared
 @options.address
 @options.json
@@ -73,6 +80,7 @@ def index_command(
     pairs: str | None,
     audit: str | None,
     audit_run: str | None,
+    workers: int | None,
     shared: bool,
     address: str | None,
     no_wait: bool,
@@ -109,6 +117,7 @@ def index_command(
         "pairs": pairs and make_absolute(pairs),
         "audit": audit and make_absolute(audit),
         "audit_run": audit_run and make_absolute(audit_run),
+        "workers": workers,
     }
     settings = files.load_config(config, ["resources.shared=true"] if shared else [])
     if address:
@@ -116,12 +125,9 @@ def index_command(
     if labels != "folder":  # what is wrong with it is said before Ray starts
         read_label_file(request["labels"], settings.data, columns)
     pages.check_files()
-    from brainscale.cluster import session
     from brainscale.dataset.indexer import write_index
     from brainscale.storage.tables import require_replaceable
 
     require_replaceable(request["out"], "manifest")
-
-    with session.session():
-        result = write_index(**request, config=settings, on_notice=notice)
+    result = write_index(**request, config=settings, on_notice=notice)
     print_facts({**result.to_json(), "manifest": out}, as_json)

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from brainscale.dataset.columns import number_values, replace_column
+from brainscale.dataset.components import find_components
 from brainscale.dataset.near_duplicates import SIMILARITY, Map, NearPairs, find_near_duplicates
 
 SHARED = {"patient": "same patient", "scan": "same series", "sha256": "same file"}
@@ -49,11 +48,9 @@ def _connected_components(manifest: pa.Table, near: NearPairs) -> np.ndarray:
         codes = number_values(manifest, column)
         edges.append(np.stack([rows, node_count + codes[rows]])[:, codes[rows] >= 0])
         node_count += int(codes.max(initial=-1)) + 1
-    start, stop = np.concatenate(edges, axis=1)
-    shape = (node_count, node_count)
-    _, component_of_node = connected_components(coo_array((np.ones(len(start), bool), (start, stop)), shape))
+    first, second = np.concatenate(edges, axis=1)
     components = np.full(len(manifest), -1, np.int64)
-    components[rows] = component_of_node[rows]
+    components[rows] = find_components(first, second, node_count)[rows]
     return components
 
 
