@@ -44,9 +44,7 @@ class HeaderPredictions:
         )
 
 
-def predict_from_headers(
-    table: pa.Table, class_index: Mapping[str, int], min_groups: int = FOLDS
-) -> HeaderPredictions:
+def predict_from_headers(table: pa.Table, class_index: Mapping[str, int], min_groups: int = FOLDS) -> HeaderPredictions:
     """Predict labels from file size, width, height and pixel mode alone, cross-validated by group.
 
     Args:

@@ -20,10 +20,11 @@ from brainscale.dataset.labels import choose_folder_labels
 from brainscale.dataset.manifest import (
     KEY_METADATA,
     check_manifest,
+    describe_form,
     is_manifest,
     read_manifest,
     require_readable,
-    write_manifest,
+    write_either_form,
 )
 from brainscale.dataset.on_ray import open_map
 from brainscale.dataset.pages.request import PageRequest
@@ -181,18 +182,21 @@ class IndexResult:
 
     Attributes:
         manifest: path or address of the manifest.
+        shards: number of files of a folder of shards; 0 for one file.
         summary: counts of samples, labels, errors and duplicates.
         header_only_control: how well file headers alone predict a tumour.
     """
 
     manifest: str
+    shards: int
     summary: ManifestSummary
     header_only_control: HeaderControl
 
     def to_json(self) -> dict[str, object]:
         """Return one flat object, as `index --json` prints it."""
         control = self.header_only_control.to_json()
-        return {"manifest": self.manifest, **asdict(self.summary), "header_only_control": control}
+        form = describe_form(self.shards)
+        return {"manifest": self.manifest, "form": form, **asdict(self.summary), "header_only_control": control}
 
 
 def write_index(
@@ -211,13 +215,14 @@ def write_index(
     audit: str | None = None,
     audit_run: str | None = None,
     workers: int | None = None,
+    shard_rows: int | None = None,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> IndexResult:
     """Index sources and write the manifest, and pages to look at.
 
     Args:
         sources: folders, files, globs, lists of files (`@files.txt`) or addresses.
-        out: path or address of the manifest to write.
+        out: path or address of the manifest to write, as one file or a folder of shards (`write_either_form`).
         config: class names of folders, preprocessing and limits.
         labels: `folder`, or a CSV file.
         id_column: column of the CSV file that names samples.
@@ -230,6 +235,7 @@ def write_index(
         audit: path or address of the page of doubtful labels and images to write.
         audit_run: run, evaluation or cross-validation whose predictions the latter compares with the labels.
         workers: as in `index_sources`.
+        shard_rows: rows of a shard, and of one file at most; `SHARD_ROWS` by default.
         on_notice: called with each message for the user.
 
     Raises:
@@ -253,7 +259,7 @@ def write_index(
             on_notice=on_notice,
         )
         require_readable(manifest, " ".join(sources))
-        write_manifest(manifest, out)
+        shards = write_either_form(manifest, out, shard_rows)
         with open_map(len(manifest)) as run:
             pages.write(manifest, config, predictions, run)
     for text in describe_gaps(manifest, config.data):
@@ -265,7 +271,7 @@ def write_index(
             f"To make them match, pass --patient-key FILE or set {KEY_VARIABLE}."
         )
     control = estimate_header_control(manifest, negative=next(iter(config.data.classes)))
-    return IndexResult(manifest=out, summary=summary, header_only_control=control)
+    return IndexResult(manifest=out, shards=shards, summary=summary, header_only_control=control)
 
 
 @contextmanager

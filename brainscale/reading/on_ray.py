@@ -64,7 +64,9 @@ def read_parallel(
     """
     quiet_ray_data()
     dataset = ray.data.from_arrow([file_table(block) for block in cut_blocks(files)])
-    return LazyRows(dataset.map_batches(read, batch_format="pyarrow", batch_size=None, num_cpus=READ_CPUS, concurrency=workers))
+    return LazyRows(
+        dataset.map_batches(read, batch_format="pyarrow", batch_size=None, num_cpus=READ_CPUS, concurrency=workers)
+    )
 
 
 @ray.remote(num_cpus=0)

@@ -29,8 +29,7 @@ def write_table(table: pa.Table, location: str | Path, kind: str, *, check: Call
         OutputError: the file cannot be written.
         StorageError: the object store refuses, or does not answer.
     """
-    stamp = {KEY: f"{kind} {FORMATS[kind]}".encode()}
-    stamped = table.replace_schema_metadata({**(table.schema.metadata or {}), **stamp})
+    stamped = stamp_table(table, kind)
     if is_address(location):
         sink = pa.BufferOutputStream()  # not BytesIO, which pyarrow may close before an upload is tried again
         pq.write_table(stamped, sink, compression="zstd")
@@ -44,6 +43,15 @@ def write_table(table: pa.Table, location: str | Path, kind: str, *, check: Call
         with pa.OSFile(str(aside), "wb") as sink:  # closed on a full disk too, where pyarrow would leave it open
             pq.write_table(stamped, sink, compression="zstd")
         check()
+
+
+def stamp_table(table: pa.Table, kind: str) -> pa.Table:
+    """Return a table marked with its kind and the version of its format.
+
+    Each column is one piece, since pages are cut at the ends of pieces: so the same rows give the same bytes.
+    """
+    stamp = {KEY: f"{kind} {FORMATS[kind]}".encode()}
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), **stamp}).combine_chunks()
 
 
 def require_replaceable(location: str | Path, kind: str) -> None:
