@@ -112,7 +112,7 @@ def test_a_file_gives_way_to_a_folder_and_other_things_stay(tmp_path: Path) -> N
     (tmp_path / "scans").mkdir()
     shards.require_replaceable_form(tmp_path / "scans", "manifest")
     (tmp_path / "scans" / "a.png").touch()
-    with pytest.raises(OutputError, match="scans is a folder that holds no manifest"):
+    with pytest.raises(OutputError, match="scans/ is a folder that holds no manifest"):
         shards.require_replaceable_form(f"{tmp_path}/scans/", "manifest")
     with pytest.raises(ManifestError, match="no manifest at"):
         read_manifest(tmp_path / "scans")
