@@ -6,8 +6,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
-from brainscale.reading.children import end_decoder
-
 Item = TypeVar("Item")
 Job = Callable[[], Iterator[Item]]
 DEPTH = 16
@@ -62,15 +60,12 @@ class Readers:
             self._started += 1
 
     def _work(self) -> None:
-        try:
-            while not self._over.is_set():
-                try:
-                    results = self._todo.get(timeout=WAIT_SECONDS)
-                except queue.Empty:
-                    continue
-                self._run(results)
-        finally:
-            end_decoder()
+        while not self._over.is_set():
+            try:
+                results = self._todo.get(timeout=WAIT_SECONDS)
+            except queue.Empty:
+                continue
+            self._run(results)
 
     def _run(self, results: "_Results[Item]") -> None:
         try:

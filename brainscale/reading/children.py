@@ -1,35 +1,31 @@
-"""The decoder of each thread: one child process, kept from file to file."""
+"""This thread's decoder: one child, kept from file to file until the thread ends."""
 
-import atexit
 import threading
+import weakref
 from dataclasses import replace
 
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sandbox import Sandbox
 
 DECODER = "brainscale.reading.decoder"  # run by name and never imported here: it loads the libraries of all formats
-_decoders: dict[int, tuple[ReadRequest, Sandbox]] = {}  # thread → its decoder
+
+
+class _Decoder:
+    """A decoder and what it was started with; the child ends with this object."""
+
+    def __init__(self, settings: ReadRequest) -> None:
+        self.settings = settings
+        self.sandbox = Sandbox(DECODER, settings.to_json(), settings.limits.seconds)
+        weakref.finalize(self, self.sandbox.close)
+
+
+_own = threading.local()
 
 
 def decoder_of(request: ReadRequest) -> Sandbox:
-    """Return this thread's decoder that preprocesses as a request asks for; one for another request ends.
-
-    Each question says what to make.
-    """
-    settings, thread = replace(request, planes=True, hashes=False), threading.get_ident()
-    if thread not in _decoders or _decoders[thread][0] != settings:
-        end_decoder()
-        _decoders[thread] = settings, Sandbox(DECODER, settings.to_json(), request.limits.seconds)
-    return _decoders[thread][1]
-
-
-def end_decoder() -> None:
-    """End this thread's decoder, if it has one: before the thread itself ends."""
-    if decoder := _decoders.pop(threading.get_ident(), None):
-        decoder[1].close()
-
-
-@atexit.register
-def _end_decoders() -> None:
-    while _decoders:
-        _decoders.popitem()[1][1].close()
+    """Return the decoder that preprocesses as a request asks for; another's ends. Each question says what to make."""
+    settings = replace(request, planes=True, hashes=False)
+    decoder: _Decoder | None = getattr(_own, "decoder", None)
+    if decoder is None or decoder.settings != settings:
+        _own.decoder = decoder = _Decoder(settings)
+    return decoder.sandbox

@@ -52,16 +52,21 @@ class LazyRows:
         return refs
 
 
-def read_parallel(files: Sequence[SourceFile], read: Callable[[pa.Table], Iterator[pa.Table]]) -> LazyRows:
+def read_parallel(
+    files: Sequence[SourceFile], read: Callable[[pa.Table], Iterator[pa.Table]], workers: int | None = None
+) -> LazyRows:
     """Apply a reading function to files in blocks, on the connected Ray.
 
     Args:
         files: what to read.
         read: table of files → tables of rows; must not raise for a bad file.
+        workers: number of tasks that read at the same time; by default as many as there is room for.
     """
     quiet_ray_data()
     dataset = ray.data.from_arrow([file_table(block) for block in cut_blocks(files)])
-    return LazyRows(dataset.map_batches(read, batch_format="pyarrow", batch_size=None, num_cpus=READ_CPUS))
+    return LazyRows(
+        dataset.map_batches(read, batch_format="pyarrow", batch_size=None, num_cpus=READ_CPUS, concurrency=workers)
+    )
 
 
 @ray.remote(num_cpus=0)

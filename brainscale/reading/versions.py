@@ -4,6 +4,7 @@ import os
 from urllib.parse import unquote_to_bytes
 
 from brainscale.errors import StorageError
+from brainscale.reading.listing import SECOND
 from brainscale.reading.sources import SourceFile
 from brainscale.storage.remote import filesystem_of, is_address, retrying
 
@@ -26,7 +27,7 @@ def _state(uri: str) -> tuple[int | None, int | None]:
     if is_address(uri):
         filesystem, path = filesystem_of(uri)
         info = retrying(lambda: filesystem.get_file_info(path), uri)
-        return info.size, info.mtime_ns
+        return info.size, info.mtime_ns // SECOND * SECOND
     name = unquote_to_bytes(uri.removeprefix("file://")) if uri.startswith("file://") else os.fsencode(uri)
     status = os.stat(name)  # noqa: PTH116 (a path of bytes)
     return status.st_size, status.st_mtime_ns

@@ -1,10 +1,9 @@
 """Bulk inference: score all files of the sources into Parquet parts. A rerun scores only what the parts do not hold."""
 
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from brainscale.config.sections import PreprocessConfig
 from brainscale.dataset.manifest import is_manifest, read_manifest, require_paths
@@ -13,8 +12,8 @@ from brainscale.models.bundle import BUNDLE_FILES, open_bundle
 from brainscale.models.engines import EngineOptions
 from brainscale.reading.file_tables import file_table, files_in, files_of_manifest
 from brainscale.reading.pseudonyms import GIVE_KEY, find_key, keep_new_key, kept_key_file, read_key
-from brainscale.reading.small_jobs import is_small
-from brainscale.reading.sources import SourceFile, list_files
+from brainscale.reading.small_jobs import MAX_FILES, is_ray_near, is_small
+from brainscale.reading.sources import SourceFile, walk_files
 from brainscale.scoring.blocks import estimate_rows
 from brainscale.scoring.folder_job import Callbacks, FolderJob, Runner
 from brainscale.scoring.folders import open_scores_folder, parts_that_count, read_finished
@@ -116,7 +115,7 @@ def score_files(
     return replace(scores, key_file=str(kept_key_file(out))) if kept else scores
 
 
-def _list_files(sources: Sequence[str], spec: PreprocessConfig) -> list[SourceFile]:
+def _list_files(sources: Sequence[str], spec: PreprocessConfig) -> Iterable[SourceFile]:
     """Return the files of the sources, or the files with the samples of a manifest.
 
     Raises:
@@ -124,7 +123,7 @@ def _list_files(sources: Sequence[str], spec: PreprocessConfig) -> list[SourceFi
     """
     manifests = [source for source in sources if is_manifest(source)]
     if not manifests:
-        return list_files(sources)
+        return walk_files(sources)
     if len(sources) > 1:
         raise UsageError(f"{manifests[0]} is a manifest and must be the only source: score it in a separate command")
     manifest = read_manifest(manifests[0])
@@ -189,10 +188,4 @@ class _Runners:
         job = self.job
         asked = job.workers or job.min_workers or job.cpus_per_worker or self.object_store_gib
         needs_torch = job.engine.name == "torch" or job.engine.bf16 or job.engine.compiled  # which a GPU may run
-        return bool(asked or needs_torch or _is_on_ray() or not is_small(self.files))
-
-
-def _is_on_ray() -> bool:
-    """Return whether this process is connected to a Ray, or runs inside one."""
-    ray = sys.modules.get("ray")
-    return "RAY_ADDRESS" in os.environ or bool(ray and ray.is_initialized())
+        return bool(asked or needs_torch or is_ray_near() or not is_small(list(islice(self.files, MAX_FILES + 1))))

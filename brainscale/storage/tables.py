@@ -36,7 +36,7 @@ def write_table(table: pa.Table, location: str | Path, kind: str) -> None:
     make_folder(path.parent)
     # the file is closed on a full disk too, where pyarrow would leave it open
     with replacing(path) as aside, pa.OSFile(str(aside), "wb") as sink:
-        pq.write_table(_stamped(table, kind), sink, compression="zstd")
+        pq.write_table(stamp_table(table, kind), sink, compression="zstd")
 
 
 def table_bytes(table: pa.Table, kind: str) -> pa.Buffer:
@@ -47,13 +47,17 @@ def table_bytes(table: pa.Table, kind: str) -> pa.Buffer:
         kind: a name in `schema.FORMATS`.
     """
     sink = pa.BufferOutputStream()  # not BytesIO, which pyarrow may close before an upload is tried again
-    pq.write_table(_stamped(table, kind), sink, compression="zstd")
+    pq.write_table(stamp_table(table, kind), sink, compression="zstd")
     return sink.getvalue()
 
 
-def _stamped(table: pa.Table, kind: str) -> pa.Table:
+def stamp_table(table: pa.Table, kind: str) -> pa.Table:
+    """Return a table marked with its kind and the version of its format.
+
+    Each column is one piece, since pages are cut at the ends of pieces: so the same rows give the same bytes.
+    """
     stamp = {KEY: f"{kind} {FORMATS[kind]}".encode()}
-    return table.replace_schema_metadata({**(table.schema.metadata or {}), **stamp})
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), **stamp}).combine_chunks()
 
 
 def require_replaceable(location: str | Path, kind: str) -> None:
