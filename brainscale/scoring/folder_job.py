@@ -21,7 +21,7 @@ from brainscale.reading.pseudonyms import key_fingerprint
 from brainscale.reading.reader import namer_of
 from brainscale.reading.sources import SourceFile
 from brainscale.schema import HIDDEN
-from brainscale.scoring.blocks import Block, block_table, blocks_in, choose_block_files, estimate_rows
+from brainscale.scoring.blocks import PackedBlock, choose_block_files, pack_block
 from brainscale.scoring.coverage import Changes, Pair, count_changes, cover, pair_files, plan_blocks
 from brainscale.scoring.folders import parts_that_count, read_finished, remove_other_parts, write_finished
 from brainscale.scoring.listing import (
@@ -37,12 +37,11 @@ from brainscale.scoring.parts import PART_FILES, PartsThere, has_passing, list_p
 from brainscale.scoring.predictions import ScoringJob
 from brainscale.scoring.result import Amount, Scores, ScoringProgress
 from brainscale.scoring.scorer import BlockDone, part_rows, request_of
-from brainscale.scoring.spool import Spool
+from brainscale.scoring.spool import SpooledBlocks, SpooledFiles
 from brainscale.storage.folder import Folder
 
 ATTEMPTS = 5
 """Times that a job begins again because another one bound a listing, or because parts have vanished."""
-BLOCKS_IN_MEMORY = 16
 
 
 class Runner(Protocol):
@@ -51,7 +50,7 @@ class Runner(Protocol):
     def plan(self, files: Sequence[SourceFile]) -> ReadingPlan:
         """Find the files that share a series."""
 
-    def score(self, blocks: Iterable[Block], folder: Folder, identity: Mapping[str, str]) -> Iterator[BlockDone]:
+    def score(self, blocks: Iterable[PackedBlock], folder: Folder, identity: Mapping[str, str]) -> Iterator[BlockDone]:
         """Write the parts of blocks, and yield each block once it is done."""
 
 
@@ -69,8 +68,7 @@ class Bound:
     """A listing that counts, and its blocks."""
 
     listing: Listing
-    blocks: Spool[Block]
-    names: Sequence[str]
+    blocks: SpooledBlocks
 
 
 class FolderJob:
@@ -90,7 +88,7 @@ class FolderJob:
         self,
         folder: Folder,
         job: ScoringJob,
-        files: Spool[SourceFile],
+        files: SpooledFiles,
         open_runner: Callable[[], AbstractContextManager[Runner]],
         callbacks: Callbacks,
         *,
@@ -115,7 +113,7 @@ class FolderJob:
         bound = find_listing(self._folder)
         if bound is not None:
             self._require_identity(bound)
-        changes = count_changes(self._pairs(bound))
+        changes = Changes(new=self._files.count) if bound is None else count_changes(self._pairs(bound))
         if bound is not None and (scores := self._find_complete(bound, changes)) is not None:
             return scores
         if changes.gone and not (self._update or self._prune):
@@ -166,7 +164,7 @@ class FolderJob:
                 known = newest
                 continue
             there = list_parts(self._folder)
-            if not any(name not in there.done for name in bound.names):
+            if not any(name not in there.done for name in bound.blocks.names):
                 return self._finish(bound, there)
             known = bound.listing
         raise OutputError(f"parts of {self._folder} vanish while they are written: find what removes them, and {RERUN}")
@@ -176,7 +174,7 @@ class FolderJob:
         for _ in range(ATTEMPTS):
             mine = self._plan(runner, known)
             if known is not None and mine.listing.shards == known.shards:
-                return Bound(known, mine.blocks, mine.names)
+                return Bound(known, mine.blocks)
             winner = bind(self._folder, mine.listing)
             if winner.name == mine.listing.name:
                 return mine
@@ -189,7 +187,7 @@ class FolderJob:
         mean = self._choose_block_files() if known is None else known.block_files
         number = 0 if known is None else known.number + 1
         writer = ListingWriter(self._folder, Listing(number=number, block_files=mean, identity=self._identity))
-        blocks, names = Spool(block_table, blocks_in, in_memory=BLOCKS_IN_MEMORY), list[str]()
+        blocks = SpooledBlocks()
         covered = cover(
             self._pairs(known),
             list_parts(self._folder),
@@ -202,9 +200,8 @@ class FolderJob:
         for chunk in plan_blocks(covered, self._plan_chunk(runner), mean, self._identity, SHARD_ROWS):
             writer.add([ListedFile(one.name, one.version, one.uri, (b.name,)) for b in chunk for one in b.files])
             for block in chunk:
-                blocks.append(block)
-                names.append(block.name)
-        return Bound(writer.finish(), blocks, names)
+                blocks.append(pack_block(block))
+        return Bound(writer.finish(), blocks)
 
     def _plan_chunk(self, runner: Runner) -> Callable[[Sequence[SourceFile]], ReadingPlan]:
         def plan(files: Sequence[SourceFile]) -> ReadingPlan:
@@ -216,26 +213,24 @@ class FolderJob:
         return plan
 
     def _choose_block_files(self) -> int:
-        files = rows = nbytes = 0
-        for file in self._files:
-            files, rows, nbytes = files + 1, rows + estimate_rows(file), nbytes + (file.nbytes or 0)
-        return choose_block_files(files, rows, nbytes, part_rows(self._job.bundle.info.preprocess.image_size))
+        limit = part_rows(self._job.bundle.info.preprocess.image_size)
+        return choose_block_files(self._files.count, self._files.rows, self._files.nbytes, limit)
 
     def _score(self, runner: Runner, bound: Bound) -> None:
         """Score the blocks that are missing, and those with errors that may be gone now."""
         there = list_parts(self._folder)
-        present = [name for name in bound.names if name in there.done]
+        present = [name for name in bound.blocks.names if name in there.done]
         codes = there.read_codes(present)
         done = {name for name in present if name in self._codes or not has_passing(codes[name])}
         total, finished = Amount(), Amount()
-        for block in bound.blocks:
-            amount = Amount(files=len({one.name for one in block.files}), nbytes=block.nbytes)
+        for name, files, nbytes in bound.blocks.facts():
+            amount = Amount(files=files, nbytes=nbytes)
             total += amount
-            finished += amount if block.name in done else Amount()
+            finished += amount if name in done else Amount()
         self._callbacks.on_start(total, finished)
-        if len(done) == len(bound.names):
+        if len(done) == len(bound.blocks.names):
             return
-        missing = (block for block in _rotated(bound.blocks, len(bound.names)) if block.name not in done)
+        missing = (block for block in _rotated(bound.blocks) if block.name not in done)
         for result in runner.score(missing, self._folder, self._identity):
             if result.parts:
                 self._codes[result.block] = result.codes
@@ -245,11 +240,11 @@ class FolderJob:
 
     def _finish(self, bound: Bound, there: PartsThere) -> Scores:
         """Mark the folder as complete, and then delete the parts that no longer count."""
-        others = [name for name in bound.names if name not in self._codes]
+        others = [name for name in bound.blocks.names if name not in self._codes]
         codes: Counter[str] = Counter()
         for some in chain(self._codes_of(bound), there.read_codes(others).values()):
             codes.update(some)
-        parts = [part for name in sorted(bound.names) for part in there.done[name]]
+        parts = [part for name in sorted(bound.blocks.names) for part in there.done[name]]
         rows, seconds = sum(part.rows for part in parts), time.monotonic() - self._began
         rate = round(self._rows / max(seconds, 1e-9), 1)
         scores = Scores(
@@ -269,12 +264,12 @@ class FolderJob:
         return scores
 
     def _codes_of(self, bound: Bound) -> Iterator[Mapping[str, int]]:
-        return (self._codes[name] for name in bound.names if name in self._codes)
+        return (self._codes[name] for name in bound.blocks.names if name in self._codes)
 
 
-def _rotated(blocks: Spool[Block], count: int) -> Iterator[Block]:
+def _rotated(blocks: SpooledBlocks) -> Iterator[PackedBlock]:
     """Yield blocks from a random one on, so that jobs on one folder do not all score the same ones first."""
-    start = secrets.randbelow(count)
+    start = secrets.randbelow(len(blocks.names))
     yield from islice(blocks, start, None)
     yield from islice(blocks, start)
 

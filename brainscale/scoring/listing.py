@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
@@ -184,8 +184,13 @@ def merge_by_file(
     files: Iterable[tuple[str, File]], listed: Iterable[ListedFile]
 ) -> Iterator[tuple[File | None, ListedFile | None]]:
     """Pair files with those of a listing, both sorted by id; either is None where the other side has none."""
+    listed = iter(listed)
+    first = next(listed, None)
+    if first is None:
+        yield from ((file, None) for _, file in files)
+        return
     mine = ((name, "file", file) for name, file in files)
-    theirs = ((one.file, "listed", one) for one in listed)
+    theirs = ((one.file, "listed", one) for one in chain([first], listed))
     for _, pair in groupby(heapq.merge(mine, theirs, key=itemgetter(0)), key=itemgetter(0)):
         found: dict[str, Any] = {side: one for _, side, one in pair}
         yield found.get("file"), found.get("listed")
