@@ -24,6 +24,9 @@ from brainscale.scoring.spool import SpooledFiles
 from brainscale.storage.folder import Folder
 from brainscale.storage.workspace import fetch
 
+STORE_SECONDS = 300.0
+"""Seconds for which a store may be away."""
+
 
 def score_files(
     model: str,
@@ -47,6 +50,7 @@ def score_files(
     max_heatmaps: int = 20,
     show_burned_in: bool = False,
     shared: bool = False,
+    store_seconds: float = STORE_SECONDS,
     on_start: Callable[[Amount, Amount], None] = lambda total, done: None,
     on_part: Callable[[Amount], None] = lambda done: None,
     on_notice: Callable[[str], None] = lambda text: None,
@@ -77,6 +81,8 @@ def score_files(
         max_heatmaps: maximum number of heatmaps.
         show_burned_in: whether to draw heatmaps of samples whose pixels may show text, such as a name.
         shared: whether every node of the cluster mounts the paths.
+        store_seconds: how long the object store of the sources may be away before the job ends; a file that gets no
+            answer while others do is a row with an error.
         on_start: called once with the whole work, and what is done of it.
         on_part: called for each block with what was done.
         on_notice: called with each message for the user, such as that nodes are being waited for.
@@ -104,7 +110,9 @@ def score_files(
         )
         start = _Runners(job, files, [*sources, out, heatmaps], object_store_gib, on_notice, shared=shared)
         callbacks = Callbacks(on_start, on_part, on_notice)
-        scores = FolderJob(folder, job, files, start.open, callbacks, update=update, prune=prune).run()
+        scores = FolderJob(
+            folder, job, files, start.open, callbacks, update=update, prune=prune, store_seconds=store_seconds
+        ).run()
         if by == "scan":
             scores = write_scans(folder, scores)
         if heatmaps:

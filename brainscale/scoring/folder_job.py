@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, Protocol
 
-from brainscale.errors import RERUN, OutputError
+from brainscale.errors import RERUN, OutputError, StorageError
 from brainscale.reading.plan import ReadingPlan
 from brainscale.reading.preprocess import spec_fingerprint
 from brainscale.reading.pseudonyms import key_fingerprint
 from brainscale.reading.reader import namer_of
-from brainscale.reading.sources import SourceFile
+from brainscale.reading.sources import UNREACHABLE, SourceFile
 from brainscale.schema import HIDDEN
 from brainscale.scoring.blocks import PackedBlock, choose_block_files, pack_block
 from brainscale.scoring.coverage import Changes, Pair, count_changes, cover, pair_files, plan_blocks
@@ -39,6 +39,7 @@ from brainscale.scoring.result import Amount, Scores, ScoringProgress
 from brainscale.scoring.scorer import BlockDone, part_rows, request_of
 from brainscale.scoring.spool import SpooledBlocks, SpooledFiles
 from brainscale.storage.folder import Folder
+from brainscale.storage.remote import StoreWatch
 
 ATTEMPTS = 5
 """Times that a job begins again because another one bound a listing, or because parts have vanished."""
@@ -82,6 +83,7 @@ class FolderJob:
         callbacks: report progress.
         update: whether files that are new are scored too.
         prune: whether rows of files that are gone are dropped.
+        store_seconds: how long the sources' store may be away before the job ends.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class FolderJob:
         *,
         update: bool,
         prune: bool,
+        store_seconds: float,
     ) -> None:
         self._folder, self._job, self._files = folder, job, files
         self._open_runner, self._callbacks = open_runner, callbacks
@@ -101,6 +104,7 @@ class FolderJob:
         self._identity = make_identity(job)
         self._name_of = namer_of(request_of(job))
         self._codes: dict[str, Mapping[str, int]] = {}  # block → error codes, of the blocks that this job wrote
+        self._store = StoreWatch(seconds=store_seconds)
         self._rows = 0
         self._began = time.monotonic()
 
@@ -234,9 +238,23 @@ class FolderJob:
         for result in runner.score(missing, self._folder, self._identity):
             if result.parts:
                 self._codes[result.block] = result.codes
+            self._watch_store(result)
             self._rows += result.rows
             errors = sum(result.codes.values())
             self._callbacks.on_part(Amount(files=result.files, nbytes=result.nbytes, rows=result.rows, errors=errors))
+
+    def _watch_store(self, result: BlockDone) -> None:
+        """End the job when the object store of its sources is away.
+
+        Raises:
+            StorageError: it has been away for long.
+        """
+        unanswered = result.codes.get(UNREACHABLE, 0)
+        self._store.count(result.rows - unanswered, unanswered, time.monotonic())
+        if self._store.is_away(time.monotonic()):
+            raise StorageError(
+                f"the object store of the sources does not answer: check the connection and the credentials, and {RERUN}"
+            )
 
     def _finish(self, bound: Bound, there: PartsThere) -> Scores:
         """Mark the folder as complete, and then delete the parts that no longer count."""

@@ -32,7 +32,7 @@ LISTED = pa.schema(
         pa.field("block", pa.string(), nullable=False),  # block that has its rows, or some of them
     ]
 )
-SHARD_ROWS = 2**18
+SHARD_ROWS = 2**17
 """Approximate rows of a shard: a few MiB."""
 _NAME = re.compile(r"(\d{6})-[0-9a-f]{16}\.json")
 

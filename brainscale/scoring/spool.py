@@ -9,7 +9,7 @@ from brainscale.reading.file_tables import file_table, files_in
 from brainscale.reading.sources import SourceFile
 from brainscale.scoring.blocks import PackedBlock, estimate_rows
 
-IN_MEMORY_FILES, IN_MEMORY_BLOCKS = 2**17, 16
+IN_MEMORY_FILES, IN_MEMORY_BLOCKS = 2**15, 16
 """Files and blocks that are kept as they are."""
 CHUNK_FILES = 2**14
 """Files that are written at a time."""
