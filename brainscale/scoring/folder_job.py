@@ -253,7 +253,7 @@ class FolderJob:
         self._store.count(result.rows - unanswered, unanswered, time.monotonic())
         if self._store.is_away(time.monotonic()):
             raise StorageError(
-                f"the object store of the sources does not answer: check the connection and the credentials, and {RERUN}"
+                f"the object store of the sources does not answer: check connection and credentials, and {RERUN}"
             )
 
     def _finish(self, bound: Bound, there: PartsThere) -> Scores:
