@@ -29,16 +29,18 @@ GOOGLE_S = 2
 """Seconds for which Google's client repeats a request itself within one attempt; its default is 15 minutes."""
 ANONYMOUS = "anonymous@"
 """Prefix of the name of a public bucket in Google's store, which needs no credentials."""
-REFUSALS = {
-    "archived": r"INVALID_OBJECT_STATE|InvalidObjectState|BlobArchived|archived blob",
-    "store_unreachable": r"INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|SignatureDoesNotMatch|InvalidAccessKeyId"
-    r"|ExpiredToken|InvalidToken|RequestTimeTooSkewed|UNAUTHENTICATED|AuthenticationFailed",  # wrong credentials
-    "access_denied": r"ACCESS_DENIED|AccessDenied|AccessDisabled|PERMISSION_DENIED|Authorization\w*(Failure|Mismatch)"
-    r"|HTTP status 40[13]\b",
-    "gone": r"NO_SUCH_(KEY|BUCKET)|NoSuch(Key|Bucket)|RESOURCE_NOT_FOUND|(Blob|Container)NotFound|HTTP status 404\b",
-    "unreadable": r"INVALID_ARGUMENT|HTTP status 4(?!08|29)\d\d",
-}
-"""Error code → the words of S3, Azure and Google for a refusal that a further attempt would meet too; first match."""
+REFUSALS = (
+    ("archived", r"INVALID_OBJECT_STATE|InvalidObjectState|BlobArchived|archived blob"),
+    ("store_unreachable", r"INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|SignatureDoesNotMatch|InvalidAccessKeyId"),
+    ("store_unreachable", r"ExpiredToken|InvalidToken|RequestTimeTooSkewed|UNAUTHENTICATED|AuthenticationFailed"),
+    ("access_denied", r"ACCESS_DENIED|AccessDenied|AccessDisabled|PERMISSION_DENIED|\bKMS\b|HTTP status 40[13]\b"),
+    ("access_denied", r"AuthorizationFailure|Authorization\w+Mismatch"),
+    ("gone", r"NO_SUCH_(KEY|BUCKET)|NoSuch(Key|Bucket)|RESOURCE_NOT_FOUND|(Blob|Container)NotFound|HTTP status 404\b"),
+    ("store_unreachable", r"HTTP status 400\b"),  # an expired token, where the answer has no text
+    ("unreadable", r"INVALID_ARGUMENT|HTTP status 4(05|12|16)\b"),
+)
+"""Error codes, and the words of S3, Azure and Google for refusals that a further attempt would meet too; first match.
+Wrong or expired credentials say nothing about the object: its code is `store_unreachable`."""
 ERROR_BODY = re.compile(rb"\s*(?:<\?xml[^>]*>)?\s*<Error>\s*<Code>(\w+)")
 GOOGLE_MESSAGE = re.compile(r"google::cloud::Status\((\w+): .*?with a last message of (.*?) error_info=")
 CHUNK = 2**24  # bytes copied at a time
@@ -162,7 +164,7 @@ def _reason(error: Exception) -> str:
 
 def _refusal_code(error: Exception, reason: str) -> str | None:
     """Return the error code of what a store refuses for good; None if another attempt may succeed."""
-    code = next((code for code, words in REFUSALS.items() if re.search(words, reason)), None)
+    code = next((code for code, words in REFUSALS if re.search(words, reason)), None)
     return code or ("access_denied" if isinstance(error, PermissionError) else None)
 
 
