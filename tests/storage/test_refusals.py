@@ -10,10 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brainscale.config.sections import PreprocessConfig
 from brainscale.errors import ERROR_CODES, SampleError, SourceError, StorageError
+from brainscale.reading.reader import read_samples
+from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import REASONS, list_files, open_file
 from brainscale.storage import remote
 from brainscale.storage.remote import StoreWatch, join_address, retrying
+from tests.support.images import write_image
 from tests.support.stores import Gate, client_of, make_bucket, options, refusal
 
 
@@ -58,6 +62,22 @@ def test_objects_without_permission_and_objects_that_went_have_codes_of_their_ow
         stream.seek(0)
         stream.read(10)
     assert s3_gate.asked - asked < 10
+
+
+def test_refused_objects_are_rows_among_the_others_and_cost_no_time(s3_gate: Gate, tmp_path: Path) -> None:
+    client = client_of(s3_gate.address)
+    make_bucket(s3_gate.address, "mixed")
+    image = write_image(tmp_path / "a.png").read_bytes()
+    for name in ("1.png", "2.png", "4.png"):
+        client.put_object(Bucket="mixed", Key=f"scans/{name}", Body=image)
+    client.put_object(Bucket="mixed", Key="scans/3.png", Body=image, StorageClass="GLACIER")
+    forbid(client, "mixed", "s3:GetObject", "mixed/scans/2.png")
+    began = time.monotonic()
+    request = ReadRequest(preprocess=PreprocessConfig(image_size=64))
+    samples = list(read_samples(f"s3://mixed/scans{options(s3_gate.address)}", request))
+    codes = [sample.error_code for sample in samples]
+    assert codes == [None, "access_denied", "archived", None]
+    assert time.monotonic() - began < 20
 
 
 def forbid(client: object, bucket: str, action: str, *names: str) -> None:
