@@ -63,11 +63,12 @@ def walk_source(source: str) -> Iterator[Listing]:
     """
     if source.startswith("@"):
         return _sorted(_list_named(source[1:]))
-    if manifest := read_manifest(source):
-        return (Listing(*row) for row in walk_inventory(source, manifest))
+    path = Path(os.fsdecode(unquote_to_bytes(source.removeprefix("file://"))) if "://" in source else source)
+    location = source if is_address(source) else str(path)
+    if manifest := read_manifest(location):
+        return (Listing(*row) for row in walk_inventory(location, manifest))
     if is_address(source):
         return _walk_store(source)
-    path = Path(os.fsdecode(unquote_to_bytes(source.removeprefix("file://")))) if "://" in source else Path(source)
     if not os.path.lexists(path) and glob.has_magic(str(path)):
         return _sorted(_list_matches(path))
     if not path.exists():

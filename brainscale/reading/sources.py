@@ -148,9 +148,9 @@ class _StoredObject(io.RawIOBase):
 
     def __init__(self, address: str) -> None:
         filesystem, path = filesystem_of(address)
-        self._file = retrying(lambda: filesystem.open_input_file(path), address)
-        self._address, self.size, self._position = address, int(retrying(self._file.size, address)), 0
-        facts = retrying(self._file.metadata, address) or {}  # known since it was opened
+        self._file = retrying(lambda: filesystem.open_input_file(path), address, breaker=True)
+        self._address, self.size, self._position = address, int(self._file.size()), 0
+        facts = self._file.metadata() or {}  # known since it was opened, as is the size
         time = facts.get("Last-Modified") or facts.get("updated")  # S3's and Google's name for it
         self.modified = time and int(datetime.fromisoformat(time.decode()).timestamp()) * 10**9
 
@@ -177,7 +177,9 @@ class _StoredObject(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
         view = view[: max(0, self.size - self._position)]
-        count = retrying(lambda: read_into(self._file, self._position, view), self._address) if view else 0
+        if not view:
+            return 0
+        count = retrying(lambda: read_into(self._file, self._position, view), self._address, breaker=True)
         self._position += count
         return count
 

@@ -172,15 +172,14 @@ _last_answers: dict[str, float] = {}
 """Store → monotonic time of its last answer in this process; -inf after a whole series of attempts without one."""
 
 
-def retrying(operation: Callable[[], Result], location: str) -> Result:
+def retrying(operation: Callable[[], Result], location: str, *, breaker: bool = False) -> Result:
     """Return the result of an operation on a store; repeat the operation while the store does not answer.
-
-    A store that did not answer for a whole series of attempts is asked once only, by whatever thread of this
-    process, until it answers again.
 
     Args:
         operation: reads or writes.
         location: address for the message.
+        breaker: ask once only while the store is silent: it did not answer a whole series of attempts of this
+            process, and nothing since. For one of many files, each of which would take its own minute.
 
     Raises:
         FileNotFoundError: there is no such object.
@@ -206,7 +205,7 @@ def retrying(operation: Callable[[], Result], location: str) -> Result:
                 raise StorageError(message, final=True, code=code) from None
             if pause is None and _last_answers.get(store, 0) < began:
                 _last_answers[store] = -inf
-            if pause is None or _last_answers.get(store) == -inf:
+            if pause is None or (breaker and _last_answers.get(store) == -inf):
                 raise StorageError(message) from None
             time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 (so that workers do not all ask at the same time)
         else:
