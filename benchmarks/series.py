@@ -1,11 +1,12 @@
 """What windowing by series gives and costs: one volume in every container, and a series of single files.
 
-python -m benchmarks.series [--slices 200] [--side 512] [--picture FILE.png]
+python -m benchmarks.series [--slices 200] [--side 512] [--baseline CHECKOUT] [--picture FILE.png]
 
 First the planes of one phantom in every container, against those of its NIfTI. Then what a series costs with one window
 for all slices, against a window for each slice alone (`data.window_source=file`; these files have no window of their
 own), in turns and in one task: single files, which are decoded once; and two zip files that are read twice, as if they
-were too large to be read at once. With --picture, only a picture of both sources of windows is drawn.
+were too large to be read at once. With --baseline, the single files are also read by another version, in turns.
+With --picture, only a picture of both sources of windows is drawn.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from unittest.mock import patch
 import numpy as np
 from PIL import Image, ImageDraw
 
+from benchmarks.reading_process import ReadingProcess
 from brainscale.config.sections import PreprocessConfig
 from brainscale.reading import children, plan
 from brainscale.reading.file_tables import file_table
@@ -136,6 +138,33 @@ def measure_costs(slices: int, side: int) -> None:
     print(f"peak memory: decoder {memory:.0f} MiB (up to {room:.0f} MiB of it slices); its parent {more:.0f} MiB more")
 
 
+def compare_versions(slices: int, side: int, baseline: Path) -> None:
+    """Read a series of single files with this version and another one, in turns, each in one task."""
+    volume, generator = phantom((side, side, slices), slices // 10), np.random.default_rng(0)
+    kinds: dict[str, Callable[[np.ndarray], tuple[np.ndarray, dict[str, float]]]] = {
+        "phantom": lambda plane: (plane, {}),
+        "phantom with a slope": lambda plane: (plane, {"RescaleSlope": 1.5, "RescaleIntercept": -3.0}),
+        "phantom with padding": lambda plane: (np.where(plane > 8, plane, -2000), {"PixelPaddingValue": -2000}),
+        "noise of 16 bits": lambda plane: (generator.integers(-(2**15), 2**15, plane.shape), {}),
+    }
+    processes = [ReadingProcess(checkout) for checkout in (baseline, Path(__file__).parents[1])]
+    print(f"\n{slices} files of {side} × {side}, ms of processor time a slice, median of {ROUNDS} rounds")
+    print(f"{'series':<24}{'before':>8}{'now':>8}{'ratio':>8}{'with the look for series':>27}")
+    for name, make in kinds.items():
+        with tempfile.TemporaryDirectory() as made:
+            for number, plane in enumerate(planes_of(volume)):
+                stored, elements = make(plane)
+                data = written(classic(stored.astype(np.int16), number, **elements))
+                Path(made, f"{number:04}.dcm").write_bytes(data)
+            costs = [[process.read(Path(made)) for process in processes] for _ in range(ROUNDS)]
+        before = median(old.cpu for old, _ in costs)
+        now, planned = median(new.cpu - new.planning for _, new in costs), median(new.cpu for _, new in costs)
+        milliseconds = f"{1e3 * before / slices:8.2f}{1e3 * now / slices:8.2f}"
+        print(f"{name:<24}{milliseconds}{now / before:7.2f} ×{planned / before:25.2f} ×")
+    for process in processes:
+        process.close()
+
+
 def draw_picture(path: Path) -> None:
     """Draw slices of a phantom series, windowed by both sources."""
     volume = phantom((128, 144, 24), 4)
@@ -167,12 +196,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slices", type=int, default=200)
     parser.add_argument("--side", type=int, default=512)
+    parser.add_argument("--baseline", type=Path, metavar="CHECKOUT", help="Root folder of another version.")
     parser.add_argument("--picture", type=Path)
     asked = parser.parse_args()
     if asked.picture:
         draw_picture(asked.picture)
         return
     compare_containers()
+    if asked.baseline:
+        compare_versions(asked.slices, asked.side, asked.baseline)
     measure_costs(asked.slices, asked.side)
 
 

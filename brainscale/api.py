@@ -44,6 +44,7 @@ def index(
     pairs: Location | None = None,
     audit: Location | None = None,
     audit_run: Location | None = None,
+    workers: int | None = None,
     on_notice: OnNotice = lambda text: None,
 ) -> "pa.Table":
     """Read every file of the sources and return the manifest: samples with labels, hashes, groups and errors.
@@ -64,6 +65,8 @@ def index(
         pairs: page to write with the pictures of near duplicates, worst first.
         audit: page to write with the pictures of doubtful labels and unusual images.
         audit_run: run, evaluation or cross-validation whose wrong predictions are shown on the latter.
+        workers: maximum number of Ray tasks that read at the same time. By default, a small source is read without Ray
+            if none is connected, and Ray runs as many tasks as it has CPUs.
         on_notice: called with each message for the user, such as the number of samples without a known patient.
 
     Returns:
@@ -74,7 +77,7 @@ def index(
     """
     from brainscale.dataset.indexer import index_sources
     from brainscale.dataset.label_file import LabelColumns
-    from brainscale.dataset.on_ray import choose_map
+    from brainscale.dataset.on_ray import open_map
     from brainscale.dataset.pages.request import PageRequest
     from brainscale.dataset.subject_names import compile_patient_pattern
     from brainscale.dataset.summary import describe_gaps
@@ -93,18 +96,19 @@ def index(
     )
     pages.check_options(hash_paths=hash_paths)
     predictions = pages.check_files()
-    with session():
-        manifest = index_sources(
-            _list_sources(sources),
-            settings,
-            label_file,
-            columns=columns,
-            patient_from=patient_from,
-            key=key,
-            hash_paths=hash_paths,
-            on_notice=on_notice,
-        )
-        pages.write(manifest, settings, predictions, choose_map(len(manifest)))
+    manifest = index_sources(
+        _list_sources(sources),
+        settings,
+        label_file,
+        columns=columns,
+        patient_from=patient_from,
+        key=key,
+        hash_paths=hash_paths,
+        workers=workers,
+        on_notice=on_notice,
+    )
+    with open_map(len(manifest)) as run:
+        pages.write(manifest, settings, predictions, run)
     for text in describe_gaps(manifest, settings.data):
         on_notice(text)
     return manifest
@@ -346,6 +350,7 @@ def score(
     precision: str = "fp32",
     by: str | None = None,
     update: bool = False,
+    prune: bool = False,
     patient_key: Location | None = None,
     hash_paths: bool = False,
     heatmaps: Location | None = None,
@@ -364,9 +369,10 @@ def score(
         threshold: operating threshold, instead of the model's own.
         precision: fp32 or bf16.
         by: `scan` to write a second table with one row for each series or volume.
-        update: whether to score files that are new in the sources of a complete folder.
-        patient_key: file with the secret key for the hashes; by default the key in the environment, or a random key
-            that is kept among this user's own files (`key_file` of the result).
+        update: whether to score the files that are new in the sources too; rows of files that are gone stay.
+        prune: whether to drop the rows of files that are gone from the sources.
+        patient_key: file with the secret key for the hashes; by default the key in the environment, or with
+            `hash_paths` a random key that is kept among this user's own files (`key_file` of the result).
         hash_paths: whether to hash the names of files and archive members too.
         heatmaps: folder for heatmaps of the most confident positives.
         max_heatmaps: maximum number of heatmaps.
@@ -378,24 +384,24 @@ def score(
     """
     from brainscale.scoring.bulk import score_files
 
-    with session(workers):
-        return score_files(
-            _model_location(model),
-            _list_sources(sources),
-            _absolute(out),
-            engine=engine,
-            workers=workers,
-            threshold=threshold,
-            precision=precision,
-            by=by,
-            update=update,
-            patient_key=None if patient_key is None else _absolute(patient_key),
-            hash_paths=hash_paths,
-            heatmaps=None if heatmaps is None else _absolute(heatmaps),
-            max_heatmaps=max_heatmaps,
-            show_burned_in=show_burned_in,
-            on_notice=on_notice,
-        )
+    return score_files(
+        _model_location(model),
+        _list_sources(sources),
+        _absolute(out),
+        engine=engine,
+        workers=workers,
+        threshold=threshold,
+        precision=precision,
+        by=by,
+        update=update,
+        prune=prune,
+        patient_key=None if patient_key is None else _absolute(patient_key),
+        hash_paths=hash_paths,
+        heatmaps=None if heatmaps is None else _absolute(heatmaps),
+        max_heatmaps=max_heatmaps,
+        show_burned_in=show_burned_in,
+        on_notice=on_notice,
+    )
 
 
 class Model:

@@ -99,12 +99,18 @@ ERROR_CODES = {
     "out_of_memory": "decoding needed more memory than limits.memory_mib",
     "archived": "the object store keeps the object in an archive tier: it must be restored before it can be read",
     "access_denied": "the object store or the file system does not permit reading the file",
+    "changed": "the file is not the one that was listed, or that the manifest describes",
     "gone": "a file or sample that a listing, a manifest or an earlier job names does not exist any more",
     "store_unreachable": "the object store did not answer, or did not accept the credentials",
     "unreadable": "the file cannot be read for another reason, such as a broken link or a defective disk",
     "not_finite": "the model's output is not a number",
 }
 """Every code of the column `error_code`, and what it means."""
+
+PASSING = frozenset({"store_unreachable", "changed", "timed_out", "out_of_memory", "decoder_crashed"})
+"""Codes of errors that may be gone when the file is read again, as a rerun of `score` does."""
+FAIL_ABOVE = 0.5
+"""Share of samples with an error above which a complete scoring job counts as failed."""
 
 
 class SampleError(BrainscaleError):

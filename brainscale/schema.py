@@ -16,6 +16,7 @@ FORMATS = {
     "heatmaps": 1,
     "model": 1,
     "folder": 1,
+    "listing": 1,
 }
 """Format version of each kind of table, of model.json and of output folders. Any other version is refused."""
 

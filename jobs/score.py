@@ -10,8 +10,10 @@ from brainscale.scoring.bulk import score_files
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
     """Score the sources; return the counts and the output folder."""
+    fail_above = request.pop("fail_above")
     with Bar() as bar:
         scores = score_files(**request, on_start=bar.start, on_part=bar.advance, on_notice=notice)
+    scores.require_few_errors(fail_above)
     return {"scores": request["out"], **scores.to_json()}
 
 

@@ -11,7 +11,7 @@ from brainscale.logs import notice
 
 @click.command("index")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--out", required=True, metavar="M.parquet", help="Manifest to write.")
+@click.option("--out", required=True, metavar="M.parquet", help="Manifest to write, or folder/ for one in shards.")
 @click.option(
     "--labels",
     default="folder",
@@ -55,6 +55,14 @@ from brainscale.logs import notice
     metavar="RUN",
     help="With --audit: run, evaluation or cross-validation whose wrong predictions are shown too.",
 )
+@options.shard_rows
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    metavar="N",
+    show_default="as many as there are CPUs; none, without starting Ray, for a small source",
+    help="Maximum number of Ray tasks that read at the same time.",
+)
 @options.shared
 @options.address
 @options.json
@@ -73,6 +81,8 @@ def index_command(
     pairs: str | None,
     audit: str | None,
     audit_run: str | None,
+    shard_rows: int | None,
+    workers: int | None,
     shared: bool,
     address: str | None,
     no_wait: bool,
@@ -98,7 +108,7 @@ def index_command(
         compile_patient_pattern(patient_from)
     request: dict[str, Any] = {
         "sources": [make_absolute(source) for source in sources],
-        "out": make_absolute(out),
+        "out": options.make_absolute_output(out),
         "labels": labels if labels == "folder" else make_absolute(labels),
         "id_column": id_column,
         "label_column": label_column,
@@ -109,6 +119,8 @@ def index_command(
         "pairs": pairs and make_absolute(pairs),
         "audit": audit and make_absolute(audit),
         "audit_run": audit_run and make_absolute(audit_run),
+        "shard_rows": shard_rows,
+        "workers": workers,
     }
     settings = files.load_config(config, ["resources.shared=true"] if shared else [])
     if address:
@@ -116,12 +128,9 @@ def index_command(
     if labels != "folder":  # what is wrong with it is said before Ray starts
         read_label_file(request["labels"], settings.data, columns)
     pages.check_files()
-    from brainscale.cluster import session
     from brainscale.dataset.indexer import write_index
-    from brainscale.storage.tables import require_replaceable
+    from brainscale.storage.shards import require_replaceable_form
 
-    require_replaceable(request["out"], "manifest")
-
-    with session.session():
-        result = write_index(**request, config=settings, on_notice=notice)
+    require_replaceable_form(request["out"], "manifest")
+    result = write_index(**request, config=settings, on_notice=notice)
     print_facts({**result.to_json(), "manifest": out}, as_json)

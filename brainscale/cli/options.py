@@ -25,6 +25,13 @@ workers = click.option(
     show_default=PER_GPU_OR_NODE,
     help="Maximum number of engines that score at the same time.",
 )
+shard_rows = click.option(
+    "--shard-rows",
+    type=click.IntRange(1),
+    metavar="N",
+    show_default="1,000,000",
+    help="Rows of a shard; a manifest of more rows is written as a folder of shards.",
+)
 shared = click.option(
     "--shared",
     is_flag=True,
@@ -69,6 +76,14 @@ def notice_if_complete(complete: bool, out: str) -> None:
     """Tell the user if the output was complete before the command started."""
     if complete:
         notice(f"{out} was already complete: nothing to do")
+
+
+def make_absolute_output(location: str) -> str:
+    """Return the absolute form of an output path; the slash that marks a folder stays at its end."""
+    from brainscale.storage.remote import make_absolute
+
+    absolute = make_absolute(location)
+    return f"{absolute}/" if location.endswith("/") and not absolute.endswith("/") else absolute
 
 
 def run_as_job(address: str, no_wait: bool, command: str, request: dict[str, Any], as_json: bool) -> NoReturn:

@@ -9,10 +9,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
 from brainscale import logs
+from brainscale.scoring.result import Amount
 
 SHOWN_EPOCHS = 15
 EPOCH_COLUMNS = ("epoch", "learning rate", "train loss", "train acc.", "val loss", "val acc.", "")
@@ -76,19 +77,18 @@ def _epoch_table(rows: list[Mapping[str, Any]], total: int) -> Table:
 
 
 class Bar:
-    """Progress of scoring: files scored so far, images per second, and errors."""
+    """Progress of scoring: files and bytes done, images per second, errors and the time that is left."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
-        self._total = self._files = self._rows = self._errors = 0
+        self._total = self._done = self._before = Amount()
         self._began = time.monotonic()
         live = self._console.is_terminal and not logs.is_structured()
         self._bar = Progress(
             TextColumn("scoring"),
-            BarColumn(),
-            MofNCompleteColumn(),
+            BarColumn(bar_width=20),
+            TaskProgressColumn(),
             TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(),
             console=self._console,
             disable=not live,
         )
@@ -107,39 +107,58 @@ class Bar:
         """Print a message above the bar."""
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
-    def start(self, total: int) -> None:
-        """Start with a number of files to score."""
-        self._total, self._began = total, time.monotonic()
-        self._bar.update(self._task, total=total)
+    def start(self, total: Amount, done: Amount) -> None:
+        """Start with the whole work, and with what an earlier job has done of it."""
+        self._total, self._done, self._before, self._began = total, done, done, time.monotonic()
 
-    def advance(self, files: int, rows: int, errors: int) -> None:
-        """Add the counts of a finished part.
+    def advance(self, done: Amount) -> None:
+        """Add what was done."""
+        self._done += done
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        now, all_now = self._size(self._done), self._size(self._total)
+        share_a_second = (now - self._size(self._before)) / seconds
+        self.show(
+            {
+                "files": self._done.files,
+                "of": self._total.files,
+                "nbytes": self._done.nbytes,
+                "of_nbytes": self._total.nbytes,
+                "rows": self._done.rows,
+                "errors": self._done.errors,
+                "images_a_second": round(self._done.rows / seconds, 1),
+                "seconds_left": round((all_now - now) / share_a_second) if share_a_second > 0 else None,
+            }
+        )
 
-        Args:
-            files: number of files that the part finished.
-            rows: number of its rows.
-            errors: number of its rows with an error.
-        """
-        self._files, self._rows, self._errors = self._files + files, self._rows + rows, self._errors + errors
-        rate = self._rows / max(time.monotonic() - self._began, 1e-9)
-        counts = {"files": self._files, "of": self._total, "rows": self._rows, "errors": self._errors}
-        self.show({**counts, "images_a_second": round(rate, 1)})
+    def _size(self, amount: Amount) -> int:
+        """Return bytes, or files where sizes are unknown, as in a manifest."""
+        return amount.nbytes if self._total.nbytes else amount.files
 
     def show(self, counts: dict[str, Any]) -> None:
-        """Show the counts so far, of this process or of a job: files, of, rows, errors and images_a_second."""
-        self._bar.update(self._task, total=counts["of"], completed=counts["files"], note=_speed(counts))
+        """Show the counts so far, of this process or of a job, as `advance` makes them."""
+        done, total = (counts[n] for n in (("nbytes", "of_nbytes") if counts["of_nbytes"] else ("files", "of")))
+        self._bar.update(self._task, total=total, completed=done, note=_scored(counts))
         if logs.is_structured():
             logs.log("scored", **counts)
         elif not self._console.is_terminal:
-            self._console.print(_scored_line(counts), highlight=False, soft_wrap=True)
+            self.show_message(_scored_line(counts))
 
 
-def _speed(counts: dict[str, Any]) -> str:
-    return f"{counts['images_a_second']:.0f} images/s, {counts['errors']} errors"
+def _scored(counts: dict[str, Any]) -> str:
+    left = counts["seconds_left"]
+    parts = [f"{counts['files']}/{counts['of']} files", f"{counts['images_a_second']:.0f} images/s"]
+    parts += [f"{counts['errors']} errors"] if counts["errors"] else []
+    return ", ".join([*parts, *([f"{_duration(left)} left"] if left else [])])
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{rest} s"
 
 
 def _scored_line(counts: dict[str, Any]) -> str:
-    return f"scored {counts['files']}/{counts['of']} files, {_speed(counts)}"
+    return f"scored {_scored(counts)}"
 
 
 def format_log_line(line: str) -> str | None:

@@ -7,6 +7,7 @@ import click
 
 from brainscale.cli import options
 from brainscale.cli.console import handle_errors, print_facts
+from brainscale.errors import FAIL_ABOVE
 from brainscale.logs import notice
 
 
@@ -19,7 +20,16 @@ from brainscale.logs import notice
     metavar="DIR",
     help="Output folder for Parquet parts; the same command again resumes a stopped job.",
 )
-@click.option("--update", is_flag=True, help="Extend a complete folder by the files that are new in the sources.")
+@click.option("--update", is_flag=True, help="Score also the files that are new in the sources.")
+@click.option("--prune", is_flag=True, help="Drop the rows of files that are gone from the sources.")
+@click.option(
+    "--fail-above",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    default=FAIL_ABOVE,
+    show_default=True,
+    help="Share of samples with an error above which the command fails, though all rows are written.",
+)
 @click.option("--by", type=click.Choice(["scan"]), help="Add a table with one row for each series or volume.")
 @click.option(
     "--threshold",
@@ -60,7 +70,7 @@ from brainscale.logs import notice
     type=click.IntRange(1),
     metavar="N",
     show_default="all",
-    help="Minimum number of engines, which stay even when idle.",
+    help="Number of engines to start with; more start while work waits.",
 )
 @click.option(
     "--cpus-per-worker",
@@ -87,7 +97,7 @@ def score_command(
     heatmaps: str | None,
     max_heatmaps: int,
     patient_key: str | None,
-    object_store_gib: float | None,
+    fail_above: float,
     address: str | None,
     no_wait: bool,
     as_json: bool,
@@ -111,17 +121,15 @@ def score_command(
         **settings,
     }
     if address:
-        options.run_as_job(address, no_wait, "score", request, as_json)
+        options.run_as_job(address, no_wait, "score", {**request, "fail_above": fail_above}, as_json)
     from brainscale.cli.progress import Bar
-    from brainscale.cluster import session
     from brainscale.scoring.bulk import score_files
-    from brainscale.storage.workspace import is_complete
 
-    complete = is_complete(request["out"])
-    with session.session(settings["workers"], object_store_gib), Bar() as bar:
+    with Bar() as bar:
         scores = score_files(**request, on_start=bar.start, on_part=bar.advance, on_notice=notice)
-    options.notice_if_complete(complete and scores.progress is None, out)
+    options.notice_if_complete(scores.progress is None, out)
     print_facts({"scores": out, **scores.to_json()}, as_json)
+    scores.require_few_errors(fail_above)
 
 
 @click.command("demo")

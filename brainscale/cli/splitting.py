@@ -50,7 +50,7 @@ SHOWN_PAIRS = 20
 
 @click.command("split")
 @click.argument("manifest", metavar="M.parquet")
-@click.option("--out", metavar="M2.parquet", help="Manifest to write.")
+@click.option("--out", metavar="M2.parquet", help="Manifest to write, or folder/ for one in shards.")
 @click.option(
     "--val",
     type=click.FloatRange(0, 1, True, True),
@@ -75,6 +75,7 @@ SHOWN_PAIRS = 20
 @click.option("--keep", metavar="OLD.parquet", help="Earlier manifest whose samples keep their split or fold.")
 @click.option("--regroup", is_flag=True, help="Make the groups again, instead of using those of the manifest.")
 @SIMILARITY
+@options.shard_rows
 @click.option(
     "--verify",
     is_flag=True,
@@ -92,6 +93,7 @@ def split_command(
     keep: str | None,
     regroup: bool,
     similarity: float | None,
+    shard_rows: int | None,
     verify: bool,
     as_json: bool,
 ) -> None:
@@ -104,10 +106,15 @@ def split_command(
     from brainscale.config.sections import DataConfig
     from brainscale.dataset import groups, splits
     from brainscale.dataset.inclusion import clear_left_out
-    from brainscale.dataset.manifest import read_manifest, write_manifest
+    from brainscale.dataset.manifest import (
+        describe_form,
+        open_manifest_shards,
+        read_manifest,
+        write_either_form,
+    )
     from brainscale.dataset.on_ray import open_map
     from brainscale.dataset.summary import describe_gaps, summarise
-    from brainscale.storage.tables import require_replaceable
+    from brainscale.storage.shards import require_replaceable_form
 
     _check_options(verify=verify, regroup=regroup)
     if folds is not None and (val is not None or test is not None):
@@ -123,7 +130,8 @@ def split_command(
         return
     if out is None:
         raise UsageError("no --out: name the manifest to write, or check the one at hand with --verify")
-    require_replaceable(out, "manifest")
+    require_replaceable_form(out, "manifest")
+    sharded = open_manifest_shards(manifest)
     if regroup:
         with open_map(len(table)) as run:
             table = groups.assign_groups(table, similarity, run)
@@ -137,8 +145,13 @@ def split_command(
         notice(hashing)
     for text in describe_gaps(table, DataConfig()):
         notice(text)
-    write_manifest(table, out)
-    print_facts({"manifest": out, **asdict(summarise(table))}, as_json)
+    shard_count = write_either_form(
+        table,
+        options.make_absolute_output(out),
+        shard_rows or (max(shard.rows for shard in sharded.shards) if sharded else None),
+        as_folder=sharded is not None,
+    )
+    print_facts({"manifest": out, "form": describe_form(shard_count), **asdict(summarise(table))}, as_json)
 
 
 def _check_options(*, verify: bool, regroup: bool) -> None:
@@ -150,11 +163,11 @@ def _check_options(*, verify: bool, regroup: bool) -> None:
     context = click.get_current_context()
     given = [
         name
-        for name in ("out", "val", "test", "folds", "seed", "keep", "regroup", "similarity")
+        for name in ("out", "val", "test", "folds", "seed", "keep", "regroup", "similarity", "shard_rows")
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     ]
     if verify and (ignored := [name for name in given if name != "similarity"]):
-        raise UsageError(f"--verify only checks a manifest: remove --{ignored[0]}")
+        raise UsageError(f"--verify only checks a manifest: remove --{ignored[0].replace('_', '-')}")
     if "similarity" in given and not verify and not regroup:
         raise UsageError("--similarity changes the groups only if they are made again: add --regroup, or remove it")
 

@@ -100,10 +100,21 @@ def count_cpus() -> int:
     return max(1, min(int(counted) or 1, os.cpu_count() or 1))
 
 
-def list_nodes() -> list[Nodes]:
-    """Return the nodes of the cluster as it is now, grouped by their number of CPUs."""
-    sizes = Counter(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
+def list_nodes(*, without_gpus: bool = False) -> list[Nodes]:
+    """Return the nodes of the cluster as it is now, grouped by their number of CPUs.
+
+    Args:
+        without_gpus: whether to leave out the nodes that have GPUs.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    sizes = Counter(int(node.get("CPU", 0)) for node in nodes if not (without_gpus and node.get("GPU")))
     return [Nodes(count, cpus) for cpus, count in sizes.items()]
+
+
+def count_cpus_beside_gpu() -> int:
+    """Return the number of CPUs that every GPU of the cluster can have on its own node; 1 where there is no GPU yet."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return max(1, int(min((node.get("CPU", 0) // node["GPU"] for node in nodes if node.get("GPU")), default=1)))
 
 
 def _require_nodes(workers: int, each: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> None:

@@ -1,15 +1,15 @@
 """Find the samples that must stay in one split: those of one patient or series, duplicates and near duplicates."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from brainscale.dataset.columns import number_values, replace_column
+from brainscale.dataset.components import find_components
 from brainscale.dataset.near_duplicates import SIMILARITY, Map, NearPairs, find_near_duplicates
 
 SHARED = {"patient": "same patient", "scan": "same series", "sha256": "same file"}
@@ -27,7 +27,8 @@ def assign_groups(manifest: pa.Table, similarity: float | None = SIMILARITY, run
         similarity: minimum similarity of near duplicates; None: near duplicates are not looked for.
         run: applies a function to many arguments, perhaps in parallel.
     """
-    components = _connected_components(manifest, find_near_duplicates(manifest, similarity, run))
+    near = find_near_duplicates(manifest, similarity, run)
+    components = connect_rows(_readable_rows(manifest), partial(number_values, manifest), near)
     smallest: dict[int, str] = {}
     for component, digest in zip(components.tolist(), manifest["sha256"].to_pylist(), strict=True):
         if component >= 0:
@@ -36,25 +37,34 @@ def assign_groups(manifest: pa.Table, similarity: float | None = SIMILARITY, run
     return replace_column(manifest, "group", pa.array(names, pa.string()))
 
 
-def _connected_components(manifest: pa.Table, near: NearPairs) -> np.ndarray:
-    """Return the number of each row's connected component, int64 [rows]; −1 for a row with an error.
+def connect_rows(readable: np.ndarray, numbers: Callable[[str], np.ndarray], near: NearPairs) -> np.ndarray:
+    """Return the first row of each row's connected component, int64 [rows]; −1 for a row with an error.
 
-    The nodes of the graph are the rows and the values that they share. Edges join a row to its patient, series and
-    content, and to its near duplicates.
+    Edges join the first row of each patient, series and content to the others, and near duplicates.
+
+    Args:
+        readable: bool [rows], rows that belong to a group.
+        numbers: column → a number for each row's value, int64 [rows]; −1 for null.
+        near: near duplicates among the readable rows.
     """
-    is_readable = pc.and_(pc.is_null(manifest["error_code"]), pc.is_valid(manifest["sha256"]))
-    rows = np.flatnonzero(is_readable.to_numpy(zero_copy_only=False))
-    edges, node_count = [np.stack([near.first, near.second])], len(manifest)
+    first, second = near.first, near.second
+    components = np.arange(len(readable))
     for column in SHARED:
-        codes = number_values(manifest, column)
-        edges.append(np.stack([rows, node_count + codes[rows]])[:, codes[rows] >= 0])
-        node_count += int(codes.max(initial=-1)) + 1
-    start, stop = np.concatenate(edges, axis=1)
-    shape = (node_count, node_count)
-    _, component_of_node = connected_components(coo_array((np.ones(len(start), bool), (start, stop)), shape))
-    components = np.full(len(manifest), -1, np.int64)
-    components[rows] = component_of_node[rows]
+        codes = numbers(column)
+        rows = np.flatnonzero(readable & (codes >= 0))
+        _, start, inverse = np.unique(codes[rows], return_index=True, return_inverse=True)
+        shared = rows[start[inverse]]
+        differ = shared != rows
+        first, second = np.concatenate([first, shared[differ]]), np.concatenate([second, rows[differ]])
+        components = find_components(components[first], components[second], len(readable))[components]
+        first, second = first[:0], second[:0]
+    components[~readable] = -1
     return components
+
+
+def _readable_rows(manifest: pa.Table) -> np.ndarray:
+    readable = pc.and_(pc.is_null(manifest["error_code"]), pc.is_valid(manifest["sha256"]))
+    return np.asarray(readable.to_numpy(zero_copy_only=False))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,15 +108,14 @@ def find_split_violations(
         run: applies a function to many arguments, perhaps in parallel.
     """
     near = find_near_duplicates(manifest, similarity, run)
-    components = _connected_components(manifest, near)
+    numbers = partial(number_values, manifest)
+    components = connect_rows(_readable_rows(manifest), numbers, near)
     readable = manifest["error_code"].is_null().to_numpy(zero_copy_only=False)
     ids, violations = manifest["sample_id"].to_pylist(), []
     for column in ("split", "fold"):
         values = manifest[column].to_pylist()
         assigned = readable & manifest[column].is_valid().to_numpy(zero_copy_only=False)
-        for reason, first, second, value in _cut_links(
-            manifest, near, components, assigned, number_values(manifest, column)
-        ):
+        for reason, first, second, value in find_cut_links(numbers, near, components, assigned, numbers(column)):
             violations.append(
                 SplitViolation(
                     column=column,
@@ -121,21 +130,25 @@ def find_split_violations(
     return violations
 
 
-def _cut_links(
-    manifest: pa.Table, near: NearPairs, components: np.ndarray, assigned: np.ndarray, splits: np.ndarray
+def find_cut_links(
+    numbers: Callable[[str], np.ndarray],
+    near: NearPairs,
+    components: np.ndarray,
+    assigned: np.ndarray,
+    splits: np.ndarray,
 ) -> Iterator[tuple[str, int, int, float | None]]:
     """Yield reason, two rows and similarity for each link between different splits, and for chains of links.
 
     Args:
-        manifest: the samples.
-        near: its near duplicates.
+        numbers: column → a number for each row's value, int64 [rows]; −1 for null.
+        near: near duplicates.
         components: int64 [rows], connected components.
         assigned: bool [rows], rows in a split.
         splits: int64 [rows], number of each row's split.
     """
     linked: set[tuple[int, int]] = set()
     for column, reason in SHARED.items():
-        for first, second in _cut_values(number_values(manifest, column), assigned, splits):
+        for first, second in _cut_values(numbers(column), assigned, splits):
             linked.add((first, second))
             yield reason, first, second, None
     cut = assigned[near.first] & assigned[near.second] & (splits[near.first] != splits[near.second])
@@ -150,7 +163,7 @@ def _cut_links(
     for first, second in _cut_values(components, assigned, splits):
         if int(components[first]) not in explained:
             yield "linked through other samples", first, second, None
-    for first, second in _cut_values(number_values(manifest, "group"), assigned, splits):
+    for first, second in _cut_values(numbers("group"), assigned, splits):
         if components[first] != components[second]:
             yield "same group", first, second, None
 

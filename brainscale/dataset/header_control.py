@@ -6,17 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.model_selection import StratifiedGroupKFold
 
 from brainscale.errors import ManifestError
-from brainscale.stats.labelled import LabelledProbabilities
-from brainscale.stats.metrics import estimate_auroc
-from brainscale.stats.resampling import group_codes
 
 CONTROL_ROWS = 20_000
 """Maximum number of samples that the control learns from; of a larger manifest it takes evenly spaced rows."""
 FOLDS = 5
+MIN_GROUPS = 10
+"""Groups of each class below which `estimate_header_control` gives no value: its interval would say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +44,13 @@ class HeaderPredictions:
         )
 
 
-def predict_from_headers(table: pa.Table, class_index: Mapping[str, int]) -> HeaderPredictions:
+def predict_from_headers(table: pa.Table, class_index: Mapping[str, int], min_groups: int = FOLDS) -> HeaderPredictions:
     """Predict labels from file size, width, height and pixel mode alone, cross-validated by group.
 
     Args:
         table: a manifest.
         class_index: label → class index from 0.
+        min_groups: number of groups that each class must have, at least `FOLDS`.
 
     Raises:
         ManifestError: a class has too few groups.
@@ -62,8 +60,15 @@ def predict_from_headers(table: pa.Table, class_index: Mapping[str, int]) -> Hea
     labels = np.array([class_index[label] for label in rows["label"].to_pylist()], np.int64)
     groups = np.array(rows["group"].to_pylist())
     fewest = min(len(set(groups[labels == i])) for i in class_index.values())
-    if fewest < FOLDS:
-        raise ManifestError(f"a class has only {fewest} group(s): the header-only control needs {FOLDS} of each class")
+    if fewest < min_groups:
+        raise ManifestError(
+            f"a class has only {fewest} group(s): the header-only control needs {min_groups} of each class"
+        )
+    from sklearn.ensemble import RandomForestClassifier  # here: small sets need none of it, and it loads for seconds
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    from brainscale.stats.resampling import group_codes
+
     headers, probabilities = _headers(rows), np.zeros((len(rows), len(set(class_index.values()))))
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
     for train_rows, test_rows in folds.split(headers, labels, groups):
@@ -113,9 +118,12 @@ def estimate_header_control(manifest: pa.Table, negative: str) -> HeaderControl:
     rows = rows.take(np.arange(0, len(rows), max(1, -(-len(rows) // CONTROL_ROWS))))
     class_index = {label: int(label != negative) for label in ("a tumour", negative, *rows["label"].to_pylist())}
     try:
-        predictions = predict_from_headers(rows, class_index)
+        predictions = predict_from_headers(rows, class_index, MIN_GROUPS)
     except ManifestError as error:
         return HeaderControl(reason=str(error))
+    from brainscale.stats.labelled import LabelledProbabilities  # here, as above
+    from brainscale.stats.metrics import estimate_auroc
+
     auroc = estimate_auroc(
         LabelledProbabilities(
             labels=predictions.labels,

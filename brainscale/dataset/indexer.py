@@ -1,6 +1,10 @@
-"""Index sources: read every file once, on Ray, and make or open the manifest."""
+"""Index sources: read every file once, and make or open the manifest.
 
-from collections.abc import Callable, Iterator, Sequence
+Small sources are read in this process; others, and all for a process that is connected to Ray, on Ray.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -8,7 +12,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.cluster.capacity import require_capacity, require_shared
 from brainscale.config.sections import Config
 from brainscale.dataset.groups import assign_groups
 from brainscale.dataset.header_control import HeaderControl, estimate_header_control
@@ -17,22 +20,23 @@ from brainscale.dataset.labels import choose_folder_labels
 from brainscale.dataset.manifest import (
     KEY_METADATA,
     check_manifest,
+    describe_form,
     is_manifest,
     read_manifest,
     require_readable,
-    write_manifest,
+    write_either_form,
 )
-from brainscale.dataset.on_ray import choose_map
+from brainscale.dataset.on_ray import open_map
 from brainscale.dataset.pages.request import PageRequest
 from brainscale.dataset.patients import find_patients
 from brainscale.dataset.subject_names import compile_patient_pattern
 from brainscale.dataset.summary import ManifestSummary, describe_gaps, summarise
 from brainscale.dataset.windows import assign_windows
-from brainscale.reading.on_ray import read_parallel
 from brainscale.reading.pseudonyms import KEY_VARIABLE, PatientKey, hide_id, key_fingerprint, pseudonym, read_key
 from brainscale.reading.reader import read_tables
 from brainscale.reading.request import ReadRequest
-from brainscale.reading.sources import list_files
+from brainscale.reading.small_jobs import is_ray_near, is_small, read_here
+from brainscale.reading.sources import SourceFile, list_files
 from brainscale.schema import HIDDEN, MANIFEST, WINDOW_KEY
 from brainscale.storage.remote import is_address
 
@@ -46,9 +50,10 @@ def index_sources(
     patient_from: str | None = None,
     key: PatientKey | None = None,
     hash_paths: bool = False,
+    workers: int | None = None,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> pa.Table:
-    """Read every file of the sources and return the manifest of their samples; needs a connected Ray.
+    """Read every file of the sources and return the manifest of their samples.
 
     Args:
         sources: folders, files, globs, lists of files (`@files.txt`) or addresses.
@@ -59,6 +64,8 @@ def index_sources(
         patient_from: regular expression over sample ids; its group `patient`, or its first group, names the patient.
         key: secret key for the hashes of patients and series.
         hash_paths: whether to hash the names of files and archive members too.
+        workers: number of tasks that read at the same time, on Ray. By default, a small source is read without Ray if
+            none is connected, and Ray reads as many files at a time as it has CPUs.
         on_notice: called with each message for the user.
 
     Returns:
@@ -77,9 +84,8 @@ def index_sources(
         preprocess=config.data.preprocess, limits=config.limits, planes=False, hashes=True, key=key.secret
     )
     files = [file for file in list_files(sources) if label_file is None or not _is_same_file(file.uri, labels)]
-    require_shared((file.uri for file in files), config.resources.shared)
-    read_rows, histograms = read_parallel(files, partial(read_tables, request=request)).to_table_without("histogram")
-    table, notes = assign_windows(read_rows, histograms, config.data.window)
+    with _open_rows(files, request, config.resources.shared, workers, on_notice) as (read_rows, histograms):
+        table, notes = assign_windows(read_rows, histograms, config.data.window)
     name_of = partial(hide_id, key=key.secret) if hash_paths else str
     for text in _describe_notes(table, name_of):
         on_notice(text)
@@ -100,8 +106,40 @@ def index_sources(
         manifest = manifest.append_column(name, values)
     rules = {WINDOW_KEY: config.data.window_rule, KEY_METADATA: key_fingerprint(key.secret)}
     manifest = manifest.replace_schema_metadata({**(manifest.schema.metadata or {}), **rules})
-    grouped = assign_groups(manifest.sort_by("sample_id"), config.split.similarity, choose_map(len(manifest)))
+    with open_map(len(manifest)) as run:
+        grouped = assign_groups(manifest.sort_by("sample_id"), config.split.similarity, run)
     return hide_paths(grouped, key) if hash_paths else grouped
+
+
+@contextmanager
+def _open_rows(
+    files: Sequence[SourceFile],
+    request: ReadRequest,
+    shared: bool,
+    workers: int | None,
+    on_notice: Callable[[str], None],
+) -> Iterator[tuple[pa.Table, Iterable[pa.Table]]]:
+    """Read files, here or on Ray, and yield the rows without histograms, and tables of sample ids and histograms.
+
+    Raises:
+        UsageError: a file is on a path that not every node can read.
+        ClusterError: Ray does not answer, or has no CPU.
+    """
+    read = partial(read_tables, request=request)
+    if workers is None and not is_ray_near() and is_small(files):
+        tables = list(read_here(files, read))
+        rows = pa.concat_tables(table.drop_columns("histogram") for table in tables)
+        yield rows, (table.select(["sample_id", "histogram"]) for table in tables)
+        return
+    from brainscale.cluster.capacity import require_capacity, require_shared  # here: small sources need no Ray
+    from brainscale.cluster.session import session
+    from brainscale.reading.on_ray import read_parallel
+
+    with session(workers):
+        require_shared((file.uri for file in files), shared)
+        if waiting := require_capacity(1, {"CPU": 1.0}):
+            on_notice(waiting)
+        yield read_parallel(files, read, workers).to_table_without("histogram")
 
 
 def _describe_notes(table: pa.Table, name_of: Callable[[str], str]) -> Iterator[str]:
@@ -144,18 +182,21 @@ class IndexResult:
 
     Attributes:
         manifest: path or address of the manifest.
+        shards: number of files of a folder of shards; 0 for one file.
         summary: counts of samples, labels, errors and duplicates.
         header_only_control: how well file headers alone predict a tumour.
     """
 
     manifest: str
+    shards: int
     summary: ManifestSummary
     header_only_control: HeaderControl
 
     def to_json(self) -> dict[str, object]:
         """Return one flat object, as `index --json` prints it."""
         control = self.header_only_control.to_json()
-        return {"manifest": self.manifest, **asdict(self.summary), "header_only_control": control}
+        form = describe_form(self.shards)
+        return {"manifest": self.manifest, "form": form, **asdict(self.summary), "header_only_control": control}
 
 
 def write_index(
@@ -173,13 +214,15 @@ def write_index(
     pairs: str | None = None,
     audit: str | None = None,
     audit_run: str | None = None,
+    workers: int | None = None,
+    shard_rows: int | None = None,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> IndexResult:
-    """Index sources and write the manifest, and pages to look at; needs a connected Ray.
+    """Index sources and write the manifest, and pages to look at.
 
     Args:
         sources: folders, files, globs, lists of files (`@files.txt`) or addresses.
-        out: path or address of the manifest to write.
+        out: path or address of the manifest to write, as one file or a folder of shards (`write_either_form`).
         config: class names of folders, preprocessing and limits.
         labels: `folder`, or a CSV file.
         id_column: column of the CSV file that names samples.
@@ -191,6 +234,8 @@ def write_index(
         pairs: path or address of the page of near duplicates to write.
         audit: path or address of the page of doubtful labels and images to write.
         audit_run: run, evaluation or cross-validation whose predictions the latter compares with the labels.
+        workers: as in `index_sources`.
+        shard_rows: rows of a shard, and of one file at most; `SHARD_ROWS` by default.
         on_notice: called with each message for the user.
 
     Raises:
@@ -199,24 +244,24 @@ def write_index(
     """
     pages = PageRequest(pairs=pairs, audit=audit, audit_run=audit_run)
     pages.check_options(hash_paths=hash_paths)
-    require_shared([*sources, out, pairs, audit, audit_run], config.resources.shared)
-    predictions = pages.check_files()
     key = read_key(patient_key)
-    if waiting := require_capacity(1, {"CPU": 1.0}):
-        on_notice(waiting)
-    manifest = index_sources(
-        sources,
-        config,
-        labels,
-        columns=LabelColumns(id=id_column, label=label_column, patient=patient_column),
-        patient_from=patient_from,
-        key=key,
-        hash_paths=hash_paths,
-        on_notice=on_notice,
-    )
-    require_readable(manifest, " ".join(sources))
-    write_manifest(manifest, out)
-    pages.write(manifest, config, predictions, choose_map(len(manifest)))
+    with _open_cluster(workers, [*sources, out, pairs, audit, audit_run], config.resources.shared):
+        predictions = pages.check_files()
+        manifest = index_sources(
+            sources,
+            config,
+            labels,
+            columns=LabelColumns(id=id_column, label=label_column, patient=patient_column),
+            patient_from=patient_from,
+            key=key,
+            hash_paths=hash_paths,
+            workers=workers,
+            on_notice=on_notice,
+        )
+        require_readable(manifest, " ".join(sources))
+        shards = write_either_form(manifest, out, shard_rows)
+        with open_map(len(manifest)) as run:
+            pages.write(manifest, config, predictions, run)
     for text in describe_gaps(manifest, config.data):
         on_notice(text)
     summary = summarise(manifest)
@@ -226,7 +271,26 @@ def write_index(
             f"To make them match, pass --patient-key FILE or set {KEY_VARIABLE}."
         )
     control = estimate_header_control(manifest, negative=next(iter(config.data.classes)))
-    return IndexResult(manifest=out, summary=summary, header_only_control=control)
+    return IndexResult(manifest=out, shards=shards, summary=summary, header_only_control=control)
+
+
+@contextmanager
+def _open_cluster(workers: int | None, locations: Iterable[str | None], shared: bool) -> Iterator[None]:
+    """Connect to Ray for the whole command where it is near or asked for; otherwise, what needs Ray starts it.
+
+    Raises:
+        UsageError: one of the locations is a path that not every node sees.
+        ClusterError: Ray does not answer.
+    """
+    if workers is None and not is_ray_near():
+        yield
+        return
+    from brainscale.cluster.capacity import require_shared  # here, as above
+    from brainscale.cluster.session import session
+
+    with session(workers):
+        require_shared(locations, shared)
+        yield
 
 
 def open_or_index(
@@ -235,8 +299,7 @@ def open_or_index(
     """Return the manifest given as a table or a path, or index the source given instead.
 
     Args:
-        data: a manifest as a table, the path or address of a manifest, or a source; indexing a source needs a
-            connected Ray.
+        data: a manifest as a table, the path or address of a manifest, or a source.
         config: class names of folders, preprocessing, limits, and whether all nodes share the paths.
         on_notice: called with each message for the user, such as placeholders in place of patients.
 

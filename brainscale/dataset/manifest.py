@@ -1,6 +1,11 @@
-"""Read, check and write the manifest, a table with one row for each sample."""
+"""Read, check and write the manifest, a table with one row for each sample.
+
+It has two forms: one Parquet file, and a folder of Parquet shards for large sets.
+"""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,34 +15,67 @@ from brainscale.errors import ManifestError, OutputError
 from brainscale.hashing import fingerprint
 from brainscale.reading.signature import SIDE
 from brainscale.schema import HIDDEN, MANIFEST
-from brainscale.storage.remote import split_options
+from brainscale.storage import shards
+from brainscale.storage.remote import is_address, split_options
+from brainscale.storage.shards import ShardedTable
 from brainscale.storage.tables import read_table, write_table
 
 MANIFEST_FILE = "manifest.parquet"
 """Name of the manifest in the folder of a run or of an evaluation."""
 
+SHARD_ROWS = 1_000_000
+"""Rows up to which `index` writes a manifest as one file, and rows of a shard of a larger one."""
 KEY_METADATA = b"patient_key"
 """Metadata of a manifest: a hash that tells whether two manifests were made with the same patient key."""
 
 
 def is_manifest(path: str) -> bool:
-    """Return whether a `--data` argument names a manifest and not a source; an address may end with options."""
-    return split_options(path)[0].endswith(".parquet")
+    """Return whether a `--data` argument names a manifest and not a source; an address may end with options.
+
+    A manifest ends with `.parquet`, or is a folder of shards; the address of such a folder ends with a slash.
+    """
+    if split_options(path)[0].endswith((".parquet", ".parquet/")):
+        return True
+    return (not is_address(path) or shards.is_folder_name(path)) and shards.has_shards(path, "manifest")
+
+
+def open_manifest_shards(path: str | Path) -> ShardedTable | None:
+    """Return the shards of a manifest, or None for one file.
+
+    Raises:
+        ManifestError: a folder of shards is not complete.
+    """
+    if not is_address(path) and not Path(path).is_dir():
+        return None
+    try:
+        return shards.open_shards(path, "manifest")
+    except OutputError as error:
+        raise ManifestError(str(error)) from None
 
 
 def read_manifest(path: str | Path) -> pa.Table:
-    """Read a manifest and check it as `check_manifest` does.
+    """Read a manifest in either form and check it as `check_manifest` does.
 
     Raises:
-        ManifestError: there is no such file, or it is not a manifest.
+        ManifestError: there is no such manifest, it is not complete, or it is something else.
     """
     try:
-        table = read_table(path, "manifest", unstamped=True)
+        table = _read_either_form(path)
     except FileNotFoundError:
         raise ManifestError(f"no manifest at {path}: make one with `brainscale index SOURCE --out M.parquet`") from None
     except OutputError as error:
         raise ManifestError(str(error)) from None
     return check_manifest(table, str(path))
+
+
+def _read_either_form(path: str | Path) -> pa.Table:
+    if not shards.is_folder_name(path) and (is_address(path) or not Path(path).is_dir()):
+        with suppress(FileNotFoundError):
+            return read_table(path, "manifest", unstamped=True)
+    sharded = open_manifest_shards(path)
+    if sharded is None:
+        raise FileNotFoundError(path)
+    return pa.concat_tables(sharded.tables())
 
 
 def check_manifest(table: pa.Table, name: str) -> pa.Table:
@@ -72,10 +110,12 @@ def check_manifest(table: pa.Table, name: str) -> pa.Table:
             f"{name} has a damaged signature or hash of sample '{first}': index the source again, or make the "
             "signature of this row null"
         )
-    duplicates = [i for i, n in Counter(table["sample_id"].to_pylist()).items() if n > 1]
-    if duplicates:
+    table = table.sort_by("sample_id")
+    ids = table["sample_id"]
+    duplicates = ids[1:].filter(pc.equal(ids[1:], ids[:-1])) if len(ids) else ids
+    if len(duplicates):
         raise ManifestError(f"{name} lists sample '{duplicates[0]}' more than once: remove the extra rows")
-    return table.sort_by("sample_id")
+    return table
 
 
 def require_readable(table: pa.Table, source: str) -> None:
@@ -107,12 +147,48 @@ def require_paths(table: pa.Table, source: str) -> None:
 
 
 def write_manifest(manifest: pa.Table, path: str | Path) -> None:
-    """Write a manifest to a path or an address; the file appears complete or not at all.
+    """Write a manifest as one file to a path or an address; the file appears complete or not at all.
 
     Raises:
         OutputError: the file cannot be written.
     """
     write_table(manifest, path, "manifest")
+
+
+def write_either_form(manifest: pa.Table, path: str, shard_rows: int | None = None, *, as_folder: bool = False) -> int:
+    """Write a manifest as one file or, if it has many rows or the path is that of a folder, as a folder of shards.
+
+    Args:
+        manifest: rows sorted by sample_id.
+        path: path or address; one that ends with a slash, or a folder that holds a manifest already, is for shards.
+        shard_rows: rows of a shard, and of one file at most; `SHARD_ROWS` by default.
+        as_folder: whether to write a folder of shards in any case.
+
+    Returns:
+        The number of shards; 0 for one file.
+
+    Raises:
+        OutputError: the manifest cannot be written.
+        StorageError: the object store refuses, or does not answer.
+    """
+    limit = shard_rows or SHARD_ROWS
+    is_folder = as_folder or shards.is_folder_name(path) or (not is_address(path) and Path(path).is_dir())
+    if is_folder or len(manifest) > limit:
+        return len(shards.write_shards(cut_shards(manifest, limit), path, "manifest").shards)
+    write_manifest(manifest, path)
+    if is_address(path):
+        shards.remove_shards(path, "manifest")
+    return 0
+
+
+def cut_shards(manifest: pa.Table, shard_rows: int) -> Iterator[pa.Table]:
+    """Cut a manifest, sorted by sample_id, into tables of as many rows; one without rows gives none."""
+    return (manifest.slice(start, shard_rows) for start in range(0, len(manifest), shard_rows))
+
+
+def describe_form(shard_count: int) -> str:
+    """Return how a manifest is stored, in words, from the number of its shards."""
+    return "one file" if not shard_count else f"folder of {shard_count} shard{'s' if shard_count > 1 else ''}"
 
 
 def manifest_fingerprint(table: pa.Table) -> str:

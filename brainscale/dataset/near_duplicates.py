@@ -33,6 +33,8 @@ _CHUNK = 32_768  # candidate pairs of one task
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 """Applies a function to many arguments: the built-in `map`, or one that runs tasks on Ray."""
+Compare = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""Takes the numbers of two signatures, and the orientation of the first, for many pairs; gives their similarities."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,17 @@ def find_near_duplicates(manifest: pa.Table, similarity: float | None = SIMILARI
         Pairs of row numbers.
     """
     numbers, pairs = compare_signatures(manifest, similarity, run)
+    return pairs_of_rows(numbers, pairs, similarity)
+
+
+def pairs_of_rows(numbers: np.ndarray, pairs: NearPairs, similarity: float | None) -> NearPairs:
+    """Return pairs of rows for pairs of signatures; rows of one signature are paired with the first of them.
+
+    Args:
+        numbers: int64 [rows], number of each row's signature; −1 without one.
+        pairs: pairs of these numbers.
+        similarity: minimum similarity; None finds nothing.
+    """
     rows = np.flatnonzero(numbers >= 0)
     _, start = np.unique(numbers[rows], return_index=True)
     first_row = rows[start]
@@ -109,7 +122,12 @@ def compare_signatures(manifest: pa.Table, similarity: float | None, run: Map = 
     if similarity is None or len(signatures) < 2:
         return numbers, NearPairs(first=rows[:0], second=rows[:0], similarity=np.empty(0, np.float32))
     heads, images = (_read_hashes(manifest, name, rows[start]) for name in ("head_phash", "phash"))
-    return numbers, _confirm(signatures, heads, images, similarity, run)
+
+    def compare(first: np.ndarray, second: np.ndarray, turns: np.ndarray) -> np.ndarray:
+        chunks = run(compare_pairs, _cut(signatures, first, second, turns))
+        return np.concatenate([np.empty(0, np.float32), *chunks])
+
+    return numbers, find_pairs(heads, images, similarity, run, compare)
 
 
 def _read_hashes(manifest: pa.Table, column: str, rows: np.ndarray) -> np.ndarray:
@@ -117,17 +135,17 @@ def _read_hashes(manifest: pa.Table, column: str, rows: np.ndarray) -> np.ndarra
     return np.array([int(text, 16) for text in manifest[column].take(pa.array(rows)).to_pylist()], np.uint64)
 
 
-def _confirm(signatures: np.ndarray, heads: np.ndarray, images: np.ndarray, similarity: float, run: Map) -> NearPairs:
-    """Propose pairs by their hashes and keep those whose aligned signatures are similar.
+def find_pairs(heads: np.ndarray, images: np.ndarray, similarity: float, run: Map, compare: Compare) -> NearPairs:
+    """Propose pairs of different signatures by their hashes, and keep those that are similar.
 
     Args:
-        signatures: uint8 [n, 16, 16].
         heads: uint64 [n], hashes of the heads.
         images: uint64 [n], hashes of the whole images.
         similarity: minimum similarity.
         run: applies a function to many arguments.
+        compare: gives the similarities of pairs.
     """
-    distance_of_heads = DISTANCE_OF_HEADS_OF_MANY if len(signatures) > MANY else DISTANCE_OF_HEADS
+    distance_of_heads = DISTANCE_OF_HEADS_OF_MANY if len(heads) > MANY else DISTANCE_OF_HEADS
     searches = [
         (hashes, distance, number)
         for hashes, distance in ((heads, distance_of_heads), (images, DISTANCE_OF_IMAGES))
@@ -136,9 +154,8 @@ def _confirm(signatures: np.ndarray, heads: np.ndarray, images: np.ndarray, simi
     found = np.empty(0, np.int64)
     for more in run(_search, searches):
         found = np.union1d(found, more)
-    first, second = np.divmod(found, len(signatures))
-    turns = _orientations(first, second, heads, images)
-    values = np.concatenate([np.empty(0, np.float32), *run(_compare, _cut(signatures, first, second, turns))])
+    first, second = np.divmod(found, max(1, len(heads)))
+    values = compare(first, second, _orientations(first, second, heads, images))
     return NearPairs(first=first, second=second, similarity=values).where(values >= similarity)
 
 
@@ -160,22 +177,25 @@ def _orientations(first: np.ndarray, second: np.ndarray, heads: np.ndarray, imag
 
 def _cut(
     signatures: np.ndarray, first: np.ndarray, second: np.ndarray, turns: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the signatures of candidate pairs, the first of each turned, a chunk at a time."""
-    oriented = [orient(signatures, orientation) for orientation in range(ORIENTATIONS)]  # views, no copies
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield the signatures of candidate pairs and the orientations of the first, a chunk at a time."""
     for start in range(0, len(first), _CHUNK):
         chunk = slice(start, start + _CHUNK)
-        turned = np.empty((len(first[chunk]), *signatures.shape[1:]), signatures.dtype)
-        for orientation in range(ORIENTATIONS):
-            chosen = turns[chunk] == orientation
-            turned[chosen] = oriented[orientation][first[chunk][chosen]]
-        yield turned, signatures[second[chunk]]
+        yield signatures[first[chunk]], signatures[second[chunk]], turns[chunk]
 
 
-def _compare(pair: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Return the similarity of pairs of signatures; of pairs that fail the coarse look, its result."""
-    first, second = pair
-    values = similarities(first, second, side=SIDE, steps=1)
+def compare_pairs(pairs: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+    """Return the similarity of pairs of signatures; of pairs that fail the coarse look, its result.
+
+    Args:
+        pairs: uint8 [n, 16, 16], twice, and the orientations in which the first are compared, int64 [n].
+    """
+    first, second, turns = pairs
+    turned = np.empty_like(first)
+    for orientation in range(ORIENTATIONS):
+        chosen = turns == orientation
+        turned[chosen] = orient(first[chosen], orientation)
+    values = similarities(turned, second, side=SIDE, steps=1)
     close = values >= _SCREEN
-    values[close] = similarities(first[close], second[close])
+    values[close] = similarities(turned[close], second[close])
     return values

@@ -13,6 +13,7 @@ import onnxruntime
 
 from brainscale.errors import UsageError
 from brainscale.models.bundle import Bundle, ModelInfo
+from brainscale.models.processor import read_cpu_model
 
 ENGINES = ("auto", "onnx", "torch")
 
@@ -147,3 +148,13 @@ def load_engine(info: ModelInfo, network: bytes, options: EngineOptions, *, thre
     if options.name == "torch":
         return TorchEngine(info, network, options, threads)
     return OnnxEngine(info, network, threads)
+
+
+def describe_arithmetic(options: EngineOptions) -> str:
+    """Return what decides the last bits of a probability: the engine, its version and its processor."""
+    if options.name == "onnx":
+        return f"ONNX Runtime {onnxruntime.__version__} on {read_cpu_model()}"
+    import torch
+
+    processor = torch.cuda.get_device_name() if options.on_gpu else read_cpu_model()
+    return f"torch {torch.__version__}{', compiled' if options.compiled else ''} on {processor}"

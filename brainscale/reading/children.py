@@ -1,25 +1,31 @@
-"""This process's decoder: one child, kept from file to file."""
+"""This thread's decoder: one child, kept from file to file until the thread ends."""
 
-import atexit
+import threading
+import weakref
 from dataclasses import replace
 
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sandbox import Sandbox
 
 DECODER = "brainscale.reading.decoder"  # run by name and never imported here: it loads the libraries of all formats
-_decoders: list[tuple[ReadRequest, Sandbox]] = []
+
+
+class _Decoder:
+    """A decoder and what it was started with; the child ends with this object."""
+
+    def __init__(self, settings: ReadRequest) -> None:
+        self.settings = settings
+        self.sandbox = Sandbox(DECODER, settings.to_json(), settings.limits.seconds)
+        weakref.finalize(self, self.sandbox.close)
+
+
+_own = threading.local()
 
 
 def decoder_of(request: ReadRequest) -> Sandbox:
     """Return the decoder that preprocesses as a request asks for; another's ends. Each question says what to make."""
     settings = replace(request, planes=True, hashes=False)
-    if not _decoders or _decoders[0][0] != settings:
-        _end_decoder()
-        _decoders.append((settings, Sandbox(DECODER, settings.to_json(), request.limits.seconds)))
-    return _decoders[0][1]
-
-
-@atexit.register
-def _end_decoder() -> None:
-    while _decoders:
-        _decoders.pop()[1].close()
+    decoder: _Decoder | None = getattr(_own, "decoder", None)
+    if decoder is None or decoder.settings != settings:
+        _own.decoder = decoder = _Decoder(settings)
+    return decoder.sandbox

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import groupby
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,11 +26,16 @@ _WINDOW = pa.struct(
         ("empty", pa.bool_()),
     ]
 )
+_TUPLES = ("sample_ids", "sha256s", "members")
 SOURCE_FILES = pa.schema(
     [
         MANIFEST.field("sample_id"),
         MANIFEST.field("uri"),
+        pa.field("nbytes", pa.int64()),
+        pa.field("modified", pa.int64()),
         pa.field("sample_ids", pa.list_(pa.string())),
+        pa.field("sha256s", pa.list_(pa.string())),
+        pa.field("members", pa.list_(pa.int64(), 2)),
         pa.field("group", pa.int64()),
         pa.field("windows", pa.list_(_WINDOW)),
     ]
@@ -38,19 +44,31 @@ SOURCE_FILES = pa.schema(
 
 
 def file_table(files: Sequence[SourceFile]) -> pa.Table:
-    """Return files as a table of schema `SOURCE_FILES`, which Ray Data can carry."""
-    rows = [{name: getattr(file, name) for name in SOURCE_FILES.names} for file in files]
-    for row in rows:
-        row["windows"] = row["windows"] and [{"sample_id": i, **asdict(window)} for i, window in row["windows"].items()]
-    return pa.Table.from_pylist(rows, schema=SOURCE_FILES)
+    """Return files as a table of schema `SOURCE_FILES`, which Ray can carry."""
+    columns = {name: [getattr(file, name) for file in files] for name in SOURCE_FILES.names}
+    columns["windows"] = [windows and _window_rows(windows) for windows in columns["windows"]]
+    return pa.table([pa.array(columns[column.name], column.type) for column in SOURCE_FILES], schema=SOURCE_FILES)
+
+
+def _window_rows(windows: Mapping[str, SliceWindow]) -> list[dict[str, object]]:
+    return [{"sample_id": sample_id, **asdict(window)} for sample_id, window in windows.items()]
 
 
 def files_in(table: pa.Table) -> Iterator[SourceFile]:
     """Yield the files in a table of schema `SOURCE_FILES`."""
-    for row in table.to_pylist():
-        windows = row.pop("windows")
-        known = windows and {window.pop("sample_id"): SliceWindow(**window) for window in windows}
-        yield SourceFile(**row, windows=known)
+    columns = {name: table[name].to_pylist() for name in SOURCE_FILES.names}
+    for name in _TUPLES:
+        columns[name] = [values and tuple(values) for values in columns[name]]
+    columns["windows"] = [windows and _windows_of(windows) for windows in columns["windows"]]
+    return map(_make_file, *columns.values())
+
+
+def _make_file(*values: Any) -> SourceFile:
+    return SourceFile(**dict(zip(SOURCE_FILES.names, values, strict=True)))
+
+
+def _windows_of(rows: list[dict[str, Any]]) -> dict[str, SliceWindow]:
+    return {row.pop("sample_id"): SliceWindow(**row) for row in rows}
 
 
 def groups_of(files: Iterable[SourceFile]) -> Iterator[list[SourceFile]]:
@@ -64,6 +82,8 @@ def groups_of(files: Iterable[SourceFile]) -> Iterator[list[SourceFile]]:
 
 def files_of_manifest(manifest: pa.Table, spec: PreprocessConfig) -> list[SourceFile]:
     """Return the files of a manifest in its order, each with the ids and, if they apply, the windows of its samples.
+
+    The size of a file is that of the members that its samples are in, so that a job is cut as one of the files is.
 
     Args:
         manifest: rows of a manifest.
@@ -80,11 +100,22 @@ def files_of_manifest(manifest: pa.Table, spec: PreprocessConfig) -> list[Source
             "Index the source again with this data.window_source and data.window"
         )
     windows = windows_in(manifest) if windows_apply else {}
-    ids_by_file: dict[tuple[str, str], list[str]] = {}
-    for sample_id, uri in zip(manifest["sample_id"].to_pylist(), manifest["uri"].to_pylist(), strict=True):
-        ids_by_file.setdefault((split_id(sample_id)[0], uri), []).append(sample_id)
+    samples_of: dict[tuple[str, str], dict[str, str | None]] = {}
+    sizes: dict[tuple[str, str], dict[str | None, int]] = {}  # of the members; that of an archive is not known
+    columns = (manifest[name].to_pylist() for name in ("sample_id", "uri", "sha256", "nbytes"))
+    for sample_id, uri, sha256, nbytes in zip(*columns, strict=True):
+        file_id, member, _ = split_id(sample_id)
+        samples_of.setdefault((file_id, uri), {})[sample_id] = sha256
+        sizes.setdefault((file_id, uri), {})[member] = nbytes or 0
     files = [
-        SourceFile(sample_id=file_id, uri=uri, sample_ids=tuple(ids)) for (file_id, uri), ids in ids_by_file.items()
+        SourceFile(
+            sample_id=file_id,
+            uri=uri,
+            nbytes=sum(sizes[file_id, uri].values()),
+            sample_ids=tuple(samples),
+            sha256s=tuple(samples.values()),
+        )
+        for (file_id, uri), samples in samples_of.items()
     ]
     return with_windows(files, windows)
 

@@ -138,9 +138,9 @@ def count_integers(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         part = np.bincount(chunk.view(unsigned))
         counts[: len(part)] += part
     (present,) = np.nonzero(counts)
-    values = present.astype(unsigned).view(native)
-    order = np.argsort(values, kind="stable")  # negative ones come last
-    return values[order], counts[present][order]
+    if native.kind == "i":  # negative ones come last
+        present = np.roll(present, -int(np.searchsorted(present, len(counts) // 2)))
+    return present.astype(unsigned).view(native), counts[present]
 
 
 def _count_floats(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -52,16 +52,21 @@ class LazyRows:
         return refs
 
 
-def read_parallel(files: Sequence[SourceFile], read: Callable[[pa.Table], Iterator[pa.Table]]) -> LazyRows:
+def read_parallel(
+    files: Sequence[SourceFile], read: Callable[[pa.Table], Iterator[pa.Table]], workers: int | None = None
+) -> LazyRows:
     """Apply a reading function to files in blocks, on the connected Ray.
 
     Args:
         files: what to read.
         read: table of files → tables of rows; must not raise for a bad file.
+        workers: number of tasks that read at the same time; by default as many as there is room for.
     """
     quiet_ray_data()
     dataset = ray.data.from_arrow([file_table(block) for block in cut_blocks(files)])
-    return LazyRows(dataset.map_batches(read, batch_format="pyarrow", batch_size=None, num_cpus=READ_CPUS))
+    return LazyRows(
+        dataset.map_batches(read, batch_format="pyarrow", batch_size=None, num_cpus=READ_CPUS, concurrency=workers)
+    )
 
 
 @ray.remote(num_cpus=0)
@@ -74,13 +79,16 @@ def _select_columns(block: pa.Table, names: list[str]) -> pa.Table:
     return block.select(names)
 
 
-def plan_parallel(files: Sequence[SourceFile], request: ReadRequest, wanted: Iterable[str]) -> ReadingPlan:
+def plan_parallel(
+    files: Sequence[SourceFile], request: ReadRequest, wanted: Iterable[str] | None = None, *, name_series: bool = False
+) -> ReadingPlan:
     """Find the files that share a series, on the connected Ray.
 
     Args:
         files: all files of the sources.
         request: what will be read of them.
-        wanted: ids of the files to read.
+        wanted: ids of the files to read; by default all.
+        name_series: whether the names of series are needed where their windows are not.
     """
     facts_only = request.facts_only()
 
@@ -88,7 +96,9 @@ def plan_parallel(files: Sequence[SourceFile], request: ReadRequest, wanted: Ite
         return lambda some: read_parallel(some, read).tables()
 
     look, measure = run(partial(look_into, request=request)), run(partial(read_tables, request=facts_only))
-    return plan_reading(files, request.preprocess, look, measure, wanted, name_of=namer_of(request))
+    return plan_reading(
+        files, request.preprocess, look, measure, wanted, name_of=namer_of(request), name_series=name_series
+    )
 
 
 def cut_blocks(files: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:

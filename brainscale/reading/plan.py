@@ -4,9 +4,10 @@ A series in a few files is read at once. One that is spread over too much for th
 be read, is read twice: first its histograms, then each file alone with the windows that they give.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +17,7 @@ from brainscale.reading.sample import as_slice
 from brainscale.reading.sample_ids import file_of
 from brainscale.reading.series import Slice, SliceFacts, SliceWindow, choose_windows, find_volumes
 from brainscale.reading.sources import SourceFile
+from brainscale.reading.waiting_histograms import WaitingHistograms
 
 GROUP_NBYTES = 256 * 2**20
 """Size of the files of a series up to which they are read together."""
@@ -51,6 +53,7 @@ SERIES = pa.schema(
 )
 """What a look into the files yields: a row for each DICOM object."""
 
+_IDS = ("file_id", "scan", "sample_id")
 Run = Callable[[Sequence[SourceFile]], Iterable[pa.Table]]
 """Applies a reading function to files, here or on a cluster, and yields its tables."""
 
@@ -61,10 +64,13 @@ class ReadingPlan:
 
     Attributes:
         files: with groups, and with windows where these are known.
+        series: id of a file → keyed hash of a series in it → smallest sample id of that series, of the series that are
+            spread over several files.
         notices: what there is to say about the series, a line each.
     """
 
     files: list[SourceFile]
+    series: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
 
 
@@ -81,6 +87,7 @@ def plan_reading(
     wanted: Iterable[str] | None = None,
     *,
     name_of: Callable[[str], str] = str,
+    name_series: bool = False,
 ) -> ReadingPlan:
     """Find the files that share a series, and the windows of series that cannot be read at once.
 
@@ -91,18 +98,29 @@ def plan_reading(
         measure: yields the samples of files without planes, in tables of schema `sample.COLUMNS`.
         wanted: ids of the files to read; by default all.
         name_of: sample id → what messages call the sample.
+        name_series: whether the names of series are needed where their windows are not.
     """
     chosen = {file.sample_id for file in files} if wanted is None else set(wanted)
     unsure = [file for file in files if file.sample_ids is None and may_hold_series(file)]
-    is_needed = spec.window_source == "volume" and len(unsure) > 1
+    is_needed = (spec.window_source == "volume" or name_series) and len(unsure) > 1
     if not is_needed or chosen.isdisjoint(file.sample_id for file in unsure):
         return ReadingPlan(files=[file for file in files if file.sample_id in chosen])
     series_of: dict[str, set[str]] = defaultdict(set)
+    first_of_series: dict[str, str] = {}
     slices: list[Slice] = []
     for table in look(unsure):
-        for file_id, scan in zip(table["file_id"].to_pylist(), table["scan"].to_pylist(), strict=True):
+        for file_id, scan, sample_id in zip(*(table[name].to_pylist() for name in _IDS), strict=True):
             series_of[file_id].add(scan)
+            first_of_series[scan] = min(sample_id, first_of_series.get(scan, sample_id))
         slices += slices_of(table.filter(pc.equal(table["frames"], 1)))
+    several = Counter(chain.from_iterable(series_of.values()))
+    series = {
+        file_id: named
+        for file_id, scans in series_of.items()
+        if (named := {scan: first_of_series[scan] for scan in scans if several[scan] > 1})
+    }
+    if spec.window_source == "file":
+        return ReadingPlan(files=[file for file in files if file.sample_id in chosen], series=series)
     notices = list(find_volumes(slices)[2].lines(name_of))
     together, apart = _divide(unsure, series_of, chosen)
     windows: dict[str, dict[str, SliceWindow]] = {}
@@ -120,7 +138,7 @@ def plan_reading(
         if file.sample_id in chosen
     ]
     planned.sort(key=lambda file: file.sample_id if file.group is None else first_of[file.group])
-    return ReadingPlan(files=planned, notices=tuple(notices))
+    return ReadingPlan(files=planned, series=series, notices=tuple(notices))
 
 
 def _divide(
@@ -162,9 +180,12 @@ def _measure(
     files: Sequence[SourceFile], measure: Run, percentiles: tuple[float, float]
 ) -> dict[str, dict[str, SliceWindow]]:
     """Return file → sample id → window of all slices in the files."""
-    tables = [table for table in measure(files) if table["histogram"].null_count < len(table)]
-    slices = [one for table in tables for one in slices_of(table)]
-    windows, _ = choose_windows(slices, histograms_of(tables), percentiles)
+    slices, histograms = list[Slice](), WaitingHistograms()
+    for table in measure(files):
+        slices += slices_of(table)
+        for sample_id, data in histograms_of([table]):
+            histograms.add(sample_id, data)
+    windows, _ = choose_windows(slices, histograms, percentiles)
     by_file: dict[str, dict[str, SliceWindow]] = defaultdict(dict)
     for sample_id, window in windows.items():
         by_file[file_of(sample_id)][sample_id] = window

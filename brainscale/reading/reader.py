@@ -68,12 +68,13 @@ def _read_planned(files: Sequence[SourceFile], request: ReadRequest) -> Iterator
             yield sample
 
 
-def plan_files(files: Sequence[SourceFile], request: ReadRequest) -> ReadingPlan:
+def plan_files(files: Sequence[SourceFile], request: ReadRequest, *, name_series: bool = False) -> ReadingPlan:
     """Find the files that share a series, in this process; `file_table` keeps those of one group together.
 
     Args:
         files: all files of the sources.
         request: what will be read of them.
+        name_series: whether the names of series are needed where their windows are not.
     """
     facts_only = request.facts_only()
     return plan_reading(
@@ -82,6 +83,7 @@ def plan_files(files: Sequence[SourceFile], request: ReadRequest) -> ReadingPlan
         lambda some: look_into(file_table(some), request=request),
         lambda some: read_tables(file_table(some), request=facts_only),
         name_of=namer_of(request),
+        name_series=name_series,
     )
 
 
@@ -104,7 +106,7 @@ def read_file(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
 
 
 def read_planes(
-    files: Sequence[SourceFile],
+    files: Iterable[SourceFile],
     sample_ids: Sequence[str],
     request: ReadRequest,
     windows: Mapping[str, SliceWindow] | None = None,

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from brainscale.reading.histogram import GreyRange, Histogram, merge
+from brainscale.reading.histogram import GreyRange
+from brainscale.reading.waiting_histograms import WaitingHistograms
 
 BACKGROUND = 0.05
 """Share of the grey range: what is brighter is more than background."""
@@ -23,7 +24,6 @@ SAME_PLACE = 0.01
 """Distance of two slices in mm up to which they are at one place."""
 GAP = 1.5
 """Usual distances of neighbours: a slice is missing where two are further apart."""
-MERGED_AT_ONCE = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,21 +119,23 @@ Volume = list[int]
 
 
 def choose_windows(
-    slices: Sequence[Slice], histograms: Iterable[tuple[str, bytes]], percentiles: tuple[float, float]
+    slices: Sequence[Slice],
+    histograms: Iterable[tuple[str, bytes]] | WaitingHistograms,
+    percentiles: tuple[float, float],
 ) -> tuple[dict[str, SliceWindow], SeriesNotes]:
     """Choose the windows of slices from their histograms.
 
     Args:
         slices: of whole series, in any order.
-        histograms: sample id and histogram of each of them, in any order; read once.
+        histograms: sample id and histogram of each of them, in any order; read once. They are merged volume by volume.
         percentiles: of a volume, become 0 and 255.
 
     Returns:
         sample id → window, and what there is to say about the series.
     """
     volumes, copies, notes = find_volumes(slices)
-    volume_of = {slices[i].sample_id: v for v, volume in enumerate(volumes) for i in volume}
-    ranges = [histogram.percentiles(percentiles) for histogram in _merge_by_volume(histograms, volume_of, len(volumes))]
+    with histograms if isinstance(histograms, WaitingHistograms) else WaitingHistograms(histograms) as waiting:
+        ranges = [waiting.merge(slices[i].sample_id for i in volume).percentiles(percentiles) for volume in volumes]
     windows: dict[str, SliceWindow] = {}
     positions: dict[str, int] = defaultdict(int)
     for volume, (low, high) in zip(volumes, ranges, strict=True):
@@ -284,16 +286,3 @@ def _count_missing(steps: np.ndarray) -> int:
         return 0
     usual = float(np.sort(steps)[(len(steps) - 1) // 2])
     return int(np.sum(np.rint(steps[steps > GAP * usual] / usual) - 1))
-
-
-def _merge_by_volume(
-    histograms: Iterable[tuple[str, bytes]], volume_of: dict[str, int], volumes: int
-) -> list[Histogram]:
-    """Return the histogram of each volume; few of its slices' histograms are in memory at a time."""
-    waiting: list[list[Histogram]] = [[] for _ in range(volumes)]
-    for sample_id, data in histograms:
-        if (volume := volume_of.get(sample_id)) is not None:
-            waiting[volume].append(Histogram.from_bytes(data))
-            if len(waiting[volume]) == MERGED_AT_ONCE:
-                waiting[volume] = [merge(waiting[volume])]
-    return [merge(parts) for parts in waiting]

@@ -14,6 +14,7 @@ from brainscale.reading.sample import Sample, as_slice, window_fields
 from brainscale.reading.sample_ids import file_of
 from brainscale.reading.series import SliceWindow, choose_windows
 from brainscale.reading.sources import SourceFile
+from brainscale.reading.waiting_histograms import WaitingHistograms
 
 Read = Callable[[SourceFile], Iterator[Sample]]
 """Reads one file, or those of its samples that it names: each comes, if need be with an error."""
@@ -38,14 +39,15 @@ def read_together(
         Samples, each once. With the last one of a file comes the number of its samples: whoever has it and as many
         rows has the whole file.
     """
-    waiting: list[Sample] = []
+    waiting, histograms = list[Sample](), WaitingHistograms()
     rows: dict[str, int] = {}
     for file in files:
         count, previous, before = 0, None, len(waiting)
         for sample in read(file):
             count += 1
             if sample.waiting:
-                waiting.append(sample)
+                histograms.add(sample.sample_id, sample.waiting.histogram)
+                waiting.append(replace(sample, waiting=replace(sample.waiting, histogram=b"")))
                 continue
             if previous is not None:
                 yield previous, None
@@ -55,14 +57,19 @@ def read_together(
         if len(waiting) > before:
             rows[file.sample_id] = count
     left = Counter(file_of(sample.sample_id) for sample in waiting)
-    for sample in _show_waiting(files, waiting, read, show, percentiles):
+    for sample in _show_waiting(files, waiting, histograms, read, show, percentiles):
         file_id = file_of(sample.sample_id)
         left[file_id] -= 1
         yield sample, None if left[file_id] else rows[file_id]
 
 
 def _show_waiting(
-    files: Sequence[SourceFile], waiting: list[Sample], read: Read, show: Show, percentiles: tuple[float, float]
+    files: Sequence[SourceFile],
+    waiting: list[Sample],
+    histograms: WaitingHistograms,
+    read: Read,
+    show: Show,
+    percentiles: tuple[float, float],
 ) -> Iterator[Sample]:
     """Yield the slices with their planes, those that have to be read again last."""
     slices = [
@@ -70,7 +77,6 @@ def _show_waiting(
         for sample in waiting
         if sample.waiting
     ]
-    histograms = ((sample.sample_id, sample.waiting.histogram) for sample in waiting if sample.waiting)
     windows, _ = choose_windows(slices, histograms, percentiles)
     again: dict[str, list[Sample]] = {}
     for start in range(0, len(waiting), SHOWN_AT_ONCE):

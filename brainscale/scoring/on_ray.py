@@ -1,148 +1,248 @@
-"""Run scoring on Ray: tasks that read files, actors that run the engine, and tasks that write parts."""
+"""Run scoring on Ray: one actor for each engine, which reads, computes and writes whole blocks.
+
+The driver hands out blocks as the engines ask for them, as many at a time as an engine does in some seconds. Planes
+and predictions never leave the node that makes them.
+"""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from math import ceil
+from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, Dataset
 from ray.exceptions import RayError
 
 from brainscale.cluster import autoscaler
-from brainscale.cluster.capacity import can_have_gpus, count_cpus, list_nodes, require_capacity
+from brainscale.cluster.capacity import (
+    can_have_gpus,
+    count_cpus,
+    count_cpus_beside_gpu,
+    list_nodes,
+    require_capacity,
+)
 from brainscale.cluster.placement import Engines, plan_engines
 from brainscale.cluster.telemetry import ScoringMeter
-from brainscale.errors import RERUN, ClusterError, first_line
+from brainscale.errors import RERUN, BrainscaleError, ClusterError, first_line
 from brainscale.models import engines
 from brainscale.models.bundle import Bundle
 from brainscale.models.engines import EngineOptions
 from brainscale.reading.file_tables import files_of_manifest
-from brainscale.reading.on_ray import READ_CPUS, plan_parallel, read_parallel
+from brainscale.reading.on_ray import plan_parallel
 from brainscale.reading.plan import ReadingPlan
 from brainscale.reading.pseudonyms import read_key
-from brainscale.reading.reader import read_tables, require_reachable
-from brainscale.reading.request import ReadRequest
+from brainscale.reading.reader import require_reachable
 from brainscale.reading.sources import SourceFile
 from brainscale.schema import PREDICTIONS
-from brainscale.scoring.parts import WritePart, WrittenPart
-from brainscale.scoring.predictions import ScoringJob, score_rows
+from brainscale.scoring.blocks import BlockFile, PackedBlock, make_block, pack_block, unpack_blocks, version_of
+from brainscale.scoring.predictions import ScoringJob
+from brainscale.scoring.scorer import BlockDone, Scorer, request_of
+from brainscale.storage.folder import Folder
 
-BLOCK_ROWS, GPU_BLOCK_ROWS = 64, 512
-"""Approximate number of rows that an engine gets at a time: seconds of work, next to milliseconds of Ray's overhead."""
-SAMPLE_NBYTES = 100_000
-"""Approximate size of a sample in an archive."""
-
-
-def score_lazily(
-    files: Sequence[SourceFile],
-    job: ScoringJob,
-    skip: frozenset[str] = frozenset(),
-    on_notice: Callable[[str], None] = lambda text: None,
-) -> Dataset:
-    """Return a lazy dataset of predictions, one row for each sample of the files.
-
-    Args:
-        files: the files to score.
-        job: the model, and how to run it.
-        skip: sample ids to leave out.
-        on_notice: called with a message if nodes are being waited for.
-
-    Returns:
-        A dataset of schema PREDICTIONS with the column `file_rows`.
-
-    Raises:
-        ClusterError: the cluster can never hold that many workers.
-    """
-    options = engines.resolve_engine(job.engine, float(job.engine.name != "onnx" and can_have_gpus()))
-    placement = _place_engines(job, options, files)
-    if job.workers is None and autoscaler.is_available():
-        on_notice(
-            f"scoring with {placement.workers} engine(s) on the running nodes; "
-            "use --workers and --cpus-per-worker to let the cluster add nodes"
-        )
-    # without a minimum, Ray lets an actor pool grow to a third of the CPUs only
-    min_workers = min(placement.workers, job.min_workers or placement.workers)
-    resources = {"CPU": placement.cpus, **({"GPU": 1.0} if options.on_gpu else {})}
-    if waiting := require_capacity(placement.workers, resources, reading_cpus=READ_CPUS):
-        on_notice(waiting)
-    request = _request_of(job)
-    network = ray.put(engines.read_network(job.bundle, options))
-    planes = read_parallel(files, partial(read_tables, request=request, skip=skip)).dataset
-    return planes.map_batches(
-        ScoringActor,
-        fn_constructor_args=(job, options, network, placement.threads),
-        compute=ActorPoolStrategy(min_size=min_workers, max_size=placement.workers),
-        batch_format="pyarrow",
-        batch_size=GPU_BLOCK_ROWS if options.on_gpu else BLOCK_ROWS,
-        num_cpus=resources["CPU"],
-        num_gpus=resources.get("GPU"),
-    )
+TASK_SECONDS = 5.0
+"""Seconds of work that an engine gets at a time, once its speed is known."""
+QUEUED = 2
+"""Tasks of an engine at a time: it must not wait for the driver."""
+MAX_RESTARTS = 4
+"""Times that an engine may die and start again."""
+GPU_WORTH_ROWS = 10_000
+"""Rows from which on an autoscaler is asked for GPU nodes."""
+BLOCK_FILES = 64
+"""Files of a block of an evaluation."""
 
 
-def plan_scoring(files: Sequence[SourceFile], job: ScoringJob, wanted: Iterable[str]) -> ReadingPlan:
-    """Return the files to score in an order that keeps series together.
+class RayRunner:
+    """Plans and scores on the connected Ray."""
 
-    Args:
-        files: all files of the sources.
-        job: the model, and how to run it.
-        wanted: ids of the files to score.
-    """
-    return plan_parallel(files, _request_of(job), wanted)
+    def __init__(self, job: ScoringJob, rows: int, on_notice: Callable[[str], None]) -> None:
+        """Choose the engine.
+
+        Args:
+            job: the model, and how to run it.
+            rows: approximate number of rows of the job.
+            on_notice: called with each message for the user.
+        """
+        self._job, self._rows, self._on_notice = job, rows, on_notice
+        has_gpus = ray.cluster_resources().get("GPU", 0) > 0
+        wants_gpu = job.engine.name != "onnx" and (has_gpus or rows >= GPU_WORTH_ROWS or job.engine.name == "torch")
+        self._options = engines.resolve_engine(job.engine, float(wants_gpu and can_have_gpus()))
+
+    def plan(self, files: Sequence[SourceFile]) -> ReadingPlan:
+        """Find the files that share a series."""
+        return plan_parallel(files, request_of(self._job), name_series=not self._job.has_key)
+
+    def score(self, blocks: Iterable[PackedBlock], folder: Folder, identity: Mapping[str, str]) -> Iterator[BlockDone]:
+        """Write the parts of blocks, and yield each block once it is done.
+
+        Raises:
+            OutputError: a part cannot be written.
+            ClusterError: Ray stopped during the job.
+        """
+        yield from self._run(blocks, lambda actor, table: actor.score.remote(table, folder, dict(identity)))
+
+    def predict(self, blocks: Iterable[PackedBlock]) -> Iterator[pa.Table]:
+        """Yield the predictions of blocks, in any order."""
+        yield from self._run(blocks, lambda actor, table: actor.predict.remote(table))
+
+    def _run(self, blocks: Iterable[PackedBlock], submit: Callable[[Any, pa.Table], Any]) -> Iterator[Any]:
+        starters = self._plan_pool()
+        pool = _Pool(starters, self._job.min_workers or len(starters))
+        try:
+            yield from pool.run(blocks, submit)
+        except BrainscaleError:
+            raise
+        except RayError as error:
+            raise ClusterError(f"Ray stopped during this job ({first_line(error)}): {RERUN}") from error
+        finally:
+            pool.close()
+
+    def _plan_pool(self) -> list[Callable[[], Any]]:
+        """Return functions that start the engines, the first of them at once and the others while work waits."""
+        job, options = self._job, self._options
+        placement = self._place(options)
+        if job.workers is None and autoscaler.is_available():
+            self._on_notice(
+                f"scoring with {placement.workers} engine(s) on the running nodes; "
+                "use --workers and --cpus-per-worker to let the cluster add nodes"
+            )
+        if waiting := require_capacity(placement.workers, _resources(placement, options)):
+            self._on_notice(waiting)
+        starters = [self._starter(placement, options)] * placement.workers
+        if (
+            options.on_gpu
+            and job.workers is None
+            and job.engine.name == "auto"
+            and not (options.bf16 or options.compiled)
+        ):
+            starters += self._cpu_starters(len(starters))
+        return starters
+
+    def _cpu_starters(self, gpus: int) -> list[Callable[[], Any]]:
+        """Return the engines on the nodes without a GPU, which score beside the GPUs."""
+        nodes = [size for size in list_nodes(without_gpus=True) if size.cpus]
+        if not nodes:
+            return []
+        options = engines.resolve_engine(self._job.engine, 0)
+        placement = plan_engines(nodes, cpus=self._job.cpus_per_worker, blocks=ceil(self._rows / BLOCK_FILES))
+        self._on_notice(f"scoring on {gpus} GPU(s), and with {placement.workers} engine(s) on nodes without one")
+        return [self._starter(placement, options)] * placement.workers
+
+    def _place(self, options: EngineOptions) -> Engines:
+        """Return how many engines to run: one for each GPU, or as many as the CPUs of the nodes allow."""
+        job, blocks = self._job, ceil(self._rows / BLOCK_FILES)
+        if not options.on_gpu:
+            return plan_engines(list_nodes(), workers=job.workers, cpus=job.cpus_per_worker, blocks=blocks)
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        cpus = job.cpus_per_worker or count_cpus_beside_gpu()
+        return Engines(workers=job.workers or max(1, min(gpus, blocks)), threads=cpus, cpus=float(cpus))
+
+    def _starter(self, placement: Engines, options: EngineOptions) -> Callable[[], Any]:
+        resources = _resources(placement, options)
+        network = ray.put(engines.read_network(self._job.bundle, options))
+        settings = {"max_restarts": MAX_RESTARTS, "max_task_retries": MAX_RESTARTS, "num_cpus": resources["CPU"]}
+        settings["num_gpus"] = resources.get("GPU", 0)
+        actor = ray.remote(EngineActor).options(**settings)
+        return lambda: actor.remote(self._job, options, network, placement.threads)
 
 
-def _request_of(job: ScoringJob) -> ReadRequest:
-    return ReadRequest(preprocess=job.bundle.info.preprocess, key=job.key, hash_paths=job.hash_paths)
+def _resources(placement: Engines, options: EngineOptions) -> dict[str, float]:
+    return {"CPU": placement.cpus, **({"GPU": 1.0} if options.on_gpu else {})}
 
 
-def score_into_parts(
-    files: Sequence[SourceFile],
-    job: ScoringJob,
-    skip: frozenset[str],
-    write: WritePart,
-    part_rows: int,
-    on_notice: Callable[[str], None],
-) -> Iterator[WrittenPart]:
-    """Score files, write their parts, and yield each part once it is written.
+class _Pool:
+    """Engines, each with as much work at a time as it does in some seconds."""
 
-    Args:
-        files: the files to score.
-        job: the model, and how to run it.
-        skip: sample ids to leave out.
-        write: function that writes one part.
-        part_rows: number of rows in one part.
-        on_notice: called with a message if nodes are being waited for.
+    def __init__(self, starters: Sequence[Callable[[], Any]], at_once: int) -> None:
+        self._starters = list(starters)
+        self._actors: list[Any] = []
+        self._starting: dict[Any, Any] = {}  # sign that an engine is ready → engine
+        self._queued: dict[Any, int] = {}
+        for _ in range(min(at_once, len(starters))):
+            self._start()
+        self._speed: dict[Any, float] = {}  # engine → blocks a second
+        self._running: dict[Any, tuple[Any, int, float]] = {}  # task → engine, blocks, when it was given
 
-    Raises:
-        ClusterError: Ray stopped during the job.
-    """
-    dataset = score_lazily(files, job, skip, on_notice)
-    try:
-        written = dataset.map_batches(write, batch_format="pyarrow", batch_size=part_rows, num_cpus=0.1)
-        yield from (WrittenPart(**row) for row in written.iter_rows())
-    except RayError as error:
-        raise ClusterError(f"Ray stopped during this job ({first_line(error)}): {RERUN}") from error
+    def run(self, blocks: Iterable[PackedBlock], submit: Callable[[Any, pa.Table], Any]) -> Iterator[Any]:
+        """Give blocks to engines that are ready, and yield what each task returns."""
+        left = iter(blocks)
+        work = self._next(left, 1)
+        while work or self._running:
+            actor = self._free_actor()
+            if work and actor is not None:
+                self._running[submit(actor, pa.concat_tables(block.table for block in work))] = (
+                    actor,
+                    len(work),
+                    time.monotonic(),
+                )
+                self._queued[actor] += 1
+                work = self._next(left, self._bundle())
+                continue
+            if work and self._starters and not self._starting:
+                self._start()
+            done, _ = ray.wait([*self._running, *self._starting], num_returns=1)
+            for task in done:
+                if actor := self._starting.pop(task, None):
+                    ray.get(task)
+                    self._queued[actor] = 0
+                    continue
+                actor, count, given = self._running.pop(task)
+                self._queued[actor] -= 1
+                self._note_speed(actor, count, time.monotonic() - given)
+                yield from ray.get(task)
+
+    def _start(self) -> None:
+        actor = self._starters.pop(0)()
+        self._actors.append(actor)
+        self._starting[actor.get_ready.remote()] = actor
+        self._queued[actor] = QUEUED
+
+    @staticmethod
+    def _next(left: Iterator[PackedBlock], count: int) -> list[PackedBlock]:
+        return list(islice(left, count))
+
+    def _free_actor(self) -> Any:
+        """Return the engine with the least work, if it can have more."""
+        free = [actor for actor in self._actors if self._queued[actor] < QUEUED]
+        return min(free, key=self._queued.__getitem__, default=None)
+
+    def _note_speed(self, actor: Any, blocks: int, seconds: float) -> None:
+        waited = 1 + self._queued[actor]  # the tasks before it took their share of the time
+        self._speed[actor] = blocks * waited / max(seconds, 1e-3)
+
+    def _bundle(self) -> int:
+        """Return how many blocks to give next: what the fastest engine does in some seconds."""
+        if not self._speed:
+            return 1
+        return max(1, int(max(self._speed.values()) * TASK_SECONDS))
+
+    def close(self) -> None:
+        """End the engines."""
+        for actor in self._actors:
+            ray.kill(actor)
 
 
-def _place_engines(job: ScoringJob, options: EngineOptions, files: Sequence[SourceFile]) -> Engines:
-    """Return how many engines to run: one for each GPU, or as many as the CPUs of the nodes allow."""
-    rows, available = estimate_rows(files), ray.cluster_resources()
-    if options.on_gpu:
-        useful = min(int(available.get("GPU", 0)), ceil(rows / GPU_BLOCK_ROWS))
-        cpus = job.cpus_per_worker or 1
-        return Engines(workers=job.workers or max(1, useful), threads=cpus, cpus=float(cpus))
-    return plan_engines(
-        list_nodes(),
-        workers=job.workers,
-        cpus=job.cpus_per_worker,
-        blocks=ceil(rows / BLOCK_ROWS),
-    )
+class EngineActor:
+    """An engine with the threads that read for it, as a Ray actor."""
 
+    def __init__(self, job: ScoringJob, options: EngineOptions, network: bytes, threads: int) -> None:
+        threads = min(threads, count_cpus())  # the actor may be on a smaller node than planned
+        self._scorer = Scorer(job, options, network, threads=threads, readers=threads)
+        self._meter = ScoringMeter()
 
-def estimate_rows(files: Sequence[SourceFile]) -> int:
-    """Return the approximate number of samples; an archive is estimated by its size, since it is not read yet."""
-    return sum(max(1, (file.nbytes or 0) // SAMPLE_NBYTES) for file in files)
+    def get_ready(self) -> None:
+        """Return once the engine is loaded."""
+
+    def score(self, table: pa.Table, folder: Folder, identity: Mapping[str, str]) -> list[BlockDone]:
+        """Write the parts of blocks, as `pack_block` makes them."""
+        return list(self._scorer.score(unpack_blocks(table), folder, identity, self._count))
+
+    def predict(self, table: pa.Table) -> list[pa.Table]:
+        """Return the predictions of blocks, as `pack_block` makes them."""
+        return [rows for _, tables in self._scorer.predict(unpack_blocks(table)) for rows in tables]
+
+    def _count(self, rows: pa.Table, seconds: float) -> None:
+        self._meter.count_block(rows["error_code"].to_pylist(), seconds)
 
 
 def predict_rows(
@@ -163,25 +263,14 @@ def predict_rows(
     """
     options, key = EngineOptions(name=engine), read_key(None).secret
     job = ScoringJob(bundle=bundle, threshold=bundle.info.threshold, engine=options, workers=workers, key=key)
-    dataset = score_lazily(files_of_manifest(rows, bundle.info.preprocess), job, on_notice=on_notice)
-    table = pa.concat_tables(ray.get(dataset.to_arrow_refs())).select(PREDICTIONS.names).sort_by("sample_id")
+    files = files_of_manifest(rows, bundle.info.preprocess)
+    named = [BlockFile(file=file, name=file.sample_id, version=version_of(file), uri=file.uri) for file in files]
+    blocks = [
+        pack_block(make_block(named[start : start + BLOCK_FILES], {})) for start in range(0, len(named), BLOCK_FILES)
+    ]
+    runner = RayRunner(job, len(rows), on_notice)
+    table = pa.concat_tables([PREDICTIONS.empty_table(), *runner.predict(blocks)]).sort_by("sample_id")
     require_reachable(table)
     label_of = dict(zip(rows["sample_id"].to_pylist(), rows["label"].to_pylist(), strict=True))
     labels = pa.array([label_of.get(sample_id) for sample_id in table["sample_id"].to_pylist()], pa.string())
     return table.set_column(PREDICTIONS.get_field_index("label"), PREDICTIONS.field("label"), labels)
-
-
-class ScoringActor:
-    """A Ray actor with an engine, which turns blocks of planes into blocks of predictions."""
-
-    def __init__(self, job: ScoringJob, options: EngineOptions, network: "ray.ObjectRef[bytes]", threads: int) -> None:
-        threads = min(threads, count_cpus())  # the actor may be on a smaller node than planned
-        self._engine = engines.load_engine(job.bundle.info, ray.get(network), options, threads=threads)
-        self._job, self._meter = job, ScoringMeter()
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        """Return the predictions of a block; a row without a plane keeps its error."""
-        start_time = time.monotonic()
-        rows = score_rows(block, self._engine, self._job.bundle.info, self._job.threshold)
-        self._meter.count_block(rows["error_code"].to_pylist(), time.monotonic() - start_time)
-        return rows

@@ -1,35 +1,44 @@
 """Optional outputs of a scores folder: the table of scans, and heatmaps of the most confident positives."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import replace
 
 import pyarrow.compute as pc
 
 from brainscale.reading.file_tables import windows_in
 from brainscale.reading.reader import read_planes
-from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import SourceFile
 from brainscale.schema import WINDOW
 from brainscale.scoring.parts import read_predictions
 from brainscale.scoring.per_scan import COLUMNS, summarise_scans
 from brainscale.scoring.predictions import ScoringJob
-from brainscale.storage.tables import write_table
-from brainscale.storage.workspace import Workspace, open_workspace
+from brainscale.scoring.result import Scores
+from brainscale.scoring.scorer import request_of
+from brainscale.storage.folder import Folder
+from brainscale.storage.remote import split_options
+from brainscale.storage.tables import require_replaceable, write_table
+from brainscale.storage.workspace import open_workspace
 
-SCANS_FILE = "_scans/scans.parquet"
-"""In a folder whose name starts with an underscore, so that readers of the scores folder see the parts only."""
+
+def scans_file(folder: Folder) -> str:
+    """Return the path or address of the table of scans: beside the folder, where a glob for its parts meets it not."""
+    base, options = split_options(folder.location)
+    return f"{base.rstrip('/')}.scans.parquet{options}"
 
 
-def write_scans(folder: Workspace) -> int:
-    """Write the table with one row for each scan, and return the number of scans."""
-    table = summarise_scans(read_predictions(folder, COLUMNS))
-    write_table(table, folder.path / SCANS_FILE, "scans")
-    return len(table)
+def write_scans(folder: Folder, scores: Scores) -> Scores:
+    """Write the table with one row for each scan, and return the scores with its place and its number of rows."""
+    table, file = summarise_scans(read_predictions(folder, scores.parts, COLUMNS)), scans_file(folder)
+    require_replaceable(file, "scans")
+    write_table(table, file, "scans")
+    return replace(scores, scans=len(table), scans_file=file)
 
 
 def draw_heatmaps(
-    folder: Workspace,
+    folder: Folder,
+    scores: Scores,
     out: str,
-    files: Sequence[SourceFile],
+    files: Iterable[SourceFile],
     job: ScoringJob,
     max_heatmaps: int,
     *,
@@ -39,6 +48,7 @@ def draw_heatmaps(
 
     Args:
         folder: the scores folder.
+        scores: what it holds.
         out: path or address of the folder for the pictures.
         files: the files that were scored.
         job: the model that scored them, and whether it hashed their names.
@@ -48,7 +58,7 @@ def draw_heatmaps(
     from brainscale.models.heatmaps import write_heatmaps  # imports torch, which scoring does not need otherwise
 
     columns = ["sample_id", "probability", "prediction", "burned_in", *(field.name for field in WINDOW)]
-    table = read_predictions(folder, columns)
+    table = read_predictions(folder, scores.parts, columns)
     if not show_burned_in:
         table = table.filter(pc.invert(pc.fill_null(table["burned_in"], False)))
     negative = next(iter(job.bundle.info.classes))
@@ -56,8 +66,7 @@ def draw_heatmaps(
     order = [("probability", "descending"), ("sample_id", "ascending")]
     table = positive.sort_by(order).slice(0, max_heatmaps)
     rows = table.to_pylist()
-    request = ReadRequest(preprocess=job.bundle.info.preprocess, key=job.key, hash_paths=job.hash_paths)
-    planes = read_planes(files, [row["sample_id"] for row in rows], request, windows_in(table))
+    planes = read_planes(files, [row["sample_id"] for row in rows], request_of(job), windows_in(table))
     readable = [row for row in rows if row["sample_id"] in planes]  # a file may have been deleted after scoring
     with open_workspace(out, (), own_files=["*"]) as pictures:
         write_heatmaps(job.bundle, [planes[row["sample_id"]] for row in readable], readable, pictures.path)

@@ -1,191 +1,188 @@
-"""The parts of a scores folder: Parquet files with predictions, written only by the job that owns the folder.
+"""The parts of a scores folder: Parquet files with predictions, named by what they must hold.
 
-The name of a part is made from its sample ids, so a task that Ray repeats writes the same file again. The job that
-started last owns the folder. Anything that an earlier job still tries to write is refused.
+`part-HASH-ROWS.parquet` holds the rows of one block. A block of very many rows, such as a large archive, has numbered
+parts, `part-HASH-00000-ROWS.parquet` and so on; the name of the last one says so. Any number of writers, repeated,
+killed or late, write the same rows under the same names: nobody has to own the folder, and a reader's glob meets no
+row twice.
 """
 
-import errno
-import hashlib
 import json
-import os
-import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from brainscale.errors import BrainscaleError, OutputError
-from brainscale.reading import sample_ids
-from brainscale.reading.reader import unreachable_message
-from brainscale.reading.sources import UNREACHABLE
-from brainscale.schema import PREDICTIONS
-from brainscale.storage.local import replacing
-from brainscale.storage.remote import ObjectStore, is_address, join_address
-from brainscale.storage.tables import write_table
-from brainscale.storage.workspace import Workspace
+from brainscale.errors import PASSING, OutputError
+from brainscale.schema import FORMATS
+from brainscale.storage.folder import Folder
+from brainscale.storage.tables import KEY, table_bytes
 from brainscale.version import __version__
 
 PART_FILES = "part-*.parquet"
-OWNER_FILE = ".job"
-"""Contains the name of the job that owns the folder; deleted when the folder is complete."""
-FILE_ROWS_KEY = "units"
-"""Metadata key of a part: file → number of rows, for each file with several samples whose last row is in the part."""
-TAKEN_OVER = "another job took it over"
-"""Problem of a part that a job could not write because it no longer owns the folder."""
-WRITTEN_PART = pa.schema(
-    [
-        ("part", pa.string()),
-        ("files", pa.int64()),
-        ("rows", pa.int64()),
-        ("errors", pa.int64()),
-        ("problem", pa.string()),
-    ]
-)
+CODES_KEY = "brainscale.codes"
+"""Metadata key of a part: error code → number of rows, as JSON."""
+READERS = 16
+"""Threads that read the metadata of parts."""
+_NAME = re.compile(r"part-([0-9a-f]{16})(?:-(\d{5})(\.last)?)?-(\d+)\.parquet")
 
 
-@dataclass(frozen=True, kw_only=True)
-class WrittenPart:
-    """A part that was written, or why it could not be.
+@dataclass(frozen=True, kw_only=True, order=True)
+class Part:
+    """A part, by its name.
 
     Attributes:
-        part: file name.
-        files: number of files that are complete with this part.
+        block: name of its block.
+        number: of the part in its block, from 0.
+        last: whether the block has no further part.
         rows: number of rows.
-        errors: number of samples with an error.
-        problem: why the part could not be written; None if it was.
     """
 
-    part: str
-    files: int
+    block: str
+    number: int = 0
+    last: bool = True
     rows: int
-    errors: int
-    problem: str | None = None
 
-    def to_table(self) -> pa.Table:
-        """Return a table of one row, as Ray passes it on."""
-        return pa.Table.from_pylist([asdict(self)], schema=WRITTEN_PART)
-
-
-WritePart = Callable[[pa.Table], pa.Table]
-"""Writes a table of predictions as one part and returns a table of schema `WRITTEN_PART`."""
+    @property
+    def name(self) -> str:
+        """Return the file name."""
+        if self.last and self.number == 0:
+            return f"part-{self.block}-{self.rows}.parquet"
+        return f"part-{self.block}-{self.number:05d}{'.last' if self.last else ''}-{self.rows}.parquet"
 
 
-def write_part(table: pa.Table, *, folder: str, job: str, identity: Mapping[str, str]) -> pa.Table:
-    """Write one part; runs in a Ray task.
+def parse_part(name: str) -> Part | None:
+    """Return the part that a file name stands for; None for another file."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    block, number, last, rows = match.groups()
+    return Part(block=block, number=int(number or 0), last=number is None or last is not None, rows=int(rows))
+
+
+@dataclass(frozen=True)
+class PartsThere:
+    """The parts in a folder.
+
+    Attributes:
+        folder: the scores folder.
+        parts: block → its parts, in order.
+    """
+
+    folder: Folder
+    parts: Mapping[str, Sequence[Part]]
+    codes: dict[str, Mapping[str, int]] = field(default_factory=dict)
+    """File name of a part → error code → number of rows, as far as they were read."""
+
+    @cached_property
+    def done(self) -> Mapping[str, Sequence[Part]]:
+        """Block → the parts that count, of the blocks that are complete."""
+        chosen = {block: _choose(some) for block, some in self.parts.items()}
+        return {block: some for block, some in chosen.items() if some and some[-1].last}
+
+    def begun(self, block: str) -> Sequence[Part]:
+        """Return the first parts of a block without a gap."""
+        return _choose(self.parts.get(block, ()))
+
+    def read_codes(self, blocks: Iterable[str]) -> dict[str, Counter[str]]:
+        """Return block → error code → number of rows, from the metadata of the parts.
+
+        Raises:
+            OutputError: a part is damaged.
+        """
+        wanted = [part for block in blocks for part in self.done[block]]
+        unknown = [part.name for part in wanted if part.name not in self.codes]
+        with ThreadPoolExecutor(READERS) as pool:
+            self.codes.update(zip(unknown, pool.map(self._read_codes, unknown), strict=True))
+        found: dict[str, Counter[str]] = {}
+        for part in wanted:
+            found.setdefault(part.block, Counter()).update(self.codes[part.name])
+        return found
+
+    def _read_codes(self, name: str) -> Mapping[str, int]:
+        return json.loads(read_metadata(self.folder, name).get(CODES_KEY, "{}"))  # type: ignore[no-any-return]
+
+
+def list_parts(folder: Folder) -> PartsThere:
+    """List the parts in a folder."""
+    parts: dict[str, list[Part]] = {}
+    for part in sorted(filter(None, map(parse_part, folder.list_names(PART_FILES)))):
+        parts.setdefault(part.block, []).append(part)
+    return PartsThere(folder, parts)
+
+
+def _choose(parts: Sequence[Part]) -> list[Part]:
+    """Return the first parts of a block without a gap; of two with one number, the one of more rows.
+
+    Two differ where a file that could not be read for a while was read later.
+    """
+    best = {part.number: part for part in sorted(parts, key=lambda part: part.rows)}
+    chosen: list[Part] = []
+    while (part := best.get(len(chosen))) is not None and not (chosen and chosen[-1].last):
+        chosen.append(part)
+    return chosen
+
+
+def has_passing(codes: Iterable[str]) -> bool:
+    """Return whether an error may be gone when its file is read again."""
+    return not PASSING.isdisjoint(codes)
+
+
+def write_part(folder: Folder, part: Part, rows: pa.Table, identity: Mapping[str, str], arithmetic: str) -> None:
+    """Write a part whole or not at all.
 
     Args:
-        table: rows of schema PREDICTIONS with the column `file_rows`: on the last row of a file, its number of rows.
-        folder: path or address of the scores folder.
-        job: name of the job that owns the folder, from `claim_folder`.
+        folder: the scores folder.
+        part: its name.
+        rows: schema PREDICTIONS.
         identity: metadata that all parts of the folder share.
-
-    Returns:
-        The `WrittenPart` as a table. It contains the problem if the part could not be written, because Ray would wrap
-        an exception.
-    """
-    ids, file_rows = list_sample_ids(table), table["file_rows"].to_pylist()
-    rows_of_files = {
-        sample_ids.file_of(i): n
-        for i, n in zip(ids, file_rows, strict=True)
-        if n and (n > 1 or sample_ids.file_of(i) != i)
-    }
-    name = name_part(ids)
-    part = table.select(PREDICTIONS.names).replace_schema_metadata(
-        {**identity, FILE_ROWS_KEY: json.dumps(rows_of_files), "brainscale": __version__}
-    )
-    return WrittenPart(
-        part=name,
-        files=len(file_rows) - file_rows.count(None),
-        rows=len(table),
-        errors=len(table) - table["error_code"].null_count,
-        problem=_try_to_save(part, folder, name, job),
-    ).to_table()
-
-
-def name_part(ids: Sequence[str]) -> str:
-    """Return the file name of the part with these samples."""
-    return f"part-{hashlib.sha256(chr(10).join(sorted(ids)).encode()).hexdigest()[:16]}.parquet"
-
-
-def _try_to_save(part: pa.Table, folder: str, name: str, job: str) -> str | None:
-    """Save a part; return why that failed, or None."""
-    unreachable = part.filter(pc.equal(part["error_code"], UNREACHABLE))
-    if len(unreachable):
-        return unreachable_message(unreachable)
-    try:
-        save_part(part, folder, name, job)
-    except BrainscaleError as error:
-        cause = error.__cause__
-        return os.strerror(cause.errno) if isinstance(cause, OSError) and cause.errno else str(error)
-    return None
-
-
-def save_part(part: pa.Table, folder: str, name: str, job: str) -> None:
-    """Save a part under a name, if the job still owns the folder; the file appears complete or not at all.
+        arithmetic: what computed the probabilities.
 
     Raises:
-        OutputError: the file cannot be written, the folder is gone, or another job owns it.
+        OutputError: the part cannot be written, or the folder is gone.
+        StorageError: the store refuses, or does not answer.
     """
-    if not is_address(folder) and not Path(folder).is_dir():  # write_table would create it again
-        raise OutputError(os.strerror(errno.ENOENT))
-    file = join_address(folder, name) if is_address(folder) else Path(folder) / name
-    write_table(part, file, "predictions", check=lambda: _require_owner(job, folder))
+    codes = Counter(code for code in rows["error_code"].to_pylist() if code is not None)
+    facts = {CODES_KEY: json.dumps(codes, sort_keys=True), "arithmetic": arithmetic, "brainscale": __version__}
+    table = rows.replace_schema_metadata({**identity, **facts})
+    folder.write(part.name, table_bytes(table, "predictions"))
 
 
-def claim_folder(folder: Workspace) -> str:
-    """Make a new job the owner of a scores folder, and delete the incomplete files of an earlier one.
-
-    Returns:
-        The name of the new job.
+def read_metadata(folder: Folder, name: str) -> dict[str, str]:
+    """Return the metadata of a part.
 
     Raises:
-        OutputError: the folder cannot be written.
+        OutputError: the part is damaged, or of another version.
     """
-    job = uuid.uuid4().hex
-    with replacing(folder.path / OWNER_FILE) as temporary:
-        temporary.write_text(job, encoding="utf-8")
-    for incomplete in folder.path.glob(".*.tmp"):
-        incomplete.unlink(missing_ok=True)
-    return job
-
-
-def owns_folder(job: str, folder: str) -> bool:
-    """Return whether a job still owns a scores folder, given by path or address."""
     try:
-        owner = ObjectStore(folder).get(OWNER_FILE) if is_address(folder) else (Path(folder) / OWNER_FILE).read_bytes()
-    except FileNotFoundError:
-        return False
-    return owner.decode() == job
+        with folder.open(name) as source:
+            metadata = pq.ParquetFile(source).schema_arrow.metadata or {}
+    except (pa.ArrowInvalid, OSError) as error:
+        problem = f"{folder.locate(name)} cannot be read ({error})"
+        raise OutputError(f"{problem}: delete it, and its rows will be scored again") from None
+    if metadata.get(KEY, b"").decode() != f"predictions {FORMATS['predictions']}":
+        raise OutputError(f"{folder.locate(name)} was written by another version of brainscale: choose a new --out")
+    return {key.decode(): value.decode() for key, value in metadata.items()}
 
 
-def _require_owner(job: str, folder: str) -> None:
-    if not owns_folder(job, folder):
-        raise OutputError(TAKEN_OVER)
-
-
-def read_part(folder: Workspace, name: str) -> tuple[pa.Table, dict[str, str]]:
-    """Return the columns sample_id and error_code of a part, and its metadata.
+def read_rows(folder: Folder, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return rows of a part.
 
     Raises:
         OutputError: the part is damaged.
     """
     try:
-        table = folder.table(name, ["sample_id", "error_code"])
-    except OutputError as error:
-        raise OutputError(
-            f"{folder}/{name} cannot be read ({error}): delete it, and its rows will be scored again"
-        ) from None
-    return table, {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+        with folder.open(name) as source:
+            return pq.ParquetFile(source).read(columns=None if columns is None else list(columns))
+    except (pa.ArrowInvalid, OSError) as error:
+        problem = f"{folder.locate(name)} cannot be read ({error})"
+        raise OutputError(f"{problem}: delete it, and its rows will be scored again") from None
 
 
-def read_predictions(folder: Workspace, columns: Sequence[str]) -> pa.Table:
-    """Return the given columns of all parts of a folder."""
-    return pa.concat_tables(folder.table(name, columns) for name in folder.listed(PART_FILES))
-
-
-def list_sample_ids(table: pa.Table) -> list[str]:
-    """Return the sample ids of a table."""
-    ids: list[str] = table["sample_id"].to_pylist()
-    return ids
+def read_predictions(folder: Folder, parts: Sequence[str], columns: Sequence[str]) -> pa.Table:
+    """Return the given columns of some parts."""
+    return pa.concat_tables(read_rows(folder, name, columns) for name in parts)

@@ -27,6 +27,8 @@ class ScoringJob:
         min_workers: number of engines to start with and to keep when idle; None for all.
         cpus_per_worker: number of CPUs of each engine; None for the CPUs of its node, shared evenly.
         key: secret key for the hashes of series, and of paths.
+        has_key: whether the key was given or is kept, so that hashes of series are the same in every job; without
+            one, a series is called by its smallest sample id.
         hash_paths: whether the names of files and members become hashes.
     """
 
@@ -37,6 +39,7 @@ class ScoringJob:
     min_workers: int | None = None
     cpus_per_worker: int | None = None
     key: bytes = b""
+    has_key: bool = True
     hash_paths: bool = False
 
 

@@ -2,13 +2,16 @@
 
 import json
 import os
+import platform
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from brainscale.errors import RERUN, FormatError, OutputError
+from brainscale.hashing import fingerprint
 from brainscale.schema import FORMATS
 from brainscale.version import __version__
 
@@ -34,12 +37,30 @@ def read_success(folder: Path) -> dict[str, Any] | None:
         FormatError: another version of brainscale wrote the folder.
     """
     try:
-        facts: dict[str, Any] = json.loads((folder / SUCCESS).read_text(encoding="utf-8"))
+        data = (folder / SUCCESS).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise OutputError(f"{folder / SUCCESS} cannot be read ({error}): choose another folder") from None
+    return parse_success(data, folder)
+
+
+def parse_success(data: bytes, folder: object) -> dict[str, Any]:
+    """Return what the bytes of a `_SUCCESS.json` say.
+
+    Args:
+        data: the bytes.
+        folder: for the message.
+
+    Raises:
+        OutputError: they are damaged.
+        FormatError: another version of brainscale wrote the folder.
+    """
+    try:
+        facts: dict[str, Any] = json.loads(data)
+    except ValueError as error:
         raise OutputError(
-            f"{folder / SUCCESS} cannot be read ({error}): remove the folder, or choose another"
+            f"{folder}/{SUCCESS} cannot be read ({error}): remove the folder, or choose another"
         ) from None
     if facts.get("format") != FORMATS["folder"]:
         raise FormatError(
@@ -68,7 +89,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the file cannot be written.
     """
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # unique among processes and nodes
+    aside = path.with_name(f".{path.name}.{_place()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield aside
         with aside.open("rb") as file:
@@ -78,6 +99,32 @@ def replacing(path: Path) -> Iterator[Path]:
         raise OutputError(f"{path} cannot be written ({error.strerror or error}): fix the cause and {RERUN}") from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+@cache
+def _place() -> str:
+    """Return a name for where process numbers mean the same: this machine, or this container on it."""
+    with suppress(OSError):
+        return fingerprint([platform.node(), Path("/proc/self/ns/pid").stat().st_ino])[:8]
+    return fingerprint([platform.node()])[:8]
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Delete the temporary files that processes of this machine left in a folder when they were killed."""
+    for path in folder.glob(f".*.{_place()}-*-*.tmp"):
+        process = path.name.rsplit("-", 2)[1]
+        if process.isdigit() and not _is_alive(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def make_folder(out: str | Path) -> Path:

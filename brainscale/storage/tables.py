@@ -1,7 +1,7 @@
 """Parquet tables: written whole or not at all, opened once, and marked with the version of their format."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,34 +16,48 @@ KEY = b"brainscale.format"
 """Metadata key of a table: its value is the table's kind and the version of its format, such as `manifest 1`."""
 
 
-def write_table(table: pa.Table, location: str | Path, kind: str, *, check: Callable[[], None] = lambda: None) -> None:
+def write_table(table: pa.Table, location: str | Path, kind: str) -> None:
     """Write a table whole or not at all; a missing local folder is created.
 
     Args:
         table: the table.
         location: path or address of the file.
         kind: a name in `schema.FORMATS`.
-        check: called when the table is complete but not yet visible; if it raises, the table is dropped.
 
     Raises:
         OutputError: the file cannot be written.
         StorageError: the object store refuses, or does not answer.
     """
-    stamp = {KEY: f"{kind} {FORMATS[kind]}".encode()}
-    stamped = table.replace_schema_metadata({**(table.schema.metadata or {}), **stamp})
     if is_address(location):
-        sink = pa.BufferOutputStream()  # not BytesIO, which pyarrow may close before an upload is tried again
-        pq.write_table(stamped, sink, compression="zstd")
-        check()
         folder, name = split_address(str(location))
-        ObjectStore(folder).put(name, io.BytesIO(sink.getvalue()))
+        ObjectStore(folder).put(name, io.BytesIO(table_bytes(table, kind)))
         return
     path = Path(location).absolute()
     make_folder(path.parent)
-    with replacing(path) as aside:
-        with pa.OSFile(str(aside), "wb") as sink:  # closed on a full disk too, where pyarrow would leave it open
-            pq.write_table(stamped, sink, compression="zstd")
-        check()
+    # the file is closed on a full disk too, where pyarrow would leave it open
+    with replacing(path) as aside, pa.OSFile(str(aside), "wb") as sink:
+        pq.write_table(stamp_table(table, kind), sink, compression="zstd")
+
+
+def table_bytes(table: pa.Table, kind: str) -> pa.Buffer:
+    """Return the bytes of a Parquet file with a table.
+
+    Args:
+        table: the table.
+        kind: a name in `schema.FORMATS`.
+    """
+    sink = pa.BufferOutputStream()  # not BytesIO, which pyarrow may close before an upload is tried again
+    pq.write_table(stamp_table(table, kind), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def stamp_table(table: pa.Table, kind: str) -> pa.Table:
+    """Return a table marked with its kind and the version of its format.
+
+    Each column is one piece, since pages are cut at the ends of pieces: so the same rows give the same bytes.
+    """
+    stamp = {KEY: f"{kind} {FORMATS[kind]}".encode()}
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), **stamp}).combine_chunks()
 
 
 def require_replaceable(location: str | Path, kind: str) -> None:

@@ -10,12 +10,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 
 import torch
 
 from brainscale.config.sections import Config
 from brainscale.hashing import fingerprint
+from brainscale.models.processor import read_cpu_model
 from brainscale.version import __version__
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "pyarrow", "ray", "onnxruntime", "scikit-learn")
@@ -98,7 +98,7 @@ def describe_arithmetic(device: torch.device) -> Arithmetic:
         processor, instructions = properties.name, f"sm_{properties.major}{properties.minor}"
         kept |= {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
     else:
-        processor, instructions = _read_cpu_model(), torch.backends.cpu.get_cpu_capability()
+        processor, instructions = read_cpu_model(), torch.backends.cpu.get_cpu_capability()
     return Arithmetic(
         device=device.type,
         processor=processor,
@@ -114,7 +114,7 @@ def describe_environment(config: Config) -> Environment:
     return Environment(
         python=sys.version.split()[0],
         platform=platform.platform(),
-        cpu=_read_cpu_model(),
+        cpu=read_cpu_model(),
         cpus=os.cpu_count(),
         threads_per_worker=config.train.threads,
         workers=config.resources.workers,
@@ -123,15 +123,6 @@ def describe_environment(config: Config) -> Environment:
         cudnn=torch.backends.cudnn.version() if gpus else None,
         versions=read_library_versions(),
     )
-
-
-def _read_cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
 
 
 def read_library_versions() -> dict[str, str]:

@@ -136,6 +136,7 @@ def test_a_path_means_another_disk_on_each_node(monkeypatch: pytest.MonkeyPatch)
 def test_what_a_list_names_is_looked_at_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list").write_text("/here/a.png\n")
     pretend(monkeypatch, [FOUR, FOUR])
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
     with pytest.raises(UsageError, match=f"^/here/a.png {SAID}"):
         write_index([f"@{tmp_path}/list"], "s3://bucket/m.parquet", sections.Config())
 

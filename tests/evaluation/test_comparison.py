@@ -78,7 +78,7 @@ def test_without_enough_groups_there_is_no_control(tmp_path: Path) -> None:
     compared = comparison.compare_runs([str(tmp_path / "one")])
     assert (len(compared.table), compared.pairs) == (1, None)
     assert header_control.estimate_header_control(table, CLASSES[0]).reason == (
-        "a class has only 2 group(s): the header-only control needs 5 of each class"
+        "a class has only 2 group(s): the header-only control needs 10 of each class"
     )
 
 

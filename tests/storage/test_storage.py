@@ -7,10 +7,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from brainscale.dataset.manifest import is_manifest, read_manifest, write_manifest
+from brainscale.dataset.manifest import is_manifest, read_manifest, write_either_form, write_manifest
 from brainscale.errors import RERUN, OutputError, SampleError, SourceError, StorageError, UsageError
 from brainscale.reading.sources import UNREACHABLE, list_files, open_file, version_of
 from brainscale.schema import MANIFEST
@@ -19,6 +20,7 @@ from brainscale.storage.local import SUCCESS, read_success, write_success
 from brainscale.storage.remote import ObjectStore, join_address, retrying, split_address
 from brainscale.storage.workspace import fetch, open_workspace
 from tests.support.stores import Gate, gs_server, make_bucket, place, s3_server
+from tests.support.tables import manifest
 
 KINDS = {"s3": s3_server, "gs": gs_server}
 
@@ -157,6 +159,18 @@ def test_manifests_lie_in_stores_too(direct: str) -> None:
     assert not is_manifest(join_address(direct, "m.parquet.png"))
     assert read_manifest(place).equals(table)
     assert split_address(place) == (direct, "m one.parquet")
+
+
+def test_both_forms_of_a_manifest_replace_each_other_in_a_store(direct: str) -> None:
+    place, folder = join_address(direct, "m.parquet"), join_address(direct, "folder/")
+    for rows, limit, count in ((4, 10, 0), (25, 10, 3), (15, 10, 2), (3, 10, 0)):
+        assert write_either_form(manifest(np.arange(rows) % 2), place, limit) == count
+        assert len(read_manifest(place)) == rows
+        assert len(ObjectStore(direct).names()) == (count + 1 if count else 1)
+    assert not is_manifest(folder)
+    write_either_form(manifest(np.arange(6) % 2), folder)
+    assert is_manifest(folder)
+    assert len(read_manifest(folder)) == 6
 
 
 def test_a_list_of_files_lies_in_a_store_too(address: str) -> None:

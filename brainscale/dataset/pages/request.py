@@ -7,10 +7,6 @@ import pyarrow as pa
 
 from brainscale.config.sections import Config
 from brainscale.dataset.near_duplicates import Map, find_near_duplicates
-from brainscale.dataset.pages.audit import write_audit_page
-from brainscale.dataset.pages.document import check_location, check_name
-from brainscale.dataset.pages.pairs import write_pairs_page
-from brainscale.dataset.pages.predictions import read_predictions
 from brainscale.errors import UsageError
 from brainscale.storage.remote import is_address
 
@@ -42,6 +38,10 @@ class PageRequest:
         """
         if self.audit_run is not None and self.audit is None:
             raise UsageError("--audit-run needs --audit: name the page to write")
+        if not self.locations:
+            return
+        from brainscale.dataset.pages.document import check_name  # here: without pages, nobody needs what draws them
+
         for option, page in self.locations.items():
             if hash_paths:
                 raise UsageError(
@@ -57,6 +57,11 @@ class PageRequest:
         Raises:
             BrainscaleError: a page cannot be written, another file is in its place, or there are no predictions.
         """
+        if not self.locations:
+            return None
+        from brainscale.dataset.pages.document import check_location  # here, as above
+        from brainscale.dataset.pages.predictions import read_predictions
+
         for option, page in self.locations.items():
             check_location(page, option)
         return None if self.audit_run is None else read_predictions(self.audit_run)
@@ -75,6 +80,9 @@ class PageRequest:
         """
         if not self.locations:
             return
+        from brainscale.dataset.pages.audit import write_audit_page  # here, as above
+        from brainscale.dataset.pages.pairs import write_pairs_page
+
         near = find_near_duplicates(manifest, config.split.similarity, run)
         if self.pairs is not None:
             write_pairs_page(manifest, near, self.pairs, config)

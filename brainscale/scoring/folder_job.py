@@ -1,0 +1,290 @@
+"""One job on a scores folder: bind a listing, score the blocks that are missing, and mark the folder as complete.
+
+Any number of jobs may work on one folder at the same time. They bind the same listing, so they need the same parts,
+and whatever one of them has written the others need not write.
+"""
+
+import json
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any, Protocol
+
+from brainscale.errors import RERUN, OutputError
+from brainscale.reading.plan import ReadingPlan
+from brainscale.reading.preprocess import spec_fingerprint
+from brainscale.reading.pseudonyms import key_fingerprint
+from brainscale.reading.reader import namer_of
+from brainscale.reading.sources import SourceFile
+from brainscale.schema import HIDDEN
+from brainscale.scoring.blocks import PackedBlock, choose_block_files, pack_block
+from brainscale.scoring.coverage import Changes, Pair, count_changes, cover, pair_files, plan_blocks
+from brainscale.scoring.folders import parts_that_count, read_finished, remove_other_parts, write_finished
+from brainscale.scoring.listing import (
+    SHARD_ROWS,
+    ListedFile,
+    Listing,
+    ListingWriter,
+    bind,
+    find_listing,
+    read_listing,
+)
+from brainscale.scoring.parts import PART_FILES, PartsThere, has_passing, list_parts
+from brainscale.scoring.predictions import ScoringJob
+from brainscale.scoring.result import Amount, Scores, ScoringProgress
+from brainscale.scoring.scorer import BlockDone, part_rows, request_of
+from brainscale.scoring.spool import SpooledBlocks, SpooledFiles
+from brainscale.storage.folder import Folder
+
+ATTEMPTS = 5
+"""Times that a job begins again because another one bound a listing, or because parts have vanished."""
+
+
+class Runner(Protocol):
+    """Plans and scores, in this process or on Ray."""
+
+    def plan(self, files: Sequence[SourceFile]) -> ReadingPlan:
+        """Find the files that share a series."""
+
+    def score(self, blocks: Iterable[PackedBlock], folder: Folder, identity: Mapping[str, str]) -> Iterator[BlockDone]:
+        """Write the parts of blocks, and yield each block once it is done."""
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """Functions that report progress, as `score_files` describes them."""
+
+    on_start: Callable[[Amount, Amount], None]
+    on_part: Callable[[Amount], None]
+    on_notice: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A listing that counts, and its blocks."""
+
+    listing: Listing
+    blocks: SpooledBlocks
+
+
+class FolderJob:
+    """A job on a scores folder.
+
+    Args:
+        folder: the folder.
+        job: the model, and how to run it.
+        files: the files of the sources, sorted by id.
+        open_runner: starts what plans and scores.
+        callbacks: report progress.
+        update: whether files that are new are scored too.
+        prune: whether rows of files that are gone are dropped.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        job: ScoringJob,
+        files: SpooledFiles,
+        open_runner: Callable[[], AbstractContextManager[Runner]],
+        callbacks: Callbacks,
+        *,
+        update: bool,
+        prune: bool,
+    ) -> None:
+        self._folder, self._job, self._files = folder, job, files
+        self._open_runner, self._callbacks = open_runner, callbacks
+        self._update, self._prune = update, prune
+        self._identity = make_identity(job)
+        self._name_of = namer_of(request_of(job))
+        self._codes: dict[str, Mapping[str, int]] = {}  # block → error codes, of the blocks that this job wrote
+        self._rows = 0
+        self._began = time.monotonic()
+
+    def run(self) -> Scores:
+        """Complete the folder, and return what it holds.
+
+        Raises:
+            BrainscaleError: the folder belongs to another model, cannot be written, or rows are missing.
+        """
+        bound = find_listing(self._folder)
+        if bound is not None:
+            self._require_identity(bound)
+        changes = Changes(new=self._files.count) if bound is None else count_changes(self._pairs(bound))
+        if bound is not None and (scores := self._find_complete(bound, changes)) is not None:
+            return scores
+        if changes.gone and not (self._update or self._prune):
+            raise OutputError(
+                f"{self._folder} holds scores of {changes.gone} file(s) that are not in these sources, for example "
+                f"'{changes.first_gone}': give all its sources again, keep these rows with --update, drop them with "
+                "--prune, or choose a new --out"
+            )
+        if changes.new and bound is not None and not self._update:
+            self._callbacks.on_notice(
+                f"{changes.new} file(s) are new since this job began and are left out: --update scores them too"
+            )
+        self._folder.remove_abandoned()
+        with self._open_runner() as runner:
+            return self._complete(runner, bound)
+
+    def _pairs(self, bound: Listing | None) -> Iterator[Pair]:
+        listed = iter(()) if bound is None else read_listing(self._folder, bound)
+        return pair_files(self._files, listed, self._name_of, hidden=self._job.hash_paths)
+
+    def _require_identity(self, bound: Listing) -> None:
+        for key in sorted(bound.identity.keys() | self._identity.keys()):
+            there, here = bound.identity.get(key), self._identity.get(key)
+            if there != here:
+                raise OutputError(
+                    f"{self._folder} holds scores with another {key} ({there} there, {here} here): choose a new --out"
+                )
+
+    def _find_complete(self, bound: Listing, changes: Changes) -> Scores | None:
+        """Return the scores of a folder in which there is nothing to do."""
+        finished = read_finished(self._folder)
+        if finished is None or finished["listing"] != bound.name or has_passing(finished["errors"]):
+            return None
+        if changes.changed or (self._update and changes.new) or (self._prune and changes.gone):
+            return None
+        parts = parts_that_count(self._folder, finished)
+        if not set(parts) <= set(self._folder.list_names(PART_FILES)):
+            return None
+        remove_other_parts(self._folder, parts)  # such as one that a job wrote which was killed after that
+        return Scores.from_facts(str(self._folder), finished, parts, files_not_in_it=changes.new or None)
+
+    def _complete(self, runner: Runner, known: Listing | None) -> Scores:
+        for _ in range(ATTEMPTS):
+            bound = self._bind(runner, known)
+            self._score(runner, bound)
+            newest = find_listing(self._folder)
+            if newest is not None and newest.name != bound.listing.name:  # another job has extended it
+                known = newest
+                continue
+            there = list_parts(self._folder)
+            if not any(name not in there.done for name in bound.blocks.names):
+                return self._finish(bound, there)
+            known = bound.listing
+        raise OutputError(f"parts of {self._folder} vanish while they are written: find what removes them, and {RERUN}")
+
+    def _bind(self, runner: Runner, known: Listing | None) -> Bound:
+        """Find the blocks of the job, and bind their listing; adopt another job's if that came first."""
+        for _ in range(ATTEMPTS):
+            mine = self._plan(runner, known)
+            if known is not None and mine.listing.shards == known.shards:
+                return Bound(known, mine.blocks)
+            winner = bind(self._folder, mine.listing)
+            if winner.name == mine.listing.name:
+                return mine
+            self._require_identity(winner)
+            known = winner
+        raise OutputError(f"other jobs extend {self._folder} all the time: wait for them, and {RERUN}")
+
+    def _plan(self, runner: Runner, known: Listing | None) -> Bound:
+        """Cut the files into blocks, and write the shards of their listing."""
+        mean = self._choose_block_files() if known is None else known.block_files
+        number = 0 if known is None else known.number + 1
+        writer = ListingWriter(self._folder, Listing(number=number, block_files=mean, identity=self._identity))
+        blocks = SpooledBlocks()
+        covered = cover(
+            self._pairs(known),
+            list_parts(self._folder),
+            self._name_of,
+            first=known is None,
+            update=self._update,
+            prune=self._prune,
+            uri=HIDDEN if self._job.hash_paths else None,
+        )
+        for chunk in plan_blocks(covered, self._plan_chunk(runner), mean, self._identity, SHARD_ROWS):
+            writer.add([ListedFile(one.name, one.version, one.uri, (b.name,)) for b in chunk for one in b.files])
+            for block in chunk:
+                blocks.append(pack_block(block))
+        return Bound(writer.finish(), blocks)
+
+    def _plan_chunk(self, runner: Runner) -> Callable[[Sequence[SourceFile]], ReadingPlan]:
+        def plan(files: Sequence[SourceFile]) -> ReadingPlan:
+            found = runner.plan(files)
+            for text in found.notices:
+                self._callbacks.on_notice(text)
+            return found
+
+        return plan
+
+    def _choose_block_files(self) -> int:
+        limit = part_rows(self._job.bundle.info.preprocess.image_size)
+        return choose_block_files(self._files.count, self._files.rows, self._files.nbytes, limit)
+
+    def _score(self, runner: Runner, bound: Bound) -> None:
+        """Score the blocks that are missing, and those with errors that may be gone now."""
+        there = list_parts(self._folder)
+        present = [name for name in bound.blocks.names if name in there.done]
+        codes = there.read_codes(present)
+        done = {name for name in present if name in self._codes or not has_passing(codes[name])}
+        total, finished = Amount(), Amount()
+        for name, files, nbytes in bound.blocks.facts():
+            amount = Amount(files=files, nbytes=nbytes)
+            total += amount
+            finished += amount if name in done else Amount()
+        self._callbacks.on_start(total, finished)
+        if len(done) == len(bound.blocks.names):
+            return
+        missing = (block for block in _rotated(bound.blocks) if block.name not in done)
+        for result in runner.score(missing, self._folder, self._identity):
+            if result.parts:
+                self._codes[result.block] = result.codes
+            self._rows += result.rows
+            errors = sum(result.codes.values())
+            self._callbacks.on_part(Amount(files=result.files, nbytes=result.nbytes, rows=result.rows, errors=errors))
+
+    def _finish(self, bound: Bound, there: PartsThere) -> Scores:
+        """Mark the folder as complete, and then delete the parts that no longer count."""
+        others = [name for name in bound.blocks.names if name not in self._codes]
+        codes: Counter[str] = Counter()
+        for some in chain(self._codes_of(bound), there.read_codes(others).values()):
+            codes.update(some)
+        parts = [part for name in sorted(bound.blocks.names) for part in there.done[name]]
+        rows, seconds = sum(part.rows for part in parts), time.monotonic() - self._began
+        rate = round(self._rows / max(seconds, 1e-9), 1)
+        scores = Scores(
+            path=str(self._folder),
+            files=bound.listing.files,
+            rows=rows,
+            scored=rows - sum(codes.values()),
+            errors=dict(sorted(codes.items())),
+            architecture=self._job.bundle.info.architecture,
+            identity=self._identity,
+            parts=[part.name for part in parts],
+            listing=bound.listing.name,
+            progress=ScoringProgress(rows_now=self._rows, seconds_now=round(seconds, 1), rows_a_second=rate),
+        )
+        write_finished(self._folder, scores)
+        remove_other_parts(self._folder, scores.parts)
+        return scores
+
+    def _codes_of(self, bound: Bound) -> Iterator[Mapping[str, int]]:
+        return (self._codes[name] for name in bound.blocks.names if name in self._codes)
+
+
+def _rotated(blocks: SpooledBlocks) -> Iterator[PackedBlock]:
+    """Yield blocks from a random one on, so that jobs on one folder do not all score the same ones first."""
+    start = secrets.randbelow(len(blocks.names))
+    yield from islice(blocks, start, None)
+    yield from islice(blocks, start)
+
+
+def make_identity(job: ScoringJob) -> dict[str, str]:
+    """Return what a score depends on; it is in the metadata of every part, and equal in all parts of a folder."""
+    info = job.bundle.info
+    facts: dict[str, Any] = {
+        "hash_paths": "true" if job.hash_paths else "false",
+        "model": info.weights_sha256,
+        "preprocess": spec_fingerprint(info.preprocess),
+        "threshold": repr(job.threshold),
+        "temperature": repr(info.temperature),
+        "classes": json.dumps(list(info.classes)),
+        "precision": "bf16" if job.engine.bf16 else "fp32",
+        **({"scan_key": key_fingerprint(job.key)} if job.has_key else {}),
+    }
+    return facts

@@ -1,0 +1,363 @@
+"""Score blocks: several threads read files ahead of one engine, and the rows of each block become parts."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from brainscale.models.engines import EngineOptions, describe_arithmetic, load_engine
+from brainscale.reading.ahead import Readers
+from brainscale.reading.file_tables import file_table, groups_of
+from brainscale.reading.reader import namer_of, read_tables
+from brainscale.reading.request import ReadRequest
+from brainscale.reading.sample import COLUMNS
+from brainscale.reading.sample_ids import file_of
+from brainscale.reading.sources import SourceFile
+from brainscale.reading.versions import has_changed
+from brainscale.schema import PREDICTIONS
+from brainscale.scoring.blocks import Block
+from brainscale.scoring.parts import Part, PartsThere, has_passing, list_parts, read_rows, write_part
+from brainscale.scoring.predictions import ScoringJob, score_rows
+from brainscale.scoring.series_names import SeriesNames
+from brainscale.storage.folder import Folder
+
+PART_NBYTES = 256 * 2**20
+"""Size of the planes of the rows in one part: a block of more rows has several parts."""
+BATCH_ROWS, GPU_BATCH_ROWS = 64, 1024
+"""Rows that an engine gets at a time."""
+READ_FILES, READ_NBYTES = 16, 8 * 2**20
+"""Files, and their bytes, that a thread reads at a time, roughly."""
+LOOK_SECONDS = 2.0
+"""Seconds between two looks for parts that other jobs have written; more where a look takes long."""
+STORE_REQUESTS = 16
+"""Requests to a store at a time."""
+CHANGED = {
+    "error_code": "changed",
+    "error": "the file is not the one that was listed: run the same command again to score it as it is now",
+}
+OTHER_BYTES = "the bytes are not those that the manifest describes: index the source again"
+
+
+def part_rows(image_size: int) -> int:
+    """Return the most rows of one part, for planes of image_size × image_size."""
+    return PART_NBYTES // image_size**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockDone:
+    """What became of a block.
+
+    Attributes:
+        block: its name.
+        parts: names of the parts written for it; none if other jobs had written them.
+        files: number of its files.
+        nbytes: their size.
+        rows: number of rows written.
+        codes: error code → number of rows written.
+        seconds: time that it took.
+    """
+
+    block: str
+    parts: tuple[str, ...] = ()
+    files: int = 0
+    nbytes: int = 0
+    rows: int = 0
+    codes: Mapping[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+class Scorer:
+    """An engine, and threads that read for it. Ends with the `with` block."""
+
+    def __init__(self, job: ScoringJob, options: EngineOptions, network: bytes, *, threads: int, readers: int) -> None:
+        self._engine = load_engine(job.bundle.info, network, options, threads=threads)
+        self._readers = Readers(readers)
+        self._job, self._request = job, request_of(job)
+        self._batch_rows = GPU_BATCH_ROWS if options.on_gpu else BATCH_ROWS
+        self._arithmetic = describe_arithmetic(options)
+
+    def __enter__(self) -> "Scorer":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._readers.__exit__(*error)
+
+    def predict(self, blocks: Iterable[Block]) -> Iterator[tuple[Block, Iterator[pa.Table]]]:
+        """Yield each block with its predictions, schema PREDICTIONS, to be taken before the next block's."""
+        for block, tables in self._read(blocks):
+            yield block, self._predict(block, tables, lambda start, stop: False)
+
+    def score(
+        self,
+        blocks: Iterable[Block],
+        folder: Folder,
+        identity: Mapping[str, str],
+        on_rows: Callable[[pa.Table, float], None] = lambda rows, seconds: None,
+    ) -> Iterator[BlockDone]:
+        """Write the parts of each block, except of blocks that other jobs have written meanwhile.
+
+        Args:
+            blocks: the blocks.
+            folder: the scores folder.
+            identity: metadata of the parts.
+            on_rows: called with the rows of each part and the seconds that they took.
+
+        Raises:
+            OutputError: a part cannot be written.
+        """
+        others = _OtherJobs(folder)
+        skipped: deque[Block] = deque()
+
+        def left() -> Iterator[Block]:
+            for block in blocks:
+                if others.have(block):
+                    skipped.append(block)
+                else:
+                    yield block
+
+        started = time.monotonic()
+        for block, tables in self._read(left()):
+            while skipped:
+                yield _counted(skipped.popleft())
+            writer = _PartWriter(folder, block, identity, self._arithmetic, others.parts_of(block), on_rows)
+            limit = part_rows(self._request.preprocess.image_size)
+            for rows in self._predict(block, tables, lambda start, stop: stop <= writer.present * limit):  # noqa: B023
+                writer.add(rows, limit, self._request)
+            for rows in _kept_rows(block, folder):
+                writer.add(rows, limit, self._request)
+            done = writer.finish(self._request)
+            yield _counted(block, done, time.monotonic() - started)
+            started = time.monotonic()
+        while skipped:
+            yield _counted(skipped.popleft())
+
+    def _read(self, blocks: Iterable[Block]) -> Iterator[tuple[Block, Iterator[pa.Table]]]:
+        """Read blocks, several ahead, and yield each with its rows, which have to be taken before the next one's."""
+        begun: deque[tuple[Block, int]] = deque()
+
+        def jobs() -> Iterator[Callable[[], Iterator[pa.Table]]]:
+            for block in blocks:
+                portions = list(_cut_portions([one.file for one in block.files if not one.kept_in])) or [[]]
+                begun.append((block, len(portions)))
+                yield from (partial(read_tables, file_table(some), request=self._request) for some in portions)
+
+        results = self._readers.run(jobs())
+        for first in results:
+            block, count = begun.popleft()
+            rest = (next(results) for _ in range(count - 1))
+            yield block, chain.from_iterable(chain([first], rest))
+
+    def _predict(
+        self, block: Block, tables: Iterable[pa.Table], is_there: Callable[[int, int], bool]
+    ) -> Iterator[pa.Table]:
+        """Yield the predictions of a block's rows; those of rows that are there already are null."""
+        info, names = self._job.bundle.info, _Names(block, self._job)
+        start = 0
+        for rows in _in_batches(tables, self._batch_rows):
+            stop = start + len(rows)
+            rows = names.apply(rows)  # noqa: PLW2901
+            if is_there(start, stop):
+                rows = _without_planes(rows)  # noqa: PLW2901
+            predictions = score_rows(rows, self._engine, info, self._job.threshold)
+            yield predictions.select(PREDICTIONS.names)
+            start = stop
+
+
+def request_of(job: ScoringJob) -> ReadRequest:
+    """Return what a job needs to read of each frame."""
+    return ReadRequest(preprocess=job.bundle.info.preprocess, key=job.key, hash_paths=job.hash_paths)
+
+
+def _counted(block: Block, done: Sequence[tuple[Part, Counter[str]]] = (), seconds: float = 0.0) -> BlockDone:
+    return BlockDone(
+        block=block.name,
+        parts=tuple(part.name for part, _ in done),
+        files=len({one.name for one in block.files}),
+        nbytes=block.nbytes,
+        rows=sum(part.rows for part, _ in done),
+        codes=sum((codes for _, codes in done), Counter()),
+        seconds=seconds,
+    )
+
+
+def _cut_portions(files: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:
+    """Cut files into what one thread reads at a time; those of a series stay together."""
+    portion: list[SourceFile] = []
+    nbytes = 0
+    for group in groups_of(files):
+        portion += group
+        nbytes += sum(file.nbytes or 0 for file in group)
+        if len(portion) >= READ_FILES or nbytes >= READ_NBYTES:
+            yield portion
+            portion, nbytes = [], 0
+    if portion:
+        yield portion
+
+
+def _in_batches(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
+    """Join tables into larger ones of at least so many rows, except the last."""
+    waiting: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        waiting.append(table)
+        rows += len(table)
+        if rows >= size:
+            yield pa.concat_tables(waiting)
+            waiting, rows = [], 0
+    if rows:
+        yield pa.concat_tables(waiting)
+
+
+def _without_planes(rows: pa.Table) -> pa.Table:
+    place = rows.column_names.index("plane")
+    return rows.set_column(place, "plane", pa.nulls(len(rows), COLUMNS.field("plane").type))
+
+
+class _Names:
+    """What a block says of its rows: their series and addresses, and which bytes a manifest expects."""
+
+    def __init__(self, block: Block, job: ScoringJob) -> None:
+        known: dict[str, str] = {}
+        for one in block.files:
+            known |= one.series
+        self._series = None if job.has_key else SeriesNames(known)
+        name_of = namer_of(request_of(job))
+        self._uris = {one.name: one.uri for one in block.files if one.uri != one.file.uri and not job.hash_paths}
+        self._expected = {
+            name_of(sample_id): sha256
+            for one in block.files
+            for sample_id, sha256 in zip(one.file.sample_ids or (), one.file.sha256s or (), strict=True)
+            if sha256 is not None
+        }
+
+    def apply(self, rows: pa.Table) -> pa.Table:
+        """Return rows with the names of their series and their addresses; those of other bytes become errors."""
+        if self._series is not None:
+            rows = self._series.name(rows)
+        ids = rows["sample_id"].to_pylist()
+        if self._uris:
+            uris = [self._uris.get(file_of(i), uri) for i, uri in zip(ids, rows["uri"].to_pylist(), strict=True)]
+            rows = rows.set_column(rows.column_names.index("uri"), "uri", pa.array(uris, pa.string()))
+        if not self._expected:
+            return rows
+        hashes = zip(ids, rows["sha256"].to_pylist(), strict=True)
+        other = pa.array([sha256 is not None and self._expected.get(i, sha256) != sha256 for i, sha256 in hashes])
+        if not pc.any(other).as_py():
+            return rows
+        for name, value in (("plane", None), ("error_code", "changed"), ("error", OTHER_BYTES)):
+            kind = COLUMNS.field(name).type
+            column = pc.if_else(other, pa.scalar(value, kind), rows[name])
+            rows = rows.set_column(rows.column_names.index(name), name, column)
+        return rows
+
+
+class _OtherJobs:
+    """Parts that other jobs on the same folder have written, looked up now and then."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._next_look = 0.0
+        self._there = PartsThere(folder, {})
+        self._passing: set[str] = set()  # blocks that were there from the start, and are tried again
+
+    def have(self, block: Block) -> bool:
+        """Return whether a block is done, unless its errors may pass."""
+        if time.monotonic() >= self._next_look:
+            began = time.monotonic()
+            self._there = list_parts(self._folder)
+            self._next_look = time.monotonic() + max(LOOK_SECONDS, 20 * (time.monotonic() - began))
+        if block.name not in self._there.done:
+            return False
+        return not has_passing(self._there.read_codes([block.name])[block.name])
+
+    def parts_of(self, block: Block) -> int:
+        """Return the number of parts of an incomplete block."""
+        return 0 if block.name in self._there.done else len(self._there.begun(block.name))
+
+
+class _PartWriter:
+    """Writes the rows of one block as they come."""
+
+    def __init__(
+        self,
+        folder: Folder,
+        block: Block,
+        identity: Mapping[str, str],
+        arithmetic: str,
+        present: int,
+        on_rows: Callable[[pa.Table, float], None],
+    ) -> None:
+        self.present = present
+        self._folder, self._block, self._identity, self._arithmetic = folder, block, identity, arithmetic
+        self._on_rows, self._began = on_rows, time.monotonic()
+        self._waiting: list[pa.Table] = []
+        self._rows = self._number = 0
+        self._done: list[tuple[Part, Counter[str]]] = []
+
+    def add(self, rows: pa.Table, limit: int, request: ReadRequest) -> None:
+        """Add rows, and write a part when more of them wait than fit into one."""
+        self._waiting.append(rows)
+        self._rows += len(rows)
+        while self._rows > limit:
+            table = pa.concat_tables(self._waiting)
+            self._write(table.slice(0, limit), request, last=False)
+            self._waiting, self._rows = [table.slice(limit)], self._rows - limit
+
+    def finish(self, request: ReadRequest) -> list[tuple[Part, Counter[str]]]:
+        """Write the last part, and return all that were written with their error codes."""
+        rows = pa.concat_tables(self._waiting) if self._waiting else PREDICTIONS.empty_table()
+        self._write(rows, request, last=True)
+        return self._done
+
+    def _write(self, rows: pa.Table, request: ReadRequest, *, last: bool) -> None:
+        number, self._number = self._number, self._number + 1
+        if number < self.present:
+            return
+        rows = self._with_changes(rows, request)
+        part = Part(block=self._block.name, number=number, last=last, rows=len(rows))
+        write_part(self._folder, part, rows, self._identity, self._arithmetic)
+        self._done.append((part, Counter(code for code in rows["error_code"].to_pylist() if code is not None)))
+        self._on_rows(rows, time.monotonic() - self._began)
+        self._began = time.monotonic()
+
+    def _with_changes(self, rows: pa.Table, request: ReadRequest) -> pa.Table:
+        """Return rows in which a file that has changed since it was listed has an error instead of its rows."""
+        ids = rows["sample_id"].to_pylist()
+        present = {file_of(sample_id) for sample_id in ids}
+        files = [one for one in self._block.files if one.name in present and not one.kept_in]
+        changed = {one.name: one for one, other in zip(files, _changes([o.file for o in files]), strict=True) if other}
+        if not changed:
+            return rows
+        kept = rows.filter(pa.array([file_of(sample_id) not in changed for sample_id in ids]))
+        model = rows["model"][0].as_py()
+        errors = [
+            {"sample_id": name, "uri": one.uri if not request.hash_paths else rows["uri"][0].as_py(), "model": model}
+            for name, one in changed.items()
+        ]
+        return pa.concat_tables([kept, pa.Table.from_pylist([{**row, **CHANGED} for row in errors], PREDICTIONS)])
+
+
+def _changes(files: Sequence[SourceFile]) -> list[bool]:
+    """Return which files have changed since they were listed; a store is asked for several at a time."""
+    if not any("://" in file.uri for file in files):
+        return [has_changed(file) for file in files]
+    with ThreadPoolExecutor(STORE_REQUESTS) as pool:
+        return list(pool.map(has_changed, files))
+
+
+def _kept_rows(block: Block, folder: Folder) -> Iterator[pa.Table]:
+    """Yield the rows of files that are gone from the sources, from the parts that have them."""
+    kept: dict[str, set[str]] = {}
+    for one in block.files:
+        for part in one.kept_in:
+            kept.setdefault(part, set()).add(one.name)
+    for part, names in kept.items():
+        rows = read_rows(folder, part, PREDICTIONS.names)
+        rows = rows.filter(pa.array([file_of(sample_id) in names for sample_id in rows["sample_id"].to_pylist()]))
+        yield rows.replace_schema_metadata(None)
