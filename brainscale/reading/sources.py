@@ -30,6 +30,7 @@ REASONS = {
     "archived": "the object is in an archive tier of the store: restore it first",
     "access_denied": "there is no permission to read the file",
     "gone": "the file does not exist any more",
+    "changed": "the file became shorter while it was read",
     UNREACHABLE: "the object store did not answer",
     "unreadable": "the object store refused to give the file",
     "not_a_file": "a link to a folder, a pipe or a device, not a regular file",
@@ -134,7 +135,7 @@ def open_file(uri: str) -> Iterator[tuple[BinaryIO, int]]:
         raise SampleError("unreadable", f"the file cannot be read ({type(error).__name__})") from None
 
 
-def version_of(stream: BinaryIO) -> tuple[int, int | None]:
+def read_version(stream: BinaryIO) -> tuple[int, int | None]:
     """Return the size and the time of the last change of a file that `open_file` opened, as a listing says them."""
     if isinstance(stream, _StoredObject):
         return stream.size, stream.modified

@@ -37,7 +37,8 @@ REFUSALS = (
     ("access_denied", r"AuthorizationFailure|Authorization\w+Mismatch"),
     ("gone", r"NO_SUCH_(KEY|BUCKET)|NoSuch(Key|Bucket)|RESOURCE_NOT_FOUND|(Blob|Container)NotFound|HTTP status 404\b"),
     ("store_unreachable", r"HTTP status 400\b"),  # an expired token, where the answer has no text
-    ("unreadable", r"INVALID_ARGUMENT|HTTP status 4(05|12|16)\b"),
+    ("changed", r"InvalidRange|HTTP status 416\b"),  # shorter than it was when it was opened
+    ("unreadable", r"INVALID_ARGUMENT|HTTP status 4(05|12)\b"),
 )
 """Error codes, and the words of S3, Azure and Google for refusals that a further attempt would meet too; first match.
 Wrong or expired credentials say nothing about the object: its code is `store_unreachable`."""

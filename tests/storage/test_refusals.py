@@ -64,6 +64,17 @@ def test_objects_without_permission_and_objects_that_went_have_codes_of_their_ow
     assert s3_gate.asked - asked < 10
 
 
+@pytest.mark.parametrize("nbytes", [100, 5000])
+def test_an_object_that_became_shorter_while_it_was_read_has_changed(s3_gate: Gate, nbytes: int) -> None:
+    client = client_of(s3_gate.address)
+    client.put_object(Bucket="bucket", Key="shrinks", Body=bytes(20_000))
+    uri = f"s3://bucket/shrinks{options(s3_gate.address)}"
+    with pytest.raises(SampleError, match="changed"), open_file(uri) as (stream, _):
+        client.put_object(Bucket="bucket", Key="shrinks", Body=bytes(10))
+        stream.seek(4000)
+        stream.read(nbytes)
+
+
 def test_refused_objects_are_rows_among_the_others_and_cost_no_time(s3_gate: Gate, tmp_path: Path) -> None:
     client = client_of(s3_gate.address)
     make_bucket(s3_gate.address, "mixed")
@@ -116,7 +127,7 @@ def test_a_listing_without_permission_is_one_line_at_once(s3_gate: Gate, monkeyp
         ("AWS Error UNKNOWN (HTTP status 400) during HeadObject operation: No body", "store_unreachable", True),
         ("KMS: AWS Error UNKNOWN (HTTP status 400) during GetObject operation: ", "access_denied", True),
         ("AWS Error UNKNOWN (HTTP status 409) during PutObject operation: conflict", "store_unreachable", False),
-        ("AWS Error UNKNOWN (HTTP status 416) during GetObject operation: InvalidRange", "unreadable", True),
+        ("AWS Error UNKNOWN (HTTP status 416) during GetObject operation: InvalidRange", "changed", True),
         ("AWS Error UNKNOWN (HTTP status 503) during HeadObject operation: none", "store_unreachable", False),
         ("AWS Error UNKNOWN (HTTP status 429) during HeadObject operation: none", "store_unreachable", False),
         ("AWS Error NETWORK_CONNECTION during HeadObject operation: curlCode: 52", "store_unreachable", False),

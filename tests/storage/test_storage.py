@@ -13,7 +13,7 @@ import pytest
 
 from brainscale.dataset.manifest import is_manifest, read_manifest, write_either_form, write_manifest
 from brainscale.errors import RERUN, OutputError, SampleError, SourceError, StorageError, UsageError
-from brainscale.reading.sources import UNREACHABLE, list_files, open_file, version_of
+from brainscale.reading.sources import UNREACHABLE, list_files, open_file, read_version
 from brainscale.schema import MANIFEST
 from brainscale.storage import remote
 from brainscale.storage.local import SUCCESS, read_success, write_success
@@ -189,7 +189,7 @@ def test_a_folder_is_listed_in_the_order_of_ids_with_sizes_and_times(direct: str
     assert [(file.sample_id, file.nbytes) for file in files] == [("a.x", 3), ("a/b.c", 5), ("a/b/c", 5), ("z", 1)]
     for file in files:
         with open_file(file.uri) as (stream, _):
-            assert version_of(stream) == (file.nbytes, file.modified)
+            assert read_version(stream) == (file.nbytes, file.modified)
             stream.seek(0)
             assert stream.read().decode() == file.sample_id
 
