@@ -60,11 +60,19 @@ def files_in(table: pa.Table) -> Iterator[SourceFile]:
     for name in _TUPLES:
         columns[name] = [values and tuple(values) for values in columns[name]]
     columns["windows"] = [windows and _windows_of(windows) for windows in columns["windows"]]
-    return map(_make_file, *columns.values())
-
-
-def _make_file(*values: Any) -> SourceFile:
-    return SourceFile(**dict(zip(SOURCE_FILES.names, values, strict=True)))
+    for row in zip(*columns.values(), strict=True):
+        sample_id, uri, nbytes, modified, sample_ids, sha256s, members, group, windows = row
+        yield SourceFile(
+            sample_id=sample_id,
+            uri=uri,
+            nbytes=nbytes,
+            modified=modified,
+            sample_ids=sample_ids,
+            sha256s=sha256s,
+            members=members,
+            group=group,
+            windows=windows,
+        )
 
 
 def _windows_of(rows: list[dict[str, Any]]) -> dict[str, SliceWindow]:

@@ -7,11 +7,12 @@ changes its own block, and no other.
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 
 import pyarrow as pa
 
 from brainscale.hashing import fingerprint
-from brainscale.reading.file_tables import file_table, files_in, groups_of
+from brainscale.reading.file_tables import file_table, files_in
 from brainscale.reading.sources import SourceFile
 
 MAX_BLOCK_NBYTES = 256 * 2**20
@@ -123,9 +124,11 @@ def cut_blocks(files: Sequence[BlockFile], mean_files: int, identity: Mapping[st
 
 def _series_of(files: Iterable[BlockFile]) -> Iterator[list[BlockFile]]:
     """Yield the files that are read together."""
-    by_file = iter(files)
-    for group in groups_of(one.file for one in files):
-        yield [next(by_file) for _ in group]
+    for group, members in groupby(files, key=lambda one: one.file.group):
+        if group is None:
+            yield from ([one] for one in members)
+        else:
+            yield list(members)
 
 
 def _ends_block(name: str, mean_files: int) -> bool:
