@@ -101,7 +101,7 @@ PREDICTIONS = pa.schema(
 
 SCANS = pa.schema(
     [
-        pa.field("scan", pa.string(), nullable=False),  # series as in the predictions; without one, the volume's sample_id
+        pa.field("scan", pa.string(), nullable=False),  # as in the predictions; without a series, the volume's id
         pa.field("model", pa.string(), nullable=False),  # SHA-256 of the weights
         pa.field("slices", pa.int64(), nullable=False),  # number of scored slices that are not empty
         pa.field("empty", pa.int64(), nullable=False),  # number of empty slices, which are left out
