@@ -1,6 +1,7 @@
 """A list of any length: its beginning in memory, the rest in a temporary file, so that memory does not grow with it."""
 
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
@@ -37,6 +38,7 @@ class Spool(Generic[Item]):
         self._writer: pa.RecordBatchFileWriter | None = None
         self._is_closed = False
         self._file = tempfile.TemporaryFile(prefix="brainscale-")  # noqa: SIM115 (deleted when this list is)
+        weakref.finalize(self, self._file.close)
         for item in items:
             self.append(item)
 
