@@ -1,6 +1,7 @@
 """Lists of any length: their beginning in memory, the rest in a temporary file, so that memory does not grow."""
 
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ class _TableFile:
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="brainscale-")  # noqa: SIM115 (see above)
+        weakref.finalize(self, self._file.close)
         self._writer: pa.RecordBatchFileWriter | None = None
         self._is_closed = False
 
