@@ -169,7 +169,7 @@ def measure(folder: Path, rows: int, shard_rows: int, one_file: bool, cpus: int)
     result = ManifestColumns((written,), map_on_ray, shuffle_on_ray)
     check = step("verify", rows, lambda: sharded.verify_shards(result))
     both = ManifestColumns((table, written), map_on_ray, shuffle_on_ray)
-    if rows <= 2_000_000:
+    if rows <= 200_000:
         matches = step("overlap with itself", rows, lambda: sharded.find_shared_samples(both, rows))
         print(f"{len(matches):,} samples are in both")
     print(f"{check.groups:,} groups, {len(check.violations)} pairs in different splits. {notice or ''}")

@@ -122,12 +122,12 @@ def test_a_wrong_split_is_found_as_in_one_file(grouped: pa.Table, tmp_path: Path
 
 
 def test_the_overlap_is_that_of_two_files(grouped: pa.Table, tmp_path: Path) -> None:
-    first, second = grouped.slice(0, 1803), grouped.slice(1500)
+    first, second = grouped.slice(0, 1813), grouped.slice(1500)
     tables = [columns_of(table, tmp_path / name).tables[0] for table, name in ((first, "a"), (second, "b"))]
     write_manifest(second, tmp_path / "b.parquet")
     for other in (tables[1], open_as_shards(str(tmp_path / "b.parquet"))):
         both = ManifestColumns((tables[0], other), map, shuffle_here)
-        shared = sharded.find_shared_samples(both, 1803)
+        shared = sharded.find_shared_samples(both, 1813)
         assert shared.equals(find_overlap(first, second))
         assert set(shared["kind"].to_pylist()) == {"exact", "near", "patient"}
         facts = sharded.count_facts(replace(both, tables=(other,)))
