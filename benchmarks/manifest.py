@@ -149,7 +149,7 @@ def measure(folder: Path, rows: int, shard_rows: int, one_file: bool, cpus: int)
     import ray
 
     from brainscale.cluster.session import quiet
-    from brainscale.dataset import sharded
+    from brainscale.dataset import sharded, sharded_checks
     from brainscale.dataset.manifest import open_as_shards
     from brainscale.dataset.on_ray import map_on_ray, shuffle_on_ray
     from brainscale.dataset.shard_columns import ManifestColumns
@@ -167,10 +167,10 @@ def measure(folder: Path, rows: int, shard_rows: int, one_file: bool, cpus: int)
     out = str(folder / "split")
     written = step("write", rows, lambda: sharded.write_split(columns, out, groups, assigned, request))
     result = ManifestColumns((written,), map_on_ray, shuffle_on_ray)
-    check = step("verify", rows, lambda: sharded.verify_shards(result))
+    check = step("verify", rows, lambda: sharded_checks.verify_shards(result))
     both = ManifestColumns((table, written), map_on_ray, shuffle_on_ray)
     if rows <= 200_000:
-        matches = step("overlap with itself", rows, lambda: sharded.find_shared_samples(both, rows))
+        matches = step("overlap with itself", rows, lambda: sharded_checks.find_shared_samples(both, rows))
         print(f"{len(matches):,} samples are in both")
     print(f"{check.groups:,} groups, {len(check.violations)} pairs in different splits. {notice or ''}")
     print(f"peak of the driver, all pages: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from brainscale.dataset.overlap import ManifestFacts
-    from brainscale.dataset.splits import SplitCheck
+    from brainscale.dataset.split_check import SplitCheck
     from brainscale.storage.shards import ShardedTable
 
 
@@ -199,8 +199,8 @@ def _verify(manifest: str, similarity: float | None, as_json: bool) -> None:
     from brainscale.dataset.manifest import open_manifest_shards, read_manifest
     from brainscale.dataset.on_ray import open_columns, open_map
     from brainscale.dataset.patients import count_unknown_patients, describe_patients
-    from brainscale.dataset.sharded import count_facts, verify_shards
-    from brainscale.dataset.splits import verify_split
+    from brainscale.dataset.sharded_checks import count_facts, verify_shards
+    from brainscale.dataset.split_check import verify_split
 
     sharded = open_manifest_shards(manifest)
     if sharded is None:
@@ -318,7 +318,7 @@ def _compare_manifests(
     from brainscale.dataset.manifest import open_as_shards, open_manifest_shards, read_manifest
     from brainscale.dataset.on_ray import open_columns, open_map
     from brainscale.dataset.overlap import ManifestFacts, find_overlap
-    from brainscale.dataset.sharded import count_facts, find_shared_samples
+    from brainscale.dataset.sharded_checks import count_facts, find_shared_samples
 
     if open_manifest_shards(training) is None and open_manifest_shards(external) is None:
         tables = read_manifest(training), read_manifest(external)

@@ -8,10 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import brainscale
+from brainscale.config.sections import Config
+from brainscale.dataset.indexer import open_or_index
 from brainscale.dataset.manifest import (
     check_manifest,
     is_manifest,
+    manifest_fingerprint,
+    open_manifest_shards,
     read_manifest,
+    require_paths,
     write_either_form,
     write_manifest,
 )
@@ -116,6 +122,20 @@ def test_a_file_gives_way_to_a_folder_and_other_things_stay(tmp_path: Path) -> N
         shards.require_replaceable_form(f"{tmp_path}/scans/", "manifest")
     with pytest.raises(ManifestError, match="no manifest at"):
         read_manifest(tmp_path / "scans")
+
+
+def test_what_takes_a_manifest_takes_a_folder_of_shards(tmp_path: Path) -> None:
+    write_either_form(TABLE, str(tmp_path / "m"), 15, as_folder=True)
+    write_manifest(TABLE, tmp_path / "m.parquet")
+    config = Config()
+    one, many = (open_or_index(str(tmp_path / name), config) for name in ("m.parquet", "m"))
+    assert many.equals(one)
+    require_paths(many, "m")
+    assert manifest_fingerprint(many) == manifest_fingerprint(one)
+    assert brainscale.load_manifest(tmp_path / "m").equals(one)
+    assert brainscale.summary(tmp_path / "m") == brainscale.summary(one)
+    assert open_manifest_shards(tmp_path / "m.parquet") is None
+    assert open_manifest_shards(f"{tmp_path}/m/").rows == 40
 
 
 def test_a_sharded_manifest_is_split_into_shards(tmp_path: Path, invoke: Invoke) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.manifest import made_up_rows
 from brainscale.config.sections import DataConfig
-from brainscale.dataset import shard_columns, sharded
+from brainscale.dataset import shard_columns, sharded, sharded_checks
 from brainscale.dataset.columns import replace_column
 from brainscale.dataset.groups import assign_groups
 from brainscale.dataset.inclusion import clear_left_out
@@ -19,7 +19,8 @@ from brainscale.dataset.on_ray import map_on_ray, shuffle_on_ray
 from brainscale.dataset.overlap import ManifestFacts, find_overlap
 from brainscale.dataset.shard_columns import ManifestColumns, keys_of, shuffle_here
 from brainscale.dataset.sharded_summary import add_counts, count_shards, describe_gaps_of_shards
-from brainscale.dataset.splits import assign_folds, assign_splits, verify_split
+from brainscale.dataset.split_check import verify_split
+from brainscale.dataset.splits import assign_folds, assign_splits
 from brainscale.dataset.summary import describe_gaps, summarise
 from brainscale.errors import ManifestError
 from brainscale.storage.shards import write_shards
@@ -63,7 +64,7 @@ def test_groups_and_splits_are_those_of_one_file(
     many, one = read_manifest(tmp_path / "out"), assign_splits(grouped, val=0.15, test=0.2, seed=3)
     assert pc.count_distinct(one["group"]).as_py() < 0.9 * ROWS, "there is something to find"
     assert many.equals(one)
-    check = sharded.verify_shards(replace(columns, tables=(written,)))
+    check = sharded_checks.verify_shards(replace(columns, tables=(written,)))
     assert check == verify_split(one)
     assert not check.violations
 
@@ -114,11 +115,11 @@ def test_more_groups_than_are_balanced_are_assigned_by_hash(
 def test_a_wrong_split_is_found_as_in_one_file(grouped: pa.Table, tmp_path: Path) -> None:
     draw = np.random.default_rng(0).choice(["train", "val", "test"], ROWS)
     wrong = replace_column(grouped, "split", pa.array(draw))
-    check = sharded.verify_shards(columns_of(wrong, tmp_path / "m"))
+    check = sharded_checks.verify_shards(columns_of(wrong, tmp_path / "m"))
     assert len(check.violations) > 1000
     assert check == verify_split(wrong)
     with pytest.raises(ManifestError, match="neither splits nor folds"):
-        sharded.verify_shards(columns_of(grouped, tmp_path / "n"))
+        sharded_checks.verify_shards(columns_of(grouped, tmp_path / "n"))
 
 
 def test_the_overlap_is_that_of_two_files(grouped: pa.Table, tmp_path: Path) -> None:
@@ -127,10 +128,10 @@ def test_the_overlap_is_that_of_two_files(grouped: pa.Table, tmp_path: Path) -> 
     write_manifest(second, tmp_path / "b.parquet")
     for other in (tables[1], open_as_shards(str(tmp_path / "b.parquet"))):
         both = ManifestColumns((tables[0], other), map, shuffle_here)
-        shared = sharded.find_shared_samples(both, 1813)
+        shared = sharded_checks.find_shared_samples(both, 1813)
         assert shared.equals(find_overlap(first, second))
         assert set(shared["kind"].to_pylist()) == {"exact", "near", "patient"}
-        facts = sharded.count_facts(replace(both, tables=(other,)))
+        facts = sharded_checks.count_facts(replace(both, tables=(other,)))
         assert facts.schema.metadata == ManifestFacts.of(read_manifest(tmp_path / "b")).schema.metadata
         assert replace(facts, schema=pa.schema([])) == replace(ManifestFacts.of(second), schema=pa.schema([]))
 
