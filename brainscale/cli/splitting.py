@@ -82,6 +82,7 @@ SHOWN_PAIRS = 20
     is_flag=True,
     help="Check an existing split; fail if samples that belong together are in different splits.",
 )
+@options.shared
 @options.json
 @handle_errors
 def split_command(
@@ -95,6 +96,7 @@ def split_command(
     regroup: bool,
     similarity: float | None,
     verify: bool,
+    shared: bool,
     as_json: bool,
 ) -> None:
     """Assign the samples of a manifest to train, val and test, or to folds, without data leakage.
@@ -113,7 +115,7 @@ def split_command(
     if not val + test < 1:  # NaN fails too
         raise UsageError(f"--val {val:g} and --test {test:g} leave nothing to train on: keep their sum below 1")
     if verify:
-        _verify(manifest, similarity, as_json)
+        _verify(manifest, similarity, shared, as_json)
         return
     if out is None:
         raise UsageError("no --out: name the manifest to write, or check the one at hand with --verify")
@@ -122,7 +124,7 @@ def split_command(
     if sharded is None:
         facts = _split_one_file(manifest, out, (val, test), folds, seed, keep, regroup, similarity)
     else:
-        facts = _split_shards(sharded, out, (val, test), folds, seed, keep, regroup, similarity)
+        facts = _split_shards(sharded, out, (val, test), folds, seed, keep, regroup, similarity, shared)
     print_facts({"manifest": out, **facts}, as_json)
 
 
@@ -172,6 +174,7 @@ def _split_shards(
     keep: str | None,
     regroup: bool,
     similarity: float | None,
+    shared: bool,
 ) -> dict[str, Any]:
     """Split a manifest shard by shard, write it as shards and return what to print."""
     from brainscale.config.sections import DataConfig
@@ -180,11 +183,11 @@ def _split_shards(
     from brainscale.dataset.sharded import SplitRequest, split_shards
     from brainscale.dataset.sharded_summary import add_counts, count_shards, describe_gaps_of_shards
 
-    with open_columns(sharded) as columns:
+    absolute = options.make_absolute_output(out)
+    with open_columns(sharded, out=absolute, shared=shared) as columns:
         earlier = replace(columns, tables=(open_as_shards(keep),)) if keep else None
         val, test = fractions
         request = SplitRequest(val=val, test=test, folds=folds, seed=seed, keep=earlier)
-        absolute = options.make_absolute_output(out)
         written, hashing = split_shards(columns, absolute, request, regroup=regroup, similarity=similarity)
         result = replace(columns, tables=(written,))
         counts = count_shards(result, DataConfig())
@@ -194,7 +197,7 @@ def _split_shards(
     return {"form": describe_form(len(written.shards)), **asdict(summary)}
 
 
-def _verify(manifest: str, similarity: float | None, as_json: bool) -> None:
+def _verify(manifest: str, similarity: float | None, shared: bool, as_json: bool) -> None:
     """Check the splits of a manifest in either form, and print the result."""
     from brainscale.dataset.manifest import open_manifest_shards, read_manifest
     from brainscale.dataset.on_ray import open_columns, open_map
@@ -209,7 +212,7 @@ def _verify(manifest: str, similarity: float | None, as_json: bool) -> None:
             check = verify_split(table, similarity, run)
         unknown = describe_patients(*count_unknown_patients(table))
     else:
-        with open_columns(sharded) as columns:
+        with open_columns(sharded, shared=shared) as columns:
             check = verify_shards(columns, similarity)
             facts = count_facts(columns)
         unknown = describe_patients(facts.without_patient, facts.readable)
@@ -265,9 +268,12 @@ def _print_check(check: "SplitCheck", unknown: str | None, manifest: str, as_jso
 @click.argument("external", metavar="B.parquet")
 @SIMILARITY
 @click.option("--out", metavar="T.parquet", help="Parquet file to write the list to as well.")
+@options.shared
 @options.json
 @handle_errors
-def overlap_command(training: str, external: str, similarity: float | None, out: str | None, as_json: bool) -> None:
+def overlap_command(
+    training: str, external: str, similarity: float | None, out: str | None, shared: bool, as_json: bool
+) -> None:
     """List the samples of manifest B that are also in manifest A, as duplicates or near duplicates.
 
     Use it to check that an external dataset shares no sample with a training dataset.
@@ -279,7 +285,7 @@ def overlap_command(training: str, external: str, similarity: float | None, out:
 
     if out:
         require_replaceable(out, "overlap")
-    matches, first, second = _compare_manifests(training, external, similarity)
+    matches, first, second = _compare_manifests(training, external, similarity, shared)
     if out:
         write_table(matches, out, "overlap")
     for facts, name in ((first, training), (second, external)):
@@ -312,7 +318,7 @@ def overlap_command(training: str, external: str, similarity: float | None, out:
 
 
 def _compare_manifests(
-    training: str, external: str, similarity: float | None
+    training: str, external: str, similarity: float | None, shared: bool
 ) -> tuple["pa.Table", "ManifestFacts", "ManifestFacts"]:
     """Return what two manifests share, and the facts of each; without their strings if one of them has shards."""
     from brainscale.dataset.manifest import open_as_shards, open_manifest_shards, read_manifest
@@ -325,6 +331,6 @@ def _compare_manifests(
         with open_map(sum(map(len, tables))) as run:
             return find_overlap(*tables, similarity, run), *map(ManifestFacts.of, tables)
     first, second = open_as_shards(training), open_as_shards(external)
-    with open_columns(first, second) as columns:
+    with open_columns(first, second, shared=shared) as columns:
         matches = find_shared_samples(columns, first.rows, similarity)
         return matches, *(count_facts(replace(columns, tables=(table,))) for table in (first, second))

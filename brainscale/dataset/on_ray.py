@@ -33,14 +33,26 @@ def open_map(samples: int) -> Iterator[Map]:
 
 
 @contextmanager
-def open_columns(*tables: ShardedTable) -> Iterator[ManifestColumns]:
+def open_columns(*tables: ShardedTable, out: str | None = None, shared: bool = False) -> Iterator[ManifestColumns]:
     """Yield the columns of sharded manifests, one manifest after another; connects to Ray if they are large.
+
+    Args:
+        tables: the manifests.
+        out: folder that the tasks will write to, if they do.
+        shared: whether every node of a cluster mounts local paths.
 
     Raises:
         ClusterError: Ray does not answer or does not start.
+        UsageError: one of the folders is on a path that not every node can read.
     """
     with open_map(sum(table.rows for table in tables)) as run:
-        yield ManifestColumns(tables, run, shuffle_here if run is map else shuffle_on_ray)
+        if run is map:
+            yield ManifestColumns(tables, map, shuffle_here)
+            return
+        from brainscale.cluster.capacity import require_shared  # here, as above
+
+        require_shared([*(table.location for table in tables), out], shared)
+        yield ManifestColumns(tables, run, shuffle_on_ray)
 
 
 def choose_map(samples: int) -> Map:

@@ -117,9 +117,8 @@ def open_shards(location: str | Path, kind: str) -> ShardedTable | None:
     """
     facts = _facts_of(location, kind)
     if facts is not None:
-        return ShardedTable(
-            location=str(location), kind=kind, shards=tuple(Shard(**shard) for shard in facts["shards"])
-        )
+        place = str(location) if is_address(location) else str(Path(location).absolute())
+        return ShardedTable(location=place, kind=kind, shards=tuple(Shard(**shard) for shard in facts["shards"]))
     if any(_is_shard(name, kind) for name in _names_in(location)):
         raise OutputError(f"{location} is not complete, since it has no {SUCCESS}: write the {kind} again")
     return None

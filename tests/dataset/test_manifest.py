@@ -146,5 +146,10 @@ def test_a_sharded_manifest_is_split_into_shards(tmp_path: Path, invoke: Invoke)
         assert facts["form"] == ("one file" if place == "m.parquet" else "folder of 3 shards")
     assert read_manifest(tmp_path / "split").equals(read_manifest(tmp_path / "split.parquet"))
     succeed(invoke("split", tmp_path / "split", "--verify"))
+    succeed(invoke("split", tmp_path / "split", "--out", tmp_path / "split", "--folds", 2, "--regroup"))
+    again = read_manifest(tmp_path / "split")
+    assert len(again) == 40, "in its own place"
+    assert again["fold"].null_count == 0
+    assert len(names(tmp_path / "split")) == 4
     overlap = succeed(invoke("overlap", tmp_path / "split", tmp_path / "m", "--json"))
     assert len(json.loads(overlap.stdout)) == 40
