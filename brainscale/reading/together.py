@@ -4,7 +4,7 @@ Until then the decoder keeps the slices, as far as its memory allows; the others
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -77,7 +77,8 @@ def _show_waiting(
         for sample in waiting
         if sample.waiting
     ]
-    windows, _ = choose_windows(slices, histograms, percentiles)
+    windows, series_notes = choose_windows(slices, histograms, percentiles)
+    notes = series_notes.by_sample()
     again: dict[str, list[Sample]] = {}
     for start in range(0, len(waiting), SHOWN_AT_ONCE):
         part = waiting[start : start + SHOWN_AT_ONCE]
@@ -89,15 +90,22 @@ def _show_waiting(
             if plane is None:
                 again.setdefault(file_of(sample.sample_id), []).append(sample)
             else:
-                yield _finished(sample, windows[sample.sample_id], plane)
+                yield _with_note(_finished(sample, windows[sample.sample_id], plane), notes)
     for file in files:
         if file.sample_id in again:
-            yield from _read_again(file, again.pop(file.sample_id), windows, read)
+            for sample in _read_again(file, again.pop(file.sample_id), windows, read):
+                yield _with_note(sample, notes)
 
 
 def _finished(sample: Sample, window: SliceWindow, plane: np.ndarray) -> Sample:
     facts: dict[str, Any] = {**window_fields(window), "plane": plane}
     return replace(sample, waiting=None, **facts)
+
+
+def _with_note(sample: Sample, notes: Mapping[str, str]) -> Sample:
+    """Return a sample with what there is to say about its series, if it is the one to say it at."""
+    note = notes.get(sample.sample_id)
+    return replace(sample, note="; ".join(filter(None, (sample.note, note)))) if note else sample
 
 
 def _read_again(
