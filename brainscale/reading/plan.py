@@ -184,12 +184,13 @@ def _measure(
     files: Sequence[SourceFile], measure: Run, percentiles: tuple[float, float]
 ) -> dict[str, dict[str, SliceWindow]]:
     """Return file → sample id → window of all slices in the files."""
-    slices, histograms = list[Slice](), WaitingHistograms()
-    for table in measure(files):
-        slices += slices_of(table)
-        for sample_id, data in histograms_of([table]):
-            histograms.add(sample_id, data)
-    windows, _ = choose_windows(slices, histograms, percentiles)
+    slices: list[Slice] = []
+    with WaitingHistograms() as histograms:
+        for table in measure(files):
+            slices += slices_of(table)
+            for sample_id, data in histograms_of([table]):
+                histograms.add(sample_id, data)
+        windows, _ = choose_windows(slices, histograms, percentiles)
     by_file: dict[str, dict[str, SliceWindow]] = defaultdict(dict)
     for sample_id, window in windows.items():
         by_file[file_of(sample_id)][sample_id] = window

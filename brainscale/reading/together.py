@@ -39,28 +39,31 @@ def read_together(
         Samples, each once. With the last one of a file comes the number of its samples: whoever has it and as many
         rows has the whole file.
     """
-    waiting, histograms = list[Sample](), WaitingHistograms()
+    waiting: list[Sample] = []
     rows: dict[str, int] = {}
-    for file in files:
-        count, previous, before = 0, None, len(waiting)
-        for sample in read(file):
-            count += 1
-            if sample.waiting:
-                histograms.add(sample.sample_id, sample.waiting.histogram)
-                waiting.append(replace(sample, waiting=replace(sample.waiting, histogram=b"")))
-                continue
+    with WaitingHistograms() as histograms:
+        for file in files:
+            count, previous, before = 0, None, len(waiting)
+            for sample in read(file):
+                count += 1
+                if sample.waiting:
+                    histograms.add(sample.sample_id, sample.waiting.histogram)
+                    waiting.append(replace(sample, waiting=replace(sample.waiting, histogram=b"")))
+                    continue
+                if previous is not None:
+                    yield previous, None
+                previous = sample
             if previous is not None:
-                yield previous, None
-            previous = sample
-        if previous is not None:
-            yield previous, count if len(waiting) == before else None
-        if len(waiting) > before:
-            rows[file.sample_id] = count
-    left = Counter(file_of(sample.sample_id) for sample in waiting)
-    for sample in _show_waiting(files, waiting, histograms, read, show, percentiles):
-        file_id = file_of(sample.sample_id)
-        left[file_id] -= 1
-        yield sample, None if left[file_id] else rows[file_id]
+                yield previous, count if len(waiting) == before else None
+            if len(waiting) > before:
+                rows[file.sample_id] = count
+        if not waiting:
+            return
+        left = Counter(file_of(sample.sample_id) for sample in waiting)
+        for sample in _show_waiting(files, waiting, histograms, read, show, percentiles):
+            file_id = file_of(sample.sample_id)
+            left[file_id] -= 1
+            yield sample, None if left[file_id] else rows[file_id]
 
 
 def _show_waiting(

@@ -223,7 +223,7 @@ def test_no_column_of_a_manifest_with_hashed_paths_holds_a_name(
     """Of a file, a member, a patient or a series; the columns that describe a picture and its window among them."""
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     person = f"{IN_NAMES[0]}_{IN_NAMES[1]}"
-    taken = {"ScanningSequence": "SE", "EchoTime": 14.0, "ImageType": ["ORIGINAL", "PRIMARY", INSIDE["PatientName"]]}
+    taken = {"ScanningSequence": "SE", "EchoTime": 14.0, "ImageType": ["ORIGINAL", "PRIMARY", "WIMBLEFROST"]}
     one_series = {"SeriesInstanceUID": f"{SERIES}.1", "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
     slices = [
         dicom(i, True, SOPInstanceUID=f"{SERIES}.1.{i}", ImagePositionPatient=[0, 0, i], **one_series, **taken)
