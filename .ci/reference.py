@@ -66,7 +66,7 @@ FILES = {
         "_SUCCESS.json": "written last: the evaluation is complete",
     },
     "score --out DIR": {
-        "part-*.parquet": "predictions, one row for each sample: `part-<hash>-<rows>.parquet`, or with a number between",
+        "part-*.parquet": "predictions, one row for each sample: `part-<hash>-<rows>.parquet`, or numbered",
         "_listing/": "the files of the sources and their versions, which the parts follow",
         "_SUCCESS.json": "written last: the folder is complete; names the parts",
     },

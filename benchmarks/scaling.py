@@ -66,9 +66,7 @@ class FreeScorer(Scorer):
             rows = [known.get(column.name, pa.nulls(len(ids), column.type)) for column in COLUMNS]
             yield block, iter([pa.table(rows, schema=COLUMNS)])
 
-    def _predict(
-        self, block: Block, tables: Iterable[pa.Table], is_there: Callable[[int, int], bool]
-    ) -> Iterator[pa.Table]:
+    def _predict(self, _: Block, tables: Iterable[pa.Table], __: Callable[[int, int], bool]) -> Iterator[pa.Table]:
         info = self._job.bundle.info
         for rows in tables:
             tumour = np.random.default_rng(len(rows)).random(len(rows), np.float32)
@@ -183,16 +181,16 @@ def print_model(known: dict[str, Any], gpu_rate: float) -> None:
     core = known["read_core_s"] + known["engine_core_s"]
     job = known["jobs"][-1]
     driver = job["driver_cpu"] / job["rows"]
-    rates = {f"node of {CORES} cores": CORES / core, "GPU (assumed)": gpu_rate}
+    rates = {f"nodes of {CORES} cores": CORES / core, f"GPUs of {gpu_rate:,.0f} images/s (assumed)": gpu_rate}
     for name, rate in rates.items():
-        print(f"\n| images | {name}s | network and reading | driver | the store must give |\n|---|---|---|---|---|")
+        print(f"\n| images | {name} | network and reading | driver | the store must give |\n|---|---|---|---|---|")
         for images in IMAGES:
             for nodes in NODES:
                 busy, planned = images / nodes / rate, images * driver
                 gbits = images * known["image_nbytes"] * 8 / max(busy, planned) / 1e9
                 times = f"{busy / HOUR:,.2f} h | {planned / HOUR:,.2f} h"
                 print(f"| {images:,} | {nodes} | {times} | {gbits:,.2f} Gbit/s |")
-        print(f"\nThe driver plans as fast as {1 / driver / rate:,.0f} {name}s score.")
+        print(f"\nThe driver plans as fast as {1 / driver / rate:,.0f} {name} score.")
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from brainscale.reading.pseudonyms import key_fingerprint
 from brainscale.reading.reader import namer_of
 from brainscale.reading.sources import UNREACHABLE, SourceFile
 from brainscale.schema import HIDDEN
-from brainscale.scoring.blocks import PackedBlock, choose_block_files, pack_block
+from brainscale.scoring.blocks import PackedBlock, choose_block_files, pack_block, version_of
 from brainscale.scoring.coverage import Changes, Pair, count_changes, cover, pair_files, plan_blocks
 from brainscale.scoring.folders import parts_that_count, read_finished, remove_other_parts, write_finished
 from brainscale.scoring.listing import (
@@ -31,6 +31,7 @@ from brainscale.scoring.listing import (
     ListingWriter,
     bind,
     find_listing,
+    has_versions,
     read_listing,
 )
 from brainscale.scoring.parts import PART_FILES, PartsThere, has_passing, list_parts
@@ -117,7 +118,7 @@ class FolderJob:
         bound = find_listing(self._folder)
         if bound is not None:
             self._require_identity(bound)
-        changes = Changes(new=self._files.count) if bound is None else count_changes(self._pairs(bound))
+        changes = self._count_changes(bound)
         if bound is not None and (scores := self._find_complete(bound, changes)) is not None:
             return scores
         if changes.gone and not (self._update or self._prune):
@@ -133,6 +134,15 @@ class FolderJob:
         self._folder.remove_abandoned()
         with self._open_runner() as runner:
             return self._complete(runner, bound)
+
+    def _count_changes(self, bound: Listing | None) -> Changes:
+        if bound is None:
+            return Changes(new=self._files.count)
+        if bound.files == self._files.count and not self._job.hash_paths:
+            versions = ((file.sample_id, version_of(file)) for file in self._files)
+            if has_versions(self._folder, bound, versions):
+                return Changes()
+        return count_changes(self._pairs(bound))
 
     def _pairs(self, bound: Listing | None) -> Iterator[Pair]:
         listed = iter(()) if bound is None else read_listing(self._folder, bound)
