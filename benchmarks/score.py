@@ -264,8 +264,8 @@ def memory(scratch: Path, source: Path | None, counts: list[int]) -> None:
     print(f"  {peaks[-1] / peaks[0]:.2f} times the memory for {counts[-1] / counts[0]:.0f} times the images")
 
 
-def watch(process: subprocess.Popen[bytes]) -> int:
-    """The peak of a process and all below it until it ends, bytes."""
+def watch(process: subprocess.Popen[bytes], pause: float = 0.5) -> int:
+    """The peak of a process and all below it until it ends, bytes; looked at after each pause in seconds."""
     top, peak = psutil.Process(process.pid), 0
     while process.poll() is None:
         total = 0
@@ -274,7 +274,7 @@ def watch(process: subprocess.Popen[bytes]) -> int:
                 with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                     total += part.memory_full_info().pss
         peak = max(peak, total)
-        time.sleep(0.5)
+        time.sleep(pause)
     return peak
 
 
