@@ -54,7 +54,7 @@ format: $(READY) ## rewrite the code in the project's style
 	$(BIN)/ruff format
 
 bench: $(READY) ## every side-by-side measurement
-	set -e; for script in $(filter-out benchmarks/score_peers.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script; done
+	set -e; for script in $(filter-out benchmarks/score_peers.py benchmarks/reading_process.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python -m benchmarks.$$(basename $$script .py); done
 
 lock: ## pin what .venv holds now, with hashes from pip's index (no set-up first: that would put the old pins back)
 	$(BIN)/python .ci/lock.py
