@@ -17,6 +17,7 @@ demo: $(READY) ## the whole way on phantoms, in demo/
 # What starts Ray nodes of its own, and half of what needs no Ray: beside the others, two cores are never idle.
 OWN_NODES := $(patsubst %,tests/integration/test_%.py,autoscaling jobs kills)
 HALF := tests/models tests/training $(wildcard tests/test_*.py)
+HELPERS := score_peers score_plain reading_process
 CLOSING := sed -s -n '/= short test summary\|= .* in .* =/,$$p'
 
 test check: SHELL := /bin/bash
@@ -54,7 +55,7 @@ format: $(READY) ## rewrite the code in the project's style
 	$(BIN)/ruff format
 
 bench: $(READY) ## every side-by-side measurement
-	set -e; for script in $(filter-out benchmarks/score_peers.py benchmarks/score_plain.py benchmarks/reading_process.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script; done
+	set -e; for script in $(filter-out $(HELPERS:%=benchmarks/%.py),$(wildcard benchmarks/*.py)); do echo "== $$script"; PYTHONPATH=. $(BIN)/python $$script; done
 
 lock: ## pin what .venv holds now, with hashes from pip's index (no set-up first: that would put the old pins back)
 	$(BIN)/python .ci/lock.py

@@ -157,10 +157,10 @@ def compare_versions(slices: int, side: int, baseline: Path) -> None:
                 data = written(classic(stored.astype(np.int16), number, **elements))
                 Path(made, f"{number:04}.dcm").write_bytes(data)
             costs = [[process.read(Path(made)) for process in processes] for _ in range(ROUNDS)]
-        before = median(old.cpu for old, _ in costs)
-        now, planned = median(new.cpu - new.planning for _, new in costs), median(new.cpu for _, new in costs)
-        milliseconds = f"{1e3 * before / slices:8.2f}{1e3 * now / slices:8.2f}"
-        print(f"{name:<24}{milliseconds}{now / before:7.2f} ×{planned / before:25.2f} ×")
+        before = median(1e3 * old.cpu / old.rows for old, _ in costs)
+        now = median(1e3 * (new.cpu - new.planning) / new.rows for _, new in costs)
+        planned = median(1e3 * new.cpu / new.rows for _, new in costs)
+        print(f"{name:<24}{before:8.2f}{now:8.2f}{now / before:7.2f} ×{planned / before:25.2f} ×")
     for process in processes:
         process.close()
 
