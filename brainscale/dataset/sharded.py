@@ -1,7 +1,7 @@
 """Group and split sharded manifests, with the results that a manifest of one file gives.
 
-Tasks read the shards and write new ones. The driver holds numbers: 8 bytes a row for each column that it works on, at
-most six at a time, and two numbers for each pair of near duplicates.
+Tasks read the shards and write new ones. The driver holds numbers: 8 bytes a row for each column that it works on, some
+100 bytes a row with what sorting them takes, and a few numbers for each pair of candidates.
 """
 
 from collections.abc import Callable, Mapping, Sequence

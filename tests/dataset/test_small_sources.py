@@ -94,6 +94,15 @@ def test_ten_files_start_no_ray_and_load_no_torch(small: Path) -> None:
     assert seconds < 10, "some 2 on an idle machine"
 
 
+def test_the_python_api_starts_no_ray_either(small: Path) -> None:
+    code = "import sys, brainscale; print(len(brainscale.index(sys.argv[1])), 'ray' in sys.modules)"
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, small / "scans"], capture_output=True, text=True, env=environment
+    )
+    assert done.stdout == "10 False\n", done.stderr
+
+
 @pytest.mark.ray
 def test_ray_writes_the_same_bytes(ray_cluster: None, small: Path, invoke: Invoke) -> None:
     here, there = small / "a.parquet", small / "b.parquet"
