@@ -30,7 +30,7 @@ COMMON = ("debug",)
 TABLES = {
     "MANIFEST": "Manifest: `M.parquet` of index and split, `manifest.parquet` of a run or an evaluation",
     "PREDICTIONS": "Predictions: `part-*.parquet` of score, `predictions.parquet` of evaluate",
-    "SCANS": "Scans: `_scans/scans.parquet` of `score --by scan`",
+    "SCANS": "Scans: `DIR.scans.parquet` of `score --by scan`",
     "METRICS": "Metrics: `metrics.parquet` of evaluate and of a cross-validation",
     "SUBGROUPS": "Subgroups: `subgroups.parquet` of `evaluate --by`",
     "HISTORY": "History: `history.parquet` of a run",
@@ -66,10 +66,9 @@ FILES = {
         "_SUCCESS.json": "written last: the evaluation is complete",
     },
     "score --out DIR": {
-        "part-*.parquet": "predictions, one row for each sample",
-        "_scans/scans.parquet": "one row for each series or volume (`--by scan`)",
-        ".job": "the job that is writing; gone when the folder is complete",
-        "_SUCCESS.json": "written last: the folder is complete",
+        "part-*.parquet": "predictions, one row for each sample: `part-<hash>-<rows>.parquet`, or numbered",
+        "_listing/": "the files of the sources and their versions, which the parts follow",
+        "_SUCCESS.json": "written last: the folder is complete; names the parts",
     },
     "train --folds K --out DIR": {
         "folds-*.parquet": "the manifest with its folds, one for each repeat",

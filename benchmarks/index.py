@@ -1,12 +1,15 @@
-"""What indexing costs: decoding against the published notebook's transform, and memory.
+"""What indexing costs: decoding against the published notebook's transform, the rate of each format, and memory.
 
-python benchmarks/index.py [FOLDER] [--files 2000 40000]
+python -m benchmarks.index [FOLDER] [--baseline CHECKOUT] [--formats] [--files 2000 40000]
 
 FOLDER holds images (phantoms as JPEG without one). Rates are of one core, both in turns on the same files.
+With --formats, only the rates of the formats are measured: samples of each for a second of processor time, that of the
+confined process that decodes included. With --baseline, another version reads the same files, in turns.
 Memory is the highest sum of all processes' proportional set sizes while `brainscale index` runs.
 """
 
 import argparse
+import gzip
 import io
 import os
 import subprocess
@@ -19,14 +22,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 from torchvision import transforms
 
+from benchmarks.reading_process import ReadingProcess
 from brainscale.config.sections import PreprocessConfig
 from brainscale.dataset.phantoms import draw_phantom
 from brainscale.reading import decoder
 from brainscale.reading.preprocess import resized_side
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sandbox import KEEP_MEMORY, Sandbox
+from tests.support.dicom import written
+from tests.support.series import as_nifti, classic
 
 ROUNDS = 7
 WISH = ReadRequest(preprocess=PreprocessConfig())
@@ -83,6 +90,52 @@ def decoding_rates(files: list[bytes]) -> None:
     print(f"planes and Pillow's resize are {np.mean(apart):.2f} grey levels apart, {max(apart):.2f} at most")
 
 
+def write_formats(folder: Path, count: int = 60, side: int = 512) -> list[Path]:
+    """Write the same slices in every format, each in a folder of its own."""
+    planes = [
+        np.asarray(Image.fromarray(draw_phantom(0, i, bool(i % 2))).resize((side, side)), np.uint16) * 16
+        for i in range(count)
+    ]
+    syntaxes = {
+        "DICOM raw": None,
+        "DICOM RLE": RLELossless,
+        "DICOM JPEG-LS": JPEGLSLossless,
+        "DICOM JPEG 2000": JPEG2000Lossless,
+    }
+    folders = [folder / name for name in ("JPEG", "PNG", *syntaxes, "NIfTI")]
+    for path in folders:
+        path.mkdir()
+    for i, plane in enumerate(planes):
+        picture = Image.fromarray((plane // 16).astype(np.uint8)).convert("RGB")
+        picture.save(folder / "JPEG" / f"{i:03}.jpg", quality=90)
+        picture.save(folder / "PNG" / f"{i:03}.png")
+        for name, syntax in syntaxes.items():
+            ds = classic(plane, i)
+            if syntax:
+                ds.compress(syntax, generate_instance_uid=False)
+            (folder / name / f"{i:03}.dcm").write_bytes(written(ds))
+    (folder / "NIfTI" / "volume.nii.gz").write_bytes(gzip.compress(as_nifti(np.stack(planes, -1).astype(np.int16)), 1))
+    return folders
+
+
+def format_rates(baseline: Path | None) -> None:
+    """Print how many samples of each format a core reads in a second; the look for series is included."""
+    checkouts = [Path(__file__).parents[1], *([baseline] if baseline else [])]
+    processes = [ReadingProcess(checkout) for checkout in checkouts]
+    print(f"samples/s a core, median of {ROUNDS} rounds" + (": before, now, ratio" if baseline else ""))
+    with tempfile.TemporaryDirectory() as made:
+        for folder in write_formats(Path(made)):
+            costs = [[process.read(folder) for process in processes] for _ in range(ROUNDS)]
+            now, *before = [
+                float(np.median([one.rows / one.cpu for one in column])) for column in zip(*costs, strict=True)
+            ]
+            compared = "".join(f"{rate:8.0f}" for rate in before)
+            ratio = "".join(f"{now / rate:7.2f} ×" for rate in before)
+            print(f"{folder.name:<16}{compared}{now:8.0f}{ratio}", flush=True)
+    for process in processes:
+        process.close()
+
+
 def peak_memory(files: list[bytes], count: int) -> float:
     """MiB that `brainscale index` of so many different files needs at most, all its processes together."""
     with tempfile.TemporaryDirectory() as made:
@@ -123,11 +176,17 @@ def proportional(pid: int) -> int:
 
 def main() -> None:
     if not KEEP_MEMORY.items() <= os.environ.items():  # for both sides, what our decoding processes have
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP_MEMORY})  # noqa: S606
+        command = [sys.executable, "-m", "benchmarks.index", *sys.argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, **KEEP_MEMORY})  # noqa: S606
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--formats", action="store_true", help="Measure the rates of the formats only.")
+    parser.add_argument("--baseline", type=Path, metavar="CHECKOUT", help="Root folder of another version.")
     parser.add_argument("--files", nargs=2, type=int, default=(2_000, 40_000), metavar=("FEW", "MANY"))
     asked = parser.parse_args()
+    if asked.formats:
+        format_rates(asked.baseline)
+        return
     torch.set_num_threads(1)
     phantoms = []
     for i in range(60):
@@ -136,6 +195,7 @@ def main() -> None:
         phantoms.append(out.getvalue())
     folder = sorted(p for p in asked.folder.rglob("*") if p.is_file()) if asked.folder else []
     decoding_rates([p.read_bytes() for p in folder] or phantoms)
+    format_rates(asked.baseline)
     few, many = (peak_memory(phantoms, count) for count in asked.files)
     print(f"{asked.files[1] / asked.files[0]:g} × the files, {many / few:.2f} × the memory")
 

@@ -1,14 +1,14 @@
-"""What scoring would cost at 1 M, 100 M and 1 B images on 1 to 100 nodes, from constants measured here.
+"""What scoring costs at 1 M, 100 M and 1 B images: the driver's memory and CPU, and how many nodes it can feed.
 
-python benchmarks/scaling.py [FOLDER] [--rows 250000 1000000] [--constants FILE]
+python benchmarks/scaling.py [FOLDER] [--rows 1000000 4000000] [--gpu-images-a-second 10000] [--keep FILE]
 
-FOLDER holds images (phantoms as JPEG without one). The large jobs are real but for two things that cost nothing in
-them, reading a file and running the network: listing, Ray, parts, ledger and the last count are the product's own.
-FILE keeps what was measured; if it is there, only the tables are printed.
+FOLDER holds images (phantoms as JPEG without one). The large jobs are real but for what costs nothing in them: the
+files are made-up names, nothing is read, and the network is a random number. Listing, blocks, Ray, Parquet parts and
+the check that they are complete are the product's own. FILE keeps what was measured; if it is there, only the tables
+are printed. The speed of a GPU is an assumption, unless benchmarks/gpu.py measured it.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import subprocess
@@ -16,84 +16,75 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import psutil  # type: ignore[import-untyped]
 import pyarrow as pa
-from ray.data import ActorPoolStrategy, Dataset
-from score import make_bundle, make_images, watch
 
-from brainscale.cluster import session
 from brainscale.models import engines
 from brainscale.models.bundle import open_bundle
-from brainscale.reading.on_ray import read_parallel
 from brainscale.reading.reader import read_file
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample import COLUMNS
 from brainscale.reading.sources import SourceFile, list_files
+from brainscale.schema import PREDICTIONS
 from brainscale.scoring import bulk, on_ray
-from brainscale.scoring.ledger import read_ledger
-from brainscale.scoring.on_ray import BLOCK_ROWS
-from brainscale.scoring.predictions import ScoringJob, make_predictions
-from brainscale.storage.workspace import Workspace
+from brainscale.scoring.blocks import Block
+from brainscale.scoring.predictions import make_predictions
+from brainscale.scoring.scorer import Scorer
 
 CORES = 16
 """Of a node in the tables."""
 IMAGES = 10**6, 10**8, 10**9
 NODES = 1, 10, 100
-GIB, HOUR, PLANE = 2**30, 3600, 224 * 224
-Constants = dict[str, float]
+MIB, GIB, HOUR = 2**20, 2**30, 3600
+FILE_NBYTES = 30_000
 
 
-def free_read(units: pa.Table, skip: frozenset[str]) -> Iterator[pa.Table]:
-    """A row for each file without opening it."""
-    ids = [i for i in units["sample_id"].to_pylist() if i not in skip]
-    known = {
-        "sample_id": pa.array(ids, pa.string()),
-        "uri": pa.array([f"s3://archive/{i}" for i in ids], pa.string()),
-        "sha256": pa.array([hashlib.sha256(i.encode()).hexdigest() for i in ids], pa.string()),
-        "empty": pa.array([False] * len(ids), pa.bool_()),
-        "file_rows": pa.array([1] * len(ids), pa.int32()),
-    }
-    yield pa.table([known.get(f.name, pa.nulls(len(ids), f.type)) for f in COLUMNS], schema=COLUMNS)
+def made_up_files(count: int) -> Iterator[SourceFile]:
+    """Yield files that are nowhere, sorted by id."""
+    for i in range(count):
+        name = f"site-{i // 500_000:03}/patient-{i // 100:08}/scan-{i:010}.jpg"
+        yield SourceFile(sample_id=name, uri=f"s3://archive/{name}", nbytes=FILE_NBYTES)
 
 
-class FreeEngine:
-    """Probabilities out of nothing."""
+class FreeScorer(Scorer):
+    """Neither reads nor computes."""
 
-    def __init__(self, scoring: ScoringJob) -> None:
-        self._scoring = scoring
+    def _read(self, blocks: Iterable[Block]) -> Iterator[tuple[Block, Iterator[pa.Table]]]:
+        for block in blocks:
+            ids = [one.name for one in block.files]
+            known = {
+                "sample_id": pa.array(ids, pa.string()),
+                "uri": pa.array([one.uri for one in block.files], pa.string()),
+                "empty": pa.array([False] * len(ids), pa.bool_()),
+            }
+            rows = [known.get(column.name, pa.nulls(len(ids), column.type)) for column in COLUMNS]
+            yield block, iter([pa.table(rows, schema=COLUMNS)])
 
-    def __call__(self, block: pa.Table) -> pa.Table:
-        """As `on_ray.ScoringActor` does."""
-        info, tumour = self._scoring.bundle.info, np.random.default_rng(0).random(len(block), np.float32)
-        known = np.stack([1 - tumour, tumour], 1)
-        present = np.ones(len(block), bool)
-        return make_predictions(block, present, known, self._scoring.threshold, list(info.classes), info.weights_sha256)
+    def _predict(self, _: Block, tables: Iterable[pa.Table], __: Callable[[int, int], bool]) -> Iterator[pa.Table]:
+        info = self._job.bundle.info
+        for rows in tables:
+            tumour = np.random.default_rng(len(rows)).random(len(rows), np.float32)
+            known, present = np.stack([1 - tumour, tumour], 1), np.ones(len(rows), bool)
+            table = make_predictions(rows, present, known, 0.5, list(info.classes), info.weights_sha256)
+            yield table.select(PREDICTIONS.names)
 
 
-def free_predictions(
-    units: Sequence[SourceFile], scoring: ScoringJob, skip: frozenset[str], _: Callable[[str], None]
-) -> Dataset:
-    """In place of `on_ray.score_lazily`: the same pipeline without its work."""
-    rows = read_parallel(units, partial(free_read, skip=skip)).dataset
-    pool = ActorPoolStrategy(min_size=1, max_size=1)
-    return rows.map_batches(
-        FreeEngine,
-        fn_constructor_args=(scoring,),
-        compute=pool,
-        batch_format="pyarrow",
-        batch_size=BLOCK_ROWS,
-        num_cpus=1,
-    )
+class FreeActor(on_ray.EngineActor):
+    """An engine of which only the parts are real."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._scorer.__class__ = FreeScorer
 
 
 def free_job(count: int, bundle: Path, out: Path) -> dict[str, float]:
-    """Score so many files that are not there, and read the ledger, in this process; what it took."""
+    """Score so many files that are not there, in this process, and say what it took; then look whether all is there."""
     me, peak, over = psutil.Process(), 0, threading.Event()
 
     def own() -> int:
@@ -104,55 +95,44 @@ def free_job(count: int, bundle: Path, out: Path) -> dict[str, float]:
         while not over.wait(0.5):
             peak = max(peak, own())
 
-    names = (f"site-{i % 50:02}/patient-{i // 100:07}/scan-{i:010}.jpg" for i in range(count))
-    with session.session(1):
-        empty = own()
-        units = [SourceFile(sample_id=name, uri=f"s3://archive/{name}", nbytes=30_000) for name in names]
-        listed = own()
-        on_ray.score_lazily, bulk.list_files = free_predictions, lambda sources: units  # type: ignore[assignment]
-        threading.Thread(target=follow, daemon=True).start()
-        cpu, began = sum(me.cpu_times()[:2]), time.perf_counter()
-        scores = bulk.score_files(str(bundle), ["scans"], str(out))
-        took, cpu = time.perf_counter() - began, sum(me.cpu_times()[:2]) - cpu
-        over.set()
+    cloudpickle.register_pickle_by_value(sys.modules["__main__"])
+    on_ray.EngineActor = FreeActor  # type: ignore[misc]
+    bulk.walk_files = lambda sources: made_up_files(count)
+    threading.Thread(target=follow, daemon=True).start()
+    cpu, began = sum(me.cpu_times()[:2]), time.perf_counter()
+    scores = bulk.score_files(str(bundle), ["made-up"], str(out), workers=1)
+    seconds, cpu = time.perf_counter() - began, sum(me.cpu_times()[:2]) - cpu
+    over.set()
     if scores.rows != count:
         raise SystemExit(f"{scores.rows} rows of {count} files")
     began = time.perf_counter()
-    ledger = read_ledger(Workspace(out), {})
-    missing = ledger.find_missing(units)
-    ledger_seconds = time.perf_counter() - began
-    nbytes = sum(part.stat().st_size for part in out.glob("part-*"))
+    again = bulk.score_files(str(bundle), ["made-up"], str(out))
+    if again.progress is not None:
+        raise SystemExit("a complete folder was scored again")
     return {
         "rows": count,
-        "seconds": took,
+        "seconds": seconds,
         "driver_cpu": cpu,
-        "empty": empty,
-        "units": listed - empty,
-        "peak": peak - empty,
-        "parts": len(list(out.glob("part-*"))),
-        "nbytes": nbytes,
-        "ledger_seconds": ledger_seconds,
-        "ledger_nbytes": sum(a.nbytes for a in (ledger.samples, ledger.files, ledger.done)),
-        "missing": len(missing),
+        "peak": peak,
+        "parts": len(scores.parts),
+        "nbytes": sum(part.stat().st_size for part in out.glob("part-*")),
+        "check_seconds": time.perf_counter() - began,
     }
 
 
-def free_jobs(counts: Sequence[int], scratch: Path) -> list[dict[str, float]]:
-    """Each in a process of its own; with the peak of all its processes."""
-    bundle, found = make_bundle(scratch / "bundle", 64), []
+def free_jobs(counts: Sequence[int], bundle: Path, scratch: Path) -> list[dict[str, float]]:
+    """Each in a process of its own."""
+    found = []
     for count in counts:
-        told, out = scratch / f"{count}.json", scratch / f"out-{count}"
-        arguments = [sys.executable, __file__, "--free-job", str(count), str(bundle), str(out), str(told)]
-        process = subprocess.Popen(arguments)
-        everything = watch(process)
-        if process.returncode:
-            raise SystemExit(f"the job of {count} rows ended with {process.returncode}")
-        found.append({**json.loads(told.read_text()), "everything": everything})
+        told = scratch / f"{count}.json"
+        arguments = [sys.executable, __file__, "--free-job", str(count), str(bundle), str(scratch / f"out-{count}")]
+        subprocess.run([*arguments, str(told)], check=True)
+        found.append(json.loads(told.read_text()))
         print(json.dumps(found[-1]), file=sys.stderr, flush=True)
     return found
 
 
-def each(function: Callable[[], int], rounds: int = 3) -> float:
+def seconds_each(function: Callable[[], int], rounds: int = 3) -> float:
     """Seconds for each of what a function says it did, the quickest of some rounds."""
     best = float("inf")
     for _ in range(rounds):
@@ -162,113 +142,78 @@ def each(function: Callable[[], int], rounds: int = 3) -> float:
     return best
 
 
-def constants(source: Path | None, counts: Sequence[int], scratch: Path) -> Constants:
-    """What one image, one file and one row cost."""
-    images = make_images(source, scratch / "images", 256)
-    units = list_files([str(images)])
-    opened = open_bundle(make_bundle(scratch / "full", 224))
+def measure(source: Path | None, counts: Sequence[int], scratch: Path) -> dict[str, Any]:
+    """What one image costs, and what jobs of many rows cost."""
+    from score import make_bundle, make_images  # imports torch, which would be in the driver's memory
+
+    files = list_files([str(make_images(source, scratch / "images", 256))])
+    opened = open_bundle(make_bundle(scratch / "bundle", 224))
     request, onnx = ReadRequest(preprocess=opened.info.preprocess), engines.EngineOptions(name="onnx")
     network = engines.load_engine(opened.info, engines.read_network(opened, onnx), onnx, threads=1)
-    planes = np.stack([sample.plane for file in units[:64] for sample in read_file(file, request)])
-    files = scratch / "files"
-    for i in range(100_000):
-        if i % 1000 == 0:
-            (files / f"{i // 1000:03}").mkdir(parents=True)
-        (files / f"{i // 1000:03}" / f"{i:06}.jpg").touch()
-    small, *_, large = jobs = free_jobs(counts, scratch)
+    planes = np.stack(
+        [sample.plane for file in files[:64] for sample in read_file(file, request) if sample.plane is not None]
+    )
     return {
-        "image_bytes": sum(u.nbytes or 0 for u in units) / len(units),
-        "read_core_s": each(lambda: sum(1 for u in units for _ in read_file(u, request))),
-        "engine_core_s": each(lambda: len(network(planes))),
-        "list_s": each(lambda: len(list_files([str(files)]))),
-        "unit_bytes": large["units"] / large["rows"],
-        "driver_bytes": (large["peak"] - small["peak"]) / (large["rows"] - small["rows"]),
-        "driver_base": small["empty"]
-        + small["peak"]
-        - small["rows"] * (large["peak"] - small["peak"]) / (large["rows"] - small["rows"]),
-        "driver_core_s": large["driver_cpu"] / large["rows"],
-        "row_bytes": large["nbytes"] / large["rows"],
-        "ledger_bytes": large["ledger_nbytes"] / large["rows"],
-        "ledger_s": large["ledger_seconds"] / large["rows"],
-        **{f"job{i}_{name}": value for i, job in enumerate(jobs) for name, value in job.items()},
+        "image_nbytes": sum(file.nbytes or 0 for file in files) / len(files),
+        "read_core_s": seconds_each(lambda: sum(1 for file in files for _ in read_file(file, request))),
+        "engine_core_s": seconds_each(lambda: len(network(planes))),
+        "jobs": free_jobs(counts, scratch / "bundle", scratch),
     }
 
 
-MEASURED = {
-    "image_bytes": ("bytes of an image file", 1, "B"),
-    "read_core_s": ("a core reads, decodes and resizes an image in", 1e3, "ms"),
-    "engine_core_s": ("a core runs brainmrnet at 224² on it in", 1e3, "ms"),
-    "list_s": ("listing a file of a local folder", 1e6, "µs"),
-    "unit_bytes": ("driver's memory for a listed file", 1, "B"),
-    "driver_bytes": ("driver's memory for a file of the million at work (its listing, Ray's blocks, ledger)", 1, "B"),
-    "driver_core_s": ("driver's CPU for a row", 1e6, "µs"),
-    "row_bytes": ("Parquet for a row", 1, "B"),
-    "ledger_bytes": ("ledger's memory for a row", 1, "B"),
-    "ledger_s": ("reading the ledger, for a row", 1e6, "µs"),
-}
-
-
-def print_constants(known: Constants) -> None:
+def print_measured(known: dict[str, Any]) -> None:
+    """What was measured."""
     print("| constant | measured |\n|---|---|")
-    for name, (text, scale, unit) in MEASURED.items():
-        print(f"| {text} | {known[name] * scale:,.1f} {unit} |")
-    print("\n| rows of a job without reading and network | seconds | rows/s | parts | driver at most | all processes |")
-    print("|---|---|---|---|---|---|")
-    for i in range(sum(name.endswith("_everything") for name in known)):
-        job = {name.partition("_")[2]: value for name, value in known.items() if name.startswith(f"job{i}_")}
-        driver, everything = (job["empty"] + job["peak"]) / 2**20, job["everything"] / 2**20
-        speed = f"{job['seconds']:,.0f} | {job['rows'] / job['seconds']:,.0f} | {job['parts']:,.0f}"
-        print(f"| {job['rows']:,.0f} | {speed} | {driver:,.0f} MiB | {everything:,.0f} MiB |")
-
-
-def print_model(known: Constants) -> None:
-    """Arithmetic on the constants, and nothing else."""
-    work = known["read_core_s"] + known["engine_core_s"]
-    print(f"\n| images | nodes of {CORES} cores | network and reading | driver | images' bytes | the store must give |")
-    print("|---|---|---|---|---|---|")
-    for images in IMAGES:
-        for nodes in NODES:
-            busy, driver = images * work / nodes / CORES, images * known["driver_core_s"]
-            nbytes = images * known["image_bytes"]
-            rate = nbytes * 8 / max(busy, driver) / 1e9
-            print(
-                f"| {images:,} | {nodes} | {busy / HOUR:,.1f} h | {driver / HOUR:,.2f} h "
-                f"| {nbytes / 1e12:,.2f} TB | {rate:,.2f} Gbit/s |"
-            )
-    print(
-        "\n| images | driver's memory | of which ledger | listing | ledger read twice | scores | planes of a training |"
-    )
+    print(f"| size of an image file | {known['image_nbytes']:,.0f} B |")
+    print(f"| one core reads, decodes and resizes an image in | {known['read_core_s'] * 1e3:.1f} ms |")
+    print(f"| one core runs brainmrnet at 224² on it in | {known['engine_core_s'] * 1e3:.1f} ms |\n")
+    print("| rows | seconds | driver's CPU a row | driver's peak memory | parts | Parquet a row | is it complete? |")
     print("|---|---|---|---|---|---|---|")
-    for images in IMAGES:
-        ledger = images * known["ledger_bytes"]
-        at_work = min(images, bulk.FILES_AT_A_TIME) * max(0, known["driver_bytes"] - known["unit_bytes"])
-        driver = known["driver_base"] + images * known["unit_bytes"] + at_work + ledger
-        print(
-            f"| {images:,} | {driver / GIB:,.1f} GiB | {ledger / GIB:,.2f} GiB | {images * known['list_s']:,.0f} s "
-            f"| {2 * images * known['ledger_s']:,.0f} s | {images * known['row_bytes'] / 1e9:,.2f} GB "
-            f"| {images * PLANE / GIB:,.0f} GiB |"
-        )
+    for job in known["jobs"]:
+        rows, micro = job["rows"], job["driver_cpu"] / job["rows"] * 1e6
+        memory, row = f"{job['peak'] / MIB:,.0f} MiB", f"{job['nbytes'] / rows:.0f} B"
+        facts = [f"{rows:,}", f"{job['seconds']:,.0f}", f"{micro:.1f} µs", memory, f"{job['parts']:,}", row]
+        print(f"| {' | '.join(facts)} | {job['check_seconds']:.1f} s |")
+
+
+def print_model(known: dict[str, Any], gpu_rate: float) -> None:
+    """Arithmetic on the constants, and nothing else."""
+    core = known["read_core_s"] + known["engine_core_s"]
+    job = known["jobs"][-1]
+    driver = job["driver_cpu"] / job["rows"]
+    rates = {f"nodes of {CORES} cores": CORES / core, f"GPUs of {gpu_rate:,.0f} images/s (assumed)": gpu_rate}
+    for name, rate in rates.items():
+        print(f"\n| images | {name} | network and reading | driver | the store must give |\n|---|---|---|---|---|")
+        for images in IMAGES:
+            for nodes in NODES:
+                busy, planned = images / nodes / rate, images * driver
+                gbits = images * known["image_nbytes"] * 8 / max(busy, planned) / 1e9
+                times = f"{busy / HOUR:,.2f} h | {planned / HOUR:,.2f} h"
+                print(f"| {images:,} | {nodes} | {times} | {gbits:,.2f} Gbit/s |")
+        print(f"\nThe driver plans as fast as {1 / driver / rate:,.0f} {name} score.")
 
 
 def main() -> None:
+    """Measure, or read what was measured, and print."""
     if sys.argv[1:2] == ["--free-job"]:
         count, bundle, out, told = sys.argv[2:]
         Path(told).write_text(json.dumps(free_job(int(count), Path(bundle), Path(out))))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path)
-    parser.add_argument("--rows", nargs="+", type=int, default=[250_000, 1_000_000])
-    parser.add_argument("--constants", type=Path)
+    parser.add_argument("--rows", nargs="+", type=int, default=[1_000_000, 4_000_000])
+    parser.add_argument("--gpu-images-a-second", type=float, default=10_000)
+    parser.add_argument("--keep", type=Path, metavar="FILE")
     given = parser.parse_args()
-    if given.constants and given.constants.exists():
-        known: dict[str, Any] = json.loads(given.constants.read_text())
+    if given.keep and given.keep.exists():
+        known = json.loads(given.keep.read_text())
     else:
         with tempfile.TemporaryDirectory() as name:
-            known = constants(given.folder, given.rows, Path(name))
-        if given.constants:
-            given.constants.write_text(json.dumps(known, indent=2))
-    print_constants(known)
-    print_model(known)
+            known = measure(given.folder, given.rows, Path(name))
+        if given.keep:
+            given.keep.write_text(json.dumps(known, indent=2))
+    print_measured(known)
+    print_model(known, given.gpu_images_a_second)
 
 
 if __name__ == "__main__":

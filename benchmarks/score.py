@@ -141,7 +141,7 @@ marks["python and imports"] = time.time()
 parts = []
 with session(1):
     marks["ray.init"] = time.time()
-    score_files(sys.argv[1], [sys.argv[2]], sys.argv[3], on_part=lambda *seen: parts.append((time.time(), seen[0])))
+    score_files(sys.argv[1], [sys.argv[2]], sys.argv[3], on_part=lambda done: parts.append((time.time(), done.files)))
     marks["rest of the scoring"] = time.time()
 marks["ray.shutdown"] = time.time()
 with open(sys.argv[5], "w") as file:

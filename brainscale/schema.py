@@ -87,7 +87,7 @@ PREDICTIONS = pa.schema(
     [
         *_sample,
         pa.field("sha256", pa.string()),  # SHA-256 of the encoded bytes
-        pa.field("scan", pa.string()),  # keyed hash of the DICOM series
+        pa.field("scan", pa.string()),  # DICOM series: its smallest sample_id; its keyed hash where a key was given
         *_acquisition,
         *WINDOW,
         pa.field("label", pa.string()),  # true class; null if unknown
@@ -101,7 +101,7 @@ PREDICTIONS = pa.schema(
 
 SCANS = pa.schema(
     [
-        pa.field("scan", pa.string(), nullable=False),  # keyed hash of the series; without one, the volume's sample_id
+        pa.field("scan", pa.string(), nullable=False),  # as in the predictions; without a series, the volume's id
         pa.field("model", pa.string(), nullable=False),  # SHA-256 of the weights
         pa.field("slices", pa.int64(), nullable=False),  # number of scored slices that are not empty
         pa.field("empty", pa.int64(), nullable=False),  # number of empty slices, which are left out

@@ -86,6 +86,14 @@ from brainscale.logs import notice
     show_default="Ray's default",
     help="Size of a local Ray's object store, in GiB.",
 )
+@click.option(
+    "--store-seconds",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    default=300.0,
+    show_default=True,
+    help="Time for which the object store of the sources may be away before the job ends.",
+)
 @options.shared
 @options.address
 @options.json

@@ -1,7 +1,7 @@
 """Commands on manifests: split and overlap."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,7 +15,9 @@ from brainscale.logs import notice
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from brainscale.dataset.splits import SplitCheck
+    from brainscale.dataset.overlap import ManifestFacts
+    from brainscale.dataset.split_check import SplitCheck
+    from brainscale.storage.shards import ShardedTable
 
 
 class Similarity(click.ParamType[float | None]):
@@ -75,12 +77,12 @@ SHOWN_PAIRS = 20
 @click.option("--keep", metavar="OLD.parquet", help="Earlier manifest whose samples keep their split or fold.")
 @click.option("--regroup", is_flag=True, help="Make the groups again, instead of using those of the manifest.")
 @SIMILARITY
-@options.shard_rows
 @click.option(
     "--verify",
     is_flag=True,
     help="Check an existing split; fail if samples that belong together are in different splits.",
 )
+@options.shared
 @options.json
 @handle_errors
 def split_command(
@@ -93,8 +95,8 @@ def split_command(
     keep: str | None,
     regroup: bool,
     similarity: float | None,
-    shard_rows: int | None,
     verify: bool,
+    shared: bool,
     as_json: bool,
 ) -> None:
     """Assign the samples of a manifest to train, val and test, or to folds, without data leakage.
@@ -103,17 +105,7 @@ def split_command(
 
     Example: brainscale split scans.parquet --test 0.2 --out split.parquet
     """
-    from brainscale.config.sections import DataConfig
-    from brainscale.dataset import groups, splits
-    from brainscale.dataset.inclusion import clear_left_out
-    from brainscale.dataset.manifest import (
-        describe_form,
-        open_manifest_shards,
-        read_manifest,
-        write_either_form,
-    )
-    from brainscale.dataset.on_ray import open_map
-    from brainscale.dataset.summary import describe_gaps, summarise
+    from brainscale.dataset.manifest import open_manifest_shards
     from brainscale.storage.shards import require_replaceable_form
 
     _check_options(verify=verify, regroup=regroup)
@@ -122,16 +114,39 @@ def split_command(
     val, test = 0.15 if val is None else val, 0.2 if test is None else test
     if not val + test < 1:  # NaN fails too
         raise UsageError(f"--val {val:g} and --test {test:g} leave nothing to train on: keep their sum below 1")
-    table = read_manifest(manifest)
     if verify:
-        with open_map(len(table)) as run:
-            check = splits.verify_split(table, similarity, run)
-        _print_check(check, table, manifest, as_json)
+        _verify(manifest, similarity, shared, as_json)
         return
     if out is None:
         raise UsageError("no --out: name the manifest to write, or check the one at hand with --verify")
     require_replaceable_form(out, "manifest")
     sharded = open_manifest_shards(manifest)
+    if sharded is None:
+        facts = _split_one_file(manifest, out, (val, test), folds, seed, keep, regroup, similarity)
+    else:
+        facts = _split_shards(sharded, out, (val, test), folds, seed, keep, regroup, similarity, shared)
+    print_facts({"manifest": out, **facts}, as_json)
+
+
+def _split_one_file(
+    manifest: str,
+    out: str,
+    fractions: tuple[float, float],
+    folds: int | None,
+    seed: int,
+    keep: str | None,
+    regroup: bool,
+    similarity: float | None,
+) -> dict[str, Any]:
+    """Split a manifest in memory, write it and return what to print."""
+    from brainscale.config.sections import DataConfig
+    from brainscale.dataset import groups, splits
+    from brainscale.dataset.inclusion import clear_left_out
+    from brainscale.dataset.manifest import describe_form, read_manifest, write_either_form
+    from brainscale.dataset.on_ray import open_map
+    from brainscale.dataset.summary import describe_gaps, summarise
+
+    table = read_manifest(manifest)
     if regroup:
         with open_map(len(table)) as run:
             table = groups.assign_groups(table, similarity, run)
@@ -140,18 +155,68 @@ def split_command(
     if folds is not None:
         table = splits.assign_folds(table, folds=folds, seed=seed, keep=earlier)
     else:
+        val, test = fractions
         table = splits.assign_splits(table, val=val, test=test, seed=seed, keep=earlier)
     if hashing := splits.notice_of_hashing(table):
         notice(hashing)
     for text in describe_gaps(table, DataConfig()):
         notice(text)
-    shard_count = write_either_form(
-        table,
-        options.make_absolute_output(out),
-        shard_rows or (max(shard.rows for shard in sharded.shards) if sharded else None),
-        as_folder=sharded is not None,
-    )
-    print_facts({"manifest": out, "form": describe_form(shard_count), **asdict(summarise(table))}, as_json)
+    shard_count = write_either_form(table, options.make_absolute_output(out))
+    return {"form": describe_form(shard_count), **asdict(summarise(table))}
+
+
+def _split_shards(
+    sharded: "ShardedTable",
+    out: str,
+    fractions: tuple[float, float],
+    folds: int | None,
+    seed: int,
+    keep: str | None,
+    regroup: bool,
+    similarity: float | None,
+    shared: bool,
+) -> dict[str, Any]:
+    """Split a manifest shard by shard, write it as shards and return what to print."""
+    from brainscale.config.sections import DataConfig
+    from brainscale.dataset.manifest import describe_form, open_as_shards
+    from brainscale.dataset.on_ray import open_columns
+    from brainscale.dataset.sharded import SplitRequest, split_shards
+    from brainscale.dataset.sharded_summary import add_counts, count_shards, describe_gaps_of_shards
+
+    absolute = options.make_absolute_output(out)
+    with open_columns(sharded, out=absolute, shared=shared) as columns:
+        earlier = replace(columns, tables=(open_as_shards(keep),)) if keep else None
+        val, test = fractions
+        request = SplitRequest(val=val, test=test, folds=folds, seed=seed, keep=earlier)
+        written, hashing = split_shards(columns, absolute, request, regroup=regroup, similarity=similarity)
+        result = replace(columns, tables=(written,))
+        counts = count_shards(result, DataConfig())
+        summary = add_counts(result, counts)
+    for text in (*([hashing] if hashing else []), *describe_gaps_of_shards(counts)):
+        notice(text)
+    return {"form": describe_form(len(written.shards)), **asdict(summary)}
+
+
+def _verify(manifest: str, similarity: float | None, shared: bool, as_json: bool) -> None:
+    """Check the splits of a manifest in either form, and print the result."""
+    from brainscale.dataset.manifest import open_manifest_shards, read_manifest
+    from brainscale.dataset.on_ray import open_columns, open_map
+    from brainscale.dataset.patients import count_unknown_patients, describe_patients
+    from brainscale.dataset.sharded_checks import count_facts, verify_shards
+    from brainscale.dataset.split_check import verify_split
+
+    sharded = open_manifest_shards(manifest)
+    if sharded is None:
+        table = read_manifest(manifest)
+        with open_map(len(table)) as run:
+            check = verify_split(table, similarity, run)
+        unknown = describe_patients(*count_unknown_patients(table))
+    else:
+        with open_columns(sharded, shared=shared) as columns:
+            check = verify_shards(columns, similarity)
+            facts = count_facts(columns)
+        unknown = describe_patients(facts.without_patient, facts.readable)
+    _print_check(check, unknown, manifest, as_json)
 
 
 def _check_options(*, verify: bool, regroup: bool) -> None:
@@ -163,19 +228,17 @@ def _check_options(*, verify: bool, regroup: bool) -> None:
     context = click.get_current_context()
     given = [
         name
-        for name in ("out", "val", "test", "folds", "seed", "keep", "regroup", "similarity", "shard_rows")
+        for name in ("out", "val", "test", "folds", "seed", "keep", "regroup", "similarity")
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     ]
     if verify and (ignored := [name for name in given if name != "similarity"]):
-        raise UsageError(f"--verify only checks a manifest: remove --{ignored[0].replace('_', '-')}")
+        raise UsageError(f"--verify only checks a manifest: remove --{ignored[0]}")
     if "similarity" in given and not verify and not regroup:
         raise UsageError("--similarity changes the groups only if they are made again: add --regroup, or remove it")
 
 
-def _print_check(check: "SplitCheck", table: "pa.Table", manifest: str, as_json: bool) -> None:
+def _print_check(check: "SplitCheck", unknown: str | None, manifest: str, as_json: bool) -> None:
     """Print what a check of a manifest found, and fail if it found a violation."""
-    from brainscale.dataset.patients import describe_unknown_patients
-
     violations = [asdict(violation) for violation in check.violations]
     facts = {
         "manifest": manifest,
@@ -195,7 +258,7 @@ def _print_check(check: "SplitCheck", table: "pa.Table", manifest: str, as_json:
             click.echo(str(violation))
         if len(violations) > SHOWN_PAIRS:
             click.echo(f"and {len(violations) - SHOWN_PAIRS} more (--json lists all)")
-    if unknown := describe_unknown_patients(table):
+    if unknown:
         notice(unknown)
     check.require_intact()
 
@@ -205,31 +268,30 @@ def _print_check(check: "SplitCheck", table: "pa.Table", manifest: str, as_json:
 @click.argument("external", metavar="B.parquet")
 @SIMILARITY
 @click.option("--out", metavar="T.parquet", help="Parquet file to write the list to as well.")
+@options.shared
 @options.json
 @handle_errors
-def overlap_command(training: str, external: str, similarity: float | None, out: str | None, as_json: bool) -> None:
+def overlap_command(
+    training: str, external: str, similarity: float | None, out: str | None, shared: bool, as_json: bool
+) -> None:
     """List the samples of manifest B that are also in manifest A, as duplicates or near duplicates.
 
     Use it to check that an external dataset shares no sample with a training dataset.
 
     Example: brainscale overlap training.parquet external.parquet
     """
-    from brainscale.dataset.manifest import read_manifest
-    from brainscale.dataset.on_ray import open_map
-    from brainscale.dataset.overlap import KINDS, count_overlap, describe_missed_matches, find_overlap, have_one_key
+    from brainscale.dataset.overlap import KINDS, count_overlap, describe_missed_matches, have_one_key
     from brainscale.storage.tables import require_replaceable, write_table
 
     if out:
         require_replaceable(out, "overlap")
-    training_manifest, external_manifest = read_manifest(training), read_manifest(external)
-    with open_map(len(training_manifest) + len(external_manifest)) as run:
-        matches = find_overlap(training_manifest, external_manifest, similarity, run)
+    matches, first, second = _compare_manifests(training, external, similarity, shared)
     if out:
         write_table(matches, out, "overlap")
-    for table, name in ((training_manifest, training), (external_manifest, external)):
-        for text in describe_missed_matches(table, name):
+    for facts, name in ((first, training), (second, external)):
+        for text in describe_missed_matches(facts, name):
             notice(text)
-    comparable = have_one_key(training_manifest, external_manifest)
+    comparable = have_one_key(first.schema, second.schema)
     if not comparable:
         notice(
             "Patients and series were not compared: the manifests were made with different patient keys. To compare "
@@ -243,7 +305,7 @@ def overlap_command(training: str, external: str, similarity: float | None, out:
         click.echo(f"{row['sample_id']}  {KINDS[row['kind']]}{value}  {row['other']}")
     if len(matches):
         click.echo()
-    counts = count_overlap(matches, external_manifest)
+    counts = count_overlap(matches, second.readable)
     labels = list(counts[-1].labels)
     click.echo("".join([f"{'match':<10}{'samples':>9}{'share':>9}", *(f"{label:>13}" for label in labels)]))
     for count in counts:
@@ -252,4 +314,23 @@ def overlap_command(training: str, external: str, similarity: float | None, out:
             continue
         cells = [f"{count.kind:<10}{count.samples:>9}{count.share:>9.1%}"]
         click.echo("".join([*cells, *(f"{count.labels.get(label, 0):>13}" for label in labels)]))
-    notice(f"{len(matches)} of {len(external_manifest)} samples of {external} are also in {training}")
+    notice(f"{len(matches)} of {second.samples} samples of {external} are also in {training}")
+
+
+def _compare_manifests(
+    training: str, external: str, similarity: float | None, shared: bool
+) -> tuple["pa.Table", "ManifestFacts", "ManifestFacts"]:
+    """Return what two manifests share, and the facts of each; without their strings if one of them has shards."""
+    from brainscale.dataset.manifest import open_as_shards, open_manifest_shards, read_manifest
+    from brainscale.dataset.on_ray import open_columns, open_map
+    from brainscale.dataset.overlap import ManifestFacts, find_overlap
+    from brainscale.dataset.sharded_checks import count_facts, find_shared_samples
+
+    if open_manifest_shards(training) is None and open_manifest_shards(external) is None:
+        tables = read_manifest(training), read_manifest(external)
+        with open_map(sum(map(len, tables))) as run:
+            return find_overlap(*tables, similarity, run), *map(ManifestFacts.of, tables)
+    first, second = open_as_shards(training), open_as_shards(external)
+    with open_columns(first, second, shared=shared) as columns:
+        matches = find_shared_samples(columns, first.rows, similarity)
+        return matches, *(count_facts(replace(columns, tables=(table,))) for table in (first, second))

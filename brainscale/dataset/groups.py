@@ -1,8 +1,9 @@
 """Find the samples that must stay in one split: those of one patient or series, duplicates and near duplicates."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -111,26 +112,52 @@ def find_split_violations(
     numbers = partial(number_values, manifest)
     components = connect_rows(_readable_rows(manifest), numbers, near)
     readable = manifest["error_code"].is_null().to_numpy(zero_copy_only=False)
-    ids, violations = manifest["sample_id"].to_pylist(), []
+
+    def texts(column: str, rows: Sequence[int]) -> list[Any]:
+        values: list[Any] = manifest[column].take(pa.array(rows, pa.int64())).to_pylist()
+        return values
+
+    return list_violations(numbers, near, components, readable, texts)
+
+
+def list_violations(
+    numbers: Callable[[str], np.ndarray],
+    near: NearPairs,
+    components: np.ndarray,
+    readable: np.ndarray,
+    texts: Callable[[str, Sequence[int]], list[Any]],
+) -> list[SplitViolation]:
+    """Return the pairs of rows that belong together but are in different splits or folds.
+
+    Args:
+        numbers: column → a number for each row's value, int64 [rows]; −1 for null.
+        near: near duplicates.
+        components: connected component of each row, int64 [rows]; −1 for none.
+        readable: bool [rows], rows without an error.
+        texts: column and rows → the values of these rows.
+    """
+    violations = []
     for column in ("split", "fold"):
-        values = manifest[column].to_pylist()
-        assigned = readable & manifest[column].is_valid().to_numpy(zero_copy_only=False)
-        for reason, first, second, value in find_cut_links(numbers, near, components, assigned, numbers(column)):
-            violations.append(
-                SplitViolation(
-                    column=column,
-                    reason=reason,
-                    similarity=value,
-                    first_id=ids[first],
-                    first_split=str(values[first]),
-                    second_id=ids[second],
-                    second_split=str(values[second]),
-                )
+        splits = numbers(column)
+        links = list(_cut_links(numbers, near, components, readable & (splits >= 0), splits))
+        ends = [row for _, first, second, _ in links for row in (first, second)]
+        ids, values = texts("sample_id", ends), texts(column, ends)
+        violations += [
+            SplitViolation(
+                column=column,
+                reason=reason,
+                similarity=similarity,
+                first_id=ids[2 * n],
+                first_split=str(values[2 * n]),
+                second_id=ids[2 * n + 1],
+                second_split=str(values[2 * n + 1]),
             )
+            for n, (reason, _, _, similarity) in enumerate(links)
+        ]
     return violations
 
 
-def find_cut_links(
+def _cut_links(
     numbers: Callable[[str], np.ndarray],
     near: NearPairs,
     components: np.ndarray,

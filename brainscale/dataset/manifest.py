@@ -53,6 +53,21 @@ def open_manifest_shards(path: str | Path) -> ShardedTable | None:
         raise ManifestError(str(error)) from None
 
 
+def open_as_shards(path: str) -> ShardedTable:
+    """Return a manifest of either form as shards; one file is one.
+
+    Raises:
+        ManifestError: there is no such manifest, or it is not complete.
+    """
+    try:
+        table = shards.open_as_shards(path, "manifest")
+    except OutputError as error:
+        raise ManifestError(str(error)) from None
+    if table is None:
+        raise _missing_manifest(path)
+    return table
+
+
 def read_manifest(path: str | Path) -> pa.Table:
     """Read a manifest in either form and check it as `check_manifest` does.
 
@@ -62,10 +77,14 @@ def read_manifest(path: str | Path) -> pa.Table:
     try:
         table = _read_either_form(path)
     except FileNotFoundError:
-        raise ManifestError(f"no manifest at {path}: make one with `brainscale index SOURCE --out M.parquet`") from None
+        raise _missing_manifest(path) from None
     except OutputError as error:
         raise ManifestError(str(error)) from None
     return check_manifest(table, str(path))
+
+
+def _missing_manifest(path: str | Path) -> ManifestError:
+    return ManifestError(f"no manifest at {path}: make one with `brainscale index SOURCE --out M.parquet`")
 
 
 def _read_either_form(path: str | Path) -> pa.Table:
@@ -100,6 +119,21 @@ def check_manifest(table: pa.Table, name: str) -> pa.Table:
         table = table.select(schema.names).cast(schema)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
         raise ManifestError(f"{name} is not a manifest ({error}): index the source again") from None
+    require_sound_signatures(table, name)
+    table = table.sort_by("sample_id")
+    ids = table["sample_id"]
+    duplicates = ids[1:].filter(pc.equal(ids[1:], ids[:-1])) if len(ids) else ids
+    if len(duplicates):
+        raise ManifestError(f"{name} lists sample '{duplicates[0]}' more than once: remove the extra rows")
+    return table
+
+
+def require_sound_signatures(table: pa.Table, name: str) -> None:
+    """Check the signatures of a manifest, and the hashes that go with them.
+
+    Raises:
+        ManifestError: one of them is damaged.
+    """
     wrong = pc.fill_null(pc.not_equal(pc.binary_length(table["signature"]), SIDE * SIDE), False)
     for column in ("phash", "head_phash"):
         is_hash = pc.match_substring_regex(table[column], "^[0-9a-f]{16}$")
@@ -110,12 +144,6 @@ def check_manifest(table: pa.Table, name: str) -> pa.Table:
             f"{name} has a damaged signature or hash of sample '{first}': index the source again, or make the "
             "signature of this row null"
         )
-    table = table.sort_by("sample_id")
-    ids = table["sample_id"]
-    duplicates = ids[1:].filter(pc.equal(ids[1:], ids[:-1])) if len(ids) else ids
-    if len(duplicates):
-        raise ManifestError(f"{name} lists sample '{duplicates[0]}' more than once: remove the extra rows")
-    return table
 
 
 def require_readable(table: pa.Table, source: str) -> None:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from brainscale.dataset.candidates import ORIENTATIONS, ROUNDS, find_candidates, orient, orient_hashes
 from brainscale.dataset.registration import similarities
-from brainscale.reading.signature import BITS, SIDE
+from brainscale.reading.signature import SIDE
 
 SIMILARITY = 0.97
 """Similarity of signatures from which two images are near duplicates.
@@ -165,13 +165,17 @@ def _search(search: tuple[np.ndarray, int, int]) -> np.ndarray:
 
 def _orientations(first: np.ndarray, second: np.ndarray, heads: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Return the orientation of the first image of each pair in which it is closest to the second, int64 [pairs]."""
-    nearest, least = np.zeros(len(first), np.int64), np.full(len(first), 2 * BITS + 1)
-    for orientation in range(ORIENTATIONS):
-        bits = sum(
-            np.bitwise_count(orient_hashes(hashes, orientation)[first] ^ hashes[second]).astype(np.int64)
-            for hashes in (heads, images)
-        )
-        nearest, least = np.where(bits < least, orientation, nearest), np.minimum(bits, least)
+    nearest = np.empty(len(first), np.int64)
+    for start in range(0, len(first), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        bits = [
+            sum(
+                np.bitwise_count(orient_hashes(hashes[first[chunk]], orientation) ^ hashes[second[chunk]]).astype(int)
+                for hashes in (heads, images)
+            )
+            for orientation in range(ORIENTATIONS)
+        ]
+        nearest[chunk] = np.argmin(bits, axis=0)
     return nearest
 
 

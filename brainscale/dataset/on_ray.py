@@ -1,11 +1,13 @@
-"""Comparing the signatures of large sets with Ray tasks."""
+"""Comparing the signatures of large sets, and reading the shards of large manifests, with Ray tasks."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from brainscale.dataset.near_duplicates import Map
+from brainscale.dataset.shard_columns import ManifestColumns, shuffle_here
+from brainscale.storage.shards import ShardedTable
 
 SMALL = 50_000
 """Samples up to which one process compares signatures: it takes about as long as Ray needs to start."""
@@ -30,6 +32,29 @@ def open_map(samples: int) -> Iterator[Map]:
         yield map_on_ray
 
 
+@contextmanager
+def open_columns(*tables: ShardedTable, out: str | None = None, shared: bool = False) -> Iterator[ManifestColumns]:
+    """Yield the columns of sharded manifests, one manifest after another; connects to Ray if they are large.
+
+    Args:
+        tables: the manifests.
+        out: folder that the tasks will write to, if they do.
+        shared: whether every node of a cluster mounts local paths.
+
+    Raises:
+        ClusterError: Ray does not answer or does not start.
+        UsageError: one of the folders is on a path that not every node can read.
+    """
+    with open_map(sum(table.rows for table in tables)) as run:
+        if run is map:
+            yield ManifestColumns(tables, map, shuffle_here)
+            return
+        from brainscale.cluster.capacity import require_shared  # here, as above
+
+        require_shared([*(table.location for table in tables), out], shared)
+        yield ManifestColumns(tables, run, shuffle_on_ray)
+
+
 def choose_map(samples: int) -> Map:
     """Return what applies a function to many arguments: the built-in map, or tasks on the connected Ray."""
     return map if samples <= SMALL else map_on_ray
@@ -51,6 +76,36 @@ def map_on_ray(function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iter
         running.append(task.remote(function, argument))
     while running:
         yield ray.get(running.popleft())
+
+
+def shuffle_on_ray(
+    pick: Callable[[Any, list[Any]], list[Any]],
+    sources: Sequence[Any],
+    requests: list[list[Any]],
+    combine: Callable[[Any, list[Any]], Any],
+    arguments: list[Any],
+) -> Iterator[Any]:
+    """Bring parts of every source together in tasks, through Ray's object store (see `shard_columns.Shuffle`)."""
+    import ray
+
+    picking = ray.remote(num_cpus=1, num_returns=len(arguments))(_pick_each)
+    combining = ray.remote(num_cpus=1)(_combine)
+    parts: list[Any] = [picking.remote(pick, source, wanted) for source, wanted in zip(sources, requests, strict=True)]
+    if len(arguments) == 1:
+        parts = [[part] for part in parts]
+    results = [combining.remote(combine, argument, *(p[n] for p in parts)) for n, argument in enumerate(arguments)]
+    del parts
+    while results:
+        yield ray.get(results.pop(0))
+
+
+def _pick_each(pick: Callable[[Any, list[Any]], list[Any]], source: Any, requests: list[Any]) -> Any:
+    parts = pick(source, requests)
+    return tuple(parts) if len(parts) > 1 else parts[0]
+
+
+def _combine(combine: Callable[[Any, list[Any]], Any], argument: Any, *parts: Any) -> Any:
+    return combine(argument, list(parts))
 
 
 def _apply(function: Callable[[Any], Any], argument: Any) -> Any:

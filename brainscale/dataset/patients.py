@@ -136,7 +136,11 @@ def count_unknown_patients(manifest: pa.Table) -> tuple[int, int]:
 
 def describe_unknown_patients(manifest: pa.Table) -> str | None:
     """Return in one sentence for how many samples no patient is known and what follows; None if all are known."""
-    unknown, samples = count_unknown_patients(manifest)
+    return describe_patients(*count_unknown_patients(manifest))
+
+
+def describe_patients(unknown: int, samples: int) -> str | None:
+    """Return what `describe_unknown_patients` says of so many samples."""
     if not unknown:
         return None
     return (

@@ -7,7 +7,6 @@ is a function of the groups, their labels and the seed, not of the order of the 
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -17,8 +16,6 @@ import pyarrow.compute as pc
 
 from brainscale.dataset.balance import Counts, balance_groups
 from brainscale.dataset.columns import replace_column
-from brainscale.dataset.groups import SplitViolation, find_split_violations
-from brainscale.dataset.near_duplicates import SIMILARITY, Map
 from brainscale.errors import ManifestError
 from brainscale.seeds import derive
 
@@ -42,10 +39,14 @@ def assign_splits(manifest: pa.Table, *, val: float, test: float, seed: int, kee
     Raises:
         ManifestError: a split has no group of some label, or the earlier manifest has no splits.
     """
-    fractions = {"train": 1 - val - test, "val": val, "test": test}
-    shares = {split: fraction for split, fraction in fractions.items() if fraction > 0}
     earlier = {} if keep is None else _earlier_splits(manifest, keep)
-    return _assign(manifest, "split", shares, seed, earlier)
+    return _assign(manifest, "split", split_shares(val, test), seed, earlier)
+
+
+def split_shares(val: float, test: float) -> dict[str, float]:
+    """Return split → its share of the samples, without splits that have none."""
+    fractions = {"train": 1 - val - test, "val": val, "test": test}
+    return {split: fraction for split, fraction in fractions.items() if fraction > 0}
 
 
 def assign_folds(manifest: pa.Table, *, folds: int, seed: int, keep: pa.Table | None = None) -> pa.Table:
@@ -69,7 +70,11 @@ def assign_folds(manifest: pa.Table, *, folds: int, seed: int, keep: pa.Table | 
 
 def notice_of_hashing(manifest: pa.Table) -> str | None:
     """Return a line for the user if the manifest has too many groups to balance them, or None."""
-    groups = pc.count_distinct(manifest["group"]).as_py()
+    return notice_of_many_groups(pc.count_distinct(manifest["group"]).as_py())
+
+
+def notice_of_many_groups(groups: int) -> str | None:
+    """Return a line for the user if so many groups are not balanced, or None."""
     if groups <= BALANCED_GROUPS:
         return None
     return (
@@ -78,85 +83,42 @@ def notice_of_hashing(manifest: pa.Table) -> str | None:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class SplitCheck:
-    """What a check of splits and folds found.
-
-    Attributes:
-        verified: the columns that were checked: `split`, `fold`, or both.
-        groups: number of groups in the manifest.
-        samples_without_signature: number of readable samples for which near duplicates could not be looked for.
-        violations: pairs of samples that belong together but are in different splits or folds.
-    """
-
-    verified: str
-    groups: int
-    samples_without_signature: int
-    violations: Sequence[SplitViolation] = ()
-
-    def require_intact(self) -> None:
-        """Raise an error if samples that belong together are in different splits or folds.
-
-        Raises:
-            ManifestError: names the number of pairs and the first.
-        """
-        if self.violations:
-            raise ManifestError(
-                f"{len(self.violations)} pair(s) of samples that belong together are in different "
-                f"{self.violations[0].column}s, for example {self.violations[0]}: run "
-                "`brainscale split --regroup` to make the groups and splits again"
-            )
-
-
-def verify_split(manifest: pa.Table, similarity: float | None = SIMILARITY, run: Map = map) -> SplitCheck:
-    """Look for samples that belong together but are in different splits or folds.
-
-    Patients, series, contents and signatures are compared again, whatever the column `group` says.
-
-    Args:
-        manifest: samples with splits or folds.
-        similarity: minimum similarity of near duplicates; None: near duplicates are not looked for.
-        run: applies a function to many arguments, perhaps in parallel.
-
-    Raises:
-        ManifestError: the manifest has no splits or an unknown one, or no readable sample.
-    """
-    assigned = [column for column in ("split", "fold") if manifest[column].null_count < len(manifest)]
-    if not assigned:
-        raise ManifestError("the manifest has neither splits nor folds: run `brainscale split` first")
-    if unknown := sorted(set(pc.unique(manifest["split"].drop_null()).to_pylist()) - set(SPLITS)):
-        raise ManifestError(f"unknown split '{unknown[0]}' in the manifest: use {', '.join(SPLITS)}")
-    readable = manifest.filter(pc.is_null(manifest["error_code"]))
-    if not len(readable):
-        raise ManifestError("every row of the manifest is an error, so there is nothing to check: index again")
-    return SplitCheck(
-        verified=" and ".join(assigned),
-        groups=pc.count_distinct(manifest["group"]).as_py(),
-        samples_without_signature=readable["signature"].null_count,
-        violations=find_split_violations(manifest, similarity, run),
-    )
-
-
 def _earlier_splits(manifest: pa.Table, keep: pa.Table) -> dict[str, str]:
     """Return group → the split of its samples in an earlier manifest."""
-    splits = pc.unique(keep["split"].drop_null()).to_pylist()
+    require_earlier_splits(pc.unique(keep["split"].drop_null()).to_pylist())
+    return _earlier_values(manifest, keep, "split", lambda values: min(values, key=SPLITS.index))
+
+
+def require_earlier_splits(splits: Sequence[str]) -> None:
+    """Check the distinct splits of an earlier manifest.
+
+    Raises:
+        ManifestError: there are none, or an unknown one.
+    """
     if not splits:
         raise ManifestError("the manifest of the earlier split has no splits: give one that `brainscale split` wrote")
     if unknown := sorted(set(splits) - set(SPLITS)):
         raise ManifestError(f"the earlier manifest has an unknown split '{unknown[0]}': use {', '.join(SPLITS)}")
-    return _earlier_values(manifest, keep, "split", lambda values: min(values, key=SPLITS.index))
 
 
 def _earlier_folds(manifest: pa.Table, keep: pa.Table, folds: int) -> dict[str, int]:
     """Return group → the fold of its samples in an earlier manifest."""
-    last = pc.max(keep["fold"]).as_py()
+    require_earlier_folds(pc.max(keep["fold"]).as_py(), folds)
+    return _earlier_values(manifest, keep, "fold", _most_common)
+
+
+def require_earlier_folds(last: int | None, folds: int) -> None:
+    """Check the largest fold of an earlier manifest.
+
+    Raises:
+        ManifestError: there is none, or it has another number of folds.
+    """
     if last is None:
         raise ManifestError(
             "the manifest of the earlier folds has no folds: give one that `brainscale split --folds` wrote"
         )
     if last + 1 != folds:
         raise ManifestError(f"the earlier manifest has {last + 1} folds, not {folds}: use its number of folds")
-    return _earlier_values(manifest, keep, "fold", _most_common)
 
 
 def _most_common(folds: Sequence[int]) -> int:
@@ -197,32 +159,19 @@ def _assign(
     is_labelled = pc.and_(pc.is_null(manifest["error_code"]), pc.is_valid(manifest["label"]))
     without_group = manifest["sample_id"].filter(pc.and_(is_labelled, pc.is_null(manifest["group"])))
     if len(without_group):
-        raise ManifestError(
-            f"{len(without_group)} labelled sample(s) have no group, the first of them '{without_group[0]}': make the "
-            "groups again with `brainscale split --regroup`"
-        )
+        raise missing_groups(len(without_group), without_group[0].as_py())
     is_used = pc.and_(is_labelled, pc.is_null(manifest["left_out"]))
     groups, group_of_row = _encode(manifest["group"].filter(is_used))
     labels, label_of_row = _encode(manifest["label"].filter(is_used))
     if not labels:
-        raise ManifestError("no sample has a label: name the folders after classes, or set data.classes")
+        raise missing_labels()
     cells = np.bincount(group_of_row * len(labels) + label_of_row, minlength=len(groups) * len(labels))
     counts = cells.reshape(len(groups), len(labels))
     values = list(shares)
-    _require_enough_groups(counts, labels, len(values), column)
     number = {value: n for n, value in enumerate(values)}
     kept = np.array([number.get(earlier[group], len(values)) if group in earlier else -1 for group in groups])
     keys = np.array([derive(seed, column, group) for group in groups], np.int64)
-    counted = kept < len(values)
-    assigned = kept.copy()
-    if len(groups) > BALANCED_GROUPS:
-        assigned[kept < 0] = _draw_by_hash(keys[kept < 0], list(shares.values()))
-    else:
-        tie_order = sorted(range(len(values)), key=lambda n: derive(seed, column, "order", n))
-        assigned[counted] = balance_groups(
-            counts[counted], list(shares.values()), keys[counted], kept[counted], tie_order
-        )
-    _require_every_label(counts, assigned, labels, values, column, bool(earlier))
+    assigned = assign_groups_to(shares, counts, labels, keys, kept, seed, column, is_kept=bool(earlier))
     value_of_group = [
         earlier[group] if n == len(values) else values[n] for group, n in zip(groups, assigned.tolist(), strict=True)
     ]
@@ -230,6 +179,60 @@ def _assign(
     rows = np.full(len(manifest), -1)
     rows[is_used.to_numpy(zero_copy_only=False)] = group_of_row
     return replace_column(manifest, column, pa.array(value_of_group, kind).take(pa.array(rows, mask=rows < 0)))
+
+
+def assign_groups_to(
+    shares: Mapping[Any, float],
+    counts: Counts,
+    labels: Sequence[str],
+    keys: Counts,
+    kept: Counts,
+    seed: int,
+    column: str,
+    *,
+    is_kept: bool,
+) -> Counts:
+    """Return the place in `shares` of each group's split or fold, int64 [groups].
+
+    Args:
+        shares: value → its share of the samples.
+        counts: number of samples of each group and label, int64 [groups, labels].
+        labels: the labels.
+        keys: `derive(seed, column, group)` of each group, int64 [groups].
+        kept: place in `shares` that a group keeps; −1 for a new group, the number of shares for another value.
+        seed: seed of the assignment.
+        column: `split` or `fold`.
+        is_kept: whether there is an earlier split.
+
+    Raises:
+        ManifestError: a value has no group of some label.
+    """
+    values = list(shares)
+    _require_enough_groups(counts, labels, len(values), column)
+    counted = kept < len(values)
+    assigned = kept.copy()
+    if len(keys) > BALANCED_GROUPS:
+        assigned[kept < 0] = _draw_by_hash(keys[kept < 0], list(shares.values()))
+    else:
+        tie_order = sorted(range(len(values)), key=lambda n: derive(seed, column, "order", n))
+        assigned[counted] = balance_groups(
+            counts[counted], list(shares.values()), keys[counted], kept[counted], tie_order
+        )
+    _require_every_label(counts, assigned, labels, values, column, is_kept)
+    return assigned
+
+
+def missing_groups(count: int, first: str) -> ManifestError:
+    """Return the error for labelled samples without a group."""
+    return ManifestError(
+        f"{count} labelled sample(s) have no group, the first of them '{first}': make the groups again with "
+        "`brainscale split --regroup`"
+    )
+
+
+def missing_labels() -> ManifestError:
+    """Return the error for a manifest without labels."""
+    return ManifestError("no sample has a label: name the folders after classes, or set data.classes")
 
 
 def _encode(column: pa.ChunkedArray) -> tuple[list[str], Counts]:

@@ -86,7 +86,7 @@ def summarise(manifest: pa.Table) -> ManifestSummary:
         errors={code: n for code, n in codes.items() if code not in SKIPPED},
         labels=count_values(readable, "label"),
         formats=count_values(readable, "format"),
-        sides_in_pixels=_describe_image_sizes(readable),
+        sides_in_pixels=describe_sides(*np.unique_counts(image_sides(readable))),
         empty_slices=pc.sum(readable["empty"]).as_py() or 0,
         modalities=count_values(readable, "modality"),
         image_kinds=count_values(readable, "image_kind"),
@@ -101,8 +101,8 @@ def summarise(manifest: pa.Table) -> ManifestSummary:
         samples_beyond_one_a_group=len(readable) - len(group_sizes),
         groups_with_two_labels=len(mixed_groups),
         example_of_two_labels=_find_label_conflict(labelled, mixed_groups["group"]),
-        splits=_count_labels_by(readable, "split"),
-        folds=_count_labels_by(readable, "fold"),
+        splits=count_labels_by(readable, "split"),
+        folds=count_labels_by(readable, "fold"),
     )
 
 
@@ -113,9 +113,23 @@ def describe_gaps(manifest: pa.Table, data: DataConfig) -> Iterator[str]:
         yield f"{unknown} {REMEDY}"
 
 
-def _describe_image_sizes(readable: pa.Table) -> str:
-    sizes = np.concatenate([readable[name].drop_null().to_numpy() for name in ("width", "height")])
-    return f"{sizes.min()} to {sizes.max()}, median {np.median(sizes):g}" if sizes.size else "none"
+def image_sides(readable: pa.Table) -> np.ndarray:
+    """Return the widths and heights of images in pixels."""
+    return np.concatenate([readable[name].drop_null().to_numpy() for name in ("width", "height")])
+
+
+def describe_sides(sides: np.ndarray, counts: np.ndarray) -> str:
+    """Return the smallest, largest and median side of images as text.
+
+    Args:
+        sides: the different sides, sorted.
+        counts: how often each occurs.
+    """
+    if not sides.size:
+        return "none"
+    total = counts.sum()
+    low, high = sides[np.searchsorted(np.cumsum(counts), [(total - 1) // 2, total // 2], side="right")]
+    return f"{sides[0]} to {sides[-1]}, median {(low + high) / 2:g}"
 
 
 def _count_rows(table: pa.Table, keys: list[str]) -> pa.Table:
@@ -135,7 +149,7 @@ def _find_label_conflict(labelled: pa.Table, groups: pa.ChunkedArray) -> str:
     return " and ".join(next(conflicts, ("none",)))
 
 
-def _count_labels_by(readable: pa.Table, column: str) -> dict[str, dict[str, int]]:
+def count_labels_by(readable: pa.Table, column: str) -> dict[str, dict[str, int]]:
     """Return value of the column → label → number of samples."""
     rows = readable.filter(pc.is_valid(readable[column]))
     values = sorted(set(rows[column].to_pylist()))

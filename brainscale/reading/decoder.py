@@ -8,12 +8,13 @@ import hashlib
 import io
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import numpy as np
 
 from brainscale.errors import SampleError
+from brainscale.reading.acquisition import Acquisition
 from brainscale.reading.archives import HEAD_NBYTES, Member
 from brainscale.reading.beginnings import find_series
 from brainscale.reading.formats import dicom, mgh, nifti, raster
@@ -33,7 +34,7 @@ from brainscale.reading.sidecars import is_sidecar
 from brainscale.reading.signature import hash_thumbnail, make_signature, perceptual_hash
 
 HASH_SIDE = 256  # pixels: a JPEG is decoded no smaller for its hashes and signature
-
+ACQUISITION = tuple(column.name for column in fields(Acquisition))
 
 Answer = tuple[dict[str, Any], bytes]
 """Facts, and the bytes of a plane, of a histogram, or none."""
@@ -163,7 +164,9 @@ def _answer(frame: Frame, request: ReadRequest, window: tuple[float, float] | No
         name: getattr(frame, name) for name in ("format", "mode", "width", "height") if getattr(frame, name)
     }
     facts["frame"] = frame.number
-    facts["acquisition"] = {name: value for name, value in asdict(frame.acquisition).items() if value is not None}
+    facts["acquisition"] = {
+        name: value for name in ACQUISITION if (value := getattr(frame.acquisition, name)) is not None
+    }
     facts |= _describe_patient(frame, request.key) | {"scan": pseudonym(frame.scan, request.key)}
     histogram = None
     if frame.in_series and window:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import groupby
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -43,20 +44,39 @@ SOURCE_FILES = pa.schema(
 
 
 def file_table(files: Sequence[SourceFile]) -> pa.Table:
-    """Return files as a table of schema `SOURCE_FILES`, which Ray Data can carry."""
-    rows = [{name: getattr(file, name) for name in SOURCE_FILES.names} for file in files]
-    for row in rows:
-        row["windows"] = row["windows"] and [{"sample_id": i, **asdict(window)} for i, window in row["windows"].items()]
-    return pa.Table.from_pylist(rows, schema=SOURCE_FILES)
+    """Return files as a table of schema `SOURCE_FILES`, which Ray can carry."""
+    columns = {name: [getattr(file, name) for file in files] for name in SOURCE_FILES.names}
+    columns["windows"] = [windows and _window_rows(windows) for windows in columns["windows"]]
+    return pa.table([pa.array(columns[column.name], column.type) for column in SOURCE_FILES], schema=SOURCE_FILES)
+
+
+def _window_rows(windows: Mapping[str, SliceWindow]) -> list[dict[str, object]]:
+    return [{"sample_id": sample_id, **asdict(window)} for sample_id, window in windows.items()]
 
 
 def files_in(table: pa.Table) -> Iterator[SourceFile]:
     """Yield the files in a table of schema `SOURCE_FILES`."""
-    for row in table.to_pylist():
-        windows = row.pop("windows")
-        row |= {name: row[name] and tuple(row[name]) for name in _TUPLES}
-        known = windows and {window.pop("sample_id"): SliceWindow(**window) for window in windows}
-        yield SourceFile(**row, windows=known)
+    columns = {name: table[name].to_pylist() for name in SOURCE_FILES.names}
+    for name in _TUPLES:
+        columns[name] = [values and tuple(values) for values in columns[name]]
+    columns["windows"] = [windows and _windows_of(windows) for windows in columns["windows"]]
+    for row in zip(*columns.values(), strict=True):
+        sample_id, uri, nbytes, modified, sample_ids, sha256s, members, group, windows = row
+        yield SourceFile(
+            sample_id=sample_id,
+            uri=uri,
+            nbytes=nbytes,
+            modified=modified,
+            sample_ids=sample_ids,
+            sha256s=sha256s,
+            members=members,
+            group=group,
+            windows=windows,
+        )
+
+
+def _windows_of(rows: list[dict[str, Any]]) -> dict[str, SliceWindow]:
+    return {row.pop("sample_id"): SliceWindow(**row) for row in rows}
 
 
 def groups_of(files: Iterable[SourceFile]) -> Iterator[list[SourceFile]]:

@@ -24,7 +24,7 @@ from brainscale.reading.sample_ids import escape
 from brainscale.storage.remote import ObjectStore, is_address, read_whole, split_address, split_options
 
 MANIFEST_NAME = "manifest.json"
-RUN_ROWS = 2**19  # sorted in memory
+RUN_ROWS = 2**18  # sorted in memory
 BATCH_ROWS = 2**13  # of each run in memory while runs are merged
 COLUMNS = ("bucket", "key", "size", "last_modified_date", "is_latest", "is_delete_marker")
 _ROWS = pa.schema([("path", pa.string()), ("key", pa.string()), ("nbytes", pa.int64()), ("seconds", pa.int64())])
@@ -71,7 +71,7 @@ def walk_inventory(source: str, manifest: dict[str, Any]) -> Iterator[Row]:
             first, last = min(first or lowest, lowest), max(last or highest, highest)
         shared = os.path.commonprefix([first or "", last or ""])  # noqa: RUF071 (all between them share it, too)
         start = shared.rfind("/") + 1
-        rows = [_rows_of(stack.enter_context(pa.memory_map(str(run)))) for run in runs]
+        rows = [_rows_of(stack.enter_context(pa.OSFile(str(run)))) for run in runs]
         for path, key, nbytes, seconds in heapq.merge(*rows, key=itemgetter(0)):
             yield path[start:], f"s3://{bucket}/{quote(key)}{options}", nbytes, seconds and seconds * 10**9
 
@@ -80,7 +80,7 @@ def _is_entry(entry: object) -> bool:
     return isinstance(entry, dict) and all(isinstance(entry.get(name), str) for name in ("key", "MD5checksum"))
 
 
-def _rows_of(run: pa.MemoryMappedFile) -> Iterator[tuple[str, str, int | None, int | None]]:
+def _rows_of(run: pa.NativeFile) -> Iterator[tuple[str, str, int | None, int | None]]:
     reader = pa.ipc.open_file(run)
     for number in range(reader.num_record_batches):
         batch = reader.get_batch(number)

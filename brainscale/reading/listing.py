@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import quote, unquote, unquote_to_bytes
 
+import pyarrow as pa
 from pyarrow import fs as pafs
 
 from brainscale.errors import SourceError, StorageError, UsageError
@@ -62,11 +63,12 @@ def walk_source(source: str) -> Iterator[Listing]:
     """
     if source.startswith("@"):
         return _sorted(_list_named(source[1:]))
-    if manifest := read_manifest(source):
-        return (Listing(*row) for row in walk_inventory(source, manifest))
+    path = Path(os.fsdecode(unquote_to_bytes(source.removeprefix("file://"))) if "://" in source else source)
+    location = source if is_address(source) else str(path)
+    if manifest := read_manifest(location):
+        return (Listing(*row) for row in walk_inventory(location, manifest))
     if is_address(source):
         return _walk_store(source)
-    path = Path(os.fsdecode(unquote_to_bytes(source.removeprefix("file://")))) if "://" in source else Path(source)
     if not os.path.lexists(path) and glob.has_magic(str(path)):
         return _sorted(_list_matches(path))
     if not path.exists():
@@ -175,13 +177,17 @@ def _walk_store(source: str) -> Iterator[Listing]:
 
 
 class _Prefixes:
-    """Lists the folders of a store side by side, since the pages of one listing come one after the other."""
+    """Lists the folders of a bucket of S3 side by side, since the pages of one listing come one after the other."""
 
     def __init__(self, filesystem: pafs.FileSystem, root: str, address: str) -> None:
         self._filesystem, self._root, self._address = filesystem, root, address
 
     def walk(self) -> Iterator[pafs.FileInfo]:
         """Yield the files below the root in the order of ids."""
+        if not isinstance(self._filesystem, pafs.S3FileSystem):  # Google's shows no folders but those made as objects
+            yield from self._list(self._root)
+            return
+        pa.set_io_thread_count(max(THREADS, pa.io_thread_count()))  # of eight, pyarrow's requests would share
         pool = ThreadPoolExecutor(THREADS)
         try:
             yield from self._walk(pool)

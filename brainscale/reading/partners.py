@@ -8,6 +8,7 @@ from brainscale.errors import SampleError
 from brainscale.reading.sources import UNREACHABLE, open_file
 from brainscale.storage.remote import is_address
 
+STORE_ERRORS = (UNREACHABLE, "archived", "access_denied")
 SUFFIXES = {".hdr": ".img", ".img": ".hdr"}
 
 
@@ -30,7 +31,7 @@ def open_partners(uri: str) -> Iterator[list[BinaryIO]]:
             try:
                 streams.append(stack.enter_context(open_file(partner))[0])
             except SampleError as error:
-                if error.code == UNREACHABLE:
+                if error.code in STORE_ERRORS:  # the partner is there
                     raise
         yield streams
 

@@ -6,6 +6,8 @@ be read, is read twice: first its histograms, then each file alone with the wind
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
@@ -13,11 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.config.sections import PreprocessConfig
+from brainscale.errors import SampleError
 from brainscale.reading.sample import as_slice
 from brainscale.reading.sample_ids import file_of
 from brainscale.reading.series import Slice, SliceFacts, SliceWindow, choose_windows, find_volumes
-from brainscale.reading.sources import SourceFile
+from brainscale.reading.sources import SourceFile, open_file
 from brainscale.reading.waiting_histograms import WaitingHistograms
+from brainscale.storage.remote import is_address
 
 GROUP_NBYTES = 256 * 2**20
 """Size of the files of a series up to which they are read together."""
@@ -36,7 +40,9 @@ NO_DICOM = (
     ".mgh",
     ".mgz",
 )
-"""Suffixes of files that are not looked into. A DICOM file under such a name is windowed alone."""
+"""Suffixes of files that are looked into only if they are local and begin as DICOM does, with a preamble."""
+CHECKED_AT_ONCE, CHECKERS, MAX_CHECKED = 256, 16, 10_000
+"""Files that a thread checks for a preamble before it takes more, and threads: for folders that are far away."""
 SERIES = pa.schema(
     [
         ("file_id", pa.string()),
@@ -74,9 +80,29 @@ class ReadingPlan:
     notices: tuple[str, ...] = ()
 
 
-def may_hold_series(file: SourceFile) -> bool:
-    """Tell whether a file may hold slices of a DICOM series, by its name."""
-    return not file.uri.lower().endswith(NO_DICOM)
+def find_unsure(files: Sequence[SourceFile]) -> list[SourceFile]:
+    """Return the files that may hold slices of a DICOM series: by their names, or in smaller jobs by their first bytes.
+
+    Of an object in a store, and of more than `MAX_CHECKED` files, the names are believed: each check is one request.
+    """
+    by_name = [file for file in files if file.uri.lower().endswith(NO_DICOM) and not is_address(file.uri)]
+    if len(by_name) > MAX_CHECKED:
+        by_name = []
+    chunks = [by_name[start : start + CHECKED_AT_ONCE] for start in range(0, len(by_name), CHECKED_AT_ONCE)]
+    with ThreadPoolExecutor(CHECKERS) as pool:
+        named_wrong = {file.uri for part in pool.map(_with_preamble, chunks) for file in part}
+    return [file for file in files if not file.uri.lower().endswith(NO_DICOM) or file.uri in named_wrong]
+
+
+def _with_preamble(files: Sequence[SourceFile]) -> list[SourceFile]:
+    """Return the local files that have DICOM's prefix behind a preamble."""
+    found = []
+    for file in files:
+        with suppress(SampleError), open_file(file.uri) as (stream, nbytes):
+            stream.seek(128)
+            if nbytes > 132 and stream.read(4) == b"DICM":
+                found.append(file)
+    return found
 
 
 def plan_reading(
@@ -101,9 +127,9 @@ def plan_reading(
         name_series: whether the names of series are needed where their windows are not.
     """
     chosen = {file.sample_id for file in files} if wanted is None else set(wanted)
-    unsure = [file for file in files if file.sample_ids is None and may_hold_series(file)]
-    is_needed = (spec.window_source == "volume" or name_series) and len(unsure) > 1
-    if not is_needed or chosen.isdisjoint(file.sample_id for file in unsure):
+    is_needed = spec.window_source == "volume" or name_series
+    unsure = find_unsure([file for file in files if file.sample_ids is None]) if is_needed else []
+    if len(unsure) < 2 or chosen.isdisjoint(file.sample_id for file in unsure):
         return ReadingPlan(files=[file for file in files if file.sample_id in chosen])
     series_of: dict[str, set[str]] = defaultdict(set)
     first_of_series: dict[str, str] = {}
@@ -180,12 +206,13 @@ def _measure(
     files: Sequence[SourceFile], measure: Run, percentiles: tuple[float, float]
 ) -> dict[str, dict[str, SliceWindow]]:
     """Return file → sample id → window of all slices in the files."""
-    slices, histograms = list[Slice](), WaitingHistograms()
-    for table in measure(files):
-        slices += slices_of(table)
-        for sample_id, data in histograms_of([table]):
-            histograms.add(sample_id, data)
-    windows, _ = choose_windows(slices, histograms, percentiles)
+    slices: list[Slice] = []
+    with WaitingHistograms() as histograms:
+        for table in measure(files):
+            slices += slices_of(table)
+            for sample_id, data in histograms_of([table]):
+                histograms.add(sample_id, data)
+        windows, _ = choose_windows(slices, histograms, percentiles)
     by_file: dict[str, dict[str, SliceWindow]] = defaultdict(dict)
     for sample_id, window in windows.items():
         by_file[file_of(sample_id)][sample_id] = window

@@ -104,6 +104,13 @@ class SeriesNotes:
             what = _LINES[kind].format(slices=slices)
             yield f"{series} of {self.series} series {what}; the first has '{name_of(first)}'"
 
+    def by_sample(self) -> dict[str, str]:
+        """Return a sample of the first series of each kind → what is said there, without a name."""
+        texts: dict[str, list[str]] = defaultdict(list)
+        for kind, (series, slices, first) in self.kinds.items():
+            texts[first].append(f"{series} of {self.series} series {_LINES[kind].format(slices=slices)}")
+        return {sample_id: "; ".join(lines) for sample_id, lines in texts.items()}
+
 
 _LINES = {
     "gap": "have gaps: about {slices} slice(s) are missing, and count for no window",

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import chain
 from operator import attrgetter
 from pathlib import PurePosixPath
@@ -29,6 +30,7 @@ REASONS = {
     "archived": "the object is in an archive tier of the store: restore it first",
     "access_denied": "there is no permission to read the file",
     "gone": "the file does not exist any more",
+    "changed": "the file became shorter while it was read",
     UNREACHABLE: "the object store did not answer",
     "unreadable": "the object store refused to give the file",
     "not_a_file": "a link to a folder, a pipe or a device, not a regular file",
@@ -133,13 +135,29 @@ def open_file(uri: str) -> Iterator[tuple[BinaryIO, int]]:
         raise SampleError("unreadable", f"the file cannot be read ({type(error).__name__})") from None
 
 
+def read_version(stream: BinaryIO) -> tuple[int, int | None]:
+    """Return the size and the time of the last change of a file that `open_file` opened, as a listing says them."""
+    if isinstance(stream, _StoredObject):
+        return stream.size, stream.modified
+    status = os.fstat(stream.fileno())
+    return status.st_size, status.st_mtime_ns
+
+
 class _StoredObject(io.RawIOBase):
-    """An object's bytes, each read a request of its own, repeated while its store does not answer."""
+    """An object's bytes, each read a request of its own, repeated while its store does not answer.
+
+    Attributes:
+        size: bytes, when it was opened.
+        modified: time of the last change when it was opened, ns since 1970, whole seconds; None if the store hides it.
+    """
 
     def __init__(self, address: str) -> None:
         filesystem, path = filesystem_of(address)
-        self._file = retrying(lambda: filesystem.open_input_file(path), address)
-        self._address, self._size, self._position = address, int(retrying(self._file.size, address)), 0
+        self._file = retrying(lambda: filesystem.open_input_file(path), address, breaker=True)
+        self._address, self.size, self._position = address, int(self._file.size()), 0
+        facts = self._file.metadata() or {}  # known since it was opened, as is the size
+        time = facts.get("Last-Modified") or facts.get("updated")  # S3's and Google's name for it
+        self.modified = time and int(datetime.fromisoformat(time.decode()).timestamp()) * 10**9
 
     def readable(self) -> bool:
         return True
@@ -151,20 +169,22 @@ class _StoredObject(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
         return self._position
 
     def read(self, nbytes: int = -1) -> bytes:
         """Read at most `nbytes` bytes, or all that are left."""
-        remaining = max(0, self._size - self._position)
+        remaining = max(0, self.size - self._position)
         count = remaining if nbytes is None or nbytes < 0 else min(nbytes, remaining)
         data = memoryview(bytearray(count))
         return bytes(data[: self.readinto(data)])
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        view = view[: max(0, self._size - self._position)]
-        count = retrying(lambda: read_into(self._file, self._position, view), self._address) if view else 0
+        view = view[: max(0, self.size - self._position)]
+        if not view:
+            return 0
+        count = retrying(lambda: read_into(self._file, self._position, view), self._address, breaker=True)
         self._position += count
         return count
 

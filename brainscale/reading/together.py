@@ -4,7 +4,7 @@ Until then the decoder keeps the slices, as far as its memory allows; the others
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,28 +39,31 @@ def read_together(
         Samples, each once. With the last one of a file comes the number of its samples: whoever has it and as many
         rows has the whole file.
     """
-    waiting, histograms = list[Sample](), WaitingHistograms()
+    waiting: list[Sample] = []
     rows: dict[str, int] = {}
-    for file in files:
-        count, previous, before = 0, None, len(waiting)
-        for sample in read(file):
-            count += 1
-            if sample.waiting:
-                histograms.add(sample.sample_id, sample.waiting.histogram)
-                waiting.append(replace(sample, waiting=replace(sample.waiting, histogram=b"")))
-                continue
+    with WaitingHistograms() as histograms:
+        for file in files:
+            count, previous, before = 0, None, len(waiting)
+            for sample in read(file):
+                count += 1
+                if sample.waiting:
+                    histograms.add(sample.sample_id, sample.waiting.histogram)
+                    waiting.append(replace(sample, waiting=replace(sample.waiting, histogram=b"")))
+                    continue
+                if previous is not None:
+                    yield previous, None
+                previous = sample
             if previous is not None:
-                yield previous, None
-            previous = sample
-        if previous is not None:
-            yield previous, count if len(waiting) == before else None
-        if len(waiting) > before:
-            rows[file.sample_id] = count
-    left = Counter(file_of(sample.sample_id) for sample in waiting)
-    for sample in _show_waiting(files, waiting, histograms, read, show, percentiles):
-        file_id = file_of(sample.sample_id)
-        left[file_id] -= 1
-        yield sample, None if left[file_id] else rows[file_id]
+                yield previous, count if len(waiting) == before else None
+            if len(waiting) > before:
+                rows[file.sample_id] = count
+        if not waiting:
+            return
+        left = Counter(file_of(sample.sample_id) for sample in waiting)
+        for sample in _show_waiting(files, waiting, histograms, read, show, percentiles):
+            file_id = file_of(sample.sample_id)
+            left[file_id] -= 1
+            yield sample, None if left[file_id] else rows[file_id]
 
 
 def _show_waiting(
@@ -77,7 +80,8 @@ def _show_waiting(
         for sample in waiting
         if sample.waiting
     ]
-    windows, _ = choose_windows(slices, histograms, percentiles)
+    windows, series_notes = choose_windows(slices, histograms, percentiles)
+    notes = series_notes.by_sample()
     again: dict[str, list[Sample]] = {}
     for start in range(0, len(waiting), SHOWN_AT_ONCE):
         part = waiting[start : start + SHOWN_AT_ONCE]
@@ -89,15 +93,22 @@ def _show_waiting(
             if plane is None:
                 again.setdefault(file_of(sample.sample_id), []).append(sample)
             else:
-                yield _finished(sample, windows[sample.sample_id], plane)
+                yield _with_note(_finished(sample, windows[sample.sample_id], plane), notes)
     for file in files:
         if file.sample_id in again:
-            yield from _read_again(file, again.pop(file.sample_id), windows, read)
+            for sample in _read_again(file, again.pop(file.sample_id), windows, read):
+                yield _with_note(sample, notes)
 
 
 def _finished(sample: Sample, window: SliceWindow, plane: np.ndarray) -> Sample:
     facts: dict[str, Any] = {**window_fields(window), "plane": plane}
     return replace(sample, waiting=None, **facts)
+
+
+def _with_note(sample: Sample, notes: Mapping[str, str]) -> Sample:
+    """Return a sample with what there is to say about its series, if it is the one to say it at."""
+    note = notes.get(sample.sample_id)
+    return replace(sample, note="; ".join(filter(None, (sample.note, note)))) if note else sample
 
 
 def _read_again(

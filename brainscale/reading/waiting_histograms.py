@@ -20,7 +20,7 @@ class WaitingHistograms:
     """
 
     def __init__(self, histograms: Iterable[tuple[str, bytes]] = ()) -> None:
-        self._file = SpooledTemporaryFile(HELD_NBYTES)  # noqa: SIM115 (closed with this object)
+        self._file = SpooledTemporaryFile(HELD_NBYTES)  # noqa: SIM115 (closed by `with`)
         self._spans: dict[str, tuple[int, int]] = {}
         self._nbytes = 0
         for sample_id, data in histograms:

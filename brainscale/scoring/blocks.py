@@ -7,11 +7,12 @@ changes its own block, and no other.
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 
 import pyarrow as pa
 
 from brainscale.hashing import fingerprint
-from brainscale.reading.file_tables import SOURCE_FILES, file_table, files_in, groups_of
+from brainscale.reading.file_tables import file_table, files_in
 from brainscale.reading.sources import SourceFile
 
 MAX_BLOCK_NBYTES = 256 * 2**20
@@ -123,9 +124,11 @@ def cut_blocks(files: Sequence[BlockFile], mean_files: int, identity: Mapping[st
 
 def _series_of(files: Iterable[BlockFile]) -> Iterator[list[BlockFile]]:
     """Yield the files that are read together."""
-    by_file = iter(files)
-    for group in groups_of(one.file for one in files):
-        yield [next(by_file) for _ in group]
+    for group, members in groupby(files, key=lambda one: one.file.group):
+        if group is None:
+            yield from ([one] for one in members)
+        else:
+            yield list(members)
 
 
 def _ends_block(name: str, mean_files: int) -> bool:
@@ -147,27 +150,39 @@ def _windows_hash(file: SourceFile) -> str | None:
     return fingerprint([[sample_id, *asdict(window).values()] for sample_id, window in sorted(file.windows.items())])
 
 
-def block_table(blocks: Sequence[Block]) -> pa.Table:
-    """Return blocks as a table, as Ray carries them."""
-    files = [(block.name, one) for block in blocks for one in block.files]
-    extra = [
-        [name for name, _ in files],
-        *([getattr(one, name) for _, one in files] for name in ("name", "uri", "version", "kept_in")),
-        [list(one.series.items()) for _, one in files],
-    ]
-    table = file_table([one.file for _, one in files])
-    for column, values in zip(_EXTRA, extra, strict=True):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackedBlock:
+    """A block as it waits and travels: nobody looks at its files on the way.
+
+    Attributes:
+        name: name of the block.
+        files: number of its files.
+        nbytes: their size.
+        table: the files, one row each.
+    """
+
+    name: str
+    files: int
+    nbytes: int
+    table: pa.Table
+
+
+def pack_block(block: Block) -> PackedBlock:
+    """Return a block as a table."""
+    names = [block.name] * len(block.files)
+    columns = [[getattr(one, name) for one in block.files] for name in ("name", "uri", "version", "kept_in")]
+    series = [list(one.series.items()) for one in block.files]
+    table = file_table([one.file for one in block.files])
+    for column, values in zip(_EXTRA, [names, *columns, series], strict=True):
         table = table.append_column(column, pa.array(values, column.type))
-    return table
+    return PackedBlock(name=block.name, files=len(set(columns[0])), nbytes=block.nbytes, table=table)
 
 
-def blocks_in(table: pa.Table) -> list[Block]:
-    """Return the blocks in a table from `block_table`."""
+def unpack_blocks(table: pa.Table) -> list[Block]:
+    """Return the blocks in the table of one packed block, or of several behind each other."""
     columns = [table[column.name].to_pylist() for column in _EXTRA]
     files: dict[str, list[BlockFile]] = {}
-    for file, block, name, uri, version, kept_in, series in zip(
-        files_in(table.select(SOURCE_FILES.names)), *columns, strict=True
-    ):
+    for file, block, name, uri, version, kept_in, series in zip(files_in(table), *columns, strict=True):
         one = BlockFile(file=file, name=name, version=version, uri=uri, kept_in=tuple(kept_in), series=dict(series))
         files.setdefault(block, []).append(one)
     return [Block(name=name, files=tuple(some)) for name, some in files.items()]

@@ -10,20 +10,22 @@ from brainscale.dataset.manifest import is_manifest, read_manifest, require_path
 from brainscale.errors import OutputError, UsageError
 from brainscale.models.bundle import BUNDLE_FILES, open_bundle
 from brainscale.models.engines import EngineOptions
-from brainscale.reading.file_tables import file_table, files_in, files_of_manifest
+from brainscale.reading.file_tables import files_of_manifest
 from brainscale.reading.pseudonyms import GIVE_KEY, find_key, keep_new_key, kept_key_file, read_key
 from brainscale.reading.small_jobs import MAX_FILES, is_ray_near, is_small
 from brainscale.reading.sources import SourceFile, walk_files
-from brainscale.scoring.blocks import estimate_rows
 from brainscale.scoring.folder_job import Callbacks, FolderJob, Runner
 from brainscale.scoring.folders import open_scores_folder, parts_that_count, read_finished
 from brainscale.scoring.locally import LocalRunner
 from brainscale.scoring.outputs import draw_heatmaps, write_scans
 from brainscale.scoring.predictions import ScoringJob
 from brainscale.scoring.result import Amount, Scores
-from brainscale.scoring.spool import Spool
+from brainscale.scoring.spool import SpooledFiles
 from brainscale.storage.folder import Folder
 from brainscale.storage.workspace import fetch
+
+STORE_SECONDS = 300.0
+"""Seconds for which a store may be away."""
 
 
 def score_files(
@@ -48,6 +50,7 @@ def score_files(
     max_heatmaps: int = 20,
     show_burned_in: bool = False,
     shared: bool = False,
+    store_seconds: float = STORE_SECONDS,
     on_start: Callable[[Amount, Amount], None] = lambda total, done: None,
     on_part: Callable[[Amount], None] = lambda done: None,
     on_notice: Callable[[str], None] = lambda text: None,
@@ -78,6 +81,8 @@ def score_files(
         max_heatmaps: maximum number of heatmaps.
         show_burned_in: whether to draw heatmaps of samples whose pixels may show text, such as a name.
         shared: whether every node of the cluster mounts the paths.
+        store_seconds: how long the object store of the sources may be away before the job ends; a file that gets no
+            answer while others do is a row with an error.
         on_start: called once with the whole work, and what is done of it.
         on_part: called for each block with what was done.
         on_notice: called with each message for the user, such as that nodes are being waited for.
@@ -87,7 +92,7 @@ def score_files(
     """
     with fetch(model, *BUNDLE_FILES) as bundle_folder:
         bundle = open_bundle(bundle_folder)
-        files = Spool(file_table, files_in, _list_files(sources, bundle.info.preprocess))
+        files = SpooledFiles(_list_files(sources, bundle.info.preprocess))
         folder = open_scores_folder(out)
         key, has_key = _open_key(folder, patient_key, hash_paths=hash_paths, extends=update or prune)
         if key is None:
@@ -105,7 +110,9 @@ def score_files(
         )
         start = _Runners(job, files, [*sources, out, heatmaps], object_store_gib, on_notice, shared=shared)
         callbacks = Callbacks(on_start, on_part, on_notice)
-        scores = FolderJob(folder, job, files, start.open, callbacks, update=update, prune=prune).run()
+        scores = FolderJob(
+            folder, job, files, start.open, callbacks, update=update, prune=prune, store_seconds=store_seconds
+        ).run()
         if by == "scan":
             scores = write_scans(folder, scores)
         if heatmaps:
@@ -163,7 +170,7 @@ class _Runners:
     """Chooses where a job runs, and starts that once there is something to do."""
 
     job: ScoringJob
-    files: Spool[SourceFile]
+    files: SpooledFiles
     places: Sequence[str | None]
     object_store_gib: float | None
     on_notice: Callable[[str], None]
@@ -181,8 +188,8 @@ class _Runners:
 
         with session(self.job.workers, self.object_store_gib):
             require_shared(self.places, self.shared)
-            require_shared((file.uri for file in self.files), self.shared)
-            yield RayRunner(self.job, sum(map(estimate_rows, self.files)), self.on_notice)
+            require_shared([self.files.first_uri], self.shared)
+            yield RayRunner(self.job, self.files.rows, self.on_notice)
 
     def _needs_ray(self) -> bool:
         job = self.job

@@ -111,8 +111,11 @@ def plan_blocks(
 
 def _in_order(chunk: Sequence[BlockFile], plan: Plan) -> list[BlockFile]:
     """Return files by name, those of one series side by side at the place of the first of them."""
+    present = [one.file for one in chunk if not one.kept_in]
+    found = plan(present)
+    if found.files == present and not found.series:
+        return list(chunk)
     by_id = {one.file.sample_id: one for one in chunk}
-    found = plan([one.file for one in chunk if not one.kept_in])
     placed = [
         replace(by_id[file.sample_id], file=file, series=found.series.get(file.sample_id, {})) for file in found.files
     ]

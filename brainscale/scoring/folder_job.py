@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, Protocol
 
-from brainscale.errors import RERUN, OutputError
+from brainscale.errors import RERUN, OutputError, StorageError
 from brainscale.reading.plan import ReadingPlan
 from brainscale.reading.preprocess import spec_fingerprint
 from brainscale.reading.pseudonyms import key_fingerprint
 from brainscale.reading.reader import namer_of
-from brainscale.reading.sources import SourceFile
+from brainscale.reading.sources import UNREACHABLE, SourceFile
 from brainscale.schema import HIDDEN
-from brainscale.scoring.blocks import Block, block_table, blocks_in, choose_block_files, estimate_rows
+from brainscale.scoring.blocks import PackedBlock, choose_block_files, pack_block, version_of
 from brainscale.scoring.coverage import Changes, Pair, count_changes, cover, pair_files, plan_blocks
 from brainscale.scoring.folders import parts_that_count, read_finished, remove_other_parts, write_finished
 from brainscale.scoring.listing import (
@@ -31,18 +31,19 @@ from brainscale.scoring.listing import (
     ListingWriter,
     bind,
     find_listing,
+    has_versions,
     read_listing,
 )
 from brainscale.scoring.parts import PART_FILES, PartsThere, has_passing, list_parts
 from brainscale.scoring.predictions import ScoringJob
 from brainscale.scoring.result import Amount, Scores, ScoringProgress
 from brainscale.scoring.scorer import BlockDone, part_rows, request_of
-from brainscale.scoring.spool import Spool
+from brainscale.scoring.spool import SpooledBlocks, SpooledFiles
 from brainscale.storage.folder import Folder
+from brainscale.storage.remote import StoreWatch
 
 ATTEMPTS = 5
 """Times that a job begins again because another one bound a listing, or because parts have vanished."""
-BLOCKS_IN_MEMORY = 16
 
 
 class Runner(Protocol):
@@ -51,7 +52,7 @@ class Runner(Protocol):
     def plan(self, files: Sequence[SourceFile]) -> ReadingPlan:
         """Find the files that share a series."""
 
-    def score(self, blocks: Iterable[Block], folder: Folder, identity: Mapping[str, str]) -> Iterator[BlockDone]:
+    def score(self, blocks: Iterable[PackedBlock], folder: Folder, identity: Mapping[str, str]) -> Iterator[BlockDone]:
         """Write the parts of blocks, and yield each block once it is done."""
 
 
@@ -69,8 +70,7 @@ class Bound:
     """A listing that counts, and its blocks."""
 
     listing: Listing
-    blocks: Spool[Block]
-    names: Sequence[str]
+    blocks: SpooledBlocks
 
 
 class FolderJob:
@@ -84,18 +84,20 @@ class FolderJob:
         callbacks: report progress.
         update: whether files that are new are scored too.
         prune: whether rows of files that are gone are dropped.
+        store_seconds: how long the sources' store may be away before the job ends.
     """
 
     def __init__(
         self,
         folder: Folder,
         job: ScoringJob,
-        files: Spool[SourceFile],
+        files: SpooledFiles,
         open_runner: Callable[[], AbstractContextManager[Runner]],
         callbacks: Callbacks,
         *,
         update: bool,
         prune: bool,
+        store_seconds: float,
     ) -> None:
         self._folder, self._job, self._files = folder, job, files
         self._open_runner, self._callbacks = open_runner, callbacks
@@ -103,6 +105,7 @@ class FolderJob:
         self._identity = make_identity(job)
         self._name_of = namer_of(request_of(job))
         self._codes: dict[str, Mapping[str, int]] = {}  # block → error codes, of the blocks that this job wrote
+        self._store = StoreWatch(seconds=store_seconds)
         self._rows = 0
         self._began = time.monotonic()
 
@@ -115,7 +118,7 @@ class FolderJob:
         bound = find_listing(self._folder)
         if bound is not None:
             self._require_identity(bound)
-        changes = count_changes(self._pairs(bound))
+        changes = self._count_changes(bound)
         if bound is not None and (scores := self._find_complete(bound, changes)) is not None:
             return scores
         if changes.gone and not (self._update or self._prune):
@@ -131,6 +134,15 @@ class FolderJob:
         self._folder.remove_abandoned()
         with self._open_runner() as runner:
             return self._complete(runner, bound)
+
+    def _count_changes(self, bound: Listing | None) -> Changes:
+        if bound is None:
+            return Changes(new=self._files.count)
+        if bound.files == self._files.count and not self._job.hash_paths:
+            versions = ((file.sample_id, version_of(file)) for file in self._files)
+            if has_versions(self._folder, bound, versions):
+                return Changes()
+        return count_changes(self._pairs(bound))
 
     def _pairs(self, bound: Listing | None) -> Iterator[Pair]:
         listed = iter(()) if bound is None else read_listing(self._folder, bound)
@@ -166,7 +178,7 @@ class FolderJob:
                 known = newest
                 continue
             there = list_parts(self._folder)
-            if not any(name not in there.done for name in bound.names):
+            if not any(name not in there.done for name in bound.blocks.names):
                 return self._finish(bound, there)
             known = bound.listing
         raise OutputError(f"parts of {self._folder} vanish while they are written: find what removes them, and {RERUN}")
@@ -176,7 +188,7 @@ class FolderJob:
         for _ in range(ATTEMPTS):
             mine = self._plan(runner, known)
             if known is not None and mine.listing.shards == known.shards:
-                return Bound(known, mine.blocks, mine.names)
+                return Bound(known, mine.blocks)
             winner = bind(self._folder, mine.listing)
             if winner.name == mine.listing.name:
                 return mine
@@ -189,7 +201,7 @@ class FolderJob:
         mean = self._choose_block_files() if known is None else known.block_files
         number = 0 if known is None else known.number + 1
         writer = ListingWriter(self._folder, Listing(number=number, block_files=mean, identity=self._identity))
-        blocks, names = Spool(block_table, blocks_in, in_memory=BLOCKS_IN_MEMORY), list[str]()
+        blocks = SpooledBlocks()
         covered = cover(
             self._pairs(known),
             list_parts(self._folder),
@@ -202,9 +214,8 @@ class FolderJob:
         for chunk in plan_blocks(covered, self._plan_chunk(runner), mean, self._identity, SHARD_ROWS):
             writer.add([ListedFile(one.name, one.version, one.uri, (b.name,)) for b in chunk for one in b.files])
             for block in chunk:
-                blocks.append(block)
-                names.append(block.name)
-        return Bound(writer.finish(), blocks, names)
+                blocks.append(pack_block(block))
+        return Bound(writer.finish(), blocks)
 
     def _plan_chunk(self, runner: Runner) -> Callable[[Sequence[SourceFile]], ReadingPlan]:
         def plan(files: Sequence[SourceFile]) -> ReadingPlan:
@@ -216,40 +227,52 @@ class FolderJob:
         return plan
 
     def _choose_block_files(self) -> int:
-        files = rows = nbytes = 0
-        for file in self._files:
-            files, rows, nbytes = files + 1, rows + estimate_rows(file), nbytes + (file.nbytes or 0)
-        return choose_block_files(files, rows, nbytes, part_rows(self._job.bundle.info.preprocess.image_size))
+        limit = part_rows(self._job.bundle.info.preprocess.image_size)
+        return choose_block_files(self._files.count, self._files.rows, self._files.nbytes, limit)
 
     def _score(self, runner: Runner, bound: Bound) -> None:
         """Score the blocks that are missing, and those with errors that may be gone now."""
         there = list_parts(self._folder)
-        present = [name for name in bound.names if name in there.done]
+        present = [name for name in bound.blocks.names if name in there.done]
         codes = there.read_codes(present)
         done = {name for name in present if name in self._codes or not has_passing(codes[name])}
         total, finished = Amount(), Amount()
-        for block in bound.blocks:
-            amount = Amount(files=len({one.name for one in block.files}), nbytes=block.nbytes)
+        for name, files, nbytes in bound.blocks.facts():
+            amount = Amount(files=files, nbytes=nbytes)
             total += amount
-            finished += amount if block.name in done else Amount()
+            finished += amount if name in done else Amount()
         self._callbacks.on_start(total, finished)
-        if len(done) == len(bound.names):
+        if len(done) == len(bound.blocks.names):
             return
-        missing = (block for block in _rotated(bound.blocks, len(bound.names)) if block.name not in done)
+        missing = (block for block in _rotated(bound.blocks) if block.name not in done)
         for result in runner.score(missing, self._folder, self._identity):
             if result.parts:
                 self._codes[result.block] = result.codes
+            self._watch_store(result)
             self._rows += result.rows
             errors = sum(result.codes.values())
             self._callbacks.on_part(Amount(files=result.files, nbytes=result.nbytes, rows=result.rows, errors=errors))
 
+    def _watch_store(self, result: BlockDone) -> None:
+        """End the job when the object store of its sources is away.
+
+        Raises:
+            StorageError: it has been away for long.
+        """
+        unanswered = result.codes.get(UNREACHABLE, 0)
+        self._store.count(result.rows - unanswered, unanswered, time.monotonic())
+        if self._store.is_away(time.monotonic()):
+            raise StorageError(
+                f"the object store of the sources does not answer: check connection and credentials, and {RERUN}"
+            )
+
     def _finish(self, bound: Bound, there: PartsThere) -> Scores:
         """Mark the folder as complete, and then delete the parts that no longer count."""
-        others = [name for name in bound.names if name not in self._codes]
+        others = [name for name in bound.blocks.names if name not in self._codes]
         codes: Counter[str] = Counter()
         for some in chain(self._codes_of(bound), there.read_codes(others).values()):
             codes.update(some)
-        parts = [part for name in sorted(bound.names) for part in there.done[name]]
+        parts = [part for name in sorted(bound.blocks.names) for part in there.done[name]]
         rows, seconds = sum(part.rows for part in parts), time.monotonic() - self._began
         rate = round(self._rows / max(seconds, 1e-9), 1)
         scores = Scores(
@@ -269,12 +292,12 @@ class FolderJob:
         return scores
 
     def _codes_of(self, bound: Bound) -> Iterator[Mapping[str, int]]:
-        return (self._codes[name] for name in bound.names if name in self._codes)
+        return (self._codes[name] for name in bound.blocks.names if name in self._codes)
 
 
-def _rotated(blocks: Spool[Block], count: int) -> Iterator[Block]:
+def _rotated(blocks: SpooledBlocks) -> Iterator[PackedBlock]:
     """Yield blocks from a random one on, so that jobs on one folder do not all score the same ones first."""
-    start = secrets.randbelow(count)
+    start = secrets.randbelow(len(blocks.names))
     yield from islice(blocks, start, None)
     yield from islice(blocks, start)
 

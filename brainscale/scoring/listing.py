@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import chain, groupby, islice
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
@@ -32,7 +32,7 @@ LISTED = pa.schema(
         pa.field("block", pa.string(), nullable=False),  # block that has its rows, or some of them
     ]
 )
-SHARD_ROWS = 2**18
+SHARD_ROWS = 2**17
 """Approximate rows of a shard: a few MiB."""
 _NAME = re.compile(r"(\d{6})-[0-9a-f]{16}\.json")
 
@@ -128,14 +128,32 @@ def read_listing(folder: Folder, listing: Listing) -> Iterator[ListedFile]:
         yield previous
 
 
+def has_versions(folder: Folder, listing: Listing, files: Iterable[tuple[str, str]]) -> bool:
+    """Return whether a listing names just these files, sorted by id, with just these versions."""
+    mine, previous = iter(files), None
+    for batch in _read_batches(folder, listing):
+        listed = []
+        for file, version in zip(batch["file"].to_pylist(), batch["version"].to_pylist(), strict=True):
+            if file != previous:  # a large archive has a row for each of its blocks
+                listed.append((file, version))
+            previous = file
+        if list(islice(mine, len(listed))) != listed:
+            return False
+    return next(mine, None) is None
+
+
 def _read_rows(folder: Folder, listing: Listing) -> Iterator[ListedFile]:
+    for batch in _read_batches(folder, listing):
+        for file, version, uri, block in zip(*batch.to_pydict().values(), strict=True):
+            yield ListedFile(file, version, uri, (block,))
+
+
+def _read_batches(folder: Folder, listing: Listing) -> Iterator[pa.RecordBatch]:
     for name in listing.shards:
         try:
             with folder.open(f"{LISTING}/{name}") as source, pa.ipc.open_file(source) as reader:
                 for number in range(reader.num_record_batches):
-                    columns = reader.get_batch(number).to_pydict()
-                    for file, version, uri, block in zip(*columns.values(), strict=True):
-                        yield ListedFile(file, version, uri, (block,))
+                    yield reader.get_batch(number)
         except (OSError, pa.ArrowInvalid) as error:
             raise OutputError(f"{folder}/{LISTING}/{name} cannot be read ({error}): choose a new --out") from None
 
@@ -184,8 +202,13 @@ def merge_by_file(
     files: Iterable[tuple[str, File]], listed: Iterable[ListedFile]
 ) -> Iterator[tuple[File | None, ListedFile | None]]:
     """Pair files with those of a listing, both sorted by id; either is None where the other side has none."""
+    listed = iter(listed)
+    first = next(listed, None)
+    if first is None:
+        yield from ((file, None) for _, file in files)
+        return
     mine = ((name, "file", file) for name, file in files)
-    theirs = ((one.file, "listed", one) for one in listed)
+    theirs = ((one.file, "listed", one) for one in chain([first], listed))
     for _, pair in groupby(heapq.merge(mine, theirs, key=itemgetter(0)), key=itemgetter(0)):
         found: dict[str, Any] = {side: one for _, side, one in pair}
         yield found.get("file"), found.get("listed")

@@ -1,16 +1,17 @@
 """Optional outputs of a scores folder: the table of scans, and heatmaps of the most confident positives."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.reading.file_tables import windows_in
 from brainscale.reading.reader import read_planes
 from brainscale.reading.sources import SourceFile
 from brainscale.schema import WINDOW
-from brainscale.scoring.parts import read_predictions
-from brainscale.scoring.per_scan import COLUMNS, summarise_scans
+from brainscale.scoring.parts import read_predictions, read_rows
+from brainscale.scoring.per_scan import COLUMNS, ORDER, scan_ids, summarise_scans
 from brainscale.scoring.predictions import ScoringJob
 from brainscale.scoring.result import Scores
 from brainscale.scoring.scorer import request_of
@@ -28,10 +29,24 @@ def scans_file(folder: Folder) -> str:
 
 def write_scans(folder: Folder, scores: Scores) -> Scores:
     """Write the table with one row for each scan, and return the scores with its place and its number of rows."""
-    table, file = summarise_scans(read_predictions(folder, scores.parts, COLUMNS)), scans_file(folder)
+    file = scans_file(folder)
     require_replaceable(file, "scans")
+    table = _summarise_parts(folder, scores.parts)
     write_table(table, file, "scans")
     return replace(scores, scans=len(table), scans_file=file)
+
+
+def _summarise_parts(folder: Folder, parts: Sequence[str]) -> pa.Table:
+    """Return the table of scans: part by part, and once more for the scans that are in several parts."""
+    table = pa.concat_tables(summarise_scans(read_rows(folder, part, COLUMNS)) for part in parts)
+    counts = table["scan"].value_counts()
+    several = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    if len(several):
+        rows = (read_rows(folder, part, COLUMNS) for part in parts)
+        spread = pa.concat_tables(some.filter(pc.is_in(scan_ids(some), several)) for some in rows)
+        alone = table.filter(pc.invert(pc.is_in(table["scan"], several)))
+        table = pa.concat_tables([alone, summarise_scans(spread)])
+    return table.sort_by(ORDER)
 
 
 def draw_heatmaps(

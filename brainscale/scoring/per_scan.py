@@ -11,6 +11,9 @@ TOP = 3
 COLUMNS = ["sample_id", "scan", "frame", "empty", "probability", "prediction", "error_code", "model"]
 """Columns of the predictions that `summarise_scans` needs."""
 
+ORDER = [("highest", "descending"), ("scan", "ascending")]
+"""Order of the table of scans."""
+
 
 def summarise_scans(predictions: pa.Table) -> pa.Table:
     """Return one row for each scan.
@@ -26,7 +29,7 @@ def summarise_scans(predictions: pa.Table) -> pa.Table:
     """
     table = pa.table(
         {
-            "scan": _scan_ids(predictions),
+            "scan": scan_ids(predictions),
             "used": pc.and_(pc.is_valid(predictions["probability"]), pc.invert(predictions["empty"].fill_null(False))),
             **{name: predictions[name] for name in ("sample_id", "probability", "prediction", "model")},
             "empty": predictions["empty"].fill_null(False),
@@ -59,10 +62,10 @@ def summarise_scans(predictions: pa.Table) -> pa.Table:
         "sample_id": first["sample_id"],
     }
     scans = pa.table(columns).cast(SCANS)
-    return scans.sort_by([("highest", "descending"), ("scan", "ascending")])
+    return scans.sort_by(ORDER)
 
 
-def _scan_ids(predictions: pa.Table) -> pa.ChunkedArray:
+def scan_ids(predictions: pa.Table) -> pa.ChunkedArray:
     """Return the hash of the series of each row, or else its sample id without the frame number."""
     volume = pc.replace_substring_regex(predictions["sample_id"], r"#\d+$", "")
     return pc.coalesce(predictions["scan"], volume)

@@ -29,16 +29,19 @@ GOOGLE_S = 2
 """Seconds for which Google's client repeats a request itself within one attempt; its default is 15 minutes."""
 ANONYMOUS = "anonymous@"
 """Prefix of the name of a public bucket in Google's store, which needs no credentials."""
-REFUSALS = {
-    "archived": r"INVALID_OBJECT_STATE|InvalidObjectState|BlobArchived|archived blob",
-    "store_unreachable": r"INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|SignatureDoesNotMatch|InvalidAccessKeyId"
-    r"|ExpiredToken|InvalidToken|RequestTimeTooSkewed|UNAUTHENTICATED|AuthenticationFailed",  # wrong credentials
-    "access_denied": r"ACCESS_DENIED|AccessDenied|AccessDisabled|PERMISSION_DENIED|Authorization\w*(Failure|Mismatch)"
-    r"|HTTP status 40[13]\b",
-    "gone": r"NO_SUCH_(KEY|BUCKET)|NoSuch(Key|Bucket)|RESOURCE_NOT_FOUND|(Blob|Container)NotFound|HTTP status 404\b",
-    "unreadable": r"INVALID_ARGUMENT|HTTP status 4(?!08|29)\d\d",
-}
-"""Error code → the words of S3, Azure and Google for a refusal that a further attempt would meet too; first match."""
+REFUSALS = (
+    ("archived", r"INVALID_OBJECT_STATE|InvalidObjectState|BlobArchived|archived blob"),
+    ("store_unreachable", r"INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|SignatureDoesNotMatch|InvalidAccessKeyId"),
+    ("store_unreachable", r"ExpiredToken|InvalidToken|RequestTimeTooSkewed|UNAUTHENTICATED|AuthenticationFailed"),
+    ("access_denied", r"ACCESS_DENIED|AccessDenied|AccessDisabled|PERMISSION_DENIED|\bKMS\b|HTTP status 40[13]\b"),
+    ("access_denied", r"AuthorizationFailure|Authorization\w+Mismatch"),
+    ("gone", r"NO_SUCH_(KEY|BUCKET)|NoSuch(Key|Bucket)|RESOURCE_NOT_FOUND|(Blob|Container)NotFound|HTTP status 404\b"),
+    ("store_unreachable", r"HTTP status 400\b"),  # an expired token, where the answer has no text
+    ("changed", r"InvalidRange|HTTP status 416\b"),  # shorter than it was when it was opened
+    ("unreadable", r"INVALID_ARGUMENT|HTTP status 4(05|12)\b"),
+)
+"""Error codes, and the words of S3, Azure and Google for refusals that a further attempt would meet too; first match.
+Wrong or expired credentials say nothing about the object: its code is `store_unreachable`."""
 ERROR_BODY = re.compile(rb"\s*(?:<\?xml[^>]*>)?\s*<Error>\s*<Code>(\w+)")
 GOOGLE_MESSAGE = re.compile(r"google::cloud::Status\((\w+): .*?with a last message of (.*?) error_info=")
 CHUNK = 2**24  # bytes copied at a time
@@ -162,7 +165,7 @@ def _reason(error: Exception) -> str:
 
 def _refusal_code(error: Exception, reason: str) -> str | None:
     """Return the error code of what a store refuses for good; None if another attempt may succeed."""
-    code = next((code for code, words in REFUSALS.items() if re.search(words, reason)), None)
+    code = next((code for code, words in REFUSALS if re.search(words, reason)), None)
     return code or ("access_denied" if isinstance(error, PermissionError) else None)
 
 
@@ -170,15 +173,14 @@ _last_answers: dict[str, float] = {}
 """Store → monotonic time of its last answer in this process; -inf after a whole series of attempts without one."""
 
 
-def retrying(operation: Callable[[], Result], location: str) -> Result:
+def retrying(operation: Callable[[], Result], location: str, *, breaker: bool = False) -> Result:
     """Return the result of an operation on a store; repeat the operation while the store does not answer.
-
-    A store that did not answer for a whole series of attempts is asked once only, by whatever thread of this
-    process, until it answers again.
 
     Args:
         operation: reads or writes.
         location: address for the message.
+        breaker: ask once only while the store is silent: it did not answer a whole series of attempts of this
+            process, and nothing since. For one of many files, each of which would take its own minute.
 
     Raises:
         FileNotFoundError: there is no such object.
@@ -204,7 +206,7 @@ def retrying(operation: Callable[[], Result], location: str) -> Result:
                 raise StorageError(message, final=True, code=code) from None
             if pause is None and _last_answers.get(store, 0) < began:
                 _last_answers[store] = -inf
-            if pause is None or _last_answers.get(store) == -inf:
+            if pause is None or (breaker and _last_answers.get(store) == -inf):
                 raise StorageError(message) from None
             time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 (so that workers do not all ask at the same time)
         else:

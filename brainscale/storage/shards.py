@@ -8,9 +8,10 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -77,6 +78,10 @@ class ShardedTable:
                 f"{self.location} lists {shard.name}, which is missing: {RERUN}, or write the {self.kind} again"
             ) from None
 
+    def schema(self) -> pa.Schema:
+        """Return the schema of the first shard, with its metadata."""
+        return self.read(self.shards[0], ["sample_id"]).schema
+
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Read the shards, one at a time."""
         return (self.read(shard, columns) for shard in self.shards)
@@ -112,9 +117,8 @@ def open_shards(location: str | Path, kind: str) -> ShardedTable | None:
     """
     facts = _facts_of(location, kind)
     if facts is not None:
-        return ShardedTable(
-            location=str(location), kind=kind, shards=tuple(Shard(**shard) for shard in facts["shards"])
-        )
+        place = str(location) if is_address(location) else str(Path(location).absolute())
+        return ShardedTable(location=place, kind=kind, shards=tuple(Shard(**shard) for shard in facts["shards"]))
     if any(_is_shard(name, kind) for name in _names_in(location)):
         raise OutputError(f"{location} is not complete, since it has no {SUCCESS}: write the {kind} again")
     return None
@@ -179,31 +183,70 @@ def finish_shards(location: str | Path, kind: str, shards: Sequence[Shard]) -> S
     return ShardedTable(location=str(location), kind=kind, shards=tuple(shards))
 
 
-def write_shards(tables: Iterable[pa.Table], location: str | Path, kind: str) -> ShardedTable:
-    """Write a folder of shards: a table for each, in the order of their ids. It is complete, or its old version stays.
+def open_as_shards(location: str, kind: str) -> ShardedTable | None:
+    """Return a table of either form as shards; one file is one. None if there is no such table.
 
-    A file in the place of the folder, the table's other form, is replaced when all shards are written.
+    Raises:
+        OutputError: a folder is not complete, or a file cannot be read.
+        FormatError: the table is of another kind or version.
+        StorageError: the object store refuses, or does not answer.
+    """
+    if is_address(location) and not is_folder_name(location):
+        with suppress(FileNotFoundError):
+            rows = len(read_table(location, kind, ["sample_id"]))
+            parent, name = split_address(location)
+            return _one_shard(parent, kind, name, rows)
+    elif not is_address(location) and Path(location).is_file():
+        path = Path(location).absolute()
+        return _one_shard(str(path.parent), kind, path.name, len(read_table(path, kind, ["sample_id"])))
+    return open_shards(location, kind)
+
+
+def _one_shard(folder: str, kind: str, name: str, rows: int) -> ShardedTable:
+    return ShardedTable(location=folder, kind=kind, shards=(Shard(name=name, rows=rows, first="", last=""),))
+
+
+@contextmanager
+def prepare_folder(location: str | Path) -> Iterator[str]:
+    """Yield the folder to write shards to. A file in its place, the table's other form, is replaced at the end.
+
+    Args:
+        location: path or address of the table; its old version stays until `finish_shards`.
 
     Raises:
         OutputError: the folder cannot be written.
         StorageError: the object store refuses, or does not answer.
     """
     if is_address(location):
-        shards = [write_shard(table, location, kind, number) for number, table in enumerate(tables)]
-        finished = finish_shards(location, kind, shards)
+        yield str(location)
         if not is_folder_name(location):
             parent, name = split_address(str(location))
             ObjectStore(parent).remove([name])
-        return finished
+        return
     folder = Path(location).absolute()
     aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp") if folder.is_file() else folder
     make_folder(aside)
-    shards = [write_shard(table, aside, kind, number) for number, table in enumerate(tables)]
-    finish_shards(aside, kind, shards)
-    if aside != folder:
-        folder.unlink()
-        aside.rename(folder)
-    return ShardedTable(location=str(folder), kind=kind, shards=tuple(shards))
+    try:
+        yield str(aside)
+        if aside != folder:
+            folder.unlink()
+            aside.rename(folder)
+    finally:
+        if aside != folder:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_shards(tables: Iterable[pa.Table], location: str | Path, kind: str) -> ShardedTable:
+    """Write a folder of shards: a table for each, in the order of their ids. It is complete, or its old version stays.
+
+    Raises:
+        OutputError: the folder cannot be written.
+        StorageError: the object store refuses, or does not answer.
+    """
+    with prepare_folder(location) as folder:
+        shards = [write_shard(table, folder, kind, number) for number, table in enumerate(tables)]
+        finish_shards(folder, kind, shards)
+    return ShardedTable(location=str(location), kind=kind, shards=tuple(shards))
 
 
 def remove_shards(address: str, kind: str) -> None:

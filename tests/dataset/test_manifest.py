@@ -8,10 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import brainscale
+from brainscale.config.sections import Config
+from brainscale.dataset.indexer import open_or_index
 from brainscale.dataset.manifest import (
     check_manifest,
     is_manifest,
+    manifest_fingerprint,
+    open_manifest_shards,
     read_manifest,
+    require_paths,
     write_either_form,
     write_manifest,
 )
@@ -118,6 +124,20 @@ def test_a_file_gives_way_to_a_folder_and_other_things_stay(tmp_path: Path) -> N
         read_manifest(tmp_path / "scans")
 
 
+def test_what_takes_a_manifest_takes_a_folder_of_shards(tmp_path: Path) -> None:
+    write_either_form(TABLE, str(tmp_path / "m"), 15, as_folder=True)
+    write_manifest(TABLE, tmp_path / "m.parquet")
+    config = Config()
+    one, many = (open_or_index(str(tmp_path / name), config) for name in ("m.parquet", "m"))
+    assert many.equals(one)
+    require_paths(many, "m")
+    assert manifest_fingerprint(many) == manifest_fingerprint(one)
+    assert brainscale.load_manifest(tmp_path / "m").equals(one)
+    assert brainscale.summary(tmp_path / "m") == brainscale.summary(one)
+    assert open_manifest_shards(tmp_path / "m.parquet") is None
+    assert open_manifest_shards(f"{tmp_path}/m/").rows == 40
+
+
 def test_a_sharded_manifest_is_split_into_shards(tmp_path: Path, invoke: Invoke) -> None:
     write_either_form(TABLE, str(tmp_path / "m"), 15, as_folder=True)
     write_manifest(TABLE, tmp_path / "m.parquet")
@@ -126,5 +146,10 @@ def test_a_sharded_manifest_is_split_into_shards(tmp_path: Path, invoke: Invoke)
         assert facts["form"] == ("one file" if place == "m.parquet" else "folder of 3 shards")
     assert read_manifest(tmp_path / "split").equals(read_manifest(tmp_path / "split.parquet"))
     succeed(invoke("split", tmp_path / "split", "--verify"))
+    succeed(invoke("split", tmp_path / "split", "--out", tmp_path / "split", "--folds", 2, "--regroup"))
+    again = read_manifest(tmp_path / "split")
+    assert len(again) == 40, "in its own place"
+    assert again["fold"].null_count == 0
+    assert len(names(tmp_path / "split")) == 4
     overlap = succeed(invoke("overlap", tmp_path / "split", tmp_path / "m", "--json"))
     assert len(json.loads(overlap.stdout)) == 40

@@ -9,6 +9,7 @@ from brainscale.dataset import splits
 from brainscale.dataset.columns import replace_column
 from brainscale.dataset.groups import assign_groups
 from brainscale.dataset.phantoms import draw_phantom
+from brainscale.dataset.split_check import verify_split
 from brainscale.dataset.splits import SPLITS, assign_folds, assign_splits
 from brainscale.errors import ManifestError
 from brainscale.schema import MANIFEST
@@ -171,16 +172,16 @@ def test_patients_series_bytes_and_pictures_join_and_errors_do_not() -> None:
 
 def test_verify_finds_a_cut_whatever_the_column_group_says() -> None:
     table = assign_splits(manifest([(i // 2, "ab"[i // 2 % 2], False) for i in range(100)]), val=0.2, test=0.2, seed=0)
-    check = splits.verify_split(table)
+    check = verify_split(table)
     assert (check.verified, check.groups, len(check.violations)) == ("split", 50, 0)
     check.require_intact()
     rows = table.to_pylist()
     rows[1] |= {"split": "val" if rows[0]["split"] != "val" else "test", "group": "own"}
-    check = splits.verify_split(pa.Table.from_pylist(rows, schema=MANIFEST))
+    check = verify_split(pa.Table.from_pylist(rows, schema=MANIFEST))
     with pytest.raises(ManifestError, match=r"1 pair\(s\) .* in different splits, .* '000.png' .*: same file: run"):
         check.require_intact()
     with pytest.raises(ManifestError, match="neither splits nor folds"):
-        splits.verify_split(manifest([(0, "a", False)]))
+        verify_split(manifest([(0, "a", False)]))
 
 
 def test_verify_says_why_samples_belong_together() -> None:
@@ -194,7 +195,7 @@ def test_verify_says_why_samples_belong_together() -> None:
     rows[8]["patient"] = rows[9]["patient"] = "q"
     for number, row in enumerate(rows[:9]):
         row |= {"split": ["train", "test"][number % 2], "fold": 0}
-    violations = splits.verify_split(pa.Table.from_pylist(rows, schema=MANIFEST)).violations
+    violations = verify_split(pa.Table.from_pylist(rows, schema=MANIFEST)).violations
     assert [(v.first_id[:3], v.second_id[:3], v.reason) for v in violations] == [
         ("000", "001", "same patient"),
         ("002", "003", "same series"),
@@ -204,17 +205,17 @@ def test_verify_says_why_samples_belong_together() -> None:
     assert [v.similarity is not None for v in violations] == [False, False, True, False]
     assert "'004.png' in train and '005.png' in test: near duplicate (1.000)" in str(violations[2])
     without = [row | {"signature": None} for row in rows]
-    check = splits.verify_split(pa.Table.from_pylist(without, schema=MANIFEST))
+    check = verify_split(pa.Table.from_pylist(without, schema=MANIFEST))
     assert (check.samples_without_signature, len(check.violations)) == (10, 3)
 
 
 def test_verify_refuses_what_it_cannot_check() -> None:
     rows = manifest([(i, "a", False) for i in range(3)]).to_pylist()
     with pytest.raises(ManifestError, match="unknown split 'foo' in the manifest: use train, val, test"):
-        splits.verify_split(pa.Table.from_pylist([row | {"split": "foo"} for row in rows], schema=MANIFEST))
+        verify_split(pa.Table.from_pylist([row | {"split": "foo"} for row in rows], schema=MANIFEST))
     broken = [row | {"split": "test", "error_code": "corrupt"} for row in rows]
     with pytest.raises(ManifestError, match="every row of the manifest is an error"):
-        splits.verify_split(pa.Table.from_pylist(broken, schema=MANIFEST))
+        verify_split(pa.Table.from_pylist(broken, schema=MANIFEST))
 
 
 def test_verify_finds_samples_that_only_others_connect() -> None:
@@ -223,7 +224,7 @@ def test_verify_finds_samples_that_only_others_connect() -> None:
     rows[0] |= {"patient": "p", "split": "train"}
     rows[1] |= {"patient": "p", "scan": "s", "label": None}
     rows[2] |= {"scan": "s", "split": "test"}
-    (violation,) = splits.verify_split(pa.Table.from_pylist(rows, schema=MANIFEST)).violations
+    (violation,) = verify_split(pa.Table.from_pylist(rows, schema=MANIFEST)).violations
     assert (violation.first_id, violation.second_id) == ("000.png", "002.png")
     assert violation.reason == "linked through other samples"
 

@@ -20,6 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 from brainscale.dataset.phantoms import draw_phantom
 from brainscale.reading.pseudonyms import KEY_VARIABLE
 from tests.support.dicom import dataset, item, written
+from tests.support.files import zipped
 from tests.support.runs import SMALL, invoke
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -214,6 +215,37 @@ def test_no_output_log_report_or_error_holds_anything_of_a_patient(
     assert {None, "corrupt", "truncated", "no_pixels", "unsupported_format", "corrupt_archive", "not_a_file"} <= codes
     assert len(rows) == pq.read_metadata(hidden).num_rows
     print(f"searched {len(list(texts(out)))} files for {len(FRAGMENTS)} identifiers")  # noqa: T201
+
+
+def test_no_column_of_a_manifest_with_hashed_paths_holds_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a file, a member, a patient or a series; the columns that describe a picture and its window among them."""
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    person = f"{IN_NAMES[0]}_{IN_NAMES[1]}"
+    taken = {"ScanningSequence": "SE", "EchoTime": 14.0, "ImageType": ["ORIGINAL", "PRIMARY", "WIMBLEFROST"]}
+    one_series = {"SeriesInstanceUID": f"{SERIES}.1", "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+    slices = [
+        dicom(i, True, SOPInstanceUID=f"{SERIES}.1.{i}", ImagePositionPatient=[0, 0, i], **one_series, **taken)
+        for i in range(6)
+    ]
+    files = {f"yes/{person}/{IN_NAMES[2]}_{i}.dcm": data for i, data in enumerate(slices[:3])}
+    members = {f"{IN_NAMES[3]}/{IN_NAMES[2]}_{i}.dcm": data for i, data in enumerate(slices[3:])}
+    source = write(tmp_path / person, {**files, f"yes/{person}.zip": zipped(members)})
+    result = invoke("index", source, "--out", tmp_path / "hidden.parquet", "--hash-paths")
+    assert result.exit_code == 0, result.output
+    manifest = pq.read_table(tmp_path / "hidden.parquet")
+    rows = manifest.to_pylist()
+    assert len(rows) == len(slices)
+    assert {(row["window_of"], row["modality"], row["orientation"], row["echo_time"]) for row in rows} == {
+        ("volume", "MR", "axial", 14.0)
+    }
+    assert len({row["scan"] for row in rows}) == len({row["window_high"] for row in rows}) == 1
+    for name in manifest.column_names:
+        assert_nothing_of_a_patient(f"the column {name}", str(manifest[name].to_pylist()).encode())
+    assert_nothing_of_a_patient("the file", (tmp_path / "hidden.parquet").read_bytes())
+    assert_nothing_of_a_patient("its metadata", str(manifest.schema.metadata).encode())
+    assert_nothing_of_a_patient("what index said", result.output.encode(), allowed=(IN_NAMES[0], IN_NAMES[1]))
 
 
 def test_the_key_of_a_folder_is_neither_in_it_nor_in_the_environment_of_decoders(

@@ -196,10 +196,11 @@ def test_scoring_goes_on_where_it_stopped(run: Path, invoke: Invoke, tmp_path: P
     succeed(invoke("score", run, source, "--out", out))
     first = {p.name for p in out.glob("part-*")}
     (out / "_SUCCESS.json").unlink()  # as if killed before the end
-    (out / ".part-0.parquet.1.tmp").write_bytes(b"half")
     (tmp_path / "later.png").rename(late)
-    succeed(invoke("score", run, source, "--out", out))
-    assert {p.name for p in out.glob("part-*")} > first
+    said = succeed(invoke("score", run, source, "--out", out)).stderr
+    assert "1 file(s) are new since this job began and are left out: --update scores them too" in said
+    assert {p.name for p in out.glob("part-*")} == first
+    succeed(invoke("score", run, source, "--out", out, "--update"))
     assert [r["sample_id"] for r in scores(out)] == sorted(p.name for p in source.iterdir())
     assert not list(out.glob("*.tmp"))
 

@@ -185,3 +185,23 @@ if any(argument.endswith("brainscale.reading.decoder") for argument in sys.orig_
     from brainscale.reading import kept
     kept.KEPT_NBYTES = {nbytes}
 """
+
+
+def test_what_is_odd_about_a_series_in_a_single_archive_is_noted_at_a_sample_of_it() -> None:
+    files = dict(zip("abcdefghijkl", as_series(phantom()), strict=True))
+    files |= {"again/f": files["f"]}
+    del files["e"]
+    notes = {one.sample_id: one.note for one in read({"scan.zip": in_zip(files)}) if one.note}
+    (sample_id, note), *others = notes.items()
+    assert not others
+    assert sample_id.startswith("scan.zip!")
+    assert "1 of 1 series have gaps: about 1 slice(s) are missing" in note
+    assert "contain 1 slice(s) again" in note
+
+
+def test_dicom_under_the_name_of_another_format_is_windowed_with_its_series() -> None:
+    files = dict(zip("abcdefghijkl", as_series(phantom()), strict=True))
+    expected = {one.sample_id: one.window_high for one in read(files)}
+    found = read({f"{name}{('', '.jpg', '.nii', '.PNG')[i % 4]}": data for i, (name, data) in enumerate(files.items())})
+    assert {one.sample_id[0]: one.window_high for one in found} == expected
+    assert {one.window_of for one in found} == {"volume"}

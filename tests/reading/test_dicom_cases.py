@@ -9,6 +9,7 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.filewriter import write_dataset
+from pydicom.pixels.processing import apply_modality_lut
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -311,3 +312,20 @@ def test_odd_but_legal_objects() -> None:
     del ds.PixelData, ds.BitsStored, ds.HighBit, ds.PixelRepresentation
     check(ds, right(floats))
     assert refusal(twelve_bits(NumberOfFrames=2)).code == "truncated"
+
+
+@pytest.mark.parametrize("bits", [2, 4, 12, 24])
+def test_values_of_a_number_of_bits_that_nobody_writes_today_are_unsupported(bits: int) -> None:
+    ds = dataset(np.zeros((8, 8), np.uint16), BitsAllocated=bits, BitsStored=bits, HighBit=bits - 1)
+    ds["PixelData"].value = bytes(8 * bits)
+    assert refusal(written(ds)).code == "unsupported_format"
+
+
+@pytest.mark.parametrize("absent", [["RescaleSlope"], ["RescaleIntercept"], []])
+def test_a_slope_and_an_intercept_count_only_together(absent: list[str]) -> None:
+    """As pydicom has it, which is the oracle."""
+    ds = dataset(DEEP, RescaleSlope=2.5, RescaleIntercept=-7.0)
+    for keyword in absent:
+        delattr(ds, keyword)
+    (frame,) = frames(written(ds))
+    np.testing.assert_array_equal(frame.pixels, apply_modality_lut(DEEP, ds))

@@ -168,7 +168,7 @@ def test_an_inventory_says_what_a_listing_says(
     for key, data in files.items():
         (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / key).write_bytes(data)
-    local = list_files([str(tmp_path / place)])
+    local = list_files([f"file://{tmp_path / place}"])
     assert [file.uri for file in local] == [file.uri.partition("?")[0] for file in listed]
     assert [(file.sample_id, file.nbytes, file.modified) for file in local] == [
         (file.sample_id, file.nbytes, file.modified) for file in listed

@@ -10,10 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brainscale.config.sections import PreprocessConfig
 from brainscale.errors import ERROR_CODES, SampleError, SourceError, StorageError
+from brainscale.reading.reader import read_samples
+from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import REASONS, list_files, open_file
 from brainscale.storage import remote
 from brainscale.storage.remote import StoreWatch, join_address, retrying
+from tests.support.images import write_image
 from tests.support.stores import Gate, client_of, make_bucket, options, refusal
 
 
@@ -60,6 +64,33 @@ def test_objects_without_permission_and_objects_that_went_have_codes_of_their_ow
     assert s3_gate.asked - asked < 10
 
 
+@pytest.mark.parametrize("nbytes", [100, 5000])
+def test_an_object_that_became_shorter_while_it_was_read_has_changed(s3_gate: Gate, nbytes: int) -> None:
+    client = client_of(s3_gate.address)
+    client.put_object(Bucket="bucket", Key="shrinks", Body=bytes(20_000))
+    uri = f"s3://bucket/shrinks{options(s3_gate.address)}"
+    with pytest.raises(SampleError, match="changed"), open_file(uri) as (stream, _):
+        client.put_object(Bucket="bucket", Key="shrinks", Body=bytes(10))
+        stream.seek(4000)
+        stream.read(nbytes)
+
+
+def test_refused_objects_are_rows_among_the_others_and_cost_no_time(s3_gate: Gate, tmp_path: Path) -> None:
+    client = client_of(s3_gate.address)
+    make_bucket(s3_gate.address, "mixed")
+    image = write_image(tmp_path / "a.png").read_bytes()
+    for name in ("1.png", "2.png", "4.png"):
+        client.put_object(Bucket="mixed", Key=f"scans/{name}", Body=image)
+    client.put_object(Bucket="mixed", Key="scans/3.png", Body=image, StorageClass="GLACIER")
+    forbid(client, "mixed", "s3:GetObject", "mixed/scans/2.png")
+    began = time.monotonic()
+    request = ReadRequest(preprocess=PreprocessConfig(image_size=64))
+    samples = list(read_samples(f"s3://mixed/scans{options(s3_gate.address)}", request))
+    codes = [sample.error_code for sample in samples]
+    assert codes == [None, "access_denied", "archived", None]
+    assert time.monotonic() - began < 20
+
+
 def forbid(client: object, bucket: str, action: str, *names: str) -> None:
     resources = [f"arn:aws:s3:::{name}" for name in names]
     rule = {"Effect": "Deny", "Principal": "*", "Action": [action, "s3:HeadObject"], "Resource": resources}
@@ -93,7 +124,10 @@ def test_a_listing_without_permission_is_one_line_at_once(s3_gate: Gate, monkeyp
         ("AWS Error NO_SUCH_BUCKET during ListObjectsV2 operation: no", "gone", True),
         ("AWS Error INVALID_ACCESS_KEY_ID during GetObject operation: no", "store_unreachable", True),
         ("AWS Error UNKNOWN (HTTP status 400) during GetObject operation: ExpiredToken", "store_unreachable", True),
-        ("AWS Error UNKNOWN (HTTP status 416) during GetObject operation: InvalidRange", "unreadable", True),
+        ("AWS Error UNKNOWN (HTTP status 400) during HeadObject operation: No body", "store_unreachable", True),
+        ("KMS: AWS Error UNKNOWN (HTTP status 400) during GetObject operation: ", "access_denied", True),
+        ("AWS Error UNKNOWN (HTTP status 409) during PutObject operation: conflict", "store_unreachable", False),
+        ("AWS Error UNKNOWN (HTTP status 416) during GetObject operation: InvalidRange", "changed", True),
         ("AWS Error UNKNOWN (HTTP status 503) during HeadObject operation: none", "store_unreachable", False),
         ("AWS Error UNKNOWN (HTTP status 429) during HeadObject operation: none", "store_unreachable", False),
         ("AWS Error NETWORK_CONNECTION during HeadObject operation: curlCode: 52", "store_unreachable", False),
@@ -128,7 +162,7 @@ def test_local_files_have_the_same_codes(tmp_path: Path, monkeypatch: pytest.Mon
     assert refused_code(str(tmp_path / "closed")) == "access_denied"
 
 
-def count_attempts(location: str, *, answers: bool) -> int:
+def count_attempts(location: str, *, answers: bool, breaker: bool = True) -> int:
     attempts = []
 
     def ask() -> None:
@@ -137,10 +171,10 @@ def count_attempts(location: str, *, answers: bool) -> int:
             raise OSError("AWS Error NETWORK_CONNECTION")
 
     if answers:
-        retrying(ask, location)
+        retrying(ask, location, breaker=breaker)
     else:
         with pytest.raises(StorageError):
-            retrying(ask, location)
+            retrying(ask, location, breaker=breaker)
     return len(attempts)
 
 
@@ -148,6 +182,7 @@ def test_a_store_that_is_away_is_asked_once_until_it_answers(monkeypatch: pytest
     monkeypatch.setattr(remote, "PAUSES", (0.0, 0.0, 0.0))
     assert count_attempts("s3://away/a", answers=False) == 4
     assert count_attempts("s3://away/folder/b", answers=False) == 1
+    assert count_attempts("s3://away/result", answers=False, breaker=False) == 4  # what is written is worth the wait
     assert count_attempts("s3://away/a?region=eu", answers=False) == 4  # another store
     assert count_attempts("s3://elsewhere/a", answers=False) == 4
     assert count_attempts("s3://away/a", answers=True) == 1

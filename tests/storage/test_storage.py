@@ -13,7 +13,7 @@ import pytest
 
 from brainscale.dataset.manifest import is_manifest, read_manifest, write_either_form, write_manifest
 from brainscale.errors import RERUN, OutputError, SampleError, SourceError, StorageError, UsageError
-from brainscale.reading.sources import UNREACHABLE, list_files, open_file
+from brainscale.reading.sources import UNREACHABLE, list_files, open_file, read_version
 from brainscale.schema import MANIFEST
 from brainscale.storage import remote
 from brainscale.storage.local import SUCCESS, read_success, write_success
@@ -180,6 +180,18 @@ def test_a_list_of_files_lies_in_a_store_too(address: str) -> None:
     assert [(unit.sample_id, unit.uri) for unit in units] == [("a/1 one.png", lines[1]), ("b/2.png", lines[0])]
     with pytest.raises(SourceError, match="is not a list of files"):
         list_files([f"@{join_address(address, 'nowhere.txt')}"])
+
+
+def test_a_folder_is_listed_in_the_order_of_ids_with_sizes_and_times(direct: str) -> None:
+    for name in ("a/b/c", "a.x", "a/b.c", "z"):
+        put(ObjectStore(direct), name, name.encode())
+    files = list_files([direct])
+    assert [(file.sample_id, file.nbytes) for file in files] == [("a.x", 3), ("a/b.c", 5), ("a/b/c", 5), ("z", 1)]
+    for file in files:
+        with open_file(file.uri) as (stream, _):
+            assert read_version(stream) == (file.nbytes, file.modified)
+            stream.seek(0)
+            assert stream.read().decode() == file.sample_id
 
 
 def test_a_store_that_is_busy_for_a_while_is_asked_again(gate: Gate, address: str) -> None:

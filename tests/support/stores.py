@@ -80,7 +80,7 @@ class Gate:
 
     def _answer(self, server: socket.socket, client: socket.socket) -> None:
         with suppress(OSError):
-            while self.is_open and (data := server.recv(2**16)):
+            while (data := server.recv(2**16)) and self.is_open:
                 client.sendall(data)
         for end in (client, server):
             with suppress(OSError):

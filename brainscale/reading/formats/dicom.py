@@ -61,7 +61,7 @@ def read_head(data: bytes, limits: LimitsConfig) -> Head:
     """Return what an object, or its beginning, says of its series; nothing where it cannot be read."""
     with warnings.catch_warnings(), suppress(Exception):
         warnings.simplefilter("ignore")
-        ds = _read(data, limits)
+        ds = _read(data, limits, header_only=True)
         height, width = number_of(ds, "Rows"), number_of(ds, "Columns")
         return Head(
             scan=text_of(ds, "SeriesInstanceUID") or None,
@@ -129,7 +129,7 @@ def decode(
         raise SampleError("corrupt", f"the DICOM pixels cannot be decoded ({type(error).__name__})") from None
 
 
-def _read(data: bytes, limits: LimitsConfig) -> FileDataset:
+def _read(data: bytes, limits: LimitsConfig, *, header_only: bool = False) -> FileDataset:
     stream = BytesIO(data)
     read_preamble(stream, force=True)
     meta = read_dataset(stream, False, True, stop_when=lambda tag, _vr, _length: tag >> 16 != 2)
@@ -137,10 +137,10 @@ def _read(data: bytes, limits: LimitsConfig) -> FileDataset:
     order = _byte_order(data[start : start + 160])
     named_order = None if syntax == DeflatedExplicitVRLittleEndian else ">" if syntax == ExplicitVRBigEndian else "<"
     if order and order != named_order:  # the file names another order of bytes, or a compression, than it has
-        return dcmread(BytesIO(data[start:]), force=True)
+        return dcmread(BytesIO(data[start:]), force=True, stop_before_pixels=header_only)
     if syntax == DeflatedExplicitVRLittleEndian:
         _check_inflated(data[start:], limits)
-    ds = dcmread(BytesIO(data), force=True)
+    ds = dcmread(BytesIO(data), force=True, stop_before_pixels=header_only)
     if not len(ds) and not len(ds.file_meta):
         raise SampleError("corrupt", "no DICOM element can be read")
     return ds

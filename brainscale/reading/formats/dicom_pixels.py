@@ -42,6 +42,7 @@ from brainscale.reading.formats.dicom_grey import number_of, text_of
 
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 NO_GREY = ("ARGB", "CMYK", "HSV", "YBR_PARTIAL_420", "YBR_PARTIAL_422")  # retired, and not converted by pydicom
+READ_BITS = (1, 8, 16, 32, 64)  # of a stored value; the standard's own are 1 and whole bytes
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 KINDS = {
     "JPEG": (JPEGBaseline8Bit, JPEGExtended12Bit),
@@ -104,6 +105,9 @@ def stored_planes(ds: FileDataset, frames: int) -> Iterator[np.ndarray]:
     """
     if ds.PhotometricInterpretation in NO_GREY:
         raise SampleError("unsupported_format", f"no conversion of {ds.PhotometricInterpretation} to grey")
+    if ds.BitsAllocated not in READ_BITS:  # such as values of 12 bits without gaps, which were retired
+        text = f"values of {ds.BitsAllocated} bits; those of {', '.join(map(str, READ_BITS))} are read"
+        raise SampleError("unsupported_format", text)
     syntax = _transfer_syntax(ds)
     if syntax in NATIVE:
         yield from _native_planes(ds, frames, syntax)

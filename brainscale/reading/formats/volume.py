@@ -89,7 +89,9 @@ def cut_slices(
         low, high = known or count_values(volume).percentiles(percentiles)
         for position in range(volume.shape[axis]):
             # The two axes that stay are in the order R, A, S; the second becomes the rows, both reversed.
-            pixels = np.take(volume, position, axis=axis)[::-1, ::-1].T
+            # A view first: `np.take` would copy the whole volume for each slice that does not lie in one piece.
+            view = volume[(slice(None),) * axis + (position,)]
+            pixels = np.ascontiguousarray(view[::-1, ::-1].T)
             height, width = pixels.shape
             bright = np.count_nonzero(pixels > low + BACKGROUND * (high - low))
             yield Frame(
