@@ -20,7 +20,6 @@ from brainscale.config.class_names import DEFAULT_CLASSES
 from brainscale.config.sections import PreprocessConfig
 from brainscale.errors import SampleError
 from brainscale.models.bundle import Bundle, ModelInfo
-from brainscale.reading.file_tables import file_table, files_in
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample import Sample
 from brainscale.reading.sources import SourceFile, open_file, walk_files
@@ -28,7 +27,7 @@ from brainscale.scoring.folder_job import Callbacks, FolderJob, Runner
 from brainscale.scoring.locally import LocalRunner
 from brainscale.scoring.predictions import ScoringJob
 from brainscale.scoring.result import Amount, Scores
-from brainscale.scoring.spool import Spool
+from brainscale.scoring.spool import SpooledFiles
 from brainscale.storage.folder import Folder
 
 SIDE = 64
@@ -132,8 +131,8 @@ class Job:
         listed = walk_files(list(map(str, self.sources))) if files is None else files
         opened: Callable[[], AbstractContextManager[Runner]] = lambda: nullcontext(start(job))  # noqa: E731
         callbacks = Callbacks(lambda total, done: self.done.append(done), report, self.notices.append)
-        spool = Spool(file_table, files_in, listed)
-        return FolderJob(Folder(str(self.out)), job, spool, opened, callbacks, update=update, prune=prune).run()
+        how = {"update": update, "prune": prune, "store_seconds": 60.0}
+        return FolderJob(Folder(str(self.out)), job, SpooledFiles(listed), opened, callbacks, **how).run()  # type: ignore[arg-type]
 
 
 def score(out: Path, *sources: Path | str, **settings: Any) -> Scores:
