@@ -115,7 +115,7 @@ counts_of_groups = st.integers(1, 4).flatmap(
 
 
 @given(counts_of_groups, st.integers(2, 6), st.integers(0, 2**30))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_no_random_set_is_less_even_than_scikit_learns(counts: Counts, folds: int, seed: int) -> None:
     """By more than two samples of each label; where scikit-learn leaves a label out of a fold, it is no yardstick."""
     assume(len(counts) >= folds and counts.sum(axis=0).min() >= folds)
@@ -128,7 +128,7 @@ def test_no_random_set_is_less_even_than_scikit_learns(counts: Counts, folds: in
 
 def test_most_random_sets_are_more_even_than_with_scikit_learn() -> None:
     draw, better, worse = np.random.default_rng(0), 0, 0
-    for seed in range(300):
+    for seed in range(90):
         labels, folds = draw.integers(2, 5), int(draw.integers(2, 7))
         counts = draw.poisson(draw.choice([0.3, 1, 3, 10]), (draw.integers(10, 80), labels)) + 0
         counts[np.arange(len(counts)), draw.integers(0, labels, len(counts))] += 1
@@ -137,12 +137,12 @@ def test_most_random_sets_are_more_even_than_with_scikit_learn() -> None:
         if is_covered(theirs):
             better += unevenness(ours) < unevenness(theirs) - 1e-12
             worse += unevenness(ours) > unevenness(theirs) + 1e-12
-    assert better > 200
-    assert worse <= 3
+    assert better > 60
+    assert worse <= 1
 
 
 @given(counts_of_groups, st.integers(2, 5), st.integers(0, 2**30), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_kept_groups_stay_and_count(counts: Counts, splits: int, seed: int, data: st.DataObject) -> None:
     kept = data.draw(st.lists(st.integers(-1, splits - 1), min_size=len(counts), max_size=len(counts)))
     assigned = balance(counts, [1 / splits] * splits, seed, kept)
@@ -151,7 +151,7 @@ def test_kept_groups_stay_and_count(counts: Counts, splits: int, seed: int, data
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 40)), min_size=1, max_size=60), st.integers(0, 2**30))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_label_with_enough_groups_is_in_every_split(rows: list[tuple[int, int]], seed: int) -> None:
     """Whatever the sizes, if each group has one label."""
     counts = np.zeros((len(rows), 4), np.int64)

@@ -127,8 +127,8 @@ def test_the_253_images() -> None:
 def test_slices_of_other_patients_are_never_joined_and_neighbours_seldom() -> None:
     folder = shared("data/lgg_flair")
     rows = pa.csv.read_csv(folder / "labels.csv").to_pylist()
-    manifest = table([recognisable(read_grey(folder / row["sample_id"])) for row in rows[:1000]])
-    slices = [(row["patient"], int(row["sample_id"].rsplit("_", 1)[1].removesuffix(".png"))) for row in rows[:1000]]
+    manifest = table([recognisable(read_grey(folder / row["sample_id"])) for row in rows[:500]])
+    slices = [(row["patient"], int(row["sample_id"].rsplit("_", 1)[1].removesuffix(".png"))) for row in rows[:500]]
     gaps = defaultdict(int)
     for i, j in pairs_of(manifest):
         assert slices[i][0] == slices[j][0]
