@@ -244,14 +244,19 @@ class FolderJob:
         self._callbacks.on_start(total, finished)
         if len(done) == len(bound.blocks.names):
             return
+        notes: Counter[str] = Counter()
         missing = (block for block in _rotated(bound.blocks) if block.name not in done)
         for result in runner.score(missing, self._folder, self._identity):
             if result.parts:
                 self._codes[result.block] = result.codes
+            notes.update(result.notes)
             self._watch_store(result)
             self._rows += result.rows
             errors = sum(result.codes.values())
             self._callbacks.on_part(Amount(files=result.files, nbytes=result.nbytes, rows=result.rows, errors=errors))
+
+        for note, samples in sorted(notes.items()):
+            self._callbacks.on_notice(f"Note: {note}, for {samples} sample(s).")
 
     def _watch_store(self, result: BlockDone) -> None:
         """End the job when the object store of its sources is away.

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -61,6 +62,7 @@ class BlockDone:
         rows: number of rows written.
         codes: error code → number of rows written.
         seconds: time that it took.
+        notes: what was odd about files that were read all the same → number of samples.
     """
 
     block: str
@@ -70,6 +72,7 @@ class BlockDone:
     rows: int = 0
     codes: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    notes: Mapping[str, int] = field(default_factory=dict)
 
 
 class Scorer:
@@ -81,6 +84,7 @@ class Scorer:
         self._job, self._request = job, request_of(job)
         self._batch_rows = GPU_BATCH_ROWS if options.on_gpu else BATCH_ROWS
         self._arithmetic = describe_arithmetic(options)
+        self._notes: Counter[str] = Counter()  # of the block at work
 
     def __enter__(self) -> "Scorer":
         return self
@@ -132,7 +136,8 @@ class Scorer:
             for rows in _kept_rows(block, folder):
                 writer.add(rows, limit, self._request)
             done = writer.finish(self._request)
-            yield _counted(block, done, time.monotonic() - started)
+            yield _counted(block, done, time.monotonic() - started, self._notes)
+            self._notes.clear()
             started = time.monotonic()
         while skipped:
             yield _counted(skipped.popleft())
@@ -161,6 +166,7 @@ class Scorer:
         start = 0
         for rows in _in_batches(tables, self._batch_rows):
             stop = start + len(rows)
+            self._notes.update(note for note in rows["note"].to_pylist() if note is not None)
             rows = names.apply(rows)  # noqa: PLW2901
             if is_there(start, stop):
                 rows = _without_planes(rows)  # noqa: PLW2901
@@ -174,7 +180,12 @@ def request_of(job: ScoringJob) -> ReadRequest:
     return ReadRequest(preprocess=job.bundle.info.preprocess, key=job.key, hash_paths=job.hash_paths)
 
 
-def _counted(block: Block, done: Sequence[tuple[Part, Counter[str]]] = (), seconds: float = 0.0) -> BlockDone:
+def _counted(
+    block: Block,
+    done: Sequence[tuple[Part, Counter[str]]] = (),
+    seconds: float = 0.0,
+    notes: Mapping[str, int] = MappingProxyType({}),
+) -> BlockDone:
     return BlockDone(
         block=block.name,
         parts=tuple(part.name for part, _ in done),
@@ -183,6 +194,7 @@ def _counted(block: Block, done: Sequence[tuple[Part, Counter[str]]] = (), secon
         rows=sum(part.rows for part, _ in done),
         codes=sum((codes for _, codes in done), Counter()),
         seconds=seconds,
+        notes=dict(notes),
     )
 
 

@@ -338,7 +338,9 @@ def test_files_that_are_gone_keep_their_rows_until_they_are_pruned(source: Path,
     for number in range(40):  # every block is written again, those with rows to keep among them
         if (source / f"{number:02}.png").exists():
             write_texts(source, {f"{number:02}.png": f"other scan {number}"})
-    with pytest.raises(OutputError, match=r"holds scores of 2 file\(s\) that are not in these sources.*'07.png'.*--upd"):
+    with pytest.raises(
+        OutputError, match=r"holds scores of 2 file\(s\) that are not in these sources.*'07.png'.*--upd"
+    ):
         score(out, source)
     score(out, source, update=True)
     new = {row["sample_id"]: row for row in rows_of(out)}
@@ -383,7 +385,9 @@ def test_a_kill_between_the_listing_and_the_first_part_loses_no_kept_row(
         with pytest.raises(Killed):
             Job(out, (source,)).run(update=True, start=Dies)
     score(out, source, update=True)
-    assert [row for row in rows_of(out) if row["sample_id"] == "07.png"] == [r for r in old if r["sample_id"] == "07.png"]
+    assert [row for row in rows_of(out) if row["sample_id"] == "07.png"] == [
+        r for r in old if r["sample_id"] == "07.png"
+    ]
     finished(out)
 
 
