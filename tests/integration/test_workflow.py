@@ -218,15 +218,21 @@ def test_rows_of_other_sources_are_refused_before_any_work(run: Path, invoke: In
 
 
 def test_scores_of_another_model_are_not_mixed(run: Path, invoke: Invoke, tmp_path: Path) -> None:
+    source, out, other = mixed(tmp_path / "scans"), tmp_path / "scores", tmp_path / "other"
+    succeed(invoke("score", run, source, "--out", out))
+    model = shutil.copytree(run / "model", other)
+    info = json.loads((model / "model.json").read_text())
+    (model / "model.json").write_text(json.dumps({**info, "threshold": 0.25}))
+    result = invoke("score", other, source, "--out", out)
+    assert result.exit_code == 1
+    assert "holds scores with another threshold (0.5 there, 0.25 here): choose a new --out" in result.output
+
+
+def test_a_damaged_part_is_named(run: Path, invoke: Invoke, tmp_path: Path) -> None:
     source, out = mixed(tmp_path / "scans"), tmp_path / "scores"
     succeed(invoke("score", run, source, "--out", out))
-    part = next(out.glob("part-*"))
-    table = pq.read_table(part)
-    pq.write_table(table.replace_schema_metadata(table.schema.metadata | {b"model": b"other"}), part)
-    result = invoke("score", run, source, "--out", out)
-    assert result.exit_code == 1
-    assert "holds scores with another model (other there, " in result.output
-    part.write_bytes(b"garbage")
+    (out / "_SUCCESS.json").unlink()
+    next(out.glob("part-*")).write_bytes(b"garbage")
     assert "delete it, and its rows will be scored again" in invoke("score", run, source, "--out", out).output
 
 
@@ -276,8 +282,9 @@ def test_nothing_readable_to_index_or_score(run: Path, invoke: Invoke, tmp_path:
     assert not (tmp_path / "m.parquet").exists()
     result = invoke("score", run, tmp_path / "in", "--out", tmp_path / "s")
     assert result.exit_code == 1
-    assert "none of the 1 sample(s) could be read (unsupported_format 1)" in result.output
-    assert not (tmp_path / "s" / "_SUCCESS.json").exists()
+    assert "1 of 1 sample(s) could not be scored (unsupported_format 1), more than --fail-above 0.5" in result.output
+    assert [row["error_code"] for row in scores(tmp_path / "s")] == ["unsupported_format"]
+    assert (tmp_path / "s" / "_SUCCESS.json").exists()
 
 
 def test_more_workers_than_the_cluster_has(scans: Path, invoke: Invoke, tmp_path: Path) -> None:
