@@ -64,6 +64,7 @@ def pair_files(
 def cover(
     pairs: Iterable[Pair],
     there: PartsThere,
+    kept: Mapping[str, Sequence[str]],
     name_of: Callable[[str], str],
     *,
     first: bool,
@@ -76,6 +77,7 @@ def cover(
     Args:
         pairs: files of the sources and of the listing that counts.
         there: the parts in the folder.
+        kept: file → blocks with its rows, where they are not in those that the listing names.
         name_of: id → name.
         first: whether there is no listing yet, so that all files are covered.
         update: whether files that are new are covered too.
@@ -87,7 +89,8 @@ def cover(
             shown = listed.uri if listed else uri or file.uri
             yield BlockFile(file=file, name=name_of(file.sample_id), version=version_of(file), uri=shown)
         elif file is None and listed is not None and not prune:
-            kept_in = [part.name for block in listed.blocks for part in there.done.get(block, ())]
+            blocks = kept.get(listed.file, listed.blocks)
+            kept_in = [part.name for block in blocks for part in there.done.get(block, ())]
             gone = SourceFile(sample_id=listed.file, uri=listed.uri)
             yield BlockFile(file=gone, name=listed.file, version=listed.version, uri=listed.uri, kept_in=tuple(kept_in))
 

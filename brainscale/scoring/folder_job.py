@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, Protocol
 
 from brainscale.errors import RERUN, OutputError, StorageError
@@ -30,6 +30,7 @@ from brainscale.scoring.listing import (
     Listing,
     ListingWriter,
     bind,
+    find_blocks,
     find_listing,
     has_versions,
     read_listing,
@@ -104,7 +105,7 @@ class FolderJob:
         self._update, self._prune = update, prune
         self._identity = make_identity(job)
         self._name_of = namer_of(request_of(job))
-        self._codes: dict[str, Mapping[str, int]] = {}  # block → error codes, of the blocks that this job wrote
+        self._done: dict[str, BlockDone] = {}  # the blocks that this job wrote
         self._store = StoreWatch(seconds=store_seconds)
         self._rows = 0
         self._began = time.monotonic()
@@ -164,24 +165,33 @@ class FolderJob:
         if changes.changed or (self._update and changes.new) or (self._prune and changes.gone):
             return None
         parts = parts_that_count(self._folder, finished)
-        if not set(parts) <= set(self._folder.list_names(PART_FILES)):
+        there = self._folder.list_names(PART_FILES)
+        if not set(parts) <= set(there):
             return None
-        remove_other_parts(self._folder, parts)  # such as one that a job wrote which was killed after that
+        remove_other_parts(self._folder, parts, there)  # such as one that a job wrote which was killed after that
         return Scores.from_facts(str(self._folder), finished, parts, files_not_in_it=changes.new or None)
 
     def _complete(self, runner: Runner, known: Listing | None) -> Scores:
         for _ in range(ATTEMPTS):
             bound = self._bind(runner, known)
             self._score(runner, bound)
-            newest = find_listing(self._folder)
-            if newest is not None and newest.name != bound.listing.name:  # another job has extended it
+            there = list_parts(self._folder)  # before the look for a listing: a later one's parts are not among them
+            if (newest := self._find_newer(bound)) is not None:
                 known = newest
                 continue
-            there = list_parts(self._folder)
-            if not any(name not in there.done for name in bound.blocks.names):
-                return self._finish(bound, there)
             known = bound.listing
+            if all(name in there.done for name in bound.blocks.names):
+                scores = self._finish(bound, there)
+                if (newest := self._find_newer(bound)) is None:
+                    remove_other_parts(self._folder, scores.parts, there.names)
+                    return scores
+                known = newest  # its job may have marked the folder as complete before this one did
         raise OutputError(f"parts of {self._folder} vanish while they are written: find what removes them, and {RERUN}")
+
+    def _find_newer(self, bound: Bound) -> Listing | None:
+        """Return the listing with which another job has extended this one's."""
+        newest = find_listing(self._folder)
+        return None if newest is None or newest.name == bound.listing.name else newest
 
     def _bind(self, runner: Runner, known: Listing | None) -> Bound:
         """Find the blocks of the job, and bind their listing; adopt another job's if that came first."""
@@ -202,9 +212,11 @@ class FolderJob:
         number = 0 if known is None else known.number + 1
         writer = ListingWriter(self._folder, Listing(number=number, block_files=mean, identity=self._identity))
         blocks = SpooledBlocks()
+        there = list_parts(self._folder)
         covered = cover(
             self._pairs(known),
-            list_parts(self._folder),
+            there,
+            self._find_kept(known, there),
             self._name_of,
             first=known is None,
             update=self._update,
@@ -216,6 +228,17 @@ class FolderJob:
             for block in chunk:
                 blocks.append(pack_block(block))
         return Bound(writer.finish(), blocks)
+
+    def _find_kept(self, known: Listing | None, there: PartsThere) -> Mapping[str, Sequence[str]]:
+        """Return gone file → blocks with its rows, where a kill came before its new block was written."""
+        if known is None or known.number == 0 or self._prune:
+            return {}
+        wanted = {
+            listed.file: listed.version
+            for file, listed in self._pairs(known)
+            if file is None and listed is not None and not there.done.keys() & set(listed.blocks)
+        }
+        return find_blocks(self._folder, wanted, there.done) if wanted else {}
 
     def _plan_chunk(self, runner: Runner) -> Callable[[Sequence[SourceFile]], ReadingPlan]:
         def plan(files: Sequence[SourceFile]) -> ReadingPlan:
@@ -235,7 +258,7 @@ class FolderJob:
         there = list_parts(self._folder)
         present = [name for name in bound.blocks.names if name in there.done]
         codes = there.read_codes(present)
-        done = {name for name in present if name in self._codes or not has_passing(codes[name])}
+        done = {name for name in present if name in self._done or not has_passing(codes[name])}
         total, finished = Amount(), Amount()
         for name, files, nbytes in bound.blocks.facts():
             amount = Amount(files=files, nbytes=nbytes)
@@ -248,7 +271,7 @@ class FolderJob:
         missing = (block for block in _rotated(bound.blocks) if block.name not in done)
         for result in runner.score(missing, self._folder, self._identity):
             if result.parts:
-                self._codes[result.block] = result.codes
+                self._done[result.block] = result
             notes.update(result.notes)
             self._watch_store(result)
             self._rows += result.rows
@@ -272,10 +295,16 @@ class FolderJob:
             )
 
     def _finish(self, bound: Bound, there: PartsThere) -> Scores:
-        """Mark the folder as complete, and then delete the parts that no longer count."""
-        others = [name for name in bound.blocks.names if name not in self._codes]
+        """Mark the folder as complete."""
         codes: Counter[str] = Counter()
-        for some in chain(self._codes_of(bound), there.read_codes(others).values()):
+        others = []
+        for name in bound.blocks.names:
+            done = self._done.get(name)
+            if done is not None and [part.name for part in there.done[name]] == list(done.parts):
+                codes.update(done.codes)
+            else:
+                others.append(name)
+        for some in there.read_codes(others).values():
             codes.update(some)
         parts = [part for name in sorted(bound.blocks.names) for part in there.done[name]]
         rows, seconds = sum(part.rows for part in parts), time.monotonic() - self._began
@@ -293,11 +322,7 @@ class FolderJob:
             progress=ScoringProgress(rows_now=self._rows, seconds_now=round(seconds, 1), rows_a_second=rate),
         )
         write_finished(self._folder, scores)
-        remove_other_parts(self._folder, scores.parts)
         return scores
-
-    def _codes_of(self, bound: Bound) -> Iterator[Mapping[str, int]]:
-        return (self._codes[name] for name in bound.blocks.names if name in self._codes)
 
 
 def _rotated(blocks: SpooledBlocks) -> Iterator[PackedBlock]:

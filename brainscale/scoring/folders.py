@@ -74,9 +74,15 @@ def write_finished(folder: Folder, scores: Scores) -> None:
     folder.write(SUCCESS, (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def remove_other_parts(folder: Folder, parts: Sequence[str]) -> None:
-    """Delete the parts that no longer count: of files that have changed or were dropped."""
+def remove_other_parts(folder: Folder, parts: Sequence[str], there: Sequence[str]) -> None:
+    """Delete the parts that no longer count: of files that have changed or were dropped.
+
+    Args:
+        folder: the scores folder.
+        parts: names of those that count.
+        there: names of all that were there when nobody had begun another listing.
+    """
     kept = set(parts)
-    for name in folder.list_names(PART_FILES):
+    for name in there:
         if name not in kept and parse_part(name):
             folder.remove(name)

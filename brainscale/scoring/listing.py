@@ -10,7 +10,7 @@ import hashlib
 import heapq
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, groupby, islice
 from operator import itemgetter
@@ -100,14 +100,17 @@ def find_listing(folder: Folder) -> Listing | None:
     if not names:
         return None
     last = max(names)[:6]
-    name = min(name for name in names if name.startswith(last))
+    return _read_listing(folder, min(name for name in names if name.startswith(last)))
+
+
+def _read_listing(folder: Folder, name: str) -> Listing:
     try:
         facts = json.loads(folder.read(f"{LISTING}/{name}") or b"")
     except ValueError:
         raise OutputError(f"{folder}/{LISTING}/{name} is damaged: choose a new --out") from None
     if facts.pop("format") != FORMATS["listing"]:
         raise FormatError(f"{folder} was begun by another version of brainscale: choose a new --out")
-    return Listing(number=int(last), **{**facts, "shards": tuple(facts["shards"])})
+    return Listing(number=int(name[:6]), **{**facts, "shards": tuple(facts["shards"])})
 
 
 def read_listing(folder: Folder, listing: Listing) -> Iterator[ListedFile]:
@@ -126,6 +129,22 @@ def read_listing(folder: Folder, listing: Listing) -> Iterator[ListedFile]:
         previous = row
     if previous is not None:
         yield previous
+
+
+def find_blocks(folder: Folder, wanted: Mapping[str, str], done: Container[str]) -> dict[str, tuple[str, ...]]:
+    """Return file → its blocks in the newest of all listings of which all are done.
+
+    Args:
+        folder: the scores folder.
+        wanted: file → its version.
+        done: names of the blocks that are done.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for name in sorted(filter(_NAME.fullmatch, folder.list_names("*.json", LISTING)), reverse=True):
+        for one in read_listing(folder, _read_listing(folder, name)):
+            if wanted.get(one.file) == one.version and all(block in done for block in one.blocks):
+                found.setdefault(one.file, one.blocks)
+    return found
 
 
 def has_versions(folder: Folder, listing: Listing, files: Iterable[tuple[str, str]]) -> bool:

@@ -78,15 +78,20 @@ class PartsThere:
     codes: dict[str, Mapping[str, int]] = field(default_factory=dict)
     """File name of a part → error code → number of rows, as far as they were read."""
 
+    @property
+    def names(self) -> list[str]:
+        """Return their file names."""
+        return [part.name for some in self.parts.values() for part in some]
+
     @cached_property
     def done(self) -> Mapping[str, Sequence[Part]]:
         """Block → the parts that count, of the blocks that are complete."""
-        chosen = {block: _choose(some) for block, some in self.parts.items()}
+        chosen = {block: self._choose(some) for block, some in self.parts.items()}
         return {block: some for block, some in chosen.items() if some and some[-1].last}
 
     def begun(self, block: str) -> Sequence[Part]:
         """Return the first parts of a block without a gap."""
-        return _choose(self.parts.get(block, ()))
+        return self._choose(self.parts.get(block, ()))
 
     def read_codes(self, blocks: Iterable[str]) -> dict[str, Counter[str]]:
         """Return block → error code → number of rows, from the metadata of the parts.
@@ -103,6 +108,34 @@ class PartsThere:
             found.setdefault(part.block, Counter()).update(self.codes[part.name])
         return found
 
+    def _choose(self, parts: Sequence[Part]) -> Sequence[Part]:
+        """Return the first parts of a block without a gap.
+
+        Where several have one number, a file could not be read for a while: those without such an error count, or else
+        those of more rows.
+        """
+        by_number: dict[int, list[Part]] = {}
+        for part in parts:
+            by_number.setdefault(part.number, []).append(part)
+        count = next(number for number in range(len(by_number) + 1) if number not in by_number)
+        chosen: list[Part] = []
+        for number in reversed(range(count)):
+            chains = [[part] if part.last else [part, *chosen] for part in by_number[number]]
+            chosen = chains[0] if len(chains) == 1 else max(chains, key=self._rank)
+        return chosen
+
+    def _rank(self, parts: Sequence[Part]) -> tuple[bool, int]:
+        try:
+            codes = [code for part in parts for code in self._codes_of(part.name)]
+        except OutputError:  # another job has just deleted the part that no longer counts
+            return False, 0
+        return not has_passing(codes), sum(part.rows for part in parts)
+
+    def _codes_of(self, name: str) -> Mapping[str, int]:
+        if name not in self.codes:
+            self.codes[name] = self._read_codes(name)
+        return self.codes[name]
+
     def _read_codes(self, name: str) -> Mapping[str, int]:
         return json.loads(read_metadata(self.folder, name).get(CODES_KEY, "{}"))  # type: ignore[no-any-return]
 
@@ -113,18 +146,6 @@ def list_parts(folder: Folder) -> PartsThere:
     for part in sorted(filter(None, map(parse_part, folder.list_names(PART_FILES)))):
         parts.setdefault(part.block, []).append(part)
     return PartsThere(folder, parts)
-
-
-def _choose(parts: Sequence[Part]) -> list[Part]:
-    """Return the first parts of a block without a gap; of two with one number, the one of more rows.
-
-    Two differ where a file that could not be read for a while was read later.
-    """
-    best = {part.number: part for part in sorted(parts, key=lambda part: part.rows)}
-    chosen: list[Part] = []
-    while (part := best.get(len(chosen))) is not None and not (chosen and chosen[-1].last):
-        chosen.append(part)
-    return chosen
 
 
 def has_passing(codes: Iterable[str]) -> bool:

@@ -311,6 +311,7 @@ class _PartWriter:
         self._waiting: list[pa.Table] = []
         self._rows = self._number = 0
         self._done: list[tuple[Part, Counter[str]]] = []
+        self._changed: set[str] = set()  # files with a row that says so
 
     def add(self, rows: pa.Table, limit: int, request: ReadRequest) -> None:
         """Add rows, and write a part when more of them wait than fit into one."""
@@ -351,7 +352,9 @@ class _PartWriter:
         errors = [
             {"sample_id": name, "uri": one.uri if not request.hash_paths else rows["uri"][0].as_py(), "model": model}
             for name, one in changed.items()
+            if name not in self._changed
         ]
+        self._changed |= changed.keys()
         return pa.concat_tables([kept, pa.Table.from_pylist([{**row, **CHANGED} for row in errors], PREDICTIONS)])
 
 
