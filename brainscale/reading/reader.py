@@ -27,6 +27,7 @@ from brainscale.reading.file_tables import file_table, files_in, groups_of
 from brainscale.reading.look import look_into
 from brainscale.reading.partners import open_partners, suffix_of
 from brainscale.reading.plan import ReadingPlan, plan_reading
+from brainscale.reading.portions import cut_archives, find_portions
 from brainscale.reading.pseudonyms import hide_id, pseudonym
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample import Sample, sample_table, window_fields
@@ -78,7 +79,7 @@ def plan_files(files: Sequence[SourceFile], request: ReadRequest, *, name_series
     """
     facts_only = request.facts_only()
     return plan_reading(
-        files,
+        cut_archives(files, lambda some: find_portions(file_table(some), request=request)),
         request.preprocess,
         lambda some: look_into(file_table(some), request=request),
         lambda some: read_tables(file_table(some), request=facts_only),
@@ -227,7 +228,7 @@ def _read_wanted(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
             yield sample
     except SampleError as failure:
         error = failure
-        missing = missing if file.sample_ids else {file.sample_id: None}
+        missing = missing if file.sample_ids else {file.key: None}
     for sample_id in missing:
         _, member, frame = split_id(sample_id)
         sample = Sample(sample_id=sample_id, uri=file.uri, member=member, frame=frame)
@@ -252,7 +253,13 @@ def _read_members(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
     Raises:
         SampleError: the file cannot be opened or unpacked, or ended too many decoders.
     """
-    asked = {"file": file.sample_id, "wanted": _wanted(file), "windows": _windows(file), "skip": 0}
+    asked: dict[str, Any] = {
+        "file": file.sample_id,
+        "members": file.members,
+        "wanted": _wanted(file),
+        "windows": _windows(file),
+        "skip": 0,
+    }
     asked |= {"suffix": suffix_of(file.uri), "planes": request.planes, "hashes": request.hashes}
     with open_file(file.uri) as (stream, _), open_partners(file.uri) as partners:
         for crashes in range(1, MAX_CRASHES + 1):
@@ -308,7 +315,9 @@ def _describe_member(file: SourceFile, facts: Mapping[str, Any]) -> Sample:
         raise nonsense()
     common: dict[str, Any] = {name: facts.get(name) for name in ("nbytes", "sha256", "note")}
     check_facts(common, FACTS)
-    return Sample(sample_id=join_id(file.sample_id, path), uri=file.uri, member="!".join(path) or None, **common)
+    sample_id = join_id(file.sample_id, path) if path else file.key
+    frame = split_id(sample_id)[2]
+    return Sample(sample_id=sample_id, uri=file.uri, member="!".join(path) or None, frame=frame, **common)
 
 
 def _make_sample(file: SourceFile, member: Sample, fields: dict[str, Any]) -> Sample:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from brainscale.reading.sample import Sample, as_slice, window_fields
-from brainscale.reading.sample_ids import file_of
 from brainscale.reading.series import SliceWindow, choose_windows
 from brainscale.reading.sources import SourceFile
 from brainscale.reading.waiting_histograms import WaitingHistograms
@@ -41,6 +40,7 @@ def read_together(
     """
     waiting, histograms = list[Sample](), WaitingHistograms()
     rows: dict[str, int] = {}
+    key_of: dict[str, str] = {}  # slice → file or portion that has it
     for file in files:
         count, previous, before = 0, None, len(waiting)
         for sample in read(file):
@@ -55,17 +55,19 @@ def read_together(
         if previous is not None:
             yield previous, count if len(waiting) == before else None
         if len(waiting) > before:
-            rows[file.sample_id] = count
-    left = Counter(file_of(sample.sample_id) for sample in waiting)
-    for sample in _show_waiting(files, waiting, histograms, read, show, percentiles):
-        file_id = file_of(sample.sample_id)
-        left[file_id] -= 1
-        yield sample, None if left[file_id] else rows[file_id]
+            rows[file.key] = count
+            key_of |= {sample.sample_id: file.key for sample in waiting[before:]}
+    left = Counter(key_of.values())
+    for sample in _show_waiting(files, waiting, key_of, histograms, read, show, percentiles):
+        key = key_of[sample.sample_id]
+        left[key] -= 1
+        yield sample, None if left[key] else rows[key]
 
 
 def _show_waiting(
     files: Sequence[SourceFile],
     waiting: list[Sample],
+    key_of: dict[str, str],
     histograms: WaitingHistograms,
     read: Read,
     show: Show,
@@ -87,12 +89,12 @@ def _show_waiting(
         for name, sample in zip(names, part, strict=True):
             plane = next(planes) if name else None
             if plane is None:
-                again.setdefault(file_of(sample.sample_id), []).append(sample)
+                again.setdefault(key_of[sample.sample_id], []).append(sample)
             else:
                 yield _finished(sample, windows[sample.sample_id], plane)
     for file in files:
-        if file.sample_id in again:
-            yield from _read_again(file, again.pop(file.sample_id), windows, read)
+        if file.key in again:
+            yield from _read_again(file, again.pop(file.key), windows, read)
 
 
 def _finished(sample: Sample, window: SliceWindow, plane: np.ndarray) -> Sample:
