@@ -27,7 +27,7 @@ from brainscale.reading.file_tables import file_table, files_in, groups_of
 from brainscale.reading.look import look_into
 from brainscale.reading.partners import open_partners, suffix_of
 from brainscale.reading.plan import ReadingPlan, plan_reading
-from brainscale.reading.portions import cut_archives, find_portions
+from brainscale.reading.portions import cut_archives
 from brainscale.reading.pseudonyms import hide_id, pseudonym
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample import Sample, sample_table, window_fields
@@ -79,7 +79,7 @@ def plan_files(files: Sequence[SourceFile], request: ReadRequest, *, name_series
     """
     facts_only = request.facts_only()
     return plan_reading(
-        cut_archives(files, lambda some: find_portions(file_table(some), request=request)),
+        cut_archives(files, request, lambda some, read: read(file_table(some))),
         request.preprocess,
         lambda some: look_into(file_table(some), request=request),
         lambda some: read_tables(file_table(some), request=facts_only),
@@ -315,9 +315,9 @@ def _describe_member(file: SourceFile, facts: Mapping[str, Any]) -> Sample:
         raise nonsense()
     common: dict[str, Any] = {name: facts.get(name) for name in ("nbytes", "sha256", "note")}
     check_facts(common, FACTS)
-    sample_id = join_id(file.sample_id, path) if path else file.key
-    frame = split_id(sample_id)[2]
-    return Sample(sample_id=sample_id, uri=file.uri, member="!".join(path) or None, frame=frame, **common)
+    if not path:
+        return Sample(sample_id=file.key, uri=file.uri, frame=split_id(file.key)[2], **common)
+    return Sample(sample_id=join_id(file.sample_id, path), uri=file.uri, member="!".join(path), **common)
 
 
 def _make_sample(file: SourceFile, member: Sample, fields: dict[str, Any]) -> Sample:

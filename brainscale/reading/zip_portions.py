@@ -73,7 +73,7 @@ def _cut(stream: Stream, nbytes: int, directories: int, limits: LimitsConfig) ->
 
 
 def read_portion(
-    stream: io.RawIOBase, limits: LimitsConfig, portion: tuple[int, int], without: tuple[str, ...] = ()
+    stream: Stream, limits: LimitsConfig, portion: tuple[int, int], without: tuple[str, ...] = ()
 ) -> Iterator[Member]:
     """Read the files of one portion of a zip archive; there may be none.
 

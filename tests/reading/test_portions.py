@@ -6,19 +6,22 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from functools import partial
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from brainscale.config.sections import LimitsConfig, PreprocessConfig
+from brainscale.errors import SampleError
 from brainscale.reading import plan, portions, reader
 from brainscale.reading.archives import Member, read_members
+from brainscale.reading.children import decoder_of
 from brainscale.reading.file_tables import file_table, files_in, groups_of
 from brainscale.reading.plan import ReadingPlan
 from brainscale.reading.portions import cut_archives
@@ -135,7 +138,7 @@ def test_portions_follow_on_each_other_and_give_every_member_once(some: list[Ent
     whole = list(read_members(io.BytesIO(data), len(data), LIMITS))
     parts = [list(read_portion(io.BytesIO(data), LIMITS, (one["first"], one["stop"]))) for one in found]
     assert all(parts)
-    assert list(map(simple, sum(parts, []))) == list(map(simple, whole))
+    assert list(map(simple, chain.from_iterable(parts))) == list(map(simple, whole))
 
 
 def simple(member: Member) -> tuple[Any, ...]:
@@ -228,6 +231,10 @@ def test_a_portion_has_changed_when_its_archive_has(tmp_path: Path) -> None:
     assert has_changed(replace(portion, modified=1))
 
 
+def cut(file: SourceFile) -> list[SourceFile]:
+    return cut_archives([file], REQUEST, lambda some, read: read(file_table(some)))
+
+
 def ask_with(answers: Sequence[object], file: SourceFile, patch: pytest.MonkeyPatch) -> list[SourceFile]:
     class TakenOver:
         def ask(self, facts: object, stream: object) -> Iterator[object]:
@@ -235,8 +242,7 @@ def ask_with(answers: Sequence[object], file: SourceFile, patch: pytest.MonkeyPa
 
     patch.setattr(portions, "decoder_of", lambda request: TakenOver())
     cut_small(patch, 10)
-    find = partial(portions.find_portions, request=REQUEST)
-    return cut_archives([file], lambda some: find(file_table(some)))
+    return cut(file)
 
 
 ONE, TWO = {"first": 0, "stop": 3, "nbytes": 10}, {"first": 3, "stop": 4, "nbytes": 2}
@@ -272,19 +278,22 @@ def test_an_archive_that_ends_its_decoder_is_not_cut(tmp_path: Path, monkeypatch
     (tmp_path / "x.zip").write_bytes(zipped({f"{i}.png": PNG for i in range(6)}))
     (file,) = list_files([str(tmp_path)])
     cut_small(monkeypatch, 10)
-    find = partial(portions.find_portions, request=REQUEST)
-    assert len(cut_archives([file], lambda some: find(file_table(some)))) > 2
+    assert len(cut(file)) > 2
     monkeypatch.setattr(portions, "DIRECTORIES", "many")  # what no child can multiply
-    assert cut_archives([file], lambda some: find(file_table(some))) == [file]
+    assert cut(file) == [file]
+
+
+def ask_nobody(files: Sequence[SourceFile], read: portions.Read) -> list[pa.Table]:
+    raise AssertionError(files)
 
 
 @pytest.mark.parametrize("name", ["x.tar", "x.TAR.GZ", "x.nii", "x.img", "x.png"])
 def test_files_of_other_kinds_are_not_asked_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cut_small(monkeypatch, 10)
     file = SourceFile(sample_id=name, uri=f"/{name}", nbytes=10**9)
-    assert cut_archives([file], pytest.fail) == [file]
+    assert cut_archives([file], REQUEST, ask_nobody) == [file]
     samples = SourceFile(sample_id="x.zip", uri="/x.zip", nbytes=10**9, sample_ids=("x.zip!a",))
-    assert cut_archives([samples], pytest.fail) == [samples]
+    assert cut_archives([samples], REQUEST, ask_nobody) == [samples]
 
 
 def test_a_crash_in_a_portion_costs_one_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +301,7 @@ def test_a_crash_in_a_portion_costs_one_member(tmp_path: Path, monkeypatch: pyte
     names = [f"{i}.png" for i in range(6)]
     (tmp_path / "x.zip").write_bytes(zipped(dict.fromkeys(names, PNG)))
     (file,) = list_files([str(tmp_path)])
-    answers = reader.decoder_of(REQUEST)
+    answers = decoder_of(REQUEST)
     ended: list[bool] = []
 
     class Crashing:
@@ -301,7 +310,7 @@ def test_a_crash_in_a_portion_costs_one_member(tmp_path: Path, monkeypatch: pyte
                 yield answer
                 if number == 2 and not ended:
                     ended.append(True)
-                    raise reader.SampleError("decoder_crashed", "the file crashed its decoder")
+                    raise SampleError("decoder_crashed", "the file crashed its decoder")
 
     monkeypatch.setattr(reader, "decoder_of", lambda request: Crashing())
     samples = list(read_file(replace(file, members=(2, 6)), REQUEST))
