@@ -13,6 +13,7 @@ from brainscale.dataset.indexer import index_sources
 from brainscale.models.bundle import Bundle
 from brainscale.reading import plan, portions
 from brainscale.reading.pseudonyms import PatientKey
+from brainscale.scoring import blocks
 from brainscale.scoring.bulk import score_files
 from tests.support.images import write_image
 from tests.support.runs import scores
@@ -42,8 +43,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def cut_small(monkeypatch: pytest.MonkeyPatch, source: Path) -> None:
+    nbytes = (source / "all.zip").stat().st_size
     monkeypatch.setattr(portions, "LARGE_NBYTES", 1)
-    monkeypatch.setattr(portions, "PORTION_NBYTES", (source / "all.zip").stat().st_size // 12)
+    monkeypatch.setattr(portions, "PORTION_NBYTES", nbytes // 12)
+    monkeypatch.setattr(blocks, "MAX_BLOCK_NBYTES", nbytes // 6)
     monkeypatch.setattr(portions, "DIRECTORIES", 0)
     monkeypatch.setattr(plan, "GROUP_NBYTES", 0)
 

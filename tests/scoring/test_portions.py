@@ -1,5 +1,6 @@
 """Blocks of archives that are read in portions, without Ray."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,10 @@ import pytest
 from brainscale.config.sections import PreprocessConfig
 from brainscale.reading import plan, portions
 from brainscale.reading.file_tables import groups_of
+from brainscale.reading.plan import ReadingPlan
 from brainscale.reading.reader import plan_files
 from brainscale.reading.request import ReadRequest
-from brainscale.reading.sources import list_files
+from brainscale.reading.sources import SourceFile, list_files
 from brainscale.scoring.blocks import Block, BlockFile, pack_block, unpack_blocks, version_of
 from brainscale.scoring.coverage import plan_blocks
 from tests.support.files import GREY, zipped
@@ -24,11 +26,13 @@ def blocks_of(folder: Path, mean_files: int) -> list[Block]:
     covered = [
         BlockFile(file=file, name=f"name-{file.sample_id}", version=version_of(file), uri=file.uri) for file in files
     ]
-    gone = BlockFile(file=files[0], name="name-o.zip", version="1", uri="", kept_in=("part",))
-    chunks = plan_blocks(
-        [*covered, gone], lambda some: plan_files(some, REQUEST, name_series=True), mean_files, {}, 100
-    )
-    return [block for chunk in chunks for block in chunk]
+    left = SourceFile(sample_id="o.zip", uri="/o.zip")
+    covered.append(BlockFile(file=left, name="name-o.zip", version="1", uri="", kept_in=("part",)))
+
+    def plan_series(some: Sequence[SourceFile]) -> ReadingPlan:
+        return plan_files(some, REQUEST, name_series=True)
+
+    return [block for chunk in plan_blocks(covered, plan_series, mean_files, {}, 100) for block in chunk]
 
 
 @pytest.mark.parametrize("group_nbytes", [0, 2**28])
