@@ -31,7 +31,6 @@ from brainscale.reading.reader import read_file
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample import COLUMNS
 from brainscale.reading.sources import SourceFile, list_files
-from brainscale.schema import PREDICTIONS
 from brainscale.scoring import bulk, on_ray
 from brainscale.scoring.blocks import Block
 from brainscale.scoring.predictions import make_predictions
@@ -71,8 +70,7 @@ class FreeScorer(Scorer):
         for rows in tables:
             tumour = np.random.default_rng(len(rows)).random(len(rows), np.float32)
             known, present = np.stack([1 - tumour, tumour], 1), np.ones(len(rows), bool)
-            table = make_predictions(rows, present, known, 0.5, list(info.classes), info.weights_sha256)
-            yield table.select(PREDICTIONS.names)
+            yield make_predictions(rows, present, known, 0.5, list(info.classes), info.weights_sha256)
 
 
 class FreeActor(on_ray.EngineActor):

@@ -437,14 +437,13 @@ class Model:
         from brainscale.reading.reader import plan_files, read_tables
         from brainscale.reading.request import ReadRequest
         from brainscale.reading.sources import list_files
-        from brainscale.schema import PREDICTIONS
         from brainscale.scoring.predictions import score_rows
 
         info = self.bundle.info
         request = ReadRequest(preprocess=info.preprocess, key=read_key(None).secret)
         files = plan_files(list_files(_list_sources(sources)), request).files
         tables = [
-            score_rows(rows, self._engine, info, info.threshold).select(PREDICTIONS.names)
+            score_rows(rows, self._engine, info, info.threshold)
             for rows in read_tables(file_table(files), request=request)
         ]
         return pa.concat_tables(tables)

@@ -133,13 +133,13 @@ def _open_rows(
         return
     from brainscale.cluster.capacity import require_capacity, require_shared  # here: small sources need no Ray
     from brainscale.cluster.session import session
-    from brainscale.reading.on_ray import read_parallel
+    from brainscale.reading.on_ray import cut_parallel, read_parallel
 
     with session(workers):
         require_shared((file.uri for file in files), shared)
         if waiting := require_capacity(1, {"CPU": 1.0}):
             on_notice(waiting)
-        yield read_parallel(files, read, workers).to_table_without("histogram")
+        yield read_parallel(cut_parallel(files, request), read, workers).to_table_without("histogram")
 
 
 def _describe_notes(table: pa.Table, name_of: Callable[[str], str]) -> Iterator[str]:

@@ -27,7 +27,7 @@ from brainscale.reading.decompression import (
     open_zstd,
 )
 from brainscale.reading.sample_ids import as_text, unique_name
-from brainscale.reading.zip_entries import DESCRIPTOR, END, LOCAL, list_entries, open_entry
+from brainscale.reading.zip_entries import ZIP, ZipEntry, list_entries, open_entry
 
 HEAD_NBYTES = 512  # tell the kind of archive; a tar header is as long
 ALLOWANCE_MIB = 64  # that may come out of any archive, however small it is
@@ -47,6 +47,7 @@ class Member:
         nbytes: declared size, where data is None.
         error: why data is None.
         note: what is odd about a file that was read all the same.
+        skipped: whether only the name counts, since another reading of the archive has the file.
     """
 
     path: tuple[str, ...] = ()
@@ -54,13 +55,19 @@ class Member:
     nbytes: int | None = None
     error: SampleError | None = None
     note: str | None = None
+    skipped: bool = False
 
 
 Unpack = Callable[..., Iterator[Member]]
 
 
-class _Budget:
-    """Bytes and entries of archives that may still come out of a stream."""
+class Budget:
+    """Bytes and entries of archives that may still come out of a stream.
+
+    Args:
+        nbytes: size of the stream.
+        limits: of ratio and entries.
+    """
 
     def __init__(self, nbytes: int, limits: LimitsConfig) -> None:
         self._remaining = ALLOWANCE_MIB * 2**20 + limits.ratio * nbytes
@@ -68,12 +75,14 @@ class _Budget:
         self._entries = self._max_entries = limits.entries
 
     def count_entry(self) -> None:
+        """Count one more entry; too many end the whole stream."""
         self._entries -= 1
         if self._entries < 0:
             text = f"the archive has more than limits.entries = {self._max_entries} entries; the rest is not read"
             raise _BudgetError("too_many_entries", text)
 
     def spend(self, nbytes: int) -> None:
+        """Count bytes that came out; too many end the whole stream."""
         self._remaining -= nbytes
         if self._remaining < 0:
             text = f"the file unpacks to more than limits.ratio = {self._ratio} times its size; the rest is not read"
@@ -89,34 +98,46 @@ def is_archive(head: bytes) -> bool:
     return any(recognises(head[:HEAD_NBYTES]) for recognises, _ in _KINDS)
 
 
-def read_members(stream: Stream, nbytes: int, limits: LimitsConfig) -> Iterator[Member]:
+def read_members(stream: Stream, nbytes: int, limits: LimitsConfig, unpack: Unpack | None = None) -> Iterator[Member]:
     """Read every file in a stream, in the stream's order; each path comes once.
 
     Args:
         stream: of bytes, seekable.
         nbytes: its length.
         limits: of sizes, ratio and depth.
+        unpack: reads a portion of the stream, which may have no files; by default, all is read.
 
     Yields:
         Members. A member that cannot be read has an error; so has an archive that is damaged or cut off.
     """
     path_hashes: set[int] = set()
     try:
-        for member in _walk(stream, (), 0, _Budget(nbytes, limits), limits):
+        for member in _walk(stream, (), 0, Budget(nbytes, limits), limits, unpack):
             if member.path:
-                yield replace(member, path=(*member.path[:-1], unique_name(member.path, path_hashes)))
+                name = unique_name(member.path, path_hashes)
+                if not member.skipped:
+                    yield replace(member, path=(*member.path[:-1], name))
             else:
                 yield member
     except _BudgetError as error:
         yield Member(nbytes=nbytes, error=error)
 
 
-def _walk(stream: Stream, path: tuple[str, ...], depth: int, budget: _Budget, limits: LimitsConfig) -> Iterator[Member]:
+def _walk(
+    stream: Stream,
+    path: tuple[str, ...],
+    depth: int,
+    budget: Budget,
+    limits: LimitsConfig,
+    unpack_portion: Unpack | None = None,
+) -> Iterator[Member]:
     """Read the files in a stream that stands at its beginning."""
     buffered: Stream = io.BufferedReader(stream, 2**18)
     try:
-        unpack = _unpacker(buffered, path, depth)
-        if unpack is None:
+        unpack = None if unpack_portion else _unpacker(buffered, path, depth)
+        if unpack_portion:
+            yield from unpack_portion(buffered, path, depth, budget, limits)
+        elif unpack is None:
             yield _read_whole(buffered, path, depth, limits)
         else:
             yield from _unpack_archive(unpack, buffered, path, depth, budget, limits)
@@ -135,7 +156,7 @@ def _walk(stream: Stream, path: tuple[str, ...], depth: int, budget: _Budget, li
 
 
 def _unpack_archive(
-    unpack: Unpack, stream: Stream, path: tuple[str, ...], depth: int, budget: _Budget, limits: LimitsConfig
+    unpack: Unpack, stream: Stream, path: tuple[str, ...], depth: int, budget: Budget, limits: LimitsConfig
 ) -> Iterator[Member]:
     if depth == limits.depth:
         raise SampleError("nested_too_deep", f"archives inside archives exceed limits.depth = {limits.depth}")
@@ -172,27 +193,29 @@ def _read_errors(path: tuple[str, ...], depth: int) -> Iterator[None]:
         raise SampleError(code, f"the {kind} cannot be unpacked ({type(error).__name__})") from None
 
 
-def _unzip(
-    stream: Stream, path: tuple[str, ...], depth: int, budget: _Budget, limits: LimitsConfig
-) -> Iterator[Member]:
+def _unzip(stream: Stream, path: tuple[str, ...], depth: int, budget: Budget, limits: LimitsConfig) -> Iterator[Member]:
     seekable = stream if stream.seekable() else io.BytesIO(_read_before_damage(stream, limits))
     for entry in list_entries(seekable):
         budget.count_entry()
-        if entry.name.endswith("/"):
-            continue
-        member_path = (*path, as_text(entry.name))
-        try:
-            with _read_errors(member_path, depth + 1):
-                content = open_entry(seekable, entry)
-        except SampleError as error:
-            yield Member(path=member_path, nbytes=entry.nbytes, error=error)
-            continue
-        yield from _walk(_Forward(content, budget), member_path, depth + 1, budget, limits)
+        if not entry.is_folder:
+            yield from unpack_entry(seekable, entry, path, depth, budget, limits)
 
 
-def _untar(
-    stream: Stream, path: tuple[str, ...], depth: int, budget: _Budget, limits: LimitsConfig
+def unpack_entry(
+    stream: Stream, entry: ZipEntry, path: tuple[str, ...], depth: int, budget: Budget, limits: LimitsConfig
 ) -> Iterator[Member]:
+    """Read the file of one entry of a zip archive, or the files in it."""
+    member_path = (*path, as_text(entry.name))
+    try:
+        with _read_errors(member_path, depth + 1):
+            content = open_entry(stream, entry)
+    except SampleError as error:
+        yield Member(path=member_path, nbytes=entry.nbytes, error=error)
+        return
+    yield from _walk(_Forward(content, budget), member_path, depth + 1, budget, limits)
+
+
+def _untar(stream: Stream, path: tuple[str, ...], depth: int, budget: Budget, limits: LimitsConfig) -> Iterator[Member]:
     with tarfile.open(fileobj=stream, mode="r|", tarinfo=_TarHeader, errors="surrogateescape") as archive:
         while (info := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all
@@ -236,7 +259,7 @@ def _decompress_with(open_stream: Callable[[Stream], Stream]) -> Unpack:
     """Return a function that unpacks a single compressed file: its content is read as if it were the file."""
 
     def unpack(
-        stream: Stream, path: tuple[str, ...], depth: int, budget: _Budget, limits: LimitsConfig
+        stream: Stream, path: tuple[str, ...], depth: int, budget: Budget, limits: LimitsConfig
     ) -> Iterator[Member]:
         content = open_stream(stream)
         for member in _walk(_Forward(content, budget), path, depth + 1, budget, limits):
@@ -248,7 +271,7 @@ def _decompress_with(open_stream: Callable[[Stream], Stream]) -> Unpack:
 class _Forward(io.RawIOBase):
     """A stream that is read once, from its beginning; what is read is taken from the budget, if there is one."""
 
-    def __init__(self, inner: Any, budget: _Budget | None = None) -> None:
+    def __init__(self, inner: Any, budget: Budget | None = None) -> None:
         # read1 gives what is at hand; read would wait for all of it, and lose it where a stream is cut off.
         self._read, self._budget = getattr(inner, "read1", inner.read), budget
 
@@ -304,7 +327,7 @@ def _is_tar(head: bytes) -> bool:
 
 
 _KINDS: tuple[tuple[Callable[[bytes], bool], Unpack], ...] = (
-    (lambda head: head.startswith((LOCAL, END, DESCRIPTOR)), _unzip),
+    (lambda head: head.startswith(ZIP), _unzip),
     (lambda head: head.startswith(GZIP), _decompress_with(open_gzip)),
     (lambda head: head.startswith(BZIP2), _decompress_with(open_bzip2)),
     (lambda head: head.startswith(XZ), _decompress_with(open_xz)),

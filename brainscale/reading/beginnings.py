@@ -1,29 +1,40 @@
 """Beginnings of DICOM objects → their series: what runs in the child process before files are read."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from brainscale.reading.archives import HEAD_NBYTES, is_archive, read_members
+from brainscale.reading.archives import HEAD_NBYTES, Member, is_archive, read_members
 from brainscale.reading.formats import dicom
 from brainscale.reading.pseudonyms import pseudonym
 from brainscale.reading.request import ReadRequest
+from brainscale.reading.zip_portions import read_portion
 
 BEGINNING_NBYTES = 2**16
 """In which the header of most objects is; of one with a longer header, all is read."""
 
 
-def find_series(stream: io.RawIOBase, request: ReadRequest) -> Iterator[tuple[dict[str, Any], bytes]]:
+def find_series(
+    stream: io.RawIOBase,
+    request: ReadRequest,
+    portion: tuple[int, int] | None = None,
+    without: tuple[str, ...] = (),
+) -> Iterator[tuple[dict[str, Any], bytes]]:
     """Say of each DICOM object in a file of which series it is, and where it lies there.
 
     Args:
         stream: the file's bytes.
         request: its key makes the hashes.
+        portion: of a zip archive, as in `read_portion`; None for all of a file.
+        without: suffixes of members of a portion that are not looked into.
 
     Yields:
         The `path` of the member, and columns of `plan.SERIES`; `scan` is None where the series was not found.
     """
+    if portion is not None:
+        yield from _describe_members(read_portion(stream, request.limits, portion, without), request)
+        return
     nbytes = stream.seek(0, io.SEEK_END)
     stream.seek(0)
     beginning = stream.read(BEGINNING_NBYTES) or b""
@@ -35,7 +46,11 @@ def find_series(stream: io.RawIOBase, request: ReadRequest) -> Iterator[tuple[di
             yield {"path": [], **facts}, b""
             return
     stream.seek(0)
-    for member in read_members(stream, nbytes, request.limits):
+    yield from _describe_members(read_members(stream, nbytes, request.limits), request)
+
+
+def _describe_members(members: Iterable[Member], request: ReadRequest) -> Iterator[tuple[dict[str, Any], bytes]]:
+    for member in members:
         if member.data and dicom.recognises(member.data[:HEAD_NBYTES]):
             facts = _describe(member.data[:BEGINNING_NBYTES], request)
             yield {"path": member.path, **(facts if facts["scan"] else _describe(member.data, request))}, b""

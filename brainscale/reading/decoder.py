@@ -22,7 +22,7 @@ from brainscale.reading.formats.frame import Frame, count_frame
 from brainscale.reading.formats.volume import NO_WINDOWS, Windows
 from brainscale.reading.histogram import Histogram
 from brainscale.reading.kept import KEPT_NBYTES, KeptSlices
-from brainscale.reading.pairs import read_with_partners
+from brainscale.reading.pairs import join_members, read_with_partners
 from brainscale.reading.placeholders import find_placeholder
 from brainscale.reading.preprocess import make_plane, min_decoded_side, to_grey
 from brainscale.reading.pseudonyms import pseudonym
@@ -32,6 +32,7 @@ from brainscale.reading.series import SliceFacts, bright_rank, is_background
 from brainscale.reading.serving import Handler, limit_memory, serve
 from brainscale.reading.sidecars import is_sidecar
 from brainscale.reading.signature import hash_thumbnail, make_signature, perceptual_hash
+from brainscale.reading.zip_portions import find_portions, read_portion
 
 HASH_SIDE = 256  # pixels: a JPEG is decoded no smaller for its hashes and signature
 ACQUISITION = tuple(column.name for column in fields(Acquisition))
@@ -233,10 +234,16 @@ def _make_handler(settings: Mapping[str, Any]) -> Handler:
     def handle(facts: Mapping[str, Any], stream: io.RawIOBase, *partners: io.RawIOBase) -> Iterator[Answer]:
         if "show" in facts:
             return show_kept(facts["show"], request, kept)
+        if "portions" in facts:
+            return find_portions(stream, facts["portions"], facts["directories"], request.limits)
+        portion = facts["members"]
         if "series" in facts:
-            return find_series(stream, request)
+            return find_series(stream, request, portion, tuple(facts["without"]))
         made = replace(request, planes=facts["planes"], hashes=facts["hashes"])
-        members = read_with_partners(stream, partners, facts["suffix"], request.limits)
+        if portion is None:
+            members = read_with_partners(stream, partners, facts["suffix"], request.limits)
+        else:
+            members = join_members(read_portion(stream, request.limits, portion))
         return decode_members(members, facts, made, kept)
 
     return handle

@@ -11,6 +11,7 @@ from ray.data import DataContext, Dataset
 from brainscale.reading.file_tables import file_table, groups_of
 from brainscale.reading.look import look_into
 from brainscale.reading.plan import ReadingPlan, Run, plan_reading
+from brainscale.reading.portions import cut_archives
 from brainscale.reading.reader import namer_of, read_tables
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import SourceFile
@@ -97,8 +98,19 @@ def plan_parallel(
 
     look, measure = run(partial(look_into, request=request)), run(partial(read_tables, request=facts_only))
     return plan_reading(
-        files, request.preprocess, look, measure, wanted, name_of=namer_of(request), name_series=name_series
+        cut_parallel(files, request),
+        request.preprocess,
+        look,
+        measure,
+        wanted,
+        name_of=namer_of(request),
+        name_series=name_series,
     )
+
+
+def cut_parallel(files: Sequence[SourceFile], request: ReadRequest) -> list[SourceFile]:
+    """Return files with portions in the place of large archives that can be cut, on the connected Ray."""
+    return cut_archives(files, request, lambda some, read: read_parallel(some, read).tables())
 
 
 def cut_blocks(files: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:

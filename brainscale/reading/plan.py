@@ -45,7 +45,7 @@ CHECKED_AT_ONCE, CHECKERS, MAX_CHECKED = 256, 16, 10_000
 """Files that a thread checks for a preamble before it takes more, and threads: for folders that are far away."""
 SERIES = pa.schema(
     [
-        ("file_id", pa.string()),
+        ("file_id", pa.string()),  # or key of a portion
         ("sample_id", pa.string()),  # of an object of one frame
         ("scan", pa.string()),  # keyed hash of the series
         ("frames", pa.int32()),
@@ -70,8 +70,8 @@ class ReadingPlan:
 
     Attributes:
         files: with groups, and with windows where these are known.
-        series: id of a file → keyed hash of a series in it → smallest sample id of that series, of the series that are
-            spread over several files.
+        series: key of a file or portion → keyed hash of a series in it → smallest sample id of that series, of the
+            series that are spread over several files or portions.
         notices: what there is to say about the series, a line each.
     """
 
@@ -118,7 +118,7 @@ def plan_reading(
     """Find the files that share a series, and the windows of series that cannot be read at once.
 
     Args:
-        files: all files of the sources.
+        files: all files of the sources, large archives in portions.
         spec: how slices are windowed.
         look: yields tables of schema `SERIES`.
         measure: yields the samples of files without planes, in tables of schema `sample.COLUMNS`.
@@ -134,9 +134,13 @@ def plan_reading(
     series_of: dict[str, set[str]] = defaultdict(set)
     first_of_series: dict[str, str] = {}
     slices: list[Slice] = []
+    portions = {file.key for file in unsure if file.members}
+    portion_of: dict[str, str] = {}
     for table in look(unsure):
         for file_id, scan, sample_id in zip(*(table[name].to_pylist() for name in _IDS), strict=True):
             series_of[file_id].add(scan)
+            if file_id in portions:
+                portion_of[sample_id] = file_id
             first_of_series[scan] = min(sample_id, first_of_series.get(scan, sample_id))
         slices += slices_of(table.filter(pc.equal(table["frames"], 1)))
     several = Counter(chain.from_iterable(series_of.values()))
@@ -151,19 +155,20 @@ def plan_reading(
     together, apart = _divide(unsure, series_of, chosen)
     windows: dict[str, dict[str, SliceWindow]] = {}
     if apart:
-        windows = _measure(apart, measure, spec.window)
+        windows = _measure(apart, measure, spec.window, portion_of)
+        count = len({file.sample_id for file in apart})
         notices.append(
-            f"{len(apart)} file(s) hold parts of series that are spread too far to be read at once, or of which only "
+            f"{count} file(s) hold parts of series that are spread too far to be read at once, or of which only "
             f"some files are to be read: they are read twice; the first is '{name_of(apart[0].sample_id)}'"
         )
-    group_of = {file.sample_id: number for number, group in enumerate(together) for file in group}
-    first_of = {number: group[0].sample_id for number, group in enumerate(together)}
+    group_of = {file.key: number for number, group in enumerate(together) for file in group}
+    first_of = {number: group[0].place for number, group in enumerate(together)}
     planned = [
-        replace(file, group=group_of.get(file.sample_id), windows=windows.get(file.sample_id))
+        replace(file, group=group_of.get(file.key), windows=windows.get(file.key))
         for file in files
         if file.sample_id in chosen
     ]
-    planned.sort(key=lambda file: file.sample_id if file.group is None else first_of[file.group])
+    planned.sort(key=lambda file: file.place if file.group is None else first_of[file.group])
     return ReadingPlan(files=planned, series=series, notices=tuple(notices))
 
 
@@ -187,8 +192,8 @@ def _divide(
             parent[root(scan)] = root(first)
     members: dict[str, list[SourceFile]] = defaultdict(list)
     for file in files:
-        if file.sample_id in series_of:
-            members[root(min(series_of[file.sample_id]))].append(file)
+        if file.key in series_of:
+            members[root(min(series_of[file.key]))].append(file)
     together: list[list[SourceFile]] = []
     apart: list[SourceFile] = []
     for group in members.values():
@@ -203,9 +208,16 @@ def _divide(
 
 
 def _measure(
-    files: Sequence[SourceFile], measure: Run, percentiles: tuple[float, float]
+    files: Sequence[SourceFile], measure: Run, percentiles: tuple[float, float], portion_of: Mapping[str, str]
 ) -> dict[str, dict[str, SliceWindow]]:
-    """Return file → sample id → window of all slices in the files."""
+    """Return key of a file or portion → sample id → window of all slices in the files.
+
+    Args:
+        files: all files or portions of some series.
+        measure: yields their samples without planes.
+        percentiles: of a volume, become 0 and 255.
+        portion_of: DICOM object → key of the portion that has it, where a file is read in portions.
+    """
     slices: list[Slice] = []
     with WaitingHistograms() as histograms:
         for table in measure(files):
@@ -215,7 +227,7 @@ def _measure(
         windows, _ = choose_windows(slices, histograms, percentiles)
     by_file: dict[str, dict[str, SliceWindow]] = defaultdict(dict)
     for sample_id, window in windows.items():
-        by_file[file_of(sample_id)][sample_id] = window
+        by_file[portion_of.get(sample_id.partition("#")[0]) or file_of(sample_id)][sample_id] = window
     return by_file
 
 

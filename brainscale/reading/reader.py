@@ -27,6 +27,7 @@ from brainscale.reading.file_tables import file_table, files_in, groups_of
 from brainscale.reading.look import look_into
 from brainscale.reading.partners import open_partners, suffix_of
 from brainscale.reading.plan import ReadingPlan, plan_reading
+from brainscale.reading.portions import cut_archives
 from brainscale.reading.pseudonyms import hide_id, pseudonym
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample import Sample, sample_table, window_fields
@@ -64,8 +65,7 @@ def read_samples(
 
 def _read_planned(files: Sequence[SourceFile], request: ReadRequest) -> Iterator[Sample]:
     for group in groups_of(plan_files(files, request).files):
-        for sample, _ in _read_group(group, request):
-            yield sample
+        yield from _read_group(group, request)
 
 
 def plan_files(files: Sequence[SourceFile], request: ReadRequest, *, name_series: bool = False) -> ReadingPlan:
@@ -78,7 +78,7 @@ def plan_files(files: Sequence[SourceFile], request: ReadRequest, *, name_series
     """
     facts_only = request.facts_only()
     return plan_reading(
-        files,
+        cut_archives(files, request, lambda some, read: read(file_table(some))),
         request.preprocess,
         lambda some: look_into(file_table(some), request=request),
         lambda some: read_tables(file_table(some), request=facts_only),
@@ -102,7 +102,7 @@ def read_file(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
     Returns:
         The samples in the file, at least one; or those asked for, each with an error if the file holds it no more.
     """
-    return (sample for sample, _ in _read_group([file], request))
+    return _read_group([file], request)
 
 
 def read_planes(
@@ -150,22 +150,20 @@ def _find_names(file: SourceFile, names: Sequence[str], request: ReadRequest) ->
     return {sample_id: name for sample_id in ids if (name := name_of(sample_id)) in wanted}
 
 
-def read_tables(files: pa.Table, *, request: ReadRequest, skip: frozenset[str] = frozenset()) -> Iterator[pa.Table]:
+def read_tables(files: pa.Table, *, request: ReadRequest) -> Iterator[pa.Table]:
     """Read each file of a table. Slices wait for the others of their group of files; without planes, they do not.
 
     Args:
         files: schema `SOURCE_FILES`.
         request: what to read of each frame.
-        skip: ids of samples to leave out.
 
     Yields:
         Tables of schema `COLUMNS`, of `BATCH_ROWS` rows at most.
     """
-    batch: list[tuple[Sample, int | None]] = []
+    batch: list[Sample] = []
     for group in groups_of(files_in(files)):
-        for sample, file_rows in _read_group(group, request):
-            if sample.sample_id not in skip:
-                batch.append((sample, file_rows))
+        for sample in _read_group(group, request):
+            batch.append(sample)
             if len(batch) == BATCH_ROWS:
                 yield sample_table(batch)
                 batch = []
@@ -201,8 +199,8 @@ def check_confinement() -> Confinement:
         return sandbox.start()
 
 
-def _read_group(files: Sequence[SourceFile], request: ReadRequest) -> Iterator[tuple[Sample, int | None]]:
-    """Read files together; with the last sample of a file comes the number of its samples."""
+def _read_group(files: Sequence[SourceFile], request: ReadRequest) -> Iterator[Sample]:
+    """Read files together."""
     if request.planes:
         read = read_together(
             files,
@@ -211,10 +209,10 @@ def _read_group(files: Sequence[SourceFile], request: ReadRequest) -> Iterator[t
             request.preprocess.window,
         )
     else:
-        read = (pair for file in files for pair in _count_last(_read_wanted(file, request)))
+        read = (sample for file in files for sample in _read_wanted(file, request))
     if not request.hash_paths:
         return read
-    return ((_hide(sample, request.key), file_rows) for sample, file_rows in read)
+    return (_hide(sample, request.key) for sample in read)
 
 
 def _read_wanted(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
@@ -227,7 +225,7 @@ def _read_wanted(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
             yield sample
     except SampleError as failure:
         error = failure
-        missing = missing if file.sample_ids else {file.sample_id: None}
+        missing = missing if file.sample_ids else {file.key: None}
     for sample_id in missing:
         _, member, frame = split_id(sample_id)
         sample = Sample(sample_id=sample_id, uri=file.uri, member=member, frame=frame)
@@ -252,7 +250,13 @@ def _read_members(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
     Raises:
         SampleError: the file cannot be opened or unpacked, or ended too many decoders.
     """
-    asked = {"file": file.sample_id, "wanted": _wanted(file), "windows": _windows(file), "skip": 0}
+    asked: dict[str, Any] = {
+        "file": file.sample_id,
+        "members": file.members,
+        "wanted": _wanted(file),
+        "windows": _windows(file),
+        "skip": 0,
+    }
     asked |= {"suffix": suffix_of(file.uri), "planes": request.planes, "hashes": request.hashes}
     with open_file(file.uri) as (stream, _), open_partners(file.uri) as partners:
         for crashes in range(1, MAX_CRASHES + 1):
@@ -308,7 +312,9 @@ def _describe_member(file: SourceFile, facts: Mapping[str, Any]) -> Sample:
         raise nonsense()
     common: dict[str, Any] = {name: facts.get(name) for name in ("nbytes", "sha256", "note")}
     check_facts(common, FACTS)
-    return Sample(sample_id=join_id(file.sample_id, path), uri=file.uri, member="!".join(path) or None, **common)
+    if not path:
+        return Sample(sample_id=file.key, uri=file.uri, frame=split_id(file.key)[2], **common)
+    return Sample(sample_id=join_id(file.sample_id, path), uri=file.uri, member="!".join(path), **common)
 
 
 def _make_sample(file: SourceFile, member: Sample, fields: dict[str, Any]) -> Sample:
@@ -322,14 +328,3 @@ def _make_sample(file: SourceFile, member: Sample, fields: dict[str, Any]) -> Sa
 def _hide(sample: Sample, key: bytes) -> Sample:
     """Return a sample with hashes in place of names."""
     return replace(sample, sample_id=hide_id(sample.sample_id, key), uri=HIDDEN, member=pseudonym(sample.member, key))
-
-
-def _count_last(samples: Iterable[Sample]) -> Iterator[tuple[Sample, int | None]]:
-    """Pass on samples, the last with their number: whoever has it and as many rows has the whole file."""
-    count, previous = 0, None
-    for sample in samples:
-        if previous is not None:
-            yield previous, None
-        count, previous = count + 1, sample
-    if previous is not None:
-        yield previous, count

@@ -23,7 +23,6 @@ COLUMNS = pa.schema(
         pa.field("inverted", pa.bool_()),
         pa.field("bright", pa.float64()),
         pa.field("histogram", pa.binary()),  # of its intensities
-        pa.field("file_rows", pa.int32()),  # on the last row of a file: how many rows the file has
         pa.field("plane", pa.binary()),  # uint8, image_size × image_size, row by row
     ]
 )
@@ -126,13 +125,12 @@ def window_fields(window: SliceWindow) -> dict[str, object]:
     }
 
 
-def sample_table(batch: Sequence[tuple[Sample, int | None]]) -> pa.Table:
-    """Return samples, and the number of rows of their files where it is known, as a table of schema `COLUMNS`."""
-    columns = {column.name: [getattr(sample, column.name) for sample, _ in batch] for column in fields(Sample)}
+def sample_table(samples: Sequence[Sample]) -> pa.Table:
+    """Return samples as a table of schema `COLUMNS`."""
+    columns = {column.name: [getattr(sample, column.name) for sample in samples] for column in fields(Sample)}
     acquisitions, waiting = columns.pop("acquisition"), columns.pop("waiting")
     columns |= {column.name: [getattr(part, column.name) for part in acquisitions] for column in fields(Acquisition)}
     columns["histogram"] = [one and one.histogram for one in waiting]
     columns |= {f.name: [one and getattr(one.facts, f.name) for one in waiting] for f in fields(SliceFacts)}
     columns["plane"] = [None if plane is None else plane.data for plane in columns["plane"]]  # copied once, by Arrow
-    columns["file_rows"] = [file_rows for _, file_rows in batch]
     return pa.Table.from_pydict(columns, schema=COLUMNS)

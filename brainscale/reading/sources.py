@@ -45,7 +45,7 @@ class SourceFile:
     Attributes:
         sample_id: path below the source, with forward slashes.
         uri: absolute local path, or an address such as s3://bucket/key.
-        nbytes: size when it was listed, bytes, if known.
+        nbytes: size when it was listed, bytes, if known; of a portion, that of its members.
         modified: time of its last change when it was listed, ns since 1970, if known.
         sample_ids: ids of the samples to read; None for all.
         sha256s: of the encoded bytes of each of these samples, where a manifest knows them.
@@ -63,6 +63,16 @@ class SourceFile:
     members: tuple[int, int] | None = None
     group: int | None = None
     windows: Mapping[str, SliceWindow] | None = None
+
+    @property
+    def key(self) -> str:
+        """Return a name for what is read at once, a file or a portion of one: also the id of an error in its place."""
+        return self.sample_id if not self.members or not self.members[0] else f"{self.sample_id}#{self.members[0]}"
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Return by what files and portions are sorted."""
+        return self.sample_id, self.members[0] if self.members else 0
 
 
 def list_files(sources: Sequence[str]) -> list[SourceFile]:

@@ -3,7 +3,6 @@
 Until then the decoder keeps the slices, as far as its memory allows; the others are read a second time.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from brainscale.reading.sample import Sample, as_slice, window_fields
-from brainscale.reading.sample_ids import file_of
 from brainscale.reading.series import SliceWindow, choose_windows
 from brainscale.reading.sources import SourceFile
 from brainscale.reading.waiting_histograms import WaitingHistograms
@@ -26,7 +24,7 @@ SHOWN_AT_ONCE = 16
 
 def read_together(
     files: Sequence[SourceFile], read: Read, show: Show, percentiles: tuple[float, float]
-) -> Iterator[tuple[Sample, int | None]]:
+) -> Iterator[Sample]:
     """Read files whose slices may belong together.
 
     Args:
@@ -36,39 +34,27 @@ def read_together(
         percentiles: of a volume, become 0 and 255.
 
     Yields:
-        Samples, each once. With the last one of a file comes the number of its samples: whoever has it and as many
-        rows has the whole file.
+        Samples, each once.
     """
     waiting: list[Sample] = []
-    rows: dict[str, int] = {}
+    key_of: dict[str, str] = {}  # slice → file or portion that has it
     with WaitingHistograms() as histograms:
         for file in files:
-            count, previous, before = 0, None, len(waiting)
             for sample in read(file):
-                count += 1
-                if sample.waiting:
-                    histograms.add(sample.sample_id, sample.waiting.histogram)
-                    waiting.append(replace(sample, waiting=replace(sample.waiting, histogram=b"")))
+                if sample.waiting is None:
+                    yield sample
                     continue
-                if previous is not None:
-                    yield previous, None
-                previous = sample
-            if previous is not None:
-                yield previous, count if len(waiting) == before else None
-            if len(waiting) > before:
-                rows[file.sample_id] = count
-        if not waiting:
-            return
-        left = Counter(file_of(sample.sample_id) for sample in waiting)
-        for sample in _show_waiting(files, waiting, histograms, read, show, percentiles):
-            file_id = file_of(sample.sample_id)
-            left[file_id] -= 1
-            yield sample, None if left[file_id] else rows[file_id]
+                histograms.add(sample.sample_id, sample.waiting.histogram)
+                waiting.append(replace(sample, waiting=replace(sample.waiting, histogram=b"")))
+                key_of[sample.sample_id] = file.key
+        if waiting:
+            yield from _show_waiting(files, waiting, key_of, histograms, read, show, percentiles)
 
 
 def _show_waiting(
     files: Sequence[SourceFile],
     waiting: list[Sample],
+    key_of: dict[str, str],
     histograms: WaitingHistograms,
     read: Read,
     show: Show,
@@ -91,12 +77,12 @@ def _show_waiting(
         for name, sample in zip(names, part, strict=True):
             plane = next(planes) if name else None
             if plane is None:
-                again.setdefault(file_of(sample.sample_id), []).append(sample)
+                again.setdefault(key_of[sample.sample_id], []).append(sample)
             else:
                 yield _with_note(_finished(sample, windows[sample.sample_id], plane), notes)
     for file in files:
-        if file.sample_id in again:
-            for sample in _read_again(file, again.pop(file.sample_id), windows, read):
+        if file.key in again:
+            for sample in _read_again(file, again.pop(file.key), windows, read):
                 yield _with_note(sample, notes)
 
 

@@ -13,14 +13,15 @@ def has_changed(file: SourceFile) -> bool:
     """Return whether a file has another size or time than when it was listed.
 
     A file that is gone, or whose store does not answer, has not changed: reading it says what is wrong. Of files
-    that a manifest names, nobody knows the time.
+    that a manifest names, nobody knows the time; of an archive that is read in portions, the time alone counts.
     """
     if file.modified is None:
         return False
     try:
-        return _state(file.uri) != (file.nbytes, file.modified)
+        nbytes, modified = _state(file.uri)
     except (OSError, StorageError):
         return False
+    return modified != file.modified or (file.members is None and nbytes != file.nbytes)
 
 
 def _state(uri: str) -> tuple[int | None, int | None]:

@@ -19,6 +19,8 @@ from brainscale.errors import SampleError
 from brainscale.reading.decompression import CHUNK_NBYTES, Decoder, Inflater, Stream
 
 LOCAL, CENTRAL, END, DESCRIPTOR = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06", b"PK\x07\x08"
+ZIP = (LOCAL, END, DESCRIPTOR)
+"""What an archive begins with."""
 _END64, _LOCATOR64, _SIGNED = b"PK\x06\x06", b"PK\x06\x07", b"PK\x05\x05"
 _LOCAL_HEADER, _CENTRAL_HEADER = struct.Struct("<4x2x2H4x3L2H"), struct.Struct("<4x4x2H4x3L3H8xL")
 _END_RECORD, _END64_RECORD = struct.Struct("<4xH4xH2L2x"), struct.Struct("<32x3Q")
@@ -57,8 +59,15 @@ class ZipEntry:
     encoded_nbytes: int
     offset: int
 
+    @property
+    def is_folder(self) -> bool:
+        """Return whether the entry is a folder, which has no content."""
+        return self.name.endswith("/")
 
-class _Directory(NamedTuple):
+
+class Directory(NamedTuple):
+    """Where the directory of an archive begins, and how many entries it says that it has."""
+
     start: int
     entries: int
 
@@ -78,10 +87,10 @@ def list_entries(stream: Stream) -> Iterator[ZipEntry]:
     Raises:
         SampleError: `corrupt_archive`, after the last entry, where the directory is cut off or damaged.
     """
-    directory = _find_directory(stream)
+    directory = find_directory(stream)
     if directory is not None and _is_whole(stream, directory.start, directory.entries):
-        for header, variable in _central_headers(stream, directory.start):
-            yield _central_entry(header, variable)
+        for header, variable in central_headers(stream, directory.start):
+            yield central_entry(header, variable)
     else:
         yield from _scan(stream)
 
@@ -169,7 +178,7 @@ def _make_decoder(method: int, encoded: _Span) -> Decoder | None:
     return None
 
 
-def _find_directory(stream: Stream) -> _Directory | None:
+def find_directory(stream: Stream) -> Directory | None:
     """Find the directory by the record at the archive's end.
 
     None without one, for one volume of several, and where the offsets in it count from another place than the file's
@@ -190,18 +199,18 @@ def _find_directory(stream: Stream) -> _Directory | None:
         if record.startswith(_END64) and record.startswith(_LOCATOR64, _ZIP64_NBYTES - 20):
             disk, end = 0, end - _ZIP64_NBYTES
             count, nbytes, start = _END64_RECORD.unpack_from(record)
-    return _Directory(start, count) if not disk and start + nbytes == end else None
+    return Directory(start, count) if not disk and start + nbytes == end else None
 
 
 def _is_whole(stream: Stream, start: int, count: int) -> bool:
     """Return whether a directory reaches its end and has that many entries, modulo the 16 bits that old tools write."""
     try:
-        return (sum(1 for _ in _central_headers(stream, start)) - count) % 2**16 == 0
+        return (sum(1 for _ in central_headers(stream, start)) - count) % 2**16 == 0
     except SampleError:
         return False
 
 
-def _central_headers(stream: Stream, start: int) -> Iterator[tuple[bytes, bytes]]:
+def central_headers(stream: Stream, start: int) -> Iterator[tuple[bytes, bytes]]:
     """Yield each header of a directory: its fixed part; and its name, extra fields and comment."""
     reader = io.BufferedReader(_Span(stream, start), CHUNK_NBYTES)
     while len(header := reader.read(_CENTRAL_HEADER.size)) == _CENTRAL_HEADER.size and header.startswith(CENTRAL):
@@ -211,7 +220,8 @@ def _central_headers(stream: Stream, start: int) -> Iterator[tuple[bytes, bytes]
         raise SampleError("corrupt_archive", "the directory at the archive's end is damaged")
 
 
-def _central_entry(header: bytes, variable: bytes) -> ZipEntry:
+def central_entry(header: bytes, variable: bytes) -> ZipEntry:
+    """Return the entry of a header of a directory, from both of its parts."""
     flags, method, crc, encoded_nbytes, nbytes, name_nbytes, extra_nbytes, _, offset = _CENTRAL_HEADER.unpack(header)
     extra = variable[name_nbytes : name_nbytes + extra_nbytes]
     nbytes, encoded_nbytes, offset = _widen(extra, (nbytes, encoded_nbytes, offset))

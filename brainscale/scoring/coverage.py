@@ -113,19 +113,29 @@ def plan_blocks(
 
 
 def _in_order(chunk: Sequence[BlockFile], plan: Plan) -> list[BlockFile]:
-    """Return files by name, those of one series side by side at the place of the first of them."""
+    """Return files by name, those of one series side by side at the place of the first of them.
+
+    A large archive may be there several times, in portions.
+    """
     present = [one.file for one in chunk if not one.kept_in]
     found = plan(present)
     if found.files == present and not found.series:
         return list(chunk)
     by_id = {one.file.sample_id: one for one in chunk}
-    placed = [
-        replace(by_id[file.sample_id], file=file, series=found.series.get(file.sample_id, {})) for file in found.files
-    ]
-    first: dict[int, str] = {}
+    placed = [replace(by_id[file.sample_id], file=file, series=found.series.get(file.key, {})) for file in found.files]
+    first: dict[int, tuple[str, int]] = {}
     for one in placed:
         if one.file.group is not None:
-            first[one.file.group] = min(one.name, first.get(one.file.group, one.name))
+            first[one.file.group] = min(_place_of(one), first.get(one.file.group, _place_of(one)))
     placed += [one for one in chunk if one.kept_in]
-    place_of = {one.name: one.name if one.file.group is None else first[one.file.group] for one in placed}
-    return sorted(placed, key=lambda one: (place_of[one.name], one.name))
+
+    def places(one: BlockFile) -> tuple[tuple[str, int], tuple[str, int]]:
+        place = _place_of(one)
+        return place if one.file.group is None else first[one.file.group], place
+
+    return sorted(placed, key=places)
+
+
+def _place_of(one: BlockFile) -> tuple[str, int]:
+    """Return by what files and portions are sorted."""
+    return one.name, one.file.place[1]

@@ -53,7 +53,7 @@ def score_rows(rows: pa.Table, engine: Engine, info: ModelInfo, threshold: float
         threshold: operating threshold of the probability of a tumour.
 
     Returns:
-        A table of schema PREDICTIONS with the column `file_rows`.
+        A table of schema PREDICTIONS.
     """
     has_plane = pc.is_valid(rows["plane"]).to_numpy()
     planes = stack_planes(rows["plane"], info.preprocess.image_size)
@@ -75,10 +75,10 @@ def make_predictions(
     classes: Sequence[str],
     model: str,
 ) -> pa.Table:
-    """Return a table of schema PREDICTIONS with the column `file_rows`.
+    """Return a table of schema PREDICTIONS.
 
     Args:
-        rows: a table with sample_id, uri, member, frame, sha256, scan, empty, error_code, error and file_rows.
+        rows: a table with sample_id, uri, member, frame, sha256, scan, empty, error_code and error.
         has_plane: bool [rows], which rows have probabilities.
         probabilities: float32 [rows with planes, classes].
         threshold: operating threshold of the probability of a tumour.
@@ -99,8 +99,7 @@ def make_predictions(
     }
     nulls = pa.nulls(len(rows))
     columns = {name: rows[name] for name in rows.column_names} | new_columns
-    predictions = pa.table([columns.get(f.name, nulls).cast(f.type) for f in PREDICTIONS], schema=PREDICTIONS)
-    return predictions.append_column("file_rows", rows["file_rows"])
+    return pa.table([columns.get(f.name, nulls).cast(f.type) for f in PREDICTIONS], schema=PREDICTIONS)
 
 
 def _spread_over_rows(values: list[Any], is_present: np.ndarray, kind: pa.DataType) -> pa.Array:

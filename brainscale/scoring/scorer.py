@@ -170,8 +170,7 @@ class Scorer:
             rows = names.apply(rows)  # noqa: PLW2901
             if is_there(start, stop):
                 rows = _without_planes(rows)  # noqa: PLW2901
-            predictions = score_rows(rows, self._engine, info, self._job.threshold)
-            yield predictions.select(PREDICTIONS.names)
+            yield score_rows(rows, self._engine, info, self._job.threshold)
             start = stop
 
 

@@ -22,7 +22,7 @@ def test_each_probability_stays_beside_its_sample() -> None:
     present = np.array([True, False, True, True])
     known = np.array([[0.9, 0.1], [np.nan, np.nan], [0.5, 0.5]], np.float32)
     table = make_predictions(block([None, "corrupt", None, None]), present, known, 0.5, ["no", "yes"], "w")
-    assert table.schema.names == [*PREDICTIONS.names, "file_rows"]
+    assert table.schema.names == PREDICTIONS.names
     assert table.select(PREDICTIONS.names).schema == PREDICTIONS
     assert table["prediction"].to_pylist() == ["no", None, None, "yes"]
     assert table["error_code"].to_pylist() == [None, "corrupt", "not_finite", None]
