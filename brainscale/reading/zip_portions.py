@@ -64,7 +64,7 @@ def _cut(stream: Stream, nbytes: int, directories: int, limits: LimitsConfig) ->
         if size >= wanted and not entry.is_folder:  # a portion has a file
             portions.append((first, count, size))
             first, size = count, 0
-        size += entry.encoded_nbytes
+        size += 0 if entry.is_folder else entry.encoded_nbytes
         count += 1
     portions.append((first, count, size))
     is_whole = (count - directory.entries) % 2**16 == 0  # old tools write 16 bits
