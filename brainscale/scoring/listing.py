@@ -192,7 +192,7 @@ class ListingWriter:
         Args:
             rows: files whose ids come after those of the shards before, in any order, each with one block.
         """
-        rows = sorted(rows)
+        rows = sorted(set(rows))  # a large archive may have several portions in one block
         names, versions, uris, blocks = zip(*rows, strict=True)
         columns = [names, versions, uris, [block for (block,) in blocks]]
         table = pa.table([pa.array(column, pa.string()) for column in columns], schema=LISTED)

@@ -22,7 +22,7 @@ from brainscale.reading.sample_ids import file_of
 from brainscale.reading.sources import SourceFile
 from brainscale.reading.versions import has_changed
 from brainscale.schema import PREDICTIONS
-from brainscale.scoring.blocks import Block
+from brainscale.scoring.blocks import Block, BlockFile
 from brainscale.scoring.parts import Part, PartsThere, has_passing, list_parts, read_rows, write_part
 from brainscale.scoring.predictions import ScoringJob, score_rows
 from brainscale.scoring.series_names import SeriesNames
@@ -343,18 +343,23 @@ class _PartWriter:
         ids = rows["sample_id"].to_pylist()
         present = {file_of(sample_id) for sample_id in ids}
         files = [one for one in self._block.files if one.name in present and not one.kept_in]
-        changed = {one.name: one for one, other in zip(files, _changes([o.file for o in files]), strict=True) if other}
+        changes = _changes([one.file for one in files])
+        changed = [one for one, other in zip(files, changes, strict=True) if other]
         if not changed:
             return rows
-        kept = rows.filter(pa.array([file_of(sample_id) not in changed for sample_id in ids]))
-        model = rows["model"][0].as_py()
-        errors = [
-            {"sample_id": name, "uri": one.uri if not request.hash_paths else rows["uri"][0].as_py(), "model": model}
-            for name, one in changed.items()
-            if name not in self._changed
-        ]
-        self._changed |= changed.keys()
-        return pa.concat_tables([kept, pa.Table.from_pylist([{**row, **CHANGED} for row in errors], PREDICTIONS)])
+        names = {one.name for one in changed}
+        kept = rows.filter(pa.array([file_of(sample_id) not in names for sample_id in ids]))
+        common = {"model": rows["model"][0].as_py(), **CHANGED}
+        hidden = rows["uri"][0].as_py() if request.hash_paths else None
+        errors = {_error_id(one): {**common, "uri": hidden or one.uri} for one in changed}
+        new = [{"sample_id": name, **row} for name, row in errors.items() if name not in self._changed]
+        self._changed |= errors.keys()
+        return pa.concat_tables([kept, pa.Table.from_pylist(new, PREDICTIONS)])
+
+
+def _error_id(one: BlockFile) -> str:
+    """Return the id of a row for a whole file, or for a whole portion of one."""
+    return one.name + one.file.key.removeprefix(one.file.sample_id)
 
 
 def _changes(files: Sequence[SourceFile]) -> list[bool]:
