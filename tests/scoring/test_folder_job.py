@@ -519,7 +519,7 @@ def test_a_damaged_part_is_named(source: Path, tmp_path: Path) -> None:
     score(out, source)
     whole = snapshot(out)
     (out / "_SUCCESS.json").unlink()
-    part = sorted(out.glob("part-*"))[0]
+    part = min(out.glob("part-*"))
     part.write_bytes(b"garbage")
     with pytest.raises(OutputError, match=f"{part.name} cannot be read .*: delete it, and its rows will be scored aga"):
         score(out, source)
