@@ -15,7 +15,6 @@ from brainscale.models import engines as engines
 from brainscale.models.bundle import Bundle, open_bundle
 from brainscale.models.engines import EngineOptions
 from brainscale.schema import PREDICTIONS
-from brainscale.scoring.on_ray import ScoringActor
 from brainscale.scoring.predictions import ScoringJob
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]

@@ -220,13 +220,15 @@ def test_rows_of_other_sources_are_refused_before_any_work(run: Path, invoke: In
 def test_scores_of_another_model_are_not_mixed(run: Path, invoke: Invoke, tmp_path: Path) -> None:
     source, out = mixed(tmp_path / "scans"), tmp_path / "scores"
     succeed(invoke("score", run, source, "--out", out))
-    part = next(out.glob("part-*"))
-    table = pq.read_table(part)
-    pq.write_table(table.replace_schema_metadata(table.schema.metadata | {b"model": b"other"}), part)
+    (listing,) = (out / "_listing").glob("*.json")
+    facts = json.loads(listing.read_text())
+    listing.write_text(json.dumps({**facts, "identity": {**facts["identity"], "model": "other"}}))
     result = invoke("score", run, source, "--out", out)
     assert result.exit_code == 1
     assert "holds scores with another model (other there, " in result.output
-    part.write_bytes(b"garbage")
+    listing.write_text(json.dumps(facts))
+    (out / "_SUCCESS.json").unlink()
+    next(out.glob("part-*")).write_bytes(b"garbage")
     assert "delete it, and its rows will be scored again" in invoke("score", run, source, "--out", out).output
 
 
