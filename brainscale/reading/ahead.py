@@ -35,7 +35,7 @@ class Readers:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        for _ in range(self._started):
+        for _thread in self._threads[: self._started]:
             self._todo.put(None)  # nobody waits with a timeout: get(timeout=…) of Python 3.11 may wait for ever
         for thread in self._threads[: self._started]:
             thread.join()

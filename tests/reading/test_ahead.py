@@ -53,7 +53,8 @@ def test_an_exception_is_raised_where_the_results_are_taken() -> None:
         raise ValueError("in a thread")
 
     with Readers(2) as readers:
-        results = readers.run([partial(numbers, 0, 2), fails, partial(numbers, 2, 2)])
+        jobs: list[Callable[[], Iterator[tuple[int, int]]]] = [partial(numbers, 0, 2), fails, partial(numbers, 2, 2)]
+        results = readers.run(jobs)
         assert list(next(results)) == [(0, 0), (0, 1)]
         second = next(results)
         assert next(second) == (0, 0)
