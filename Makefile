@@ -39,7 +39,7 @@ fuzz: $(READY) ## 10,000 damaged files, and 100,000 archives: each gives rows, n
 	BRAINSCALE_FUZZ=10000 $(BIN)/pytest -s tests/reading/test_fuzz.py
 
 kills: $(READY) ## training and scoring killed at random moments, each time with the result of a run nobody touched
-	BRAINSCALE_KILLS=10 $(BIN)/pytest -s tests/integration/test_kills.py tests/integration/test_scoring.py
+	BRAINSCALE_KILLS=10 $(BIN)/pytest -s tests/integration/test_kills.py tests/integration/test_scoring.py tests/integration/test_many_jobs.py
 
 faults: $(READY) ## nodes and heads that die, a scheduler's allocation, nodes on demand, folds side by side: the long tests on Ray
 	BRAINSCALE_LONG=1 $(BIN)/pytest tests/integration -k "jobs or slurm or fold or autoscaling or failures"

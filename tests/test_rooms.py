@@ -29,7 +29,7 @@ def test_every_import_keeps_to_the_rooms() -> None:
         ("models/registry.py", "import brainscale.reading.reader", "models know no reading, cluster no stats"),
         ("storage/local.py", "import ray", "pure rooms know no Ray"),
         ("dataset/splits.py", "import ray", "Ray stays in cluster, training and on_ray"),
-        ("scoring/ledger.py", "import torch", "torch stays in models and training"),
+        ("scoring/listing.py", "import torch", "torch stays in models and training"),
         ("training/step.py", "import click", "only the command line knows click and rich"),
         ("stats/estimate.py", "import brainscale.stats.metrics", "no circles inside a room"),
     ],

@@ -25,7 +25,7 @@ class Readers:
     """Threads that run jobs one after another. They end with the `with` block, and their decoders with them."""
 
     def __init__(self, threads: int) -> None:
-        self._todo: queue.SimpleQueue[_Results] = queue.SimpleQueue()  # type: ignore[type-arg]
+        self._todo: queue.SimpleQueue[_Results | None] = queue.SimpleQueue()  # type: ignore[type-arg]
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
         self._started = 0
@@ -35,6 +35,8 @@ class Readers:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
+        for _thread in self._threads[: self._started]:
+            self._todo.put(None)  # nobody waits with a timeout: get(timeout=…) of Python 3.11 may wait for ever
         for thread in self._threads[: self._started]:
             thread.join()
 
@@ -60,11 +62,7 @@ class Readers:
             self._started += 1
 
     def _work(self) -> None:
-        while not self._over.is_set():
-            try:
-                results = self._todo.get(timeout=WAIT_SECONDS)
-            except queue.Empty:
-                continue
+        while (results := self._todo.get()) is not None and not self._over.is_set():
             self._run(results)
 
     def _run(self, results: "_Results[Item]") -> None:

@@ -38,7 +38,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_scoring_workers_need_no_torch() -> None:
-    code = "import sys, brainscale.scoring.predictions, brainscale.scoring.ledger; print('torch' in sys.modules)"
+    code = "import sys, brainscale.scoring.predictions, brainscale.scoring.folder_job; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

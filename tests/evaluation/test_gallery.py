@@ -15,10 +15,11 @@ from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import list_files
 from brainscale.schema import MANIFEST, PREDICTIONS
 from brainscale.scoring.outputs import draw_heatmaps
+from brainscale.scoring.parts import Part, write_part
 from brainscale.scoring.predictions import ScoringJob
+from brainscale.scoring.result import Scores
 from brainscale.stats.labelled import LabelledProbabilities
-from brainscale.storage.tables import write_table
-from brainscale.storage.workspace import open_workspace
+from brainscale.storage.folder import Folder
 from tests.support.bundles import make_bundle, network_with_statistics
 from tests.support.dicom import dataset, written
 
@@ -85,10 +86,12 @@ def test_heatmaps_are_drawn_of_samples_without_text(
 ) -> None:
     _, predictions = rows(scans, bundle)
     files = list_files([str(scans)])
-    with open_workspace(str(tmp_path / "scores"), (), own_files=["*"]) as folder:
-        write_table(predictions, folder.path / "part-0.parquet", "predictions")
-        pictures = str(tmp_path / "pictures")
-        job = ScoringJob(bundle=bundle, threshold=0.5)
-        assert draw_heatmaps(folder, pictures, files, job, 2, show_burned_in=show_burned_in) == 2
+    folder, part = Folder(str(tmp_path / "scores")), Part(block="0" * 16, rows=len(predictions))
+    folder.create()
+    write_part(folder, part, predictions, {}, "")
+    counts = {"files": len(files), "rows": len(predictions), "scored": len(predictions), "errors": {}}
+    about = Scores(path=str(folder), architecture="", identity={}, parts=[part.name], **counts)  # type: ignore[arg-type]
+    pictures, job = str(tmp_path / "pictures"), ScoringJob(bundle=bundle, threshold=0.5)
+    assert draw_heatmaps(folder, about, pictures, files, job, 2, show_burned_in=show_burned_in) == 2
     drawn = pq.read_table(tmp_path / "pictures" / "heatmaps.parquet")
     assert drawn["sample_id"].to_pylist() == names

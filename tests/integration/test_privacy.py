@@ -253,7 +253,7 @@ def test_the_key_of_a_folder_is_neither_in_it_nor_in_the_environment_of_decoders
 ) -> None:
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
     source = write(tmp_path / "few", {"yes/1.dcm": dicom(1, True)})
-    result = invoke("score", run, source, "--out", tmp_path / "scores", "--json")
+    result = invoke("score", run, source, "--out", tmp_path / "scores", "--hash-paths", "--json")
     assert result.exit_code == 0, result.output
     keys = [path.read_bytes() for path in Path(os.environ["XDG_STATE_HOME"]).rglob("*.key")]
     assert keys

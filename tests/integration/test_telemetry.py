@@ -1,12 +1,11 @@
 """A block scored in an actor, in the Prometheus text of the node."""
 
+import gzip
 import re
 import time
 import urllib.request
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pytest
 import ray
 
@@ -14,38 +13,38 @@ from brainscale.cluster.telemetry import TrainingMeter
 from brainscale.models import engines as engines
 from brainscale.models.bundle import Bundle, open_bundle
 from brainscale.models.engines import EngineOptions
-from brainscale.schema import PREDICTIONS
-from brainscale.scoring.on_ray import ScoringActor
+from brainscale.reading.sources import list_files
+from brainscale.scoring.blocks import BlockFile, PackedBlock, make_block, pack_block
+from brainscale.scoring.on_ray import EngineActor, _to_bytes
 from brainscale.scoring.predictions import ScoringJob
+from brainscale.scoring.scorer import BlockDone
+from brainscale.storage.folder import Folder
+from tests.support.images import write_image
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
-CODE = "telemetry_test"
+CODE = "nested_too_deep"
 
 
 @ray.remote(num_cpus=0)
 class Worker:
     def __init__(self, bundle: Bundle) -> None:
         options = EngineOptions(name="onnx")
-        network = ray.put(engines.read_network(bundle, options))
-        self._engine = ScoringActor(ScoringJob(bundle=bundle, threshold=0.5), options, network, threads=1)
+        network = engines.read_network(bundle, options)
+        job = ScoringJob(bundle=bundle, threshold=0.5, has_key=False)
+        self._engine = EngineActor(job, options, network, threads=1)
 
-    def score(self, rows: pa.Table) -> pa.Table:
-        return self._engine(rows)
+    def score(self, data: bytes, folder: Folder) -> list[BlockDone]:
+        return self._engine.score(data, folder, {})
 
 
-def block(bundle: Bundle) -> pa.Table:
-    """Two planes and an error."""
-    size = bundle.info.preprocess.image_size
-    plane = np.zeros((size, size), np.uint8).tobytes()
-    columns = {
-        "sample_id": ["a", "b", "c"],
-        "uri": ["a", "b", "c"],
-        "error_code": [None, None, CODE],
-        "error": [None, None, "made here"],
-    }
-    known = pa.table({name: pa.array(values, PREDICTIONS.field(name).type) for name, values in columns.items()})
-    planes = pa.array([plane, plane, None], pa.binary())
-    return known.append_column("plane", planes)
+def block(folder: Path) -> PackedBlock:
+    """Two images and a file that is none, with an error code that no other test has."""
+    for number in range(2):
+        write_image(folder / f"{number}.png", seed=number)
+    with gzip.open(folder / "deep.gz", "wb") as file:
+        file.write(gzip.compress(gzip.compress(gzip.compress(gzip.compress(gzip.compress(b"deep"))))))
+    files = [BlockFile(file=one, name=one.sample_id, version="", uri=one.uri) for one in list_files([str(folder)])]
+    return pack_block(make_block(files, {}))
 
 
 def exported() -> str:
@@ -61,11 +60,13 @@ def value(text: str, name: str, *labels: str) -> float | None:
     return float(lines[0].rpartition(" ")[2]) if len(lines) == 1 else None
 
 
-def test_ray_exports_what_was_scored_and_how_training_goes(run: Path) -> None:
+def test_ray_exports_what_was_scored_and_how_training_goes(run: Path, tmp_path: Path) -> None:
     bundle = open_bundle(run)
-    actor = Worker.remote(bundle)
-    scored = ray.get(actor.score.remote(block(bundle)))
-    assert scored["error_code"].to_pylist() == [None, None, CODE]
+    actor = Worker.remote(bundle)  # type: ignore[attr-defined]
+    out = Folder(str(tmp_path / "scores"))
+    out.create()
+    (done,) = ray.get(actor.score.remote(_to_bytes([block(tmp_path / "scans")]), out))
+    assert (done.rows, done.codes) == (3, {CODE: 1})
     TrainingMeter().report_epoch(7, images=60, seconds=4.0)
     wanted, until = f'code="{CODE}"', time.monotonic() + 60
     while wanted not in (text := exported()) or "brainscale_training_epoch{" not in text:

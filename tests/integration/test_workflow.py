@@ -218,19 +218,15 @@ def test_rows_of_other_sources_are_refused_before_any_work(run: Path, invoke: In
 
 
 def test_scores_of_another_model_are_not_mixed(run: Path, invoke: Invoke, tmp_path: Path) -> None:
-    source, out, other = mixed(tmp_path / "scans"), tmp_path / "scores", tmp_path / "other"
-    succeed(invoke("score", run, source, "--out", out))
-    model = shutil.copytree(run / "model", other)
-    info = json.loads((model / "model.json").read_text())
-    (model / "model.json").write_text(json.dumps({**info, "threshold": 0.25}))
-    result = invoke("score", other, source, "--out", out)
-    assert result.exit_code == 1
-    assert "holds scores with another threshold (0.5 there, 0.25 here): choose a new --out" in result.output
-
-
-def test_a_damaged_part_is_named(run: Path, invoke: Invoke, tmp_path: Path) -> None:
     source, out = mixed(tmp_path / "scans"), tmp_path / "scores"
     succeed(invoke("score", run, source, "--out", out))
+    (listing,) = (out / "_listing").glob("*.json")
+    facts = json.loads(listing.read_text())
+    listing.write_text(json.dumps({**facts, "identity": {**facts["identity"], "model": "other"}}))
+    result = invoke("score", run, source, "--out", out)
+    assert result.exit_code == 1
+    assert "holds scores with another model (other there, " in result.output
+    listing.write_text(json.dumps(facts))
     (out / "_SUCCESS.json").unlink()
     next(out.glob("part-*")).write_bytes(b"garbage")
     assert "delete it, and its rows will be scored again" in invoke("score", run, source, "--out", out).output

@@ -4,9 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from brainscale.reading.sample import COLUMNS
-from brainscale.reading.sources import SourceFile
 from brainscale.schema import PREDICTIONS
-from brainscale.scoring.bulk import choose_part_rows
 from brainscale.scoring.predictions import make_predictions
 
 
@@ -43,12 +41,3 @@ def test_nothing_but_errors() -> None:
     table = make_predictions(block(["corrupt"]), np.zeros(1, bool), known, 0.5, ["no", "yes"], "w")
     assert table["error_code"].to_pylist() == ["corrupt"]
     assert table["probability"].to_pylist() == [None]
-
-
-def test_a_large_job_has_about_a_thousand_parts() -> None:
-    def units(count: int, nbytes: int) -> list[SourceFile]:
-        return [SourceFile(sample_id=str(i), uri=str(i), nbytes=nbytes) for i in range(count)]
-
-    assert choose_part_rows(units(10, 20_000)) == 64
-    assert choose_part_rows(units(200_000, 20_000)) == 200
-    assert choose_part_rows(units(2, 50_000_000_000)) == 1000  # two archives of half a million samples each

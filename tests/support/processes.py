@@ -22,7 +22,7 @@ def part_of(pid: int, kind: str) -> psutil.Process | None:
         for child in driver.children(recursive=True):
             with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 command = " ".join(child.cmdline())
-                if kind == "worker" and ("RayTrainWorker" in command or "MapWorker" in command):
+                if kind == "worker" and ("RayTrainWorker" in command or "EngineActor" in command):
                     return child
                 if kind == "raylet" and child.name() == "raylet":
                     return child

@@ -88,7 +88,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("brainscale.models.engines.read_network", lambda bundle, options: b"")
     monkeypatch.setattr("brainscale.scoring.scorer.load_engine", lambda *arguments, **options: engine)
     monkeypatch.setattr("brainscale.scoring.blocks.MIN_BLOCK_ROWS", BLOCK_FILES)
-    monkeypatch.setattr("brainscale.reading.ahead.WAIT_SECONDS", 0.01)
 
 
 @dataclass
