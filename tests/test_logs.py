@@ -14,6 +14,7 @@ import pytest
 from brainscale import logs
 from brainscale.cli.progress import Bar, format_log_line, show_epochs, show_job_log
 from brainscale.dataset.columns import replace_column
+from brainscale.scoring.result import Amount
 from tests.support.manifests import manifest
 from tests.support.runs import Invoke
 
@@ -48,12 +49,13 @@ def test_progress_is_objects(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         on_epoch({"epoch": 1, "val_loss": 0.5})
         on_notice("worker 0 failed")
     with Bar() as bar:
-        bar.start(4)
-        bar.advance(2, 3, 1)
+        bar.start(Amount(files=4, nbytes=400), Amount())
+        bar.advance(Amount(files=2, nbytes=100, rows=3, errors=1))
     epoch, said, scored = lines(capsys.readouterr().err)
     assert (epoch["event"], epoch["epoch"], epoch["epochs"], epoch["val_loss"]) == ("epoch", 1, 3, 0.5)
     assert (said["event"], said["message"]) == ("notice", "worker 0 failed")
     assert (scored["files"], scored["of"], scored["rows"], scored["errors"]) == (2, 4, 3, 1)
+    assert (scored["nbytes"], scored["of_nbytes"]) == (100, 400)
 
 
 def test_a_job_s_objects_read_like_the_command_s_own_lines(
@@ -66,8 +68,8 @@ def test_a_job_s_objects_read_like_the_command_s_own_lines(
             on_epoch({"epoch": 1, "best": True, **row})
             on_notice("worker 0 failed")
         with Bar() as bar:
-            bar.start(4)
-            bar.advance(2, 3, 1)
+            bar.start(Amount(files=4, nbytes=400), Amount())
+            bar.advance(Amount(files=2, nbytes=100, rows=3, errors=1))
         return capsys.readouterr().err
 
     own = speak()
@@ -77,7 +79,7 @@ def test_a_job_s_objects_read_like_the_command_s_own_lines(
     with show_job_log() as show:
         for line in [*job.splitlines(), "a line of Ray's", '{"no": "event"}']:
             show(line)
-    rate = re.compile(r"\d+ images/s")
+    rate = re.compile(r"\d+ images/s|, \d+ s left")
     shown = capsys.readouterr().err
     assert rate.sub("", shown) == rate.sub("", own) + "a line of Ray's\n" + '{"no": "event"}\n'
     assert len(own.splitlines()) == 3

@@ -63,7 +63,7 @@ def test_bytes_that_are_no_data_set_are_corrupt(data: bytes) -> None:
         ({"NumberOfFrames": 2}, "truncated"),
         ({"Rows": 7}, "truncated"),
         ({"BitsStored": 17}, "corrupt"),
-        ({"BitsAllocated": 13}, "corrupt"),
+        ({"BitsAllocated": 13}, "unsupported_format"),
         ({"SamplesPerPixel": 2}, "truncated"),
         ({"PhotometricInterpretation": "SECRET"}, "corrupt"),
     ],

@@ -91,7 +91,7 @@ def described(sample: Any) -> dict[str, Any]:
 
 def rows_of(planned: ReadingPlan) -> list[dict[str, Any]]:
     files = files_in(file_table(planned.files))  # as they travel
-    read = (sample for group in groups_of(files) for sample, _ in reader._read_group(group, REQUEST))
+    read = (sample for group in groups_of(files) for sample in reader._read_group(group, REQUEST))
     return sorted(map(described, read), key=lambda row: row["sample_id"])
 
 

@@ -106,15 +106,6 @@ def test_a_table_that_is_replaced_while_it_is_read_is_read_whole(
     assert len(read_table(path, "metrics")) == 7000
 
 
-def test_a_check_that_fails_keeps_the_table_away(tmp_path: Path) -> None:
-    def refuse() -> None:
-        raise OutputError("not now")
-
-    with pytest.raises(OutputError, match="not now"):
-        write_table(metrics(1), tmp_path / "metrics.parquet", "metrics", check=refuse)
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_folder_of_an_older_version_is_refused_in_one_line(tmp_path: Path) -> None:
     write_success(tmp_path, {"rows": 3})
     facts = read_success(tmp_path)
