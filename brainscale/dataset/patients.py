@@ -128,7 +128,9 @@ def find_patients(
         _fill(patients.hashes, candidates.by_pattern)
         if rows := candidates.mismatches:
             readable = table["error_code"].null_count
-            patients.notices.append(describe_mismatches(len(rows), readable, name_of(table["sample_id"][rows[0]].as_py())))
+            patients.notices.append(
+                describe_mismatches(len(rows), readable, name_of(table["sample_id"][rows[0]].as_py()))
+            )
     else:
         resolved = resolve_issuers(candidates.by_header, table["patient_with_issuer"].to_pylist())
         for hashes, what in ((resolved, HEADER_SOURCE), (candidates.by_bids, BIDS_SOURCE)):
