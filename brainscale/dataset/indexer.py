@@ -108,6 +108,7 @@ def _index_files(
     config, label_file = rules.config, rules.label_file
     with _open_rows(files, rules.request, config.resources.shared, workers, on_notice) as (read_rows, histograms):
         table, notes = assign_windows(read_rows, histograms, config.data.window)
+    table = table.sort_by("sample_id")  # tasks end in any order, and messages name the first sample
     for text in describe_notes([count_notes(table)], rules.name_of):
         on_notice(text)
     ids = table["sample_id"].to_pylist()
@@ -122,7 +123,7 @@ def _index_files(
         on_notice(text)
     manifest = rules.make_rows(table, labels, patients.hashes, rows)
     with open_map(len(manifest)) as run:
-        grouped = assign_groups(manifest.sort_by("sample_id"), config.split.similarity, run)
+        grouped = assign_groups(manifest, config.split.similarity, run)
     return hide_paths(grouped, rules.key) if rules.hash_paths else grouped
 
 

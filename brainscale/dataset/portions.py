@@ -91,12 +91,13 @@ def write_portion(
     table = pa.concat_tables(block.drop_columns(["histogram", "plane"]) for block in read_blocks())
     histograms = (block.select(["sample_id", "histogram"]) for block in read_blocks())
     table, series = assign_windows(table, histograms, rules.config.data.window)
+    table = table.sort_by("sample_id")
     ids = table["sample_id"].to_pylist()
     file = rules.label_file
     rows, matched = ([None] * len(ids), set()) if file is None else file.match(ids)
     candidates = find_candidates(table, rows, file, rules.pattern, rules.config.data, rules.key)
     manifest = rules.make_rows(table, rules.choose_labels(ids, rows), [None] * len(ids), rows)
-    manifest = add_candidates(manifest, candidates, table["patient_with_issuer"]).sort_by("sample_id")
+    manifest = add_candidates(manifest, candidates, table["patient_with_issuer"])
     failed = manifest.filter(pc.is_valid(manifest["error_code"])).select(["sample_id", "error_code", "error"])
     first = failed.slice(0, 1).to_pylist()
     return Portion(
