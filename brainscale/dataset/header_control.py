@@ -115,7 +115,16 @@ def estimate_header_control(manifest: pa.Table, negative: str) -> HeaderControl:
         negative: name of the class without a tumour.
     """
     rows = manifest.filter(pc.and_(pc.is_null(manifest["error_code"]), pc.is_valid(manifest["label"])))
-    rows = rows.take(np.arange(0, len(rows), max(1, -(-len(rows) // CONTROL_ROWS))))
+    return control_of_rows(rows.take(choose_rows(len(rows))), negative)
+
+
+def choose_rows(count: int) -> np.ndarray:
+    """Return which of so many labelled samples the control looks at, int64 [rows], at most `CONTROL_ROWS`."""
+    return np.arange(0, count, max(1, -(-count // CONTROL_ROWS)))
+
+
+def control_of_rows(rows: pa.Table, negative: str) -> HeaderControl:
+    """Return what `estimate_header_control` does, from the labelled samples that `choose_rows` chose."""
     class_index = {label: int(label != negative) for label in ("a tumour", negative, *rows["label"].to_pylist())}
     try:
         predictions = predict_from_headers(rows, class_index, MIN_GROUPS)

@@ -3,22 +3,21 @@
 Small sources are read in this process; others, and all for a process that is connected to Ray, on Ray.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from brainscale.config.sections import Config
 from brainscale.dataset.groups import assign_groups
 from brainscale.dataset.header_control import HeaderControl, estimate_header_control
 from brainscale.dataset.label_file import DEFAULT_COLUMNS, LabelColumns, read_label_file
-from brainscale.dataset.labels import choose_folder_labels
 from brainscale.dataset.manifest import (
-    KEY_METADATA,
     check_manifest,
     describe_form,
     is_manifest,
@@ -26,19 +25,23 @@ from brainscale.dataset.manifest import (
     require_readable,
     write_either_form,
 )
+from brainscale.dataset.manifest_rows import RowRules, count_notes, describe_notes, hide_paths
 from brainscale.dataset.on_ray import open_map
 from brainscale.dataset.pages.request import PageRequest
 from brainscale.dataset.patients import find_patients
+from brainscale.dataset.streamed import write_streamed
 from brainscale.dataset.subject_names import compile_patient_pattern
 from brainscale.dataset.summary import ManifestSummary, describe_gaps, summarise
 from brainscale.dataset.windows import assign_windows
-from brainscale.reading.pseudonyms import KEY_VARIABLE, PatientKey, hide_id, key_fingerprint, pseudonym, read_key
+from brainscale.reading.pseudonyms import KEY_VARIABLE, PatientKey, read_key
 from brainscale.reading.reader import read_tables
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.small_jobs import is_ray_near, is_small, read_here
-from brainscale.reading.sources import SourceFile, list_files
-from brainscale.schema import HIDDEN, MANIFEST, WINDOW_KEY
+from brainscale.reading.sources import SourceFile, walk_files
 from brainscale.storage.remote import is_address
+
+MAX_FILES = 2**18
+"""Files up to which the rows of a manifest are made as one table in this process."""
 
 
 def index_sources(
@@ -76,39 +79,52 @@ def index_sources(
         UsageError: a file is on a path that not every node can read, or `patient_from` cannot be used.
         ManifestError: the label file cannot be read, or does not match the sources.
     """
+    rules = _make_rules(config, labels, columns, patient_from, key or read_key(None), hash_paths)
+    return _index_files(list(_walk(sources, labels)), rules, workers, on_notice)
+
+
+def _make_rules(
+    config: Config, labels: str, columns: LabelColumns, patient_from: str | None, key: PatientKey, hash_paths: bool
+) -> RowRules:
     columns.require_file(labels)
-    pattern = None if patient_from is None else compile_patient_pattern(patient_from)
-    key = key or read_key(None)
-    label_file = None if labels == "folder" else read_label_file(labels, config.data, columns)
-    request = ReadRequest(
-        preprocess=config.data.preprocess, limits=config.limits, planes=False, hashes=True, key=key.secret
+    return RowRules(
+        config=config,
+        pattern=None if patient_from is None else compile_patient_pattern(patient_from),
+        label_file=None if labels == "folder" else read_label_file(labels, config.data, columns),
+        key=key,
+        hash_paths=hash_paths,
     )
-    files = [file for file in list_files(sources) if label_file is None or not _is_same_file(file.uri, labels)]
-    with _open_rows(files, request, config.resources.shared, workers, on_notice) as (read_rows, histograms):
+
+
+def _walk(sources: Sequence[str], labels: str) -> Iterator[SourceFile]:
+    """Yield the files of the sources in the order of their ids, without the label file."""
+    return (file for file in walk_files(sources) if labels == "folder" or not _is_same_file(file.uri, labels))
+
+
+def _index_files(
+    files: Sequence[SourceFile], rules: RowRules, workers: int | None, on_notice: Callable[[str], None]
+) -> pa.Table:
+    """Read files and return their manifest as one table; see `index_sources`."""
+    config, label_file = rules.config, rules.label_file
+    with _open_rows(files, rules.request, config.resources.shared, workers, on_notice) as (read_rows, histograms):
         table, notes = assign_windows(read_rows, histograms, config.data.window)
-    name_of = partial(hide_id, key=key.secret) if hash_paths else str
-    for text in _describe_notes(table, name_of):
+    table = table.sort_by("sample_id")  # tasks end in any order, and messages name the first sample
+    for text in describe_notes([count_notes(table)], rules.name_of):
         on_notice(text)
     ids = table["sample_id"].to_pylist()
     rows = [None] * len(ids) if label_file is None else label_file.rows(ids)
-    if label_file is None or label_file.labels is None:
-        sample_labels = choose_folder_labels(ids, config.data)
-    else:
-        sample_labels = [None if row is None else label_file.labels[row] for row in rows]
-    patients = find_patients(table, sample_labels, rows, label_file, pattern, config.data, key, name_of)
-    for text in (*(() if label_file is None else label_file.notices), *patients.notices, *notes.lines(name_of)):
+    labels = rules.choose_labels(ids, rows)
+    patients = find_patients(table, labels, rows, label_file, rules.pattern, config.data, rules.key, rules.name_of)
+    for text in (
+        *(() if label_file is None else label_file.notices),
+        *patients.notices,
+        *notes.lines(rules.name_of),
+    ):
         on_notice(text)
-    known = {name: table[name] for name in table.column_names if name in MANIFEST.names}
-    known |= {"label": pa.array(sample_labels, pa.string()), "patient": pa.array(patients.hashes, pa.string())}
-    nulls = pa.nulls(len(table), pa.null())
-    manifest = pa.table([known.get(f.name, nulls).cast(f.type) for f in MANIFEST], schema=MANIFEST)
-    for name, values in ({} if label_file is None else label_file.extra_columns(rows)).items():
-        manifest = manifest.append_column(name, values)
-    rules = {WINDOW_KEY: config.data.window_rule, KEY_METADATA: key_fingerprint(key.secret)}
-    manifest = manifest.replace_schema_metadata({**(manifest.schema.metadata or {}), **rules})
+    manifest = rules.make_rows(table, labels, patients.hashes, rows)
     with open_map(len(manifest)) as run:
-        grouped = assign_groups(manifest.sort_by("sample_id"), config.split.similarity, run)
-    return hide_paths(grouped, key) if hash_paths else grouped
+        grouped = assign_groups(manifest, config.split.similarity, run)
+    return hide_paths(grouped, rules.key) if rules.hash_paths else grouped
 
 
 @contextmanager
@@ -142,38 +158,8 @@ def _open_rows(
         yield read_parallel(cut_parallel(files, request), read, workers).to_table_without("histogram")
 
 
-def _describe_notes(table: pa.Table, name_of: Callable[[str], str]) -> Iterator[str]:
-    """Yield a line on each thing that was odd about files that were read all the same.
-
-    Args:
-        table: schema `reading.sample.COLUMNS`.
-        name_of: sample id → what messages call the sample.
-    """
-    noted = table.filter(pc.is_valid(table["note"]))
-    for note in sorted(set(noted["note"].to_pylist())):
-        ids = noted.filter(pc.equal(noted["note"], note))["sample_id"].to_pylist()
-        yield f"Note: {note}, for {len(ids)} sample(s), the first of them '{name_of(ids[0])}'."
-
-
 def _is_same_file(uri: str, path: str) -> bool:
     return not is_address(uri) and Path(uri).absolute() == Path(path).absolute()
-
-
-def hide_paths(manifest: pa.Table, key: PatientKey) -> pa.Table:
-    """Return the manifest as it can be given away: no paths and no signatures.
-
-    Sample ids and members become hashes, and uri becomes `hidden`.
-    """
-    columns = {name: manifest[name].to_pylist() for name in ("sample_id", "member")}
-    replaced = {
-        "signature": pa.nulls(len(manifest), pa.binary()),
-        "sample_id": pa.array([hide_id(sample_id, key.secret) for sample_id in columns["sample_id"]], pa.string()),
-        "member": pa.array([pseudonym(member, key.secret) for member in columns["member"]], pa.string()),
-        "uri": pa.array([HIDDEN] * len(manifest), pa.string()),
-    }
-    values = [replaced.get(field.name, manifest[field.name]) for field in manifest.schema]
-    hidden = pa.table(values, schema=manifest.schema)
-    return hidden.sort_by("sample_id")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,32 +231,39 @@ def write_index(
     pages = PageRequest(pairs=pairs, audit=audit, audit_run=audit_run)
     pages.check_options(hash_paths=hash_paths)
     key = read_key(patient_key)
+    columns = LabelColumns(id=id_column, label=label_column, patient=patient_column)
+    rules = _make_rules(config, labels, columns, patient_from, key, hash_paths)
     with _open_cluster(workers, [*sources, out, pairs, audit, audit_run], config.resources.shared):
         predictions = pages.check_files()
-        manifest = index_sources(
-            sources,
-            config,
-            labels,
-            columns=LabelColumns(id=id_column, label=label_column, patient=patient_column),
-            patient_from=patient_from,
-            key=key,
-            hash_paths=hash_paths,
-            workers=workers,
-            on_notice=on_notice,
-        )
-        require_readable(manifest, " ".join(sources))
-        shards = write_either_form(manifest, out, shard_rows)
-        with open_map(len(manifest)) as run:
-            pages.write(manifest, config, predictions, run)
-    for text in describe_gaps(manifest, config.data):
-        on_notice(text)
-    summary = summarise(manifest)
+        walk = _walk(sources, labels)
+        first = deque(islice(walk, MAX_FILES + 1))
+        if len(first) > MAX_FILES:
+            pages.refuse(MAX_FILES)
+            files = chain((first.popleft() for _ in range(len(first))), walk)
+            on_notice(
+                f"More than {MAX_FILES:,} files: the manifest becomes a folder of shards. If this command is "
+                "interrupted, run it again: it starts anew."
+            )
+            name = " ".join(sources)
+            written = write_streamed(
+                files, name, out, rules, workers=workers, shard_rows=shard_rows, on_notice=on_notice
+            )
+            shards, summary, control = written.shards, written.summary, written.header_only_control
+        else:
+            manifest = _index_files(list(first), rules, workers, on_notice)
+            require_readable(manifest, " ".join(sources))
+            shards = write_either_form(manifest, out, shard_rows)
+            with open_map(len(manifest)) as run:
+                pages.write(manifest, config, predictions, run)
+            for text in describe_gaps(manifest, config.data):
+                on_notice(text)
+            control = estimate_header_control(manifest, negative=next(iter(config.data.classes)))
+            summary = summarise(manifest)
     if key.random and (summary.patients or hash_paths):
         on_notice(
             "Note: patients are hashed with a random key, so their hashes will not match those of any other manifest. "
             f"To make them match, pass --patient-key FILE or set {KEY_VARIABLE}."
         )
-    control = estimate_header_control(manifest, negative=next(iter(config.data.classes)))
     return IndexResult(manifest=out, shards=shards, summary=summary, header_only_control=control)
 
 

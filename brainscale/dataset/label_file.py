@@ -93,13 +93,26 @@ class LabelFile:
         Raises:
             ManifestError: the file names a sample that is not among them.
         """
+        rows, matched = self.match(ids)
+        self.require_matches(matched)
+        return rows
+
+    def match(self, ids: Sequence[str]) -> tuple[list[int | None], set[str]]:
+        """Return the row of each sample, as `rows` does, and the names in the file that some sample has."""
         names = [_names(sample_id) for sample_id in ids]
-        names_of_all = {name for names_of_sample in names for name in names_of_sample}
-        if unmatched := sorted(self.row_of.keys() - names_of_all):
+        matched = self.row_of.keys() & {name for names_of_sample in names for name in names_of_sample}
+        return [next((self.row_of[name] for name in row if name in matched), None) for row in names], matched
+
+    def require_matches(self, matched: set[str]) -> None:
+        """Check that every name in the file is that of a sample.
+
+        Raises:
+            ManifestError: one is not among the names that `match` returned.
+        """
+        if unmatched := sorted(self.row_of.keys() - matched):
             raise ManifestError(
                 f"{self.path} labels '{unmatched[0]}', which is not in the sources: remove that row, or add its source"
             )
-        return [next((self.row_of[name] for name in row if name in self.row_of), None) for row in names]
 
     def extra_columns(self, rows: Sequence[int | None]) -> dict[str, pa.ChunkedArray]:
         """Return the other columns for the given rows of the file; null where a sample has none."""

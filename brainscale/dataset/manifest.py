@@ -4,7 +4,7 @@ It has two forms: one Parquet file, and a folder of Parquet shards for large set
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -153,12 +153,24 @@ def require_readable(table: pa.Table, source: str) -> None:
         ManifestError: every row is an error; the message has the number of each error code and the first error.
     """
     if table["error_code"].null_count == 0:
-        codes = ", ".join(f"{code} {count}" for code, count in count_values(table, "error_code").items())
         first = table.slice(0, 1).to_pylist()[0]
-        raise ManifestError(
-            f"none of the {len(table)} file(s) in {source} is a readable image ({codes}), "
-            f"for example '{first['sample_id']}' ({first['error']}): check the source"
-        )
+        raise none_readable(count_values(table, "error_code"), source, first["sample_id"], first["error"])
+
+
+def none_readable(codes: Mapping[str, int], source: str, first: str, error: str) -> ManifestError:
+    """Return the error that says that no row of a manifest could be read.
+
+    Args:
+        codes: error code → number of rows.
+        source: what messages call the source.
+        first: what messages call the first sample.
+        error: of this sample.
+    """
+    counts = ", ".join(f"{code} {count}" for code, count in sorted(codes.items()))
+    return ManifestError(
+        f"none of the {sum(codes.values())} file(s) in {source} is a readable image ({counts}), "
+        f"for example '{first}' ({error}): check the source"
+    )
 
 
 def require_paths(table: pa.Table, source: str) -> None:

@@ -5,10 +5,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import pyarrow as pa
+
 from brainscale.dataset.near_duplicates import Map
 from brainscale.dataset.shard_columns import ManifestColumns, shuffle_here
+from brainscale.reading.sources import SourceFile
 from brainscale.storage.shards import ShardedTable
 
+BLOCK_FILES = 512
+"""Files that one task of a long listing reads: each task costs the driver milliseconds."""
 SMALL = 50_000
 """Samples up to which one process compares signatures: it takes about as long as Ray needs to start."""
 
@@ -76,6 +81,43 @@ def map_on_ray(function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iter
         running.append(task.remote(function, argument))
     while running:
         yield ray.get(running.popleft())
+
+
+def read_portions(
+    portions: Iterable[list[SourceFile]],
+    read: Callable[[pa.Table], Iterator[pa.Table]],
+    workers: int | None,
+    write: Callable[[int, Callable[[], Iterator[pa.Table]]], Any],
+) -> Iterator[Any]:
+    """Read portions of a listing one after another, and yield what a task makes of each while the next is read.
+
+    Args:
+        portions: files to read; each is dropped when it has been read.
+        read: table of files → tables of rows; must not raise for a bad file.
+        workers: number of tasks that read at the same time; by default as many as there is room for.
+        write: takes the number of a portion and a function that yields its tables of rows.
+    """
+    import ray
+
+    from brainscale.reading.on_ray import read_parallel  # here, as above
+
+    task = ray.remote(num_cpus=1)(_write_blocks)
+    shared_write = ray.put(write)
+    running: deque[Any] = deque()
+    for number, files in enumerate(portions):
+        blocks = read_parallel(files, read, workers, BLOCK_FILES).blocks()
+        running.append(task.remote(shared_write, number, blocks))  # in a list, so that the task fetches one at a time
+        del blocks
+        if len(running) > 1:
+            yield ray.get(running.popleft())
+    while running:
+        yield ray.get(running.popleft())
+
+
+def _write_blocks(write: Callable[[int, Callable[[], Iterator[pa.Table]]], Any], number: int, blocks: list[Any]) -> Any:
+    import ray
+
+    return write(number, lambda: map(ray.get, blocks))
 
 
 def shuffle_on_ray(

@@ -18,6 +18,8 @@ from brainscale.reading.sample_ids import split_id
 
 TYING_SHARE, TYING_SERIES = 0.8, 10
 """One identifier on at least this share of at least so many series or files, of two labels, is a placeholder."""
+HEADER_SOURCE, BIDS_SOURCE = "PatientID", "BIDS subject"
+"""What notices call an identifier in a DICOM header, and one in a sample id."""
 REMEDY = (
     "To name patients, use `brainscale index --patient-from REGEX`, or --labels FILE.csv with --patient-column NAME."
 )
@@ -36,6 +38,63 @@ class Patients:
     hashes: list[str | None]
     placeholders: Counter[str] = field(default_factory=Counter)
     notices: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """What may name the patient of each sample, before what needs all samples at once.
+
+    Attributes:
+        by_file: keyed hash of the patient in the label file.
+        by_pattern: keyed hash of the part of the sample id that the pattern names.
+        by_header: keyed hash of the patient in the DICOM header; None throughout with a pattern, as is the next.
+        by_bids: keyed hash of the subject that the sample id names.
+        words: placeholder in place of a patient.
+        mismatches: rows of readable samples that the pattern does not match.
+    """
+
+    by_file: list[str | None]
+    by_pattern: list[str | None]
+    by_header: list[str | None]
+    by_bids: list[str | None]
+    words: list[str | None]
+    mismatches: list[int]
+
+
+def find_candidates(
+    table: pa.Table,
+    file_rows: Sequence[int | None],
+    file: LabelFile | None,
+    pattern: re.Pattern[str] | None,
+    data: DataConfig,
+    key: PatientKey,
+) -> Candidates:
+    """Return what may name the patient of each sample; arguments as for `find_patients`."""
+    ids = table["sample_id"].to_pylist()
+    nobody: list[str | None] = [None] * len(ids)
+    words = nobody.copy()
+    by_file = by_pattern = by_header = by_bids = nobody
+    mismatches: list[int] = []
+    if file is not None and file.patients is not None:
+        named = [None if row is None else file.patients[row] for row in file_rows]
+        by_file = _hash_names(named, words, key)
+    if pattern is not None:
+        matches = [match_patient(pattern, sample_id) for sample_id in ids]
+        by_pattern = _hash_names(matches, words, key)
+        is_readable = pc.is_null(table["error_code"]).to_pylist()
+        mismatches = [n for n, match in enumerate(matches) if match is None and is_readable[n]]
+    else:
+        words = [known or word for known, word in zip(words, table["patient_placeholder"].to_pylist(), strict=True)]
+        by_header = table["patient"].to_pylist()
+        by_bids = _hash_names(_bids_subjects(ids, data), words, key)
+    return Candidates(
+        by_file=by_file,
+        by_pattern=by_pattern,
+        by_header=by_header,
+        by_bids=by_bids,
+        words=words,
+        mismatches=mismatches,
+    )
 
 
 def find_patients(
@@ -60,47 +119,56 @@ def find_patients(
         key: secret key for the hashes.
         name_of: sample id → what messages call the sample.
     """
-    ids = table["sample_id"].to_pylist()
-    words: list[str | None] = [None] * len(ids)
+    candidates = find_candidates(table, file_rows, file, pattern, data, key)
     series = _series(table)
-    patients = Patients(hashes=[None] * len(ids))
-    if file is not None and file.patients is not None:
-        named = [None if row is None else file.patients[row] for row in file_rows]
-        hashes = _hash_names(named, words, key)
-        if not file.patient_column_chosen:
-            _drop_tying(hashes, series, labels, f"patient in {file.path}", patients)
-        _fill(patients.hashes, hashes)
+    patients = Patients(hashes=list(candidates.by_file))
+    if file is not None and not file.patient_column_chosen:
+        _drop_tying(patients.hashes, series, labels, f"patient in {file.path}", patients)
     if pattern is not None:
-        matches = [match_patient(pattern, sample_id) for sample_id in ids]
-        _fill(patients.hashes, _hash_names(matches, words, key))
-        is_readable = pc.is_null(table["error_code"]).to_pylist()
-        rows = [n for n, match in enumerate(matches) if match is None and is_readable[n]]
-        if rows:
+        _fill(patients.hashes, candidates.by_pattern)
+        if rows := candidates.mismatches:
+            readable = table["error_code"].null_count
             patients.notices.append(
-                f"--patient-from does not match {len(rows)} of {sum(is_readable)} sample(s), for example "
-                f"'{name_of(ids[rows[0]])}': they have no patient, unless a label file names one."
+                describe_mismatches(len(rows), readable, name_of(table["sample_id"][rows[0]].as_py()))
             )
     else:
-        for row, word in enumerate(table["patient_placeholder"].to_pylist()):
-            words[row] = words[row] or word
-        resolved = resolve_issuers(table["patient"].to_pylist(), table["patient_with_issuer"].to_pylist())
-        hashes = [None if known else hashed for known, hashed in zip(patients.hashes, resolved, strict=True)]
-        _drop_tying(hashes, series, labels, "PatientID", patients)
-        _fill(patients.hashes, hashes)
-        subjects = _hash_names(_bids_subjects(ids, data), words, key)
-        hashes = [None if known else subject for known, subject in zip(patients.hashes, subjects, strict=True)]
-        _drop_tying(hashes, series, labels, "BIDS subject", patients)
-        _fill(patients.hashes, hashes)
+        resolved = resolve_issuers(candidates.by_header, table["patient_with_issuer"].to_pylist())
+        for hashes, what in ((resolved, HEADER_SOURCE), (candidates.by_bids, BIDS_SOURCE)):
+            others = [None if known else other for known, other in zip(patients.hashes, hashes, strict=True)]
+            _drop_tying(others, series, labels, what, patients)
+            _fill(patients.hashes, others)
     patients.placeholders.update(
-        word for word, hashed in zip(words, patients.hashes, strict=True) if word is not None and hashed is None
+        word for word, hashed in zip(candidates.words, patients.hashes, strict=True) if word and hashed is None
     )
-    if patients.placeholders:
-        found = ", ".join(f"{word} {count}" for word, count in sorted(patients.placeholders.items()))
-        patients.notices.append(
-            f"{patients.placeholders.total()} sample(s) have a placeholder instead of a patient ({found}) and count as "
-            f"samples without a known patient. {REMEDY}"
-        )
+    patients.notices += describe_placeholders(patients.placeholders)
     return patients
+
+
+def describe_mismatches(mismatches: int, samples: int, first: str) -> str:
+    """Return the line on samples that `--patient-from` does not match; `first` is what to call one of them."""
+    return (
+        f"--patient-from does not match {mismatches} of {samples} sample(s), for example '{first}': they have no "
+        "patient, unless a label file names one."
+    )
+
+
+def describe_placeholders(placeholders: Counter[str]) -> list[str]:
+    """Return a line on placeholders in place of patients; none without any."""
+    if not placeholders:
+        return []
+    found = ", ".join(f"{word} {count}" for word, count in sorted(placeholders.items()))
+    return [
+        f"{placeholders.total()} sample(s) have a placeholder instead of a patient ({found}) and count as samples "
+        f"without a known patient. {REMEDY}"
+    ]
+
+
+def describe_tying(what: str, rows: int, samples: int, shared: int, total: int) -> str:
+    """Return the line on one identifier that so many samples and series or files share."""
+    return (
+        f"One {what} is shared by {rows} of {samples} samples ({shared} of {total} series or files) with different "
+        f"labels. It is ignored as a placeholder. {REMEDY}"
+    )
 
 
 def resolve_issuers(patients: Sequence[str | None], with_issuer: Sequence[str | None]) -> list[str | None]:
@@ -195,9 +263,6 @@ def _drop_tying(
     rows = [row for row, hashed in enumerate(hashes) if hashed == tying]
     if len({labels[row] for row in rows} - {None}) < 2:
         return
-    patients.notices.append(
-        f"One {what} is shared by {len(rows)} of {len(hashes)} samples ({len(series_of[tying])} of {total} series or "
-        f"files) with different labels. It is ignored as a placeholder. {REMEDY}"
-    )
+    patients.notices.append(describe_tying(what, len(rows), len(hashes), len(series_of[tying]), total))
     for row in rows:
         hashes[row] = None

@@ -48,6 +48,11 @@ class Groups:
     keys: np.ndarray
     valid: np.ndarray
 
+    def names(self) -> pa.Array:
+        """Return the name of each row's group; null where it has none."""
+        rows = zip(self.keys.tolist(), self.valid.tolist(), strict=True)
+        return pa.array([f"{key:016x}" if valid else None for key, valid in rows], pa.string())
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitRequest:
@@ -266,10 +271,7 @@ def _write_shard(request: tuple[ShardedTable, str, int, Groups | None, np.ndarra
     source, folder, number, groups, codes, column, values = request
     table = check_manifest(source.read(source.shards[0]), source.location)
     if groups is not None:
-        names = [
-            f"{key:016x}" if valid else None for key, valid in zip(groups.keys.tolist(), groups.valid, strict=True)
-        ]
-        table = replace_column(table, "group", pa.array(names, pa.string()))
+        table = replace_column(table, "group", groups.names())
     table = replace_column(table, "left_out", pa.nulls(len(table), pa.string()))
     assigned = pa.array(values, table.schema.field(column).type).take(pa.array(codes, mask=codes < 0))
     return write_shard(replace_column(table, column, assigned), folder, "manifest", number)

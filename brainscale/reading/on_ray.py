@@ -54,7 +54,10 @@ class LazyRows:
 
 
 def read_parallel(
-    files: Sequence[SourceFile], read: Callable[[pa.Table], Iterator[pa.Table]], workers: int | None = None
+    files: Sequence[SourceFile],
+    read: Callable[[pa.Table], Iterator[pa.Table]],
+    workers: int | None = None,
+    block_files: int | None = None,
 ) -> LazyRows:
     """Apply a reading function to files in blocks, on the connected Ray.
 
@@ -62,9 +65,10 @@ def read_parallel(
         files: what to read.
         read: table of files → tables of rows; must not raise for a bad file.
         workers: number of tasks that read at the same time; by default as many as there is room for.
+        block_files: number of files that a task reads at most; by default, it follows from their number.
     """
     quiet_ray_data()
-    dataset = ray.data.from_arrow([file_table(block) for block in cut_blocks(files)])
+    dataset = ray.data.from_arrow([file_table(block) for block in cut_blocks(files, block_files)])
     return LazyRows(
         dataset.map_batches(read, batch_format="pyarrow", batch_size=None, num_cpus=READ_CPUS, concurrency=workers)
     )
@@ -113,14 +117,14 @@ def cut_parallel(files: Sequence[SourceFile], request: ReadRequest) -> list[Sour
     return cut_archives(files, request, lambda some, read: read_parallel(some, read).tables())
 
 
-def cut_blocks(files: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:
+def cut_blocks(files: Sequence[SourceFile], block_files: int | None = None) -> Iterator[list[SourceFile]]:
     """Cut files, in their order, by number and by bytes: a large archive is a block of its own.
 
     Files of one group are never cut apart.
     """
     block: list[SourceFile] = []
     block_nbytes = 0
-    max_files = min(max(len(files) // TASKS, MIN_BLOCK_FILES), MAX_BLOCK_FILES)
+    max_files = block_files or min(max(len(files) // TASKS, MIN_BLOCK_FILES), MAX_BLOCK_FILES)
     for group in groups_of(files):
         nbytes = sum(file.nbytes or 0 for file in group)
         if block and (len(block) + len(group) > max_files or block_nbytes + nbytes > MAX_BLOCK_NBYTES):

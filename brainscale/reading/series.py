@@ -121,6 +121,21 @@ _LINES = {
 }
 
 
+def add_notes(parts: Iterable[SeriesNotes]) -> SeriesNotes:
+    """Return what there is to say about the series of several portions; a series in several of them counts in each.
+
+    Args:
+        parts: in the order of the sample ids.
+    """
+    series, kinds = 0, dict[str, tuple[int, int, str]]()
+    for part in parts:
+        series += part.series
+        for kind, (count, slices, first) in part.kinds.items():
+            count_before, slices_before, earliest = kinds.get(kind, (0, 0, first))
+            kinds[kind] = count_before + count, slices_before + slices, earliest
+    return SeriesNotes(series=series, kinds={kind: kinds[kind] for kind in _LINES if kind in kinds})
+
+
 Volume = list[int]
 """Indices of the slices that share a window, in order; copies are not among them."""
 

@@ -172,15 +172,26 @@ def finish_shards(location: str | Path, kind: str, shards: Sequence[Shard]) -> S
     listed = {shard.name for shard in shards}
     if is_address(location):
         text = json.dumps({**facts, "brainscale": __version__, "format": FORMATS["folder"]}, indent=2)
-        store = ObjectStore(str(location))
-        store.put(SUCCESS, io.BytesIO(text.encode()))
-        store.remove(name for name in _names_in(location) if _is_shard(name, kind) and name not in listed)
+        ObjectStore(str(location)).put(SUCCESS, io.BytesIO(text.encode()))
     else:
         write_success(Path(location), facts)
-        for name in _names_in(location):
-            if _is_shard(name, kind) and name not in listed:
-                Path(location, name).unlink(missing_ok=True)
+    _remove_others(location, kind, listed)
     return ShardedTable(location=str(location), kind=kind, shards=tuple(shards))
+
+
+def remove_unlisted(location: str | Path, kind: str) -> None:
+    """Remove the shards in a folder that its list does not name, as after a failure; without a list, all of them."""
+    facts = _facts_of(location, kind)
+    _remove_others(location, kind, {shard["name"] for shard in facts["shards"]} if facts else set())
+
+
+def _remove_others(location: str | Path, kind: str, listed: set[str]) -> None:
+    names = [name for name in _names_in(location) if _is_shard(name, kind) and name not in listed]
+    if is_address(location):
+        ObjectStore(str(location)).remove(names)
+    else:
+        for name in names:
+            Path(location, name).unlink(missing_ok=True)
 
 
 def open_as_shards(location: str, kind: str) -> ShardedTable | None:

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brainscale.config.sections import DataConfig
-from brainscale.dataset.indexer import hide_paths
 from brainscale.dataset.label_file import DEFAULT_COLUMNS, LabelColumns, LabelFile, read_label_file
 from brainscale.dataset.labels import choose_folder_labels, describe_unclear_labels, find_folder_labels
+from brainscale.dataset.manifest_rows import hide_paths
 from brainscale.errors import ManifestError, UsageError
 from brainscale.reading.pseudonyms import PatientKey
 from brainscale.schema import MANIFEST

@@ -51,6 +51,18 @@ class PageRequest:
         if len(self.locations) == 2 and self._is_one_file():
             raise UsageError("--pairs and --audit name the same file: give two different paths")
 
+    def refuse(self, files: int) -> None:
+        """Refuse pages of a source of more files than this: what draws them needs all samples in memory.
+
+        Raises:
+            UsageError: a page is to be written.
+        """
+        for option in self.locations:
+            raise UsageError(
+                f"{option} looks at all samples in memory, and the sources contain more than {files:,} files: remove "
+                "it, or index fewer files"
+            )
+
     def check_files(self) -> pa.Table | None:
         """Check that the pages can be written, and return the predictions of `audit_run`, if it is given.
 
