@@ -111,17 +111,23 @@ def measure(samples: LabelledProbabilities, prevalence: float | None = None) -> 
     names = _names(samples.classes, prevalence)
     reason = NOT_FINITE if samples.not_finite else missing_class(samples.labels, samples.classes)
     if samples.not_finite or not len(samples):  # compared with a threshold, NaN would pass for a healthy sample
-        return _as_table(dict.fromkeys(names, Estimate(value=None, n=len(samples), reason=reason)))
+        return as_table(dict.fromkeys(names, Estimate(value=None, n=len(samples), reason=reason)))
     codes = np.zeros(len(samples), np.int64) if samples.groups is None else samples.groups
     ordered = samples.take(np.lexsort((codes, samples.labels, samples.predicted, *samples.probabilities.T)))
     exact = {**_proportions(ordered), **_aurocs(ordered)}
     estimates = {**bootstrap_metrics(ordered, prevalence), **exact}
-    return _as_table({name: estimates[name] for name in names})
+    return as_table({name: estimates[name] for name in names})
 
 
 def estimates_of(table: pa.Table) -> dict[str, Estimate]:
     """Return the rows of a table of schema METRICS by the name of the metric, in its order."""
     return {row.pop("metric"): Estimate(**row) for row in table.to_pylist()}
+
+
+def as_table(estimates: Mapping[str, Estimate]) -> pa.Table:
+    """Return metrics by name as a table of schema METRICS."""
+    rows = [{"metric": name, **vars(estimate)} for name, estimate in estimates.items()]
+    return pa.Table.from_pylist(rows, schema=METRICS)
 
 
 def confusion_matrix(samples: LabelledProbabilities) -> np.ndarray:
@@ -172,11 +178,6 @@ def _require_probabilities(samples: LabelledProbabilities) -> None:
 def _names(classes: Sequence[str], prevalence: float | None) -> list[str]:
     of_classes = [f"auroc_{name}" for name in classes] if len(classes) > 2 else []
     return [*METRIC_NAMES, *of_classes, *(AT_PREVALENCE if prevalence is not None else ())]
-
-
-def _as_table(estimates: Mapping[str, Estimate]) -> pa.Table:
-    rows = [{"metric": name, **vars(estimate)} for name, estimate in estimates.items()]
-    return pa.Table.from_pylist(rows, schema=METRICS)
 
 
 def _proportions(samples: LabelledProbabilities) -> dict[str, Estimate]:
