@@ -284,7 +284,10 @@ def evaluate_command(
 
     with session.session(workers):
         evaluation = evaluate_model(**request, on_notice=notice)
-    print_facts(evaluation.to_json(), as_json)
+    if evaluation.degenerate and not as_json:
+        click.echo(evaluation.degenerate)
+    facts = evaluation.to_json()
+    print_facts(facts if as_json else {name: facts[name] for name in facts if name != "degenerate"}, as_json)
 
 
 @click.command("compare")

@@ -1,9 +1,9 @@
-"""Metrics of a cross-validation: the models of its folds have different scales, so their scores are not ranked together.
+"""Metrics of a cross-validation, whose models have different scales: their scores are not ranked together.
 
 What depends on the scale of the scores is computed within each fold, and the mean of the folds is reported, each with
-the same weight, as cross-validated AUROCs are defined (E. LeDell, M. Petersen and M. van der Laan, Electronic Journal of
-Statistics 9, 2015). Metrics of the predictions, each at the threshold of its own model, and means over samples (Brier
-score, log loss) are computed over all samples.
+the same weight, as cross-validated AUROCs are defined (E. LeDell, M. Petersen and M. van der Laan, Electronic Journal
+of Statistics 9, 2015). Metrics of the predictions, each at the threshold of its own model, and means over samples
+(Brier score, log loss) are computed over all samples.
 """
 
 import math
@@ -18,7 +18,15 @@ from brainscale.stats.delong import placements
 from brainscale.stats.estimate import ONE_SAMPLE, Estimate, missing_class, name_method
 from brainscale.stats.intervals import t_quantile
 from brainscale.stats.labelled import LabelledProbabilities
-from brainscale.stats.metrics import as_table, estimates_of, measure
+from brainscale.stats.metrics import (
+    DISJOINT_PAIRS,
+    NO_VARIANCE,
+    as_table,
+    disjoint_pairs,
+    estimate_perfect,
+    estimates_of,
+    measure,
+)
 from brainscale.stats.resampling import jackknife_weights
 
 WITHIN_FOLDS = ("auroc", "average_precision", "ece", "calibration_slope", "calibration_intercept")
@@ -55,10 +63,9 @@ def measure_folds(samples: LabelledProbabilities, folds: np.ndarray) -> pa.Table
     kept = np.isin(folds, complete)
     samples, folds = samples.take(kept), folds[kept]
     within = {**_jackknife(samples, folds), **_aurocs(samples, folds)}
-    noted = {
-        name: replace(one, reason="; ".join(filter(None, (one.reason, note))) or None) for name, one in within.items()
-    }
-    return as_table({name: noted.get(name, estimate) for name, estimate in pooled.items()})
+    for name, estimate in within.items():
+        pooled[name] = replace(estimate, reason="; ".join(filter(None, (estimate.reason, note))) or None)
+    return as_table(pooled)
 
 
 def _is_within(name: str) -> bool:
@@ -70,17 +77,17 @@ def _aurocs(samples: LabelledProbabilities, folds: np.ndarray) -> dict[str, Esti
     codes = samples.codes
     if len(samples.classes) == 2:
         value, influences = _of_folds(samples.has_tumour, samples.tumour_probability, codes, folds)
-        return {"auroc": _estimate_auroc(samples, value, influences, samples.has_tumour)}
+        return {"auroc": _estimate_auroc(samples, folds, value, influences, samples.has_tumour)}
     columns = enumerate(samples.probabilities.T)
     each = [_of_folds(samples.labels == i, scores, codes, folds) for i, scores in columns]
     estimates = {
-        f"auroc_{name}": _estimate_auroc(samples, *each[i], samples.labels == i)
+        f"auroc_{name}": _estimate_auroc(samples, folds, *each[i], samples.labels == i)
         for i, name in enumerate(samples.classes)
     }
     macro = float(np.mean([value for value, _ in each]))
     influences = np.asarray(np.mean([influence for _, influence in each], 0))
     rarest = int(np.bincount(samples.labels, minlength=len(each)).argmin())
-    return {"auroc": _estimate_auroc(samples, macro, influences, samples.labels == rarest), **estimates}
+    return {"auroc": _estimate_auroc(samples, folds, macro, influences, samples.labels == rarest), **estimates}
 
 
 def _of_folds(
@@ -105,18 +112,32 @@ def _of_folds(
 
 
 def _estimate_auroc(
-    samples: LabelledProbabilities, value: float, influences: np.ndarray, positive: np.ndarray
+    samples: LabelledProbabilities, folds: np.ndarray, value: float, influences: np.ndarray, positive: np.ndarray
 ) -> Estimate:
     n = len(samples)
+    if value in (0, 1):
+        return replace(estimate_perfect(value, _pairs(samples, folds), n), method=f"within folds, {DISJOINT_PAIRS}")
     if np.isnan(influences).any():
         return Estimate(value=value, n=n, reason=ONE_SAMPLE)
     _, group = np.unique(samples.codes, return_inverse=True)
     variance = float((np.bincount(group, influences) ** 2).sum())
-    if variance == 0 or not 0 < value < 1:
-        return Estimate(value=value, n=n, reason="no interval: every pair of samples is ordered the same way")
+    if variance == 0:
+        return Estimate(value=value, n=n, reason=NO_VARIANCE)
     smaller = min(len(np.unique(group[rows])) for rows in (positive, ~positive))
     half = t_quantile(smaller) * math.sqrt(variance)
     return _on_logit_scale(value, half, n, f"within folds, {name_method('DeLong', samples.codes)}")
+
+
+def _pairs(samples: LabelledProbabilities, folds: np.ndarray) -> int:
+    """Return how many disjoint pairs of groups the folds of one repeat have, each as many as the smallest fold."""
+    numbers, codes = np.unique(folds), samples.codes
+    repeats = int(np.unique(np.unique(np.stack([codes, folds]), axis=1)[0], return_counts=True)[1].max())
+    least = min(
+        disjoint_pairs(samples.labels[folds == number] == i, codes[folds == number])
+        for number in numbers
+        for i in range(len(samples.classes))
+    )
+    return least * -(-len(numbers) // repeats)
 
 
 def _jackknife(samples: LabelledProbabilities, folds: np.ndarray) -> dict[str, Estimate]:
