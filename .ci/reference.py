@@ -74,7 +74,7 @@ FILES = {
         "folds-*.parquet": "the manifest with its folds, one for each repeat",
         "repeat-*/fold-*.parquet": "the manifest of each run",
         "repeat-*/fold-*/": "a RUN for each fold",
-        "metrics.parquet": "metrics of all predictions pooled",
+        "metrics.parquet": "metrics of all folds",
         "_SUCCESS.json": "written last: the cross-validation is complete",
     },
 }

@@ -22,6 +22,7 @@ KEYS = {
     "device": "resources.device",
     "seed": "train.seed",
     "epochs": "train.epochs",
+    "confidence": "operating.confidence",
 }
 """Options of `train`, and the keys of the configuration that they override."""
 
@@ -82,7 +83,20 @@ KEYS = {
     "--target-sensitivity",
     type=click.FloatRange(0, 1, True),
     metavar="FRACTION",
-    help="Set the threshold to the highest one with this sensitivity on the validation split.",
+    help="Set the threshold to the highest one for which the validation split promises this sensitivity.",
+)
+@click.option(
+    "--target-specificity",
+    type=click.FloatRange(0, 1, True),
+    metavar="FRACTION",
+    help="Set the threshold to the lowest one for which the validation split promises this specificity.",
+)
+@click.option(
+    "--confidence",
+    type=click.FloatRange(0.5, 1, False, True),
+    metavar="FRACTION",
+    show_default=CONFIGURED,
+    help="Confidence of that promise: 1 less the share of models that may miss the target.",
 )
 @click.option("--youden", is_flag=True, help="Set the threshold by Youden's index on the validation split.")
 @click.option(
@@ -114,6 +128,7 @@ def train_command(
     repeats: int,
     parallel_folds: int | None,
     target_sensitivity: float | None,
+    target_specificity: float | None,
     youden: bool,
     calibrate: bool,
     allow_other_hardware: bool,
@@ -134,15 +149,18 @@ def train_command(
 
     if tracking is not None and folds is not None:
         raise UsageError("--mlflow records one run, but --folds trains several: remove one of the two")
-    if youden and target_sensitivity is not None:
-        raise UsageError("--youden and --target-sensitivity both set the threshold: remove one of the two")
+    targets = {"sensitivity": target_sensitivity, "specificity": target_specificity}
+    targets = {metric: target for metric, target in targets.items() if target is not None}
+    choices = [*(["--youden"] if youden else []), *(f"--target-{metric}" for metric in targets)]
+    if len(choices) > 1:
+        raise UsageError(f"{choices[0]} and {choices[1]} both set the threshold: remove one of the two")
     chosen = [f"{KEYS[name]}={value}" for name, value in values.items() if value is not None]
     chosen += ["operating.temperature=true"] if calibrate else []
     chosen += ["resources.allow_other_hardware=true"] if allow_other_hardware else []
     chosen += ["resources.shared=true"] if shared else []
     chosen += ["operating.threshold=youden"] if youden else []
-    if target_sensitivity is not None:
-        chosen += ["operating.threshold=sensitivity", f"operating.target={target_sensitivity}"]
+    for metric, target in targets.items():
+        chosen += [f"operating.threshold={metric}", f"operating.target={target}"]
     settings = files.load_config(config, [*chosen, *overrides])
     request: dict[str, Any] = {
         "data": make_absolute(data),
@@ -266,7 +284,10 @@ def evaluate_command(
 
     with session.session(workers):
         evaluation = evaluate_model(**request, on_notice=notice)
-    print_facts(evaluation.to_json(), as_json)
+    if evaluation.degenerate and not as_json:
+        click.echo(evaluation.degenerate)
+    facts = evaluation.to_json()
+    print_facts(facts if as_json else {name: facts[name] for name in facts if name != "degenerate"}, as_json)
 
 
 @click.command("compare")

@@ -296,16 +296,21 @@ class OperatingConfig(Section):
     """Operating point, chosen on the validation split after training; the test split is not used."""
 
     threshold: Annotated[
-        Literal["fixed", "youden", "sensitivity"],
+        Literal["fixed", "youden", "sensitivity", "specificity"],
         Field(
-            description="Choice of the operating threshold: fixed (`value`), youden (Youden's index), or sensitivity "
-            "(the highest threshold that reaches `target`)."
+            description="Choice of the operating threshold: fixed (`value`), youden (Youden's index), sensitivity "
+            "(the highest threshold that reaches `target` with `confidence`), or specificity (the lowest one)."
         ),
     ] = "fixed"
     value: Annotated[
         float, Field(ge=0, le=1, description="Operating threshold for `fixed`: a tumour is predicted from it upwards.")
     ] = 0.5
-    target: Annotated[float, Field(gt=0, le=1, description="Sensitivity to reach, for `sensitivity`.")] = 0.95
+    target: Annotated[
+        float, Field(gt=0, le=1, description="Sensitivity or specificity to reach, for these two choices.")
+    ] = 0.95
+    confidence: Annotated[
+        float, Field(ge=0.5, lt=1, description="Confidence with which validation has to promise `target`.")
+    ] = 0.9
     temperature: Annotated[bool, Field(description="Whether probabilities are calibrated by temperature scaling.")] = (
         False
     )

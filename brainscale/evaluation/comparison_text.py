@@ -1,22 +1,24 @@
 """A comparison as text for a terminal, and as Markdown."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import pyarrow as pa
 
 from brainscale.formatting import escape_markdown
 from brainscale.schema import PUBLISHED
+from brainscale.stats.metric_names import PUBLISHED_NOTE, metric_name
 
-HEADINGS = dict(
-    zip(PUBLISHED, ("Accuracy", "AUC", "Sensitivity", "Specificity", "Avg Precision", "Avg Recall"), strict=True)
-)
-"""Metric → heading of the published table."""
+HEADINGS = {name: metric_name(name).name for name in PUBLISHED}
+"""Metric → heading."""
+WIDTH, NAME_WIDTH = 80, 28
+"""Columns of a terminal, and of a model's name in it."""
 COST_HEADINGS = ("Test samples", "Parameters", "GFLOP", "Images/s")
 PAIR_HEADINGS = (
     "A",
     "B",
-    "AUC A − B",
+    "AUROC A − B",
     "95 % interval",
     "p (DeLong, Holm)",
     "only A correct",
@@ -39,12 +41,12 @@ def format_comparison(table: pa.Table, *, markdown: bool = False) -> str:
             [name, *(f"{_number(row[metric])} {_interval(row, metric)}".strip() for metric in PUBLISHED), *_costs(row)]
             for name, row in models
         ]
-        return _markdown([heading, *lines])
+        return f"{_markdown([heading, *lines])}\n\n{PUBLISHED_NOTE}"
     lines = [["Model", *HEADINGS.values(), *COST_HEADINGS]]
     for name, row in models:
         lines.append([name, *(_number(row[metric]) for metric in PUBLISHED), *_costs(row)])
         lines.append(["", *(_interval(row, metric) for metric in PUBLISHED), *[""] * len(COST_HEADINGS)])
-    return _aligned(lines)
+    return f"{_in_blocks(lines, 1)}\n\n{fill(PUBLISHED_NOTE, WIDTH)}"
 
 
 def format_pairs(table: pa.Table, *, markdown: bool = False) -> str:
@@ -60,7 +62,7 @@ def format_pairs(table: pa.Table, *, markdown: bool = False) -> str:
         counts = [str(row["only_a"]), str(row["only_b"])]
         tests = [_number(row["difference"]), interval, _number(row["p_holm"])]
         lines.append([row["a"], row["b"], *tests, *counts, _number(row["mcnemar_p_holm"])])
-    return _markdown(lines) if markdown else _aligned(lines)
+    return _markdown(lines) if markdown else _in_blocks(lines, 2)
 
 
 def _names(table: pa.Table) -> list[str]:
@@ -93,6 +95,34 @@ def _number(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
+
+
+def _in_blocks(lines: Sequence[Sequence[str]], names: int) -> str:
+    """Return cells in tables below each other that a terminal has room for, each with the names in its first columns.
+
+    Args:
+        lines: the cells, headings first.
+        names: number of columns that hold names; a name that is too long loses its beginning.
+    """
+    cells = [[*map(_shorten, line[:names]), *line[names:]] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    blocks: list[list[int]] = []
+    for column in range(names, len(widths)):
+        block = [*range(names), *(blocks[-1] if blocks else []), column]
+        if not blocks or sum(widths[i] + 2 for i in block) - 2 > WIDTH:
+            blocks.append([])
+        blocks[-1].append(column)
+    tables = ([[line[i] for i in (*range(names), *block)] for line in cells] for block in blocks)
+    return "\n\n".join(_aligned(_drop_empty(table)) for table in tables)
+
+
+def _drop_empty(lines: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """Return the lines that have a cell with text."""
+    return [line for line in lines if any(line)]
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= NAME_WIDTH else f"…{name[1 - NAME_WIDTH :]}"
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:

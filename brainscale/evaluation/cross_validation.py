@@ -1,4 +1,4 @@
-"""Cross-validate as one run: a model for each fold, and its predictions pooled."""
+"""Cross-validate as one run: a model for each fold, and the metrics of all of them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,13 +22,21 @@ from brainscale.evaluation.outputs import METRICS_FILE, PREDICTIONS_FILE
 from brainscale.hashing import fingerprint
 from brainscale.schema import PUBLISHED
 from brainscale.seeds import derive
+from brainscale.stats.folds import measure_folds
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
-from brainscale.stats.metrics import estimates_of, measure
+from brainscale.stats.metric_names import metric_name
+from brainscale.stats.metrics import estimates_of
 from brainscale.storage.local import SUCCESS, read_success, write_success
 from brainscale.storage.tables import read_table, write_table
 from brainscale.storage.workspace import Workspace, open_workspace
 from brainscale.training.workers import count_workers, resources_per_worker, set_workers
 
+SHOWN = (*PUBLISHED, "average_precision", "calibration_slope", "calibration_intercept")
+"""Metrics whose spread over the folds is reported."""
+WITHIN_FOLDS_NOTE = (
+    "AUROC, average precision and calibration are computed within each fold and averaged;\n"
+    "the other metrics count all predictions, each at the threshold of its own model."
+)
 EVALUATION_FILES = tuple(f"repeat-*/evaluation/test/{name}" for name in (METRICS_FILE, PREDICTIONS_FILE, MANIFEST_FILE))
 
 
@@ -63,8 +71,8 @@ class CrossValidation:
         models: run folder of each model, relative to it.
         folds: number of folds.
         repeats: number of times that the data was divided into folds.
-        by_fold: published metric → its value in each fold.
-        metrics: table of schema METRICS over all out-of-fold predictions.
+        by_fold: metric of SHOWN → its value in each fold.
+        metrics: table of schema METRICS of all out-of-fold predictions, as `measure_folds` computes it.
         config_sha256: fingerprint of the configuration.
         manifest_sha256: fingerprint of the manifest and of the splits of all models.
     """
@@ -80,12 +88,12 @@ class CrossValidation:
 
     @property
     def spread(self) -> Mapping[str, Spread]:
-        """Published metric → its mean and deviation over the folds."""
+        """Metric → its mean and deviation over the folds."""
         return {name: Spread.of(values) for name, values in self.by_fold.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `_SUCCESS.json` says: metrics of each fold with mean and deviation, and the pooled ones."""
-        pooled = {
+        """Return what `_SUCCESS.json` says: metrics of each fold with mean and deviation, and all together."""
+        combined = {
             name: {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
             for name, estimate in estimates_of(self.metrics).items()
         }
@@ -93,7 +101,7 @@ class CrossValidation:
             "models": list(self.models),
             "figures": {name: list(values) for name, values in self.by_fold.items()},
             "spread": {name: vars(spread) for name, spread in self.spread.items()},
-            "pooled": pooled,
+            "combined": combined,
             "folds": self.folds,
             "repeats": self.repeats,
             "config_sha256": self.config_sha256,
@@ -101,17 +109,17 @@ class CrossValidation:
         }
 
     def to_text(self) -> str:
-        """Return a line for each metric: mean and deviation over the folds, then the pooled value and its interval."""
-        pooled, lines = estimates_of(self.metrics), []
+        """Return a line for each metric: mean and deviation of the folds, then the value of all with its interval."""
+        combined, lines = estimates_of(self.metrics), []
         for name, spread in self.spread.items():
-            estimate = pooled[name]
+            estimate = combined[name]
             interval = "–" if estimate.low is None else f"{estimate.low:.4f} to {estimate.high:.4f}"
             mean, deviation, value = (
                 "–" if number is None else f"{number:.4f}" for number in (spread.mean, spread.deviation, estimate.value)
             )
-            lines.append(f"{name.replace('_', ' '):<18}{mean:>15}{deviation:>11}{value:>9}  {interval}")
-        heading = f"{'metric':<18}{'mean of folds':>15}{'deviation':>11}{'pooled':>9}  95 % interval"
-        return "\n".join([heading, *lines])
+            lines.append(f"{metric_name(name).name:<34}{mean:>9}{deviation:>11}{value:>11}  {interval}")
+        heading = f"{'Metric':<34}{'Mean':>9}{'Deviation':>11}{'All folds':>11}  95 % interval"
+        return "\n".join([heading, *lines, WITHIN_FOLDS_NOTE])
 
 
 def cross_validate(
@@ -178,7 +186,7 @@ def cross_validate(
         train_folds(every_fold, workspace, config, folds_at_once(config, parallel_folds), on_notice)
         workspace.pull(*EVALUATION_FILES)
         evaluations = [fold.evaluation for fold in every_fold]
-        metrics = pool_evaluations(evaluations, list(config.data.classes))
+        metrics = combine_evaluations(evaluations, list(config.data.classes))
         write_table(metrics, workspace.path / METRICS_FILE, "metrics")
         result = CrossValidation(
             path=str(workspace),
@@ -268,15 +276,13 @@ def splits_of_fold(manifest: pa.Table, number: int, *, val: float, seed: int) ->
 
 
 def _by_fold(evaluations: Sequence[Path]) -> dict[str, list[float | None]]:
-    """Return the value of each published metric in each fold."""
+    """Return the value of each metric of SHOWN in each fold."""
     estimates = [estimates_of(read_table(folder / METRICS_FILE, "metrics")) for folder in evaluations]
-    return {name: [by_name[name].value for by_name in estimates] for name in PUBLISHED}
+    return {name: [by_name[name].value for by_name in estimates] for name in SHOWN}
 
 
-def pool_evaluations(evaluations: Sequence[Path], classes: Sequence[str]) -> pa.Table:
-    """Return the metrics over all out-of-fold predictions, each at the threshold of its own model.
-
-    Samples of a group, and repeats of a sample, are drawn together.
+def combine_evaluations(evaluations: Sequence[Path], classes: Sequence[str]) -> pa.Table:
+    """Return the metrics of all out-of-fold predictions, each at the threshold of its own model; see `measure_folds`.
 
     Args:
         evaluations: folders of the folds' evaluations.
@@ -292,8 +298,7 @@ def pool_evaluations(evaluations: Sequence[Path], classes: Sequence[str]) -> pa.
         groups |= dict(zip(manifest["sample_id"].to_pylist(), manifest["group"].to_pylist(), strict=True))
         tables.append(table)
         thresholds.append(np.full(len(table), threshold))
-    return measure(
-        LabelledProbabilities.from_predictions(
-            pa.concat_tables(tables), classes, threshold=np.concatenate(thresholds), groups=groups
-        )
+    samples = LabelledProbabilities.from_predictions(
+        pa.concat_tables(tables), classes, threshold=np.concatenate(thresholds), groups=groups
     )
+    return measure_folds(samples, np.repeat(np.arange(len(tables)), [len(table) for table in tables]))

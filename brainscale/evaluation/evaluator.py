@@ -22,6 +22,7 @@ from brainscale.evaluation.outputs import METRICS_FILE, PREDICTIONS_FILE, Evalua
 from brainscale.evaluation.results import Evaluation, EvaluationFacts
 from brainscale.models.bundle import BUNDLE_FILES, Bundle, open_bundle
 from brainscale.scoring.on_ray import predict_rows
+from brainscale.stats.metrics import describe_degenerate
 from brainscale.storage.local import SUCCESS, write_success
 from brainscale.storage.remote import is_address, join_address, split_options
 from brainscale.storage.workspace import fetch, open_workspace
@@ -160,6 +161,7 @@ def _evaluate(
         errors=len(predictions) - predictions["error_code"].null_count,
         shared_with_training=None if leaked is None else len(leaked),
         looks=evaluated.looks,
+        degenerate=describe_degenerate(evaluated.samples),
         prevalence=request.prevalence,
         images_per_second=round(len(rows) / seconds, 2),
         parameters=bundle.info.parameters,

@@ -129,6 +129,7 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
         leaked=None if model.leaked is None else Counter(model.leaked["kind"].to_pylist()),
         without_leaked=without_leaked,
         looks=model.looks,
+        degenerate=facts.degenerate,
         subgroups=subgroups,
         facts=_provenance(model, facts),
     )
@@ -154,6 +155,7 @@ def _complete_card(model: EvaluatedModel, metrics: pa.Table, facts: EvaluationFa
         metrics=metrics,
         evaluated_on="the test split of its own data",
         prevalence=model.prevalence,
+        degenerate=facts.degenerate,
     )
     write_model_card(model.bundle.folder, card)
 
@@ -197,6 +199,7 @@ def _write_leakage(folder: Path, model: EvaluatedModel) -> pa.Table | None:
 
 def _provenance(model: EvaluatedModel, facts: EvaluationFacts) -> dict[str, str]:
     info, named = model.bundle.info, facts.to_json()
+    named.pop("degenerate")  # it is at the top of the page
     named["evaluations of these samples"] = named.pop("looks")
     named["samples shared with training"] = named.pop("shared_with_training")
     lines = {

@@ -25,6 +25,7 @@ class EvaluationFacts:
             None where that is unknown.
         looks: number of times that these test samples were evaluated with the run, this time included; None for a
             split that training used, or without a run.
+        degenerate: one sentence where the model predicts one class, or gives one score, for every sample.
         prevalence: share of tumours that predictive values were computed for, if any.
         images_per_second: samples by seconds, start included.
         parameters: number of trainable parameters.
@@ -43,6 +44,7 @@ class EvaluationFacts:
     errors: int
     shared_with_training: int | None
     looks: int | None
+    degenerate: str | None
     prevalence: float | None
     images_per_second: float
     parameters: int

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,30 @@ BUNDLE_FILES = ("model/*", "model.*", CONFIG_FILE)
 """Patterns of the model's files in a run or model folder; the configuration shows that a folder is a run."""
 
 
+class ThresholdBound(Section):
+    """What validation says of the sensitivity or specificity of the threshold, as `stats.threshold_bounds` defines it.
+
+    Attributes:
+        metric: sensitivity or specificity.
+        target: value to reach.
+        confidence: confidence of the lower bound.
+        lower_bound: value that the metric has at least, with that confidence.
+        observed: value on the validation samples.
+        samples: number of these samples, with a tumour for sensitivity and without for specificity.
+        groups: number of groups that they are in.
+        independent_samples: number of independent samples that they are worth.
+    """
+
+    metric: Literal["sensitivity", "specificity"]
+    target: float
+    confidence: float
+    lower_bound: float
+    observed: float
+    samples: int
+    groups: int
+    independent_samples: float
+
+
 class ModelInfo(Section):
     """The contents of model.json: what the meaning of a score depends on, and how the model was made.
 
@@ -29,6 +53,7 @@ class ModelInfo(Section):
         preprocess: how to turn a frame into a plane.
         threshold: probability of a tumour from which on a sample is predicted to be one.
         threshold_source: how the threshold was chosen.
+        threshold_bound: bound of the sensitivity or specificity that it was chosen for; None without such a target.
         temperature: number by which log-probabilities are divided; 1 leaves them unchanged.
         temperature_source: how the temperature was chosen.
         parameters: number of trainable parameters.
@@ -48,6 +73,7 @@ class ModelInfo(Section):
     preprocess: PreprocessConfig
     threshold: float = Field(ge=0, le=1)
     threshold_source: str
+    threshold_bound: ThresholdBound | None = None
     temperature: float = Field(default=1.0, gt=0)
     temperature_source: str = "none"
     parameters: int

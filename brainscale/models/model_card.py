@@ -28,6 +28,7 @@ class ModelFacts:
         metrics: table of schema METRICS, where the model was evaluated.
         evaluated_on: the data of these metrics.
         prevalence: share of tumours where the model will be used, of the metrics that depend on it.
+        degenerate: one sentence where the model does not tell the samples of the evaluation apart.
         provenance: more facts about the origin of the model, name → value.
         claim: answers to items of CLAIM 2024 by number, from 1; they replace what the run can answer.
     """
@@ -38,6 +39,7 @@ class ModelFacts:
     metrics: pa.Table | None = None
     evaluated_on: str | None = None
     prevalence: float | None = None
+    degenerate: str | None = None
     provenance: Mapping[str, object] = field(default_factory=dict)
     claim: Mapping[int, str] = field(default_factory=dict)
 

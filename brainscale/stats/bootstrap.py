@@ -19,9 +19,10 @@ PERCENTILES = (2.5, 97.5)
 BIASED = "noise in the bins raises it: the true value is probably lower"
 WITHIN_NOISE = f"{BIASED}, and may be 0"
 SEPARATE = "no interval: too many resamples separate the classes"
+CALIBRATION = ("calibration_slope", "calibration_intercept")
 REASONS = {
     "mcc": "all predictions are the same",
-    "calibration_slope": "the probabilities separate the classes, or are all the same",
+    "calibration_slope": "the probabilities separate the classes, but for few samples at most, or are the same",
     "ppv_at_prevalence": "no sample is predicted to have a tumour",
     "npv_at_prevalence": "every sample is predicted to have a tumour",
 }
@@ -51,11 +52,16 @@ def bootstrap_metrics(samples: LabelledProbabilities, prevalence: float | None) 
         drawn.append(metrics_of_resamples(weights.astype(np.float64), samples, prevalence))
         noise.append(np.abs(calibration.calibration_gaps(weights, confidence, correct) - own_gaps).sum(1))
     estimates = {}
+    is_separated = not (
+        math.isfinite(values["calibration_slope"][0]) and np.isfinite(left_out["calibration_slope"]).all()
+    )
     for name, (value,) in values.items():
         estimate = Estimate(value=float(value), n=n)
         if not math.isfinite(value):
             reason = missing_class(samples.labels, samples.classes) or REASONS[name]
             estimates[name] = Estimate(value=None, n=n, reason=reason)
+        elif name in CALIBRATION and is_separated:
+            estimates[name] = Estimate(value=None, n=n, reason=REASONS["calibration_slope"])
         elif name == "calibration_slope":
             estimates[name] = _with_jackknife(estimate, left_out[name], name_method("jackknife", samples.codes))
         else:

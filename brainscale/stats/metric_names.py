@@ -33,8 +33,10 @@ DISPLAY_NAMES = {
     "npv_at_prevalence": MetricName("NPV", "share of no-tumour predictions that would be correct at this prevalence"),
     "f1": MetricName("F1 score", "harmonic mean of sensitivity and PPV"),
     "mcc": MetricName("Matthews correlation", "correlation of predictions and labels, from −1 to 1; 0 is chance"),
-    "macro_precision": MetricName("Macro precision (“Avg Precision”)", "mean of the precision of each class"),
-    "macro_recall": MetricName("Macro recall (“Avg Recall”)", "mean of the recall of each class"),
+    "macro_precision": MetricName(
+        "Macro precision", "mean of the precision of each class; “Avg Precision” in the published table"
+    ),
+    "macro_recall": MetricName("Macro recall", "mean of the recall of each class; “Avg Recall” in the published table"),
     "brier": MetricName("Brier score", "mean squared error of the scores; lower is better"),
     "log_loss": MetricName("Log loss", "penalty for confident mistakes; lower is better"),
     "ece": MetricName(
@@ -44,6 +46,13 @@ DISPLAY_NAMES = {
     "calibration_slope": MetricName("Calibration slope", "1 is ideal; below 1, scores are too extreme"),
     "calibration_intercept": MetricName("Calibration intercept", "0 is ideal; below 0, scores are too high on average"),
 }
+
+
+PUBLISHED_NOTE = (
+    "Macro precision and macro recall are means over the classes, “Avg Precision” and “Avg Recall” of the published "
+    "table; average precision, the area under the precision-recall curve, is another metric."
+)
+"""Footnote of every table of the published metrics."""
 
 
 def metric_name(metric: str, prevalence: float | None = None) -> MetricName:

@@ -43,6 +43,8 @@ METRIC_NAMES = (
 )
 """Metrics of every model; more classes have `auroc_<class>` besides, a prevalence two predictive values."""
 BINARY_CLASSES = ("no_tumour", "tumour")
+DISJOINT_PAIRS = "Clopper-Pearson of disjoint pairs"
+NO_VARIANCE = "no interval: all scores are the same, or every sample has the same share of pairs ordered correctly"
 ROUNDING = 1e-6  # by which a float32 probability may leave 0 … 1
 SUM_ROUNDING = 1e-2  # by which half-precision probabilities may miss a sum of 1
 
@@ -111,17 +113,38 @@ def measure(samples: LabelledProbabilities, prevalence: float | None = None) -> 
     names = _names(samples.classes, prevalence)
     reason = NOT_FINITE if samples.not_finite else missing_class(samples.labels, samples.classes)
     if samples.not_finite or not len(samples):  # compared with a threshold, NaN would pass for a healthy sample
-        return _as_table(dict.fromkeys(names, Estimate(value=None, n=len(samples), reason=reason)))
+        return as_table(dict.fromkeys(names, Estimate(value=None, n=len(samples), reason=reason)))
     codes = np.zeros(len(samples), np.int64) if samples.groups is None else samples.groups
     ordered = samples.take(np.lexsort((codes, samples.labels, samples.predicted, *samples.probabilities.T)))
     exact = {**_proportions(ordered), **_aurocs(ordered)}
     estimates = {**bootstrap_metrics(ordered, prevalence), **exact}
-    return _as_table({name: estimates[name] for name in names})
+    return as_table({name: estimates[name] for name in names})
 
 
 def estimates_of(table: pa.Table) -> dict[str, Estimate]:
     """Return the rows of a table of schema METRICS by the name of the metric, in its order."""
     return {row.pop("metric"): Estimate(**row) for row in table.to_pylist()}
+
+
+def as_table(estimates: Mapping[str, Estimate]) -> pa.Table:
+    """Return metrics by name as a table of schema METRICS."""
+    rows = [{"metric": name, **vars(estimate)} for name, estimate in estimates.items()]
+    return pa.Table.from_pylist(rows, schema=METRICS)
+
+
+def describe_degenerate(samples: LabelledProbabilities) -> str | None:
+    """Return in one sentence that a model does not tell samples apart, or None where it does.
+
+    Args:
+        samples: one or more, with finite probabilities.
+    """
+    if samples.not_finite or len(samples) < 2:
+        return None
+    if (samples.probabilities == samples.probabilities[0]).all():
+        return "This model is degenerate: it gives every sample the same score."
+    if len(predicted := np.unique(samples.predicted)) == 1:
+        return f"This model is degenerate: it predicts {samples.classes[predicted[0]]} for every sample."
+    return None
 
 
 def confusion_matrix(samples: LabelledProbabilities) -> np.ndarray:
@@ -137,6 +160,37 @@ def estimate_auroc(samples: LabelledProbabilities) -> Estimate:
     if reason:
         return Estimate(value=None, n=len(samples), reason=reason)
     return _auroc(samples.has_tumour, samples.tumour_probability, samples.codes)
+
+
+def disjoint_pairs(positive: np.ndarray, codes: np.ndarray) -> int:
+    """Return the maximum number of pairs of a positive and a negative sample, each of two groups in no other pair.
+
+    Args:
+        positive: bool [n].
+        codes: int [n], number of each sample's group.
+    """
+    of_positive, of_negative = np.unique(codes[positive]), np.unique(codes[~positive])
+    return min(len(of_positive), len(of_negative), len(np.union1d(of_positive, of_negative)) // 2)
+
+
+def estimate_perfect(value: float, pairs: int, n: int) -> Estimate:
+    """Return an AUROC of 1 or 0 with an interval that holds for any distribution of scores.
+
+    An AUROC of A orders each of k disjoint, and so independent, pairs of samples correctly with a chance of A at most,
+    and all of them with A^k at most; where they all are, Clopper and Pearson's lower bound is 0.025^(1/k), the 95 %
+    form of the rule of three (J. A. Hanley and A. Lippman-Hand, JAMA 249, 1983). No bound is nearer: with a share
+    1 − A of the rarer class beyond all others, the chance is A^k.
+
+    Args:
+        value: 1 or 0.
+        pairs: number of disjoint pairs.
+        n: number of samples.
+    """
+    if pairs < 2:
+        return Estimate(value=value, n=n, reason=ONE_SAMPLE)
+    bound = 0.025 ** (1 / pairs)
+    low, high = (bound, 1.0) if value == 1 else (0.0, 1 - bound)
+    return Estimate(value=value, low=low, high=high, method=DISJOINT_PAIRS, n=n)
 
 
 def _as_columns(
@@ -174,11 +228,6 @@ def _names(classes: Sequence[str], prevalence: float | None) -> list[str]:
     return [*METRIC_NAMES, *of_classes, *(AT_PREVALENCE if prevalence is not None else ())]
 
 
-def _as_table(estimates: Mapping[str, Estimate]) -> pa.Table:
-    rows = [{"metric": name, **vars(estimate)} for name, estimate in estimates.items()]
-    return pa.Table.from_pylist(rows, schema=METRICS)
-
-
 def _proportions(samples: LabelledProbabilities) -> dict[str, Estimate]:
     without = samples.classes[0]
     predicted_tumour = samples.predicted > 0
@@ -209,10 +258,14 @@ def _proportion(correct: np.ndarray, codes: np.ndarray, reason: str) -> Estimate
 def _aurocs(samples: LabelledProbabilities) -> dict[str, Estimate]:
     if len(samples.classes) == 2:
         return {"auroc": estimate_auroc(samples)}
-    return {
+    each = {
         f"auroc_{name}": _auroc(samples.labels == i, samples.probabilities[:, i], samples.codes, name)
         for i, name in enumerate(samples.classes)
     }
+    if {estimate.value for estimate in each.values()} != {1.0}:
+        return each  # the bootstrap gives the interval of their mean
+    pairs = min(disjoint_pairs(samples.labels == i, samples.codes) for i in range(len(samples.classes)))
+    return {**each, "auroc": estimate_perfect(1.0, pairs, len(samples))}
 
 
 def _auroc(positive: np.ndarray, scores: np.ndarray, codes: np.ndarray, name: str = "") -> Estimate:
@@ -221,10 +274,12 @@ def _auroc(positive: np.ndarray, scores: np.ndarray, codes: np.ndarray, name: st
         of_class = f"of another class than {name}" if n and positive.all() else f"of class {name}"
         return Estimate(value=None, n=n, reason=f"no sample {of_class}")
     value, variance = delong(scores, positive, codes)
+    if value in (0, 1):  # DeLong's interval would be one point, as if nothing were uncertain
+        return estimate_perfect(value, disjoint_pairs(positive, codes), n)
     if math.isnan(variance):
         return Estimate(value=value, n=n, reason=ONE_SAMPLE)
-    if variance == 0:  # DeLong's interval would be one point, as if nothing were uncertain
-        return Estimate(value=value, n=n, reason="no interval: every pair of samples is ordered the same way")
+    if variance == 0:
+        return Estimate(value=value, n=n, reason=NO_VARIANCE)
     smaller = min(len(np.unique(codes[rows])) for rows in (positive, ~positive))
     half = t_quantile(smaller) * math.sqrt(variance) / (value * (1 - value))
     low, high = expit(logit(value) + np.array([-half, half])).tolist()

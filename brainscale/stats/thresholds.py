@@ -1,4 +1,4 @@
-"""Choose the operating threshold and the temperature, on validation samples only.
+"""Choose the operating threshold by Youden's index, and the temperature, on validation samples only.
 
 On the samples that it was chosen on, a threshold looks better than on others. A sample is predicted to have a tumour
 when its score is at least the threshold. A threshold between two neighbouring distinct scores lies midway, so that it
@@ -11,7 +11,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from brainscale.errors import ManifestError, UsageError
+from brainscale.errors import ManifestError
 from brainscale.stats.decisions import TINY
 
 COLDEST, HOTTEST = 0.05, 20.0
@@ -29,34 +29,13 @@ def youden_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
     Raises:
         ManifestError: a class has no sample, or a score is not a finite number.
     """
-    has_tumour = _require_both_classes(labels, scores)
+    has_tumour = require_both_classes(labels, scores)
     distinct, step = np.unique(scores, return_inverse=True)
     positive, negative = (np.bincount(step[rows], minlength=len(distinct)) for rows in (has_tumour, ~has_tumour))
     missed = np.cumsum(positive) - positive  # tumours below each distinct score
     cleared = np.cumsum(negative) - negative
     # In whole numbers, for equals to be equal: J · m · n = cleared · m − missed · n.
-    return _cut(distinct, int(np.argmax(cleared * positive.sum() - missed * negative.sum())))
-
-
-def sensitivity_threshold(labels: np.ndarray, scores: np.ndarray, target: float) -> float:
-    """Return the highest threshold whose sensitivity reaches the target.
-
-    Args:
-        labels: bool or 0/1 [n], a tumour or none.
-        scores: float [n], higher for a tumour.
-        target: sensitivity, above 0 and at most 1.
-
-    Raises:
-        UsageError: the target is not a sensitivity.
-        ManifestError: a class has no sample, or a score is not a finite number.
-    """
-    if not 0 < target <= 1:
-        raise UsageError(f"sensitivity {target:g} cannot be a target: give a share such as 0.95")
-    has_tumour = _require_both_classes(labels, scores)
-    positive = np.sort(np.asarray(scores)[has_tumour])[::-1]
-    last = int(np.argmax(np.arange(1, len(positive) + 1) / len(positive) >= target))
-    distinct = np.unique(scores)
-    return _cut(distinct, int(np.searchsorted(distinct, positive[last])))
+    return cut_below(distinct, int(np.argmax(cleared * positive.sum() - missed * negative.sum())))
 
 
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -92,7 +71,7 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return math.exp(min((*bounds, float(best)), key=loss))
 
 
-def _require_both_classes(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def require_both_classes(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Return the labels as bool [n], if a threshold can be chosen from them."""
     has_tumour = np.asarray(labels) > 0
     if has_tumour.all() or not has_tumour.any():
@@ -103,7 +82,7 @@ def _require_both_classes(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return has_tumour
 
 
-def _cut(distinct: np.ndarray, lowest: int) -> float:
+def cut_below(distinct: np.ndarray, lowest: int) -> float:
     """Return the threshold that distinct[lowest] and all scores above it reach, of ascending scores."""
     above = float(distinct[lowest])
     if lowest == 0:

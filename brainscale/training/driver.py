@@ -111,7 +111,12 @@ def _train(
         with follow_workers(workspace, on_row, on_notice):
             fit(TrainingJob(config=config, run=str(workspace), samples=samples), workspace, on_restart)
         workspace.pull(HISTORY_FILE, "checkpoints/best-*", force=True)
-        run = finish_run(folder, config, manifest)
+
+        def on_finish(text: str) -> None:
+            write_notice(workspace.path, text)  # a cross-validation reads it there
+            on_notice(text)
+
+        run = finish_run(folder, config, manifest, on_finish)
         tracker.end("FINISHED", {"weights_sha256": run.weights_sha256}, folder.model)
     return run
 

@@ -1,5 +1,6 @@
 """Finish a run: write the bundle of the best epoch and mark the run as complete."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 
 import pyarrow as pa
@@ -23,8 +24,15 @@ from brainscale.training.run_folder import Run, RunFolder, describe_training_dat
 from brainscale.training.samples import count_left_out
 
 
-def finish_run(run: RunFolder, config: Config, manifest: pa.Table) -> Run:
-    """Write the bundle of the best epoch, then `_SUCCESS.json`."""
+def finish_run(run: RunFolder, config: Config, manifest: pa.Table, on_notice: Callable[[str], None]) -> Run:
+    """Write the bundle of the best epoch, then `_SUCCESS.json`.
+
+    Args:
+        run: folder of the run.
+        config: its configuration.
+        manifest: its manifest.
+        on_notice: called with a line where the validation split is too small for the target of the threshold.
+    """
     progress = Progress(run.history())
     if progress.best is None:
         raise TrainError(f"{run} has no finished epoch: {RERUN}")
@@ -50,6 +58,8 @@ def finish_run(run: RunFolder, config: Config, manifest: pa.Table) -> Run:
     if not is_fixed(config.operating):  # the predictions that decide it need a complete bundle
         operating_point = choose_operating_point(config.operating, open_bundle(folder), manifest)
         info = write_model_info(folder, facts | asdict(operating_point))
+        if operating_point.threshold_bound is not None and not operating_point.threshold_bound.is_reached:
+            on_notice(f"Note: {operating_point.threshold_source}.")
     result = Run(
         path=str(run),
         samples={split: pc.sum(pc.equal(manifest["split"], split)).as_py() or 0 for split in SPLITS},
@@ -57,6 +67,8 @@ def finish_run(run: RunFolder, config: Config, manifest: pa.Table) -> Run:
         epochs=progress.epoch,
         best_epoch=progress.best["epoch"],
         best_val_loss=progress.best["val_loss"],
+        threshold=info.threshold,
+        threshold_source=info.threshold_source,
         weights_sha256=info.weights_sha256,
         manifest_sha256=info.manifest_sha256,
         config_sha256=info.config_sha256,

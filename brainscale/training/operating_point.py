@@ -12,6 +12,7 @@ from brainscale.scoring.on_ray import predict_rows
 from brainscale.stats import thresholds
 from brainscale.stats.decisions import apply_temperature, tumour_probability
 from brainscale.stats.labelled import LabelledProbabilities
+from brainscale.stats.threshold_bounds import TargetBound, threshold_for_target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +22,14 @@ class OperatingPoint:
     Attributes:
         threshold: probability of a tumour from which on a sample is predicted to be one.
         threshold_source: how the threshold was chosen.
+        threshold_bound: lower bound of the sensitivity or specificity that the threshold was chosen for, if any.
         temperature: number by which log-probabilities are divided.
         temperature_source: how the temperature was chosen.
     """
 
     threshold: float
     threshold_source: str
+    threshold_bound: TargetBound | None = None
     temperature: float = 1.0
     temperature_source: str = "none"
 
@@ -52,8 +55,10 @@ def choose_operating_point(config: OperatingConfig, bundle: Bundle, manifest: pa
     Raises:
         ManifestError: nothing can be chosen on the validation split.
     """
-    table = predict_rows(manifest.filter(pc.equal(manifest["split"], "val")), bundle)
-    samples = LabelledProbabilities.from_predictions(table, list(bundle.info.classes))
+    rows = manifest.filter(pc.equal(manifest["split"], "val"))
+    groups = dict(zip(rows["sample_id"].to_pylist(), rows["group"].to_pylist(), strict=True))
+    table = predict_rows(rows, bundle)
+    samples = LabelledProbabilities.from_predictions(table, list(bundle.info.classes), groups=groups)
     # float32, as engines return them: the threshold may be equal to a sample's score, and must not miss it by rounding
     probabilities = samples.probabilities.astype(np.float32)
     basis = f"on {len(samples)} validation samples"
@@ -65,8 +70,14 @@ def choose_operating_point(config: OperatingConfig, bundle: Bundle, manifest: pa
     if config.threshold == "youden":
         threshold = thresholds.youden_threshold(samples.labels, scores)
         return replace(point, threshold=threshold, threshold_source=f"Youden's index {basis}")
-    if config.threshold == "sensitivity":
-        threshold = thresholds.sensitivity_threshold(samples.labels, scores, config.target)
-        source = f"highest threshold with a sensitivity of {config.target:g} {basis}"
-        return replace(point, threshold=threshold, threshold_source=source)
-    return point
+    if config.threshold == "fixed":
+        return point
+    threshold, bound = threshold_for_target(
+        samples.labels,
+        scores,
+        config.threshold,
+        config.target,
+        confidence=config.confidence,
+        codes=samples.codes,
+    )
+    return replace(point, threshold=threshold, threshold_source=bound.describe(), threshold_bound=bound)

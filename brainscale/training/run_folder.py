@@ -39,6 +39,8 @@ class Run:
         epochs: number of finished epochs.
         best_epoch: the epoch with the lowest validation loss, whose weights are kept.
         best_val_loss: validation loss of that epoch.
+        threshold: probability of a tumour from which on a sample is predicted to be one.
+        threshold_source: how the threshold was chosen.
         weights_sha256: hash of the weights.
         manifest_sha256: fingerprint of the manifest.
         config_sha256: fingerprint of the configuration.
@@ -52,6 +54,8 @@ class Run:
     epochs: int
     best_epoch: int
     best_val_loss: float
+    threshold: float
+    threshold_source: str
     weights_sha256: str
     manifest_sha256: str
     config_sha256: str

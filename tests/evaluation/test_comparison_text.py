@@ -4,6 +4,7 @@ import pyarrow as pa
 
 from brainscale.evaluation.comparison_text import format_comparison, format_pairs
 from brainscale.schema import COMPARISON, PAIRS, PUBLISHED
+from brainscale.stats.metric_names import PUBLISHED_NOTE
 
 ROW = {"n": 38, "parameters": 1000, "flops": 2_000_000_000, "images_per_second": 1.5}
 METRICS = {
@@ -18,29 +19,44 @@ def test_runs_of_one_model_are_told_apart() -> None:
     runs = [("brainmrnet", "good"), ("brainmrnet", "poor"), ("resnet50", "good")]
     rows = [{"model": model, "run": run, **METRICS, **ROW} for model, run in runs]
     table = pa.Table.from_pylist([*rows, {"model": "control", "run": "good", "n": 38}], schema=COMPARISON)
-    heading, _, first, intervals, *lines = format_comparison(table).splitlines()
-    assert heading.split()[:3] == ["Model", "Accuracy", "AUC"]
-    assert first.split() == ["brainmrnet", "(good)", *["0.7500"] * 6, "38", "1,000", "2.0", "1.5"]
-    assert intervals.split() == ["(0.500–0.875)"] * 6
+    text = format_comparison(table)
+    assert max(map(len, text.splitlines())) <= 80
+    first_block, second_block, *_, note = text.split("\n\n")
+    heading, _, first, intervals, *lines = first_block.splitlines()
+    assert heading.split() == ["Model", "Accuracy", "AUROC", "Sensitivity", "Specificity"]
+    assert first.split() == ["brainmrnet", "(good)", *["0.7500"] * 4]
+    assert intervals.split() == ["(0.500–0.875)"] * 4
     assert [line.split("  ")[0] for line in lines[::2]] == ["brainmrnet (poor)", "resnet50", "control"]
+    assert second_block.splitlines()[0].split() == [
+        "Model",
+        "Macro",
+        "precision",
+        "Macro",
+        "recall",
+        "Test",
+        "samples",
+        "Parameters",
+    ]
+    costs = text.split("\n\n")[2].splitlines()
+    assert costs[2].split() == ["brainmrnet", "(good)", "2.0", "1.5"]
+    assert " ".join(note.split()) == PUBLISHED_NOTE
     markdown = format_comparison(table, markdown=True).splitlines()
-    assert markdown[0].startswith("| Model | Accuracy (95 % CI) | AUC (95 % CI) |")
+    assert markdown[0].startswith("| Model | Accuracy (95 % CI) | AUROC (95 % CI) |")
     assert markdown[2].startswith("| brainmrnet (good) | 0.7500 (0.500–0.875) |")
-    assert markdown[-1] == f"| control |{' – |' * 6} 38 | – | – | – |"
+    assert markdown[-1] == PUBLISHED_NOTE
+    assert markdown[-3] == f"| control |{' – |' * 6} 38 | – | – | – |"
 
 
 def test_a_name_is_never_markup() -> None:
     tested = {"a": "runs/po|or*", "b": "runs/good", "difference": -0.25, "low": -0.5, "high": 0.0, "p_holm": 0.04}
     table = pa.Table.from_pylist([tested | PAIR, {"a": "x", "b": "y", "reason": "…"} | PAIR], schema=PAIRS)
     heading, rule, *rows = format_pairs(table, markdown=True).splitlines()
-    assert heading.startswith("| A | B | AUC A − B | 95 % interval | p (DeLong, Holm) | only A correct |")
+    assert heading.startswith("| A | B | AUROC A − B | 95 % interval | p (DeLong, Holm) | only A correct |")
     assert all(line.replace("\\|", "").count("|") == rule.count("|") for line in rows)
     assert "po\\|or\\*" in rows[0]
-    assert format_pairs(table).splitlines()[2].split()[:6] == [
-        "runs/po|or*",
-        "runs/good",
-        "-0.2500",
-        "-0.5000",
-        "to",
-        "+0.0000",
-    ]
+    plain = format_pairs(table)
+    assert plain.splitlines()[2].split()[:6] == ["runs/po|or*", "runs/good", "-0.2500", "-0.5000", "to", "+0.0000"]
+    names = {"a": "a/long/way/to/the/folder/of/runs/first", "b": "another/long/way/to/the/folder/of/runs/other"}
+    long = format_pairs(pa.Table.from_pylist([tested | names | PAIR], schema=PAIRS))
+    assert max(map(len, long.splitlines())) <= 80
+    assert "…to/the/folder/of/runs/first" in long

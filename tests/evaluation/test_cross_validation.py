@@ -1,4 +1,4 @@
-"""Folds, the splits of their models, and pooled metrics; no Ray."""
+"""Folds, the splits of their models, and their metrics combined; no Ray."""
 
 from collections import Counter
 from pathlib import Path
@@ -19,18 +19,19 @@ from brainscale.evaluation.cross_validation import (
     _assign,
     _name_fold,
     _write_manifests,
-    pool_evaluations,
+    combine_evaluations,
     splits_of_fold,
 )
 from brainscale.schema import PUBLISHED
+from brainscale.stats.folds import measure_folds
 from brainscale.stats.metrics import estimates_of, measure
 from brainscale.storage.workspace import Workspace
 from tests.support.pages import random_samples
-from tests.support.samples import CLASSES, estimates
+from tests.support.samples import CLASSES, labelled, two_columns
 from tests.support.tables import evaluation, manifest, predictions
 
 
-def test_pooled_predictions_have_the_threshold_of_their_model_and_repeats_count_once(tmp_path: Path) -> None:
+def test_predictions_have_the_threshold_of_their_model_and_repeats_count_once(tmp_path: Path) -> None:
     """Two repeats of two folds, with four thresholds; the second repeat knows no more patients than the first."""
     draw = np.random.default_rng(0)
     labels, thresholds = np.arange(80) % 2, (0.2, 0.4, 0.6, 0.8)
@@ -42,13 +43,14 @@ def test_pooled_predictions_have_the_threshold_of_their_model_and_repeats_count_
         evaluation(folder, table, predictions(table.filter(tested), scores[tested]), threshold)
         correct.append((scores[tested] >= threshold) == labels[tested])
         folders.append(folder)
-    pooled = estimates_of(pool_evaluations(folders, CLASSES))
-    assert pooled["accuracy"].n == 160
-    assert pooled["accuracy"].value == pytest.approx(np.concatenate(correct).mean())
-    once = estimates(labels, scores)["auroc"]
+    combined = estimates_of(combine_evaluations(folders, CLASSES))
+    assert combined["accuracy"].n == 160
+    assert combined["accuracy"].value == pytest.approx(np.concatenate(correct).mean())
+    first = [np.arange(80) % 4 // 2 == i for i in range(2)]
+    once = estimates_of(measure_folds(labelled(labels, two_columns(scores)), first[1].astype(int)))["auroc"]
     for end in ("value", "low", "high"):
-        assert getattr(pooled["auroc"], end) == pytest.approx(getattr(once, end), abs=2e-3), end
-    assert pooled["auroc"].method == "DeLong by group"
+        assert getattr(combined["auroc"], end) == pytest.approx(getattr(once, end), abs=2e-3), end
+    assert combined["auroc"].method == "within folds, DeLong by group"
 
 
 def test_each_fold_is_the_test_split_of_one_model_and_a_share_of_the_rest_its_validation_split() -> None:
@@ -139,11 +141,11 @@ def test_a_cross_validation_as_json_and_as_text() -> None:
         manifest_sha256="b",
     )
     facts = result.to_json()
-    keys = ["models", "figures", "spread", "pooled", "folds", "repeats", "config_sha256", "manifest_sha256"]
+    keys = ["models", "figures", "spread", "combined", "folds", "repeats", "config_sha256", "manifest_sha256"]
     assert list(facts) == keys
     assert facts["spread"]["auroc"] == {"mean": 0.625, "deviation": pytest.approx(0.125 * 2**0.5)}
-    assert facts["pooled"]["accuracy"]["n"] == 160
+    assert facts["combined"]["accuracy"]["n"] == 160
     assert Spread.of([None, 0.5]) == Spread(mean=0.5, deviation=None)
     heading, accuracy, *_ = result.to_text().splitlines()
-    assert heading.split() == ["metric", "mean", "of", "folds", "deviation", "pooled", "95", "%", "interval"]
-    assert accuracy.split()[:3] == ["accuracy", "0.6250", "0.1768"]
+    assert heading.split() == ["Metric", "Mean", "Deviation", "All", "folds", "95", "%", "interval"]
+    assert accuracy.split()[:3] == ["Accuracy", "0.6250", "0.1768"]

@@ -45,6 +45,7 @@ def evaluation() -> Evaluation:
         errors=0,
         shared_with_training=None,
         looks=1,
+        degenerate=None,
         prevalence=None,
         images_per_second=20.0,
         parameters=1000,

@@ -18,7 +18,7 @@ from brainscale.errors import OutputError
 from brainscale.evaluation import cross_validation, on_ray
 from brainscale.evaluation.look_log import read_looks
 from brainscale.models.bundle import open_bundle
-from brainscale.schema import METRICS, PUBLISHED, SUBGROUPS
+from brainscale.schema import METRICS, SUBGROUPS
 from brainscale.storage.remote import ObjectStore
 from brainscale.training.driver import train_model
 from brainscale.training.operating_point import choose_operating_point
@@ -36,8 +36,9 @@ def test_threshold_and_temperature_come_from_validation_alone(run: Path) -> None
     bundle, manifest = open_bundle(run), pq.read_table(run / "manifest.parquet")
     config = OperatingConfig(threshold="sensitivity", target=0.9, temperature=True)
     point = choose_operating_point(config, bundle, manifest)
-    count = pc.sum(pc.equal(manifest["split"], "val")).as_py()
-    assert point.threshold_source == f"highest threshold with a sensitivity of 0.9 on {count} validation samples"
+    is_counted = pc.and_(pc.equal(manifest["split"], "val"), pc.equal(manifest["label"], "tumour"))
+    assert point.threshold_bound is not None
+    assert point.threshold_bound.samples == pc.sum(is_counted).as_py()
     assert 0 < point.threshold < 1
     assert point.temperature > 0
     others = pc.if_else(pc.equal(manifest["split"], "val"), manifest["label"], pa.scalar(None, pa.string()))
@@ -130,13 +131,13 @@ def test_folds_of_an_archive_are_one_run(phantoms: Path, invoke: Invoke, tmp_pat
     for model in facts["models"]:
         fold = json.loads((out / model / "_SUCCESS.json").read_text())
         assert (sum(fold["samples"].values()), fold["left_out"]) == (60, {"corrupt": 1})
-    assert facts["pooled"]["accuracy"]["n"] == 60  # every sample was in the test part once
+    assert facts["combined"]["accuracy"]["n"] == 60  # every sample was in the test part once
     tested = [
         set(pq.read_table(out / model / "evaluation" / "test" / "predictions.parquet")["sample_id"].to_pylist())
         for model in facts["models"]
     ]
     assert sum(map(len, tested)) == len(set.union(*tested)) == 60
-    assert set(facts["spread"]) == set(PUBLISHED)
+    assert set(facts["spread"]) == set(cross_validation.SHOWN)
     mean = np.mean(facts["figures"]["accuracy"])
     assert facts["spread"]["accuracy"]["mean"] == pytest.approx(mean)
     again = succeed(invoke(*arguments)).stdout
@@ -150,7 +151,7 @@ def test_folds_of_an_archive_are_one_run(phantoms: Path, invoke: Invoke, tmp_pat
                     ObjectStore(place).put(path.relative_to(out).as_posix(), source)
         there = succeed(invoke(*train, "--out", place, "--json"))
         assert json.loads(there.stdout) == facts
-        assert json.loads(ObjectStore(place).get("_SUCCESS.json"))["pooled"] == facts["pooled"]
+        assert json.loads(ObjectStore(place).get("_SUCCESS.json"))["combined"] == facts["combined"]
     for other, key in ((["--seed", "7"], "config_sha256"), (["--repeats", "2"], "repeats")):
         refused = invoke(*arguments, *other)
         assert refused.exit_code == 1

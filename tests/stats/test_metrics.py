@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
+from scipy.stats import binom, norm
 from sklearn import metrics as oracle
 from sklearn.linear_model import LogisticRegression
 
@@ -140,14 +141,13 @@ def test_separated_classes_have_no_slope() -> None:
         assert fitted == pytest.approx(slope, nan_ok=True)
     rows = estimates(has_tumour, two_columns([0.1, 0.2, 0.8, 0.9]))
     assert rows["calibration_slope"].value is None
-    assert rows["calibration_slope"].reason == "the probabilities separate the classes, or are all the same"
+    assert rows["calibration_slope"].reason == bootstrap.REASONS["calibration_slope"]
 
 
-def test_a_slope_that_is_undefined_in_many_resamples_has_no_interval() -> None:
-    """One sample overlaps: a third of the resamples miss it, and their slope is infinite."""
+def test_a_slope_that_rests_on_one_sample_is_undefined() -> None:
+    """One sample overlaps: without it, the slope is infinite."""
     slope = estimates([0, 0, 1, 0, 1, 1], two_columns([0.1, 0.2, 0.3, 0.4, 0.8, 0.9]))["calibration_slope"]
-    assert slope.value > 0
-    assert (slope.high, slope.reason) == (None, "no interval: too many resamples separate the classes")
+    assert (slope.value, slope.high, slope.reason) == (None, None, bootstrap.REASONS["calibration_slope"])
 
 
 def test_the_error_of_calibration_of_a_calibrated_model_may_be_0() -> None:
@@ -247,8 +247,54 @@ def test_constant_scores_and_three_samples() -> None:
 
 def test_perfect_separation_claims_no_certainty() -> None:
     rows = estimates(np.array([0, 0, 1, 1]), two_columns([0.1, 0.2, 0.8, 0.9]))
-    assert (rows["auroc"].value, rows["auroc"].low) == (1.0, None)
-    assert rows["auroc"].reason.startswith("no interval")
+    assert (rows["auroc"].value, rows["auroc"].low, rows["auroc"].high) == (1.0, pytest.approx(0.025**0.5), 1.0)
+    assert rows["auroc"].method == "Clopper-Pearson of disjoint pairs"
+    for name in ("calibration_slope", "calibration_intercept"):
+        assert (rows[name].value, rows[name].low) == (None, None)
+        assert rows[name].reason.startswith("the probabilities separate the classes")
+    wrong = estimates(np.array([1, 1, 0, 0]), two_columns([0.1, 0.2, 0.8, 0.9]))["auroc"]
+    assert (wrong.value, wrong.low, wrong.high) == (0.0, 0.0, pytest.approx(1 - 0.025**0.5))
+    three = estimates(np.arange(30) % 3, np.eye(3)[np.arange(30) % 3] * 0.7 + 0.1)
+    assert three["auroc"].low == three["auroc_class_1"].low == pytest.approx(0.025**0.1)
+
+
+def test_a_model_that_separates_all_but_one_sample_has_no_slope() -> None:
+    """Without that sample there is none: 1,013 (−2,446 to 4,472) says nothing."""
+    labels, scores = np.r_[np.zeros(20, int), np.ones(20, int)], np.linspace(0.495, 0.505, 40)
+    labels[[19, 20]] = 1, 0
+    rows = estimates(labels, two_columns(scores))
+    assert (rows["calibration_slope"].value, rows["calibration_intercept"].value) == (None, None)
+
+
+def test_pairs_are_disjoint() -> None:
+    positive = np.array([1, 1, 0, 0, 0, 1], bool)
+    assert metrics.disjoint_pairs(positive, np.arange(6)) == 3
+    assert metrics.disjoint_pairs(positive, np.array([0, 0, 1, 2, 3, 0])) == 1
+    assert metrics.disjoint_pairs(positive, np.array([0, 1, 0, 1, 2, 2])) == 1  # three groups, each of both classes
+
+
+@pytest.mark.parametrize("kind", ["two normals", "a share beyond"])
+@pytest.mark.parametrize(("m", "n"), [(20, 20), (10, 80)])
+def test_the_interval_of_a_perfect_auroc_holds_the_truth(kind: str, m: int, n: int) -> None:
+    """At the truth that is hardest to hold: just outside of the interval, 2.5 % of studies at most are perfect."""
+    draw, truth, studies = np.random.default_rng(m), 0.025 ** (1 / min(m, n)), 20_000 if LONG else 4000
+    if kind == "two normals":
+        positive = draw.normal(2**0.5 * norm.ppf(truth), 1, (studies, m))
+        negative = draw.normal(size=(studies, n))
+    else:
+        positive = np.where(draw.random((studies, m)) < truth, 1, -1) if m <= n else np.ones((studies, m))
+        negative = np.zeros((studies, n))
+    perfect = float((positive.min(1) > negative.max(1)).mean())
+    print(f"\n{kind}, {m} and {n}: AUROC {truth:.4f}, held in {1 - perfect:.4f}")  # noqa: T201
+    assert binom.sf(perfect * studies - 1, studies, 0.025) > 0.001
+
+
+def test_a_degenerate_model_is_named() -> None:
+    assert metrics.describe_degenerate(labelled([0, 1, 1], two_columns([0.4, 0.2, 0.7]))) is None
+    one_class = labelled([0, 1, 1], two_columns([0.8, 0.6, 0.7]))
+    assert metrics.describe_degenerate(one_class) == "This model is degenerate: it predicts tumour for every sample."
+    constant = labelled([0, 1, 1], two_columns([0.8, 0.8, 0.8]))
+    assert metrics.describe_degenerate(constant) == "This model is degenerate: it gives every sample the same score."
 
 
 def test_macro_intervals_rest_on_resamples_with_every_class() -> None:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn.metrics import roc_curve
 
-from brainscale.errors import ManifestError, UsageError
+from brainscale.errors import ManifestError
 from brainscale.stats import thresholds
 from brainscale.stats.decisions import apply_temperature
 from tests.support.samples import LONG
@@ -38,24 +38,6 @@ def test_no_threshold_beats_youdens(case: tuple[np.ndarray, np.ndarray]) -> None
     assert reached == pytest.approx(max(0, (true - false).max()))
 
 
-def test_a_target_by_hand() -> None:
-    labels, scores = np.array([0, 1, 0, 1, 1, 1]), np.array([0.1, 0.2, 0.4, 0.6, 0.7, 0.9])
-    assert thresholds.sensitivity_threshold(labels, scores, 0.75) == pytest.approx(0.5)
-    assert thresholds.sensitivity_threshold(labels, scores, 0.76) == pytest.approx(0.15)
-    assert thresholds.sensitivity_threshold(labels[1:], scores[1:], 1) == 0.2  # nothing below: the score itself
-    assert thresholds.sensitivity_threshold(np.arange(11) > 0, np.arange(11), 0.7) == 3.5  # 7 of 10, not 8
-
-
-@given(both_classes, st.floats(0.01, 1))
-@settings(max_examples=100 if LONG else 40)
-def test_the_highest_threshold_that_reaches_the_target(case: tuple[np.ndarray, np.ndarray], target: float) -> None:
-    labels, scores = case
-    threshold = thresholds.sensitivity_threshold(labels, scores, target)
-    assert rates(labels, scores, threshold)[0] >= target
-    higher = scores[scores >= threshold].min()  # the next cut up loses the tumours at this score
-    assert rates(labels, scores, np.nextafter(higher, 2))[0] < target
-
-
 def test_neighbouring_floats_are_told_apart() -> None:
     low = 0.3
     high = np.nextafter(low, 1)
@@ -69,9 +51,8 @@ def test_neighbouring_floats_are_told_apart() -> None:
 )
 def test_one_class_gives_no_threshold(labels: list[int], missing: str) -> None:
     scores = np.linspace(0, 1, len(labels))
-    for choose in (thresholds.youden_threshold, lambda y, s: thresholds.sensitivity_threshold(y, s, 0.9)):
-        with pytest.raises(ManifestError, match=f"validation samples of both classes: there is none {missing}"):
-            choose(np.array(labels), scores)
+    with pytest.raises(ManifestError, match=f"validation samples of both classes: there is none {missing}"):
+        thresholds.youden_threshold(np.array(labels), scores)
     with pytest.raises(ManifestError, match="two classes or more: there are none, or of one only"):
         thresholds.fit_temperature(np.array(labels), np.tile([0.5, 0.5], (len(labels), 1)))
 
@@ -81,12 +62,6 @@ def test_what_is_no_number_gives_no_threshold() -> None:
         thresholds.youden_threshold(np.array([0, 1]), np.array([np.nan, 1]))
     with pytest.raises(ManifestError, match="not a finite number"):
         thresholds.fit_temperature(np.array([0, 1]), np.full((2, 2), np.nan))
-
-
-@pytest.mark.parametrize("target", [0, -0.1, 1.01, np.nan])
-def test_a_target_is_a_share(target: float) -> None:
-    with pytest.raises(UsageError, match="cannot be a target"):
-        thresholds.sensitivity_threshold(np.array([0, 1]), np.array([0.2, 0.3]), target)
 
 
 @pytest.mark.parametrize("classes", [2, 4])

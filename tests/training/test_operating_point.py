@@ -31,7 +31,9 @@ def test_a_target_reached_on_validation_is_reached_by_the_scores_that_are_writte
     others = manifest(labels, split=["test"] * 40, sample_id=[f"x{i:02d}" for i in range(40)])
     config = OperatingConfig(threshold="sensitivity", target=1.0, temperature=True)
     point = operating_point.choose_operating_point(config, bundle, pa.concat_tables([rows, others]))
-    assert point.threshold_source == "highest threshold with a sensitivity of 1 on 40 validation samples"
+    assert point.threshold_source.startswith(
+        "highest threshold with the best bound on 20 validation samples with a tumour"
+    )
     assert point.temperature_source == "lowest log loss on 40 validation samples"
     written = np.array(predict(rows)["probabilities"].to_pylist(), np.float32)
     called = predicted_classes(apply_temperature(written, point.temperature), point.threshold)

@@ -35,6 +35,8 @@ def test_the_card_marks_a_run_that_was_resumed_on_other_hardware() -> None:
             epochs=1,
             best_epoch=1,
             best_val_loss=0.5,
+            threshold=0.5,
+            threshold_source="fixed",
             weights_sha256="w",
             manifest_sha256="m",
             config_sha256="c",

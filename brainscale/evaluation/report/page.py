@@ -86,6 +86,7 @@ class ReportPage:
             is unknown.
         without_leaked: table of schema METRICS of the other samples, where there are both.
         looks: number of times this test set was evaluated with this run, this time included.
+        degenerate: one sentence where the model does not tell samples apart.
         subgroups: table of schema SUBGROUPS.
         facts: provenance, name → value.
     """
@@ -107,6 +108,7 @@ class ReportPage:
     leaked: Mapping[str, int] | None = None
     without_leaked: pa.Table | None = None
     looks: int | None = None
+    degenerate: str | None = None
     subgroups: pa.Table | None = None
     facts: Mapping[str, object] = field(default_factory=dict)
 

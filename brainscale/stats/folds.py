@@ -1,0 +1,179 @@
+"""Metrics of a cross-validation, whose models have different scales: their scores are not ranked together.
+
+What depends on the scale of the scores is computed within each fold, and the mean of the folds is reported, each with
+the same weight, as cross-validated AUROCs are defined (E. LeDell, M. Petersen and M. van der Laan, Electronic Journal
+of Statistics 9, 2015). Metrics of the predictions, each at the threshold of its own model, and means over samples
+(Brier score, log loss) are computed over all samples.
+"""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+from scipy.special import expit, logit
+
+from brainscale.stats.bootstrap import metrics_of_resamples
+from brainscale.stats.delong import placements
+from brainscale.stats.estimate import ONE_SAMPLE, Estimate, missing_class, name_method
+from brainscale.stats.intervals import t_quantile
+from brainscale.stats.labelled import LabelledProbabilities
+from brainscale.stats.metrics import (
+    DISJOINT_PAIRS,
+    NO_VARIANCE,
+    as_table,
+    disjoint_pairs,
+    estimate_perfect,
+    estimates_of,
+    measure,
+)
+from brainscale.stats.resampling import jackknife_weights
+
+WITHIN_FOLDS = ("auroc", "average_precision", "ece", "calibration_slope", "calibration_intercept")
+"""Metrics that depend on the scale of the scores; `auroc_<class>` does too."""
+SHARES = ("average_precision",)  # between 0 and 1: their interval is made on the logit scale
+NO_ECE = "no interval: noise in the bins raises it in every fold"
+
+
+def measure_folds(samples: LabelledProbabilities, folds: np.ndarray) -> pa.Table:
+    """Compute the metrics of a cross-validation.
+
+    Args:
+        samples: out-of-fold predictions, with the threshold of each sample's own model. A sample that several repeats
+            predicted stands there several times, and its group must be one.
+        folds: int [n], number of the model that predicted each sample.
+
+    Returns:
+        A table of schema METRICS. Intervals treat the models as given, and say what other samples would change: the
+        influence of a group on all folds and repeats is summed before it is squared, so repeats do not count as new
+        samples.
+    """
+    pooled = estimates_of(measure(samples))
+    if samples.not_finite or not len(samples):
+        return as_table(pooled)
+    samples = replace(samples, groups=samples.codes)
+    numbers = np.unique(folds)
+    complete = [number for number in numbers if missing_class(samples.labels[folds == number], samples.classes) is None]
+    if not complete:
+        reason = missing_class(samples.labels, samples.classes) or "no fold has samples of every class"
+        undefined = Estimate(value=None, n=len(samples), reason=reason)
+        return as_table({name: undefined if _is_within(name) else pooled[name] for name in pooled})
+    left_out = f"without {len(numbers) - len(complete)} of {len(numbers)} folds, which lack a class"
+    note = None if len(complete) == len(numbers) else left_out
+    kept = np.isin(folds, complete)
+    samples, folds = samples.take(kept), folds[kept]
+    within = {**_jackknife(samples, folds), **_aurocs(samples, folds)}
+    for name, estimate in within.items():
+        pooled[name] = replace(estimate, reason="; ".join(filter(None, (estimate.reason, note))) or None)
+    return as_table(pooled)
+
+
+def _is_within(name: str) -> bool:
+    return name in WITHIN_FOLDS or name.startswith("auroc_")
+
+
+def _aurocs(samples: LabelledProbabilities, folds: np.ndarray) -> dict[str, Estimate]:
+    """Return the mean AUROCs of the folds, with DeLong's variance of each, Obuchowski's by group."""
+    codes = samples.codes
+    if len(samples.classes) == 2:
+        value, influences = _of_folds(samples.has_tumour, samples.tumour_probability, codes, folds)
+        return {"auroc": _estimate_auroc(samples, folds, value, influences, samples.has_tumour)}
+    columns = enumerate(samples.probabilities.T)
+    each = [_of_folds(samples.labels == i, scores, codes, folds) for i, scores in columns]
+    estimates = {
+        f"auroc_{name}": _estimate_auroc(samples, folds, *each[i], samples.labels == i)
+        for i, name in enumerate(samples.classes)
+    }
+    macro = float(np.mean([value for value, _ in each]))
+    influences = np.asarray(np.mean([influence for _, influence in each], 0))
+    rarest = int(np.bincount(samples.labels, minlength=len(each)).argmin())
+    return {"auroc": _estimate_auroc(samples, folds, macro, influences, samples.labels == rarest), **estimates}
+
+
+def _of_folds(
+    positive: np.ndarray, scores: np.ndarray, codes: np.ndarray, folds: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Return the mean AUROC of the folds, and each sample's influence on it [n].
+
+    Summed by group and squared, influences add to DeLong's variance, or Obuchowski's; NaN where a class of a fold has
+    one group.
+    """
+    influences, values = np.zeros(len(scores)), []
+    numbers = np.unique(folds)
+    for number in numbers:
+        fold = folds == number
+        shares = placements(scores[fold & positive], scores[fold & ~positive])
+        values.append(float(shares[0].mean()))
+        for rows, share in zip((fold & positive, fold & ~positive), shares, strict=True):
+            count = len(np.unique(codes[rows]))
+            unbiased = math.sqrt(count / (count - 1)) if count > 1 else math.nan
+            influences[rows] = unbiased * (share - share.mean()) / len(share) / len(numbers)
+    return float(np.mean(values)), influences
+
+
+def _estimate_auroc(
+    samples: LabelledProbabilities, folds: np.ndarray, value: float, influences: np.ndarray, positive: np.ndarray
+) -> Estimate:
+    n = len(samples)
+    if value in (0, 1):
+        return replace(estimate_perfect(value, _pairs(samples, folds), n), method=f"within folds, {DISJOINT_PAIRS}")
+    if np.isnan(influences).any():
+        return Estimate(value=value, n=n, reason=ONE_SAMPLE)
+    _, group = np.unique(samples.codes, return_inverse=True)
+    variance = float((np.bincount(group, influences) ** 2).sum())
+    if variance == 0:
+        return Estimate(value=value, n=n, reason=NO_VARIANCE)
+    smaller = min(len(np.unique(group[rows])) for rows in (positive, ~positive))
+    half = t_quantile(smaller) * math.sqrt(variance)
+    return _on_logit_scale(value, half, n, f"within folds, {name_method('DeLong', samples.codes)}")
+
+
+def _pairs(samples: LabelledProbabilities, folds: np.ndarray) -> int:
+    """Return how many disjoint pairs of groups the folds of one repeat have, each as many as the smallest fold."""
+    numbers, codes = np.unique(folds), samples.codes
+    repeats = int(np.unique(np.unique(np.stack([codes, folds]), axis=1)[0], return_counts=True)[1].max())
+    least = min(
+        disjoint_pairs(samples.labels[folds == number] == i, codes[folds == number])
+        for number in numbers
+        for i in range(len(samples.classes))
+    )
+    return least * -(-len(numbers) // repeats)
+
+
+def _jackknife(samples: LabelledProbabilities, folds: np.ndarray) -> dict[str, Estimate]:
+    """Return the mean of the other metrics over the folds; blocks of groups are left out of all folds at once."""
+    own, left_out = [], []
+    weights = jackknife_weights(samples.codes)
+    for number in np.unique(folds):
+        rows = folds == number
+        fold = samples.take(rows)
+        own.append(metrics_of_resamples(np.ones((1, len(fold))), fold, None))
+        left_out.append(metrics_of_resamples(weights[:, rows], fold, None))
+    estimates = {}
+    for name in WITHIN_FOLDS[1:]:
+        values = np.array([metrics[name][0] for metrics in own])
+        defined = np.isfinite(values)
+        if not defined.all():
+            reason = f"undefined in {len(values) - defined.sum()} of {len(values)} folds, such as one that is separated"
+            estimates[name] = Estimate(value=None, n=len(samples), reason=reason)
+            continue
+        value, blocks = float(values.mean()), np.mean([metrics[name] for metrics in left_out], 0)
+        spread = float(blocks.var()) if np.isfinite(blocks).all() else math.nan
+        half = t_quantile(len(blocks)) * math.sqrt((len(blocks) - 1) * spread)
+        estimate = Estimate(value=value, n=len(samples))
+        method = f"within folds, {name_method('jackknife', samples.codes)}"
+        if name == "ece":
+            estimates[name] = replace(estimate, reason=NO_ECE)
+        elif not half > 0:  # NaN too
+            estimates[name] = replace(estimate, reason="no interval: it is undefined without some samples, or constant")
+        elif name in SHARES and 0 < value < 1:
+            estimates[name] = _on_logit_scale(value, half, len(samples), method)
+        else:
+            estimates[name] = replace(estimate, low=value - half, high=value + half, method=method)
+    return estimates
+
+
+def _on_logit_scale(value: float, half: float, n: int, method: str) -> Estimate:
+    """Return a share with its interval, which is symmetric on the logit scale."""
+    low, high = expit(logit(value) + np.array([-half, half]) / (value * (1 - value))).tolist()
+    return Estimate(value=value, low=low, high=high, method=method, n=n)
