@@ -35,10 +35,11 @@ from brainscale.scoring.listing import (
     has_versions,
     read_listing,
 )
+from brainscale.scoring.part_writer import part_rows
 from brainscale.scoring.parts import PART_FILES, PartsThere, has_passing, list_parts
 from brainscale.scoring.predictions import ScoringJob
 from brainscale.scoring.result import Amount, Scores, ScoringProgress
-from brainscale.scoring.scorer import BlockDone, part_rows, request_of
+from brainscale.scoring.scorer import BlockDone, request_of
 from brainscale.scoring.spool import SpooledBlocks, SpooledFiles
 from brainscale.storage.folder import Folder
 from brainscale.storage.remote import StoreWatch

@@ -3,7 +3,6 @@
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -20,34 +19,20 @@ from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample import COLUMNS
 from brainscale.reading.sample_ids import file_of
 from brainscale.reading.sources import SourceFile
-from brainscale.reading.versions import has_changed
-from brainscale.schema import PREDICTIONS
-from brainscale.scoring.blocks import Block, BlockFile
-from brainscale.scoring.parts import Part, PartsThere, has_passing, list_parts, read_rows, write_part
+from brainscale.scoring.blocks import Block
+from brainscale.scoring.part_writer import PartWriter, kept_rows, part_rows
+from brainscale.scoring.parts import Part, PartsThere, has_passing, list_parts
 from brainscale.scoring.predictions import ScoringJob, score_rows
 from brainscale.scoring.series_names import SeriesNames
 from brainscale.storage.folder import Folder
 
-PART_NBYTES = 256 * 2**20
-"""Size of the planes of the rows in one part: a block of more rows has several parts."""
 BATCH_ROWS, GPU_BATCH_ROWS = 64, 1024
 """Rows that an engine gets at a time."""
 READ_FILES, READ_NBYTES = 16, 8 * 2**20
 """Files, and their bytes, that a thread reads at a time, roughly."""
 LOOK_SECONDS = 2.0
 """Seconds between two looks for parts that other jobs have written; more where a look takes long."""
-STORE_REQUESTS = 16
-"""Requests to a store at a time."""
-CHANGED = {
-    "error_code": "changed",
-    "error": "the file is not the one that was listed: run the same command again to score it as it is now",
-}
 OTHER_BYTES = "the bytes are not those that the manifest describes: index the source again"
-
-
-def part_rows(image_size: int) -> int:
-    """Return the most rows of one part, for planes of image_size × image_size."""
-    return PART_NBYTES // image_size**2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,11 +114,11 @@ class Scorer:
         for block, tables in self._read(left()):
             while skipped:
                 yield _counted(skipped.popleft())
-            writer = _PartWriter(folder, block, identity, self._arithmetic, others.parts_of(block), on_rows)
+            writer = PartWriter(folder, block, identity, self._arithmetic, others.parts_of(block), on_rows)
             limit = part_rows(self._request.preprocess.image_size)
             for rows in self._predict(block, tables, lambda start, stop: stop <= writer.present * limit):  # noqa: B023
                 writer.add(rows, limit, self._request)
-            for rows in _kept_rows(block, folder):
+            for rows in kept_rows(block, folder):
                 writer.add(rows, limit, self._request)
             done = writer.finish(self._request)
             yield _counted(block, done, time.monotonic() - started, self._notes)
@@ -275,7 +260,6 @@ class _OtherJobs:
         self._folder = folder
         self._next_look = 0.0
         self._there = PartsThere(folder, {})
-        self._passing: set[str] = set()  # blocks that were there from the start, and are tried again
 
     def have(self, block: Block) -> bool:
         """Return whether a block is done, unless its errors may pass."""
@@ -290,93 +274,3 @@ class _OtherJobs:
     def parts_of(self, block: Block) -> int:
         """Return the number of parts of an incomplete block."""
         return 0 if block.name in self._there.done else len(self._there.begun(block.name))
-
-
-class _PartWriter:
-    """Writes the rows of one block as they come."""
-
-    def __init__(
-        self,
-        folder: Folder,
-        block: Block,
-        identity: Mapping[str, str],
-        arithmetic: str,
-        present: int,
-        on_rows: Callable[[pa.Table, float], None],
-    ) -> None:
-        self.present = present
-        self._folder, self._block, self._identity, self._arithmetic = folder, block, identity, arithmetic
-        self._on_rows, self._began = on_rows, time.monotonic()
-        self._waiting: list[pa.Table] = []
-        self._rows = self._number = 0
-        self._done: list[tuple[Part, Counter[str]]] = []
-        self._changed: set[str] = set()  # files with a row that says so
-
-    def add(self, rows: pa.Table, limit: int, request: ReadRequest) -> None:
-        """Add rows, and write a part when more of them wait than fit into one."""
-        self._waiting.append(rows)
-        self._rows += len(rows)
-        while self._rows > limit:
-            table = pa.concat_tables(self._waiting)
-            self._write(table.slice(0, limit), request, last=False)
-            self._waiting, self._rows = [table.slice(limit)], self._rows - limit
-
-    def finish(self, request: ReadRequest) -> list[tuple[Part, Counter[str]]]:
-        """Write the last part, and return all that were written with their error codes."""
-        rows = pa.concat_tables(self._waiting) if self._waiting else PREDICTIONS.empty_table()
-        self._write(rows, request, last=True)
-        return self._done
-
-    def _write(self, rows: pa.Table, request: ReadRequest, *, last: bool) -> None:
-        number, self._number = self._number, self._number + 1
-        if number < self.present:
-            return
-        rows = self._with_changes(rows, request)
-        part = Part(block=self._block.name, number=number, last=last, rows=len(rows))
-        write_part(self._folder, part, rows, self._identity, self._arithmetic)
-        self._done.append((part, Counter(code for code in rows["error_code"].to_pylist() if code is not None)))
-        self._on_rows(rows, time.monotonic() - self._began)
-        self._began = time.monotonic()
-
-    def _with_changes(self, rows: pa.Table, request: ReadRequest) -> pa.Table:
-        """Return rows in which a file that has changed since it was listed has an error instead of its rows."""
-        ids = rows["sample_id"].to_pylist()
-        present = {file_of(sample_id) for sample_id in ids}
-        files = [one for one in self._block.files if one.name in present and not one.kept_in]
-        changes = _changes([one.file for one in files])
-        changed = [one for one, other in zip(files, changes, strict=True) if other]
-        if not changed:
-            return rows
-        names = {one.name for one in changed}
-        kept = rows.filter(pa.array([file_of(sample_id) not in names for sample_id in ids]))
-        common = {"model": rows["model"][0].as_py(), **CHANGED}
-        hidden = rows["uri"][0].as_py() if request.hash_paths else None
-        errors = {_error_id(one): {**common, "uri": hidden or one.uri} for one in changed}
-        new = [{"sample_id": name, **row} for name, row in errors.items() if name not in self._changed]
-        self._changed |= errors.keys()
-        return pa.concat_tables([kept, pa.Table.from_pylist(new, PREDICTIONS)])
-
-
-def _error_id(one: BlockFile) -> str:
-    """Return the id of a row for a whole file, or for a whole portion of one."""
-    return one.name + one.file.key.removeprefix(one.file.sample_id)
-
-
-def _changes(files: Sequence[SourceFile]) -> list[bool]:
-    """Return which files have changed since they were listed; a store is asked for several at a time."""
-    if not any("://" in file.uri for file in files):
-        return [has_changed(file) for file in files]
-    with ThreadPoolExecutor(STORE_REQUESTS) as pool:
-        return list(pool.map(has_changed, files))
-
-
-def _kept_rows(block: Block, folder: Folder) -> Iterator[pa.Table]:
-    """Yield the rows of files that are gone from the sources, from the parts that have them."""
-    kept: dict[str, set[str]] = {}
-    for one in block.files:
-        for part in one.kept_in:
-            kept.setdefault(part, set()).add(one.name)
-    for part, names in kept.items():
-        rows = read_rows(folder, part, PREDICTIONS.names)
-        rows = rows.filter(pa.array([file_of(sample_id) in names for sample_id in rows["sample_id"].to_pylist()]))
-        yield rows.replace_schema_metadata(None)

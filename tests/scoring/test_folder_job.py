@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from brainscale.errors import FormatError, OutputError
 from brainscale.reading.file_tables import files_of_manifest
 from brainscale.schema import MANIFEST
-from brainscale.scoring import blocks, scorer
+from brainscale.scoring import blocks, part_writer
 from brainscale.scoring.blocks import PackedBlock
 from brainscale.scoring.folders import open_scores_folder
 from brainscale.scoring.listing import find_listing, read_listing
@@ -264,7 +264,7 @@ def test_a_volume_that_changes_while_it_is_read_is_one_row(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a block of several parts too, where some of them are written before it changes."""
-    monkeypatch.setattr(scorer, "PART_NBYTES", 8 * 64**2)
+    monkeypatch.setattr(part_writer, "PART_NBYTES", 8 * 64**2)
     write_texts(source, {"v.nii": 30})
     out = tmp_path / "out"
 
@@ -619,7 +619,7 @@ def test_numbered_parts_of_a_large_file_survive_kills(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A volume of 50 slices in parts of 8: what is written of it is neither lost nor counted twice, errors included."""
-    monkeypatch.setattr(scorer, "PART_NBYTES", 8 * 64**2)
+    monkeypatch.setattr(part_writer, "PART_NBYTES", 8 * 64**2)
     volumes = write_texts(tmp_path / "volumes", {"bad.png": "bad", "v.nii": 50})
     score(tmp_path / "untouched", volumes)
     facts = finished(tmp_path / "untouched")
