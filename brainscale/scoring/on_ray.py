@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from brainscale.cluster import autoscaler
 from brainscale.cluster.capacity import (
@@ -90,7 +90,9 @@ class RayRunner:
         pool = _Pool(starters, self._job.min_workers or len(starters))
         try:
             yield from pool.run(blocks, submit)
-        except BrainscaleError:
+        except RayTaskError as error:  # its text is the engine's traceback
+            if isinstance(error.cause, BrainscaleError):
+                raise error.cause from None
             raise
         except RayError as error:
             raise ClusterError(f"Ray stopped during this job ({first_line(error)}): {RERUN}") from error

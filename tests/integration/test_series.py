@@ -138,7 +138,7 @@ def test_a_series_that_was_scored_in_part_keeps_its_window(
     score_files(model, [str(source)], str(out))
     rows = scores(out)
     parts = sorted(out.glob("part-*"))
-    assert len(parts) > 4
+    assert len(parts) > 1  # no series is cut
     for part in parts[::2]:
         part.unlink()
     (out / "_SUCCESS.json").unlink()

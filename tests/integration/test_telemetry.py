@@ -1,6 +1,5 @@
 """A block scored in an actor, in the Prometheus text of the node."""
 
-import gzip
 import re
 import time
 import urllib.request
@@ -19,10 +18,11 @@ from brainscale.scoring.on_ray import EngineActor, _to_bytes
 from brainscale.scoring.predictions import ScoringJob
 from brainscale.scoring.scorer import BlockDone
 from brainscale.storage.folder import Folder
+from tests.support.files import zipped
 from tests.support.images import write_image
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
-CODE = "nested_too_deep"
+CODE = "corrupt_archive"
 
 
 @ray.remote(num_cpus=0)
@@ -41,8 +41,7 @@ def block(folder: Path) -> PackedBlock:
     """Two images and a file that is none, with an error code that no other test has."""
     for number in range(2):
         write_image(folder / f"{number}.png", seed=number)
-    with gzip.open(folder / "deep.gz", "wb") as file:
-        file.write(gzip.compress(gzip.compress(gzip.compress(gzip.compress(gzip.compress(b"deep"))))))
+    (folder / "cut.zip").write_bytes(zipped({"a": b"a"})[:20])
     files = [BlockFile(file=one, name=one.sample_id, version="", uri=one.uri) for one in list_files([str(folder)])]
     return pack_block(make_block(files, {}))
 
