@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from brainscale.config.sections import PreprocessConfig
-from brainscale.dataset.manifest import is_manifest, read_manifest, require_paths
+from brainscale.dataset.manifest import is_manifest
+from brainscale.dataset.manifest_files import walk_manifest
 from brainscale.errors import OutputError, UsageError
 from brainscale.models.bundle import BUNDLE_FILES, open_bundle
 from brainscale.models.engines import EngineOptions
-from brainscale.reading.file_tables import files_of_manifest
 from brainscale.reading.pseudonyms import GIVE_KEY, find_key, keep_new_key, kept_key_file, read_key
 from brainscale.reading.small_jobs import MAX_FILES, is_ray_near, is_small
 from brainscale.reading.sources import SourceFile, walk_files
@@ -133,9 +133,7 @@ def _list_files(sources: Sequence[str], spec: PreprocessConfig) -> Iterable[Sour
         return walk_files(sources)
     if len(sources) > 1:
         raise UsageError(f"{manifests[0]} is a manifest and must be the only source: score it in a separate command")
-    manifest = read_manifest(manifests[0])
-    require_paths(manifest, manifests[0])
-    return sorted(files_of_manifest(manifest, spec), key=lambda file: file.sample_id)
+    return walk_manifest(manifests[0], spec)
 
 
 def _open_key(folder: Folder, patient_key: str | None, *, hash_paths: bool, extends: bool) -> tuple[bytes | None, bool]:
