@@ -14,7 +14,7 @@ FORMATS = {
     "paired tests": 1,
     "overlap": 2,
     "heatmaps": 1,
-    "model": 1,
+    "model": 2,
     "folder": 1,
     "listing": 1,
 }

@@ -236,6 +236,11 @@ def _open_session(settings: "Config") -> AbstractContextManager[None]:
     help="Manifest of the training data, to detect data leakage; auto: the manifest of the run.",
 )
 @options.show_burned_in
+@click.option(
+    "--allow-edited-model",
+    is_flag=True,
+    help="Evaluate a model whose model.json was edited, which marks every output.",
+)
 @options.engine
 @options.workers
 @options.shared
@@ -253,6 +258,7 @@ def evaluate_command(
     by: tuple[str, ...],
     training_manifest: str,
     show_burned_in: bool,
+    allow_edited_model: bool,
     shared: bool,
     address: str | None,
     no_wait: bool,
@@ -274,6 +280,7 @@ def evaluate_command(
         "prevalence": prevalence,
         "by": by,
         "show_burned_in": show_burned_in,
+        "allow_edited_model": allow_edited_model,
         "shared": shared,
         "training_manifest": training_manifest if training_manifest == "auto" else make_absolute(training_manifest),
     }

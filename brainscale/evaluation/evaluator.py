@@ -20,7 +20,7 @@ from brainscale.evaluation.leakage import find_leaked, unseen_contents
 from brainscale.evaluation.look_log import log_look
 from brainscale.evaluation.outputs import METRICS_FILE, PREDICTIONS_FILE, EvaluatedModel, write_outputs
 from brainscale.evaluation.results import Evaluation, EvaluationFacts
-from brainscale.models.bundle import BUNDLE_FILES, Bundle, open_bundle
+from brainscale.models.bundle import BUNDLE_FILES, EDITED, Bundle, open_bundle
 from brainscale.scoring.on_ray import predict_rows
 from brainscale.stats.metrics import describe_degenerate
 from brainscale.storage.local import SUCCESS, write_success
@@ -60,6 +60,7 @@ def evaluate_model(
     by: Sequence[str] = (),
     training_manifest: str = "auto",
     show_burned_in: bool = False,
+    allow_edited_model: bool = False,
     shared: bool = False,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> Evaluation:
@@ -79,6 +80,7 @@ def evaluate_model(
         by: columns of the manifest whose subgroups get metrics of their own.
         training_manifest: manifest that the model was trained on, to find data leakage; auto: the RUN's.
         show_burned_in: whether the report shows pictures of samples whose pixels may show text, such as a name.
+        allow_edited_model: whether to evaluate a model whose model.json was edited; every output says so.
         shared: whether paths are on storage that every node of a cluster mounts.
         on_notice: called with a line if nodes have to be waited for.
 
@@ -87,7 +89,9 @@ def evaluate_model(
     """
     require_shared([data if isinstance(data, str) else None, out], shared)
     with fetch(model, *BUNDLE_FILES, *RUN_FILES, push=True) as local_model:
-        bundle = open_bundle(local_model)
+        bundle = open_bundle(local_model, allow_edited=allow_edited_model)
+        if bundle.edited:
+            on_notice(f"Note: {bundle.folder}: {EDITED}.")
         run = run_of(bundle) or RunFolder(local_model)
         manifest = _read_manifest(run, data, split, bundle, shared, on_notice)
         split, rows = choose_rows(manifest, split)
@@ -165,6 +169,7 @@ def _evaluate(
         prevalence=request.prevalence,
         images_per_second=round(len(rows) / seconds, 2),
         parameters=bundle.info.parameters,
+        model_edited=bundle.edited,
         weights_sha256=bundle.info.weights_sha256,
         samples_sha256=samples_sha256,
         manifest_sha256=manifest_fingerprint(manifest),

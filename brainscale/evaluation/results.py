@@ -29,6 +29,7 @@ class EvaluationFacts:
         prevalence: share of tumours that predictive values were computed for, if any.
         images_per_second: samples by seconds, start included.
         parameters: number of trainable parameters.
+        model_edited: whether model.json was edited after training, which was allowed.
         weights_sha256: hash of the weights.
         samples_sha256: fingerprint of the samples' manifest.
         manifest_sha256: fingerprint of the whole manifest.
@@ -48,6 +49,7 @@ class EvaluationFacts:
     prevalence: float | None
     images_per_second: float
     parameters: int
+    model_edited: bool
     weights_sha256: str
     samples_sha256: str
     manifest_sha256: str

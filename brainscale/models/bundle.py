@@ -1,5 +1,6 @@
 """Open, check and write the folder of a trained model: model.safetensors, model.onnx and model.json; needs no torch."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from brainscale.schema import FORMATS
 from brainscale.storage.local import replacing
 
 WEIGHTS, ONNX, MODEL_JSON = "model.safetensors", "model.onnx", "model.json"
+EDITED = "model.json was edited after it was written"
 BUNDLE_FILES = ("model/*", "model.*", CONFIG_FILE)
 """Patterns of the model's files in a run or model folder; the configuration shows that a folder is a run."""
 
@@ -65,6 +67,7 @@ class ModelInfo(Section):
         epoch: number of the epoch with these weights.
         epoch_source: how the epoch was chosen.
         versions: library → version at the time of training.
+        model_sha256: hash of all the fields above, in their order, and so of the weights too.
     """
 
     format: int = FORMATS["model"]
@@ -85,6 +88,7 @@ class ModelInfo(Section):
     epoch: int
     epoch_source: str = "lowest validation loss"
     versions: dict[str, str]
+    model_sha256: str
 
     @property
     def data(self) -> DataConfig:
@@ -99,10 +103,12 @@ class Bundle:
     Attributes:
         folder: the folder.
         info: the contents of model.json.
+        edited: whether model.json was edited after it was written, which was allowed.
     """
 
     folder: Path
     info: ModelInfo
+    edited: bool = False
 
     @property
     def weights(self) -> Path:
@@ -115,25 +121,31 @@ class Bundle:
         return self.folder / ONNX
 
 
-def open_bundle(model: str | Path) -> Bundle:
-    """Open a run folder or a model folder, and check every file against its hash in model.json.
+def open_bundle(model: str | Path, *, allow_edited: bool = False) -> Bundle:
+    """Open a run folder or a model folder, and check model.json and every other file against their hashes.
+
+    Args:
+        model: the folder.
+        allow_edited: whether to open a model whose model.json was edited, such as its threshold. Its
+            `threshold_source` then says so, in every output that shows it.
 
     Raises:
         BundleError: the folder is missing, incomplete or unreadable, or a file was changed after it was written.
         FormatError: another version of brainscale wrote it.
     """
     folder = find_bundle(Path(model))
-    info = _read_info(folder / MODEL_JSON)
+    info, edited = _read_info(folder / MODEL_JSON, allow_edited)
     for name, expected in ((WEIGHTS, info.weights_sha256), (ONNX, info.onnx_sha256)):
         path = folder / name
         if not path.is_file():
             raise BundleError(f"{folder} has no {name}: copy the whole model folder")
         if file_sha256(path) != expected:
             raise BundleError(f"{path} is not the file that {MODEL_JSON} describes: copy the whole model folder again")
-    return Bundle(folder=folder, info=info)
+    return Bundle(folder=folder, info=info, edited=edited)
 
 
-def _read_info(path: Path) -> ModelInfo:
+def _read_info(path: Path, allow_edited: bool) -> tuple[ModelInfo, bool]:
+    """Return the contents of model.json, and whether it was edited."""
     try:
         facts = json.loads(path.read_bytes())
         version = facts.get("format")
@@ -142,11 +154,24 @@ def _read_info(path: Path) -> ModelInfo:
                 f"{path} has model format {version}, but this version of brainscale reads format {FORMATS['model']}: "
                 "train the model again, or use the version that wrote it"
             )
-        facts["preprocess"].setdefault("window_source", "file")  # all there was before the key
-        return ModelInfo.model_validate_json(json.dumps(facts))
+        info = ModelInfo.model_validate_json(json.dumps(facts))
     except (OSError, ValueError, AttributeError, KeyError) as error:  # pydantic's ValidationError is a ValueError
         reason = " ".join(str(error).split())
         raise BundleError(f"{path} does not describe a model ({reason}): copy the whole model folder again") from None
+    if info.model_sha256 == _hash_facts(facts):
+        return info, False
+    if not allow_edited:
+        raise BundleError(
+            f"{path} was edited after it was written, such as its threshold or its classes: copy the whole model "
+            "folder again, or allow it with `brainscale evaluate --allow-edited-model`"
+        )
+    return info.model_copy(update={"threshold_source": f"{info.threshold_source}; {EDITED}"}), True
+
+
+def _hash_facts(facts: Mapping[str, Any]) -> str:
+    """Return the hash of what model.json says, whatever its layout; the order counts, as that of the classes does."""
+    contents = {name: value for name, value in facts.items() if name != "model_sha256"}
+    return hashlib.sha256(json.dumps(contents, separators=(",", ":")).encode()).hexdigest()
 
 
 def find_bundle(model: Path) -> Path:
@@ -172,13 +197,15 @@ def write_model_info(folder: Path, facts: Mapping[str, Any]) -> ModelInfo:
 
     Args:
         folder: the model folder, with weights and ONNX file.
-        facts: the fields of `ModelInfo`, without the two hashes.
+        facts: the fields of `ModelInfo`, without the hashes.
     """
     hashes = {
         "weights_sha256": file_sha256(folder / WEIGHTS),
         "onnx_sha256": file_sha256(folder / ONNX),
     }
-    info = ModelInfo.model_validate({**facts, **hashes})
+    info = ModelInfo.model_validate({**facts, **hashes, "model_sha256": ""})
+    sha256 = _hash_facts(json.loads(info.model_dump_json()))
+    info = info.model_copy(update={"model_sha256": sha256})
     with replacing(folder / MODEL_JSON) as temporary:
         temporary.write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return info

@@ -98,6 +98,7 @@ def _metrics(facts: ModelFacts) -> list[_MetricLine]:
 def _provenance(facts: ModelFacts) -> dict[str, object]:
     info = facts.info
     return {
+        "model.json sha256": info.model_sha256,
         "weights sha256": info.weights_sha256,
         "ONNX sha256": info.onnx_sha256,
         "training manifest sha256": info.manifest_sha256,

@@ -49,6 +49,7 @@ def evaluation() -> Evaluation:
         prevalence=None,
         images_per_second=20.0,
         parameters=1000,
+        model_edited=False,
         weights_sha256="a" * 64,
         samples_sha256="b" * 64,
         manifest_sha256="c" * 64,

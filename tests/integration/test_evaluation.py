@@ -141,7 +141,7 @@ def test_folds_of_an_archive_are_one_run(phantoms: Path, invoke: Invoke, tmp_pat
     mean = np.mean(facts["figures"]["accuracy"])
     assert facts["spread"]["accuracy"]["mean"] == pytest.approx(mean)
     again = succeed(invoke(*arguments)).stdout
-    assert "mean of folds" in again.splitlines()[0]
+    assert "All folds" in again.splitlines()[0]
     with s3_server(tmp_path / "log") as port:  # it goes on in a store where another machine left it
         make_bucket(f"127.0.0.1:{port}", "bucket")
         place = f"s3://bucket/folds{s3_options(f'127.0.0.1:{port}')}"

@@ -10,11 +10,9 @@ import torch
 
 from brainscale.config.sections import ARCHITECTURES
 from brainscale.errors import BundleError, FormatError, UsageError
-from brainscale.hashing import fingerprint
 from brainscale.models.bundle import MODEL_JSON, ONNX, WEIGHTS, Bundle, open_bundle
 from brainscale.models.engines import Engine, EngineOptions, load_engine, read_network, resolve_engine
 from brainscale.models.normalisation import normalise
-from brainscale.reading.preprocess import spec_fingerprint
 from tests.support.bundles import make_bundle, network_with_statistics
 
 
@@ -87,8 +85,8 @@ def test_what_is_no_bundle(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="its training is not finished"):
         open_bundle(tmp_path)
     info = json.loads((bundle.folder / MODEL_JSON).read_text())
-    (tmp_path / MODEL_JSON).write_text(json.dumps(info | {"format": 2}))
-    with pytest.raises(FormatError, match="has model format 2, but this version of brainscale reads format 1"):
+    (tmp_path / MODEL_JSON).write_text(json.dumps(info | {"format": 1}))
+    with pytest.raises(FormatError, match="has model format 1, but this version of brainscale reads format 2"):
         open_bundle(tmp_path)
     for wrong in ("{", json.dumps(info | {"extra": 1})):
         (tmp_path / MODEL_JSON).write_text(wrong)
@@ -97,14 +95,18 @@ def test_what_is_no_bundle(bundle: Bundle, tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
 
 
-def test_a_model_from_before_there_was_a_choice_uses_the_windows_of_the_files(bundle: Bundle, tmp_path: Path) -> None:
-    assert bundle.info.preprocess.window_source == "volume"
-    old = tmp_path / "model"
-    shutil.copytree(bundle.folder, old)
-    facts = json.loads((old / "model.json").read_text())
-    del facts["preprocess"]["window_source"]
-    (old / "model.json").write_text(json.dumps(facts))
-    spec = open_bundle(old).info.preprocess
-    assert spec.window_source == "file"
-    assert spec_fingerprint(spec) == fingerprint(facts["preprocess"])
-    assert spec_fingerprint(spec) != spec_fingerprint(bundle.info.preprocess)
+def test_an_edited_model_is_refused_or_named(bundle: Bundle, tmp_path: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(bundle.folder, copy)
+    facts = json.loads((copy / MODEL_JSON).read_text())
+    (copy / MODEL_JSON).write_text(json.dumps(facts))  # another layout of the same
+    assert open_bundle(copy).info == bundle.info
+    swapped = dict(reversed(facts["classes"].items()))
+    for change in ({"threshold": 0.1}, {"classes": swapped}, {"weights_sha256": "0" * 64}, {"temperature": 2.0}):
+        (copy / MODEL_JSON).write_text(json.dumps(facts | change))
+        with pytest.raises(BundleError, match="was edited after it was written, such as its threshold or its classes"):
+            open_bundle(copy)
+    (copy / MODEL_JSON).write_text(json.dumps(facts | {"threshold": 0.1}))
+    edited = open_bundle(copy, allow_edited=True)
+    assert (edited.edited, edited.info.threshold) == (True, 0.1)
+    assert edited.info.threshold_source == "fixed; model.json was edited after it was written"

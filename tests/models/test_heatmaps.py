@@ -223,6 +223,7 @@ def make_bundle(folder: Path, name: str) -> Bundle:
         seed=3,
         epoch=1,
         versions={},
+        model_sha256="0",
     )
     return Bundle(folder=folder, info=info)
 

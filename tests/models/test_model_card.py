@@ -30,6 +30,7 @@ def model_info(**more: Any) -> ModelInfo:
         "seed": 42,
         "epoch": 7,
         "versions": {"torch": "2.9.1"},
+        "model_sha256": "23" * 32,
     }
     return ModelInfo.model_validate(facts | more)
 
