@@ -27,7 +27,7 @@ def test_what_no_node_can_hold_is_refused_and_starts_none(
     status, _, said = ended(from_zero.command("score", run, scans, "--out", tmp_path / "scores", *large))
     assert status == 1
     assert said.splitlines()[-1] == (
-        "Error: 1 worker needs 64 CPUs on one node, and reading needs 1 CPU, but a node has 0 CPUs and the "
+        "Error: 1 worker needs 64 CPUs on one node, but a node has 0 CPUs and the "
         "autoscaler cannot add nodes for them: ask for fewer or smaller workers, or add nodes"
     )
     assert len(from_zero.ever()) == 1
@@ -37,7 +37,7 @@ def test_scoring_starts_the_node_that_it_needs(from_zero: Cluster, run: Path, sc
     out = tmp_path / "scores"
     status, _, said = ended(from_zero.command("score", run, scans, "--out", out, "--shared"))
     assert status == 0, said
-    assert "waiting for 2 CPUs: the cluster has 0 CPUs now; its autoscaler can add nodes" in said
+    assert "waiting for 1 CPU: the cluster has 0 CPUs now; its autoscaler can add nodes" in said
     assert json.loads((out / "_SUCCESS.json").read_text())["rows"] == len(scores(out)) == 60
     assert len(from_zero.ever()) == 2
 
