@@ -85,7 +85,7 @@ def test_the_end_of_a_run_needs_nothing_but_its_folder(run: Path, tmp_path: Path
     other = tmp_path / "run"
     shutil.copytree(run, other, ignore=shutil.ignore_patterns("_SUCCESS.json", "model", "evaluation"))
     config = parse_config(yaml.safe_load((run / "config.yaml").read_text()))
-    finish_run(RunFolder(other), config, pq.read_table(run / "manifest.parquet"))
+    finish_run(RunFolder(other), config, pq.read_table(run / "manifest.parquet"), lambda text: None)
     assert weights(other) == weights(run)
     assert {p.name for p in (other / "model").iterdir()} == {p.name for p in (run / "model").iterdir()}
     for name in ("model.safetensors", "model.onnx"):
