@@ -35,13 +35,13 @@ from tests.support.runs import Invoke, invoke, scores, succeed, weights
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 KILLS = int(os.environ.get("BRAINSCALE_KILLS", "0"))
-INPUTS = 1000
+INPUTS = 4000  # some seconds of work, so that what is killed is still at work
 Row = dict[str, object]
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """1,000 inputs in a folder and in a zip file within it, of which every tenth cannot be read."""
+    """4,000 inputs in a folder and in a zip file within it, of which every tenth cannot be read."""
     folder = tmp_path_factory.mktemp("archive")
     kinds = [write_image(folder / "kinds" / f"{i}.png", seed=i).read_bytes() for i in range(40)]
     shutil.rmtree(folder / "kinds")
@@ -93,7 +93,7 @@ def assert_same(out: Path, untouched: list[Row]) -> None:
     assert not list(out.glob("*.tmp"))
 
 
-def test_1000_inputs_are_1000_rows(run: Path, untouched: list[Row]) -> None:
+def test_4000_inputs_are_4000_rows(run: Path, untouched: list[Row]) -> None:
     assert len(untouched) == len({r["sample_id"] for r in untouched}) == INPUTS
     errors = [r for r in untouched if r["error_code"]]
     assert len(errors) == INPUTS // 10

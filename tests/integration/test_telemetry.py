@@ -1,5 +1,6 @@
 """A block scored in an actor, in the Prometheus text of the node."""
 
+import gzip
 import re
 import time
 import urllib.request
@@ -18,11 +19,10 @@ from brainscale.scoring.on_ray import EngineActor, _to_bytes
 from brainscale.scoring.predictions import ScoringJob
 from brainscale.scoring.scorer import BlockDone
 from brainscale.storage.folder import Folder
-from tests.support.files import zipped
 from tests.support.images import write_image
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
-CODE = "corrupt_archive"
+CODE = "nested_too_deep"
 
 
 @ray.remote(num_cpus=0)
@@ -41,7 +41,10 @@ def block(folder: Path) -> PackedBlock:
     """Two images and a file that is none, with an error code that no other test has."""
     for number in range(2):
         write_image(folder / f"{number}.png", seed=number)
-    (folder / "cut.zip").write_bytes(zipped({"a": b"a"})[:20])
+    deep = b"deep"
+    for _ in range(8):
+        deep = gzip.compress(deep)
+    (folder / "deep.gz").write_bytes(deep)
     files = [BlockFile(file=one, name=one.sample_id, version="", uri=one.uri) for one in list_files([str(folder)])]
     return pack_block(make_block(files, {}))
 
