@@ -80,11 +80,11 @@ def job_client(address: str, request_seconds: float) -> "JobSubmissionClient":
     return TimedClient(address)
 
 
-def send_raylet_messages_to_stderr(unless: str) -> None:
-    """Print the raylet's messages on standard error from now on, except those that contain the text `unless`."""
+def send_raylet_messages_to_stderr(*unless: str) -> None:
+    """Print the raylet's messages on standard error from now on, except those that contain one of the texts."""
 
     def show(data: dict[str, Any], ignore_prefix: bool) -> None:
-        if unless not in str(data["lines"]):
+        if not any(text in str(data["lines"]) for text in unless):
             worker.print_worker_logs(data, sys.stderr, ignore_prefix)
 
     worker.print_to_stdstream = show

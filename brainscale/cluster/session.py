@@ -25,6 +25,9 @@ ENVIRONMENT = {
 }
 """Environment variables of a local Ray; a variable that is already set keeps its value."""
 
+EXPECTED = ("worker processes have been started", "it was killed by `ray.kill`")
+"""Messages of Ray that are no news: of folds that run in parallel, and of engines that a job ends before their work."""
+
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
@@ -95,7 +98,7 @@ def _ensure_private_token() -> None:
 
 def quiet() -> None:
     """Keep Ray's messages out of standard output; warnings and errors of its raylet go to standard error."""
-    send_raylet_messages_to_stderr(unless="worker processes have been started")  # expected when folds run in parallel
+    send_raylet_messages_to_stderr(*EXPECTED)
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
 

@@ -223,7 +223,7 @@ def test_a_sample_that_cannot_be_read_again_says_so(copied: Path, tmp_path: Path
     (copied / "no" / "b.png").unlink()
     read = write_pairs(manifest, tmp_path / "p.html")
     assert len(read.all("img")) == 5
-    assert "cannot be read again: unreadable no/b.png label no_tumour" in read.words
+    assert "cannot be read again: gone no/b.png label no_tumour" in read.words
 
 
 def test_every_orientation_has_its_name() -> None:
