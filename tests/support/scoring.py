@@ -54,6 +54,7 @@ def made_up_bundle(weights: str = "w") -> Bundle:
         seed=0,
         epoch=1,
         versions={},
+        model_sha256="",
     )
     return Bundle(folder=Path(), info=info)
 
