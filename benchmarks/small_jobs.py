@@ -1,9 +1,10 @@
-"""Small scoring jobs beside the plain script (score_plain.py) with the same graph: from start to exit of the process.
+"""Small jobs of score and index beside the plain script (score_plain.py), from start to exit of the process.
 
 python benchmarks/small_jobs.py [FOLDER] [--images 10 400] [--rounds 3]
 
-FOLDER holds images, repeated until there are enough (phantoms as JPEG without one). Both sides take turns. CPU time and
-memory are those of all processes of a side; memory counts shared pages once.
+FOLDER holds images, repeated until there are enough (phantoms as JPEG without one). The sides take turns. The script
+and `score` run the same graph; `index` runs no network. CPU time and memory are those of all processes of a side;
+memory counts shared pages once.
 """
 
 import argparse
@@ -17,14 +18,18 @@ from pathlib import Path
 
 from score import make_bundle, make_images, watch
 
-SIDES = {"plain": "the plain script", "brainscale": "brainscale score"}
+SIDES = {"plain": "the plain script", "score": "brainscale score", "index": "brainscale index"}
 
 
 def run(side: str, bundle: Path, images: Path, out: Path) -> tuple[float, float, float]:
     """Return seconds from start to exit, CPU-seconds and peak memory in MiB."""
     plain = [sys.executable, str(Path(__file__).with_name("score_plain.py")), str(bundle / "model.onnx")]
-    ours = [sys.executable, "-m", "brainscale", "score", str(bundle)]
-    arguments = [*plain, str(images), f"{out}.parquet"] if side == "plain" else [*ours, str(images), "--out", str(out)]
+    ours = [sys.executable, "-m", "brainscale"]
+    arguments = {
+        "plain": [*plain, str(images), f"{out}.parquet"],
+        "score": [*ours, "score", str(bundle), str(images), "--out", str(out)],
+        "index": [*ours, "index", str(images), "--out", f"{out}.parquet"],
+    }[side]
     before, began = os.times(), time.perf_counter()
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     peak = watch(process, 0.05)

@@ -87,7 +87,7 @@ PREDICTIONS = pa.schema(
     [
         *_sample,
         pa.field("sha256", pa.string()),  # SHA-256 of the encoded bytes
-        pa.field("scan", pa.string()),  # DICOM series: its smallest sample_id; its keyed hash where a key was given
+        pa.field("scan", pa.string()),  # DICOM series: sample_id of its first slice; a keyed hash where a key was given
         *_acquisition,
         *WINDOW,
         pa.field("label", pa.string()),  # true class; null if unknown

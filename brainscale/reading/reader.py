@@ -179,13 +179,11 @@ def require_reachable(table: pa.Table) -> None:
     """
     unreachable = table.filter(pc.equal(table["error_code"], UNREACHABLE))
     if len(unreachable):
-        raise StorageError(f"{unreachable_message(unreachable)}. Check the connection and the credentials, and {RERUN}")
-
-
-def unreachable_message(unreachable: pa.Table) -> str:
-    """Return what to say of rows whose object store did not answer."""
-    first = unreachable["sample_id"][0].as_py()
-    return f"the object store did not answer for {len(unreachable)} sample(s), the first of them '{first}'"
+        first = unreachable["sample_id"][0].as_py()
+        raise StorageError(
+            f"the object store did not answer for {len(unreachable)} sample(s), the first of them '{first}'. Check the "
+            f"connection and the credentials, and {RERUN}"
+        )
 
 
 def check_confinement() -> Confinement:

@@ -11,7 +11,6 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import chain
 from operator import attrgetter
 from pathlib import PurePosixPath
@@ -145,29 +144,17 @@ def open_file(uri: str) -> Iterator[tuple[BinaryIO, int]]:
         raise SampleError("unreadable", f"the file cannot be read ({type(error).__name__})") from None
 
 
-def read_version(stream: BinaryIO) -> tuple[int, int | None]:
-    """Return the size and the time of the last change of a file that `open_file` opened, as a listing says them."""
-    if isinstance(stream, _StoredObject):
-        return stream.size, stream.modified
-    status = os.fstat(stream.fileno())
-    return status.st_size, status.st_mtime_ns
-
-
 class _StoredObject(io.RawIOBase):
     """An object's bytes, each read a request of its own, repeated while its store does not answer.
 
     Attributes:
         size: bytes, when it was opened.
-        modified: time of the last change when it was opened, ns since 1970, whole seconds; None if the store hides it.
     """
 
     def __init__(self, address: str) -> None:
         filesystem, path = filesystem_of(address)
         self._file = retrying(lambda: filesystem.open_input_file(path), address, breaker=True)
         self._address, self.size, self._position = address, int(self._file.size()), 0
-        facts = self._file.metadata() or {}  # known since it was opened, as is the size
-        time = facts.get("Last-Modified") or facts.get("updated")  # S3's and Google's name for it
-        self.modified = time and int(datetime.fromisoformat(time.decode()).timestamp()) * 10**9
 
     def readable(self) -> bool:
         return True

@@ -28,7 +28,7 @@ class ScoringJob:
         cpus_per_worker: number of CPUs of each engine; None for the CPUs of its node, shared evenly.
         key: secret key for the hashes of series, and of paths.
         has_key: whether the key was given or is kept, so that hashes of series are the same in every job; without
-            one, a series is called by its smallest sample id.
+            one, a series is called by its first slice.
         hash_paths: whether the names of files and members become hashes.
     """
 

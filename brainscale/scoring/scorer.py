@@ -46,7 +46,6 @@ class BlockDone:
         nbytes: their size.
         rows: number of rows written.
         codes: error code → number of rows written.
-        seconds: time that it took.
         notes: what was odd about files that were read all the same → number of samples.
     """
 
@@ -56,7 +55,6 @@ class BlockDone:
     nbytes: int = 0
     rows: int = 0
     codes: Mapping[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
     notes: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -110,7 +108,6 @@ class Scorer:
                 else:
                     yield block
 
-        started = time.monotonic()
         for block, tables in self._read(left()):
             while skipped:
                 yield _counted(skipped.popleft())
@@ -121,9 +118,8 @@ class Scorer:
             for rows in kept_rows(block, folder):
                 writer.add(rows, limit, self._request)
             done = writer.finish(self._request)
-            yield _counted(block, done, time.monotonic() - started, self._notes)
+            yield _counted(block, done, self._notes)
             self._notes.clear()
-            started = time.monotonic()
         while skipped:
             yield _counted(skipped.popleft())
 
@@ -167,7 +163,6 @@ def request_of(job: ScoringJob) -> ReadRequest:
 def _counted(
     block: Block,
     done: Sequence[tuple[Part, Counter[str]]] = (),
-    seconds: float = 0.0,
     notes: Mapping[str, int] = MappingProxyType({}),
 ) -> BlockDone:
     return BlockDone(
@@ -177,7 +172,6 @@ def _counted(
         nbytes=block.nbytes,
         rows=sum(part.rows for part, _ in done),
         codes=sum((codes for _, codes in done), Counter()),
-        seconds=seconds,
         notes=dict(notes),
     )
 

@@ -1,4 +1,4 @@
-"""Names of series for jobs without a key: the smallest sample id of a series, instead of a keyed hash.
+"""Names of series for jobs without a key: the id of its first slice, instead of a keyed hash.
 
 The hashes that files are read with then hold for one job only, and are in no table.
 """

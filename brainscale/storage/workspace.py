@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
-from pyarrow import Table
 from pyarrow import fs as pafs
 
 from brainscale.errors import BrainscaleError, OutputError
 from brainscale.storage.local import SUCCESS, make_folder, read_success, replacing
 from brainscale.storage.remote import ObjectStore, filesystem_of, is_address, join_address, split_address
-from brainscale.storage.tables import read_table
 
 
 @dataclass
@@ -46,22 +44,6 @@ class Workspace:
             return None, str(self.path / name)
         filesystem, root = filesystem_of(self.store.address)
         return filesystem, f"{root}/{name}"
-
-    def listed(self, pattern: str) -> list[str]:
-        """Return the sorted names of files directly in the folder that match; of the store, not of the copy."""
-        names = self.store.names() if self.store else [p.name for p in self.path.glob(pattern)]
-        return sorted(name for name in names if "/" not in name and fnmatch(name, pattern))
-
-    def table(self, name: str, columns: Sequence[str]) -> Table:
-        """Read columns of a table of predictions from the store, not from the copy."""
-        return read_table(self.locate(name), "predictions", columns)
-
-    def remove(self, name: str) -> None:
-        """Delete a file from the store, or from the local folder; a missing file is no error."""
-        if self.store is None:
-            (self.path / name).unlink(missing_ok=True)
-        else:
-            self.store.remove([name])
 
     def pull(self, *patterns: str, force: bool = False) -> None:
         """Download the objects that match a pattern and have changed, or all that match.

@@ -15,7 +15,8 @@ from brainscale.errors import SourceError
 from brainscale.reading.reader import read_samples
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample_ids import escape
-from brainscale.reading.sources import list_files, open_file, read_version, walk_files
+from brainscale.reading.sources import list_files, walk_files
+from brainscale.reading.versions import has_changed
 from tests.support.images import write_image
 
 REQUEST = ReadRequest(preprocess=PreprocessConfig(image_size=64, crop=1.0))
@@ -108,10 +109,11 @@ def test_a_list_that_cannot_be_used_is_refused(tmp_path: Path, content: bytes, e
 def test_a_file_that_changed_since_it_was_listed_has_another_version(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"1")
     (file,) = list_files([str(tmp_path)])
-    with open_file(file.uri) as (stream, _):
-        assert read_version(stream) == (file.nbytes, file.modified)
-        (tmp_path / "a").write_bytes(b"22")
-        assert read_version(stream) != (file.nbytes, file.modified)
+    assert not has_changed(file)
+    (tmp_path / "a").write_bytes(b"22")
+    assert has_changed(file)
+    (tmp_path / "a").unlink()
+    assert not has_changed(file)  # reading it says what is wrong
 
 
 def test_several_sources_never_share_an_id(tmp_path: Path) -> None:
