@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 from scipy.special import expit, logit
 
-from brainscale.stats.bootstrap import metrics_of_resamples
+from brainscale.stats.bootstrap import metric_values, metrics_left_out
 from brainscale.stats.delong import placements
 from brainscale.stats.estimate import ONE_SAMPLE, Estimate, missing_class, name_method
+from brainscale.stats.grouped_samples import GroupedSamples
 from brainscale.stats.intervals import t_quantile
 from brainscale.stats.labelled import LabelledProbabilities
 from brainscale.stats.metrics import (
@@ -27,7 +28,7 @@ from brainscale.stats.metrics import (
     estimates_of,
     measure,
 )
-from brainscale.stats.resampling import jackknife_weights
+from brainscale.stats.resampling import jackknife_blocks
 
 WITHIN_FOLDS = ("auroc", "average_precision", "ece", "calibration_slope", "calibration_intercept")
 """Metrics that depend on the scale of the scores; `auroc_<class>` does too."""
@@ -143,15 +144,16 @@ def _pairs(samples: LabelledProbabilities, folds: np.ndarray) -> int:
 def _jackknife(samples: LabelledProbabilities, folds: np.ndarray) -> dict[str, Estimate]:
     """Return the mean of the other metrics over the folds; blocks of groups are left out of all folds at once."""
     own, left_out = [], []
-    weights = jackknife_weights(samples.codes)
+    block, blocks = jackknife_blocks(samples.codes)
     for number in np.unique(folds):
         rows = folds == number
-        fold = samples.take(rows)
-        own.append(metrics_of_resamples(np.ones((1, len(fold))), fold, None))
-        left_out.append(metrics_of_resamples(weights[:, rows], fold, None))
+        grouped = GroupedSamples.of(samples.take(rows))
+        _, first = np.unique(samples.codes[rows], return_index=True)
+        own.append(metric_values(grouped))
+        left_out.append(metrics_left_out(grouped, block[rows][first], blocks))
     estimates = {}
     for name in WITHIN_FOLDS[1:]:
-        values = np.array([metrics[name][0] for metrics in own])
+        values = np.array([metrics[name] for metrics in own])
         defined = np.isfinite(values)
         if not defined.all():
             reason = f"undefined in {len(values) - defined.sum()} of {len(values)} folds, such as one that is separated"

@@ -15,12 +15,13 @@ from scipy.special import expit, logit
 
 from brainscale.errors import UsageError
 from brainscale.schema import METRICS
-from brainscale.stats.bootstrap import AT_PREVALENCE, bootstrap_metrics
+from brainscale.stats.bootstrap import bootstrap_metrics
 from brainscale.stats.delong import delong
 from brainscale.stats.estimate import NOT_FINITE, ONE_SAMPLE, Estimate, missing_class, name_method
+from brainscale.stats.grouped_samples import AT_PREVALENCE
 from brainscale.stats.intervals import effective_size, t_quantile, wilson
 from brainscale.stats.labelled import LabelledProbabilities
-from brainscale.stats.resampling import group_codes
+from brainscale.stats.resampling import Map, group_codes
 
 METRIC_NAMES = (
     "accuracy",
@@ -95,12 +96,13 @@ def compute_metrics(
     return measure(samples, prevalence)
 
 
-def measure(samples: LabelledProbabilities, prevalence: float | None = None) -> pa.Table:
+def measure(samples: LabelledProbabilities, prevalence: float | None = None, run: Map = map) -> pa.Table:
     """Compute the metrics of labelled samples; see `compute_metrics`.
 
     Args:
         samples: labels and probabilities; their order does not matter.
         prevalence: share of tumours where the model will be used.
+        run: computes parts of the bootstrap of a large evaluation; the built-in map does it here, one after another.
 
     Returns:
         A table of schema METRICS.
@@ -117,7 +119,7 @@ def measure(samples: LabelledProbabilities, prevalence: float | None = None) -> 
     codes = np.zeros(len(samples), np.int64) if samples.groups is None else samples.groups
     ordered = samples.take(np.lexsort((codes, samples.labels, samples.predicted, *samples.probabilities.T)))
     exact = {**_proportions(ordered), **_aurocs(ordered)}
-    estimates = {**bootstrap_metrics(ordered, prevalence), **exact}
+    estimates = {**bootstrap_metrics(ordered, prevalence, run), **exact}
     return as_table({name: estimates[name] for name in names})
 
 

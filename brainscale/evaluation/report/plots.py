@@ -15,7 +15,7 @@ from brainscale.evaluation.report import curves
 from brainscale.evaluation.report.curves import TumourScores
 from brainscale.stats.labelled import LabelledProbabilities
 from brainscale.stats.metrics import confusion_matrix
-from brainscale.stats.weighted_metrics import ranking
+from brainscale.stats.weighted_metrics import auroc_and_average_precision
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#6b6b6b"  # of Okabe and Ito's colour-blind-safe palette
 DPI, HISTOGRAM_BINS = 150, 50
@@ -84,7 +84,7 @@ def _plot(stem: Path, title: str, kind: str, reason: str | None, draw: Callable[
 def _roc(axes: Axes, data: TumourScores) -> str:
     has_tumour, scores = data.has_tumour, data.scores
     curve = curves.roc_curve(data.ranked)
-    auroc = float(ranking(np.ones((1, len(scores))), has_tumour, scores)[0][0])
+    auroc, _ = auroc_and_average_precision(has_tumour, scores)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
     axes.fill_between(curves.GRID, curve.low, curve.high, color=BLUE, alpha=0.2, linewidth=0, label="95 % band")
     axes.plot(curve.x, curve.y, color=BLUE, linewidth=2)
@@ -100,7 +100,7 @@ def _roc(axes: Axes, data: TumourScores) -> str:
 def _precision_recall(axes: Axes, data: TumourScores) -> str:
     has_tumour, scores = data.has_tumour, data.scores
     curve, share = curves.precision_recall_curve(data.ranked), float(has_tumour.mean())
-    average = float(ranking(np.ones((1, len(scores))), has_tumour, scores)[1][0])
+    _, average = auroc_and_average_precision(has_tumour, scores)
     axes.axhline(share, color=GREY, linestyle="--", linewidth=1)
     axes.fill_between(
         curves.GRID, curve.low, curve.high, step="pre", color=BLUE, alpha=0.2, linewidth=0, label="95 % band"
