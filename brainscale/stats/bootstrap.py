@@ -65,7 +65,7 @@ def bootstrap_metrics(
         resamples = FEWER_RESAMPLES
         parts = [range(start, min(start + TASK, resamples)) for start in range(0, resamples, TASK)]
         drawn = _concatenate(run(partial(_measure_numbered, grouped, prevalence), parts))
-    estimates = {}
+    estimates, method = {}, name_method("bootstrap", samples.codes)
     is_separated = not (math.isfinite(values["calibration_slope"]) and np.isfinite(left_out["calibration_slope"]).all())
     for name, value in values.items():
         estimate = Estimate(value=value, n=n)
@@ -80,7 +80,6 @@ def bootstrap_metrics(
             draws = drawn[name][~np.isnan(drawn[name])]
             plain = name == "ece" or not len(draws)
             levels = PERCENTILES if plain else bca_levels(value, draws, left_out[name], grouped.groups)
-            method = name_method("bootstrap", samples.codes)
             estimates[name] = _with_percentiles(replace(estimate, method=method), draws, resamples, levels)
     return {**estimates, "ece": _beyond_noise(estimates["ece"], drawn[ECE_NOISE])}
 

@@ -59,17 +59,17 @@ class Recalibration:
             slopes[fit] = self._fit(weights[fit], self._own_fit, joint=True)[:, 1] / scale
         return slopes
 
-    def intercepts(self, weights: np.ndarray, terms: np.ndarray) -> np.ndarray:
+    def intercepts(self, weights: np.ndarray, terms: np.ndarray, has_both: np.ndarray) -> np.ndarray:
         """Return the calibration intercept [R], the slope fixed at 1: calibration in the large.
 
-        0 when the mean probability is right, above 0 when tumours are more frequent. NaN where a class has no sample.
+        0 when the mean probability is right, above 0 when tumours are more frequent.
 
         Args:
             weights: [R, G], how often each resample holds each group.
             terms: float64 [R, ORDER + 1], the resamples' sums of `residual_terms`.
+            has_both: bool [R], whether there are samples with a tumour and without; the others have no intercept.
         """
-        (lowest_with, _), (lowest_without, _) = self._ends(weights)
-        intercepts = np.where(np.isfinite(lowest_with) & np.isfinite(lowest_without), _root(terms), np.nan)
+        intercepts = np.where(has_both, _root(terms), np.nan)
         far = np.flatnonzero(np.abs(intercepts) > REACH)
         intercepts += self.own_intercept
         intercepts[far] = self._fit(weights[far], np.array([self.own_intercept, 0]), joint=False)[:, 0]

@@ -28,7 +28,7 @@ from brainscale.stats.metrics import (
     estimates_of,
     measure,
 )
-from brainscale.stats.resampling import jackknife_blocks
+from brainscale.stats.resampling import count_distinct, jackknife_blocks
 
 WITHIN_FOLDS = ("auroc", "average_precision", "ece", "calibration_slope", "calibration_intercept")
 """Metrics that depend on the scale of the scores; `auroc_<class>` does too."""
@@ -106,7 +106,7 @@ def _of_folds(
         shares = placements(scores[fold & positive], scores[fold & ~positive])
         values.append(float(shares[0].mean()))
         for rows, share in zip((fold & positive, fold & ~positive), shares, strict=True):
-            count = len(np.unique(codes[rows]))
+            count = count_distinct(codes[rows])
             unbiased = math.sqrt(count / (count - 1)) if count > 1 else math.nan
             influences[rows] = unbiased * (share - share.mean()) / len(share) / len(numbers)
     return float(np.mean(values)), influences
@@ -124,7 +124,7 @@ def _estimate_auroc(
     variance = float((np.bincount(group, influences) ** 2).sum())
     if variance == 0:
         return Estimate(value=value, n=n, reason=NO_VARIANCE)
-    smaller = min(len(np.unique(group[rows])) for rows in (positive, ~positive))
+    smaller = min(count_distinct(group[rows]) for rows in (positive, ~positive))
     half = t_quantile(smaller) * math.sqrt(variance)
     return _on_logit_scale(value, half, n, f"within folds, {name_method('DeLong', samples.codes)}")
 

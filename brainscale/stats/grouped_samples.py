@@ -73,6 +73,7 @@ class GroupedSamples:
         gaps = ratio(gap_sums, n[:, None])
         areas = [ranking.areas(weights) for ranking in self.rankings]
         recall = weighted_metrics.macro_recall(counts)
+        has_both = (counts[:, 0].sum(1) > 0) & (counts[:, 1:].sum((1, 2)) > 0)
         values = {
             "balanced_accuracy": recall,
             "auroc": np.mean([auroc for auroc, _ in areas], 0),
@@ -85,7 +86,7 @@ class GroupedSamples:
             "log_loss": ratio(log_loss, n),
             "ece": np.abs(gaps).sum(1),
             ECE_NOISE: np.abs(gaps - self._own_gaps).sum(1),
-            "calibration_intercept": self.recalibration.intercepts(weights, terms),
+            "calibration_intercept": self.recalibration.intercepts(weights, terms, has_both),
         }
         if prevalence is not None:
             values |= zip(AT_PREVALENCE, weighted_metrics.predictive_values(counts, prevalence), strict=True)

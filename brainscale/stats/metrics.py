@@ -21,7 +21,7 @@ from brainscale.stats.estimate import NOT_FINITE, ONE_SAMPLE, Estimate, missing_
 from brainscale.stats.grouped_samples import AT_PREVALENCE
 from brainscale.stats.intervals import effective_size, t_quantile, wilson
 from brainscale.stats.labelled import LabelledProbabilities
-from brainscale.stats.resampling import Map, group_codes
+from brainscale.stats.resampling import Map, count_distinct, group_codes
 
 METRIC_NAMES = (
     "accuracy",
@@ -144,8 +144,8 @@ def describe_degenerate(samples: LabelledProbabilities) -> str | None:
         return None
     if (samples.probabilities == samples.probabilities[0]).all():
         return "This model is degenerate: it gives every sample the same score."
-    if len(predicted := np.unique(samples.predicted)) == 1:
-        return f"This model is degenerate: it predicts {samples.classes[predicted[0]]} for every sample."
+    if (samples.predicted == samples.predicted[0]).all():
+        return f"This model is degenerate: it predicts {samples.classes[samples.predicted[0]]} for every sample."
     return None
 
 
@@ -282,7 +282,7 @@ def _auroc(positive: np.ndarray, scores: np.ndarray, codes: np.ndarray, name: st
         return Estimate(value=value, n=n, reason=ONE_SAMPLE)
     if variance == 0:
         return Estimate(value=value, n=n, reason=NO_VARIANCE)
-    smaller = min(len(np.unique(codes[rows])) for rows in (positive, ~positive))
+    smaller = min(count_distinct(codes[rows]) for rows in (positive, ~positive))
     half = t_quantile(smaller) * math.sqrt(variance) / (value * (1 - value))
     low, high = expit(logit(value) + np.array([-half, half])).tolist()
     return Estimate(value=value, low=low, high=high, method=name_method("DeLong", codes), n=n)
