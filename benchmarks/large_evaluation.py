@@ -29,7 +29,7 @@ from brainscale.config.class_names import DEFAULT_CLASSES
 from brainscale.schema import MANIFEST, PREDICTIONS
 
 JOBS = "metrics", "evaluate", "compare"
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 PICTURES = 24
 SIDE, WEIGHTS_SHA256 = 64, "a" * 64
 RUNS = "first", "second"

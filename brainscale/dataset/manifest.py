@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.errors import ManifestError, OutputError
-from brainscale.hashing import fingerprint
+from brainscale.hashing import fingerprint_of_lists
 from brainscale.reading.signature import SIDE
 from brainscale.schema import HIDDEN, MANIFEST
 from brainscale.storage import shards
@@ -25,6 +26,8 @@ MANIFEST_FILE = "manifest.parquet"
 
 SHARD_ROWS = 1_000_000
 """Rows up to which `index` writes a manifest as one file, and rows of a shard of a larger one."""
+PIECE = 65_536
+"""Rows that are hashed at a time."""
 KEY_METADATA = b"patient_key"
 """Metadata of a manifest: a hash that tells whether two manifests were made with the same patient key."""
 
@@ -234,7 +237,11 @@ def describe_form(shard_count: int) -> str:
 def manifest_fingerprint(table: pa.Table) -> str:
     """Return the sha256 of what training and evaluation depend on: ids, contents, labels, splits, but no paths."""
     columns = ("sample_id", "sha256", "label", "split", "error_code")
-    return fingerprint([table[name].to_pylist() for name in columns])
+    return fingerprint_of_lists(_pieces(table[name]) for name in columns)
+
+
+def _pieces(column: pa.ChunkedArray) -> Iterator[list[Any]]:
+    return (column.slice(start, PIECE).to_pylist() for start in range(0, len(column), PIECE))
 
 
 def count_values(table: pa.Table, column: str, *, drop_null: bool = False) -> dict[str, int]:

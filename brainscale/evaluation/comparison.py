@@ -155,7 +155,9 @@ def _pairs(evaluated: Mapping[str, _EvaluatedRun], control: HeaderPredictions | 
     if len(evaluated) + (control is not None) < 2:
         return None
     tables = {run: one.labelled for run, one in evaluated.items()}
-    shared = pa.array(sorted(set.intersection(*(set(table["sample_id"].to_pylist()) for table in tables.values()))))
+    shared = next(iter(tables.values()))["sample_id"].combine_chunks()
+    for table in tables.values():
+        shared = shared.filter(pc.is_in(shared, table["sample_id"].combine_chunks()))
     first = next(iter(evaluated.values()))
     groups = dict(zip(first.manifest["sample_id"].to_pylist(), first.manifest["group"].to_pylist(), strict=True))
     models = {

@@ -14,6 +14,7 @@ from brainscale.dataset.inclusion import describe_measured
 from brainscale.dataset.indexer import open_or_index
 from brainscale.dataset.labels import describe_unclear_labels
 from brainscale.dataset.manifest import MANIFEST_FILE, is_manifest, manifest_fingerprint
+from brainscale.dataset.on_ray import choose_map
 from brainscale.dataset.splits import SPLITS
 from brainscale.errors import ManifestError
 from brainscale.evaluation.leakage import find_leaked, unseen_contents
@@ -31,6 +32,8 @@ from brainscale.training.run_folder import RunFolder
 
 RUN_FILES = (MANIFEST_FILE, HISTORY_FILE, SUCCESS, "*.jsonl", f"evaluation/*/{SUCCESS}")
 """Files that are read of a run, beside its model."""
+LARGE_BOOTSTRAP = 200_000
+"""Samples beyond which resamples are Ray tasks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +177,7 @@ def _evaluate(
         samples_sha256=samples_sha256,
         manifest_sha256=manifest_fingerprint(manifest),
     )
-    metrics = write_outputs(folder, evaluated, facts)
+    metrics = write_outputs(folder, evaluated, facts, choose_map(len(evaluated.labelled), LARGE_BOOTSTRAP))
     write_success(folder, facts.to_json())
     return Evaluation(**facts.to_json(), path=path, metrics=metrics, predictions=predictions)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from brainscale.evaluation.report.page import Case
 from brainscale.models import heatmaps
@@ -59,5 +60,6 @@ def certainty(samples: LabelledProbabilities) -> np.ndarray:
 
 def _pictures(bundle: Bundle, manifest: pa.Table, sample_ids: Sequence[str]) -> dict[str, bytes]:
     request = ReadRequest(preprocess=bundle.info.preprocess)
+    manifest = manifest.filter(pc.is_in(manifest["sample_id"], pa.array(sample_ids, pa.string())))
     planes = read_planes(files_of_manifest(manifest, bundle.info.preprocess), sample_ids, request)
     return dict(zip(planes, heatmaps.render_heatmaps(bundle, list(planes.values())), strict=True))

@@ -25,6 +25,7 @@ from brainscale.models.model_card import ModelFacts, write_model_card
 from brainscale.models.registry import count_flops
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
 from brainscale.stats.metrics import measure
+from brainscale.stats.resampling import Map
 from brainscale.stats.subgroups import measure_subgroups
 from brainscale.storage.tables import write_table
 from brainscale.training.environment import read_library_versions
@@ -89,8 +90,14 @@ class EvaluatedModel:
         return [values[sample_id] for sample_id in self.labelled["sample_id"].to_pylist()]
 
 
-def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -> pa.Table:
+def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts, run: Map = map) -> pa.Table:
     """Write all files of an evaluation but `_SUCCESS.json`.
+
+    Args:
+        folder: where to write.
+        model: the model, and what it predicted.
+        facts: what the outputs say of the evaluation.
+        run: computes parts of a large bootstrap, as for `measure`.
 
     Returns:
         The metrics, of schema METRICS.
@@ -101,12 +108,12 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
     if not len(model.labelled):
         raise ManifestError("no labelled sample could be read: `brainscale index` says why, file by file")
     metadata = {key: str(value) for key, value in _metadata(model, facts).items()}
-    metrics = measure(model.samples, model.prevalence).replace_schema_metadata(metadata)
+    metrics = measure(model.samples, model.prevalence, run).replace_schema_metadata(metadata)
     write_manifest(model.manifest, folder / MANIFEST_FILE)
     write_table(model.predictions, folder / PREDICTIONS_FILE, "predictions")
     write_table(metrics, folder / METRICS_FILE, "metrics")
-    subgroups = _write_subgroups(folder, model)
-    without_leaked = _write_leakage(folder, model)
+    subgroups = _write_subgroups(folder, model, run)
+    without_leaked = _write_leakage(folder, model, run)
     info = model.bundle.info
     worst, uncertain = choose_cases(
         model.bundle, model.rows, model.labelled, model.samples, show_burned_in=model.show_burned_in
@@ -168,19 +175,19 @@ def _metadata(model: EvaluatedModel, facts: EvaluationFacts) -> dict[str, Any]:
     return {**facts.to_json(), "flops": cost, "classes": classes, "threshold": info.threshold}
 
 
-def _write_subgroups(folder: Path, model: EvaluatedModel) -> pa.Table | None:
+def _write_subgroups(folder: Path, model: EvaluatedModel, run: Map) -> pa.Table | None:
     """Write and return the metrics of the subgroups, where columns are given."""
     path = folder / "subgroups.parquet"
     path.unlink(missing_ok=True)  # of an evaluation before this one
     if not model.by:
         return None
-    tables = [measure_subgroups(model.samples, model.column(name), column=name) for name in model.by]
+    tables = [measure_subgroups(model.samples, model.column(name), column=name, run=run) for name in model.by]
     table = pa.concat_tables(tables)
     write_table(table, path, "subgroups")
     return table
 
 
-def _write_leakage(folder: Path, model: EvaluatedModel) -> pa.Table | None:
+def _write_leakage(folder: Path, model: EvaluatedModel, run: Map) -> pa.Table | None:
     """Write which samples the model has seen; write and return the metrics of the others, where there are both."""
     leaked_path, path = folder / "shared.parquet", folder / "metrics-without-shared.parquet"
     for stale in (leaked_path, path):
@@ -192,7 +199,7 @@ def _write_leakage(folder: Path, model: EvaluatedModel) -> pa.Table | None:
     unseen = np.asarray(pc.invert(seen).to_numpy(), bool)
     if unseen.all() or not unseen.any():
         return None
-    table = measure(model.samples.take(unseen), model.prevalence)
+    table = measure(model.samples.take(unseen), model.prevalence, run)
     write_table(table, path, "metrics")
     return table
 

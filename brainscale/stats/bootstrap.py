@@ -41,9 +41,7 @@ REASONS = {
 """Why a metric is undefined though every class has a sample."""
 
 
-def bootstrap_metrics(
-    samples: LabelledProbabilities, prevalence: float | None, run: Map = map
-) -> dict[str, Estimate]:
+def bootstrap_metrics(samples: LabelledProbabilities, prevalence: float | None, run: Map = map) -> dict[str, Estimate]:
     """Return the metrics with bootstrap intervals (BCa, see `bca_levels`), whole groups drawn.
 
     The slope's interval is a jackknife's, the ECE's rests on its bins. A resample in which a metric is undefined is

@@ -132,7 +132,9 @@ def _estimate_auroc(
 def _pairs(samples: LabelledProbabilities, folds: np.ndarray) -> int:
     """Return how many disjoint pairs of groups the folds of one repeat have, each as many as the smallest fold."""
     numbers, codes = np.unique(folds), samples.codes
-    repeats = int(np.unique(np.unique(np.stack([codes, folds]), axis=1)[0], return_counts=True)[1].max())
+    _, group = np.unique(codes, return_inverse=True)
+    in_folds = np.flatnonzero(np.bincount(group * len(numbers) + np.searchsorted(numbers, folds)))
+    repeats = int(np.bincount(in_folds // len(numbers)).max())  # folds of the group that is in the most
     least = min(
         disjoint_pairs(samples.labels[folds == number] == i, codes[folds == number])
         for number in numbers

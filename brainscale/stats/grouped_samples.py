@@ -134,12 +134,13 @@ def _sum_by_group(samples: LabelledProbabilities, group: np.ndarray, terms: np.n
     confidence, outcome = confidence_and_outcome(samples)
     cell, bins = samples.labels * classes + samples.predicted, calibration_bins(confidence)
     gaps = confidence - outcome
-    columns = [_column(group[cell == i], groups) for i in range(classes**2)]
-    for losses in (weighted_metrics.brier_losses, weighted_metrics.log_losses):
-        columns.append(_column(group, groups, losses(samples.labels, samples.probabilities)))
-    for i in range(ECE_BINS):
-        columns.append(_column(group[bins == i], groups, gaps[bins == i]))
-    columns += [_column(group, groups, term) for term in terms]
+    losses = (weighted_metrics.brier_losses, weighted_metrics.log_losses)
+    columns = [
+        *(_column(group[cell == i], groups) for i in range(classes**2)),
+        *(_column(group, groups, loss(samples.labels, samples.probabilities)) for loss in losses),
+        *(_column(group[bins == i], groups, gaps[bins == i]) for i in range(ECE_BINS)),
+        *(_column(group, groups, term) for term in terms),
+    ]
     data, indices = zip(*columns, strict=True)
     ends = np.cumsum([0, *map(len, indices)])
     return csr_array((np.concatenate(data), np.concatenate(indices), ends), shape=(len(columns), groups))

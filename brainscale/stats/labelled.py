@@ -83,16 +83,14 @@ class LabelledProbabilities:
             UsageError: a label is none of the classes.
         """
         rows = labelled_rows(table)
-        index = {name: i for i, name in enumerate(classes)}
-        labels = rows["label"].to_pylist()
-        if unknown := sorted(set(labels) - index.keys()):
+        if unknown := sorted(set(pc.unique(rows["label"]).to_pylist()) - set(classes)):
             raise UsageError(f"label '{unknown[0]}' is not a class of the model: {', '.join(classes)}")
         codes = None
         if groups is not None:
             codes = group_codes([groups.get(sample_id) or sample_id for sample_id in rows["sample_id"].to_pylist()])
         return cls(
-            labels=np.array([index[label] for label in labels], np.int64),
-            probabilities=np.array(rows["probabilities"].to_pylist(), np.float64).reshape(-1, len(classes)),
+            labels=pc.index_in(rows["label"], pa.array(classes, pa.string())).to_numpy().astype(np.int64),
+            probabilities=pc.list_flatten(rows["probabilities"]).to_numpy().reshape(-1, len(classes)),
             classes=tuple(classes),
             threshold=threshold,
             groups=codes,

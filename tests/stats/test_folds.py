@@ -7,10 +7,11 @@ import pytest
 from scipy.special import expit
 from scipy.stats import binom
 
-from brainscale.stats.bootstrap import metrics_of_resamples
+from brainscale.stats.bootstrap import metric_values
 from brainscale.stats.delong import delong
 from brainscale.stats.estimate import Estimate
 from brainscale.stats.folds import measure_folds
+from brainscale.stats.grouped_samples import GroupedSamples
 from brainscale.stats.labelled import LabelledProbabilities
 from brainscale.stats.metrics import estimates_of, measure
 from tests.support.samples import LONG, labelled, two_columns
@@ -101,7 +102,7 @@ def test_intervals_hold_the_truth(patients: int, slices: int, repeats: int) -> N
     draw = np.random.default_rng(patients)
     large, large_folds = study(np.random.default_rng(0), 400_000 // (slices * repeats), slices, repeats)
     parts = [large.take(large_folds == number) for number in np.unique(large_folds)]
-    each = [metrics_of_resamples(np.ones((1, len(part))), part, None) for part in parts]
+    each = [metric_values(GroupedSamples.of(part)) for part in parts]
     names = ("auroc", "average_precision", "calibration_slope", "calibration_intercept")
     truth = {name: float(np.mean([metrics[name] for metrics in each])) for name in names}
     held: dict[str, list[bool]] = {name: [] for name in truth}

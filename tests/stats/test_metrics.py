@@ -11,8 +11,9 @@ from sklearn.linear_model import LogisticRegression
 
 from brainscale.errors import UsageError
 from brainscale.schema import METRICS
-from brainscale.stats import bootstrap, calibration, metrics, weighted_metrics
+from brainscale.stats import bootstrap, metrics
 from brainscale.stats.decisions import predicted_classes
+from brainscale.stats.grouped_samples import GroupedSamples
 from brainscale.stats.weighted_metrics import CLIP
 from tests.support.samples import LONG, estimates, labelled, two_columns
 
@@ -90,8 +91,8 @@ def test_metrics_of_weights_are_those_of_repeated_samples() -> None:
     for seed in range(30 if LONG else 10):
         labels, scores = random_case(seed)
         weights = np.random.default_rng(seed).integers(0, 4, (5, len(labels))).astype(float)
-        areas, precisions = weighted_metrics.ranking(weights, labels > 0, scores)
-        errors = calibration.expected_calibration_error(weights, scores, labels > 0)
+        values = GroupedSamples.of(labelled(labels, two_columns(scores))).measure(weights)
+        areas, precisions, errors = (values[name] for name in ("auroc", "average_precision", "ece"))
         for row, area, precision, error in zip(weights.astype(int), areas, precisions, errors, strict=True):
             drawn, ranked = np.repeat(labels, row), np.repeat(scores, row)
             if set(drawn) != {0, 1}:
@@ -109,8 +110,8 @@ def test_calibration_is_that_of_an_independent_logistic_regression() -> None:
         logits = generator.normal(size=60) * generator.uniform(0.3, 3) + labels
         probability = expit(logits)
         weights = np.r_[np.ones((1, 60)), generator.integers(0, 3, (2, 60))]
-        slopes = calibration.calibration_slope(weights, labels > 0, probability)
-        intercepts = calibration.calibration_intercept(weights, labels > 0, probability)
+        grouped = GroupedSamples.of(labelled(labels, two_columns(probability)))
+        slopes, intercepts = grouped.slopes(weights), grouped.measure(weights)["calibration_intercept"]
         for row, slope, intercept in zip(weights, slopes, intercepts, strict=True):
             model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
             model.fit(logit(probability)[:, None], labels, sample_weight=row)
@@ -124,20 +125,20 @@ def test_calibration_is_that_of_an_independent_logistic_regression() -> None:
 
 def test_a_calibrated_model_has_slope_one_and_intercept_zero() -> None:
     generator = np.random.default_rng(0)
-    logits, ones = generator.normal(size=50_000) * 2, np.ones((1, 50_000))
+    logits = generator.normal(size=50_000) * 2
     has_tumour = generator.random(50_000) < expit(logits)
     for scale in (1, 2):  # twice the logit is overconfident
-        slope = calibration.calibration_slope(ones, has_tumour, expit(scale * logits))
-        assert slope == pytest.approx(1 / scale, abs=0.03)
+        values = bootstrap.metric_values(GroupedSamples.of(labelled(has_tumour, two_columns(expit(scale * logits)))))
+        assert values["calibration_slope"] == pytest.approx(1 / scale, abs=0.03)
     for shift in (0, 1):  # probabilities that are too low
-        intercept = calibration.calibration_intercept(ones, has_tumour, expit(logits - shift))
-        assert intercept == pytest.approx(shift, abs=0.03)
+        values = bootstrap.metric_values(GroupedSamples.of(labelled(has_tumour, two_columns(expit(logits - shift)))))
+        assert values["calibration_intercept"] == pytest.approx(shift, abs=0.03)
 
 
 def test_separated_classes_have_no_slope() -> None:
     has_tumour = np.array([0, 0, 1, 1]) > 0
     for scores, slope in (([0.1, 0.2, 0.8, 0.9], np.inf), ([0.9, 0.8, 0.2, 0.1], -np.inf), ([0.3] * 4, np.nan)):
-        fitted = calibration.calibration_slope(np.ones((1, 4)), has_tumour, np.array(scores))
+        fitted = GroupedSamples.of(labelled(has_tumour, two_columns(scores))).slopes(np.ones((1, 4)))
         assert fitted == pytest.approx(slope, nan_ok=True)
     rows = estimates(has_tumour, two_columns([0.1, 0.2, 0.8, 0.9]))
     assert rows["calibration_slope"].value is None
@@ -385,9 +386,9 @@ def truth() -> dict[str, float]:
     labels, scores, _ = draw(np.random.default_rng(0), 400_000, 1)
     counts = oracle.confusion_matrix(labels, scores >= 0.5)
     (specificity, sensitivity), (npv, ppv) = counts.diagonal() / counts.sum(1), counts.diagonal() / counts.sum(0)
-    ours = bootstrap.metrics_of_resamples(np.ones((1, len(labels))), labelled(labels, two_columns(scores)), 0.1)
+    ours = bootstrap.metric_values(GroupedSamples.of(labelled(labels, two_columns(scores))), 0.1)
     proportions = {"sensitivity": sensitivity, "specificity": specificity, "ppv": ppv, "npv": npv}
-    return {"accuracy": counts.trace() / counts.sum(), **proportions, **{name: float(v[0]) for name, v in ours.items()}}
+    return {"accuracy": counts.trace() / counts.sum(), **proportions, **ours}
 
 
 @pytest.mark.skipif(not LONG, reason="simulates 400 studies twice: set BRAINSCALE_LONG")
