@@ -4,8 +4,8 @@ python benchmarks/large_evaluation.py [--samples 10000 100000 1000000] [--group 
 
 Samples, labels and scores are made up; groups have one sample each, or 20, such as the slices of a patient. Each row is
 measured in a process of its own: `metrics` computes the metrics of arrays; `evaluate` does all that `brainscale
-evaluate` does after prediction (it reads the manifest and the predictions, and writes metrics by two columns, plots,
-report and gallery); `compare` compares two such evaluations. On a cluster, the resamples of `evaluate` run as Ray
+evaluate` does after prediction (it reads the manifest and the predictions, and writes metrics, plots, report
+and gallery); `compare` compares two such evaluations. On a cluster, the resamples of `evaluate` run as Ray
 tasks; here they do not.
 """
 
@@ -105,7 +105,7 @@ def evaluate(folder: Path) -> None:
     from brainscale.stats.metrics import describe_degenerate
     from brainscale.storage.local import write_success
 
-    bundle = open_bundle(folder / "inputs/model")
+    bundle = open_bundle(folder.parent / "model")
     manifest = read_manifest(folder / "inputs/manifest.parquet")
     predictions = pq.read_table(folder / "inputs/predictions.parquet")
     evaluated = EvaluatedModel(
@@ -115,7 +115,6 @@ def evaluate(folder: Path) -> None:
         rows=manifest,
         predictions=predictions,
         prevalence=0.1,
-        by=("modality", "width"),
     )
     sha256 = manifest_fingerprint(manifest)
     facts = EvaluationFacts(
@@ -182,10 +181,10 @@ def make_inputs(folder: Path, count: int, size: int) -> None:
         "patient": join("patient-", pa.array(patient)),
         "group": join("group-", pa.array(patient)),
     }
+    make_bundle(folder / "model", SIDE)
     for run, noise in zip(RUNS, (1.0, 1.1), strict=True):
         inputs = folder / run / "inputs"
         inputs.mkdir(parents=True)
-        make_bundle(inputs / "model", SIDE)
         pq.write_table(table_of(manifest, MANIFEST, "manifest"), inputs / "manifest.parquet")
         logits = 2.0 * labels - 1 + effects + noise * generator.normal(size=count)
         score = (1 / (1 + np.exp(-logits))).astype(np.float32)

@@ -123,12 +123,17 @@ def check_manifest(table: pa.Table, name: str) -> pa.Table:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
         raise ManifestError(f"{name} is not a manifest ({error}): index the source again") from None
     require_sound_signatures(table, name)
-    table = table.sort_by("sample_id")
+    if not _is_sorted(table["sample_id"]):  # else a large manifest would be copied
+        table = table.sort_by("sample_id")
     ids = table["sample_id"]
     duplicates = ids[1:].filter(pc.equal(ids[1:], ids[:-1])) if len(ids) else ids
     if len(duplicates):
         raise ManifestError(f"{name} lists sample '{duplicates[0]}' more than once: remove the extra rows")
     return table
+
+
+def _is_sorted(ids: pa.ChunkedArray) -> bool:
+    return len(ids) < 2 or bool(pc.all(pc.less_equal(ids[:-1], ids[1:])).as_py())
 
 
 def require_sound_signatures(table: pa.Table, name: str) -> None:

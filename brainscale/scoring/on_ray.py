@@ -6,11 +6,13 @@ and predictions never leave the node that makes them.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice, pairwise
 from math import ceil
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 from ray.exceptions import RayError, RayTaskError
 
@@ -50,6 +52,8 @@ GPU_WORTH_ROWS = 10_000
 """Rows from which on an autoscaler is asked for GPU nodes."""
 BLOCK_FILES = 64
 """Files of a block of an evaluation."""
+PART_FILES = 64 * BLOCK_FILES
+"""Files of an evaluation that are made ready at a time."""
 
 
 class RayRunner:
@@ -279,14 +283,34 @@ def predict_rows(
     """
     options, key = EngineOptions(name=engine), read_key(None).secret
     job = ScoringJob(bundle=bundle, threshold=bundle.info.threshold, engine=options, workers=workers, key=key)
-    files = files_of_manifest(rows, bundle.info.preprocess)
-    named = [BlockFile(file=file, name=file.sample_id, version=version_of(file), uri=file.uri) for file in files]
-    blocks = [
-        pack_block(make_block(named[start : start + BLOCK_FILES], {})) for start in range(0, len(named), BLOCK_FILES)
-    ]
+    blocks = blocks_of(rows.drop_columns(["signature"]), bundle)
+    first = list(islice(blocks, 1))  # before the engines start: it may raise an error
     runner = RayRunner(job, len(rows), on_notice)
-    table = pa.concat_tables([PREDICTIONS.empty_table(), *runner.predict(blocks)]).sort_by("sample_id")
+    parts = runner.predict(chain(first, blocks))
+    table = pa.concat_tables([PREDICTIONS.empty_table(), *parts]).sort_by("sample_id")
     require_reachable(table)
-    label_of = dict(zip(rows["sample_id"].to_pylist(), rows["label"].to_pylist(), strict=True))
-    labels = pa.array([label_of.get(sample_id) for sample_id in table["sample_id"].to_pylist()], pa.string())
+    index = pc.index_in(table["sample_id"], rows["sample_id"].combine_chunks())
+    labels = rows["label"].take(index)
     return table.set_column(PREDICTIONS.get_field_index("label"), PREDICTIONS.field("label"), labels)
+
+
+def blocks_of(rows: pa.Table, bundle: Bundle) -> Iterator[PackedBlock]:
+    """Yield the files of a manifest in blocks of `BLOCK_FILES`, made while they are wanted: all would fill the memory.
+
+    Args:
+        rows: rows of a manifest.
+        bundle: the model that they are for.
+
+    Raises:
+        ManifestError: as `files_of_manifest` raises, which sees `PART_FILES` at a time.
+    """
+    file_ids = pc.replace_substring_regex(rows["sample_id"], r"(?s)[#!].*", "")
+    rows = rows.append_column("file", file_ids).sort_by([("file", "ascending"), ("sample_id", "ascending")])
+    file_ids = rows["file"]
+    is_other = pc.not_equal(file_ids.slice(1), file_ids.slice(0, max(0, len(rows) - 1)))
+    starts = 1 + np.flatnonzero(is_other.to_numpy())
+    for start, end in pairwise([0, *starts[PART_FILES - 1 :: PART_FILES].tolist(), len(rows)]):
+        files = files_of_manifest(rows.slice(start, end - start), bundle.info.preprocess)
+        named = [BlockFile(file=file, name=file.sample_id, version=version_of(file), uri=file.uri) for file in files]
+        for first in range(0, len(named), BLOCK_FILES):
+            yield pack_block(make_block(named[first : first + BLOCK_FILES], {}))

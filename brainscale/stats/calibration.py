@@ -1,5 +1,6 @@
 """Calibration of probabilities: bins of the expected calibration error, calibration slope and intercept."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -82,18 +83,18 @@ class Recalibration:
             return 0.0
         return float(self._newton(np.ones((1, len(self.logits))), np.zeros((1, 2)), joint=False)[0, 0])
 
-    def residual_terms(self) -> np.ndarray:
-        """Return what the residual, label − P, is a power series of: float64 [ORDER + 1, n].
+    def residual_terms(self) -> Iterator[np.ndarray]:
+        """Yield what the residual, label − P, is a power series of: ORDER + 1 times float64 [n].
 
         A resample's residual at the intercept a beyond `own_intercept` is its sum of term 0 less Σ term k · a^k. P's
         Taylor series converges within π, whatever the logit.
         """
         p = expit(self.logits + self.own_intercept)
-        terms, derivative, factorial = [self.has_tumour - p], Polynomial([0, 1]), 1
+        yield self.has_tumour - p
+        derivative, factorial = Polynomial([0, 1]), 1
         for k in range(1, ORDER + 1):
             derivative, factorial = derivative.deriv() * Polynomial([0, 1, -1]), factorial * k
-            terms.append(derivative(p) / factorial)
-        return np.stack(terms)
+            yield derivative(p) / factorial
 
     @cached_property
     def _standard(self) -> tuple[np.ndarray, float]:

@@ -4,6 +4,7 @@ Most metrics are functions of sums, such as counts and losses, so a resample cos
 ranking metrics look at each sample, along an order that is sorted once.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -128,7 +129,7 @@ def _rankings(samples: LabelledProbabilities) -> list[tuple[np.ndarray, np.ndarr
     return [(samples.labels == i, scores) for i, scores in enumerate(samples.probabilities.T)]
 
 
-def _sum_by_group(samples: LabelledProbabilities, group: np.ndarray, terms: np.ndarray) -> csr_array:
+def _sum_by_group(samples: LabelledProbabilities, group: np.ndarray, terms: Iterable[np.ndarray]) -> csr_array:
     """Return the attribute `sums` of `GroupedSamples`, column by column: most are 0 in most groups, or in none."""
     classes, groups = len(samples.classes), int(group.max()) + 1
     confidence, outcome = confidence_and_outcome(samples)

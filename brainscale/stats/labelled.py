@@ -137,6 +137,8 @@ class LabelledProbabilities:
 
 def labelled_rows(table: pa.Table) -> pa.Table:
     """Return the rows of a table of predictions that have a label and probabilities."""
+    if not table["label"].null_count and not table["probabilities"].null_count:
+        return table  # and no copy of a large one
     return table.filter(pc.and_(pc.is_valid(table["label"]), pc.is_valid(table["probabilities"])))
 
 
