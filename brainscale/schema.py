@@ -4,17 +4,18 @@ import pyarrow as pa
 
 FORMATS = {
     "manifest": 3,
-    "predictions": 2,
-    "scans": 1,
+    "predictions": 3,
+    "scans": 2,
+    "patients": 1,
     "metrics": 1,
     "subgroups": 1,
     "history": 2,
     "steps": 1,
-    "comparison": 1,
+    "comparison": 2,
     "paired tests": 1,
     "overlap": 2,
     "heatmaps": 1,
-    "model": 2,
+    "model": 3,
     "folder": 1,
     "listing": 1,
 }

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.dataset.columns import number_values, replace_column
-from brainscale.dataset.components import find_components
+from brainscale.stats.components import find_components
 from brainscale.dataset.near_duplicates import SIMILARITY, Map, NearPairs, find_near_duplicates
 
 SHARED = {"patient": "same patient", "scan": "same series", "sha256": "same file"}
