@@ -12,7 +12,7 @@ FORMATS = {
     "history": 2,
     "steps": 1,
     "comparison": 2,
-    "paired tests": 1,
+    "paired tests": 2,
     "overlap": 2,
     "heatmaps": 1,
     "model": 3,
@@ -174,6 +174,10 @@ COMPARISON = pa.schema(
         pa.field("flops", pa.int64()),  # floating-point operations for one image
         pa.field("images_per_second", pa.float64()),  # images per second of the evaluation, including its start
         pa.field("weights_sha256", pa.string()),  # SHA-256 of the weights
+        pa.field("samples_sha256", pa.string(), nullable=False),  # fingerprint of the samples that it was evaluated on
+        pa.field("degenerate", pa.string()),  # sentence: the model predicts one class or one score; null if it does not
+        pa.field("model_edited", pa.bool_()),  # whether model.json was edited after training; null for the control
+        pa.field("not_comparable", pa.string()),  # why the rows of this table cannot be compared; null if they can
     ]
 )
 
@@ -194,6 +198,7 @@ PAIRS = pa.schema(
         pa.field("mcnemar_p", pa.float64(), nullable=False),  # p-value of McNemar's exact test by group, two-sided
         pa.field("mcnemar_p_holm", pa.float64(), nullable=False),  # the same, adjusted for all pairs (Holm)
         pa.field("reason", pa.string()),  # why a value is missing
+        pa.field("not_comparable", pa.string()),  # why the models cannot be compared; null if they can
     ]
 )
 

@@ -44,6 +44,11 @@ show_burned_in = click.option(
     is_flag=True,
     help="Also show pictures of samples whose pixels may show text, such as a name.",
 )
+allow_edited_model = click.option(
+    "--allow-edited-model",
+    is_flag=True,
+    help="Use a model whose model.json was edited, which marks every output.",
+)
 engine = click.option(
     "--engine", default="auto", show_default=True, metavar="NAME", help="Inference engine: auto, onnx or torch."
 )

@@ -63,6 +63,7 @@ from brainscale.logs import notice
     help="File with the key of the hashes.",
 )
 @click.option("--hash-paths", is_flag=True, help="Hash the names of files and archive members too.")
+@options.allow_edited_model
 @options.engine
 @options.workers
 @click.option(

@@ -14,9 +14,10 @@ from brainscale.config.files import CONFIG_FILE
 from brainscale.dataset.header_control import HeaderPredictions, predict_from_headers
 from brainscale.dataset.manifest import MANIFEST_FILE, read_manifest
 from brainscale.errors import BundleError, ManifestError, UsageError
+from brainscale.evaluation.comparability import require_comparable
 from brainscale.evaluation.evaluator import evaluate_model
-from brainscale.evaluation.outputs import METRICS_FILE, PREDICTIONS_FILE
-from brainscale.schema import COMPARISON, PUBLISHED
+from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
+from brainscale.schema import COMPARISON, PAIRS, PUBLISHED
 from brainscale.stats.estimate import Estimate
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
 from brainscale.stats.metrics import estimates_of, measure
@@ -33,7 +34,7 @@ READ = (
 )
 """Files that are read of a run or an evaluation in an object store."""
 COSTS = ("parameters", "flops", "images_per_second")
-FACTS = ("model", "run", "samples_sha256", "classes", "threshold", "weights_sha256", *COSTS)
+FACTS = ("model", "run", "samples_sha256", "classes", "threshold", "weights_sha256", "model_edited", *COSTS)
 """What a comparison needs to know of an evaluation, besides its metrics."""
 CONTROL = "header-only control"
 """Predicts a tumour from file size, width, height and pixel mode alone: a model that is no better learnt a shortcut."""
@@ -46,12 +47,22 @@ class Comparison:
     Attributes:
         table: of schema COMPARISON, a row for each run and one for the control.
         pairs: of schema PAIRS; None where nothing can be paired.
-        same: whether all runs were evaluated on the same samples; metrics on different ones cannot be compared.
+        not_comparable: why the metrics cannot be compared, in one sentence; None where they can. It is in a column of
+            both tables too.
     """
 
     table: pa.Table
     pairs: pa.Table | None
-    same: bool
+    not_comparable: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the output of `compare --json`: whether the models are comparable, and the rows of both tables."""
+        return {
+            "comparable": self.not_comparable is None,
+            "not_comparable": self.not_comparable,
+            "models": self.table.to_pylist(),
+            "pairs": None if self.pairs is None else self.pairs.to_pylist(),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +92,7 @@ class _EvaluatedRun:
     @cached_property
     def labelled(self) -> pa.Table:
         """The predictions that count, sorted by sample_id."""
-        columns = ["sample_id", "label", "probabilities"]
+        columns = ["sample_id", "sha256", "label", "probabilities"]
         return labelled_rows(read_table(self.folder / PREDICTIONS_FILE, "predictions", columns)).sort_by("sample_id")
 
 
@@ -101,7 +112,7 @@ def all_evaluated(runs: Sequence[str]) -> bool:
     return None not in evaluations
 
 
-def compare_runs(runs: Sequence[str]) -> Comparison:
+def compare_runs(runs: Sequence[str], *, force: bool = False) -> Comparison:
     """Compare runs by their evaluations on the test split, which are made first where there are none.
 
     Needs a connected Ray unless the runs are `all_evaluated`. The header-only control is evaluated on the samples of
@@ -109,20 +120,38 @@ def compare_runs(runs: Sequence[str]) -> Comparison:
 
     Args:
         runs: run folders, or folders that `evaluate` wrote.
+        force: whether to compare runs that were evaluated on different samples or with different classes; all outputs
+            say so, and the tests take the samples that all have.
 
     Raises:
+        ManifestError: the runs cannot be compared.
         BrainscaleError: as `all_evaluated` and `evaluate_model` raise.
     """
     all_evaluated(runs)
-    evaluated = {run: _read_evaluation(find_evaluation(Path(run)) or Path(evaluate_model(run).path)) for run in runs}
-    same = len({(one.facts["samples_sha256"], one.facts["classes"]) for one in evaluated.values()}) == 1
+    existing = {run: _read_evaluation(folder) for run in runs if (folder := find_evaluation(Path(run))) is not None}
+    require_comparable(_facts_of(existing), force=force)  # before the others are evaluated, which takes long
+    evaluated = {run: existing.get(run) or _read_evaluation(Path(evaluate_model(run).path)) for run in runs}
+    reason = require_comparable(_facts_of(evaluated), force=force)
     first = evaluated[runs[0]]
     control = _control(first)
     rows = [_row(one) for one in evaluated.values()]
     if control is not None:
         rows.append(_control_row(control, first))
-    pairs = _pairs(evaluated, control) if same else None
-    return Comparison(table=pa.Table.from_pylist(rows, schema=COMPARISON), pairs=pairs, same=same)
+    pairs = _pairs(evaluated, control)
+    table = pa.Table.from_pylist([{**row, "not_comparable": reason} for row in rows], schema=COMPARISON)
+    return Comparison(table=table, pairs=_mark_pairs(pairs, reason), not_comparable=reason)
+
+
+def _facts_of(evaluated: Mapping[str, _EvaluatedRun]) -> dict[str, Mapping[str, str]]:
+    return {run: one.facts for run, one in evaluated.items()}
+
+
+def _mark_pairs(pairs: pa.Table | None, reason: str | None) -> pa.Table | None:
+    """Return paired tests with the reason why the models cannot be compared, if there is one."""
+    if pairs is None:
+        return None
+    place = pairs.schema.get_field_index("not_comparable")
+    return pairs.set_column(place, PAIRS.field("not_comparable"), pa.array([reason] * len(pairs), pa.string()))
 
 
 def find_evaluation(run: Path) -> Path | None:
@@ -147,7 +176,12 @@ def _control_row(votes: HeaderPredictions, first: _EvaluatedRun) -> dict[str, An
         classes=tuple(first.classes),
         groups=group_codes(votes.codes),
     )
-    return {**_published(estimates_of(measure(samples))), "model": CONTROL, "run": first.facts["run"]}
+    return {
+        **_published(estimates_of(measure(samples))),
+        "model": CONTROL,
+        "run": first.facts["run"],
+        "samples_sha256": first.facts["samples_sha256"],
+    }
 
 
 def _pairs(evaluated: Mapping[str, _EvaluatedRun], control: HeaderPredictions | None) -> pa.Table | None:
@@ -155,8 +189,10 @@ def _pairs(evaluated: Mapping[str, _EvaluatedRun], control: HeaderPredictions | 
     if len(evaluated) + (control is not None) < 2:
         return None
     tables = {run: one.labelled for run, one in evaluated.items()}
-    shared = pa.array(sorted(set.intersection(*(set(table["sample_id"].to_pylist()) for table in tables.values()))))
+    shared = _shared_samples(list(tables.values()))
     first = next(iter(evaluated.values()))
+    if not len(shared) or any(one.facts["classes"] != first.facts["classes"] for one in evaluated.values()):
+        return None
     groups = dict(zip(first.manifest["sample_id"].to_pylist(), first.manifest["group"].to_pylist(), strict=True))
     models = {
         run: LabelledProbabilities.from_predictions(
@@ -178,6 +214,13 @@ def _pairs(evaluated: Mapping[str, _EvaluatedRun], control: HeaderPredictions | 
     return paired_tests(models)
 
 
+def _shared_samples(tables: Sequence[pa.Table]) -> pa.Array:
+    """Return the ids of the samples that all tables have with the same content and label, sorted."""
+    columns = ("sample_id", "sha256", "label")
+    samples = (set(zip(*(table[name].to_pylist() for name in columns), strict=True)) for table in tables)
+    return pa.array(sorted(sample_id for sample_id, _, _ in set.intersection(*samples)), pa.string())
+
+
 def _row(evaluated: _EvaluatedRun) -> dict[str, Any]:
     facts = evaluated.facts
     return {
@@ -188,6 +231,9 @@ def _row(evaluated: _EvaluatedRun) -> dict[str, Any]:
         "flops": int(facts["flops"]),
         "images_per_second": float(facts["images_per_second"]),
         "weights_sha256": facts["weights_sha256"],
+        "samples_sha256": facts["samples_sha256"],
+        "degenerate": facts.get("degenerate"),
+        "model_edited": facts["model_edited"] == "True",
     }
 
 

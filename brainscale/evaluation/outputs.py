@@ -18,7 +18,7 @@ from brainscale.errors import ManifestError
 from brainscale.evaluation.gallery import choose_cases
 from brainscale.evaluation.report.page import ReportPage, write_report
 from brainscale.evaluation.report.plots import draw_plots
-from brainscale.evaluation.results import EvaluationFacts
+from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, EvaluationFacts
 from brainscale.evaluation.sample_flow import count_duplicates, count_flow
 from brainscale.models.bundle import Bundle
 from brainscale.models.model_card import ModelFacts, write_model_card
@@ -29,8 +29,6 @@ from brainscale.stats.subgroups import measure_subgroups
 from brainscale.storage.tables import write_table
 from brainscale.training.environment import read_library_versions
 from brainscale.training.run_folder import RunFolder, describe_training_data
-
-PREDICTIONS_FILE, METRICS_FILE = "predictions.parquet", "metrics.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +42,7 @@ class EvaluatedModel:
         rows: those of the split that was evaluated.
         predictions: table of schema PREDICTIONS, one row for each of them.
         leaked: those that trained or selected the model, as `find_overlap` gives them; None where that is unknown.
-        looks: number of times these samples were evaluated; None for splits that training used.
+        looks: number of models that were evaluated on these samples; None for splits that training used.
         prevalence: share of tumours where the model will be used.
         by: columns whose subgroups get metrics of their own.
         show_burned_in: whether the report shows pictures of samples with text burned in.
@@ -129,12 +127,12 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
         leaked=None if model.leaked is None else Counter(model.leaked["kind"].to_pylist()),
         without_leaked=without_leaked,
         looks=model.looks,
+        looks_note=facts.looks_note,
         degenerate=facts.degenerate,
         subgroups=subgroups,
         facts=_provenance(model, facts),
     )
-    write_report(folder / "report.html", page)
-    _complete_card(model, metrics, facts)
+    write_report(folder / REPORT_FILE, page)
     return metrics
 
 
@@ -143,8 +141,12 @@ def _title(facts: EvaluationFacts) -> str:
     return " of ".join(filter(None, (f"{facts.model}: {split}", facts.data)))
 
 
-def _complete_card(model: EvaluatedModel, metrics: pa.Table, facts: EvaluationFacts) -> None:
-    """Write the metrics of the run's own test split to its model card."""
+def complete_card(model: EvaluatedModel, metrics: pa.Table, facts: EvaluationFacts) -> None:
+    """Write the metrics of the run's own test split to its model card.
+
+    Raises:
+        OutputError: the model's folder cannot be written.
+    """
     trained, info = None if model.run is None else model.run.result(), model.bundle.info
     if trained is None or facts.split != "test" or facts.manifest_sha256 != info.manifest_sha256:
         return
@@ -165,7 +167,8 @@ def _metadata(model: EvaluatedModel, facts: EvaluationFacts) -> dict[str, Any]:
     info = model.bundle.info
     cost = count_flops(info.architecture, len(info.classes), info.preprocess.image_size)
     classes = json.dumps(list(info.classes))
-    return {**facts.to_json(), "flops": cost, "classes": classes, "threshold": info.threshold}
+    known = {name: value for name, value in facts.to_json().items() if value is not None}
+    return {**known, "flops": cost, "classes": classes, "threshold": info.threshold}
 
 
 def _write_subgroups(folder: Path, model: EvaluatedModel) -> pa.Table | None:
@@ -200,7 +203,8 @@ def _write_leakage(folder: Path, model: EvaluatedModel) -> pa.Table | None:
 def _provenance(model: EvaluatedModel, facts: EvaluationFacts) -> dict[str, str]:
     info, named = model.bundle.info, facts.to_json()
     named.pop("degenerate")  # it is at the top of the page
-    named["evaluations of these samples"] = named.pop("looks")
+    named["models evaluated on these samples"] = named.pop("looks")
+    named["not counted in the run"] = named.pop("looks_note")
     named["samples shared with training"] = named.pop("shared_with_training")
     lines = {
         **named,

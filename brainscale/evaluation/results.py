@@ -7,6 +7,8 @@ import pyarrow as pa
 
 from brainscale.stats.metrics import estimates_of
 
+PREDICTIONS_FILE, METRICS_FILE, REPORT_FILE = "predictions.parquet", "metrics.parquet", "report.html"
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationFacts:
@@ -23,8 +25,9 @@ class EvaluationFacts:
         errors: number of them that could not be read or scored.
         shared_with_training: number of samples that trained or selected the model, or are near duplicates of such;
             None where that is unknown.
-        looks: number of times that these test samples were evaluated with the run, this time included; None for a
+        looks: number of models of the run that were evaluated on these test samples, this one included; None for a
             split that training used, or without a run.
+        looks_note: why the run does not count this look, such as a folder that cannot be written; else None.
         degenerate: one sentence where the model predicts one class, or gives one score, for every sample.
         prevalence: share of tumours that predictive values were computed for, if any.
         images_per_second: samples by seconds, start included.
@@ -33,6 +36,7 @@ class EvaluationFacts:
         weights_sha256: hash of the weights.
         samples_sha256: fingerprint of the samples' manifest.
         manifest_sha256: fingerprint of the whole manifest.
+        evaluation_sha256: hash of all that the evaluation depends on; the same one is read, not computed again.
     """
 
     model: str
@@ -45,6 +49,7 @@ class EvaluationFacts:
     errors: int
     shared_with_training: int | None
     looks: int | None
+    looks_note: str | None
     degenerate: str | None
     prevalence: float | None
     images_per_second: float
@@ -53,6 +58,7 @@ class EvaluationFacts:
     weights_sha256: str
     samples_sha256: str
     manifest_sha256: str
+    evaluation_sha256: str
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts by name."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 from pydantic import Field, model_validator
 
 from brainscale.config.files import CONFIG_FILE
@@ -19,6 +20,8 @@ from brainscale.storage.local import replacing
 
 WEIGHTS, ONNX, MODEL_JSON = "model.safetensors", "model.onnx", "model.json"
 EDITED = "model.json was edited after it was written"
+EDITED_KEY = "edited_model"
+"""Name of the mark of an edited model in metadata and results; its value is the hash of the edited model."""
 BUNDLE_FILES = ("model/*", "model.*", CONFIG_FILE)
 """Patterns of the model's files in a run or model folder; the configuration shows that a folder is a run."""
 
@@ -144,6 +147,11 @@ class Bundle:
     edited: bool = False
 
     @property
+    def sha256(self) -> str:
+        """The hash of the model as it is now: of all that model.json says, and so of the weights too."""
+        return self.info.model_sha256
+
+    @property
     def weights(self) -> Path:
         """The safetensors file with the weights."""
         return self.folder / WEIGHTS
@@ -178,7 +186,7 @@ def open_bundle(model: str | Path, *, allow_edited: bool = False) -> Bundle:
 
 
 def _read_info(path: Path, allow_edited: bool) -> tuple[ModelInfo, bool]:
-    """Return the contents of model.json, and whether it was edited."""
+    """Return the contents of model.json, with their true hash, and whether they were edited."""
     try:
         facts = json.loads(path.read_bytes())
         version = facts.get("format")
@@ -191,24 +199,32 @@ def _read_info(path: Path, allow_edited: bool) -> tuple[ModelInfo, bool]:
     except (OSError, ValueError, AttributeError, KeyError) as error:  # pydantic's ValidationError is a ValueError
         reason = " ".join(str(error).split())
         raise BundleError(f"{path} does not describe a model ({reason}): copy the whole model folder again") from None
-    if info.model_sha256 == _hash_facts(facts):
+    sha256 = _hash_facts(facts)
+    if info.model_sha256 == sha256:
         return info, False
     if not allow_edited:
         raise BundleError(
             f"{path} was edited after it was written, such as its threshold or its classes: copy the whole model "
-            "folder again, or allow it with `brainscale evaluate --allow-edited-model`"
+            "folder again, or allow it with --allow-edited-model, which marks every output"
         )
     points = {
         unit: point.model_copy(update={"threshold_source": f"{point.threshold_source}; {EDITED}"})
         for unit, point in info.operating_points.items()
     }
-    return info.model_copy(update={"operating_points": points}), True
+    return info.model_copy(update={"operating_points": points, "model_sha256": sha256}), True
 
 
 def _hash_facts(facts: Mapping[str, Any]) -> str:
     """Return the hash of what model.json says, whatever its layout; the order counts, as that of the classes does."""
     contents = {name: value for name, value in facts.items() if name != "model_sha256"}
     return hashlib.sha256(json.dumps(contents, separators=(",", ":")).encode()).hexdigest()
+
+
+def mark_edited(table: pa.Table, bundle: Bundle) -> pa.Table:
+    """Return a table of a model's results; its metadata says which edited model they are of, if it was edited."""
+    if not bundle.edited:
+        return table
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), EDITED_KEY: bundle.sha256})
 
 
 def find_bundle(model: Path) -> Path:

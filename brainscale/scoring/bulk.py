@@ -9,7 +9,7 @@ from brainscale.config.sections import PreprocessConfig
 from brainscale.dataset.manifest import is_manifest
 from brainscale.dataset.manifest_files import walk_manifest
 from brainscale.errors import OutputError, UsageError
-from brainscale.models.bundle import BUNDLE_FILES, open_bundle
+from brainscale.models.bundle import BUNDLE_FILES, EDITED, open_bundle
 from brainscale.models.engines import EngineOptions
 from brainscale.reading.pseudonyms import GIVE_KEY, find_key, keep_new_key, kept_key_file, read_key
 from brainscale.reading.small_jobs import MAX_FILES, is_ray_near, is_small
@@ -49,6 +49,7 @@ def score_files(
     heatmaps: str | None = None,
     max_heatmaps: int = 20,
     show_burned_in: bool = False,
+    allow_edited_model: bool = False,
     shared: bool = False,
     store_seconds: float = STORE_SECONDS,
     on_start: Callable[[Amount, Amount], None] = lambda total, done: None,
@@ -80,6 +81,7 @@ def score_files(
         heatmaps: folder for heatmaps of the most confident positives.
         max_heatmaps: maximum number of heatmaps.
         show_burned_in: whether to draw heatmaps of samples whose pixels may show text, such as a name.
+        allow_edited_model: whether to score with a model whose model.json was edited; every output says so.
         shared: whether every node of the cluster mounts the paths.
         store_seconds: how long the object store of the sources may be away before the job ends; a file that gets no
             answer while others do is a row with an error.
@@ -91,7 +93,9 @@ def score_files(
         BrainscaleError: there is no model or no file, the folder belongs to another model, or rows are missing.
     """
     with fetch(model, *BUNDLE_FILES) as bundle_folder:
-        bundle = open_bundle(bundle_folder)
+        bundle = open_bundle(bundle_folder, allow_edited=allow_edited_model)
+        if bundle.edited:
+            on_notice(f"Note: {bundle.folder}: {EDITED}.")
         files = SpooledFiles(_list_files(sources, bundle.info.preprocess))
         folder = open_scores_folder(out)
         key, has_key = _open_key(folder, patient_key, hash_paths=hash_paths, extends=update or prune)
@@ -114,7 +118,7 @@ def score_files(
             folder, job, files, start.open, callbacks, update=update, prune=prune, store_seconds=store_seconds
         ).run()
         if by == "scan":
-            scores = write_scans(folder, scores)
+            scores = write_scans(folder, scores, bundle)
         if heatmaps:
             drawn = draw_heatmaps(folder, scores, heatmaps, files, job, max_heatmaps, show_burned_in=show_burned_in)
             scores = replace(scores, heatmaps=drawn)

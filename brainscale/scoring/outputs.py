@@ -6,6 +6,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from brainscale.models.bundle import Bundle, mark_edited
 from brainscale.reading.file_tables import windows_in
 from brainscale.reading.reader import read_planes
 from brainscale.reading.sources import SourceFile
@@ -27,11 +28,17 @@ def scans_file(folder: Folder) -> str:
     return f"{base.rstrip('/')}.scans.parquet{options}"
 
 
-def write_scans(folder: Folder, scores: Scores) -> Scores:
-    """Write the table with one row for each scan, and return the scores with its place and its number of rows."""
+def write_scans(folder: Folder, scores: Scores, bundle: Bundle) -> Scores:
+    """Write the table with one row for each scan, and return the scores with its place and its number of rows.
+
+    Args:
+        folder: the scores folder.
+        scores: what it holds.
+        bundle: the model; the table says if it was edited.
+    """
     file = scans_file(folder)
     require_replaceable(file, "scans")
-    table = _summarise_parts(folder, scores.parts)
+    table = mark_edited(_summarise_parts(folder, scores.parts), bundle)
     write_table(table, file, "scans")
     return replace(scores, scans=len(table), scans_file=file)
 

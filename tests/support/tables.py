@@ -70,6 +70,7 @@ def evaluation(folder: Path, table: pa.Table, predicted: pa.Table, threshold: fl
         "parameters": "1000",
         "flops": "1000000",
         "images_per_second": "1.5",
+        "model_edited": "False",
     }
     write_manifest(table, folder / "manifest.parquet")
     write_table(predicted, folder / "predictions.parquet", "predictions")

@@ -85,7 +85,8 @@ class ReportPage:
         leaked: what they share with training → number of samples that trained or selected the model; None where that
             is unknown.
         without_leaked: table of schema METRICS of the other samples, where there are both.
-        looks: number of times this test set was evaluated with this run, this time included.
+        looks: number of models of this run that were evaluated on this test set, this one included.
+        looks_note: why the run does not count this one; None if it does.
         degenerate: one sentence where the model does not tell samples apart.
         subgroups: table of schema SUBGROUPS.
         facts: provenance, name → value.
@@ -108,6 +109,7 @@ class ReportPage:
     leaked: Mapping[str, int] | None = None
     without_leaked: pa.Table | None = None
     looks: int | None = None
+    looks_note: str | None = None
     degenerate: str | None = None
     subgroups: pa.Table | None = None
     facts: Mapping[str, object] = field(default_factory=dict)
