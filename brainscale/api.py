@@ -364,7 +364,7 @@ def score(
     workers: int | None = None,
     threshold: float | None = None,
     precision: str = "fp32",
-    by: str | None = None,
+    unit: str | None = None,
     update: bool = False,
     prune: bool = False,
     patient_key: Location | None = None,
@@ -385,7 +385,7 @@ def score(
         workers: maximum number of engines.
         threshold: operating threshold, instead of the model's own.
         precision: fp32 or bf16.
-        by: `scan` to write a second table with one row for each series or volume.
+        unit: scan or patient, to write a second table with one row for each.
         update: whether to score the files that are new in the sources too; rows of files that are gone stay.
         prune: whether to drop the rows of files that are gone from the sources.
         patient_key: file with the secret key for the hashes; by default the key in the environment, or with
@@ -410,7 +410,7 @@ def score(
         workers=workers,
         threshold=threshold,
         precision=precision,
-        by=by,
+        unit=unit,
         update=update,
         prune=prune,
         patient_key=None if patient_key is None else _absolute(patient_key),

@@ -73,7 +73,9 @@ class TargetBound:
         if self.is_reached:
             return f"{order} threshold that reaches {promise} on {basis} ({bound})"
         missing = self.missing_samples
-        lack = f"no number of {units} can promise it" if missing is None else f"validation has {missing} too few of them"
+        lack = (
+            f"no number of {units} can promise it" if missing is None else f"validation has {missing} too few of them"
+        )
         if missing == 0:
             lack = "too many of them have a score of 1"
         return f"{order} threshold with the best bound on {basis} ({bound}): {promise} cannot be promised, as {lack}"

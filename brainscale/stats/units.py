@@ -145,7 +145,9 @@ class UnitScores:
             name: np.concatenate([getattr(part, name) for part in some])
             for name in ("slices", "empty", "errors", "tumour_sums", "class_sums", "log_none", "top")
         }
-        names, sample_ids = (pa.concat_arrays([getattr(part, name) for part in some]) for name in ("names", "sample_ids"))
+        names, sample_ids = (
+            pa.concat_arrays([getattr(part, name) for part in some]) for name in ("names", "sample_ids")
+        )
         return cls(names=names, sample_ids=sample_ids, **columns)._summed()
 
     def aggregate(self, aggregation: Aggregation) -> Floats:

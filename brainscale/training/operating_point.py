@@ -47,7 +47,9 @@ class Operation:
 def needs_validation(config: OperatingConfig, manifest: pa.Table) -> bool:
     """Return whether anything is chosen on validation: all but a fixed threshold of single images."""
     rows = manifest.filter(pc.equal(manifest["split"], "val"))
-    return config.threshold != "fixed" or config.temperature or any(_has_several(rows, unit) for unit in UNITS_OF_SLICES)
+    return (
+        config.threshold != "fixed" or config.temperature or any(_has_several(rows, unit) for unit in UNITS_OF_SLICES)
+    )
 
 
 def _has_several(rows: pa.Table, unit: Unit) -> bool:

@@ -103,7 +103,12 @@ def test_an_edited_model_is_refused_or_named(bundle: Bundle, tmp_path: Path) -> 
     assert open_bundle(copy).info == bundle.info
     swapped = dict(reversed(facts["classes"].items()))
     lower = facts["operating_points"]["slice"] | {"threshold": 0.1}
-    for change in ({"operating_points": {"slice": lower}}, {"classes": swapped}, {"weights_sha256": "0" * 64}, {"temperature": 2.0}):
+    for change in (
+        {"operating_points": {"slice": lower}},
+        {"classes": swapped},
+        {"weights_sha256": "0" * 64},
+        {"temperature": 2.0},
+    ):
         (copy / MODEL_JSON).write_text(json.dumps(facts | change))
         with pytest.raises(BundleError, match="was edited after it was written, such as its threshold or its classes"):
             open_bundle(copy)
