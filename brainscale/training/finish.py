@@ -19,9 +19,9 @@ from brainscale.training.checkpoints import Progress, load_best_weights, write_t
 from brainscale.training.environment import read_library_versions
 from brainscale.training.history import list_hardware
 from brainscale.training.operating_point import (
-    choose_operation,
-    describe_operation,
-    fixed_operation,
+    choose_operating_points,
+    describe_operating_points,
+    fixed_operating_points,
     needs_validation,
 )
 from brainscale.training.run_folder import Run, RunFolder, describe_training_data
@@ -35,7 +35,7 @@ def finish_run(run: RunFolder, config: Config, manifest: pa.Table, on_notice: Ca
         run: folder of the run.
         config: its configuration.
         manifest: its manifest.
-        on_notice: called with a line for each operating point that is worth knowing, as `describe_operation` has them.
+        on_notice: called with a line for each operating point that is worth knowing, as `describe_operating_points` has them.
     """
     progress = Progress(run.history())
     if progress.best is None:
@@ -58,11 +58,11 @@ def finish_run(run: RunFolder, config: Config, manifest: pa.Table, on_notice: Ca
         "epoch_source": f"lowest validation loss of {progress.epoch} epochs",
         "versions": read_library_versions(),
     }
-    info = write_model_info(folder, facts | vars(fixed_operation(config.operating)))
+    info = write_model_info(folder, facts | vars(fixed_operating_points(config.operating)))
     if needs_validation(config.operating, manifest):  # the predictions that decide it need a complete bundle
-        operation = choose_operation(config.operating, open_bundle(folder), manifest)
-        info = write_model_info(folder, facts | vars(operation))
-        for text in describe_operation(operation):
+        chosen = choose_operating_points(config.operating, open_bundle(folder), manifest)
+        info = write_model_info(folder, facts | vars(chosen))
+        for text in describe_operating_points(chosen):
             on_notice(text)
     result = Run(
         path=str(run),

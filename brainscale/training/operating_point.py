@@ -30,7 +30,7 @@ UNITS_OF_SLICES: tuple[Unit, ...] = ("scan", "patient")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Operation:
+class OperatingPoints:
     """Operating points and temperature of a model, as model.json has them.
 
     Attributes:
@@ -58,13 +58,13 @@ def _has_several(rows: pa.Table, unit: Unit) -> bool:
     return any(count > 1 for count in Counter(names).values())
 
 
-def fixed_operation(config: OperatingConfig) -> Operation:
+def fixed_operating_points(config: OperatingConfig) -> OperatingPoints:
     """Return what a model has before anything is chosen on validation."""
     point = OperatingPoint(threshold=config.value, threshold_source="fixed")
-    return Operation(operating_points={"slice": point})
+    return OperatingPoints(operating_points={"slice": point})
 
 
-def choose_operation(config: OperatingConfig, bundle: Bundle, manifest: pa.Table) -> Operation:
+def choose_operating_points(config: OperatingConfig, bundle: Bundle, manifest: pa.Table) -> OperatingPoints:
     """Return what is chosen on the validation split; needs a connected Ray.
 
     Scans and patients have an operating point where one of them has several slices there, and some have a tumour and
@@ -93,7 +93,7 @@ def choose_operation(config: OperatingConfig, bundle: Bundle, manifest: pa.Table
         units = LabelledUnits.from_predictions(table, unit, classes, groups)
         if (point := choose_unit_point(config, units)) is not None:
             points[unit] = point
-    return Operation(operating_points=points, temperature=temperature, temperature_source=temperature_source)
+    return OperatingPoints(operating_points=points, temperature=temperature, temperature_source=temperature_source)
 
 
 def _with_temperature(table: pa.Table, temperature: float) -> pa.Table:
@@ -163,10 +163,10 @@ def _choose_threshold(config: OperatingConfig, samples: LabelledProbabilities, n
     )
 
 
-def describe_operation(operation: Operation) -> list[str]:
-    """Return messages for the user: which operating points scans and patients have, and targets that are not reached."""
+def describe_operating_points(chosen: OperatingPoints) -> list[str]:
+    """Return messages for the user: operating points of scans and patients, and targets that are not reached."""
     messages = []
-    for unit, point in operation.operating_points.items():
+    for unit, point in chosen.operating_points.items():
         if point.aggregation is not None:
             name = AGGREGATION_NAMES[point.aggregation]
             messages.append(
