@@ -19,6 +19,7 @@ from brainscale.errors import ManifestError
 from brainscale.evaluation.leakage import find_leaked, unseen_contents
 from brainscale.evaluation.look_log import log_look
 from brainscale.evaluation.outputs import METRICS_FILE, PREDICTIONS_FILE, EvaluatedModel, write_outputs
+from brainscale.evaluation.provenance import describe_command
 from brainscale.evaluation.results import Evaluation, EvaluationFacts
 from brainscale.models.bundle import BUNDLE_FILES, EDITED, Bundle, open_bundle
 from brainscale.scoring.on_ray import predict_rows
@@ -45,6 +46,7 @@ class EvaluationRequest:
     by: tuple[str, ...]
     training_manifest: str
     show_burned_in: bool
+    command: str
     on_notice: Callable[[str], None]
 
 
@@ -105,6 +107,19 @@ def evaluate_model(
             by=tuple(by),
             training_manifest=training_manifest,
             show_burned_in=show_burned_in,
+            command=describe_command(
+                model,
+                {
+                    "--data": "TABLE" if isinstance(data, pa.Table) else data,
+                    "--split": split,
+                    "--out": out,
+                    "--prevalence": prevalence,
+                    "--by": tuple(by),
+                    "--training-manifest": None if training_manifest == "auto" else training_manifest,
+                    "--show-burned-in": show_burned_in,
+                    "--allow-edited-model": allow_edited_model,
+                },
+            ),
             on_notice=on_notice,
         )
         own = data is None or manifest_fingerprint(manifest) == bundle.info.manifest_sha256
@@ -153,6 +168,7 @@ def _evaluate(
         prevalence=request.prevalence,
         by=request.by,
         show_burned_in=request.show_burned_in,
+        command=request.command,
     )
     facts = EvaluationFacts(
         model=bundle.info.architecture,
