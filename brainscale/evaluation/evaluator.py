@@ -15,6 +15,7 @@ from brainscale.evaluation.leakage import find_leaked, unseen_contents
 from brainscale.evaluation.look_log import LookCount, log_look
 from brainscale.evaluation.outputs import EvaluatedModel, complete_card, write_outputs
 from brainscale.evaluation.preparation import PreparedEvaluation, prepare_evaluation
+from brainscale.evaluation.provenance import describe_command
 from brainscale.evaluation.repeated import describe_repeated, fingerprint_evaluation, read_repeated
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE, Evaluation, EvaluationFacts
 from brainscale.models.bundle import BUNDLE_FILES, Bundle, mark_edited
@@ -83,6 +84,19 @@ def evaluate_model(
             show_burned_in=show_burned_in,
             allow_edited_model=allow_edited_model,
             shared=shared,
+            command=describe_command(
+                model,
+                {
+                    "--data": "TABLE" if isinstance(data, pa.Table) else data,
+                    "--split": split,
+                    "--out": out,
+                    "--prevalence": prevalence,
+                    "--by": tuple(by),
+                    "--training-manifest": None if training_manifest == "auto" else training_manifest,
+                    "--show-burned-in": show_burned_in,
+                    "--allow-edited-model": allow_edited_model,
+                },
+            ),
             on_notice=on_notice,
         )
         evaluation_sha256 = fingerprint_evaluation(prepared)
@@ -138,6 +152,7 @@ def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path
         prevalence=request.prevalence,
         by=request.by,
         show_burned_in=request.show_burned_in,
+        command=request.command,
     )
     facts = EvaluationFacts(
         model=bundle.info.architecture,

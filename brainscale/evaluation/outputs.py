@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ from brainscale.dataset.manifest import MANIFEST_FILE, write_manifest
 from brainscale.dataset.patients import describe_unknown_patients
 from brainscale.errors import ManifestError
 from brainscale.evaluation.gallery import choose_cases
+from brainscale.evaluation.header_comparison import compare_with_headers
+from brainscale.evaluation.provenance import find_source_name, format_time, group_facts, model_facts
 from brainscale.evaluation.report.page import ReportPage, write_report
 from brainscale.evaluation.report.plots import draw_plots
+from brainscale.evaluation.report.summary import IMAGE, SLICE, Sampling
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, EvaluationFacts
 from brainscale.evaluation.sample_flow import count_duplicates, count_flow
 from brainscale.models.bundle import Bundle
@@ -27,7 +31,6 @@ from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
 from brainscale.stats.metrics import measure
 from brainscale.stats.subgroups import measure_subgroups
 from brainscale.storage.tables import write_table
-from brainscale.training.environment import read_library_versions
 from brainscale.training.run_folder import RunFolder, describe_training_data
 
 
@@ -46,6 +49,7 @@ class EvaluatedModel:
         prevalence: share of tumours where the model will be used.
         by: columns whose subgroups get metrics of their own.
         show_burned_in: whether the report shows pictures of samples with text burned in.
+        command: the command line that makes this evaluation.
     """
 
     bundle: Bundle
@@ -58,6 +62,7 @@ class EvaluatedModel:
     prevalence: float | None = None
     by: Sequence[str] = ()
     show_burned_in: bool = False
+    command: str | None = None
 
     @cached_property
     def labelled(self) -> pa.Table:
@@ -105,21 +110,21 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
     write_table(metrics, folder / METRICS_FILE, "metrics")
     subgroups = _write_subgroups(folder, model)
     without_leaked = _write_leakage(folder, model)
-    info = model.bundle.info
-    worst, uncertain = choose_cases(
-        model.bundle, model.rows, model.labelled, model.samples, show_burned_in=model.show_burned_in
-    )
+    info, time = model.bundle.info, format_time(datetime.now(UTC))
     page = ReportPage(
-        title=_title(facts),
+        title=_title(model, facts),
+        about=_about(model, facts, time),
+        sampling=_sampling(model, facts),
         samples=model.samples,
         metrics=metrics,
+        control=compare_with_headers(model.manifest, model.labelled["sample_id"], model.samples),
         threshold_source=info.threshold_source,
-        temperature_source=None if info.temperature == 1 else f"{info.temperature:.4g} ({info.temperature_source})",
         prevalence=model.prevalence,
         plots=draw_plots(model.samples, folder / "plots"),
         history=None if model.run is None else model.run.history(),
-        worst=worst,
-        uncertain=uncertain,
+        cases=choose_cases(
+            model.bundle, model.rows, model.labelled, model.samples, show_burned_in=model.show_burned_in
+        ),
         unlabelled=model.unlabelled,
         unknown_patients=describe_unknown_patients(model.rows),
         flow=count_flow(model.manifest, model.rows, model.predictions),
@@ -130,15 +135,45 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
         looks_note=facts.looks_note,
         degenerate=facts.degenerate,
         subgroups=subgroups,
-        facts=_provenance(model, facts),
+        facts=group_facts({**_facts_of_report(facts), **model_facts(info), "command": model.command, "date": time}),
     )
     write_report(folder / REPORT_FILE, page)
     return metrics
 
 
-def _title(facts: EvaluationFacts) -> str:
+def _title(model: EvaluatedModel, facts: EvaluationFacts) -> str:
+    name = facts.data or find_source_name(model.manifest)
     split = "all samples" if facts.split == "all" else f"{facts.split} split"
-    return " of ".join(filter(None, (f"{facts.model}: {split}", facts.data)))
+    return f"{facts.model}{f' on {name}' if name else ''}: {split}"
+
+
+def _about(model: EvaluatedModel, facts: EvaluationFacts, time: str) -> dict[str, str]:
+    """Return what stands under the title."""
+    name, samples = facts.data or find_source_name(model.manifest), f"{facts.samples:,} samples"
+    return {
+        "Data": f"{name}, {samples}" if name else samples,
+        "Evaluated": time,
+        "Model": f"{facts.model}, run {facts.run}, weights {facts.weights_sha256[:12]}",
+        **({"Command": model.command} if model.command else {}),
+    }
+
+
+def _sampling(model: EvaluatedModel, facts: EvaluationFacts) -> Sampling:
+    """Return what the labelled samples are, in the words of the first sentence."""
+    labelled = pc.is_in(model.rows["sample_id"], model.labelled["sample_id"].combine_chunks())
+    patients, frames = (model.rows[name].filter(labelled) for name in ("patient", "frame"))
+    return Sampling(
+        unit=IMAGE if frames.null_count == len(frames) else SLICE,
+        split=facts.split,
+        patients=None if patients.null_count else len(patients.unique()),
+    )
+
+
+def _facts_of_report(facts: EvaluationFacts) -> dict[str, Any]:
+    """Return the facts of an evaluation but those that stand at the top of its report."""
+    named = facts.to_json()
+    named.pop("degenerate")
+    return named
 
 
 def complete_card(model: EvaluatedModel, metrics: pa.Table, facts: EvaluationFacts) -> None:
@@ -198,21 +233,3 @@ def _write_leakage(folder: Path, model: EvaluatedModel) -> pa.Table | None:
     table = measure(model.samples.take(unseen), model.prevalence)
     write_table(table, path, "metrics")
     return table
-
-
-def _provenance(model: EvaluatedModel, facts: EvaluationFacts) -> dict[str, str]:
-    info, named = model.bundle.info, facts.to_json()
-    named.pop("degenerate")  # it is at the top of the page
-    named["models evaluated on these samples"] = named.pop("looks")
-    named["not counted in the run"] = named.pop("looks_note")
-    named["samples shared with training"] = named.pop("shared_with_training")
-    lines = {
-        **named,
-        "training manifest": info.manifest_sha256,
-        "configuration": info.config_sha256,
-        "seed": info.seed,
-        "epoch": info.epoch,
-        "image size": f"{info.preprocess.image_size} px",
-        **read_library_versions(),
-    }
-    return {key.replace("_", " "): str(value) for key, value in lines.items() if value is not None}

@@ -32,6 +32,7 @@ class EvaluationRequest:
     by: tuple[str, ...]
     training_manifest: str
     show_burned_in: bool
+    command: str
     on_notice: Callable[[str], None]
 
 
@@ -73,6 +74,7 @@ def prepare_evaluation(
     by: Sequence[str] = (),
     training_manifest: str = "auto",
     show_burned_in: bool = False,
+    command: str = "",
     allow_edited_model: bool = False,
     shared: bool = False,
     on_notice: Callable[[str], None] = lambda text: None,
@@ -91,6 +93,7 @@ def prepare_evaluation(
         by: columns of the manifest with subgroups.
         training_manifest: manifest that the model was trained on; auto: the run's.
         show_burned_in: whether the report shows pictures of samples with text burned in.
+        command: the command line, for the report.
         allow_edited_model: whether the model may have been edited.
         shared: whether paths are on storage that every node of a cluster mounts.
         on_notice: called with each message for the user.
@@ -114,6 +117,7 @@ def prepare_evaluation(
         by=tuple(by),
         training_manifest=training_manifest,
         show_burned_in=show_burned_in,
+        command=command,
         on_notice=on_notice,
     )
     own = data is None or manifest_fingerprint(manifest) == bundle.info.manifest_sha256

@@ -26,7 +26,7 @@ PLACES = ("uri",)
 """Columns of a manifest that say where a sample is, not what it is."""
 KEYED = ("patient", "scan", "group")
 """Columns whose values depend on a key: what counts is which samples have the same."""
-NO_OPTIONS = ("engine", "workers", "training_manifest", "on_notice")
+NO_OPTIONS = ("engine", "workers", "training_manifest", "command", "on_notice")
 """Fields of a request that change no result, or are hashed by their content."""
 
 

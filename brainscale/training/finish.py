@@ -35,7 +35,7 @@ def finish_run(run: RunFolder, config: Config, manifest: pa.Table, on_notice: Ca
         run: folder of the run.
         config: its configuration.
         manifest: its manifest.
-        on_notice: called with a line for each operating point that is worth knowing, as `describe_operating_points` has them.
+        on_notice: called with each line of `describe_operating_points`.
     """
     progress = Progress(run.history())
     if progress.best is None:
