@@ -280,6 +280,7 @@ def evaluate(
     data: "pa.Table | Location | None" = None,
     split: str | None = None,
     out: Location | None = None,
+    unit: str = "slice",
     by: Sequence[str] = (),
     prevalence: float | None = None,
     engine: str = "auto",
@@ -297,6 +298,7 @@ def evaluate(
         data: a manifest or a source; by default the manifest of the run.
         split: train, val, test or all; by default test, if there is one.
         out: path or address of the output folder; by default a folder in the run folder.
+        unit: what is decided on: slice, scan or patient.
         by: columns of the manifest for which to compute metrics by subgroup.
         prevalence: fraction of tumours where the model will be used.
         engine: auto, onnx or torch.
@@ -318,6 +320,7 @@ def evaluate(
         "engine": engine,
         "workers": workers,
         "prevalence": prevalence,
+        "unit": unit,
         "by": by,
         "show_burned_in": show_burned_in,
         "allow_edited_model": allow_edited,
@@ -331,11 +334,12 @@ def evaluate(
         return evaluate_model(**request)
 
 
-def compare(runs: "Sequence[Run | Location]", *, force: bool = False) -> "Comparison":
+def compare(runs: "Sequence[Run | Location]", *, unit: str = "slice", force: bool = False) -> "Comparison":
     """Compare runs by their metrics on the test split; runs without an evaluation are evaluated first.
 
     Args:
         runs: runs, run folders or folders that `evaluate` wrote.
+        unit: which evaluations to compare: by slice, scan or patient.
         force: whether to compare runs that were evaluated on different samples or with different classes; the result
             says so in `not_comparable` and in a column of its tables.
 
@@ -350,9 +354,9 @@ def compare(runs: "Sequence[Run | Location]", *, force: bool = False) -> "Compar
 
     with ExitStack() as stack:
         folders = [str(stack.enter_context(fetch(_model_location(run), *comparison.READ, push=True))) for run in runs]
-        if not comparison.all_evaluated(folders):
+        if not comparison.all_evaluated(folders, unit):
             stack.enter_context(session())
-        return comparison.compare_runs(folders, force=force)
+        return comparison.compare_runs(folders, unit=unit, force=force)
 
 
 def score(

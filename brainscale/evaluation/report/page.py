@@ -57,6 +57,7 @@ class ReportPage:
         sampling: what the samples are, for the first sentence.
         control: the model beside the header-only control.
         threshold_source: how the threshold was chosen.
+        no_threshold: why there is none, so that nothing is predicted; None where there is one.
         prevalence: share of tumours where the model will be used.
         plots: plots to download, embedded as PNG.
         history: rows of schema HISTORY, where the training is known.
@@ -79,6 +80,7 @@ class ReportPage:
     samples: LabelledProbabilities
     metrics: pa.Table
     threshold_source: str
+    no_threshold: str | None = None
     about: Mapping[str, str] = field(default_factory=dict)
     sampling: Sampling = field(default_factory=Sampling)
     control: HeaderComparison | None = None
@@ -163,7 +165,7 @@ def _contents(page: ReportPage) -> dict[str, Any]:
     leak_count = None if page.leaked is None else sum(page.leaked.values())
     without = {} if page.without_leaked is None else estimates_of(page.without_leaked)
     return {
-        "findings": describe_findings(page.samples, metrics, page.sampling),
+        "findings": describe_findings(page.samples, metrics, page.sampling, page.no_threshold),
         "leakage": describe_leakage(leak_count) if leak_count else None,
         "control_name": CONTROL,
         "scale": scale_colours(),
@@ -182,8 +184,9 @@ def _contents(page: ReportPage) -> dict[str, Any]:
 def _threshold_section(page: ReportPage) -> dict[str, Any]:
     """Return what the section on threshold and curves shows; little where a score is not a finite number."""
     samples, scores = page.samples, TumourScores.of(page.samples)
-    section: dict[str, Any] = {"undefined": scores.undefined, "no_curve": scores.no_curve, "own": None, "data": None}
-    if scores.undefined:
+    undefined = scores.undefined or page.no_threshold
+    section: dict[str, Any] = {"undefined": undefined, "no_curve": scores.no_curve, "own": None, "data": None}
+    if undefined:
         return section
     threshold = float(samples.threshold)
     own = curves.count_at_threshold(scores.has_tumour, scores.scores, threshold)

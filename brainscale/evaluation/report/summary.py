@@ -60,7 +60,10 @@ class Sampling:
 
 
 def describe_findings(
-    samples: LabelledProbabilities, estimates: Mapping[str, Estimate], sampling: Sampling
+    samples: LabelledProbabilities,
+    estimates: Mapping[str, Estimate],
+    sampling: Sampling,
+    no_threshold: str | None = None,
 ) -> list[str]:
     """Return the first sentences of the report, the most important first.
 
@@ -68,10 +71,14 @@ def describe_findings(
         samples: labels and probabilities.
         estimates: their metrics by name.
         sampling: what the samples are.
+        no_threshold: why nothing is predicted, if so.
     """
     whole = sampling.describe(len(samples))
     if samples.not_finite:
         return [f"On {whole}, some scores are not finite numbers, so nothing can be said about the model."]
+    if no_threshold is not None:
+        first = f"On {whole}, the model gives scores but no predictions: {no_threshold}."
+        return [first, *_ranking(samples, estimates, sampling.unit)]
     if len(samples.classes) == 2:
         first = f"On {whole}, the model {_detection(samples, estimates, sampling.unit)}."
     else:
