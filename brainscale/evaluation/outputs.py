@@ -148,7 +148,7 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
     _write_units(folder, model)
     subgroups = _write_subgroups(folder, model)
     without_leaked = _write_leakage(folder, model)
-    info, time = model.bundle.info, format_time(datetime.now(UTC))
+    time = format_time(datetime.now(UTC))
     page = ReportPage(
         title=_title(model, facts),
         about=_about(model, facts, time),
@@ -172,15 +172,7 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
         looks_note=facts.looks_note,
         degenerate=facts.degenerate,
         subgroups=subgroups,
-        facts=group_facts(
-            {
-                **_facts_of_report(facts),
-                **model_facts(info),
-                **_threshold_fact(model),
-                "command": model.command,
-                "date": time,
-            }
-        ),
+        facts=group_facts(_facts_of_report(model, facts, time)),
     )
     write_report(folder / REPORT_FILE, page)
     return metrics
@@ -243,17 +235,13 @@ def _sampling(model: EvaluatedModel, facts: EvaluationFacts) -> Sampling:
     )
 
 
-def _facts_of_report(facts: EvaluationFacts) -> dict[str, Any]:
+def _facts_of_report(model: EvaluatedModel, facts: EvaluationFacts, time: str) -> dict[str, Any]:
     """Return the facts of an evaluation but those that stand at the top of its report."""
-    named = facts.to_json()
+    named, point = facts.to_json(), model.operating_point
     named.pop("degenerate")
-    return named
-
-
-def _threshold_fact(model: EvaluatedModel) -> dict[str, str | None]:
-    """Return the threshold of the unit and how it was chosen."""
-    point = model.operating_point
-    return {"threshold": None if point is None else f"{point.threshold:.6g} ({point.threshold_source})"}
+    named |= model_facts(model.bundle.info)  # with the threshold of slices
+    threshold = None if point is None else f"{point.threshold:.6g} ({point.threshold_source})"
+    return {**named, "threshold": threshold, "command": model.command, "date": time}
 
 
 def complete_card(model: EvaluatedModel, metrics: pa.Table, facts: EvaluationFacts) -> None:

@@ -1,6 +1,7 @@
 """Tables of scans and of patients: one row for each, with its probability and its prediction."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -58,7 +59,7 @@ def tabulate_units(
     no_slice, n = scores.slices == 0, len(scores)
     predicted = [None] * n if point is None else _names(predicted_classes(probabilities, point.threshold), classes)
     values = iter(probabilities[~no_slice].tolist())
-    columns = {
+    columns: dict[str, Any] = {
         unit: scores.names,
         "model": [info.weights_sha256] * n,
         "slices": scores.slices,
