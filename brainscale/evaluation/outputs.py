@@ -20,7 +20,7 @@ from brainscale.evaluation.report.page import ReportPage, write_report
 from brainscale.evaluation.report.plots import draw_plots
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, EvaluationFacts
 from brainscale.evaluation.sample_flow import count_duplicates, count_flow
-from brainscale.models.bundle import Bundle
+from brainscale.models.bundle import Bundle, mark_edited
 from brainscale.models.model_card import ModelFacts, write_model_card
 from brainscale.models.registry import count_flops
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
@@ -178,7 +178,7 @@ def _write_subgroups(folder: Path, model: EvaluatedModel) -> pa.Table | None:
     if not model.by:
         return None
     tables = [measure_subgroups(model.samples, model.column(name), column=name) for name in model.by]
-    table = pa.concat_tables(tables)
+    table = mark_edited(pa.concat_tables(tables), model.bundle)
     write_table(table, path, "subgroups")
     return table
 
@@ -190,12 +190,12 @@ def _write_leakage(folder: Path, model: EvaluatedModel) -> pa.Table | None:
         stale.unlink(missing_ok=True)  # of an evaluation before this one
     if model.leaked is None:
         return None
-    write_table(model.leaked, leaked_path, "overlap")
+    write_table(mark_edited(model.leaked, model.bundle), leaked_path, "overlap")
     seen = pc.is_in(model.labelled["sample_id"], model.leaked["sample_id"].combine_chunks())
     unseen = np.asarray(pc.invert(seen).to_numpy(), bool)
     if unseen.all() or not unseen.any():
         return None
-    table = measure(model.samples.take(unseen), model.prevalence)
+    table = mark_edited(measure(model.samples.take(unseen), model.prevalence), model.bundle)
     write_table(table, path, "metrics")
     return table
 
