@@ -80,3 +80,19 @@ def test_a_loaded_model_says_that_it_was_edited(model: Path, source: Path) -> No
     assert edited.bundle.info.threshold == 0.25
     table: pa.Table = edited.predict(source)
     assert table.schema.metadata == {b"edited_model": edited.bundle.sha256.encode()}
+
+
+def test_predict_refuses_an_edited_model_or_names_it(model: Path, source: Path, invoke: Invoke) -> None:
+    edit_threshold(model, 0.25)
+    assert "was edited after it was written" in invoke("predict", model, source).stderr
+    sha256 = open_bundle(model, allow_edited=True).sha256
+
+    def said(*options: str) -> str:
+        done = succeed(invoke("predict", model, source, "--allow-edited-model", *options))
+        assert f"Note: {model}: {NOTE}." in done.stderr
+        return done.stdout
+
+    assert "threshold (edited)" in said().splitlines()[0]
+    assert json.loads(said("--json"))[0]["edited_model"] == sha256
+    header, row = said("--csv").splitlines()
+    assert (header.split(",")[-1], row.split(",")[-1]) == ("edited_model", sha256)
