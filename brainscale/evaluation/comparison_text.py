@@ -146,7 +146,9 @@ def _shorten(names: Collection[str]) -> dict[str, str]:
         short = {name: name if len(name) <= NAME_WIDTH else f"{name[:head]}…{name[-tail:]}" for name in names}
         if len(set(short.values())) == len(names):
             return short
-    return {name: f"{number}: {short[name][6 - NAME_WIDTH :]}" for number, name in enumerate(sorted(names), 1)}
+    for number, name in enumerate(sorted(name for name in names if short[name] != name), 1):
+        short[name] = f"{number}: …{name[6 - NAME_WIDTH :]}"
+    return short
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:

@@ -287,7 +287,7 @@ def _write_subgroups(folder: Path, model: EvaluatedModel) -> pa.Table | None:
     if not model.by:
         return None
     tables = [measure_subgroups(model.samples, model.column(name), column=name) for name in model.by]
-    table = drop_threshold_metrics(pa.concat_tables(tables), model.no_threshold)
+    table = mark_edited(drop_threshold_metrics(pa.concat_tables(tables), model.no_threshold), model.bundle)
     write_table(table, path, "subgroups")
     return table
 
@@ -299,7 +299,7 @@ def _write_leakage(folder: Path, model: EvaluatedModel) -> pa.Table | None:
         stale.unlink(missing_ok=True)  # of an evaluation before this one
     if model.leaked is None:
         return None
-    write_table(model.leaked, leaked_path, "overlap")
+    write_table(mark_edited(model.leaked, model.bundle), leaked_path, "overlap")
     if model.of_units is not None:
         unseen = ~model.of_units.contain(model.leaked["sample_id"].to_pylist())
     else:
@@ -308,5 +308,6 @@ def _write_leakage(folder: Path, model: EvaluatedModel) -> pa.Table | None:
     if unseen.all() or not unseen.any():
         return None
     table = drop_threshold_metrics(measure(model.samples.take(unseen), model.prevalence), model.no_threshold)
+    table = mark_edited(table, model.bundle)
     write_table(table, path, "metrics")
     return table

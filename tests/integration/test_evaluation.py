@@ -132,20 +132,25 @@ def scans_and_patients(run: Path, manifest: Path, info: dict[str, Any], invoke: 
 
 
 def test_looks_at_the_test_part_are_counted(run: Path, invoke: Invoke, tmp_path: Path) -> None:
-    before = len(read_looks(run))
     arguments = ["evaluate", run, "--split", "test", "--by", "format", "--prevalence", "0.01"]
     facts = json.loads(succeed(invoke(*arguments, "--out", tmp_path / "a", "--json")).stdout)
-    assert facts["looks"] == before + 1
+    assert facts["looks"] == 1
+    looks, notes = read_looks(run)
+    assert ({look.model for look in looks}, notes) == ({open_bundle(run).sha256}, [])
     low, high = facts["intervals"]["accuracy"]
     assert low < facts["metrics"]["accuracy"] < high or facts["metrics"]["accuracy"] in (0, 1)
     assert facts["metrics"]["ppv_at_prevalence"] is None or facts["metrics"]["ppv_at_prevalence"] < 0.5
-    assert f"evaluated <strong>{before + 1} time" in (tmp_path / "a" / "report.html").read_text()
+    assert "<strong>1 model</strong> of this run has been evaluated" in (tmp_path / "a" / "report.html").read_text()
     assert pq.read_schema(tmp_path / "a" / "subgroups.parquet").equals(SUBGROUPS)
     succeed(invoke("evaluate", run, "--split", "val", "--out", tmp_path / "b"))
-    assert len(read_looks(run)) == before + 1  # validation is no secret
+    assert read_looks(run)[0] == looks  # validation is no secret
     shown = succeed(invoke("evaluate", run, "--split", "all", "--out", tmp_path / "all")).stdout.splitlines()
-    label = "evaluations of this test split"
-    assert next(line for line in shown if line.startswith(label)).split()[-1] == str(before + 2)
+    label = "models evaluated on this split"
+    assert next(line for line in shown if line.startswith(label)).split()[-1] == "1"
+    assert read_looks(run)[0] == looks  # nor is the same model on the same samples a new look
+    again = succeed(invoke(*arguments, "--out", tmp_path / "a", "--json", "--engine", "torch"))
+    assert json.loads(again.stdout) == facts
+    assert "it was read, not computed again, and is no new look at the test set" in again.stderr
     accuracy = next(line for line in shown if line.startswith("accuracy ")).split()
     assert (len(accuracy), accuracy[3]) == (5, "to")  # the value, and where its interval goes
     strange = invoke("evaluate", run, "--by", "hospital", "--out", tmp_path / "c")
