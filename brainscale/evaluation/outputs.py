@@ -113,9 +113,10 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
     subgroups = _write_subgroups(folder, model)
     without_leaked = _write_leakage(folder, model)
     info, time = model.bundle.info, format_time(datetime.now(UTC))
+    name = facts.data or find_source_name(model.manifest)
     page = ReportPage(
-        title=_title(model, facts),
-        about=_about(model, facts, time),
+        title=_title(facts, name),
+        about=_about(model, facts, name, time),
         sampling=_sampling(model, facts),
         samples=model.samples,
         metrics=metrics,
@@ -136,24 +137,23 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
         looks=model.looks,
         degenerate=facts.degenerate,
         subgroups=subgroups,
-        facts=group_facts({**_facts_of_report(facts), **model_facts(info), "command": model.command, "date": time}),
+        facts=group_facts({**facts.to_json(), **model_facts(info), "data": name, "command": model.command, "date": time}),
     )
     write_report(folder / "report.html", page)
     _complete_card(model, metrics, facts)
     return metrics
 
 
-def _title(model: EvaluatedModel, facts: EvaluationFacts) -> str:
-    name = facts.data or find_source_name(model.manifest)
+def _title(facts: EvaluationFacts, data: str | None) -> str:
     split = "all samples" if facts.split == "all" else f"{facts.split} split"
-    return f"{facts.model}{f' on {name}' if name else ''}: {split}"
+    return f"{facts.model}{f' on {data}' if data else ''}: {split}"
 
 
-def _about(model: EvaluatedModel, facts: EvaluationFacts, time: str) -> dict[str, str]:
+def _about(model: EvaluatedModel, facts: EvaluationFacts, data: str | None, time: str) -> dict[str, str]:
     """Return what stands under the title."""
-    name, samples = facts.data or find_source_name(model.manifest), f"{facts.samples:,} samples"
+    samples = f"{facts.samples:,} {'sample' if facts.samples == 1 else 'samples'}"
     return {
-        "Data": f"{name}, {samples}" if name else samples,
+        "Data": f"{data}, {samples}" if data else samples,
         "Evaluated": time,
         "Model": f"{facts.model}, run {facts.run}, weights {facts.weights_sha256[:12]}",
         **({"Command": model.command} if model.command else {}),
@@ -167,15 +167,9 @@ def _sampling(model: EvaluatedModel, facts: EvaluationFacts) -> Sampling:
     return Sampling(
         unit=IMAGE if frames.null_count == len(frames) else SLICE,
         split=facts.split,
-        patients=None if patients.null_count else len(patients.unique()),
+        patients=len(patients.drop_null().unique()),
+        without_patient=patients.null_count,
     )
-
-
-def _facts_of_report(facts: EvaluationFacts) -> dict[str, Any]:
-    """Return the facts of an evaluation but those that stand at the top of its report."""
-    named = facts.to_json()
-    named.pop("degenerate")
-    return named
 
 
 def _complete_card(model: EvaluatedModel, metrics: pa.Table, facts: EvaluationFacts) -> None:
