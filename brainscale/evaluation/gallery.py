@@ -63,13 +63,16 @@ def choose_cases(
     for outcome in _outcomes(samples, by_certainty):
         indices, like_it = _one_of_each_group(outcome.rows, samples.codes)
         shown = _spread(len(indices)) if outcome.spread else np.arange(min(len(indices), SHOWN))
-        taken[indices[shown]] = True
+        taken[outcome.rows] |= np.isin(samples.codes[outcome.rows], samples.codes[indices[shown]])
         about = _describe(outcome, len(indices), len(shown))
         rows.append((outcome.title, about, _cases(predictions, indices[shown], like_it[shown], show_burned_in)))
     others = by_certainty[::-1][~taken[by_certainty[::-1]]]
     indices, like_it = _one_of_each_group(others, samples.codes)
     if len(indices):
-        about = "The predictions that were nearest to another one, correct or wrong; those above are not repeated."
+        nearest = (
+            "Scores nearest to the threshold" if len(samples.classes) == 2 else "Predictions with the smallest lead"
+        )
+        about = f"{nearest}, correct or wrong; the cases above are not repeated."
         rows.append(("Least certain", about, _cases(predictions, indices[:SHOWN], like_it[:SHOWN], show_burned_in)))
     shown_ids = [case.sample_id for _, _, cases in rows for case in cases if not case.withheld]
     pictures = dict(_pictures(bundle, manifest, list(dict.fromkeys(shown_ids))))

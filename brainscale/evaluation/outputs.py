@@ -148,10 +148,10 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
     _write_units(folder, model)
     subgroups = _write_subgroups(folder, model)
     without_leaked = _write_leakage(folder, model)
-    time = format_time(datetime.now(UTC))
+    time, name = format_time(datetime.now(UTC)), facts.data or find_source_name(model.manifest)
     page = ReportPage(
-        title=_title(model, facts),
-        about=_about(model, facts, time),
+        title=_title(facts, name),
+        about=_about(model, facts, name, time),
         sampling=_sampling(model, facts),
         samples=model.samples,
         metrics=metrics,
@@ -172,17 +172,16 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
         looks_note=facts.looks_note,
         degenerate=facts.degenerate,
         subgroups=subgroups,
-        facts=group_facts(_facts_of_report(model, facts, time)),
+        facts=group_facts(_facts_of_report(model, facts, name, time)),
     )
     write_report(folder / REPORT_FILE, page)
     return metrics
 
 
-def _title(model: EvaluatedModel, facts: EvaluationFacts) -> str:
-    name = facts.data or find_source_name(model.manifest)
+def _title(facts: EvaluationFacts, data: str | None) -> str:
     split = "all samples" if facts.split == "all" else f"{facts.split} split"
     by = "" if facts.unit == "slice" else f" by {facts.unit}"
-    return f"{facts.model}{f' on {name}' if name else ''}: {split}{by}"
+    return f"{facts.model}{f' on {data}' if data else ''}: {split}{by}"
 
 
 def _compare_with_headers(model: EvaluatedModel) -> HeaderComparison | None:
@@ -209,11 +208,11 @@ def _write_units(folder: Path, model: EvaluatedModel) -> None:
         write_table(mark_edited(model.of_units.table, model.bundle), folder / f"{kind}.parquet", kind)
 
 
-def _about(model: EvaluatedModel, facts: EvaluationFacts, time: str) -> dict[str, str]:
+def _about(model: EvaluatedModel, facts: EvaluationFacts, data: str | None, time: str) -> dict[str, str]:
     """Return what stands under the title."""
-    name, samples = facts.data or find_source_name(model.manifest), f"{facts.samples:,} samples"
+    samples = f"{facts.samples:,} {'sample' if facts.samples == 1 else 'samples'}"
     return {
-        "Data": f"{name}, {samples}" if name else samples,
+        "Data": f"{data}, {samples}" if data else samples,
         "Evaluated": time,
         "Model": f"{facts.model}, run {facts.run}, weights {facts.weights_sha256[:12]}",
         **({} if model.of_units is None else {"Score": describe_score(model.of_units)}),
@@ -225,23 +224,21 @@ def _sampling(model: EvaluatedModel, facts: EvaluationFacts) -> Sampling:
     """Return what the labelled samples are, in the words of the first sentence."""
     labelled = pc.is_in(model.rows["sample_id"], model.labelled["sample_id"].combine_chunks())
     patients, frames = (model.rows[name].filter(labelled) for name in ("patient", "frame"))
-    if model.unit != "slice":
-        words = UnitWords(model.unit, f"{model.unit}s")
-        return Sampling(unit=words, split=facts.split, patients=None if patients.null_count else len(patients.unique()))
+    words = IMAGE if frames.null_count == len(frames) else SLICE
     return Sampling(
-        unit=IMAGE if frames.null_count == len(frames) else SLICE,
+        unit=words if model.unit == "slice" else UnitWords(model.unit, f"{model.unit}s"),
         split=facts.split,
-        patients=None if patients.null_count else len(patients.unique()),
+        patients=len(patients.drop_null().unique()),
+        without_patient=patients.null_count,
     )
 
 
-def _facts_of_report(model: EvaluatedModel, facts: EvaluationFacts, time: str) -> dict[str, Any]:
-    """Return the facts of an evaluation but those that stand at the top of its report."""
-    named, point = facts.to_json(), model.operating_point
-    named.pop("degenerate")
-    named |= model_facts(model.bundle.info)  # with the threshold of slices
+def _facts_of_report(model: EvaluatedModel, facts: EvaluationFacts, data: str | None, time: str) -> dict[str, object]:
+    """Return all facts of the report, with the threshold of the unit."""
+    point = model.operating_point
     threshold = None if point is None else f"{point.threshold:.6g} ({point.threshold_source})"
-    return {**named, "threshold": threshold, "command": model.command, "date": time}
+    known = {**facts.to_json(), **model_facts(model.bundle.info), "threshold": threshold}
+    return {**known, "data": data, "command": model.command, "date": time}
 
 
 def complete_card(model: EvaluatedModel, metrics: pa.Table, facts: EvaluationFacts) -> None:
@@ -251,12 +248,8 @@ def complete_card(model: EvaluatedModel, metrics: pa.Table, facts: EvaluationFac
         OutputError: the model's folder cannot be written.
     """
     trained, info = None if model.run is None else model.run.result(), model.bundle.info
-    if (
-        trained is None
-        or facts.split != "test"
-        or facts.unit != "slice"
-        or facts.manifest_sha256 != info.manifest_sha256
-    ):
+    is_own_test = (facts.split, facts.unit, facts.manifest_sha256) == ("test", "slice", info.manifest_sha256)
+    if trained is None or not is_own_test:
         return
     card = ModelFacts(
         info=info,

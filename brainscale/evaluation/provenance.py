@@ -46,15 +46,19 @@ NAMES = {
 }
 
 
+SHOWN_AT_THE_TOP = ("degenerate",)
+
+
 def group_facts(facts: Mapping[str, object]) -> dict[str, dict[str, str]]:
     """Return the facts that are known as group → name → value, with the versions of the libraries as the last group."""
     group_of = {name: group for group, names in GROUPS.items() for name in names}
     order = {name: place for names in GROUPS.values() for place, name in enumerate(names)}
+    known = [name for name, value in facts.items() if value is not None and name not in SHOWN_AT_THE_TOP]
     groups: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for group in GROUPS:
-        own = [name for name in facts if facts[name] is not None and group_of.get(name, RUN) == group]
+        own = [name for name in known if group_of.get(name, RUN) == group]
         for name in sorted(own, key=lambda name: order.get(name, len(order))):
-            groups[group][NAMES.get(name, name).replace("_", " ")] = str(facts[name])
+            groups[group][NAMES.get(name, name).replace("_", " ")] = _format(facts[name])
     return {**groups, "Software": read_library_versions()}
 
 
@@ -64,7 +68,7 @@ def model_facts(info: ModelInfo) -> dict[str, object]:
         "threshold": f"{info.threshold:.6g} ({info.threshold_source})",
         "temperature": None if info.temperature == 1 else f"{info.temperature:.4g} ({info.temperature_source})",
         "image_size": f"{info.preprocess.image_size} px",
-        "seed": info.seed,
+        "seed": str(info.seed),  # a name, not a number of something
         "epoch": info.epoch,
         "configuration": info.config_sha256,
         "training_manifest": info.manifest_sha256,
@@ -102,6 +106,12 @@ def describe_command(model: str, options: Mapping[str, object]) -> str:
                 continue
             words += [name] if one is True else [name, _shorten(one) if isinstance(one, str) else f"{one:g}"]
     return shlex.join(words)
+
+
+def _format(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _shorten(path: str) -> str:

@@ -176,6 +176,7 @@ def _contents(page: ReportPage) -> dict[str, Any]:
         "training": svg_charts.history_charts(page.history) if page.history else [],
         "leak_count": leak_count,
         "with_and_without": [(estimate, without[estimate.metric]) for estimate in headline] if without else [],
+        "subgroup_headings": [metric_name(metric).name for metric in SUBGROUP_METRICS],
         "subgroups": [] if page.subgroups is None else _subgroups(page.subgroups),
         **_threshold_section(page),
     }

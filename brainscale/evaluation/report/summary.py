@@ -44,19 +44,28 @@ class Sampling:
     Attributes:
         unit: what one sample is.
         split: train, val, test or all.
-        patients: number of patients; None where the patient of a sample is unknown.
+        patients: number of patients that are known.
+        without_patient: number of samples whose patient is unknown.
     """
 
     unit: Unit = IMAGE
     split: str = "all"
-    patients: int | None = None
+    patients: int = 0
+    without_patient: int = 0
 
     def describe(self, samples: int) -> str:
         """Return so many samples in words, such as "51 labelled test images of 38 patients"."""
         text = self.unit.count(samples, f"labelled {SPLIT_WORDS.get(self.split, '')}")
-        if self.patients is None or self.unit.one == "patient":
+        if not self.patients or self.without_patient or self.unit.one == "patient":
             return text
         return f"{text} of {Unit('patient', 'patients').count(self.patients)}"
+
+    def describe_unknown(self) -> str | None:
+        """Return in one sentence what unknown patients do to the intervals; None where all are known."""
+        if not self.without_patient:
+            return None
+        subject = f"The patient of {self.unit.count(self.without_patient)} is unknown"
+        return f"{subject}: {self.unit.many} of one patient count as independent, and the intervals may be too narrow."
 
 
 def describe_findings(
@@ -83,7 +92,14 @@ def describe_findings(
         first = f"On {whole}, the model {_detection(samples, estimates, sampling.unit)}."
     else:
         first = f"On {whole}, the model {_naming(samples, estimates)}."
-    return [first, *_against_none(samples, estimates, sampling.unit), *_ranking(samples, estimates, sampling.unit)]
+    unknown = sampling.describe_unknown()
+    return [
+        first,
+        *_against_none(samples, estimates, sampling.unit),
+        *_ranking(samples, estimates, sampling.unit),
+        *_width(estimates),
+        *([unknown] if unknown else []),
+    ]
 
 
 def describe_leakage(leaked: int) -> str:
@@ -131,9 +147,6 @@ def _against_none(samples: LabelledProbabilities, estimates: Mapping[str, Estima
         sentences.append(f"No {unit.one} is without a tumour, so specificity and AUROC are unknown.")
     elif not samples.has_tumour.any():
         sentences.append(f"No {unit.one} has a tumour, so sensitivity and AUROC are unknown.")
-    widths = [e.high - e.low for e in _rates(estimates) if e.low is not None and e.high is not None]
-    if any(width > WIDE for width in widths):
-        sentences.append("The intervals are wide: other samples of the same kind may give quite different values.")
     return sentences
 
 
@@ -152,8 +165,12 @@ def _ranking(samples: LabelledProbabilities, estimates: Mapping[str, Estimate], 
     return sentences
 
 
-def _rates(estimates: Mapping[str, Estimate]) -> list[Estimate]:
-    return [e for name in ("sensitivity", "specificity") if (e := _find(name, estimates)) is not None]
+def _width(estimates: Mapping[str, Estimate]) -> list[str]:
+    """Return that few samples leave much open, where they do."""
+    rates = [e for name in ("sensitivity", "specificity") if (e := _find(name, estimates)) is not None]
+    if not any(e.high - e.low > WIDE for e in rates if e.low is not None and e.high is not None):
+        return []
+    return ["The intervals are wide: other samples of the same kind may give quite different values."]
 
 
 def _find(name: str, estimates: Mapping[str, Estimate]) -> Estimate | None:
