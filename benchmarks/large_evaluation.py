@@ -102,7 +102,6 @@ def evaluate(folder: Path) -> None:
     from brainscale.evaluation.outputs import EvaluatedModel, write_outputs
     from brainscale.evaluation.results import EvaluationFacts
     from brainscale.models.bundle import open_bundle
-    from brainscale.stats.metrics import describe_degenerate
     from brainscale.storage.local import write_success
 
     bundle = open_bundle(folder.parent / "model")
@@ -123,12 +122,16 @@ def evaluate(folder: Path) -> None:
         data=None,
         split="all",
         samples=len(manifest),
+        unit="slice",
+        aggregation=None,
+        units=len(evaluated.labelled),
         labelled_samples=len(evaluated.labelled),
         unlabelled_samples=evaluated.unlabelled,
         errors=0,
         shared_with_training=None,
         looks=None,
-        degenerate=describe_degenerate(evaluated.samples),
+        looks_note=None,
+        degenerate=evaluated.degenerate,
         prevalence=0.1,
         images_per_second=100.0,
         parameters=bundle.info.parameters,
@@ -136,6 +139,7 @@ def evaluate(folder: Path) -> None:
         weights_sha256=bundle.info.weights_sha256,
         samples_sha256=sha256,
         manifest_sha256=sha256,
+        evaluation_sha256=sha256,
     )
     write_outputs(folder, evaluated, facts)
     write_success(folder, facts.to_json())

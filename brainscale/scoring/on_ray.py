@@ -26,6 +26,7 @@ from brainscale.cluster.capacity import (
 )
 from brainscale.cluster.placement import Engines, plan_engines
 from brainscale.cluster.telemetry import ScoringMeter
+from brainscale.dataset.columns import replace_column
 from brainscale.errors import RERUN, BrainscaleError, ClusterError, first_line
 from brainscale.models import engines
 from brainscale.models.bundle import Bundle
@@ -272,7 +273,7 @@ def predict_rows(
     workers: int | None = 1,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> pa.Table:
-    """Return the predictions of the rows of a manifest, with their labels, sorted by sample_id.
+    """Return the predictions of the rows of a manifest, with its labels, series and patients, sorted by sample_id.
 
     Args:
         rows: rows of a manifest.
@@ -289,9 +290,10 @@ def predict_rows(
     parts = runner.predict(chain(first, blocks))
     table = pa.concat_tables([PREDICTIONS.empty_table(), *parts]).sort_by("sample_id")
     require_reachable(table)
-    index = pc.index_in(table["sample_id"], rows["sample_id"].combine_chunks())
-    labels = rows["label"].take(index)
-    return table.set_column(PREDICTIONS.get_field_index("label"), PREDICTIONS.field("label"), labels)
+    row_of = pc.index_in(table["sample_id"], rows["sample_id"].combine_chunks())
+    for name in ("label", "scan"):
+        table = replace_column(table, name, rows[name].take(row_of))
+    return table
 
 
 def blocks_of(rows: pa.Table, bundle: Bundle) -> Iterator[PackedBlock]:
