@@ -26,7 +26,7 @@ RESAMPLES, FEWER_RESAMPLES = 2000, 1000
 LARGE = 20_000
 """Samples beyond which there are fewer resamples, as each costs more and tells more, and each has its own seed."""
 TASK = 25
-"""Resamples of a large evaluation that are computed at a place."""
+"""Resamples, or blocks of the jackknife, of a large evaluation that are computed at a place."""
 PERCENTILES = (2.5, 97.5)
 BIASED = "noise in the bins raises it: the true value is probably lower"
 WITHIN_NOISE = f"{BIASED}, and may be 0"
@@ -50,19 +50,20 @@ def bootstrap_metrics(samples: LabelledProbabilities, prevalence: float | None, 
     Args:
         samples: one or more.
         prevalence: share of tumours to compute the two predictive values for, if any.
-        run: applies a function to parts of the resamples, where there are more than `LARGE` samples; the results do
-            not depend on it.
+        run: applies a function to parts of the resamples and of the jackknife, where there are more than `LARGE`
+            samples; the results do not depend on it.
     """
     n, grouped = len(samples), GroupedSamples.of(samples)
     values = metric_values(grouped, prevalence)
-    left_out = metrics_left_out(grouped, *jackknife_blocks(np.arange(grouped.groups)), prevalence)
+    block, blocks = jackknife_blocks(np.arange(grouped.groups))
     if n <= LARGE:
         resamples = RESAMPLES
+        left_out = metrics_left_out(grouped, block, prevalence, range(blocks))
         drawn = _draw_and_measure(grouped, prevalence, resamples)
     else:
         resamples = FEWER_RESAMPLES
-        parts = [range(start, min(start + TASK, resamples)) for start in range(0, resamples, TASK)]
-        drawn = _concatenate(run(partial(_measure_numbered, grouped, prevalence), parts))
+        left_out = _concatenate(run(partial(metrics_left_out, grouped, block, prevalence), _parts(blocks)))
+        drawn = _concatenate(run(partial(_measure_numbered, grouped, prevalence), _parts(resamples)))
     estimates, method = {}, name_method("bootstrap", samples.codes)
     is_separated = not (math.isfinite(values["calibration_slope"]) and np.isfinite(left_out["calibration_slope"]).all())
     for name, value in values.items():
@@ -80,6 +81,10 @@ def bootstrap_metrics(samples: LabelledProbabilities, prevalence: float | None, 
             levels = PERCENTILES if plain else bca_levels(value, draws, left_out[name], grouped.groups)
             estimates[name] = _with_percentiles(replace(estimate, method=method), draws, resamples, levels)
     return {**estimates, "ece": _beyond_noise(estimates["ece"], drawn[ECE_NOISE])}
+
+
+def _parts(count: int) -> list[range]:
+    return [range(start, min(start + TASK, count)) for start in range(0, count, TASK)]
 
 
 def _draw_and_measure(grouped: GroupedSamples, prevalence: float | None, resamples: int) -> dict[str, np.ndarray]:
@@ -107,17 +112,17 @@ def metric_values(grouped: GroupedSamples, prevalence: float | None = None) -> d
 
 
 def metrics_left_out(
-    grouped: GroupedSamples, block: np.ndarray, blocks: int, prevalence: float | None = None
+    grouped: GroupedSamples, block: np.ndarray, prevalence: float | None, numbers: range
 ) -> dict[str, np.ndarray]:
-    """Return the value of each metric without one block of groups after another: name → float64 [blocks].
+    """Return the value of each metric without one block of groups after another: name → float64 [numbers].
 
     Args:
         grouped: the samples.
         block: int [G], block of each group.
-        blocks: number of blocks.
         prevalence: share of tumours to compute the two predictive values for, if any.
+        numbers: numbers of the blocks.
     """
-    weights = leave_out(block, blocks, width=len(grouped))
+    weights = leave_out(block, numbers, width=len(grouped))
     return _concatenate(_with_slopes(grouped, batch, prevalence) for batch in weights)
 
 

@@ -152,7 +152,7 @@ def _jackknife(samples: LabelledProbabilities, folds: np.ndarray) -> dict[str, E
         grouped = GroupedSamples.of(samples.take(rows))
         _, first = np.unique(samples.codes[rows], return_index=True)
         own.append(metric_values(grouped))
-        left_out.append(metrics_left_out(grouped, block[rows][first], blocks))
+        left_out.append(metrics_left_out(grouped, block[rows][first], None, range(blocks)))
     estimates = {}
     for name in WITHIN_FOLDS[1:]:
         values = np.array([metrics[name] for metrics in own])

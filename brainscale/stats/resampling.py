@@ -99,14 +99,14 @@ def jackknife_blocks(codes: np.ndarray, blocks: int = 200) -> tuple[np.ndarray, 
     return group % count, count
 
 
-def leave_out(block: np.ndarray, blocks: int, *, width: int) -> Iterator[np.ndarray]:
-    """Yield weights without one block after another: float64 [batch, n], `blocks` rows in all.
+def leave_out(block: np.ndarray, numbers: range, *, width: int) -> Iterator[np.ndarray]:
+    """Yield weights without one block after another: float64 [batch, n], as many rows as numbers.
 
     Args:
         block: int [n], block of each sample, or of each group.
-        blocks: number of blocks.
+        numbers: numbers of the blocks.
         width: as for `draw_groups`.
     """
     rows = rows_at_once(width)
-    for start in range(0, blocks, rows):
-        yield np.asarray(block != np.arange(start, min(start + rows, blocks))[:, None], np.float64)
+    for start in range(0, len(numbers), rows):
+        yield np.asarray(block != np.array(numbers[start : start + rows])[:, None], np.float64)
