@@ -20,7 +20,7 @@ from brainscale.evaluation.report.page import ReportPage, write_report
 from brainscale.evaluation.report.plots import draw_plots
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, EvaluationFacts
 from brainscale.evaluation.sample_flow import count_duplicates, count_flow
-from brainscale.models.bundle import Bundle, mark_edited
+from brainscale.models.bundle import EDITED, Bundle, mark_edited
 from brainscale.models.model_card import ModelFacts, write_model_card
 from brainscale.models.registry import count_flops
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
@@ -129,6 +129,7 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
         looks=model.looks,
         looks_note=facts.looks_note,
         degenerate=facts.degenerate,
+        edited=EDITED if model.bundle.edited else None,
         subgroups=subgroups,
         facts=_provenance(model, facts),
     )
@@ -158,6 +159,7 @@ def complete_card(model: EvaluatedModel, metrics: pa.Table, facts: EvaluationFac
         evaluated_on="the test split of its own data",
         prevalence=model.prevalence,
         degenerate=facts.degenerate,
+        edited=model.bundle.edited,
     )
     write_model_card(model.bundle.folder, card)
 
