@@ -281,6 +281,7 @@ def evaluate(
     data: "pa.Table | Location | None" = None,
     split: str | None = None,
     out: Location | None = None,
+    unit: str = "slice",
     by: Sequence[str] = (),
     prevalence: float | None = None,
     engine: str = "auto",
@@ -298,6 +299,7 @@ def evaluate(
         data: a manifest or a source; by default the manifest of the run.
         split: train, val, test or all; by default test, if there is one.
         out: path or address of the output folder; by default a folder in the run folder.
+        unit: what is decided on: slice, scan or patient.
         by: columns of the manifest for which to compute metrics by subgroup.
         prevalence: fraction of tumours where the model will be used.
         engine: auto, onnx or torch.
@@ -319,6 +321,7 @@ def evaluate(
         "engine": engine,
         "workers": workers,
         "prevalence": prevalence,
+        "unit": unit,
         "by": by,
         "show_burned_in": show_burned_in,
         "allow_edited_model": allow_edited,
@@ -332,11 +335,12 @@ def evaluate(
         return evaluate_model(**request)
 
 
-def compare(runs: "Sequence[Run | Location]", *, force: bool = False) -> "Comparison":
+def compare(runs: "Sequence[Run | Location]", *, unit: str = "slice", force: bool = False) -> "Comparison":
     """Compare runs by their metrics on the test split; runs without an evaluation are evaluated first.
 
     Args:
         runs: runs, run folders or folders that `evaluate` wrote.
+        unit: which evaluations to compare: by slice, scan or patient.
         force: whether to compare runs that were evaluated on different samples or with different classes; the result
             says so in `not_comparable` and in a column of its tables.
 
@@ -351,9 +355,9 @@ def compare(runs: "Sequence[Run | Location]", *, force: bool = False) -> "Compar
 
     with ExitStack() as stack:
         folders = [str(stack.enter_context(fetch(_model_location(run), *comparison.READ, push=True))) for run in runs]
-        if not comparison.all_evaluated(folders):
+        if not comparison.all_evaluated(folders, unit):
             stack.enter_context(session())
-        return comparison.compare_runs(folders, force=force)
+        return comparison.compare_runs(folders, unit=unit, force=force)
 
 
 def score(
@@ -365,7 +369,7 @@ def score(
     workers: int | None = None,
     threshold: float | None = None,
     precision: str = "fp32",
-    by: str | None = None,
+    unit: str | None = None,
     update: bool = False,
     prune: bool = False,
     patient_key: Location | None = None,
@@ -386,7 +390,7 @@ def score(
         workers: maximum number of engines.
         threshold: operating threshold, instead of the model's own.
         precision: fp32 or bf16.
-        by: `scan` to write a second table with one row for each series or volume.
+        unit: scan or patient, to write a second table with one row for each.
         update: whether to score the files that are new in the sources too; rows of files that are gone stay.
         prune: whether to drop the rows of files that are gone from the sources.
         patient_key: file with the secret key for the hashes; by default the key in the environment, or with
@@ -411,7 +415,7 @@ def score(
         workers=workers,
         threshold=threshold,
         precision=precision,
-        by=by,
+        unit=unit,
         update=update,
         prune=prune,
         patient_key=None if patient_key is None else _absolute(patient_key),

@@ -215,13 +215,14 @@ def _open_session(settings: "Config") -> AbstractContextManager[None]:
     show_default="test if there is one, otherwise all",
     help="Split to evaluate on: train, val, test or all.",
 )
-@click.option("--out", metavar="DIR", show_default="MODEL/evaluation/SPLIT", help="Output folder.")
+@click.option("--out", metavar="DIR", show_default="MODEL/evaluation/SPLIT[-UNIT]", help="Output folder.")
 @click.option(
     "--prevalence",
     type=click.FloatRange(0, 1, True, True),
     metavar="FRACTION",
     help="Prevalence of tumours in the intended use, for predictive values.",
 )
+@options.unit
 @click.option(
     "--by",
     multiple=True,
@@ -251,6 +252,7 @@ def evaluate_command(
     engine: str,
     workers: int | None,
     prevalence: float | None,
+    unit: str,
     by: tuple[str, ...],
     training_manifest: str,
     show_burned_in: bool,
@@ -274,6 +276,7 @@ def evaluate_command(
         "engine": engine,
         "workers": workers,
         "prevalence": prevalence,
+        "unit": unit,
         "by": by,
         "show_burned_in": show_burned_in,
         "allow_edited_model": allow_edited_model,
@@ -303,6 +306,7 @@ def evaluate_command(
 @click.option(
     "--out", metavar="T.parquet", help="Parquet file for the table; the paired tests go to T-pairs.parquet beside it."
 )
+@options.unit
 @click.option("--markdown", is_flag=True, help="Print Markdown tables.")
 @click.option(
     "--force",
@@ -311,7 +315,9 @@ def evaluate_command(
 )
 @options.json
 @handle_errors
-def compare_command(runs: tuple[str, ...], out: str | None, markdown: bool, force: bool, as_json: bool) -> None:
+def compare_command(
+    runs: tuple[str, ...], out: str | None, unit: str, markdown: bool, force: bool, as_json: bool
+) -> None:
     """Compare models: a table of metrics with one row for each run, and paired tests between the runs.
 
     A run without an evaluation is first evaluated on its test split.
@@ -329,8 +335,8 @@ def compare_command(runs: tuple[str, ...], out: str | None, markdown: bool, forc
 
     with ExitStack() as stack:
         folders = [str(stack.enter_context(fetch(run, *comparing.READ, push=True))) for run in runs]
-        with nullcontext() if comparing.all_evaluated(folders) else session.session():
-            comparison = comparing.compare_runs(folders, force=force)
+        with nullcontext() if comparing.all_evaluated(folders, unit) else session.session():
+            comparison = comparing.compare_runs(folders, unit=unit, force=force)
     if out:
         write_table(comparison.table, out, "comparison")
         if comparison.pairs is not None:

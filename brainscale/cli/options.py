@@ -39,6 +39,13 @@ shared = click.option(
     show_envvar=True,
     help="Allow local paths on a cluster whose nodes all mount them.",
 )
+unit = click.option(
+    "--unit",
+    type=click.Choice(["slice", "scan", "patient"]),
+    default="slice",
+    show_default=True,
+    help="What is decided on: each slice, each scan (series or volume), or each patient.",
+)
 show_burned_in = click.option(
     "--show-burned-in",
     is_flag=True,

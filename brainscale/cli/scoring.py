@@ -30,7 +30,11 @@ from brainscale.logs import notice
     show_default=True,
     help="Share of samples with an error above which the command fails, though all rows are written.",
 )
-@click.option("--by", type=click.Choice(["scan"]), help="Add a table with one row for each series or volume.")
+@click.option(
+    "--unit",
+    type=click.Choice(["scan", "patient"]),
+    help="Add a table with one row for each scan (series or volume) or patient.",
+)
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1),

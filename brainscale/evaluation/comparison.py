@@ -17,24 +17,26 @@ from brainscale.errors import BundleError, ManifestError, UsageError
 from brainscale.evaluation.comparability import require_comparable
 from brainscale.evaluation.evaluator import evaluate_model
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
+from brainscale.evaluation.units import UNIT_FILES, evaluation_name, read_labelled_units
 from brainscale.schema import COMPARISON, PAIRS, PUBLISHED
 from brainscale.stats.estimate import Estimate
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
 from brainscale.stats.metrics import estimates_of, measure
 from brainscale.stats.paired_tests import paired_tests
 from brainscale.stats.resampling import group_codes
+from brainscale.stats.units import require_unit
 from brainscale.storage.local import read_success
 from brainscale.storage.tables import read_table
 from brainscale.training.history import HISTORY_FILE
 from brainscale.training.run_folder import RunFolder
 
 READ = (
-    *("*.json", CONFIG_FILE, MANIFEST_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE),
+    *("*.json", CONFIG_FILE, MANIFEST_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE, *UNIT_FILES),
     *("model/*", "evaluation/*"),
 )
 """Files that are read of a run or an evaluation in an object store."""
 COSTS = ("parameters", "flops", "images_per_second")
-FACTS = ("model", "run", "samples_sha256", "classes", "threshold", "weights_sha256", "model_edited", *COSTS)
+FACTS = ("model", "run", "unit", "samples_sha256", "classes", "threshold", "weights_sha256", "model_edited", *COSTS)
 """What a comparison needs to know of an evaluation, besides its metrics."""
 CONTROL = "header-only control"
 """Predicts a tumour from file size, width, height and pixel mode alone: a model that is no better learnt a shortcut."""
@@ -91,13 +93,26 @@ class _EvaluatedRun:
 
     @cached_property
     def labelled(self) -> pa.Table:
-        """The predictions that count, sorted by sample_id."""
+        """What counts, sorted by sample_id: the predictions, or scans or patients under their own names."""
+        if (unit := self.facts["unit"]) != "slice":
+            return read_labelled_units(self.folder, require_unit(unit))
         columns = ["sample_id", "sha256", "label", "probabilities"]
         return labelled_rows(read_table(self.folder / PREDICTIONS_FILE, "predictions", columns)).sort_by("sample_id")
 
+    @property
+    def threshold(self) -> float | None:
+        """The operating threshold; None without an operating point of the unit."""
+        return None if self.facts["threshold"] == "None" else float(self.facts["threshold"])
 
-def all_evaluated(runs: Sequence[str]) -> bool:
-    """Return whether every run has its evaluation, so that no Ray is needed.
+    @property
+    def groups(self) -> dict[str, str | None]:
+        """Group of each sample, scan or patient, by its name."""
+        table, name = (self.manifest if self.facts["unit"] == "slice" else self.labelled), "sample_id"
+        return dict(zip(table[name].to_pylist(), table["group"].to_pylist(), strict=True))
+
+
+def all_evaluated(runs: Sequence[str], unit: str = "slice") -> bool:
+    """Return whether every run has its evaluation by this unit, so that no Ray is needed.
 
     Raises:
         UsageError: two arguments mean the same folder.
@@ -105,14 +120,14 @@ def all_evaluated(runs: Sequence[str]) -> bool:
     """
     if len({Path(run).resolve() for run in runs}) < len(runs):
         raise UsageError("the same run is named twice: name each once")
-    evaluations = [find_evaluation(Path(run)) for run in runs]
+    evaluations = [find_evaluation(Path(run), unit) for run in runs]
     for run, evaluation in zip(runs, evaluations, strict=True):
         if evaluation is None and not RunFolder(Path(run)).config_file.is_file():
             raise BundleError(f"{run} is neither a run nor an evaluation: name a folder that train or evaluate wrote")
     return None not in evaluations
 
 
-def compare_runs(runs: Sequence[str], *, force: bool = False) -> Comparison:
+def compare_runs(runs: Sequence[str], *, unit: str = "slice", force: bool = False) -> Comparison:
     """Compare runs by their evaluations on the test split, which are made first where there are none.
 
     Needs a connected Ray unless the runs are `all_evaluated`. The header-only control is evaluated on the samples of
@@ -120,6 +135,7 @@ def compare_runs(runs: Sequence[str], *, force: bool = False) -> Comparison:
 
     Args:
         runs: run folders, or folders that `evaluate` wrote.
+        unit: slice, scan or patient: which evaluation of a run is compared.
         force: whether to compare runs that were evaluated on different samples or with different classes; all outputs
             say so, and the tests take the samples that all have.
 
@@ -127,10 +143,11 @@ def compare_runs(runs: Sequence[str], *, force: bool = False) -> Comparison:
         ManifestError: the runs cannot be compared.
         BrainscaleError: as `all_evaluated` and `evaluate_model` raise.
     """
-    all_evaluated(runs)
-    existing = {run: _read_evaluation(folder) for run in runs if (folder := find_evaluation(Path(run))) is not None}
+    all_evaluated(runs, unit)
+    found = {run: find_evaluation(Path(run), unit) for run in runs}
+    existing = {run: _read_evaluation(folder) for run, folder in found.items() if folder is not None}
     require_comparable(_facts_of(existing), force=force)  # before the others are evaluated, which takes long
-    evaluated = {run: existing.get(run) or _read_evaluation(Path(evaluate_model(run).path)) for run in runs}
+    evaluated = {run: existing.get(run) or _read_evaluation(Path(evaluate_model(run, unit=unit).path)) for run in runs}
     reason = require_comparable(_facts_of(evaluated), force=force)
     first = evaluated[runs[0]]
     control = _control(first)
@@ -154,14 +171,16 @@ def _mark_pairs(pairs: pa.Table | None, reason: str | None) -> pa.Table | None:
     return pairs.set_column(place, PAIRS.field("not_comparable"), pa.array([reason] * len(pairs), pa.string()))
 
 
-def find_evaluation(run: Path) -> Path | None:
-    """Return the complete evaluation that a folder is or holds, or None."""
-    folders = (run, RunFolder(run).evaluation("test"))
+def find_evaluation(run: Path, unit: str = "slice") -> Path | None:
+    """Return the complete evaluation that a folder is, or holds by this unit, or None."""
+    folders = (run, RunFolder(run).evaluation(evaluation_name("test", require_unit(unit))))
     return next((f for f in folders if (f / METRICS_FILE).is_file() and read_success(f) is not None), None)
 
 
 def _control(first: _EvaluatedRun) -> HeaderPredictions | None:
-    """Return the control's votes on the samples of the first run; None where there are too few groups for one."""
+    """Return the control's votes on the samples of the first run; None for scans and patients, or too few groups."""
+    if first.facts["unit"] != "slice":
+        return None
     try:
         votes = predict_from_headers(first.manifest, {name: i for i, name in enumerate(first.classes)})
     except ManifestError:
@@ -180,6 +199,7 @@ def _control_row(votes: HeaderPredictions, first: _EvaluatedRun) -> dict[str, An
         **_published(estimates_of(measure(samples))),
         "model": CONTROL,
         "run": first.facts["run"],
+        "unit": first.facts["unit"],
         "samples_sha256": first.facts["samples_sha256"],
     }
 
@@ -193,16 +213,19 @@ def _pairs(evaluated: Mapping[str, _EvaluatedRun], control: HeaderPredictions | 
     first = next(iter(evaluated.values()))
     if not len(shared) or any(one.facts["classes"] != first.facts["classes"] for one in evaluated.values()):
         return None
-    groups = dict(zip(first.manifest["sample_id"].to_pylist(), first.manifest["group"].to_pylist(), strict=True))
+    thresholds = {run: one.threshold for run, one in evaluated.items()}
     models = {
         run: LabelledProbabilities.from_predictions(
-            table.filter(pc.is_in(table["sample_id"], shared)),
+            tables[run].filter(pc.is_in(tables[run]["sample_id"], shared)),
             first.classes,
-            threshold=float(evaluated[run].facts["threshold"]),
-            groups=groups,
+            threshold=threshold,
+            groups=first.groups,
         )
-        for run, table in tables.items()
+        for run, threshold in thresholds.items()
+        if threshold is not None
     }
+    if len(models) < len(evaluated):  # a test of predictions needs all of them
+        return None
     if control is not None:
         any_model = next(iter(models.values()))
         models[CONTROL] = LabelledProbabilities(
@@ -227,6 +250,7 @@ def _row(evaluated: _EvaluatedRun) -> dict[str, Any]:
         **_published(evaluated.estimates),
         "model": facts["model"],
         "run": facts["run"],
+        "unit": facts["unit"],
         "parameters": int(facts["parameters"]),
         "flops": int(facts["flops"]),
         "images_per_second": float(facts["images_per_second"]),

@@ -15,11 +15,13 @@ from brainscale.evaluation.leakage import find_leaked, unseen_contents
 from brainscale.evaluation.look_log import LookCount, log_look
 from brainscale.evaluation.outputs import EvaluatedModel, complete_card, write_outputs
 from brainscale.evaluation.preparation import PreparedEvaluation, prepare_evaluation
+from brainscale.evaluation.provenance import describe_command
 from brainscale.evaluation.repeated import describe_repeated, fingerprint_evaluation, read_repeated
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE, Evaluation, EvaluationFacts
+from brainscale.evaluation.units import require_patients
 from brainscale.models.bundle import BUNDLE_FILES, Bundle, mark_edited
 from brainscale.scoring.on_ray import predict_rows
-from brainscale.stats.metrics import describe_degenerate
+from brainscale.stats.labelled import labelled_rows
 from brainscale.storage.local import SUCCESS, write_success
 from brainscale.storage.workspace import Workspace, fetch_workspace, open_workspace
 from brainscale.training.history import HISTORY_FILE
@@ -38,6 +40,7 @@ def evaluate_model(
     workers: int | None = None,
     prevalence: float | None = None,
     by: Sequence[str] = (),
+    unit: str = "slice",
     training_manifest: str = "auto",
     show_burned_in: bool = False,
     allow_edited_model: bool = False,
@@ -50,7 +53,8 @@ def evaluate_model(
 
     Args:
         model: a RUN or a bundle folder.
-        out: where to write; by default RUN/evaluation/SPLIT, and RUN/evaluation/DATA-SPLIT for other data than its own.
+        out: where to write; by default RUN/evaluation/SPLIT, and RUN/evaluation/DATA-SPLIT for other data than its own,
+            with -UNIT behind it for scans and patients.
         data: a manifest (a table, a path or an address), or a source; by default the RUN's own manifest.
         split: train, val, test or all; by default test where there is one, else all. A source has the RUN's splits
             where all its files are in the RUN's manifest, or where a split is named.
@@ -58,6 +62,7 @@ def evaluate_model(
         workers: maximum number of engines side by side; by default all that the cluster has room for.
         prevalence: share of tumours where the model will be used, to compute predictive values for it.
         by: columns of the manifest whose subgroups get metrics of their own.
+        unit: what is decided on: slice, scan or patient.
         training_manifest: manifest that the model was trained on, to find data leakage; auto: the RUN's.
         show_burned_in: whether the report shows pictures of samples whose pixels may show text, such as a name.
         allow_edited_model: whether to evaluate a model whose model.json was edited; every output says so.
@@ -79,10 +84,25 @@ def evaluate_model(
             workers=workers,
             prevalence=prevalence,
             by=by,
+            unit=unit,
             training_manifest=training_manifest,
             show_burned_in=show_burned_in,
             allow_edited_model=allow_edited_model,
             shared=shared,
+            command=describe_command(
+                model,
+                {
+                    "--data": "TABLE" if isinstance(data, pa.Table) else data,
+                    "--split": split,
+                    "--out": out,
+                    "--prevalence": prevalence,
+                    "--by": tuple(by),
+                    "--unit": None if unit == "slice" else unit,
+                    "--training-manifest": None if training_manifest == "auto" else training_manifest,
+                    "--show-burned-in": show_burned_in,
+                    "--allow-edited-model": allow_edited_model,
+                },
+            ),
             on_notice=on_notice,
         )
         evaluation_sha256 = fingerprint_evaluation(prepared)
@@ -115,6 +135,7 @@ def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path
     _require_labels(rows, bundle)
     if unknown := [name for name in request.by if name not in rows.column_names]:
         raise ManifestError(f"the manifest has no column {unknown[0]}: choose {', '.join(rows.column_names)}")
+    require_patients(rows, request.unit)
     for text in describe_unclear_labels(rows, bundle.info.data):
         request.on_notice(text)
     own_run = prepared.own_run
@@ -138,20 +159,29 @@ def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path
         prevalence=request.prevalence,
         by=request.by,
         show_burned_in=request.show_burned_in,
+        command=request.command,
+        unit=request.unit,
     )
+    if evaluated.of_units is not None and (missing := evaluated.of_units.without_unit):
+        request.on_notice(f"Note: {missing} sample(s) are left out: their {request.unit} is not known.")
+    if evaluated.no_threshold is not None:
+        request.on_notice(f"Note: no metric that needs a threshold has a value: {evaluated.no_threshold}.")
     facts = EvaluationFacts(
         model=bundle.info.architecture,
         run=run.path.absolute().name,
         data=request.data_name,
         split=request.split,
         samples=len(rows),
-        labelled_samples=len(evaluated.labelled),
+        unit=request.unit,
+        aggregation=None if evaluated.of_units is None else evaluated.of_units.aggregation,
+        units=len(evaluated.labelled),
+        labelled_samples=len(labelled_rows(predictions)),
         unlabelled_samples=evaluated.unlabelled,
         errors=len(predictions) - predictions["error_code"].null_count,
         shared_with_training=None if leaked is None else len(leaked),
         looks=evaluated.looks,
         looks_note=None if looks is None else looks.not_logged,
-        degenerate=describe_degenerate(evaluated.samples),
+        degenerate=evaluated.degenerate,
         prevalence=request.prevalence,
         images_per_second=round(len(rows) / seconds, 2),
         parameters=bundle.info.parameters,
@@ -167,7 +197,9 @@ def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path
     except OutputError as error:
         request.on_notice(f"Note: the model card stays as it was: {error}")
     write_success(folder, facts.to_json())
-    return Evaluation(**facts.to_json(), path=prepared.path, metrics=metrics, predictions=predictions)
+    tables = {"metrics": metrics, "predictions": predictions}
+    unit_table = None if evaluated.of_units is None else evaluated.of_units.table
+    return Evaluation(**facts.to_json(), path=prepared.path, **tables, unit_table=unit_table)
 
 
 def _count_looks(prepared: PreparedEvaluation, folder: Path, source: Workspace) -> LookCount | None:

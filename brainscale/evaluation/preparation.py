@@ -15,7 +15,9 @@ from brainscale.dataset.indexer import open_or_index
 from brainscale.dataset.manifest import is_manifest, manifest_fingerprint
 from brainscale.dataset.splits import SPLITS
 from brainscale.errors import ManifestError
+from brainscale.evaluation.units import evaluation_name
 from brainscale.models.bundle import EDITED, Bundle, open_bundle
+from brainscale.stats.units import Unit, require_unit
 from brainscale.storage.remote import is_address, join_address, split_options
 from brainscale.training.run_folder import RunFolder
 
@@ -32,6 +34,8 @@ class EvaluationRequest:
     by: tuple[str, ...]
     training_manifest: str
     show_burned_in: bool
+    unit: Unit
+    command: str
     on_notice: Callable[[str], None]
 
 
@@ -73,6 +77,8 @@ def prepare_evaluation(
     by: Sequence[str] = (),
     training_manifest: str = "auto",
     show_burned_in: bool = False,
+    unit: str = "slice",
+    command: str = "",
     allow_edited_model: bool = False,
     shared: bool = False,
     on_notice: Callable[[str], None] = lambda text: None,
@@ -91,12 +97,14 @@ def prepare_evaluation(
         by: columns of the manifest with subgroups.
         training_manifest: manifest that the model was trained on; auto: the run's.
         show_burned_in: whether the report shows pictures of samples with text burned in.
+        unit: slice, scan or patient.
+        command: the command line, for the report.
         allow_edited_model: whether the model may have been edited.
         shared: whether paths are on storage that every node of a cluster mounts.
         on_notice: called with each message for the user.
 
     Raises:
-        BrainscaleError: no model, or no such split.
+        BrainscaleError: no model, or no such split or unit.
     """
     bundle = open_bundle(local_model, allow_edited=allow_edited_model)
     if bundle.edited:
@@ -114,10 +122,13 @@ def prepare_evaluation(
         by=tuple(by),
         training_manifest=training_manifest,
         show_burned_in=show_burned_in,
+        unit=require_unit(unit),
+        command=command,
         on_notice=on_notice,
     )
     own = data is None or manifest_fingerprint(manifest) == bundle.info.manifest_sha256
     name = split if own else f"{(request.data_name or 'data').removesuffix('.parquet')}-{split}"
+    name = evaluation_name(name, request.unit)
     folder = out or str(run.evaluation(name))
     path = folder if out or not is_address(model) else join_address(model, f"evaluation/{name}")
     return PreparedEvaluation(

@@ -13,6 +13,7 @@ from brainscale.dataset.manifest import is_manifest, read_manifest
 from brainscale.errors import BrainscaleError
 from brainscale.evaluation.preparation import EvaluationRequest, PreparedEvaluation, prepare_evaluation
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, Evaluation, EvaluationFacts
+from brainscale.evaluation.units import UNIT_FILES
 from brainscale.hashing import file_sha256, fingerprint
 from brainscale.schema import FORMATS
 from brainscale.storage.local import SUCCESS, read_success
@@ -26,7 +27,7 @@ PLACES = ("uri",)
 """Columns of a manifest that say where a sample is, not what it is."""
 KEYED = ("patient", "scan", "group")
 """Columns whose values depend on a key: what counts is which samples have the same."""
-NO_OPTIONS = ("engine", "workers", "training_manifest", "on_notice")
+NO_OPTIONS = ("engine", "workers", "training_manifest", "command", "on_notice")
 """Fields of a request that change no result, or are hashed by their content."""
 
 
@@ -86,7 +87,8 @@ def read_repeated(location: str | Path, evaluation_sha256: str) -> Evaluation | 
             facts = read_success(folder)
         if facts is None or facts.get("evaluation_sha256") != evaluation_sha256:
             return None
-        with fetch(location, METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE) as folder:
+        unit, kind = facts["unit"], f"{facts['unit']}s"
+        with fetch(location, METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, *UNIT_FILES) as folder:
             if not (folder / REPORT_FILE).is_file():
                 return None
             return Evaluation(
@@ -94,6 +96,7 @@ def read_repeated(location: str | Path, evaluation_sha256: str) -> Evaluation | 
                 path=str(location),
                 metrics=read_table(folder / METRICS_FILE, "metrics"),
                 predictions=read_table(folder / PREDICTIONS_FILE, "predictions"),
+                unit_table=None if unit == "slice" else read_table(folder / f"{kind}.parquet", kind),
             )
     except (BrainscaleError, OSError, KeyError):  # damaged, or another version's: it is made again
         return None

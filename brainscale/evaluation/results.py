@@ -20,7 +20,10 @@ class EvaluationFacts:
         data: name of the data; None for the run's own.
         split: train, val, test or all.
         samples: number of samples in the split.
-        labelled_samples: number of them with a label and a score: the metrics rest on these.
+        unit: what is decided on: slice, scan or patient.
+        aggregation: how the probability of a scan or patient follows from its slices; None for slices.
+        units: number of slices, scans or patients with a label and a score: the metrics rest on these.
+        labelled_samples: number of samples with a label and a score.
         unlabelled_samples: number of them that were scored but have no label.
         errors: number of them that could not be read or scored.
         shared_with_training: number of samples that trained or selected the model, or are near duplicates of such;
@@ -44,6 +47,9 @@ class EvaluationFacts:
     data: str | None
     split: str
     samples: int
+    unit: str
+    aggregation: str | None
+    units: int
     labelled_samples: int
     unlabelled_samples: int
     errors: int
@@ -73,11 +79,13 @@ class Evaluation(EvaluationFacts):
         path: folder of the evaluation, a path or an address.
         metrics: table of schema METRICS.
         predictions: table of schema PREDICTIONS, one row for each sample.
+        unit_table: table of schema SCANS or PATIENTS, one row for each; None for slices.
     """
 
     path: str
     metrics: pa.Table
     predictions: pa.Table
+    unit_table: pa.Table | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts, the metrics and their 95 % intervals by name, and the folder as `out`."""

@@ -12,6 +12,7 @@ from brainscale.models.bundle import EDITED, ModelInfo
 from brainscale.models.claim_checklist import ITEMS, OPEN
 from brainscale.stats.metric_names import PUBLISHED_NOTE, metric_name
 from brainscale.stats.metrics import estimates_of
+from brainscale.stats.units import AGGREGATION_NAMES
 from brainscale.storage.local import replacing
 
 README = "README.md"
@@ -81,6 +82,7 @@ def write_model_card(folder: Path, facts: ModelFacts) -> Path:
         checklist=_checklist(facts),
         edited_note=EDITED,
         published_note=PUBLISHED_NOTE,
+        aggregation_names=AGGREGATION_NAMES,
     )
     with replacing(folder / README) as aside:
         aside.write_text(text, encoding="utf-8", errors="backslashreplace")

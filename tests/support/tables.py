@@ -63,6 +63,7 @@ def evaluation(folder: Path, table: pa.Table, predicted: pa.Table, threshold: fl
     facts = {
         "model": "brainmrnet",
         "run": folder.name,
+        "unit": "slice",
         "samples_sha256": manifest_fingerprint(table),
         "classes": '["no_tumour", "tumour"]',
         "threshold": str(threshold),
