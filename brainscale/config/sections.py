@@ -344,6 +344,14 @@ class ResourcesConfig(Section):
         Annotated[float, Field(gt=0)] | None,
         Field(description="Size of a local Ray's object store, in GiB; null: Ray's default."),
     ] = None
+    spill_gib: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="GiB of decoded images that may be written to disk where the object stores are full; a larger "
+            "set is decoded again for each window.",
+        ),
+    ] = 0.0
     shared: Annotated[bool, Field(description="Whether all nodes of a cluster see the same paths.")] = False
     restarts: Annotated[int, Field(ge=0, description="Maximum number of restarts after a worker failed.")] = 3
     allow_other_hardware: Annotated[

@@ -14,6 +14,7 @@ from brainscale.config.files import CONFIG_FILE
 from brainscale.config.sections import Config
 from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint
 from brainscale.errors import BrainscaleError
+from brainscale.reading.on_ray import READ_CPUS
 from brainscale.storage.local import SUCCESS
 from brainscale.storage.workspace import Workspace, open_workspace
 from brainscale.training.finish import finish_run
@@ -21,7 +22,8 @@ from brainscale.training.history import HISTORY_FILE, Epoch, read_history, track
 from brainscale.training.mlflow_tracking import MLFLOW_FILE, check_tracking_uri, require_mlflow, track_run
 from brainscale.training.notices import read_notices, write_notice
 from brainscale.training.owner import OWNERS, own_run
-from brainscale.training.plane_store import materialise_planes
+from brainscale.training.plane_blocks import StreamedBlocks
+from brainscale.training.plane_store import store_planes
 from brainscale.training.run_folder import ENVIRONMENT_FILE, Run, RunFolder
 from brainscale.training.samples import list_labelled_samples, prepare_manifest
 from brainscale.training.worker import SplitSamples, TrainingJob
@@ -86,8 +88,11 @@ def _train(
 ) -> Run:
     """Read the planes, train on the workers, and write the bundle."""
     workspace.push()
-    rows = manifest.filter(pc.is_in(manifest["split"], pa.array(SPLITS_IN_TRAINING)))
-    planes = materialise_planes(rows, config.data.preprocess, config.limits)
+    splits = [manifest.filter(pc.equal(manifest["split"], split)) for split in SPLITS_IN_TRAINING]
+    planes = store_planes(splits, config, on_notice)
+    reading_cpus = READ_CPUS if isinstance(planes.blocks, StreamedBlocks) else 0.0
+    if reading_cpus and (waiting := require_capacity(count_workers(config), resources_per_worker(config), reading_cpus)):
+        on_notice(waiting)
     samples = {}
     for split in SPLITS_IN_TRAINING:
         ids, labels = list_labelled_samples(manifest, split, config)

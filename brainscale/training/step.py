@@ -6,8 +6,9 @@ in them.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from typing import Protocol
 
 import numpy as np
@@ -21,7 +22,7 @@ from brainscale.models.normalisation import normalise
 from brainscale.seeds import derive
 from brainscale.training import exact_sum
 from brainscale.training.augment import augment
-from brainscale.training.sampler import Batch, cut_into_batches
+from brainscale.training.sampler import Batch, cut_into_windows, own_positions, own_share
 
 SAMPLES_IN_ERROR = 3
 """Maximum number of sample ids in an error message."""
@@ -33,8 +34,8 @@ class Planes(Protocol):
     def take(self, positions: np.ndarray) -> np.ndarray:
         """Return the planes at these positions, uint8 [len(positions), S, S]."""
 
-    def hold(self, positions: np.ndarray) -> None:
-        """Keep the planes at these positions in memory, and release all others."""
+    def hold(self, positions: np.ndarray, following: np.ndarray | None = None) -> None:
+        """Keep the planes at these positions in memory, release all others, and fetch the following ones meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,7 @@ class Learner:
         with exact_sum.micro_batch_statistics(self.network) as statistics:
             local = exact_sum.tree_sum(
                 self._micro_batch(samples, batch[m], (ends[m] - len(batch[m]), size), (epoch, step, m), statistics)
-                for m in self._own_micro_batches(batch)
+                for m in own_share(batch, *exact_sum.rank_and_world_size())
             )
         vector = exact_sum.sum_over_workers(local)
         outcomes = torch.cat([vector[-2 * size :], vector.isfinite().all().float().reshape(1)]).cpu().numpy()
@@ -127,12 +128,6 @@ class Learner:
             group["lr"] = rate
         self.optimizer.step()
         return Outcome(losses=outcomes[:size], is_correct=outcomes[size:-1] > 0)
-
-    def _own_micro_batches(self, batch: Batch) -> range:
-        """Return the numbers of the micro-batches that this worker computes."""
-        rank, world_size = exact_sum.rank_and_world_size()
-        share = len(batch) // world_size
-        return range(rank * share, (rank + 1) * share)
 
     def _micro_batch(
         self,
@@ -188,14 +183,22 @@ class Learner:
         count = len(samples.sample_ids)
         outcomes = torch.zeros(2, count, device=self.device)
         settings = self.settings
-        batches = cut_into_batches(np.arange(count), settings.window, settings.batch_size, settings.micro_batches)
-        for window, batch in batches:
-            samples.planes.hold(window)
-            for positions in (batch[m] for m in self._own_micro_batches(batch)):
+        windows = cut_into_windows(np.arange(count), settings.window, settings.batch_size, settings.micro_batches)
+        for batch in hold_windows(samples.planes, windows):
+            for positions in (batch[m] for m in own_share(batch, *exact_sum.rank_and_world_size())):
                 if len(positions):
                     outcomes[:, positions] = torch.stack(self._forward(*self._load(samples, positions)))
         losses, is_correct = exact_sum.sum_over_workers(outcomes.reshape(-1)).view(2, count).cpu().numpy()
         return Outcome(losses=losses, is_correct=is_correct > 0)
+
+
+def hold_windows(planes: Planes, windows: Iterable[list[Batch]]) -> Iterator[Batch]:
+    """Yield the batches of all windows, while this worker's planes of their window are in memory."""
+    share = exact_sum.rank_and_world_size()
+    owned = chain(((batches, own_positions(batches, *share)) for batches in windows), [None])
+    for (batches, positions), following in pairwise(owned):
+        planes.hold(positions, None if following is None else following[1])
+        yield from batches
 
 
 def _raise_not_finite(samples: Samples, positions: np.ndarray, losses: np.ndarray, where: str) -> None:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import ray.train
@@ -30,9 +29,9 @@ from brainscale.training.checkpoints import (
 from brainscale.training.environment import describe_arithmetic
 from brainscale.training.history import HISTORY_FILE, Epoch, write_history
 from brainscale.training.notices import write_notice
-from brainscale.training.plane_store import PlaneLocations, PlaneStore
-from brainscale.training.sampler import Batch, count_batches, cut_into_batches, epoch_order
-from brainscale.training.step import Learner, Samples, learning_rate
+from brainscale.training.plane_store import PlaneLocations, open_planes
+from brainscale.training.sampler import Batch, count_batches, cut_into_windows, epoch_order
+from brainscale.training.step import Learner, Samples, hold_windows, learning_rate
 
 LASTING_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors of the operating system that last: a full disk, a quota, a read-only disk, missing permissions."""
@@ -93,7 +92,7 @@ def train_worker(arguments: Mapping[str, TrainingJob]) -> None:
             Samples(
                 sample_ids=samples.sample_ids,
                 labels=np.asarray(samples.labels, np.int64),
-                planes=PlaneStore(samples.planes, config.data.image_size),
+                planes=open_planes(samples.planes, config.data.image_size),
             )
             for samples in (job.samples["train"], job.samples["val"])
         )
@@ -199,8 +198,8 @@ class TrainingLoop:
         sizes = settings.window, settings.batch_size, settings.micro_batches
         count, totals = count_batches(len(order), *sizes), self.progress.totals
         start_time, first_step, first_sample = time.monotonic(), totals.steps, totals.samples
-        for step, (window, batch) in enumerate(islice(cut_into_batches(order, *sizes), first_step, None), first_step):
-            self.train.planes.hold(window)
+        windows = cut_into_windows(order, *sizes, skip=first_step)
+        for step, batch in enumerate(hold_windows(self.train.planes, windows), first_step):
             rate = learning_rate((epoch - 1) * count + step, count, settings)
             if shard := self.progress.add_step(self._step(batch, epoch, step, rate)):
                 self._write_steps(shard)

@@ -43,9 +43,10 @@ class Memory:
         self.planes = np.random.default_rng(1).integers(0, 256, (count, 64, 64), np.uint8)
 
     def take(self, positions: np.ndarray) -> np.ndarray:
+        assert np.isin(positions, self.held).all()
         return self.planes[positions]
 
-    def hold(self, positions: np.ndarray) -> None:
+    def hold(self, positions: np.ndarray, following: np.ndarray | None = None) -> None:
         self.held = positions
 
 
