@@ -5,7 +5,7 @@ import os
 import click
 
 from brainscale import logs
-from brainscale.cli import indexing, jobs, models, scoring, splitting
+from brainscale.cli import doctor, indexing, jobs, models, scoring, splitting
 from brainscale.cli.console import Group
 from brainscale.version import __version__
 
@@ -36,6 +36,6 @@ def main() -> None:
 for command in (
     *(scoring.demo_command, indexing.index_command, splitting.split_command, splitting.overlap_command),
     *(models.train_command, models.evaluate_command, scoring.score_command),
-    *(models.compare_command, models.verify_command, jobs.jobs_group),
+    *(models.compare_command, models.verify_command, doctor.doctor_command, jobs.jobs_group),
 ):
     main.add_command(command)

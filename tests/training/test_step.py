@@ -41,6 +41,7 @@ class Memory:
 
     def __init__(self, count: int) -> None:
         self.planes = np.random.default_rng(1).integers(0, 256, (count, 64, 64), np.uint8)
+        self.held = np.arange(count)
 
     def take(self, positions: np.ndarray) -> np.ndarray:
         assert np.isin(positions, self.held).all()
@@ -273,6 +274,7 @@ def test_bf16_learns_too_and_keeps_float32_weights() -> None:
 def test_validation_is_a_sum_over_samples() -> None:
     one, all_of_them = learner(load_config(None, SMALL)), samples(19)
     outcome = one.validate(all_of_them)
+    all_of_them.planes.hold(np.arange(19))
     planes, labels = torch.from_numpy(all_of_them.planes.take(np.arange(19))), torch.from_numpy(all_of_them.labels)
     with torch.no_grad():
         logits = one.network.eval()(normalise(planes))
