@@ -264,6 +264,13 @@ class TrainConfig(Section):
         Literal["float32", "tf32", "bf16"],
         Field(description="Precision: float32, bf16 (autocast), or tf32 (CUDA only)."),
     ] = "float32"
+    memory_format: Annotated[
+        Literal["auto", "channels_last", "contiguous"],
+        Field(
+            description="Order of pixels and channels in memory; auto: channels_last on GPUs and on CPUs with AVX-512, "
+            "fixed when a run starts. It changes how results are rounded."
+        ),
+    ] = "auto"
     shuffle_window: Annotated[
         int,
         Field(ge=1, description="Number of samples shuffled together; a larger set is streamed through such windows."),

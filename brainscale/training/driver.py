@@ -28,7 +28,7 @@ from brainscale.training.run_folder import ENVIRONMENT_FILE, Run, RunFolder
 from brainscale.training.samples import list_labelled_samples, prepare_manifest
 from brainscale.training.worker import SplitSamples, TrainingJob
 from brainscale.training.worker_group import fit
-from brainscale.training.workers import choose_workers, count_workers, resources_per_worker
+from brainscale.training.workers import choose_workers, count_workers, fix_memory_format, resources_per_worker
 
 SPLITS_IN_TRAINING = ("train", "val")
 DRIVER_FILES = (CONFIG_FILE, ENVIRONMENT_FILE, MANIFEST_FILE, HISTORY_FILE, "notices/*", MLFLOW_FILE, SUCCESS)
@@ -73,7 +73,9 @@ def train_model(
         open_workspace(out, DRIVER_FILES, own_files=[f"{OWNERS}/*"], what="run") as workspace,
         own_run(workspace, on_notice),
     ):
-        finished = RunFolder(workspace.path).start(config, manifest)
+        folder = RunFolder(workspace.path)
+        config = fix_memory_format(config, folder.config() if folder.is_started() else None)
+        finished = folder.start(config, manifest)
         run = finished or _train(workspace, config, manifest, on_epoch, on_notice, tracking)
     return replace(run, path=str(workspace))
 

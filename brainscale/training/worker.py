@@ -138,7 +138,8 @@ class TrainingLoop:
         self.learner, self.train, self.val = learner, train, val
         self.is_first = exact_sum.rank_and_world_size()[0] == 0  # the worker that writes the files
         self.tensors = trace.select_float_tensors(learner.network.state_dict())
-        self.multipliers = trace.make_multipliers(learner.device)
+        self.fingerprints = trace.Fingerprints(list(self.tensors.values()))
+        self.unfetched: list[tuple[trace.StepRow, torch.Tensor]] = []
         self.arithmetic = describe_arithmetic(learner.device)
         self.progress = Progress()
         self.saved_at = time.monotonic()
@@ -215,19 +216,28 @@ class TrainingLoop:
             outcome = self.learner.step(self.train, batch, epoch, step, rate)
         except TrainError as error:
             raise TrainError(f"{error} ({self._describe_last_checkpoint()})") from None
-        weights = trace.fingerprint_tensors(list(self.tensors.values()), self.multipliers)
-        return {
+        row: trace.StepRow = {
             "epoch": epoch,
             "step": step + 1,
             "learning_rate": rate,
             "samples": len(outcome.losses),
             "loss_sum": outcome.loss_sum,
             "correct": outcome.correct,
-            "weights": weights.tolist(),
+            "weights": [],
         }
+        self.unfetched.append((row, self.fingerprints.compute()))
+        return row
+
+    def _fetch_fingerprints(self) -> None:
+        """Put the fingerprints of the latest steps into their rows; on a GPU, only this waits for them."""
+        rows, fingerprints = zip(*self.unfetched, strict=True) if self.unfetched else ((), ())
+        for row, numbers in zip(rows, torch.stack(fingerprints).tolist() if rows else (), strict=True):
+            row["weights"] = numbers
+        self.unfetched.clear()
 
     def _end_epoch(self) -> None:
         """Validate, check that all workers have the same weights, and write the epoch's results."""
+        self._fetch_fingerprints()
         progress, totals, last = self.progress, self.progress.totals, self.progress.steps[-1]
         self._require_equal_weights(last)
         outcome = self.learner.validate(self.val)
@@ -253,6 +263,7 @@ class TrainingLoop:
 
     def _write_steps(self, rows: list[trace.StepRow]) -> None:
         """Write a shard of the trace, before any checkpoint that leaves these rows out."""
+        self._fetch_fingerprints()
         if self.is_first:
             trace.write_steps(rows, list(self.tensors), self.run_folder)
             self.workspace.push()
@@ -271,6 +282,7 @@ class TrainingLoop:
         return is_time or (steps is not None and step % steps == 0)
 
     def _save_checkpoint(self) -> None:
+        self._fetch_fingerprints()
         save_checkpoint(self.checkpoints, self.learner.network, self.learner.optimizer, self.progress)
         self.workspace.push()
         self.saved_at = time.monotonic()
