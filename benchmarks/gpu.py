@@ -2,8 +2,8 @@
 
 python benchmarks/gpu.py [--networks resnet50 densenet121] [--batch 256] [--seconds 5]
 
-Training is the exact step, with sampler, augmentation and trace, in float32, tf32 and bf16; scoring is the engine alone,
-in float32 and bf16. `python -m pytest -m gpu tests/gpu` comes first. Without a GPU, this ends with an error.
+Training is the exact step, with augmentation and trace, in float32, tf32 and bf16; scoring is the engine alone, in
+float32 and bf16. `python -m pytest -m gpu tests/gpu` comes first. Without a GPU, this ends with an error.
 """
 
 import argparse

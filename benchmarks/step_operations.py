@@ -86,7 +86,9 @@ def host() -> None:
         augment(small, ids, 1, 0, config.augment)
     drawing = (time.perf_counter() - start) / ROUNDS / len(positions)
     print(f"an image of 224²: {1e6 * loading:.1f} µs to take and to copy, {1e6 * drawing:.1f} µs to draw its changes")
-    print(f"an image of 224² on a GPU: {224**2 + 8 + 32} bytes to the device: plane, label, eight numbers of its changes")
+    print(
+        f"an image of 224² on a GPU: {224**2 + 8 + 32} bytes to the device: plane, label, eight numbers of its changes"
+    )
 
 
 def main() -> None:

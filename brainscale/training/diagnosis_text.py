@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from brainscale.reading.confinement import Confinement
-from brainscale.training.doctor import Diagnosis, Examination
+from brainscale.training.doctor import Diagnosis, Examination, list_free
 
 LIBRARIES = ("brainscale", "torch", "ray", "numpy", "onnxruntime")
 """Libraries on the page; --json has all."""
@@ -64,9 +64,8 @@ def _machine_lines(one: Examination) -> Iterator[str]:
 def _describe_confinement(confinement: Confinement | None) -> str:
     if confinement is None:
         return "does not start"
-    states = confinement.to_json()
-    kept = [name.replace("_", " ") for name, forbidden in states.items() if forbidden]
-    free = [name.replace("_", " ") for name, forbidden in states.items() if not forbidden]
+    free = list_free(confinement)
+    kept = [name.replace("_", " ") for name in confinement.to_json() if name.replace("_", " ") not in free]
     if not free:
         return f"confined: no {', no '.join(kept)}"
     return f"NOT confined in: {', '.join(free)}" + (f"; confined in: {', '.join(kept)}" if kept else "")

@@ -13,7 +13,7 @@ from brainscale.errors import ClusterError, SampleError, first_line
 from brainscale.reading.confinement import Confinement
 from brainscale.reading.reader import check_confinement
 from brainscale.training.exactness import Exactness, check_exactness
-from brainscale.training.machine import GIB, Machine, read_machine
+from brainscale.training.machine import GIB, SHARED_MEMORY, Machine, read_machine
 from brainscale.training.plane_store import STORE_SHARE
 from brainscale.training.speed import Speed, measure_speed
 from brainscale.training.workers import describe_idle_gpus
@@ -203,15 +203,18 @@ def advise(found: Sequence[Examination], kinds: Sequence[Examination], *, agree:
     return advice
 
 
+def list_free(confinement: Confinement) -> list[str]:
+    """Return what the processes that read untrusted files can still do, in words."""
+    return [name.replace("_", " ") for name, is_forbidden in confinement.to_json().items() if not is_forbidden]
+
+
 def _advise_machine(one: Examination) -> list[str]:
     machine, advice = one.machine, []
-    lacking = ["everything"] if one.confinement is None else [
-        name for name, forbidden in one.confinement.to_json().items() if not forbidden
-    ]
+    free = [] if one.confinement is None else list_free(one.confinement)
     if one.confinement is None:
-        advice.append("The processes that read files do not start: run the same command with --debug on this machine.")
-    elif lacking:
-        names = ", ".join(name.replace("_", " ") for name in lacking)
+        advice.append("The processes that read files do not start: check the installation of brainscale there.")
+    elif free:
+        names = ", ".join(free)
         advice.append(
             f"The processes that read files are not kept from: {names}. Read only files that you trust, or use Linux "
             "5.13 or newer with Landlock and seccomp."
@@ -219,8 +222,8 @@ def _advise_machine(one: Examination) -> list[str]:
     wanted = RAY_SHARE * machine.memory_gib
     if machine.shared_memory_gib < 0.95 * wanted:
         advice.append(
-            f"/dev/shm has {machine.shared_memory_gib:g} GiB, and Ray wants {wanted:.1f} GiB for its object store: in "
-            f"a container, set --shm-size={wanted:.0f}g, or resources.object_store_gib to less."
+            f"{SHARED_MEMORY} has {machine.shared_memory_gib:g} GiB, and Ray wants {wanted:.1f} GiB for its object "
+            f"store: in a container, set --shm-size={wanted:.0f}g, or resources.object_store_gib to less."
         )
     if machine.disk_gib < LOW_DISK_GIB:
         advice.append(

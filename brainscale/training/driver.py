@@ -92,9 +92,10 @@ def _train(
     workspace.push()
     splits = [manifest.filter(pc.equal(manifest["split"], split)) for split in SPLITS_IN_TRAINING]
     planes = store_planes(splits, config, on_notice)
-    reading_cpus = READ_CPUS if isinstance(planes.blocks, StreamedBlocks) else 0.0
-    if reading_cpus and (waiting := require_capacity(count_workers(config), resources_per_worker(config), reading_cpus)):
-        on_notice(waiting)
+    if isinstance(planes.blocks, StreamedBlocks):  # which are decoded while the workers have their CPUs
+        waiting = require_capacity(count_workers(config), resources_per_worker(config), READ_CPUS)
+        if waiting:
+            on_notice(waiting)
     samples = {}
     for split in SPLITS_IN_TRAINING:
         ids, labels = list_labelled_samples(manifest, split, config)

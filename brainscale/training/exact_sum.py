@@ -145,7 +145,7 @@ def _flatten_gradient(parameter: nn.Parameter) -> Tensor:
         return torch.zeros(parameter.numel(), device=parameter.device)
     if gradient.stride() != parameter.stride():
         gradient = torch.empty_like(parameter).copy_(gradient)
-    flat = gradient.detach().as_strided((parameter.numel(),), (1,))
+    flat = gradient.as_strided((parameter.numel(),), (1,))
     return flat if flat.dtype == torch.float32 else flat.float()
 
 

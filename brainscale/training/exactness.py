@@ -95,8 +95,7 @@ def _run_group(device: str, worlds: Sequence[int]) -> dict[str, str]:
         count = max(*worlds, torch.cuda.device_count() if device == "cuda" else 0, 1)
         mp.start_processes(_work, (device, tuple(worlds), folder), nprocs=count, start_method="forkserver")
         return {
-            path.name.partition(" ")[2]: path.read_text(encoding="ascii")
-            for path in sorted(Path(folder).glob("hash*"))
+            path.name.partition(" ")[2]: path.read_text(encoding="ascii") for path in sorted(Path(folder).glob("hash*"))
         }
 
 

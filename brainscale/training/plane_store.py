@@ -109,10 +109,11 @@ def store_planes(
     store = ray.cluster_resources().get("object_store_memory", 0.0)
     nbytes = sum(map(len, splits)) * config.data.image_size**2
     spread = sum(node["Alive"] for node in ray.nodes()) > 1
-    sizes = f"the decoded images take {nbytes / GIB:.2f} GiB, and half of the object stores is {store / 2 / GIB:.2f} GiB"
-    if nbytes <= STORE_SHARE * store + config.resources.spill_gib * GIB:
-        in_place = nbytes <= STORE_SHARE * store and not spread
-        if nbytes > STORE_SHARE * store:
+    room = STORE_SHARE * store
+    sizes = f"the decoded images take {nbytes / GIB:.2f} GiB, and the object stores have {room / GIB:.2f} GiB for them"
+    if nbytes <= room + config.resources.spill_gib * GIB:
+        in_place = nbytes <= room and not spread
+        if nbytes > room:
             on_notice(f"{sizes}: the rest is written to disk (resources.spill_gib)")
         stored = materialise_planes(pa.concat_tables(splits), config.data.preprocess, config.limits)
         return StoredPlanes(blocks=stored.blocks, locations=stored.locations, in_place=in_place, spread=spread)
@@ -120,7 +121,7 @@ def store_planes(
         f"{sizes}: they are decoded again for each window, with the same result; larger object stores "
         "(resources.object_store_gib) or resources.spill_gib would keep them"
     )
-    blocks, locations = stream_blocks(splits, config.data.preprocess, config.limits, STORE_SHARE * store)
+    blocks, locations = stream_blocks(splits, config.data.preprocess, config.limits, room)
     return StoredPlanes(blocks=blocks, locations=locations, in_place=False, spread=spread)
 
 

@@ -38,7 +38,7 @@ def epoch_order(count: int, seed: int, epoch: int, window: int) -> np.ndarray:
 def cut_into_windows(
     order: np.ndarray, window: int, batch_size: int, micro_batches: int, skip: int = 0
 ) -> Iterator[list[Batch]]:
-    """Cut an order of samples into windows of batches of exactly `micro_batches` arrays, of which the last may be empty.
+    """Cut an order of samples into windows of batches of `micro_batches` arrays each, of which the last may be empty.
 
     Every position occurs exactly once. The last batch of a window may be smaller. A single sample that is left over
     joins the micro-batch before it, because batch statistics need two values.

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pyarrow.compute as pc
+import ray
 from ray._private.internal_api import memory_summary
 
 from brainscale.cluster.session import session
@@ -43,7 +44,9 @@ if __name__ == "__main__":
                 planes.hold(window, following)
                 for position, plane in zip(window, planes.take(window), strict=True):
                     hashes[epoch][ids[position]] = hashlib.sha256(plane.tobytes()).hexdigest()
-        spilled = re.search(r"Spilled (\d+) MiB", memory_summary(stats_only=True))
+        spilled = re.search(
+            r"Spilled (\d+) MiB", memory_summary(ray.get_runtime_context().gcs_address, stats_only=True)
+        )
     facts = {
         "hashes": hashes,
         "streamed": isinstance(stored.blocks, StreamedBlocks),
@@ -53,4 +56,4 @@ if __name__ == "__main__":
         "planes_mib": len(ids) * side**2 >> 20,
     }
     assert np.all([len(found) == len(ids) for found in hashes])
-    print(json.dumps(facts))
+    sys.stdout.write(json.dumps(facts))

@@ -29,8 +29,13 @@ def test_each_sample_comes_once(count: int, micro: int, size: int, batches_in_wi
     pieces = [len(piece) for batch in plan for piece in batch if len(piece)]
     assert count == 1 or min(pieces) >= 2  # batch statistics need two
     for workers in (w for w in (1, 2, 4, 8) if micro % w == 0):
-        seen = [piece for batch in plan for worker in range(workers) for m in own_share(batch, worker, workers)
-                for piece in [batch[m]]]
+        seen = [
+            piece
+            for batch in plan
+            for worker in range(workers)
+            for m in own_share(batch, worker, workers)
+            for piece in [batch[m]]
+        ]
         assert np.array_equal(np.concatenate(seen), order)
         for batches in windows:
             owned = [own_positions(batches, worker, workers) for worker in range(workers)]
