@@ -65,6 +65,8 @@ def sum_over_workers(vector: Tensor) -> Tensor:
     _, world_size = rank_and_world_size()
     if world_size == 1:
         return vector
+    if _travels_through_memory(vector):
+        return sum_over_workers(vector.cpu()).to(vector.device)
     chunk = -(-len(vector) // world_size)
     padded = vector.new_zeros(chunk * world_size)
     padded[: len(vector)] = vector
@@ -75,6 +77,21 @@ def sum_over_workers(vector: Tensor) -> Tensor:
     with _errors_of_peers():
         dist.all_gather(list(padded.split(chunk)), total)
     return padded[: len(vector)]
+
+
+def choose_backend(on_gpu: bool, gpus_per_worker: float) -> str:
+    """Return how workers talk: by NCCL if each has a GPU, else by gloo; NCCL refuses two workers on one GPU.
+
+    Args:
+        on_gpu: whether the workers train on GPUs.
+        gpus_per_worker: GPUs of each worker.
+    """
+    return "nccl" if on_gpu and gpus_per_worker >= 1 else "gloo"
+
+
+def _travels_through_memory(tensor: Tensor) -> bool:
+    """Return whether a tensor is on a GPU, where gloo cannot fetch it; a sum has the same bits on the CPU."""
+    return tensor.is_cuda and dist.get_backend() == "gloo"
 
 
 def rank_and_world_size() -> tuple[int, int]:
@@ -91,6 +108,8 @@ def is_equal_on_all_workers(numbers: Tensor) -> bool:
     _, world_size = rank_and_world_size()
     if world_size == 1:
         return True
+    if _travels_through_memory(numbers):
+        numbers = numbers.cpu()
     gathered = [torch.empty_like(numbers) for _ in range(world_size)]
     with _errors_of_peers():
         dist.all_gather(gathered, numbers)

@@ -77,13 +77,11 @@ def check_exactness(worlds: Sequence[int] = WORLDS) -> Exactness:
     """Take the same two steps with 1, 2 and 4 workers on CPUs, and on each GPU and with several where there are GPUs.
 
     Args:
-        worlds: numbers of workers; those above the number of GPUs are left out there.
+        worlds: numbers of workers; more workers than GPUs share them, and talk by gloo.
     """
     hashes = _run_group("cpu", worlds)
-    gpus = torch.cuda.device_count()
-    if gpus:
-        on_gpus = [world for world in worlds if world <= gpus]
-        hashes |= _run_group("cuda", on_gpus)
+    if torch.cuda.is_available():
+        hashes |= _run_group("cuda", worlds)
     return Exactness(hashes=hashes)
 
 
@@ -101,17 +99,21 @@ def _run_group(device: str, worlds: Sequence[int]) -> dict[str, str]:
 
 def _work(rank: int, device: str, worlds: Sequence[int], folder: str) -> None:
     """Take part in each world that this rank belongs to; the first rank writes the hash."""
-    here = torch.device("cuda", rank) if device == "cuda" else torch.device("cpu")
-    if device == "cuda":
+    gpus = torch.cuda.device_count() if device == "cuda" else 0
+    here = torch.device("cuda", rank % gpus) if gpus else torch.device("cpu")
+    if gpus:
         torch.cuda.set_device(here)
-        name = f"{_kind(here)}, number {rank}, alone"
-        Path(folder, f"hash0{rank} {name}").write_text(train_a_little(here), encoding="ascii")
+    if rank < gpus:
+        name = f"hash0{rank:02d} {_kind(here)}, number {rank}, alone"
+        Path(folder, name).write_text(train_a_little(here), encoding="ascii")
     for world in worlds:
-        if rank < world and not (world == 1 and device == "cuda"):
-            value = _train_in_world(rank, world, here, folder)
+        if rank < world and (world > 1 or not gpus):
+            backend = "nccl" if world <= gpus else "gloo"
+            value = _train_in_world(rank, world, here, backend, folder)
             if rank == 0:
-                name = f"hash{world:02d} {_kind(here)}, {world} worker{'' if world == 1 else 's'}"
-                Path(folder, name).write_text(value, encoding="ascii")
+                workers = f"{world} worker{'' if world == 1 else 's'}"
+                shared = " on shared GPUs" if gpus and world > gpus else ""
+                Path(folder, f"hash1{world:02d} {_kind(here)}, {workers}{shared}").write_text(value, encoding="ascii")
 
 
 def _kind(device: torch.device) -> str:
@@ -119,11 +121,11 @@ def _kind(device: torch.device) -> str:
     return "CPU" if device.type == "cpu" else torch.cuda.get_device_name(device).replace("/", "-")
 
 
-def _train_in_world(rank: int, world: int, device: torch.device, folder: str) -> str:
+def _train_in_world(rank: int, world: int, device: torch.device, backend: str, folder: str) -> str:
     if world == 1:
         return train_a_little(device)
     dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
+        backend,
         init_method=f"file://{folder}/meet{world}",
         rank=rank,
         world_size=world,

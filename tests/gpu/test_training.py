@@ -42,12 +42,17 @@ def test_all_of_a_step_is_on_the_gpu_and_repeats_its_bits(gpu: torch.device, nam
 
 
 def test_the_number_of_gpus_changes_no_bit(gpu: torch.device) -> None:
-    """With NCCL where there are two."""
+    """Two workers on one GPU by gloo, or on two by NCCL."""
     exactness = check_exactness((1, 2))
     assert exactness.is_exact, exactness.to_text()
+    assert any("2 workers" in name and not name.startswith("CPU") for name in exactness.hashes)
+
+
+def test_nccl_sums_as_gloo_does(gpu: torch.device) -> None:
     if torch.cuda.device_count() < 2:
         pytest.skip("one GPU here: NCCL was not tried")
-    assert any("2 workers" in name and not name.startswith("CPU") for name in exactness.hashes)
+    by_nccl = check_exactness((2,)).hashes
+    assert len({value for name, value in by_nccl.items() if not name.startswith("CPU")}) == 1
 
 
 def test_a_gpu_agrees_with_the_cpu(gpu: torch.device) -> None:
