@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from brainscale.evaluation.gallery import choose_cases
 from brainscale.evaluation.header_comparison import HeaderComparison, compare_with_headers
 from brainscale.evaluation.provenance import find_source_name, format_time, group_facts, model_facts
 from brainscale.evaluation.report.cases import CaseRow
-from brainscale.evaluation.report.page import ReportPage, write_report
+from brainscale.evaluation.report.page import ReportPage, SampleFlow, write_report
 from brainscale.evaluation.report.plots import draw_plots
 from brainscale.evaluation.report.summary import IMAGE, SLICE, Sampling
 from brainscale.evaluation.report.summary import Unit as UnitWords
@@ -164,7 +164,7 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
         cases=_choose_cases(model),
         unlabelled=model.unlabelled,
         unknown_patients=describe_unknown_patients(model.rows),
-        flow=count_flow(model.manifest, model.rows, model.predictions),
+        flow=_count_flow(model),
         duplicates=count_duplicates(model.rows),
         leaked=None if model.leaked is None else Counter(model.leaked["kind"].to_pylist()),
         without_leaked=without_leaked,
@@ -190,6 +190,14 @@ def _compare_with_headers(model: EvaluatedModel) -> HeaderComparison | None:
     if model.unit != "slice":
         return None
     return compare_with_headers(model.manifest, model.labelled["sample_id"], model.samples)
+
+
+def _count_flow(model: EvaluatedModel) -> SampleFlow:
+    """Return the numbers of samples at each step, down to the scans or patients that they are in."""
+    flow = count_flow(model.manifest, model.rows, model.predictions)
+    if model.of_units is None:
+        return flow
+    return replace(flow, steps={**flow.steps, f"{model.unit}s used": len(model.labelled)})
 
 
 def _choose_cases(model: EvaluatedModel) -> list[CaseRow]:
