@@ -92,7 +92,7 @@ def _run_group(device: str, worlds: Sequence[int]) -> dict[str, str]:
     multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])  # torch is imported once
     with tempfile.TemporaryDirectory() as folder:
         count = max(*worlds, torch.cuda.device_count() if device == "cuda" else 0, 1)
-        start_processes(_work, (device, tuple(worlds), folder), nprocs=count, start_method="forkserver")  # type: ignore[no-untyped-call]
+        start_processes(_work, (device, tuple(worlds), folder), nprocs=count, start_method="forkserver")
         return {
             path.name.partition(" ")[2]: path.read_text(encoding="ascii") for path in sorted(Path(folder).glob("hash*"))
         }
