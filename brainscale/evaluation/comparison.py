@@ -127,7 +127,9 @@ def all_evaluated(runs: Sequence[str], unit: str = "slice") -> bool:
     return None not in evaluations
 
 
-def compare_runs(runs: Sequence[str], *, unit: str = "slice", force: bool = False) -> Comparison:
+def compare_runs(
+    runs: Sequence[str], *, unit: str = "slice", force: bool = False, names: Sequence[str] | None = None
+) -> Comparison:
     """Compare runs by their evaluations on the test split, which are made first where there are none.
 
     Needs a connected Ray unless the runs are `all_evaluated`. The header-only control is evaluated on the samples of
@@ -138,18 +140,23 @@ def compare_runs(runs: Sequence[str], *, unit: str = "slice", force: bool = Fals
         unit: slice, scan or patient: which evaluation of a run is compared.
         force: whether to compare runs that were evaluated on different samples or with different classes; all outputs
             say so, and the tests take the samples that all have.
+        names: names of the runs in the result, such as the addresses of which `runs` are copies; by default the paths.
 
     Raises:
         ManifestError: the runs cannot be compared.
         BrainscaleError: as `all_evaluated` and `evaluate_model` raise.
     """
     all_evaluated(runs, unit)
-    found = {run: find_evaluation(Path(run), unit) for run in runs}
-    existing = {run: _read_evaluation(folder) for run, folder in found.items() if folder is not None}
+    run_of = dict(zip(names or runs, runs, strict=True))
+    found = {name: find_evaluation(Path(run), unit) for name, run in run_of.items()}
+    existing = {name: _read_evaluation(folder) for name, folder in found.items() if folder is not None}
     require_comparable(_facts_of(existing), force=force)  # before the others are evaluated, which takes long
-    evaluated = {run: existing.get(run) or _read_evaluation(Path(evaluate_model(run, unit=unit).path)) for run in runs}
+    evaluated = {
+        name: existing.get(name) or _read_evaluation(Path(evaluate_model(run, unit=unit).path))
+        for name, run in run_of.items()
+    }
     reason = require_comparable(_facts_of(evaluated), force=force)
-    first = evaluated[runs[0]]
+    first = next(iter(evaluated.values()))
     control = _control(first)
     rows = [_row(one) for one in evaluated.values()]
     if control is not None:
