@@ -33,6 +33,7 @@ TABLES = {
     "SCANS": "Scans: `DIR.scans.parquet` of `score --by scan`",
     "METRICS": "Metrics: `metrics.parquet` of evaluate and of a cross-validation",
     "SUBGROUPS": "Subgroups: `subgroups.parquet` of `evaluate --by`",
+    "CONFUSION": "Confusion matrix: `confusion.parquet` of evaluate",
     "HISTORY": "History: `history.parquet` of a run",
     "STEPS": "Steps: `steps/epoch-*.parquet` of a run",
     "COMPARISON": "Comparison: `compare --out T.parquet`",
@@ -57,6 +58,7 @@ FILES = {
     "evaluate --out DIR": {
         "predictions.parquet": "one row for each sample",
         "metrics.parquet": "metrics with 95 % intervals",
+        "confusion.parquet": "number of samples of each class by their prediction",
         "subgroups.parquet": "metrics of subgroups (`--by`)",
         "shared.parquet": "samples that the model saw in training (data leakage)",
         "metrics-without-shared.parquet": "metrics without them",

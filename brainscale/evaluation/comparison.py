@@ -16,7 +16,7 @@ from brainscale.dataset.manifest import MANIFEST_FILE, read_manifest
 from brainscale.errors import BundleError, ManifestError, UsageError
 from brainscale.evaluation.evaluator import evaluate_model
 from brainscale.evaluation.outputs import METRICS_FILE, PREDICTIONS_FILE
-from brainscale.schema import COMPARISON, PUBLISHED
+from brainscale.schema import COMPARISON, PUBLISHED, PUBLISHED_MULTICLASS
 from brainscale.stats.estimate import Estimate
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
 from brainscale.stats.metrics import estimates_of, measure
@@ -147,7 +147,8 @@ def _control_row(votes: HeaderPredictions, first: _EvaluatedRun) -> dict[str, An
         classes=tuple(first.classes),
         groups=group_codes(votes.codes),
     )
-    return {**_published(estimates_of(measure(samples))), "model": CONTROL, "run": first.facts["run"]}
+    published = _published(estimates_of(measure(samples)), len(first.classes))
+    return {**published, "model": CONTROL, "run": first.facts["run"]}
 
 
 def _pairs(evaluated: Mapping[str, _EvaluatedRun], control: HeaderPredictions | None) -> pa.Table | None:
@@ -181,7 +182,7 @@ def _pairs(evaluated: Mapping[str, _EvaluatedRun], control: HeaderPredictions | 
 def _row(evaluated: _EvaluatedRun) -> dict[str, Any]:
     facts = evaluated.facts
     return {
-        **_published(evaluated.estimates),
+        **_published(evaluated.estimates, len(evaluated.classes)),
         "model": facts["model"],
         "run": facts["run"],
         "parameters": int(facts["parameters"]),
@@ -191,10 +192,10 @@ def _row(evaluated: _EvaluatedRun) -> dict[str, Any]:
     }
 
 
-def _published(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
-    """Return the columns of the published metrics, and n."""
-    columns: dict[str, Any] = {"n": estimates["accuracy"].n}
-    for name in PUBLISHED:
+def _published(estimates: Mapping[str, Estimate], classes: int) -> dict[str, Any]:
+    """Return the columns of the published metrics, n and the number of classes."""
+    columns: dict[str, Any] = {"n": estimates["accuracy"].n, "classes": classes}
+    for name in PUBLISHED if classes == 2 else PUBLISHED_MULTICLASS:
         estimate = estimates[name]
         columns |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
     return columns

@@ -24,13 +24,13 @@ from brainscale.models.bundle import Bundle
 from brainscale.models.model_card import ModelFacts, write_model_card
 from brainscale.models.registry import count_flops
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
-from brainscale.stats.metrics import measure
+from brainscale.stats.metrics import confusion_table, measure
 from brainscale.stats.subgroups import measure_subgroups
 from brainscale.storage.tables import write_table
 from brainscale.training.environment import read_library_versions
 from brainscale.training.run_folder import RunFolder, describe_training_data
 
-PREDICTIONS_FILE, METRICS_FILE = "predictions.parquet", "metrics.parquet"
+PREDICTIONS_FILE, METRICS_FILE, CONFUSION_FILE = "predictions.parquet", "metrics.parquet", "confusion.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +105,7 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
     write_manifest(model.manifest, folder / MANIFEST_FILE)
     write_table(model.predictions, folder / PREDICTIONS_FILE, "predictions")
     write_table(metrics, folder / METRICS_FILE, "metrics")
+    write_table(confusion_table(model.samples), folder / CONFUSION_FILE, "confusion")
     subgroups = _write_subgroups(folder, model)
     without_leaked = _write_leakage(folder, model)
     info = model.bundle.info

@@ -1,5 +1,7 @@
 """The result of an evaluation, typed."""
 
+import json
+from collections import Counter
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -73,11 +75,20 @@ class Evaluation(EvaluationFacts):
     metrics: pa.Table
     predictions: pa.Table
 
+    @property
+    def confusion(self) -> dict[str, dict[str, int]]:
+        """The confusion matrix: class → predicted class → number of samples."""
+        classes = json.loads(self.metrics.schema.metadata[b"classes"])
+        pairs = zip(self.predictions["label"].to_pylist(), self.predictions["prediction"].to_pylist(), strict=True)
+        counts = Counter(pairs)
+        return {label: {predicted: counts[label, predicted] for predicted in classes} for label in classes}
+
     def to_json(self) -> dict[str, Any]:
-        """Return the facts, the metrics and their 95 % intervals by name, and the folder as `out`."""
+        """Return the facts, the confusion matrix, the metrics with their intervals, and the folder as `out`."""
         estimates = estimates_of(self.metrics)
         return {
             **super().to_json(),
+            "confusion": self.confusion,
             "metrics": {name: estimate.value for name, estimate in estimates.items()},
             "intervals": {name: [estimate.low, estimate.high] for name, estimate in estimates.items()},
             "out": self.path,

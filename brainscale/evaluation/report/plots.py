@@ -88,9 +88,8 @@ def _roc(axes: Axes, data: TumourScores) -> str:
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
     axes.fill_between(curves.GRID, curve.low, curve.high, color=BLUE, alpha=0.2, linewidth=0, label="95 % band")
     axes.plot(curve.x, curve.y, color=BLUE, linewidth=2)
-    if data.threshold is not None:
-        predicted = scores >= data.threshold
-        _mark(axes, float(predicted[~has_tumour].mean()), float(predicted[has_tumour].mean()), data.threshold)
+    predicted = scores >= data.threshold
+    _mark(axes, float(predicted[~has_tumour].mean()), float(predicted[has_tumour].mean()), data.threshold)
     axes.set(aspect="equal", xlabel="1 − specificity", ylabel="sensitivity")
     axes.set_title(f"AUROC {auroc:.3f}, n = {len(scores)}")
     axes.legend(loc="lower right", frameon=False)
@@ -106,8 +105,8 @@ def _precision_recall(axes: Axes, data: TumourScores) -> str:
         curves.GRID, curve.low, curve.high, step="pre", color=BLUE, alpha=0.2, linewidth=0, label="95 % band"
     )
     axes.step(curve.x, curve.y, where="pre", color=BLUE, linewidth=2)
-    if data.threshold is not None and (scores >= data.threshold).any():
-        predicted = scores >= data.threshold
+    predicted = scores >= data.threshold
+    if predicted.any():
         _mark(axes, float(predicted[has_tumour].mean()), float(has_tumour[predicted].mean()), data.threshold)
     axes.set(aspect="equal", xlabel="recall (sensitivity)", ylabel="precision (PPV)")
     axes.set_title(f"average precision {average:.3f}, share of tumours {share:.3f}")
@@ -140,8 +139,7 @@ def _histogram(axes: Axes, data: TumourScores) -> str:
             scores, bins=HISTOGRAM_BINS, range=(0, 1), color=colour, alpha=0.55, edgecolor=colour,
             linewidth=0.5, hatch=hatch, label=label, histtype="stepfilled",
         )  # fmt: skip
-    if data.threshold is not None:
-        axes.axvline(data.threshold, color="black", linewidth=1, linestyle=":", label=f"threshold {data.threshold:g}")
+    axes.axvline(data.threshold, color="black", linewidth=1, linestyle=":", label=f"threshold {data.threshold:g}")
     axes.set(xlabel="score (probability of a tumour)", ylabel="samples")
     axes.autoscale(axis="y")
     axes.set_ylim(bottom=0)
@@ -156,7 +154,6 @@ def _mark(axes: Axes, x: float, y: float, threshold: float) -> None:
 def _confusion(samples: LabelledProbabilities, stem: Path) -> Plot:
     counts, classes = confusion_matrix(samples), samples.classes
     figure = Figure(figsize=(4.5, 4.5), dpi=DPI, layout="constrained")
-    rule = f"at threshold {float(samples.threshold):g}" if len(classes) == 2 else "by the most probable class"
     axes = figure.add_subplot(xlabel="predicted", ylabel="true", title=f"n = {counts.sum()}")
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -167,7 +164,8 @@ def _confusion(samples: LabelledProbabilities, stem: Path) -> Plot:
         axes.text(column, row, f"{count}", ha="center", va="center", fontsize=14,
                   color="white" if shares[row, column] > 0.5 else "black")  # fmt: skip
     cells = [f"{counts[i, j]} of {a} predicted as {b}" for i, a in enumerate(classes) for j, b in enumerate(classes)]
-    return _save(figure, stem, f"Confusion matrix {rule}", f"Confusion matrix: {', '.join(cells)}.")
+    title = f"Confusion matrix at threshold {float(samples.threshold):g}"
+    return _save(figure, stem, title, f"Confusion matrix: {', '.join(cells)}.")
 
 
 def _save(figure: Figure, stem: Path, title: str, alt: str) -> Plot:
