@@ -56,7 +56,7 @@ def test_values_are_those_of_scikit_learn(threshold: float) -> None:
         "macro_recall": oracle.recall_score(labels, predicted, average="macro"),
         "brier": oracle.brier_score_loss(labels, probabilities),
         "log_loss": oracle.log_loss(labels, probabilities),
-        "ece": ece_by_hand(predicted == labels, probabilities.max(1)),
+        "ece": ece_by_hand(probabilities.argmax(1) == labels, probabilities.max(1)),
         "tumour_accuracy": oracle.accuracy_score(any_label, any_predicted),
         "tumour_auroc": oracle.roc_auc_score(any_label, tumour),
         "tumour_average_precision": oracle.average_precision_score(any_label, tumour),
@@ -87,7 +87,7 @@ def test_values_are_those_of_scikit_learn(threshold: float) -> None:
 
 
 def test_no_name_of_a_two_class_metric_stands_for_another_thing() -> None:
-    """Plain sensitivity, specificity, AUROC … are a tumour's against none: models with more classes have none of them."""
+    """Plain sensitivity, specificity, AUROC … are a tumour's against none: more classes have none of them."""
     rows = estimates(*random_case(2), classes=NAMES, prevalence=0.1)
     assert not set(rows) & {"auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "f1"}
     blocks = sort_into_blocks(rows, NAMES)
