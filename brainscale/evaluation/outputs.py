@@ -23,8 +23,9 @@ from brainscale.evaluation.sample_flow import count_duplicates, count_flow
 from brainscale.models.bundle import Bundle
 from brainscale.models.model_card import ModelFacts, write_model_card
 from brainscale.models.registry import count_flops
+from brainscale.stats.confusion import confusion_table
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
-from brainscale.stats.metrics import confusion_table, measure
+from brainscale.stats.metrics import measure
 from brainscale.stats.subgroups import measure_subgroups
 from brainscale.storage.tables import write_table
 from brainscale.training.environment import read_library_versions

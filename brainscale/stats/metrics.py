@@ -14,7 +14,7 @@ import pyarrow as pa
 from scipy.special import expit, logit
 
 from brainscale.errors import UsageError
-from brainscale.schema import CONFUSION, METRICS
+from brainscale.schema import METRICS
 from brainscale.stats import multiclass
 from brainscale.stats.bootstrap import AT_PREVALENCE, bootstrap_metrics
 from brainscale.stats.delong import delong
@@ -160,22 +160,6 @@ def describe_degenerate(samples: LabelledProbabilities) -> str | None:
     if len(predicted := np.unique(samples.predicted)) == 1:
         return f"This model is degenerate: it predicts {samples.classes[predicted[0]]} for every sample."
     return None
-
-
-def confusion_matrix(samples: LabelledProbabilities) -> np.ndarray:
-    """Return counts [true class, predicted class]."""
-    count = len(samples.classes)
-    cells = np.bincount(samples.labels * count + samples.predicted, minlength=count * count)
-    return cells.reshape(count, count)
-
-
-def confusion_table(samples: LabelledProbabilities) -> pa.Table:
-    """Return the confusion matrix as a table of schema CONFUSION, a row for each label and prediction."""
-    rows = [
-        {"label": samples.classes[label], "prediction": samples.classes[predicted], "samples": int(count)}
-        for (label, predicted), count in np.ndenumerate(confusion_matrix(samples))
-    ]
-    return pa.Table.from_pylist(rows, schema=CONFUSION)
 
 
 def estimate_auroc(samples: LabelledProbabilities) -> Estimate:

@@ -10,6 +10,7 @@ from sklearn import metrics as oracle
 
 from brainscale.errors import UsageError
 from brainscale.stats import bootstrap, metrics
+from brainscale.stats.confusion import confusion_table
 from brainscale.stats.decisions import predicted_classes
 from brainscale.stats.metric_names import metric_name
 from brainscale.stats.multiclass import (
@@ -150,7 +151,7 @@ def test_a_probability_that_is_no_number_leaves_no_value() -> None:
 def test_the_confusion_matrix_as_a_table() -> None:
     labels, probabilities = random_case(5)
     samples = labelled(labels, probabilities, NAMES)
-    rows = metrics.confusion_table(samples).to_pylist()
+    rows = confusion_table(samples).to_pylist()
     counts = oracle.confusion_matrix(labels, samples.predicted)
     assert [row["samples"] for row in rows] == counts.ravel().tolist()
     assert (rows[1]["label"], rows[1]["prediction"]) == ("none", "glioma")

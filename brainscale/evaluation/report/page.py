@@ -17,10 +17,11 @@ from brainscale.evaluation.report import curves, svg_charts
 from brainscale.evaluation.report.curves import ConfusionCounts, TumourScores
 from brainscale.evaluation.report.plots import Plot
 from brainscale.formatting import format_number
+from brainscale.stats.confusion import confusion_matrix
 from brainscale.stats.estimate import Estimate
 from brainscale.stats.labelled import LabelledProbabilities
 from brainscale.stats.metric_names import CLASS_NAMES, metric_name
-from brainscale.stats.metrics import confusion_matrix, estimates_of
+from brainscale.stats.metrics import estimates_of
 from brainscale.stats.multiclass import ANY_TUMOUR, OF_EACH_CLASS, sort_into_blocks
 from brainscale.stats.weighted_metrics import predictive_values
 from brainscale.storage.local import replacing

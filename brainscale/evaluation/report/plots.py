@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from brainscale.evaluation.report import curves
 from brainscale.evaluation.report.curves import TumourScores
+from brainscale.stats.confusion import confusion_matrix
 from brainscale.stats.labelled import LabelledProbabilities
-from brainscale.stats.metrics import confusion_matrix
 from brainscale.stats.weighted_metrics import ranking
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#6b6b6b"  # of Okabe and Ito's colour-blind-safe palette
