@@ -1,5 +1,6 @@
 """Samples of an evaluation: splits, data leakage, what is excluded; no Ray."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
