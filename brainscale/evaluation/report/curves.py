@@ -25,13 +25,13 @@ class TumourScores:
     Attributes:
         has_tumour: bool [n].
         scores: float64 [n], probability of a tumour.
-        threshold: operating threshold.
+        threshold: operating threshold; None where the model has none.
         codes: int64 [n], number of each sample's group.
     """
 
     has_tumour: Bools
     scores: Floats
-    threshold: float
+    threshold: float | None
     codes: Ints
 
     @classmethod

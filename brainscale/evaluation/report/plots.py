@@ -91,8 +91,9 @@ def _roc(axes: Axes, data: TumourScores) -> str:
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
     axes.fill_between(curves.GRID, curve.low, curve.high, color=BLUE, alpha=0.2, linewidth=0, label="95 % band")
     axes.plot(curve.x, curve.y, color=BLUE, linewidth=2)
-    predicted = scores >= data.threshold
-    _mark(axes, float(predicted[~has_tumour].mean()), float(predicted[has_tumour].mean()), data.threshold)
+    if data.threshold is not None:
+        predicted = scores >= data.threshold
+        _mark(axes, float(predicted[~has_tumour].mean()), float(predicted[has_tumour].mean()), data.threshold)
     axes.set(aspect="equal", xlabel="1 − specificity", ylabel="sensitivity")
     axes.set_title(f"AUROC {auroc:.3f}, n = {len(scores)}")
     axes.legend(loc="lower right", frameon=False)
@@ -108,8 +109,8 @@ def _precision_recall(axes: Axes, data: TumourScores) -> str:
         curves.GRID, curve.low, curve.high, step="pre", color=BLUE, alpha=0.2, linewidth=0, label="95 % band"
     )
     axes.step(curve.x, curve.y, where="pre", color=BLUE, linewidth=2)
-    predicted = scores >= data.threshold
-    if predicted.any():
+    if data.threshold is not None and (scores >= data.threshold).any():
+        predicted = scores >= data.threshold
         _mark(axes, float(predicted[has_tumour].mean()), float(has_tumour[predicted].mean()), data.threshold)
     axes.set(aspect="equal", xlabel="recall (sensitivity)", ylabel="precision (PPV)")
     axes.set_title(f"average precision {average:.3f}, share of tumours {share:.3f}")
@@ -142,7 +143,8 @@ def _histogram(axes: Axes, data: TumourScores) -> str:
             scores, bins=HISTOGRAM_BINS, range=(0, 1), color=colour, alpha=0.55, edgecolor=colour,
             linewidth=0.5, hatch=hatch, label=label, histtype="stepfilled",
         )  # fmt: skip
-    axes.axvline(data.threshold, color="black", linewidth=1, linestyle=":", label=f"threshold {data.threshold:g}")
+    if data.threshold is not None:
+        axes.axvline(data.threshold, color="black", linewidth=1, linestyle=":", label=f"threshold {data.threshold:g}")
     axes.set(xlabel="score (probability of a tumour)", ylabel="samples")
     axes.autoscale(axis="y")
     axes.set_ylim(bottom=0)
