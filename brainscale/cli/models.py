@@ -349,7 +349,8 @@ def compare_command(
         return
     click.echo(format_comparison(comparison.table, markdown=markdown))
     if comparison.pairs is not None:
-        click.echo(f"\n{format_pairs(comparison.pairs, markdown=markdown)}")
+        classes = max(comparison.table["classes"].to_pylist())
+        click.echo(f"\n{format_pairs(comparison.pairs, classes=classes, markdown=markdown)}")
 
 
 @click.command("verify")
