@@ -443,7 +443,7 @@ class Model:
         request = ReadRequest(preprocess=info.preprocess, key=read_key(None).secret)
         files = plan_files(list_files(_list_sources(sources)), request).files
         tables = [
-            score_rows(rows, self._engine, info, info.threshold)
+            score_rows(rows, self._engine, info, info.threshold, self.bundle.novelty)
             for rows in read_tables(file_table(files), request=request)
         ]
         return pa.concat_tables(tables)
@@ -462,7 +462,7 @@ class Model:
         """
         from brainscale.stats.decisions import apply_temperature
 
-        return apply_temperature(self._engine(self._check_planes(planes)), self.bundle.info.temperature)
+        return apply_temperature(self._engine(self._check_planes(planes)).probabilities, self.bundle.info.temperature)
 
     def heatmap(self, planes: "np.ndarray") -> "np.ndarray":
         """Return heatmaps of the evidence for a tumour.

@@ -4,8 +4,8 @@ import pyarrow as pa
 
 FORMATS = {
     "manifest": 3,
-    "predictions": 2,
-    "scans": 1,
+    "predictions": 3,
+    "scans": 2,
     "metrics": 1,
     "subgroups": 1,
     "history": 2,
@@ -14,7 +14,7 @@ FORMATS = {
     "paired tests": 1,
     "overlap": 2,
     "heatmaps": 1,
-    "model": 2,
+    "model": 3,
     "folder": 1,
     "listing": 1,
 }
@@ -94,6 +94,7 @@ PREDICTIONS = pa.schema(
         pa.field("prediction", pa.string()),  # predicted class at the operating threshold
         pa.field("probability", pa.float32()),  # probability of a tumour: 1 − P(first class)
         pa.field("probabilities", pa.list_(pa.float32())),  # probability of each class, in the model's order
+        pa.field("novelty", pa.float32()),  # share of the validation samples that are more usual; null if not computed
         pa.field("model", pa.string(), nullable=False),  # SHA-256 of the weights
         *_failure,
     ]

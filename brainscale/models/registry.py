@@ -27,6 +27,7 @@ class Architecture:
         cam_layer: the module whose output is the last feature map.
         cam_method: method for heatmaps: `cam` if a ReLU, the mean over space and a linear layer follow the feature map;
             `hirescam` if a hypercolumn reads the feature map cell by cell; else `grad-cam`.
+        stages: the modules whose outputs, averaged over space, are the features of novelty; BrainMRNet names its own.
         imagenet: torchvision's name of the ImageNet weights; None if there are none.
     """
 
@@ -34,6 +35,7 @@ class Architecture:
     head: str
     cam_layer: str
     cam_method: Literal["cam", "hirescam", "grad-cam"]
+    stages: tuple[str, ...] = ()
     imagenet: str | None = None
 
 
@@ -47,6 +49,7 @@ NETWORKS: Mapping[str, Architecture] = {
         head="classifier.6.",
         cam_layer="features",
         cam_method="grad-cam",
+        stages=("features.4", "features.9", "features.16", "features.23", "features.30"),
         imagenet="VGG16_Weights.IMAGENET1K_V1",
     ),
     "resnet50": Architecture(
@@ -54,6 +57,7 @@ NETWORKS: Mapping[str, Architecture] = {
         head="fc.",
         cam_layer="layer4",
         cam_method="cam",
+        stages=("layer1", "layer2", "layer3", "layer4"),
         imagenet="ResNet50_Weights.IMAGENET1K_V2",
     ),
     "densenet121": Architecture(
@@ -61,6 +65,7 @@ NETWORKS: Mapping[str, Architecture] = {
         head="classifier.",
         cam_layer="features",
         cam_method="cam",
+        stages=("features.pool0", "features.transition1", "features.transition2", "features.transition3", "features.norm5"),
         imagenet="DenseNet121_Weights.IMAGENET1K_V1",
     ),
 }

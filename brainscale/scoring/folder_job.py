@@ -343,6 +343,7 @@ def make_identity(job: ScoringJob) -> dict[str, str]:
         "threshold": repr(job.threshold),
         "temperature": repr(info.temperature),
         "classes": json.dumps(list(info.classes)),
+        "novelty": info.novelty_sha256 or "none",
         "precision": "bf16" if job.engine.bf16 else "fp32",
         **({"scan_key": key_fingerprint(job.key)} if job.has_key else {}),
     }

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from brainscale.models.bundle import Bundle, ModelInfo
 from brainscale.models.engines import Engine, EngineOptions
+from brainscale.models.novelty import NoveltyReference
 from brainscale.schema import PREDICTIONS
 from brainscale.stats.decisions import apply_temperature, predicted_classes, tumour_probability
 
@@ -43,7 +44,9 @@ class ScoringJob:
     hash_paths: bool = False
 
 
-def score_rows(rows: pa.Table, engine: Engine, info: ModelInfo, threshold: float) -> pa.Table:
+def score_rows(
+    rows: pa.Table, engine: Engine, info: ModelInfo, threshold: float, novelty: NoveltyReference | None
+) -> pa.Table:
     """Return the predictions of rows with planes; a row without a plane keeps its error.
 
     Args:
@@ -51,14 +54,17 @@ def score_rows(rows: pa.Table, engine: Engine, info: ModelInfo, threshold: float
         engine: engine of the model.
         info: classes, preprocessing and temperature of the model.
         threshold: operating threshold of the probability of a tumour.
+        novelty: what novelty is computed from; None for a model without.
 
     Returns:
         A table of schema PREDICTIONS.
     """
     has_plane = pc.is_valid(rows["plane"]).to_numpy()
     planes = stack_planes(rows["plane"], info.preprocess.image_size)
-    probabilities = apply_temperature(engine(planes), info.temperature)
-    return make_predictions(rows, has_plane, probabilities, threshold, list(info.classes), info.weights_sha256)
+    output = engine(planes)
+    probabilities = apply_temperature(output.probabilities, info.temperature)
+    measured = None if novelty is None or not len(planes) else novelty.measure(output.features)
+    return make_predictions(rows, has_plane, probabilities, threshold, list(info.classes), info.weights_sha256, measured)
 
 
 def stack_planes(column: pa.ChunkedArray, size: int) -> np.ndarray:
@@ -74,6 +80,7 @@ def make_predictions(
     threshold: float,
     classes: Sequence[str],
     model: str,
+    novelty: np.ndarray | None = None,
 ) -> pa.Table:
     """Return a table of schema PREDICTIONS.
 
@@ -84,6 +91,7 @@ def make_predictions(
         threshold: operating threshold of the probability of a tumour.
         classes: names of the classes, in the order of the columns.
         model: sha256 of the weights.
+        novelty: float32 [rows with planes]; None for a model without.
     """
     is_finite = np.isfinite(probabilities).all(1)
     not_finite = _spread_over_rows((~is_finite).tolist(), has_plane, pa.bool_()).fill_null(False)
@@ -97,6 +105,8 @@ def make_predictions(
         "error_code": pc.if_else(not_finite, "not_finite", rows["error_code"]),
         "error": pc.if_else(not_finite, "the model's output is not a number", rows["error"]),
     }
+    if novelty is not None:
+        new_columns["novelty"] = _spread_over_rows(novelty[is_finite].tolist(), is_scored, pa.float32())
     nulls = pa.nulls(len(rows))
     columns = {name: rows[name] for name in rows.column_names} | new_columns
     return pa.table([columns.get(f.name, nulls).cast(f.type) for f in PREDICTIONS], schema=PREDICTIONS)

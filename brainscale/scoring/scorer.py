@@ -8,6 +8,7 @@ from functools import partial
 from itertools import chain
 from types import MappingProxyType
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,7 +23,7 @@ from brainscale.reading.sources import SourceFile
 from brainscale.scoring.blocks import Block
 from brainscale.scoring.part_writer import PartWriter, kept_rows, part_rows
 from brainscale.scoring.parts import Part, PartsThere, has_passing, list_parts
-from brainscale.scoring.predictions import ScoringJob, score_rows
+from brainscale.scoring.predictions import ScoringJob, score_rows, stack_planes
 from brainscale.scoring.series_names import SeriesNames
 from brainscale.storage.folder import Folder
 
@@ -79,6 +80,15 @@ class Scorer:
         """Yield each block with its predictions, schema PREDICTIONS, to be taken before the next block's."""
         for block, tables in self._read(blocks):
             yield block, self._predict(block, tables, lambda start, stop: False)
+
+    def extract(self, blocks: Iterable[Block]) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Yield the sample ids of some rows that can be read, and their features, float32 [N, D]."""
+        for _, tables in self._read(blocks):
+            for rows in _in_batches(tables, self._batch_rows):
+                readable = rows.filter(pc.is_valid(rows["plane"]))
+                planes = stack_planes(readable["plane"], self._request.preprocess.image_size)
+                if len(planes):
+                    yield readable["sample_id"].to_pylist(), self._engine(planes).features
 
     def score(
         self,
@@ -151,7 +161,7 @@ class Scorer:
             rows = names.apply(rows)  # noqa: PLW2901
             if is_there(start, stop):
                 rows = _without_planes(rows)  # noqa: PLW2901
-            yield score_rows(rows, self._engine, info, self._job.threshold)
+            yield score_rows(rows, self._engine, info, self._job.threshold, self._job.bundle.novelty)
             start = stop
 
 

@@ -11,14 +11,16 @@ from brainscale.dataset.manifest import manifest_fingerprint
 from brainscale.dataset.patients import describe_unknown_patients
 from brainscale.dataset.splits import SPLITS
 from brainscale.errors import RERUN, TrainError
-from brainscale.models.bundle import ONNX, WEIGHTS, open_bundle, write_model_info
+from brainscale.models.bundle import NOVELTY, ONNX, WEIGHTS, open_bundle, write_model_info
 from brainscale.models.model_card import ModelFacts, write_model_card
+from brainscale.models.novelty import write_novelty
 from brainscale.models.onnx_export import export_onnx
 from brainscale.models.registry import build_network, count_parameters
 from brainscale.storage.local import make_folder, write_success
 from brainscale.training.checkpoints import Progress, load_best_weights, write_tensors
 from brainscale.training.environment import read_library_versions
 from brainscale.training.history import list_hardware
+from brainscale.training.novelty import choose_novelty
 from brainscale.training.operating_point import choose_operating_point, fixed_operating_point, is_fixed
 from brainscale.training.run_folder import Run, RunFolder, describe_training_data
 from brainscale.training.samples import count_left_out
@@ -54,8 +56,15 @@ def finish_run(run: RunFolder, config: Config, manifest: pa.Table, on_notice: Ca
         "epoch_source": f"lowest validation loss of {progress.epoch} epochs",
         "versions": read_library_versions(),
     }
-    info = write_model_info(folder, facts | asdict(fixed_operating_point(config.operating)))
-    if not is_fixed(config.operating):  # the predictions that decide it need a complete bundle
+    (folder / NOVELTY).unlink(missing_ok=True)  # of a driver that was stopped here
+    fixed = asdict(fixed_operating_point(config.operating))
+    write_model_info(folder, facts | fixed)
+    novelty = choose_novelty(open_bundle(folder), manifest)  # this and what follows need a complete bundle
+    facts["novelty_source"] = novelty.source
+    if novelty.reference is not None:
+        write_novelty(novelty.reference, folder / NOVELTY)
+    info = write_model_info(folder, facts | fixed)
+    if not is_fixed(config.operating):
         operating_point = choose_operating_point(config.operating, open_bundle(folder), manifest)
         info = write_model_info(folder, facts | asdict(operating_point))
         if operating_point.threshold_bound is not None and not operating_point.threshold_bound.is_reached:
