@@ -5,7 +5,7 @@ import pyarrow as pa
 FORMATS = {
     "manifest": 3,
     "predictions": 3,
-    "scans": 2,
+    "scans": 1,
     "metrics": 1,
     "subgroups": 1,
     "history": 2,

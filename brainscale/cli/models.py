@@ -288,13 +288,17 @@ def evaluate_command(
         options.run_as_job(address, no_wait, "evaluate", request, as_json)
     from brainscale.cluster import session
     from brainscale.evaluation.evaluator import evaluate_model
+    from brainscale.models.novelty import describe_unusual
 
     with session.session(workers):
         evaluation = evaluate_model(**request, on_notice=notice)
     if evaluation.degenerate and not as_json:
         click.echo(evaluation.degenerate)
+    if evaluation.unusual is not None and not as_json:
+        click.echo(describe_unusual(evaluation.unusual, evaluation.samples - evaluation.errors))
     facts = evaluation.to_json()
-    print_facts(facts if as_json else {name: facts[name] for name in facts if name != "degenerate"}, as_json)
+    said = () if as_json else ("degenerate", "unusual")
+    print_facts({name: facts[name] for name in facts if name not in said}, as_json)
 
 
 @click.command("compare")

@@ -22,6 +22,7 @@ from brainscale.evaluation.outputs import METRICS_FILE, PREDICTIONS_FILE, Evalua
 from brainscale.evaluation.results import Evaluation, EvaluationFacts
 from brainscale.models.bundle import BUNDLE_FILES, EDITED, Bundle, open_bundle
 from brainscale.scoring.on_ray import predict_rows
+from brainscale.scoring.parts import unusual_rows
 from brainscale.stats.metrics import describe_degenerate
 from brainscale.storage.local import SUCCESS, write_success
 from brainscale.storage.remote import is_address, join_address, split_options
@@ -166,6 +167,7 @@ def _evaluate(
         shared_with_training=None if leaked is None else len(leaked),
         looks=evaluated.looks,
         degenerate=describe_degenerate(evaluated.samples),
+        unusual=None if bundle.novelty is None else unusual_rows(predictions),
         prevalence=request.prevalence,
         images_per_second=round(len(rows) / seconds, 2),
         parameters=bundle.info.parameters,

@@ -20,6 +20,7 @@ from brainscale.evaluation.report.page import ReportPage, write_report
 from brainscale.evaluation.report.plots import draw_plots
 from brainscale.evaluation.results import EvaluationFacts
 from brainscale.evaluation.sample_flow import count_duplicates, count_flow
+from brainscale.evaluation.unusual_samples import summarise_novelty
 from brainscale.models.bundle import Bundle
 from brainscale.models.model_card import ModelFacts, write_model_card
 from brainscale.models.registry import count_flops
@@ -130,6 +131,7 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
         without_leaked=without_leaked,
         looks=model.looks,
         degenerate=facts.degenerate,
+        novelty=summarise_novelty(model.bundle, model.rows, model.predictions, show_burned_in=model.show_burned_in),
         subgroups=subgroups,
         facts=_provenance(model, facts),
     )

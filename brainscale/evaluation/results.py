@@ -26,6 +26,8 @@ class EvaluationFacts:
         looks: number of times that these test samples were evaluated with the run, this time included; None for a
             split that training used, or without a run.
         degenerate: one sentence where the model predicts one class, or gives one score, for every sample.
+        unusual: number of samples that are more unusual than 99 % of the validation samples; None for a model without
+            novelty.
         prevalence: share of tumours that predictive values were computed for, if any.
         images_per_second: samples by seconds, start included.
         parameters: number of trainable parameters.
@@ -46,6 +48,7 @@ class EvaluationFacts:
     shared_with_training: int | None
     looks: int | None
     degenerate: str | None
+    unusual: int | None = None
     prevalence: float | None
     images_per_second: float
     parameters: int

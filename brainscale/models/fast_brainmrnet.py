@@ -20,13 +20,8 @@ TILE = 8
 """Input rows of the last residual block for two rows after pooling: 2 · 2, and a margin of 2 for two convolutions."""
 
 
-def compute_logits_and_features(
-    network: BrainMRNet, planes: Tensor, *, winograd: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Return the logits of a network in evaluation mode for grey planes, and the features of novelty.
-
-    The features are the means over space of the channels of three feature maps: the first two stages, and the third
-    before its residual block, of which only tiles are computed.
+def run_fast(network: BrainMRNet, planes: Tensor, *, winograd: bool = False) -> tuple[Tensor, Tensor]:
+    """Return the logits of a network in evaluation mode for grey planes, and the feature map of its first stage.
 
     Args:
         network: `BrainMRNetPaper` has no faster way.
@@ -34,12 +29,12 @@ def compute_logits_and_features(
         winograd: whether to use Winograd convolutions, which are faster with ONNX Runtime on a CPU.
 
     Returns:
-        Logits, float32 [N, classes], equal to `network(normalise(planes))` up to rounding errors; and features,
-        float32 [N, 224].
+        Logits, float32 [N, classes], and the output of `stage1`, equal to those of `network(normalise(planes))` up to
+        rounding errors.
     """
     if isinstance(network, BrainMRNetPaper):
-        column = network.hypercolumn(network.run_stages(normalise(planes)))
-        return network.head(column), column
+        stages = network.run_stages(normalise(planes))
+        return network.head(network.hypercolumn(stages)), stages[0]
     run_block = _winograd_block if winograd else ConvBlock.__call__
     run_residual = _winograd_residual if winograd else ResidualBlock.__call__
     first = _first_stage(network, planes)
@@ -47,15 +42,14 @@ def compute_logits_and_features(
     second = F.max_pool2d(run_residual(network.stage2.residual, attended), 2)
     stage3 = network.stage3
     attended = stage3.cbam(run_block(stage3.conv, second))
-    features = torch.cat([stage.mean((2, 3)) for stage in (first, second, attended)], 1)
     rows, columns = (find_tile_starts(length) for length in attended.shape[-2:])
     if rows is None or columns is None:
         third = F.max_pool2d(stage3.residual(attended), 2)
-        return network.head(network.hypercolumn([first, second, third])), features
+        return network.head(network.hypercolumn([first, second, third])), first
     channels = first.shape[1] + second.shape[1] + attended.shape[1]
     column = sum(_column_sum(stage) for stage in (first, second))
     column = column + _column_sum_from_tiles(stage3.residual, attended, rows, columns)
-    return network.head((column / channels).flatten(1)), features
+    return network.head((column / channels).flatten(1)), first
 
 
 def _first_stage(network: BrainMRNet, planes: Tensor) -> Tensor:

@@ -1,8 +1,12 @@
 """How unusual a sample is for a model: its distance from the training samples, beside those of validation samples.
 
-The distance is Mahalanobis' in the network's own features, to the nearest class mean, with one covariance for all
-classes (Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples", NeurIPS 2018). What this
-module reads is numbers only, and it needs no torch. `training.novelty` chooses them.
+The features are the logarithms of the standard deviations, over space, of the channels of the network's first stage:
+which textures a picture has, and how strong they are. The distance is the length of what remains of them outside the
+principal components of the training samples (Jackson and Mudholkar, "Control Procedures for Residuals Associated With
+Principal Component Analysis", Technometrics 21, 1979; for neural networks Wang et al., "ViM", CVPR 2022): of the
+relations between features, the training samples fix those that hold in all of them, and unusual samples break them.
+
+What this module reads is numbers only, and it needs no torch. `models.novelty_fit` chooses them.
 """
 
 from dataclasses import dataclass, fields
@@ -25,26 +29,24 @@ class NoveltyReference:
 
     Attributes:
         shift: value of each feature that becomes 0, [D].
-        projection: from shifted features to coordinates in which training samples have unit covariance, [D, K].
-        means: mean of each class in these coordinates, [C, K].
+        projection: from shifted features to their coordinates outside the principal components, [D, K].
         distances: distances of validation samples, rising, [Q].
         shares: share of the validation samples that are nearer, from 0 to 1, for each of these distances, [Q].
     """
 
     shift: np.ndarray
     projection: np.ndarray
-    means: np.ndarray
     distances: np.ndarray
     shares: np.ndarray
 
     def measure_distances(self, features: np.ndarray) -> np.ndarray:
-        """Return the distance of each sample to the nearest class mean, float32 [N], for features [N, D].
+        """Return the distance of each sample from the training samples, float32 [N], for features [N, D].
 
         Each row is computed alone, so its bits do not depend on the others.
         """
         shifted = (features.astype(np.float32) - self.shift)[:, None, :]
-        coordinates = np.matmul(shifted, self.projection)  # [N, 1, K]
-        return np.asarray(np.sqrt(((coordinates - self.means) ** 2).sum(2).min(1)), np.float32)
+        coordinates = np.matmul(shifted, self.projection)[:, 0]
+        return np.asarray(np.sqrt((coordinates**2).sum(1)), np.float32)
 
     def measure(self, features: np.ndarray) -> np.ndarray:
         """Return the novelty of each sample, float32 [N] in 0..1: the share of validation samples that are nearer.

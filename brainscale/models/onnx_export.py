@@ -31,7 +31,7 @@ def make_onnx_program(name: str, classes: int, size: int) -> torch.onnx.ONNXProg
         classes: number of classes.
         size: width and height of a plane in pixels.
     """
-    classifier = Classifier(build_network(name, classes), NETWORKS[name].stages, winograd=True).eval()
+    classifier = Classifier(build_network(name, classes), NETWORKS[name].first_stage, winograd=True).eval()
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet_loggers():
         warnings.simplefilter("ignore")  # the exporter warns about deprecated functions of its own
         program = torch.onnx.export(

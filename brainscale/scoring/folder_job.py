@@ -298,15 +298,17 @@ class FolderJob:
     def _finish(self, bound: Bound, there: PartsThere) -> Scores:
         """Mark the folder as complete."""
         codes: Counter[str] = Counter()
-        others = []
+        others, unusual = [], 0
         for name in bound.blocks.names:
             done = self._done.get(name)
             if done is not None and [part.name for part in there.done[name]] == list(done.parts):
                 codes.update(done.codes)
+                unusual += done.unusual
             else:
                 others.append(name)
         for some in there.read_codes(others).values():
             codes.update(some)
+        unusual += there.count_unusual(others)
         parts = [part for name in sorted(bound.blocks.names) for part in there.done[name]]
         rows, seconds = sum(part.rows for part in parts), time.monotonic() - self._began
         rate = round(self._rows / max(seconds, 1e-9), 1)
@@ -316,6 +318,7 @@ class FolderJob:
             rows=rows,
             scored=rows - sum(codes.values()),
             errors=dict(sorted(codes.items())),
+            unusual=None if self._job.bundle.novelty is None else unusual,
             architecture=self._job.bundle.info.architecture,
             identity=self._identity,
             parts=[part.name for part in parts],

@@ -287,7 +287,9 @@ def predict_rows(
         on_notice: called with a message if nodes are being waited for.
     """
     runner = _runner_of(bundle, len(rows), engine, workers, on_notice)
-    table = pa.concat_tables([PREDICTIONS.empty_table(), *runner.predict(_blocks_of(rows, bundle))]).sort_by("sample_id")
+    table = pa.concat_tables([PREDICTIONS.empty_table(), *runner.predict(_blocks_of(rows, bundle))]).sort_by(
+        "sample_id"
+    )
     require_reachable(table)
     label_of = dict(zip(rows["sample_id"].to_pylist(), rows["label"].to_pylist(), strict=True))
     labels = pa.array([label_of.get(sample_id) for sample_id in table["sample_id"].to_pylist()], pa.string())

@@ -64,7 +64,8 @@ def score_rows(
     output = engine(planes)
     probabilities = apply_temperature(output.probabilities, info.temperature)
     measured = None if novelty is None or not len(planes) else novelty.measure(output.features)
-    return make_predictions(rows, has_plane, probabilities, threshold, list(info.classes), info.weights_sha256, measured)
+    classes, model = list(info.classes), info.weights_sha256
+    return make_predictions(rows, has_plane, probabilities, threshold, classes, model, measured)
 
 
 def stack_planes(column: pa.ChunkedArray, size: int) -> np.ndarray:

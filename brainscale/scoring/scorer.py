@@ -47,6 +47,7 @@ class BlockDone:
         nbytes: their size.
         rows: number of rows written.
         codes: error code → number of rows written.
+        unusual: number of unusual rows written.
         notes: what was odd about files that were read all the same → number of samples.
     """
 
@@ -56,6 +57,7 @@ class BlockDone:
     nbytes: int = 0
     rows: int = 0
     codes: Mapping[str, int] = field(default_factory=dict)
+    unusual: int = 0
     notes: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -128,7 +130,7 @@ class Scorer:
             for rows in kept_rows(block, folder):
                 writer.add(rows, limit, self._request)
             done = writer.finish(self._request)
-            yield _counted(block, done, self._notes)
+            yield _counted(block, done, self._notes, writer.unusual)
             self._notes.clear()
         while skipped:
             yield _counted(skipped.popleft())
@@ -174,6 +176,7 @@ def _counted(
     block: Block,
     done: Sequence[tuple[Part, Counter[str]]] = (),
     notes: Mapping[str, int] = MappingProxyType({}),
+    unusual: int = 0,
 ) -> BlockDone:
     return BlockDone(
         block=block.name,
@@ -182,6 +185,7 @@ def _counted(
         nbytes=block.nbytes,
         rows=sum(part.rows for part, _ in done),
         codes=sum((codes for _, codes in done), Counter()),
+        unusual=unusual,
         notes=dict(notes),
     )
 

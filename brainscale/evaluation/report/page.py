@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from brainscale.evaluation.report import curves, svg_charts
 from brainscale.evaluation.report.curves import ConfusionCounts, TumourScores
+from brainscale.evaluation.report.novelty import NoveltySection
 from brainscale.evaluation.report.plots import Plot
 from brainscale.formatting import format_number
 from brainscale.stats.estimate import Estimate
@@ -87,6 +88,7 @@ class ReportPage:
         without_leaked: table of schema METRICS of the other samples, where there are both.
         looks: number of times this test set was evaluated with this run, this time included.
         degenerate: one sentence where the model does not tell samples apart.
+        novelty: how many samples are unusual, and the most unusual ones.
         subgroups: table of schema SUBGROUPS.
         facts: provenance, name → value.
     """
@@ -109,6 +111,7 @@ class ReportPage:
     without_leaked: pa.Table | None = None
     looks: int | None = None
     degenerate: str | None = None
+    novelty: NoveltySection | None = None
     subgroups: pa.Table | None = None
     facts: Mapping[str, object] = field(default_factory=dict)
 
