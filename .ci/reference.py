@@ -22,15 +22,16 @@ HEAD = """# Reference
 Every command, option, error code, output file, column and configuration key. Made from the code by `make reference`;
 a test fails when this page is stale.
 """
-EVERY_COMMAND = """Every command also takes `--help`, and `--debug`, which shows a traceback when something fails.
-`brainscale --log-format json COMMAND` writes standard error as one JSON object a line.
+EVERY_COMMAND = """Every command also takes `--help`; `--debug`, which shows a traceback when something fails; and
+`--log-format json`, which writes standard error as one JSON object a line (also `$BRAINSCALE_LOG_FORMAT`).
 """
-COMMON = ("debug",)
+COMMON = ("debug", "log_format")
 """Options of every command, said once."""
 TABLES = {
     "MANIFEST": "Manifest: `M.parquet` of index and split, `manifest.parquet` of a run or an evaluation",
     "PREDICTIONS": "Predictions: `part-*.parquet` of score, `predictions.parquet` of evaluate",
-    "SCANS": "Scans: `DIR.scans.parquet` of `score --by scan`",
+    "SCANS": "Scans: `DIR.scans.parquet` of `score --unit scan`, `scans.parquet` of `evaluate --unit scan`",
+    "PATIENTS": "Patients: `DIR.patients.parquet` and `patients.parquet` of `--unit patient`",
     "METRICS": "Metrics: `metrics.parquet` of evaluate and of a cross-validation",
     "SUBGROUPS": "Subgroups: `subgroups.parquet` of `evaluate --by`",
     "HISTORY": "History: `history.parquet` of a run",
@@ -51,11 +52,12 @@ FILES = {
         "mlflow.json": "the run of MLflow that this run is sent to (`--mlflow`)",
         "model/": "the trained model: `model.safetensors`, `model.onnx`, `model.json`, and its model card `README.md`",
         "evaluation/": "evaluations, by split",
-        "test_looks.jsonl": "each evaluation on samples that training did not see",
+        "test_looks.jsonl": "each model that was evaluated on samples that training did not see",
         "_SUCCESS.json": "written last: the run is complete",
     },
     "evaluate --out DIR": {
         "predictions.parquet": "one row for each sample",
+        "scans.parquet": "one row for each scan (`--unit scan`); `patients.parquet` with `--unit patient`",
         "metrics.parquet": "metrics with 95 % intervals",
         "subgroups.parquet": "metrics of subgroups (`--by`)",
         "shared.parquet": "samples that the model saw in training (data leakage)",

@@ -53,8 +53,8 @@ def calibrate(distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return rising distances, and for each the share of samples that are nearer, from 0 to 1, both float32.
 
     Args:
-        distances: distances of validation samples, not all nearly equal. Those that are nearly equal count as one with their
-            mean share, so that novelty has no jumps.
+        distances: distances of validation samples, not all nearly equal. Those that are nearly equal count as one with
+            their mean share, so that novelty has no jumps.
     """
     ordered = np.sort(distances.astype(np.float64))
     if len(ordered) > QUANTILES:

@@ -25,6 +25,7 @@ from brainscale.cluster.capacity import (
 )
 from brainscale.cluster.placement import Engines, plan_engines
 from brainscale.cluster.telemetry import ScoringMeter
+from brainscale.dataset.columns import replace_column
 from brainscale.errors import RERUN, BrainscaleError, ClusterError, first_line
 from brainscale.models import engines
 from brainscale.models.bundle import Bundle
@@ -277,7 +278,7 @@ def predict_rows(
     workers: int | None = 1,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> pa.Table:
-    """Return the predictions of the rows of a manifest, with their labels, sorted by sample_id.
+    """Return the predictions of the rows of a manifest, with its labels, series and patients, sorted by sample_id.
 
     Args:
         rows: rows of a manifest.
@@ -291,9 +292,11 @@ def predict_rows(
         "sample_id"
     )
     require_reachable(table)
-    label_of = dict(zip(rows["sample_id"].to_pylist(), rows["label"].to_pylist(), strict=True))
-    labels = pa.array([label_of.get(sample_id) for sample_id in table["sample_id"].to_pylist()], pa.string())
-    return table.set_column(PREDICTIONS.get_field_index("label"), PREDICTIONS.field("label"), labels)
+    ids = table["sample_id"].to_pylist()
+    for name in ("label", "scan"):
+        values = dict(zip(rows["sample_id"].to_pylist(), rows[name].to_pylist(), strict=True))
+        table = replace_column(table, name, pa.array([values.get(sample_id) for sample_id in ids], pa.string()))
+    return table
 
 
 def extract_features(rows: pa.Table, bundle: Bundle) -> tuple[list[str], np.ndarray]:

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.models.bundle import Bundle, ModelInfo
+from brainscale.dataset.columns import replace_column
+from brainscale.models.bundle import Bundle
 from brainscale.models.engines import Engine, EngineOptions
-from brainscale.models.novelty import NoveltyReference
 from brainscale.schema import PREDICTIONS
 from brainscale.stats.decisions import apply_temperature, predicted_classes, tumour_probability
 
@@ -45,21 +45,24 @@ class ScoringJob:
 
 
 def score_rows(
-    rows: pa.Table, engine: Engine, info: ModelInfo, threshold: float, novelty: NoveltyReference | None
+    rows: pa.Table, engine: Engine, bundle: Bundle, threshold: float, *, with_patients: bool = False
 ) -> pa.Table:
     """Return the predictions of rows with planes; a row without a plane keeps its error.
 
     Args:
         rows: a table of schema `reading.sample.COLUMNS`.
         engine: engine of the model.
-        info: classes, preprocessing and temperature of the model.
+        bundle: the model.
         threshold: operating threshold of the probability of a tumour.
-        novelty: what novelty is computed from; None for a model without.
+        with_patients: whether the hashes of patients stay: they have to be the same in every job.
 
     Returns:
         A table of schema PREDICTIONS.
     """
+    info, novelty = bundle.info, bundle.novelty
     has_plane = pc.is_valid(rows["plane"]).to_numpy()
+    if not with_patients:
+        rows = replace_column(rows, "patient", pa.nulls(len(rows), pa.string()))
     planes = stack_planes(rows["plane"], info.preprocess.image_size)
     output = engine(planes)
     probabilities = apply_temperature(output.probabilities, info.temperature)
@@ -86,7 +89,7 @@ def make_predictions(
     """Return a table of schema PREDICTIONS.
 
     Args:
-        rows: a table with sample_id, uri, member, frame, sha256, scan, empty, error_code and error.
+        rows: a table with sample_id, uri, member, frame, sha256, scan, patient, empty, error_code and error.
         has_plane: bool [rows], which rows have probabilities.
         probabilities: float32 [rows with planes, classes].
         threshold: operating threshold of the probability of a tumour.

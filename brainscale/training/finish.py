@@ -1,7 +1,6 @@
 """Finish a run: write the bundle of the best epoch and mark the run as complete."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,7 +20,12 @@ from brainscale.training.checkpoints import Progress, load_best_weights, write_t
 from brainscale.training.environment import read_library_versions
 from brainscale.training.history import list_hardware
 from brainscale.training.novelty import choose_novelty
-from brainscale.training.operating_point import choose_operating_point, fixed_operating_point, is_fixed
+from brainscale.training.operating_point import (
+    choose_operating_points,
+    describe_operating_points,
+    fixed_operating_points,
+    needs_validation,
+)
 from brainscale.training.run_folder import Run, RunFolder, describe_training_data
 from brainscale.training.samples import count_left_out
 
@@ -33,7 +37,7 @@ def finish_run(run: RunFolder, config: Config, manifest: pa.Table, on_notice: Ca
         run: folder of the run.
         config: its configuration.
         manifest: its manifest.
-        on_notice: called with a line where the validation split is too small for the target of the threshold.
+        on_notice: called with each line of `describe_operating_points`.
     """
     progress = Progress(run.history())
     if progress.best is None:
@@ -57,18 +61,18 @@ def finish_run(run: RunFolder, config: Config, manifest: pa.Table, on_notice: Ca
         "versions": read_library_versions(),
     }
     (folder / NOVELTY).unlink(missing_ok=True)  # of a driver that was stopped here
-    fixed = asdict(fixed_operating_point(config.operating))
+    fixed = vars(fixed_operating_points(config.operating))
     write_model_info(folder, facts | fixed)
     novelty = choose_novelty(open_bundle(folder), manifest)  # this and what follows need a complete bundle
     facts["novelty_source"] = novelty.source
     if novelty.reference is not None:
         write_novelty(novelty.reference, folder / NOVELTY)
     info = write_model_info(folder, facts | fixed)
-    if not is_fixed(config.operating):
-        operating_point = choose_operating_point(config.operating, open_bundle(folder), manifest)
-        info = write_model_info(folder, facts | asdict(operating_point))
-        if operating_point.threshold_bound is not None and not operating_point.threshold_bound.is_reached:
-            on_notice(f"Note: {operating_point.threshold_source}.")
+    if needs_validation(config.operating, manifest):
+        chosen = choose_operating_points(config.operating, open_bundle(folder), manifest)
+        info = write_model_info(folder, facts | vars(chosen))
+        for text in describe_operating_points(chosen):
+            on_notice(text)
     result = Run(
         path=str(run),
         samples={split: pc.sum(pc.equal(manifest["split"], split)).as_py() or 0 for split in SPLITS},
