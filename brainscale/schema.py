@@ -97,6 +97,7 @@ PREDICTIONS = pa.schema(
         pa.field("prediction", pa.string()),  # predicted class at the operating threshold
         pa.field("probability", pa.float32()),  # probability of a tumour: 1 − P(first class)
         pa.field("probabilities", pa.list_(pa.float32())),  # probability of each class, in the model's order
+        pa.field("novelty", pa.float32()),  # share of the validation samples that are more usual; null if not computed
         pa.field("model", pa.string(), nullable=False),  # SHA-256 of the weights
         *_failure,
     ]
@@ -116,6 +117,7 @@ _unit = [
     pa.field("probabilities", pa.list_(pa.float64())),  # probability of each class, in the model's order
     pa.field("threshold", pa.float64()),  # operating threshold; null where the model has none for this unit
     pa.field("prediction", pa.string()),  # predicted class at that threshold; null without slices or threshold
+    pa.field("novelty", pa.float64()),  # highest novelty of the slices that are not empty; null without one
     pa.field("label", pa.string()),  # true class: a tumour where any slice has one; null if unknown
     pa.field("group", pa.string()),  # group of units that are not independent, of `evaluate`; null otherwise
     pa.field("sample_id", pa.string(), nullable=False),  # slice with the highest probability, or the first sample

@@ -27,6 +27,7 @@ from brainscale.evaluation.report.summary import Unit as UnitWords
 from brainscale.evaluation.results import CONFUSION_FILE, METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, EvaluationFacts
 from brainscale.evaluation.sample_flow import count_duplicates, count_flow
 from brainscale.evaluation.units import UNIT_FILES, EvaluatedUnits, describe_score, drop_threshold_metrics
+from brainscale.evaluation.unusual_samples import summarise_novelty
 from brainscale.models.bundle import EDITED, Bundle, OperatingPoint, mark_edited
 from brainscale.models.model_card import ModelFacts, write_model_card
 from brainscale.models.registry import count_flops
@@ -173,6 +174,7 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
         looks=model.looks,
         looks_note=facts.looks_note,
         degenerate=facts.degenerate,
+        novelty=summarise_novelty(model.bundle, model.rows, model.predictions, show_burned_in=model.show_burned_in),
         edited=EDITED if model.bundle.edited else None,
         subgroups=subgroups,
         facts=group_facts(_facts_of_report(model, facts, name, time)),

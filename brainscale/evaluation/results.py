@@ -35,6 +35,8 @@ class EvaluationFacts:
             split that training used, or without a run.
         looks_note: why the run does not count this look, such as a folder that cannot be written; else None.
         degenerate: one sentence where the model predicts one class, or gives one score, for every sample.
+        unusual: number of samples that are more unusual than 99 % of the validation samples; None for a model without
+            novelty.
         prevalence: share of tumours that predictive values were computed for, if any.
         images_per_second: samples by seconds, start included.
         parameters: number of trainable parameters.
@@ -60,6 +62,7 @@ class EvaluationFacts:
     looks: int | None
     looks_note: str | None
     degenerate: str | None
+    unusual: int | None = None
     prevalence: float | None
     images_per_second: float
     parameters: int

@@ -17,6 +17,7 @@ from brainscale.evaluation.header_comparison import CONTROL, HeaderComparison
 from brainscale.evaluation.report import curves, svg_charts
 from brainscale.evaluation.report.cases import CaseRow, scale_colours
 from brainscale.evaluation.report.curves import ConfusionCounts, TumourScores
+from brainscale.evaluation.report.novelty import NoveltySection
 from brainscale.evaluation.report.plots import Plot
 from brainscale.evaluation.report.summary import Sampling, describe_findings, describe_leakage
 from brainscale.formatting import format_number
@@ -79,6 +80,7 @@ class ReportPage:
         looks: number of models of this run that were evaluated on this test set, this one included.
         looks_note: why the run does not count this one; None if it does.
         degenerate: one sentence where the model does not tell samples apart.
+        novelty: how many samples are unusual, and the most unusual ones.
         edited: that the model was edited after training, in one sentence; None if it was not.
         subgroups: table of schema SUBGROUPS.
         facts: provenance, group → name → value.
@@ -105,6 +107,7 @@ class ReportPage:
     looks: int | None = None
     looks_note: str | None = None
     degenerate: str | None = None
+    novelty: NoveltySection | None = None
     edited: str | None = None
     subgroups: pa.Table | None = None
     facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
