@@ -58,6 +58,10 @@ def main() -> None:
 def measure_jobs(folder: Path, count: int, size: int, jobs: list[str]) -> None:
     """Print a line for each job, and leave its files in a folder."""
     make_inputs(folder, count, size)
+    if set(jobs) != {"metrics"}:
+        from score import make_bundle  # here: it imports torch
+
+        make_bundle(folder / "model", SIDE)
     if "compare" in jobs and "evaluate" not in jobs:
         jobs = ["evaluate", *jobs]
     for job in jobs:
@@ -156,8 +160,6 @@ def compare(folder: Path) -> None:
 
 def make_inputs(folder: Path, count: int, size: int) -> None:
     """Write a manifest, and the predictions of two models."""
-    from score import make_bundle  # imports torch
-
     generator = np.random.default_rng(count + size)
     pictures = draw_pictures(folder / "pictures", generator)
     patient = np.arange(count) // size
@@ -185,7 +187,6 @@ def make_inputs(folder: Path, count: int, size: int) -> None:
         "patient": join("patient-", pa.array(patient)),
         "group": join("group-", pa.array(patient)),
     }
-    make_bundle(folder / "model", SIDE)
     for run, noise in zip(RUNS, (1.0, 1.1), strict=True):
         inputs = folder / run / "inputs"
         inputs.mkdir(parents=True)
