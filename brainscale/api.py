@@ -473,7 +473,7 @@ class Model:
         from brainscale.scoring.direct import score_sources
 
         info = self.bundle.info
-        return score_sources(sources, self._engine, info, info.threshold, read_key(None).secret)
+        return score_sources(sources, self._engine, self.bundle, info.threshold, read_key(None).secret)
 
     def probabilities(self, planes: "np.ndarray") -> "np.ndarray":
         """Return the probability of each class.
@@ -489,7 +489,7 @@ class Model:
         """
         from brainscale.stats.decisions import apply_temperature
 
-        return apply_temperature(self._engine(self._check_planes(planes)), self.bundle.info.temperature)
+        return apply_temperature(self._engine(self._check_planes(planes)).probabilities, self.bundle.info.temperature)
 
     def heatmap(self, planes: "np.ndarray") -> "np.ndarray":
         """Return heatmaps of the evidence for a tumour.

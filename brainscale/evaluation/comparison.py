@@ -18,7 +18,7 @@ from brainscale.evaluation.comparability import require_comparable
 from brainscale.evaluation.evaluator import evaluate_model
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
 from brainscale.evaluation.units import UNIT_FILES, evaluation_name, read_labelled_units
-from brainscale.schema import COMPARISON, PAIRS, PUBLISHED
+from brainscale.schema import COMPARISON, PAIRS, PUBLISHED, PUBLISHED_MULTICLASS
 from brainscale.stats.estimate import Estimate
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
 from brainscale.stats.metrics import estimates_of, measure
@@ -203,7 +203,7 @@ def _control_row(votes: HeaderPredictions, first: _EvaluatedRun) -> dict[str, An
         groups=group_codes(votes.codes),
     )
     return {
-        **_published(estimates_of(measure(samples))),
+        **_published(estimates_of(measure(samples)), len(first.classes)),
         "model": CONTROL,
         "run": first.facts["run"],
         "unit": first.facts["unit"],
@@ -254,7 +254,7 @@ def _shared_samples(tables: Sequence[pa.Table]) -> pa.Array:
 def _row(evaluated: _EvaluatedRun) -> dict[str, Any]:
     facts = evaluated.facts
     return {
-        **_published(evaluated.estimates),
+        **_published(evaluated.estimates, len(evaluated.classes)),
         "model": facts["model"],
         "run": facts["run"],
         "unit": facts["unit"],
@@ -268,10 +268,10 @@ def _row(evaluated: _EvaluatedRun) -> dict[str, Any]:
     }
 
 
-def _published(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
-    """Return the columns of the published metrics, and n."""
-    columns: dict[str, Any] = {"n": estimates["accuracy"].n}
-    for name in PUBLISHED:
+def _published(estimates: Mapping[str, Estimate], classes: int) -> dict[str, Any]:
+    """Return the columns of the published metrics, n and the number of classes."""
+    columns: dict[str, Any] = {"n": estimates["accuracy"].n, "classes": classes}
+    for name in PUBLISHED if classes == 2 else PUBLISHED_MULTICLASS:
         estimate = estimates[name]
         columns |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
     return columns

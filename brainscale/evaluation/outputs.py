@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -20,17 +20,19 @@ from brainscale.evaluation.gallery import choose_cases
 from brainscale.evaluation.header_comparison import HeaderComparison, compare_with_headers
 from brainscale.evaluation.provenance import find_source_name, format_time, group_facts, model_facts
 from brainscale.evaluation.report.cases import CaseRow
-from brainscale.evaluation.report.page import ReportPage, write_report
+from brainscale.evaluation.report.page import ReportPage, SampleFlow, write_report
 from brainscale.evaluation.report.plots import draw_plots
 from brainscale.evaluation.report.summary import IMAGE, SLICE, Sampling
 from brainscale.evaluation.report.summary import Unit as UnitWords
-from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, EvaluationFacts
+from brainscale.evaluation.results import CONFUSION_FILE, METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, EvaluationFacts
 from brainscale.evaluation.sample_flow import count_duplicates, count_flow
 from brainscale.evaluation.units import UNIT_FILES, EvaluatedUnits, describe_score, drop_threshold_metrics
+from brainscale.evaluation.unusual_samples import summarise_novelty
 from brainscale.models.bundle import EDITED, Bundle, OperatingPoint, mark_edited
 from brainscale.models.model_card import ModelFacts, write_model_card
 from brainscale.models.registry import count_flops
 from brainscale.scoring.per_unit import table_kind
+from brainscale.stats.confusion import confusion_table
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
 from brainscale.stats.metrics import describe_degenerate, measure
 from brainscale.stats.subgroups import measure_subgroups
@@ -145,6 +147,7 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
     write_manifest(model.manifest, folder / MANIFEST_FILE)
     write_table(model.predictions, folder / PREDICTIONS_FILE, "predictions")
     write_table(metrics, folder / METRICS_FILE, "metrics")
+    _write_confusion(folder, model)
     _write_units(folder, model)
     subgroups = _write_subgroups(folder, model)
     without_leaked = _write_leakage(folder, model)
@@ -164,13 +167,14 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
         cases=_choose_cases(model),
         unlabelled=model.unlabelled,
         unknown_patients=describe_unknown_patients(model.rows),
-        flow=count_flow(model.manifest, model.rows, model.predictions),
+        flow=_count_flow(model),
         duplicates=count_duplicates(model.rows),
         leaked=None if model.leaked is None else Counter(model.leaked["kind"].to_pylist()),
         without_leaked=without_leaked,
         looks=model.looks,
         looks_note=facts.looks_note,
         degenerate=facts.degenerate,
+        novelty=summarise_novelty(model.bundle, model.rows, model.predictions, show_burned_in=model.show_burned_in),
         edited=EDITED if model.bundle.edited else None,
         subgroups=subgroups,
         facts=group_facts(_facts_of_report(model, facts, name, time)),
@@ -190,6 +194,14 @@ def _compare_with_headers(model: EvaluatedModel) -> HeaderComparison | None:
     if model.unit != "slice":
         return None
     return compare_with_headers(model.manifest, model.labelled["sample_id"], model.samples)
+
+
+def _count_flow(model: EvaluatedModel) -> SampleFlow:
+    """Return the numbers of samples at each step, down to the scans or patients that they are in."""
+    flow = count_flow(model.manifest, model.rows, model.predictions)
+    if model.of_units is None:
+        return flow
+    return replace(flow, steps={**flow.steps, f"{model.unit}s used": len(model.labelled)})
 
 
 def _choose_cases(model: EvaluatedModel) -> list[CaseRow]:
@@ -273,6 +285,14 @@ def _metadata(model: EvaluatedModel, facts: EvaluationFacts) -> dict[str, Any]:
     known = {name: value for name, value in facts.to_json().items() if value is not None}
     point = model.operating_point
     return {**known, "flops": cost, "classes": classes, "threshold": None if point is None else point.threshold}
+
+
+def _write_confusion(folder: Path, model: EvaluatedModel) -> None:
+    """Write the confusion matrix, where something is predicted."""
+    path = folder / CONFUSION_FILE
+    path.unlink(missing_ok=True)  # of an evaluation before this one
+    if model.no_threshold is None:
+        write_table(confusion_table(model.samples), path, "confusion")
 
 
 def _write_subgroups(folder: Path, model: EvaluatedModel) -> pa.Table | None:

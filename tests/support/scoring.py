@@ -20,6 +20,8 @@ from brainscale.config.class_names import DEFAULT_CLASSES
 from brainscale.config.sections import PreprocessConfig
 from brainscale.errors import SampleError
 from brainscale.models.bundle import Bundle, ModelInfo, OperatingPoint
+from brainscale.models.engines import EngineOutput
+from brainscale.reading.pseudonyms import pseudonym
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample import Sample
 from brainscale.reading.sources import SourceFile, open_file, walk_files
@@ -74,15 +76,16 @@ def read_text(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
         sample_id = file.sample_id if frame is None else f"{file.sample_id}#{frame}"
         grey = int(hashlib.sha256(f"{digest}{number}".encode()).hexdigest()[:2], 16)
         plane = np.full((SIDE, SIDE), grey, np.uint8)
-        yield Sample(sample_id=sample_id, uri=file.uri, frame=frame, sha256=digest, plane=plane)
+        patient = pseudonym(file.sample_id.partition("/")[0], request.key)
+        yield Sample(sample_id=sample_id, uri=file.uri, frame=frame, sha256=digest, plane=plane, patient=patient)
 
 
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the scoring of this process take text for images, in blocks of a few files."""
 
-    def engine(planes: np.ndarray) -> np.ndarray:
+    def engine(planes: np.ndarray) -> EngineOutput:
         tumour = planes.mean((1, 2), dtype=np.float64).astype(np.float32) / 255
-        return np.stack([1 - tumour, tumour], 1)
+        return EngineOutput(np.stack([1 - tumour, tumour], 1), np.stack([tumour], 1))
 
     monkeypatch.setattr("brainscale.reading.reader._read_members", read_text)
     monkeypatch.setattr("brainscale.models.engines.read_network", lambda bundle, options: b"")

@@ -93,7 +93,9 @@ def test_several_classes_are_named_one_by_one() -> None:
     first, second = sentences(samples)[:2]
     assert first.startswith("On 6 labelled images, the model predicted the right class for 5 of 6 (accuracy 0.83, ")
     assert first.endswith(": none in 2 of 2, glioma in 1 of 2, meningioma in 2 of 2.")
-    assert second.startswith("Any tumour against none: it detected a tumour in 4 of 4 images with one (sensitivity 1.00")
+    assert second.startswith(
+        "Any tumour against none: it detected a tumour in 4 of 4 images with one (sensitivity 1.00"
+    )
     assert "glioma" in sentences(samples.take(np.array([0, 1, 4, 5])))[0]
     assert "no sample is glioma" in sentences(samples.take(np.array([0, 1, 4, 5])))[0]
 
