@@ -54,7 +54,7 @@ class NoveltyReference:
         Between two validation samples it is interpolated, so that a rounding error in a distance stays one.
         """
         distances = self.measure_distances(features)
-        return np.interp(distances, self.distances, self.shares).astype(np.float32)
+        return np.asarray(np.interp(distances, self.distances, self.shares), np.float32)
 
 
 def write_novelty(reference: NoveltyReference, path: Path) -> None:

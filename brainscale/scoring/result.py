@@ -94,7 +94,7 @@ class Scores:
         cls, path: str, facts: Mapping[str, Any], parts: Sequence[str], files_not_in_it: int | None = None
     ) -> "Scores":
         """Return the scores that the `_SUCCESS.json` of a folder describes."""
-        counts = {name: facts.get(name) for name in _COUNTS}
+        counts: dict[str, Any] = {name: facts.get(name) for name in _COUNTS}
         others = (*_COUNTS, *_PLACES, "brainscale", "format")
         identity = {name: value for name, value in facts.items() if name not in others}
         known = {"parts": parts, "listing": facts["listing"], "files_not_in_it": files_not_in_it}
