@@ -21,6 +21,7 @@ from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE, Evalua
 from brainscale.evaluation.units import require_patients
 from brainscale.models.bundle import BUNDLE_FILES, Bundle, mark_edited
 from brainscale.scoring.on_ray import predict_rows
+from brainscale.scoring.parts import unusual_rows
 from brainscale.stats.labelled import labelled_rows
 from brainscale.storage.local import SUCCESS, write_success
 from brainscale.storage.workspace import Workspace, fetch_workspace, open_workspace
@@ -182,6 +183,7 @@ def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path
         looks=evaluated.looks,
         looks_note=None if looks is None else looks.not_logged,
         degenerate=evaluated.degenerate,
+        unusual=None if bundle.novelty is None else unusual_rows(predictions),
         prevalence=request.prevalence,
         images_per_second=round(len(rows) / seconds, 2),
         parameters=bundle.info.parameters,

@@ -24,13 +24,15 @@ from brainscale.evaluation.report.page import ReportPage, SampleFlow, write_repo
 from brainscale.evaluation.report.plots import draw_plots
 from brainscale.evaluation.report.summary import IMAGE, SLICE, Sampling
 from brainscale.evaluation.report.summary import Unit as UnitWords
-from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, EvaluationFacts
+from brainscale.evaluation.results import CONFUSION_FILE, METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, EvaluationFacts
 from brainscale.evaluation.sample_flow import count_duplicates, count_flow
 from brainscale.evaluation.units import UNIT_FILES, EvaluatedUnits, describe_score, drop_threshold_metrics
+from brainscale.evaluation.unusual_samples import summarise_novelty
 from brainscale.models.bundle import EDITED, Bundle, OperatingPoint, mark_edited
 from brainscale.models.model_card import ModelFacts, write_model_card
 from brainscale.models.registry import count_flops
 from brainscale.scoring.per_unit import table_kind
+from brainscale.stats.confusion import confusion_table
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
 from brainscale.stats.metrics import describe_degenerate, measure
 from brainscale.stats.subgroups import measure_subgroups
@@ -146,6 +148,7 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
     write_manifest(model.manifest, folder / MANIFEST_FILE)
     write_table(model.predictions, folder / PREDICTIONS_FILE, "predictions")
     write_table(metrics, folder / METRICS_FILE, "metrics")
+    _write_confusion(folder, model)
     _write_units(folder, model)
     subgroups = _write_subgroups(folder, model)
     without_leaked = _write_leakage(folder, model)
@@ -172,6 +175,7 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
         looks=model.looks,
         looks_note=facts.looks_note,
         degenerate=facts.degenerate,
+        novelty=summarise_novelty(model.bundle, model.rows, model.predictions, show_burned_in=model.show_burned_in),
         edited=EDITED if model.bundle.edited else None,
         subgroups=subgroups,
         facts=group_facts(_facts_of_report(model, facts, name, time)),
@@ -282,6 +286,14 @@ def _metadata(model: EvaluatedModel, facts: EvaluationFacts) -> dict[str, Any]:
     known = {name: value for name, value in facts.to_json().items() if value is not None}
     point = model.operating_point
     return {**known, "flops": cost, "classes": classes, "threshold": None if point is None else point.threshold}
+
+
+def _write_confusion(folder: Path, model: EvaluatedModel) -> None:
+    """Write the confusion matrix, where something is predicted."""
+    path = folder / CONFUSION_FILE
+    path.unlink(missing_ok=True)  # of an evaluation before this one
+    if model.no_threshold is None:
+        write_table(confusion_table(model.samples), path, "confusion")
 
 
 def _write_subgroups(folder: Path, model: EvaluatedModel) -> pa.Table | None:

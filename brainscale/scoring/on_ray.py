@@ -10,6 +10,7 @@ from itertools import islice
 from math import ceil
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -85,6 +86,10 @@ class RayRunner:
     def predict(self, blocks: Iterable[PackedBlock]) -> Iterator[pa.Table]:
         """Yield the predictions of blocks, in any order."""
         yield from self._run(blocks, lambda actor, data: actor.predict.remote(data))
+
+    def extract(self, blocks: Iterable[PackedBlock]) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Yield sample ids and features of blocks, in any order."""
+        yield from self._run(blocks, lambda actor, data: actor.extract.remote(data))
 
     def _run(self, blocks: Iterable[PackedBlock], submit: Callable[[Any, bytes], Any]) -> Iterator[Any]:
         starters = self._plan_pool()
@@ -258,6 +263,10 @@ class EngineActor:
         """Return the predictions of blocks, from `_to_bytes`."""
         return [rows for _, tables in self._scorer.predict(unpack_blocks(_from_bytes(data))) for rows in tables]
 
+    def extract(self, data: bytes) -> list[tuple[list[str], np.ndarray]]:
+        """Return sample ids and features of blocks, from `_to_bytes`."""
+        return list(self._scorer.extract(unpack_blocks(_from_bytes(data))))
+
     def _count(self, rows: pa.Table, seconds: float) -> None:
         self._meter.count_block(rows["error_code"].to_pylist(), seconds)
 
@@ -278,18 +287,41 @@ def predict_rows(
         workers: maximum number of engines; None for as many as the cluster has room for.
         on_notice: called with a message if nodes are being waited for.
     """
-    options, key = EngineOptions(name=engine), read_key(None).secret
-    job = ScoringJob(bundle=bundle, threshold=bundle.info.threshold, engine=options, workers=workers, key=key)
-    files = files_of_manifest(rows, bundle.info.preprocess)
-    named = [BlockFile(file=file, name=file.sample_id, version=version_of(file), uri=file.uri) for file in files]
-    blocks = [
-        pack_block(make_block(named[start : start + BLOCK_FILES], {})) for start in range(0, len(named), BLOCK_FILES)
-    ]
-    runner = RayRunner(job, len(rows), on_notice)
-    table = pa.concat_tables([PREDICTIONS.empty_table(), *runner.predict(blocks)]).sort_by("sample_id")
+    runner = _runner_of(bundle, len(rows), engine, workers, on_notice)
+    table = pa.concat_tables([PREDICTIONS.empty_table(), *runner.predict(_blocks_of(rows, bundle))]).sort_by(
+        "sample_id"
+    )
     require_reachable(table)
     ids = table["sample_id"].to_pylist()
     for name in ("label", "scan"):
         values = dict(zip(rows["sample_id"].to_pylist(), rows[name].to_pylist(), strict=True))
         table = replace_column(table, name, pa.array([values.get(sample_id) for sample_id in ids], pa.string()))
     return table
+
+
+def extract_features(rows: pa.Table, bundle: Bundle) -> tuple[list[str], np.ndarray]:
+    """Return the ids of the rows of a manifest that can be read, sorted, and their features, float32 [N, D]."""
+    runner = _runner_of(bundle, len(rows), "auto", 1, lambda text: None)
+    some = list(runner.extract(_blocks_of(rows, bundle)))
+    ids = [sample_id for names, _ in some for sample_id in names]
+    if not ids:
+        return [], np.empty((0, 0), np.float32)
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    return [ids[i] for i in order], np.concatenate([features for _, features in some])[order]
+
+
+def _runner_of(
+    bundle: Bundle, rows: int, engine: str, workers: int | None, on_notice: Callable[[str], None]
+) -> RayRunner:
+    options, key = EngineOptions(name=engine), read_key(None).secret
+    job = ScoringJob(bundle=bundle, threshold=bundle.info.threshold, engine=options, workers=workers, key=key)
+    return RayRunner(job, rows, on_notice)
+
+
+def _blocks_of(rows: pa.Table, bundle: Bundle) -> list[PackedBlock]:
+    """Return the files of the rows of a manifest as blocks."""
+    files = files_of_manifest(rows, bundle.info.preprocess)
+    named = [BlockFile(file=file, name=file.sample_id, version=version_of(file), uri=file.uri) for file in files]
+    return [
+        pack_block(make_block(named[start : start + BLOCK_FILES], {})) for start in range(0, len(named), BLOCK_FILES)
+    ]

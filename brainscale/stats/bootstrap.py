@@ -135,7 +135,7 @@ def confidence_and_outcome(samples: LabelledProbabilities) -> tuple[np.ndarray, 
     """
     if len(samples.classes) == 2:
         return samples.tumour_probability, samples.has_tumour
-    return samples.probabilities.max(1), samples.predicted == samples.labels
+    return samples.probabilities.max(1), samples.probabilities.argmax(1) == samples.labels
 
 
 def metrics_of_resamples(

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from scipy.special import expit, logit
 
+from brainscale.stats import multiclass
 from brainscale.stats.bootstrap import metrics_of_resamples
 from brainscale.stats.delong import placements
 from brainscale.stats.estimate import ONE_SAMPLE, Estimate, missing_class, name_method
@@ -30,7 +31,7 @@ from brainscale.stats.metrics import (
 from brainscale.stats.resampling import jackknife_weights
 
 WITHIN_FOLDS = ("auroc", "average_precision", "ece", "calibration_slope", "calibration_intercept")
-"""Metrics that depend on the scale of the scores; `auroc_<class>` does too."""
+"""Metrics that depend on the scale of the scores, by the names of two-class models; `auroc_<class>` does too."""
 SHARES = ("average_precision",)  # between 0 and 1: their interval is made on the logit scale
 NO_ECE = "no interval: noise in the bins raises it in every fold"
 
@@ -51,25 +52,38 @@ def measure_folds(samples: LabelledProbabilities, folds: np.ndarray) -> pa.Table
     pooled = estimates_of(measure(samples))
     if samples.not_finite or not len(samples):
         return as_table(pooled)
+    if len(samples.classes) == 2:
+        within = _within_folds(samples, folds)
+    else:
+        of_classes = _within_folds(samples, folds)
+        of_tumour = _within_folds(multiclass.tumour_against_none(samples), folds)
+        within = {
+            **{name: of_classes[key] for name, key in multiclass.OF_ALL_CLASSES.items() if key in of_classes},
+            **{name: estimate for name, estimate in of_classes.items() if name.startswith("auroc_")},
+            **multiclass.as_tumour_against_none(of_tumour),
+        }
+    return as_table(pooled | within)
+
+
+def _within_folds(samples: LabelledProbabilities, folds: np.ndarray) -> dict[str, Estimate]:
+    """Return the metrics that are computed within folds, by the names of two-class models, and `auroc_<class>`."""
     samples = replace(samples, groups=samples.codes)
     numbers = np.unique(folds)
     complete = [number for number in numbers if missing_class(samples.labels[folds == number], samples.classes) is None]
     if not complete:
         reason = missing_class(samples.labels, samples.classes) or "no fold has samples of every class"
-        undefined = Estimate(value=None, n=len(samples), reason=reason)
-        return as_table({name: undefined if _is_within(name) else pooled[name] for name in pooled})
+        of_classes = [multiclass.name_of_class_metric("auroc", name) for name in samples.classes]
+        names = (*WITHIN_FOLDS, *(of_classes if len(samples.classes) > 2 else ()))
+        return dict.fromkeys(names, Estimate(value=None, n=len(samples), reason=reason))
     left_out = f"without {len(numbers) - len(complete)} of {len(numbers)} folds, which lack a class"
     note = None if len(complete) == len(numbers) else left_out
     kept = np.isin(folds, complete)
     samples, folds = samples.take(kept), folds[kept]
     within = {**_jackknife(samples, folds), **_aurocs(samples, folds)}
-    for name, estimate in within.items():
-        pooled[name] = replace(estimate, reason="; ".join(filter(None, (estimate.reason, note))) or None)
-    return as_table(pooled)
-
-
-def _is_within(name: str) -> bool:
-    return name in WITHIN_FOLDS or name.startswith("auroc_")
+    return {
+        name: replace(estimate, reason="; ".join(filter(None, (estimate.reason, note))) or None)
+        for name, estimate in within.items()
+    }
 
 
 def _aurocs(samples: LabelledProbabilities, folds: np.ndarray) -> dict[str, Estimate]:
@@ -81,7 +95,7 @@ def _aurocs(samples: LabelledProbabilities, folds: np.ndarray) -> dict[str, Esti
     columns = enumerate(samples.probabilities.T)
     each = [_of_folds(samples.labels == i, scores, codes, folds) for i, scores in columns]
     estimates = {
-        f"auroc_{name}": _estimate_auroc(samples, folds, *each[i], samples.labels == i)
+        multiclass.name_of_class_metric("auroc", name): _estimate_auroc(samples, folds, *each[i], samples.labels == i)
         for i, name in enumerate(samples.classes)
     }
     macro = float(np.mean([value for value, _ in each]))

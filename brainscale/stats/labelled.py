@@ -26,8 +26,7 @@ class LabelledProbabilities:
         labels: int64 [n], class indices; 0 is the class without a tumour.
         probabilities: float64 [n, classes].
         classes: names of the classes, in the order of the columns.
-        threshold: threshold of the probability of a tumour, one for all or one for each sample [n]; unused with more
-            than two classes.
+        threshold: threshold of the probability of a tumour, of any kind; one for all or one for each sample [n].
         groups: int64 [n], number of each sample's group (a patient, or duplicates of one image) as
             `resampling.group_codes` assigns it, −1 for a group of its own; None where all are.
 

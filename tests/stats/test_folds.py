@@ -91,8 +91,13 @@ def test_more_classes() -> None:
     labels = np.arange(90) % 3
     probabilities = np.random.default_rng(1).dirichlet(np.ones(3), 90) * 0.8 + np.eye(3)[labels] * 0.2
     rows = estimates(labelled(labels, probabilities, classes=("none", "a", "b")), np.arange(90) // 30)
-    assert rows["auroc"].value == pytest.approx(np.mean([rows[f"auroc_{name}"].value for name in ("none", "a", "b")]))
-    assert rows["auroc"].low < rows["auroc"].value < rows["auroc"].high  # type: ignore[operator]
+    each = [rows[f"auroc_{name}"].value for name in ("none", "a", "b")]
+    assert rows["macro_auroc"].value == pytest.approx(np.mean(each))
+    assert rows["macro_auroc"].low < rows["macro_auroc"].value < rows["macro_auroc"].high  # type: ignore[operator]
+    two = estimates(labelled(labels > 0, two_columns(1 - probabilities[:, 0])), np.arange(90) // 30)
+    for name in ("auroc", "average_precision", "calibration_slope", "sensitivity"):
+        assert rows[f"tumour_{name}"] == two[name]
+        assert name not in rows
 
 
 @pytest.mark.parametrize(("patients", "slices", "repeats"), [(200, 1, 1), (100, 5, 1), (150, 1, 3)])

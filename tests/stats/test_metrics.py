@@ -255,7 +255,7 @@ def test_perfect_separation_claims_no_certainty() -> None:
     wrong = estimates(np.array([1, 1, 0, 0]), two_columns([0.1, 0.2, 0.8, 0.9]))["auroc"]
     assert (wrong.value, wrong.low, wrong.high) == (0.0, 0.0, pytest.approx(1 - 0.025**0.5))
     three = estimates(np.arange(30) % 3, np.eye(3)[np.arange(30) % 3] * 0.7 + 0.1)
-    assert three["auroc"].low == three["auroc_class_1"].low == pytest.approx(0.025**0.1)
+    assert three["macro_auroc"].low == three["auroc_class_1"].low == pytest.approx(0.025**0.1)
 
 
 def test_a_model_that_separates_all_but_one_sample_has_no_slope() -> None:
@@ -316,51 +316,14 @@ def test_a_probability_that_is_no_number_gives_nulls() -> None:
     assert all(r.value is None and r.reason == "a probability is not a finite number" for r in rows.values())
 
 
-NAMES = ("none", "glioma", "meningioma")
-
-
-def test_more_than_two_classes() -> None:
-    labels = np.arange(60) % 3
-    probabilities = np.random.default_rng(1).dirichlet(np.ones(3), 60) * 0.8 + np.eye(3)[labels] * 0.2
-    rows = estimates(labels, probabilities, classes=NAMES)
-    predicted, onehot = probabilities.argmax(1), np.eye(3)[labels]
-    expected = {
-        "accuracy": oracle.accuracy_score(labels, predicted),
-        "balanced_accuracy": oracle.balanced_accuracy_score(labels, predicted),
-        "auroc": oracle.roc_auc_score(labels, probabilities, multi_class="ovr", average="macro"),
-        "average_precision": oracle.average_precision_score(onehot, probabilities, average="macro"),
-        "sensitivity": ((predicted > 0) & (labels > 0)).sum() / (labels > 0).sum(),
-        "specificity": ((predicted == 0) & (labels == 0)).sum() / (labels == 0).sum(),
-        "ppv": ((predicted > 0) & (labels > 0)).sum() / (predicted > 0).sum(),
-        "f1": oracle.f1_score(labels, predicted, average="macro"),
-        "mcc": oracle.matthews_corrcoef(labels, predicted),
-        "macro_precision": oracle.precision_score(labels, predicted, average="macro"),
-        "brier": oracle.brier_score_loss(labels, probabilities),
-        "log_loss": oracle.log_loss(labels, probabilities),
-        "ece": ece_by_hand(predicted == labels, probabilities.max(1)),
-        **{f"auroc_{name}": oracle.roc_auc_score(labels == i, probabilities[:, i]) for i, name in enumerate(NAMES)},
-    }
-    for name, value in expected.items():
-        assert rows[name].value == pytest.approx(value), name
-        assert rows[name].low < rows[name].high, name
-    assert (rows["auroc"].method, rows["auroc_glioma"].method) == ("bootstrap", "DeLong")
-
-
-def test_more_than_two_classes_of_which_one_is_absent() -> None:
-    probabilities = np.random.default_rng(0).dirichlet(np.ones(3), 30)
-    rows = estimates(np.arange(30) % 2, probabilities, classes=NAMES)
-    for name in ("auroc", "auroc_meningioma", "f1", "balanced_accuracy", "average_precision"):
-        assert (rows[name].value, rows[name].reason) == (None, "no sample of class meningioma")
-    assert rows["auroc_glioma"].low is not None
-    assert rows["accuracy"].value is not None
-    alone = estimates(np.ones(5, int), probabilities[:5], classes=NAMES)
-    assert alone["auroc_glioma"].reason == "no sample of another class than glioma"
-
-
 def test_the_threshold_decides_the_prediction() -> None:
     probabilities = two_columns([0.2, 0.4, 0.6])
     assert predicted_classes(probabilities, 0.4).tolist() == [0, 1, 1]
     assert predicted_classes(probabilities, 0.61).tolist() == [0, 0, 0]
+    three = np.array([[0.4, 0.35, 0.25], [0.6, 0.1, 0.3], [0.3, 0.3, 0.4]])  # in the first, some tumour beats none
+    assert predicted_classes(three, 0.5).tolist() == [1, 0, 2]
+    assert predicted_classes(three, 0.4).tolist() == [1, 2, 2]
+    assert predicted_classes(three, np.array([0.61, 0.3, 0.71])).tolist() == [0, 2, 0]
 
 
 def test_a_threshold_for_each_sample() -> None:
