@@ -351,13 +351,16 @@ def compare(runs: "Sequence[Run | Location]", *, unit: str = "slice", force: boo
     from contextlib import ExitStack
 
     from brainscale.evaluation import comparison
+    from brainscale.storage.remote import split_options
     from brainscale.storage.workspace import fetch
 
     with ExitStack() as stack:
-        folders = [str(stack.enter_context(fetch(_model_location(run), *comparison.READ, push=True))) for run in runs]
+        locations = [_model_location(run) for run in runs]
+        folders = [str(stack.enter_context(fetch(run, *comparison.READ, push=True))) for run in locations]
         if not comparison.all_evaluated(folders, unit):
             stack.enter_context(session())
-        return comparison.compare_runs(folders, unit=unit, force=force)
+        names = [split_options(run)[0] for run in locations]
+        return comparison.compare_runs(folders, unit=unit, force=force, names=names)
 
 
 def score(

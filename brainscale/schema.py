@@ -9,6 +9,7 @@ FORMATS = {
     "patients": 1,
     "metrics": 1,
     "subgroups": 1,
+    "confusion": 1,
     "history": 2,
     "steps": 1,
     "comparison": 2,
@@ -148,6 +149,14 @@ METRICS = pa.schema(
     ]
 )
 
+CONFUSION = pa.schema(
+    [
+        pa.field("label", pa.string(), nullable=False),  # true class
+        pa.field("prediction", pa.string(), nullable=False),  # predicted class at the operating threshold
+        pa.field("samples", pa.int64(), nullable=False),  # number of samples, from 0
+    ]
+)
+
 HISTORY = pa.schema(
     [
         pa.field("epoch", pa.int32(), nullable=False),  # epoch, from 1
@@ -176,17 +185,23 @@ STEPS = pa.schema(
 
 PUBLISHED = ("accuracy", "auroc", "sensitivity", "specificity", "macro_precision", "macro_recall")
 """Metrics of the published result table, in its order."""
+PUBLISHED_MULTICLASS = (
+    *("accuracy", "macro_auroc", "tumour_auroc", "tumour_sensitivity", "tumour_specificity"),
+    *("macro_precision", "macro_recall"),
+)
+"""The same for models with more than two classes."""
 
 COMPARISON = pa.schema(
     [
         pa.field("model", pa.string(), nullable=False),  # name of the network, or of the header-only control
         pa.field("run", pa.string(), nullable=False),  # folder of the run
+        pa.field("classes", pa.int64(), nullable=False),  # number of classes
         pa.field("unit", pa.string(), nullable=False),  # what is decided on: slice, scan or patient
         *[
             field
-            for name in PUBLISHED
+            for name in dict.fromkeys((*PUBLISHED, *PUBLISHED_MULTICLASS))
             for field in (
-                pa.field(name, pa.float64()),  # value of the metric
+                pa.field(name, pa.float64()),  # value of the metric; null if models of so many classes do not have it
                 pa.field(f"{name}_low", pa.float64()),  # lower end of its 95 % confidence interval
                 pa.field(f"{name}_high", pa.float64()),  # upper end of its 95 % confidence interval
             )

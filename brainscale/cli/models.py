@@ -339,7 +339,8 @@ def compare_command(
     with ExitStack() as stack:
         folders = [str(stack.enter_context(fetch(run, *comparing.READ, push=True))) for run in runs]
         with nullcontext() if comparing.all_evaluated(folders, unit) else session.session():
-            comparison = comparing.compare_runs(folders, unit=unit, force=force)
+            names = [split_options(run)[0] for run in runs]
+            comparison = comparing.compare_runs(folders, unit=unit, force=force, names=names)
     if out:
         write_table(comparison.table, out, "comparison")
         if comparison.pairs is not None:
@@ -351,7 +352,8 @@ def compare_command(
         return
     click.echo(format_comparison(comparison.table, markdown=markdown))
     if comparison.pairs is not None:
-        click.echo(f"\n{format_pairs(comparison.pairs, markdown=markdown)}")
+        classes = max(comparison.table["classes"].to_pylist())
+        click.echo(f"\n{format_pairs(comparison.pairs, classes=classes, markdown=markdown)}")
 
 
 @click.command("verify")

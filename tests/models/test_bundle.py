@@ -135,5 +135,5 @@ def test_an_edited_model_is_refused_or_named(bundle: Bundle, tmp_path: Path) -> 
     assert (edited.edited, edited.info.threshold) == (True, 0.1)
     assert edited.info.threshold_source == "fixed; model.json was edited after it was written"
     assert edited.sha256 != bundle.sha256  # the hash of what it says now, not the one that stands there
-    (copy / MODEL_JSON).write_text(json.dumps(facts | {"threshold": 0.2}))
+    (copy / MODEL_JSON).write_text(json.dumps(facts | {"operating_points": {"slice": lower | {"threshold": 0.2}}}))
     assert open_bundle(copy, allow_edited=True).sha256 not in (edited.sha256, bundle.sha256)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from brainscale.formatting import format_number
+from brainscale.stats.confusion import confusion_matrix
 from brainscale.stats.estimate import Estimate
 from brainscale.stats.labelled import LabelledProbabilities
-from brainscale.stats.metrics import confusion_matrix
 
 DIGITS = 2
 CHANCE = 0.5
@@ -174,8 +174,8 @@ def _width(estimates: Mapping[str, Estimate]) -> list[str]:
 
 
 def _find(name: str, estimates: Mapping[str, Estimate]) -> Estimate | None:
-    """Return a metric of tumour against none, whose name says so where there are several classes."""
-    return estimates.get(f"tumour_{name}", estimates.get(name))
+    """Return a metric; with several classes, one of tumour against none unless all classes together have it."""
+    return estimates.get(name, estimates.get(f"tumour_{name}"))
 
 
 def _rate(name: str, estimates: Mapping[str, Estimate], shown: str | None = None) -> str:
