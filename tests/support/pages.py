@@ -11,6 +11,7 @@ from PIL import Image
 
 from brainscale.evaluation.header_comparison import HeaderComparison, compare_with_headers
 from brainscale.evaluation.report.cases import Case, CaseRow
+from brainscale.evaluation.report.novelty import NoveltySection, UnusualCase
 from brainscale.evaluation.report.page import ReportPage, SampleFlow, write_report
 from brainscale.evaluation.report.plots import Plot
 from brainscale.evaluation.report.summary import Sampling
@@ -88,6 +89,12 @@ def history(epochs: int = 8) -> list[Epoch]:
     ]
 
 
+def unusual_case(sample_id: str, novelty: float, **more: Any) -> UnusualCase:
+    """One of the most unusual samples, without a label unless it is in `more`."""
+    least: dict[str, Any] = {"label": None, "prediction": "tumour", "probability": 0.25}
+    return UnusualCase(sample_id=sample_id, novelty=novelty, **(least | more))
+
+
 def minimal_page(samples: LabelledProbabilities | None = None, **more: Any) -> ReportPage:
     """The least that a report can be made of, and `more`."""
     samples = random_samples() if samples is None else samples
@@ -119,6 +126,16 @@ def full_page(folder: Path, threshold: float = 0.4237) -> ReportPage:
         flow=SampleFlow(steps={"files": 1234, "samples": 1200, "used": 160}, excluded={"empty slice": 30, EVIL: 4}),
         duplicates={"groups": 12, "duplicates": 31, EVIL: 1},
         looks=3,
+        novelty=NoveltySection(
+            source=f"distance of {EVIL}",
+            samples=160,
+            unusual=3,
+            beyond_all=1,
+            cases=[
+                unusual_case(EVIL, 1.0, label=EVIL, picture=picture(4)),
+                unusual_case("a/very/long/" + "name" * 30 + ".png", 0.99, withheld=True),
+            ],
+        ),
         leaked={"bytes": 1400, "picture": 2},
         without_leaked=measure(first),
         subgroups=measure_subgroups(
