@@ -69,7 +69,7 @@ def choose_cases(
     others = by_certainty[::-1][~taken[by_certainty[::-1]]]
     indices, like_it = _one_of_each_group(others, samples.codes)
     if len(indices):
-        nearest = "Scores nearest to the threshold" if len(samples.classes) == 2 else "Predictions with the smallest lead"
+        nearest = "Scores nearest to the threshold" if len(samples.classes) == 2 else "Smallest lead of a prediction"
         about = f"{nearest}, correct or wrong; the cases above are not repeated."
         rows.append(("Least certain", about, _cases(predictions, indices[:SHOWN], like_it[:SHOWN], show_burned_in)))
     shown_ids = [case.sample_id for _, _, cases in rows for case in cases if not case.withheld]

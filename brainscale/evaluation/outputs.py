@@ -137,7 +137,9 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
         looks=model.looks,
         degenerate=facts.degenerate,
         subgroups=subgroups,
-        facts=group_facts({**facts.to_json(), **model_facts(info), "data": name, "command": model.command, "date": time}),
+        facts=group_facts(
+            {**facts.to_json(), **model_facts(info), "data": name, "command": model.command, "date": time}
+        ),
     )
     write_report(folder / "report.html", page)
     _complete_card(model, metrics, facts)
@@ -224,4 +226,3 @@ def _write_leakage(folder: Path, model: EvaluatedModel) -> pa.Table | None:
     table = measure(model.samples.take(unseen), model.prevalence)
     write_table(table, path, "metrics")
     return table
-

@@ -97,13 +97,12 @@ def describe_findings(
 
 def describe_leakage(leaked: int) -> str:
     """Return what the samples that a model has seen do to its metrics, in one sentence."""
-    one = leaked == 1
-    seen = (
-        f"{leaked:,} of these samples {'was' if one else 'were'} used to train or select the model, or "
-        f"{'is a duplicate or near duplicate' if one else 'are duplicates or near duplicates'} of such samples, or "
-        f"{'comes' if one else 'come'} from the same patient or series"
+    used, copies, share = ("was", "is a duplicate", "shares") if leaked == 1 else ("were", "are duplicates", "share")
+    return (
+        f"Data leakage: {leaked:,} of these samples {used} used to train or select the model, {copies} or near "
+        f"{copies.split()[-1]} of such samples, or {share} a patient or series with them. The metrics below overestimate "
+        "its performance"
     )
-    return f"Data leakage: {seen}. The metrics below overestimate its performance"
 
 
 def _detection(samples: LabelledProbabilities, estimates: Mapping[str, Estimate], unit: Unit) -> str:

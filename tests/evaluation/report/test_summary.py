@@ -93,8 +93,7 @@ def test_several_classes_are_named_one_by_one() -> None:
     first, second = sentences(samples)[:2]
     assert first.startswith("On 6 labelled images, the model predicted the right class for 5 of 6 (accuracy 0.83, ")
     assert first.endswith(": none in 2 of 2, glioma in 1 of 2, meningioma in 2 of 2.")
-    assert second.startswith("Any tumour against none: it detected a tumour in 4 of 4 images with one (sensitivity 1.00")
-    assert "glioma" in sentences(samples.take(np.array([0, 1, 4, 5])))[0]
+    assert second.startswith("Any tumour against none: it detected a tumour in 4 of 4 images with one (sensitivity 1.0")
     assert "no sample is glioma" in sentences(samples.take(np.array([0, 1, 4, 5])))[0]
 
 
@@ -105,7 +104,8 @@ def test_scores_that_are_no_numbers_say_nothing_of_the_model() -> None:
 
 def test_leaked_samples_are_counted_in_the_singular_and_the_plural() -> None:
     assert describe_leakage(1).startswith("Data leakage: 1 of these samples was used")
-    assert "is a duplicate or near duplicate of such samples, or comes from" in describe_leakage(1)
+    assert "is a duplicate or near duplicate of such samples, or shares a patient" in describe_leakage(1)
+    assert "are duplicates or near duplicates of such samples, or share a patient" in describe_leakage(2)
     assert describe_leakage(1402).startswith("Data leakage: 1,402 of these samples were used")
 
 
