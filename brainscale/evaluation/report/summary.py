@@ -100,8 +100,8 @@ def describe_leakage(leaked: int) -> str:
     used, copies, share = ("was", "is a duplicate", "shares") if leaked == 1 else ("were", "are duplicates", "share")
     return (
         f"Data leakage: {leaked:,} of these samples {used} used to train or select the model, {copies} or near "
-        f"{copies.split()[-1]} of such samples, or {share} a patient or series with them. The metrics below overestimate "
-        "its performance"
+        f"{copies.split()[-1]} of such samples, or {share} a patient or series with them. "
+        "The metrics below overestimate its performance"
     )
 
 
