@@ -311,6 +311,13 @@ class OperatingConfig(Section):
     confidence: Annotated[
         float, Field(ge=0.5, lt=1, description="Confidence with which validation has to promise `target`.")
     ] = 0.9
+    aggregation: Annotated[
+        Literal["auto", "top_mean", "maximum", "mean", "noisy_or"],
+        Field(
+            description="Probability of a tumour of a scan or patient, from its slices: top_mean (mean of the 3 "
+            "highest), maximum, mean or noisy_or; auto: the one with the highest AUROC on validation."
+        ),
+    ] = "auto"
     temperature: Annotated[bool, Field(description="Whether probabilities are calibrated by temperature scaling.")] = (
         False
     )

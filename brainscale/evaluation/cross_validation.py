@@ -18,7 +18,7 @@ from brainscale.dataset.splits import assign_folds, assign_splits, notice_of_has
 from brainscale.dataset.summary import describe_gaps
 from brainscale.errors import ManifestError, OutputError
 from brainscale.evaluation.on_ray import Fold, folds_at_once, train_folds
-from brainscale.evaluation.outputs import METRICS_FILE, PREDICTIONS_FILE
+from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
 from brainscale.hashing import fingerprint
 from brainscale.schema import PUBLISHED
 from brainscale.seeds import derive

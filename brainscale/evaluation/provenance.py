@@ -19,8 +19,8 @@ GROUPS = {
         *("epoch", "configuration", "training_manifest"),
     ),
     "Data": (
-        *("data", "split", "samples", "labelled_samples", "unlabelled_samples", "errors"),
-        *("shared_with_training", "samples_sha256", "manifest_sha256"),
+        *("data", "split", "unit", "aggregation", "units", "samples", "labelled_samples", "unlabelled_samples"),
+        *("errors", "shared_with_training", "samples_sha256", "manifest_sha256"),
     ),
     RUN: ("run", "command", "date"),
 }
@@ -31,7 +31,8 @@ NAMES = {
     "unlabelled_samples": "without a label",
     "errors": "not readable",
     "shared_with_training": "shared with training",
-    "looks": "evaluations of these samples",
+    "looks": "models evaluated on these samples",
+    "looks_note": "not counted in the run",
 }
 
 

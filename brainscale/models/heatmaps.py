@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from brainscale.models.brainmrnet import HYPERCOLUMN_SIDE
-from brainscale.models.bundle import Bundle, ModelInfo
+from brainscale.models.bundle import Bundle, ModelInfo, mark_edited
 from brainscale.models.classifier import load_classifier
 from brainscale.models.normalisation import normalise
 from brainscale.models.registry import NETWORKS
@@ -139,7 +139,7 @@ def write_heatmaps(
             temporary.write_bytes(picture)
     described = [{**row, "file": file, "method": method} for row, file in zip(rows, files, strict=True)]
     table = pa.Table.from_pylist(described, schema=COLUMNS)
-    write_table(table, folder / "heatmaps.parquet", "heatmaps")
+    write_table(mark_edited(table, bundle), folder / "heatmaps.parquet", "heatmaps")
     return table
 
 

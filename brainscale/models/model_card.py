@@ -12,6 +12,7 @@ from brainscale.models.bundle import ModelInfo
 from brainscale.models.claim_checklist import ITEMS, OPEN
 from brainscale.stats.metric_names import metric_name
 from brainscale.stats.metrics import estimates_of
+from brainscale.stats.units import AGGREGATION_NAMES
 from brainscale.storage.local import replacing
 
 README = "README.md"
@@ -73,7 +74,11 @@ def write_model_card(folder: Path, facts: ModelFacts) -> Path:
         keep_trailing_newline=True,
     )
     text = environment.get_template("model_card.md.j2").render(
-        facts=facts, metrics=_metrics(facts), provenance=_provenance(facts), checklist=_checklist(facts)
+        facts=facts,
+        metrics=_metrics(facts),
+        provenance=_provenance(facts),
+        checklist=_checklist(facts),
+        aggregation_names=AGGREGATION_NAMES,
     )
     with replacing(folder / README) as aside:
         aside.write_text(text, encoding="utf-8", errors="backslashreplace")

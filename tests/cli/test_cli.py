@@ -231,7 +231,7 @@ def test_figures_stand_beside_their_intervals(capsys: pytest.CaptureFixture[str]
     print_facts(facts, as_json=False)
     lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
     assert {label: text.strip() for label, text in lines.items()} == {
-        "evaluations of this test split": "–",
+        "models evaluated on this split": "–",
         "splits": "test (tumour 1, no_tumour 2), val (tumour 3)",
         "auroc": "0.9000  0.8000 to 0.9500",
         "mcc": "–",

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from brainscale.config.class_names import DEFAULT_CLASSES
 from brainscale.config.sections import ARCHITECTURES, PreprocessConfig
 from brainscale.errors import RERUN, OutputError
-from brainscale.models.bundle import WEIGHTS, Bundle, ModelInfo
+from brainscale.models.bundle import WEIGHTS, Bundle, ModelInfo, OperatingPoint
 from brainscale.models.classifier import Classifier
 from brainscale.models.heatmaps import (
     COLUMNS,
@@ -213,8 +213,7 @@ def make_bundle(folder: Path, name: str) -> Bundle:
         architecture=name,
         classes=DEFAULT_CLASSES,
         preprocess=PreprocessConfig(image_size=SIZE),
-        threshold=0.5,
-        threshold_source="fixed",
+        operating_points={"slice": OperatingPoint(threshold=0.5, threshold_source="fixed")},
         parameters=1,
         weights_sha256="0",
         onnx_sha256="0",

@@ -19,7 +19,7 @@ import pytest
 from brainscale.config.class_names import DEFAULT_CLASSES
 from brainscale.config.sections import PreprocessConfig
 from brainscale.errors import SampleError
-from brainscale.models.bundle import Bundle, ModelInfo
+from brainscale.models.bundle import Bundle, ModelInfo, OperatingPoint
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample import Sample
 from brainscale.reading.sources import SourceFile, open_file, walk_files
@@ -44,8 +44,7 @@ def made_up_bundle(weights: str = "w") -> Bundle:
         architecture="none",
         classes=DEFAULT_CLASSES,
         preprocess=PreprocessConfig(image_size=SIDE),
-        threshold=0.5,
-        threshold_source="fixed",
+        operating_points={"slice": OperatingPoint(threshold=0.5, threshold_source="fixed")},
         parameters=0,
         weights_sha256=weights,
         onnx_sha256="",

@@ -18,7 +18,7 @@ from brainscale.evaluation.report import curves, svg_charts
 from brainscale.evaluation.report.cases import CaseRow, scale_colours
 from brainscale.evaluation.report.curves import ConfusionCounts, TumourScores
 from brainscale.evaluation.report.plots import Plot
-from brainscale.evaluation.report.summary import Sampling, describe_findings, describe_leakage
+from brainscale.evaluation.report.summary import Sampling, describe_findings, describe_leakage, describe_slices
 from brainscale.formatting import format_number
 from brainscale.stats.estimate import Estimate
 from brainscale.stats.labelled import LabelledProbabilities
@@ -57,6 +57,7 @@ class ReportPage:
         sampling: what the samples are, for the first sentence.
         control: the model beside the header-only control.
         threshold_source: how the threshold was chosen.
+        no_threshold: why there is none, so that nothing is predicted; None where there is one.
         prevalence: share of tumours where the model will be used.
         plots: plots to download, embedded as PNG.
         history: rows of schema HISTORY, where the training is known.
@@ -68,7 +69,8 @@ class ReportPage:
         leaked: what they share with training → number of samples that trained or selected the model; None where that
             is unknown.
         without_leaked: table of schema METRICS of the other samples, where there are both.
-        looks: number of times this test set was evaluated with this run, this time included.
+        looks: number of models of this run that were evaluated on this test set, this one included.
+        looks_note: why the run does not count this one; None if it does.
         degenerate: one sentence where the model does not tell samples apart.
         subgroups: table of schema SUBGROUPS.
         facts: provenance, group → name → value.
@@ -78,6 +80,7 @@ class ReportPage:
     samples: LabelledProbabilities
     metrics: pa.Table
     threshold_source: str
+    no_threshold: str | None = None
     about: Mapping[str, str] = field(default_factory=dict)
     sampling: Sampling = field(default_factory=Sampling)
     control: HeaderComparison | None = None
@@ -92,6 +95,7 @@ class ReportPage:
     leaked: Mapping[str, int] | None = None
     without_leaked: pa.Table | None = None
     looks: int | None = None
+    looks_note: str | None = None
     degenerate: str | None = None
     subgroups: pa.Table | None = None
     facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -161,9 +165,10 @@ def _contents(page: ReportPage) -> dict[str, Any]:
     leak_count = None if page.leaked is None else sum(page.leaked.values())
     without = {} if page.without_leaked is None else estimates_of(page.without_leaked)
     return {
-        "findings": describe_findings(page.samples, metrics, page.sampling),
+        "findings": describe_findings(page.samples, metrics, page.sampling, page.no_threshold),
         "leakage": describe_leakage(leak_count) if leak_count else None,
         "control_name": CONTROL,
+        "cases_note": describe_slices(page.sampling.unit),
         "scale": scale_colours(),
         "headline": headline,
         "others": [estimate for name, estimate in metrics.items() if name not in HEADLINE],
@@ -181,8 +186,9 @@ def _contents(page: ReportPage) -> dict[str, Any]:
 def _threshold_section(page: ReportPage) -> dict[str, Any]:
     """Return what the section on threshold and curves shows; little where a score is not a finite number."""
     samples, scores = page.samples, TumourScores.of(page.samples)
-    section: dict[str, Any] = {"undefined": scores.undefined, "no_curve": scores.no_curve, "own": None, "data": None}
-    if scores.undefined:
+    undefined = scores.undefined or page.no_threshold
+    section: dict[str, Any] = {"undefined": undefined, "no_curve": scores.no_curve, "own": None, "data": None}
+    if undefined:
         return section
     threshold = float(samples.threshold)
     own = curves.count_at_threshold(scores.has_tumour, scores.scores, threshold)

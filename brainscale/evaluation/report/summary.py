@@ -69,7 +69,10 @@ class Sampling:
 
 
 def describe_findings(
-    samples: LabelledProbabilities, estimates: Mapping[str, Estimate], sampling: Sampling
+    samples: LabelledProbabilities,
+    estimates: Mapping[str, Estimate],
+    sampling: Sampling,
+    no_threshold: str | None = None,
 ) -> list[str]:
     """Return the first sentences of the report, the most important first.
 
@@ -77,10 +80,14 @@ def describe_findings(
         samples: labels and probabilities.
         estimates: their metrics by name.
         sampling: what the samples are.
+        no_threshold: why nothing is predicted, if so.
     """
     whole = sampling.describe(len(samples))
     if samples.not_finite:
         return [f"On {whole}, some scores are not finite numbers, so nothing can be said about the model."]
+    if no_threshold is not None:
+        first = f"On {whole}, the model gives scores but no predictions: {no_threshold}."
+        return [first, *_ranking(samples, estimates, sampling.unit)]
     if len(samples.classes) == 2:
         first = f"On {whole}, the model {_detection(samples, estimates, sampling.unit)}."
     else:
@@ -92,6 +99,7 @@ def describe_findings(
         *_ranking(samples, estimates, sampling.unit),
         *_width(estimates),
         *([unknown] if unknown else []),
+        _rule(samples),
     ]
 
 
@@ -103,6 +111,13 @@ def describe_leakage(leaked: int) -> str:
         f"{copies.split()[-1]} of such samples, or {share} a patient or series with them. "
         "The metrics below overestimate its performance"
     )
+
+
+def describe_slices(unit: Unit) -> str | None:
+    """Return which slice stands for a scan or a patient; None where each sample is an image of its own."""
+    if unit in (IMAGE, SLICE):
+        return None
+    return f"Each {unit.one} is shown by its slice with the highest probability of a tumour."
 
 
 def _detection(samples: LabelledProbabilities, estimates: Mapping[str, Estimate], unit: Unit) -> str:
@@ -140,6 +155,15 @@ def _against_none(samples: LabelledProbabilities, estimates: Mapping[str, Estima
     elif not samples.has_tumour.any():
         sentences.append(f"No {unit.one} has a tumour, so sensitivity and AUROC are unknown.")
     return sentences
+
+
+def _rule(samples: LabelledProbabilities) -> str:
+    """Return how the model predicts."""
+    if len(samples.classes) > 2:
+        return "The model predicts the most probable class."
+    if np.ndim(samples.threshold):
+        return "Each sample has the threshold of its own model."
+    return f"The model predicts a tumour at a score of {float(samples.threshold):.6g} or more."
 
 
 def _ranking(samples: LabelledProbabilities, estimates: Mapping[str, Estimate], unit: Unit) -> list[str]:

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brainscale.evaluation.report.summary import IMAGE, SLICE, Sampling, Unit, describe_findings, describe_leakage
+from brainscale.evaluation.report.summary import (
+    IMAGE,
+    SLICE,
+    Sampling,
+    Unit,
+    describe_findings,
+    describe_leakage,
+    describe_slices,
+)
 from brainscale.stats.estimate import Estimate
 from brainscale.stats.labelled import LabelledProbabilities
 from brainscale.stats.metrics import estimates_of, measure
@@ -82,9 +90,27 @@ def test_a_small_set_and_unknown_patients_are_said() -> None:
     assert wide not in sentences(of_counts(500, 20, 20, 500))
     one, some = (sentences(of_counts(5, 2, 2, 5), Sampling(patients=4, without_patient=n)) for n in (1, 3))
     rest = "is unknown: images of one patient count as independent, and the intervals may be too narrow."
-    assert one[-1] == f"The patient of 1 image {rest}"
-    assert some[-1] == f"The patient of 3 images {rest}"
+    assert one[-2] == f"The patient of 1 image {rest}"
+    assert some[-2] == f"The patient of 3 images {rest}"
     assert "of 4 patients" not in some[0]
+
+
+def test_the_rule_of_prediction_comes_last() -> None:
+    samples = of_counts(2, 1, 1, 2)
+    assert sentences(samples)[-1] == "The model predicts a tumour at a score of 0.5 or more."
+    findings = describe_findings(
+        samples, estimates_of(measure(samples)), Sampling(), "no threshold was chosen for scans"
+    )
+    assert (
+        findings[0]
+        == "On 6 labelled images, the model gives scores but no predictions: no threshold was chosen for scans."
+    )
+    assert not any("at a score of" in sentence or "detected" in sentence for sentence in findings)
+
+
+def test_a_scan_is_shown_by_one_slice() -> None:
+    assert describe_slices(PATIENT) == "Each patient is shown by its slice with the highest probability of a tumour."
+    assert describe_slices(SLICE) is None
 
 
 def test_several_classes_are_named_one_by_one() -> None:
