@@ -135,7 +135,7 @@ def test_a_page_of_many_samples_stays_small(tmp_path: Path) -> None:
 
 def test_flow_duplicates_evaluations_and_subgroups_are_shown(tmp_path: Path) -> None:
     texts = [t.strip() for t in Read(pages.write_page(tmp_path, pages.full_page(tmp_path))).texts]
-    for shown in ("1,234", "files", "empty slice", "30", "duplicates", "31", "3 times"):
+    for shown in ("1,234", "files", "empty slice", "30", "duplicates", "31", "3 models"):
         assert shown in texts, shown
     line = texts.index(f"sex{EVIL}: female")
     auroc = estimates_of(measure(pages.random_samples().take(np.arange(150))))["auroc"]

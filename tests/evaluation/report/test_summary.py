@@ -136,7 +136,7 @@ def test_leaked_samples_are_counted_in_the_singular_and_the_plural() -> None:
 
 
 @given(*[st.integers(0, 12)] * 4, st.integers(0, 3), st.integers(0, 3))
-@settings(max_examples=60 if LONG else 15, deadline=None)
+@settings(max_examples=60 if LONG else 8, deadline=None)
 def test_every_sentence_is_whole(found: int, missed: int, alarms: int, clear: int, patients: int, unknown: int) -> None:
     samples = of_counts(found, missed, alarms, clear + (found + missed + alarms + clear == 0))
     sampling = Sampling(split="test", patients=patients, without_patient=unknown)
