@@ -52,7 +52,7 @@ FILES = {
         "mlflow.json": "the run of MLflow that this run is sent to (`--mlflow`)",
         "model/": "the trained model: `model.safetensors`, `model.onnx`, `model.json`, and its model card `README.md`",
         "evaluation/": "evaluations, by split",
-        "test_looks.jsonl": "each evaluation on samples that training did not see",
+        "test_looks.jsonl": "each model that was evaluated on samples that training did not see",
         "_SUCCESS.json": "written last: the run is complete",
     },
     "evaluate --out DIR": {

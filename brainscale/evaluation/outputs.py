@@ -27,7 +27,7 @@ from brainscale.evaluation.report.summary import Unit as UnitWords
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, EvaluationFacts
 from brainscale.evaluation.sample_flow import count_duplicates, count_flow
 from brainscale.evaluation.units import UNIT_FILES, EvaluatedUnits, describe_score, drop_threshold_metrics
-from brainscale.models.bundle import Bundle, OperatingPoint, mark_edited
+from brainscale.models.bundle import EDITED, Bundle, OperatingPoint, mark_edited
 from brainscale.models.model_card import ModelFacts, write_model_card
 from brainscale.models.registry import count_flops
 from brainscale.scoring.per_unit import table_kind
@@ -171,6 +171,7 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
         looks=model.looks,
         looks_note=facts.looks_note,
         degenerate=facts.degenerate,
+        edited=EDITED if model.bundle.edited else None,
         subgroups=subgroups,
         facts=group_facts(_facts_of_report(model, facts, name, time)),
     )
@@ -259,6 +260,7 @@ def complete_card(model: EvaluatedModel, metrics: pa.Table, facts: EvaluationFac
         evaluated_on="the test split of its own data",
         prevalence=model.prevalence,
         degenerate=facts.degenerate,
+        edited=model.bundle.edited,
     )
     write_model_card(model.bundle.folder, card)
 

@@ -8,9 +8,9 @@ import jinja2
 import pyarrow as pa
 
 from brainscale.formatting import escape_markdown, format_number
-from brainscale.models.bundle import ModelInfo
+from brainscale.models.bundle import EDITED, ModelInfo
 from brainscale.models.claim_checklist import ITEMS, OPEN
-from brainscale.stats.metric_names import metric_name
+from brainscale.stats.metric_names import PUBLISHED_NOTE, metric_name
 from brainscale.stats.metrics import estimates_of
 from brainscale.stats.units import AGGREGATION_NAMES
 from brainscale.storage.local import replacing
@@ -30,6 +30,7 @@ class ModelFacts:
         evaluated_on: the data of these metrics.
         prevalence: share of tumours where the model will be used, of the metrics that depend on it.
         degenerate: one sentence where the model does not tell the samples of the evaluation apart.
+        edited: whether model.json was edited after training.
         provenance: more facts about the origin of the model, name → value.
         claim: answers to items of CLAIM 2024 by number, from 1; they replace what the run can answer.
     """
@@ -41,6 +42,7 @@ class ModelFacts:
     evaluated_on: str | None = None
     prevalence: float | None = None
     degenerate: str | None = None
+    edited: bool = False
     provenance: Mapping[str, object] = field(default_factory=dict)
     claim: Mapping[int, str] = field(default_factory=dict)
 
@@ -78,6 +80,8 @@ def write_model_card(folder: Path, facts: ModelFacts) -> Path:
         metrics=_metrics(facts),
         provenance=_provenance(facts),
         checklist=_checklist(facts),
+        edited_note=EDITED,
+        published_note=PUBLISHED_NOTE,
         aggregation_names=AGGREGATION_NAMES,
     )
     with replacing(folder / README) as aside:

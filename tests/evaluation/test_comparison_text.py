@@ -10,7 +10,14 @@ from brainscale.evaluation.comparison_text import format_comparison, format_pair
 from brainscale.schema import COMPARISON, PAIRS, PUBLISHED
 from brainscale.stats.metric_names import PUBLISHED_NOTE
 
-ROW = {"n": 38, "samples_sha256": "a" * 64, "parameters": 1000, "flops": 2_000_000_000, "images_per_second": 1.5}
+ROW = {
+    "n": 38,
+    "unit": "slice",
+    "samples_sha256": "a" * 64,
+    "parameters": 1000,
+    "flops": 2_000_000_000,
+    "images_per_second": 1.5,
+}
 METRICS = {
     column: value
     for name in PUBLISHED
@@ -95,3 +102,8 @@ def test_a_comparison_fits_a_terminal_whatever_the_names(
     shown = format_pairs(pa.Table.from_pylist(pairs, schema=PAIRS))
     assert max(map(len, shown.splitlines())) <= 80
     assert shown.count("-0.5000 to +0.0000") == len(pairs)
+
+
+def test_a_comparison_of_scans_says_so() -> None:
+    table = pa.Table.from_pylist([{"model": "m", "run": "r", **METRICS, **ROW, "unit": "scan"}], schema=COMPARISON)
+    assert format_comparison(table).startswith("Metrics and numbers of samples are those of scans.\n")

@@ -151,7 +151,7 @@ def test_looks_at_the_test_part_are_counted(run: Path, invoke: Invoke, tmp_path:
     again = succeed(invoke(*arguments, "--out", tmp_path / "a", "--json", "--engine", "torch"))
     assert json.loads(again.stdout) == facts
     assert "it was read, not computed again, and is no new look at the test set" in again.stderr
-    accuracy = next(line for line in shown if line.startswith("accuracy ")).split()
+    accuracy = next(line for line in shown if line.startswith("Accuracy ")).split()
     assert (len(accuracy), accuracy[3]) == (5, "to")  # the value, and where its interval goes
     strange = invoke("evaluate", run, "--by", "hospital", "--out", tmp_path / "c")
     assert strange.exit_code == 1

@@ -40,14 +40,14 @@ def marks(folder: Path) -> set[str | None]:
 
 def test_score_refuses_an_edited_model_or_names_it(model: Path, source: Path, tmp_path: Path, invoke: Invoke) -> None:
     plain, edited = tmp_path / "plain", tmp_path / "edited"
-    succeed(invoke("score", model, source, "--out", plain, "--by", "scan"))
+    succeed(invoke("score", model, source, "--out", plain, "--unit", "scan"))
     assert marks(plain) == {None}
     edit_threshold(model, 0.25)
     refused = invoke("score", model, source, "--out", edited)
     assert refused.exit_code == 1
     assert f"Error: {model / 'model.json'} was edited after it was written" in refused.stderr
     assert "or allow it with --allow-edited-model, which marks every output" in refused.stderr
-    arguments = ("--by", "scan", "--heatmaps", tmp_path / "pictures", "--allow-edited-model")
+    arguments = ("--unit", "scan", "--heatmaps", tmp_path / "pictures", "--allow-edited-model")
     done = succeed(invoke("score", model, source, "--out", edited, *arguments))
     sha256 = open_bundle(model, allow_edited=True).sha256
     assert f"Note: {model}: {NOTE}." in done.stderr

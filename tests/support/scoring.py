@@ -20,6 +20,7 @@ from brainscale.config.class_names import DEFAULT_CLASSES
 from brainscale.config.sections import PreprocessConfig
 from brainscale.errors import SampleError
 from brainscale.models.bundle import Bundle, ModelInfo, OperatingPoint
+from brainscale.reading.pseudonyms import pseudonym
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample import Sample
 from brainscale.reading.sources import SourceFile, open_file, walk_files
@@ -74,7 +75,8 @@ def read_text(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
         sample_id = file.sample_id if frame is None else f"{file.sample_id}#{frame}"
         grey = int(hashlib.sha256(f"{digest}{number}".encode()).hexdigest()[:2], 16)
         plane = np.full((SIDE, SIDE), grey, np.uint8)
-        yield Sample(sample_id=sample_id, uri=file.uri, frame=frame, sha256=digest, plane=plane)
+        patient = pseudonym(file.sample_id.partition("/")[0], request.key)
+        yield Sample(sample_id=sample_id, uri=file.uri, frame=frame, sha256=digest, plane=plane, patient=patient)
 
 
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:

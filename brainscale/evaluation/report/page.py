@@ -72,6 +72,7 @@ class ReportPage:
         looks: number of models of this run that were evaluated on this test set, this one included.
         looks_note: why the run does not count this one; None if it does.
         degenerate: one sentence where the model does not tell samples apart.
+        edited: that the model was edited after training, in one sentence; None if it was not.
         subgroups: table of schema SUBGROUPS.
         facts: provenance, group → name → value.
     """
@@ -97,6 +98,7 @@ class ReportPage:
     looks: int | None = None
     looks_note: str | None = None
     degenerate: str | None = None
+    edited: str | None = None
     subgroups: pa.Table | None = None
     facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
