@@ -94,8 +94,8 @@ def host() -> None:
 def main() -> None:
     """Count for the networks that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("networks", nargs="*", default=ARCHITECTURES, choices=ARCHITECTURES)
-    for name in parser.parse_args().networks:
+    parser.add_argument("networks", nargs="*", metavar="NETWORK")
+    for name in parser.parse_args().networks or ARCHITECTURES:
         for layout in ("contiguous", "channels_last"):
             measure(name, layout)
     host()

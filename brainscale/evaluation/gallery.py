@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from brainscale.evaluation.report.cases import Case, CaseRow
@@ -69,7 +70,11 @@ def choose_cases(
     others = by_certainty[::-1][~taken[by_certainty[::-1]]]
     indices, like_it = _one_of_each_group(others, samples.codes)
     if len(indices):
-        nearest = "Scores nearest to the threshold" if len(samples.classes) == 2 else "Smallest lead of a prediction"
+        nearest = (
+            "Scores nearest to the threshold"
+            if len(samples.classes) == 2
+            else "Scores nearest to the threshold, or kinds of tumour with the smallest lead"
+        )
         about = f"{nearest}, correct or wrong; the cases above are not repeated."
         rows.append(("Least certain", about, _cases(predictions, indices[:SHOWN], like_it[:SHOWN], show_burned_in)))
     shown_ids = [case.sample_id for _, _, cases in rows for case in cases if not case.withheld]
@@ -81,11 +86,17 @@ def choose_cases(
 
 
 def certainty(samples: LabelledProbabilities) -> np.ndarray:
-    """Return the distance of each score from the threshold; with more classes, the lead over the second class."""
+    """Return how far each sample is from another prediction: float64 [n].
+
+    That is the distance of P(tumour) from the threshold or, with several kinds of tumour, the lead of the predicted one
+    over the next, if that is less.
+    """
+    distance = np.abs(samples.tumour_probability - samples.threshold)
     if len(samples.classes) == 2:
-        return np.asarray(np.abs(samples.tumour_probability - samples.threshold))
-    ordered = np.sort(samples.probabilities, axis=1)
-    return np.asarray(ordered[:, -1] - ordered[:, -2])
+        return np.asarray(distance)
+    kinds = np.sort(samples.probabilities[:, 1:], axis=1)
+    lead = kinds[:, -1] - kinds[:, -2]
+    return np.where(samples.predicted > 0, np.minimum(distance, lead), distance)
 
 
 def _outcomes(samples: LabelledProbabilities, order: np.ndarray) -> Iterator[_Outcome]:
@@ -156,6 +167,7 @@ def _pictures(
 ) -> Iterator[tuple[str, tuple[bytes, bytes]]]:
     """Yield each sample with its scan, and with the scan under its heatmap."""
     request = ReadRequest(preprocess=bundle.info.preprocess)
+    manifest = manifest.filter(pc.is_in(manifest["sample_id"], pa.array(sample_ids, pa.string())))
     planes = read_planes(files_of_manifest(manifest, bundle.info.preprocess), sample_ids, request)
     batches = compute_heatmap_batches(bundle.info, bundle.weights.read_bytes(), list(planes.values()))
     heatmaps = (heatmap for batch in batches for heatmap in batch)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from brainscale.formatting import format_number
+from brainscale.stats.confusion import confusion_matrix
 from brainscale.stats.estimate import Estimate
 from brainscale.stats.labelled import LabelledProbabilities
-from brainscale.stats.metrics import confusion_matrix
 
 DIGITS = 2
 CHANCE = 0.5
@@ -159,11 +159,12 @@ def _against_none(samples: LabelledProbabilities, estimates: Mapping[str, Estima
 
 def _rule(samples: LabelledProbabilities) -> str:
     """Return how the model predicts."""
-    if len(samples.classes) > 2:
-        return "The model predicts the most probable class."
     if np.ndim(samples.threshold):
         return "Each sample has the threshold of its own model."
-    return f"The model predicts a tumour at a score of {float(samples.threshold):.6g} or more."
+    rule = f"The model predicts a tumour at a score of {float(samples.threshold):.6g} or more"
+    if len(samples.classes) == 2:
+        return f"{rule}."
+    return f"{rule}; the score is the probability of a tumour of any kind, and the kind is the most probable one."
 
 
 def _ranking(samples: LabelledProbabilities, estimates: Mapping[str, Estimate], unit: Unit) -> list[str]:
@@ -190,8 +191,8 @@ def _width(estimates: Mapping[str, Estimate]) -> list[str]:
 
 
 def _find(name: str, estimates: Mapping[str, Estimate]) -> Estimate | None:
-    """Return a metric of tumour against none, whose name says so where there are several classes."""
-    return estimates.get(f"tumour_{name}", estimates.get(name))
+    """Return a metric; with several classes, one of tumour against none unless all classes together have it."""
+    return estimates.get(name, estimates.get(f"tumour_{name}"))
 
 
 def _rate(name: str, estimates: Mapping[str, Estimate], shown: str | None = None) -> str:

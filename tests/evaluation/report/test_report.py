@@ -261,12 +261,16 @@ def test_one_class_has_no_curve_and_says_so(tmp_path: Path) -> None:
     assert draw_plots(samples, tmp_path)[0].alt == "No ROC curve: no sample is without a tumour."
 
 
-def test_more_than_two_classes_have_no_threshold(tmp_path: Path) -> None:
+def test_more_than_two_classes_have_blocks_of_their_own(tmp_path: Path) -> None:
     samples = labelled(np.arange(6) % 3, np.eye(3)[np.array([0, 1, 1, 0, 2, 2])], ("none", "a", "b"))
-    assert draw_plots(samples, tmp_path)[-1].title == "Confusion matrix by the most probable class"
+    assert draw_plots(samples, tmp_path)[-1].title == "Confusion matrix at threshold 0.5"
     text = pages.write_page(tmp_path, pages.minimal_page(samples))
     assert "compares a tumour of any kind with no tumour" in text
-    assert "uses no threshold: it predicts the most probable class" in text
+    assert "the score is the probability of a tumour of any kind, and the kind is the most probable one" in text
+    assert '<h3 id="by-class">Per class</h3>' in text
+    assert '<h3 id="any-tumour">Tumour against none</h3>' in text
+    assert text.count('<th scope="row">Tumour sensitivity ') == 1
+    assert '<th scope="row">Sensitivity ' not in text
     table = text[text.index("<h3>Confusion matrix</h3>") :]
     cells = [int(n) for n in re.findall(r'<td class="number[^"]*">(\d+)</td>', table)[:9]]
     assert cells == [2, 0, 0, 0, 1, 1, 0, 1, 1]
