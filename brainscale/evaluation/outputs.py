@@ -119,7 +119,8 @@ class EvaluatedModel:
     def degenerate(self) -> str | None:
         """One sentence where the model does not tell samples apart; without a threshold only scores can say so."""
         one_score = bool((self.samples.probabilities == self.samples.probabilities[:1]).all())
-        return describe_degenerate(self.samples) if one_score or self.no_threshold is None else None
+        text = describe_degenerate(self.samples) if one_score or self.no_threshold is None else None
+        return text if text is None or self.unit == "slice" else text.replace("every sample", f"every {self.unit}")
 
     def column(self, name: str) -> list[Any]:
         """Return the values of a manifest's column for these rows."""

@@ -140,3 +140,15 @@ def test_escaped_text_stays_one_cell(text: str) -> None:
     line = formatting.escape_markdown(text)
     assert len(line.splitlines()) <= 1
     assert not re.search(r"(?<!\\)(\\\\)*[|`*_<\[\]]", line.replace("&lt;", ""))
+
+
+def test_the_card_says_how_scans_are_decided(tmp_path: Path) -> None:
+    point = {"threshold": 0.42, "threshold_source": "fixed"}
+    chosen = {"aggregation_source": "highest AUROC (0.9) on 40 validation scans", "threshold_source": "Youden's index"}
+    points = {"slice": point, "scan": {"threshold": 2 / 3, "aggregation": "maximum", **chosen}}
+    text = write_card(tmp_path, info=model_info(operating_points=points))
+    assert (
+        "The probability of a tumour in a scan is the maximum of the slices; a tumour is predicted at 0.666667 "
+        "or more. How this was chosen: highest AUROC"
+    ) in text
+    assert "in a patient is" not in text
