@@ -12,6 +12,7 @@ from PIL import Image
 
 from brainscale.evaluation.header_comparison import HeaderComparison, compare_with_headers
 from brainscale.evaluation.report.cases import Case, CaseRow
+from brainscale.evaluation.report.novelty import NoveltySection, UnusualCase
 from brainscale.evaluation.report.page import ReportPage, SampleFlow, write_report
 from brainscale.evaluation.report.plots import Plot
 from brainscale.evaluation.report.summary import Sampling
@@ -114,6 +115,18 @@ def full_page(folder: Path, threshold: float = 0.4237) -> ReportPage:
         about={"Data": f"scans {EVIL}", "Evaluated": "1 May 2026, 12:00 UTC", "Command": f"brainscale evaluate {EVIL}"},
         sampling=Sampling(split="test", patients=55),
         control=control_of_full_page(),
+        novelty=NoveltySection(
+            source=f"distance in the network's features {EVIL}",
+            samples=160,
+            unusual=2,
+            beyond_all=1,
+            cases=[
+                UnusualCase(
+                    sample_id=EVIL, novelty=1.0, label=None, prediction="a", probability=0.5, picture=picture(7)
+                ),
+                UnusualCase(sample_id="b", novelty=0.995, label="a", prediction="a", probability=0.5, withheld=True),
+            ],
+        ),
         plots=[plot(folder)],
         history=history(),
         cases=[

@@ -209,7 +209,9 @@ def test_cases_stand_in_rows_with_both_pictures_and_a_scale(tmp_path: Path) -> N
     titles = [text for text in read.texts if text in {row.title for row in page.cases}]
     assert titles == [row.title for row in page.cases]
     shown = [case for row in page.cases for case in row.cases if case.picture]
-    assert len(read.all("img")) == 2 * len(shown)
+    assert page.novelty is not None
+    unusual = [case for case in page.novelty.cases if case.picture]
+    assert len(read.all("img")) == 2 * len(shown) + len(unusual)
     assert [a["href"] for a in read.all("use")] == ["#scale"] * len(shown)
     colours = [str(a["fill"]) for a in read.all("rect")]
     assert len(colours) == SCALE_STEPS
