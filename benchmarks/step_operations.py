@@ -85,7 +85,8 @@ def host() -> None:
     for _ in range(ROUNDS):
         augment(small, ids, 1, 0, config.augment)
     drawing = (time.process_time() - start) / ROUNDS / len(positions)
-    print(f"an image of 224²: {1e6 * loading:.1f} µs of CPU to take and to copy, {1e6 * drawing:.1f} µs to draw its changes")
+    parts = f"{1e6 * loading:.1f} µs of CPU to take and to copy, {1e6 * drawing:.1f} µs to draw its changes"
+    print(f"an image of 224²: {parts}")
     print(
         f"an image of 224² on a GPU: {224**2 + 8 + 32} bytes to the device: plane, label, eight numbers of its changes"
     )

@@ -19,18 +19,8 @@ GROUPS = {
         *("epoch", "configuration", "training_manifest"),
     ),
     "Data": (
-        *(
-            "data",
-            "split",
-            "unit",
-            "aggregation",
-            "units",
-            "samples",
-            "labelled_samples",
-            "unlabelled_samples",
-            "errors",
-        ),
-        *("shared_with_training", "samples_sha256", "manifest_sha256"),
+        *("data", "split", "unit", "aggregation", "units", "samples", "labelled_samples", "unlabelled_samples"),
+        *("errors", "shared_with_training", "samples_sha256", "manifest_sha256"),
     ),
     RUN: ("run", "command", "date"),
 }

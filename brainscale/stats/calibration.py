@@ -130,7 +130,8 @@ class Recalibration:
     @cached_property
     def _own_fit(self) -> np.ndarray:
         """Intercept and slope [2] of the samples as they are, of the standardised logit."""
-        return np.nan_to_num(self._newton(np.ones((1, len(self.logits))), np.zeros((1, 2)), joint=True))[0]
+        fits = self._newton(np.ones((1, len(self.logits))), np.zeros((1, 2)), joint=True)
+        return np.asarray(np.nan_to_num(fits)[0])
 
     def _fit(self, weights: np.ndarray, start: np.ndarray, *, joint: bool) -> np.ndarray:
         """Return intercept and slope [R, 2], searched from a start [2], by batches."""

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,12 @@ def case(sample_id: str = "a.png", shown: bytes | None = None, like_it: int = 0)
     pictures: dict[str, Any] = {"picture": shown, "heatmap": shown, "withheld": shown is None}
     texts: dict[str, Any] = {"sample_id": sample_id, "label": "tumour", "prediction": "no_tumour"}
     return Case(**texts, **pictures, probability=0.1, like_it=like_it)
+
+
+@cache
+def control_of_full_page() -> HeaderComparison:
+    """The control beside the samples of `full_page`, which takes seconds."""
+    return control(random_samples())
 
 
 def control(samples: LabelledProbabilities) -> HeaderComparison:
@@ -113,7 +120,7 @@ def full_page(folder: Path, threshold: float = 0.4237) -> ReportPage:
         threshold_source=f"highest Youden index on val {EVIL}",
         about={"Data": f"scans {EVIL}", "Evaluated": "1 May 2026, 12:00 UTC", "Command": f"brainscale evaluate {EVIL}"},
         sampling=Sampling(split="test", patients=55),
-        control=control(samples),
+        control=control_of_full_page(),
         plots=[plot(folder)],
         history=history(),
         cases=[

@@ -19,7 +19,7 @@ from brainscale.evaluation.report.cases import CaseRow, scale_colours
 from brainscale.evaluation.report.curves import ConfusionCounts, TumourScores
 from brainscale.evaluation.report.novelty import NoveltySection
 from brainscale.evaluation.report.plots import Plot
-from brainscale.evaluation.report.summary import Sampling, describe_findings, describe_leakage
+from brainscale.evaluation.report.summary import Sampling, describe_findings, describe_leakage, describe_slices
 from brainscale.formatting import format_number
 from brainscale.stats.confusion import confusion_matrix
 from brainscale.stats.estimate import Estimate
@@ -185,6 +185,7 @@ def _contents(page: ReportPage) -> dict[str, Any]:
         "findings": describe_findings(page.samples, metrics, page.sampling, page.no_threshold),
         "leakage": describe_leakage(leak_count) if leak_count else None,
         "control_name": CONTROL,
+        "cases_note": describe_slices(page.sampling.unit),
         "scale": scale_colours(),
         "headline": headline,
         "others": [metrics[name] for name in blocks.together if name not in important],

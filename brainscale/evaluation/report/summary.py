@@ -99,18 +99,25 @@ def describe_findings(
         *_ranking(samples, estimates, sampling.unit),
         *_width(estimates),
         *([unknown] if unknown else []),
+        _rule(samples),
     ]
 
 
 def describe_leakage(leaked: int) -> str:
     """Return what the samples that a model has seen do to its metrics, in one sentence."""
-    one = leaked == 1
-    seen = (
-        f"{leaked:,} of these samples {'was' if one else 'were'} used to train or select the model, or "
-        f"{'is a duplicate or near duplicate' if one else 'are duplicates or near duplicates'} of such samples, or "
-        f"{'comes' if one else 'come'} from the same patient or series"
+    used, copies, share = ("was", "is a duplicate", "shares") if leaked == 1 else ("were", "are duplicates", "share")
+    return (
+        f"Data leakage: {leaked:,} of these samples {used} used to train or select the model, {copies} or near "
+        f"{copies.split()[-1]} of such samples, or {share} a patient or series with them. "
+        "The metrics below overestimate its performance"
     )
-    return f"Data leakage: {seen}. The metrics below overestimate its performance"
+
+
+def describe_slices(unit: Unit) -> str | None:
+    """Return which slice stands for a scan or a patient; None where each sample is an image of its own."""
+    if unit in (IMAGE, SLICE):
+        return None
+    return f"Each {unit.one} is shown by its slice with the highest probability of a tumour."
 
 
 def _detection(samples: LabelledProbabilities, estimates: Mapping[str, Estimate], unit: Unit) -> str:
@@ -148,6 +155,16 @@ def _against_none(samples: LabelledProbabilities, estimates: Mapping[str, Estima
     elif not samples.has_tumour.any():
         sentences.append(f"No {unit.one} has a tumour, so sensitivity and AUROC are unknown.")
     return sentences
+
+
+def _rule(samples: LabelledProbabilities) -> str:
+    """Return how the model predicts."""
+    if np.ndim(samples.threshold):
+        return "Each sample has the threshold of its own model."
+    rule = f"The model predicts a tumour at a score of {float(samples.threshold):.6g} or more"
+    if len(samples.classes) == 2:
+        return f"{rule}."
+    return f"{rule}; the score is the probability of a tumour of any kind, and the kind is the most probable one."
 
 
 def _ranking(samples: LabelledProbabilities, estimates: Mapping[str, Estimate], unit: Unit) -> list[str]:
