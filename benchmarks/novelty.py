@@ -162,7 +162,9 @@ def main() -> None:
         compare(asked.external.name, usual, model.predict([str(path) for path in some])["novelty"].to_numpy(), groups)
     if asked.speed:
         side = model.bundle.info.preprocess.image_size
-        compare_engines(str(run), np.stack([np.asarray(Image.open(p).convert("L").resize((side, side))) for p in paths]))
+        compare_engines(
+            str(run), np.stack([np.asarray(Image.open(p).convert("L").resize((side, side))) for p in paths])
+        )
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ NAMES = {
     "shared_with_training": "shared with training",
     "looks": "models evaluated on these samples",
     "looks_note": "not counted in the run",
+    "unusual": "samples more unusual than 99 % of validation",
 }
 
 

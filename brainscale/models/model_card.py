@@ -139,6 +139,7 @@ def _provenance(facts: ModelFacts) -> dict[str, object]:
         "model.json sha256": info.model_sha256,
         "weights sha256": info.weights_sha256,
         "ONNX sha256": info.onnx_sha256,
+        "novelty sha256": info.novelty_sha256 or "none",
         "training manifest sha256": info.manifest_sha256,
         "configuration sha256": info.config_sha256,
         "seed": info.seed,

@@ -238,6 +238,8 @@ class WindowStore:
     def _fetch(self, positions: np.ndarray) -> np.ndarray:
         """Return the planes at sorted positions."""
         planes = np.empty((len(positions), self._side, self._side), np.uint8)
+        if not len(positions):  # of a window with fewer micro-batches than workers
+            return planes
         blocks, rows = self._locations.block[positions], self._locations.row[positions]
         order = np.argsort(blocks, kind="stable")
         numbers, starts = np.unique(blocks[order], return_index=True)

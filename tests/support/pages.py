@@ -96,6 +96,12 @@ def history(epochs: int = 8) -> list[Epoch]:
     ]
 
 
+def unusual_case(sample_id: str, novelty: float, **more: Any) -> UnusualCase:
+    """One of the most unusual samples, without a label unless it is in `more`."""
+    least: dict[str, Any] = {"label": None, "prediction": "tumour", "probability": 0.25}
+    return UnusualCase(sample_id=sample_id, novelty=novelty, **(least | more))
+
+
 def minimal_page(samples: LabelledProbabilities | None = None, **more: Any) -> ReportPage:
     """The least that a report can be made of, and `more`."""
     samples = random_samples() if samples is None else samples
@@ -115,18 +121,6 @@ def full_page(folder: Path, threshold: float = 0.4237) -> ReportPage:
         about={"Data": f"scans {EVIL}", "Evaluated": "1 May 2026, 12:00 UTC", "Command": f"brainscale evaluate {EVIL}"},
         sampling=Sampling(split="test", patients=55),
         control=control_of_full_page(),
-        novelty=NoveltySection(
-            source=f"distance in the network's features {EVIL}",
-            samples=160,
-            unusual=2,
-            beyond_all=1,
-            cases=[
-                UnusualCase(
-                    sample_id=EVIL, novelty=1.0, label=None, prediction="a", probability=0.5, picture=picture(7)
-                ),
-                UnusualCase(sample_id="b", novelty=0.995, label="a", prediction="a", probability=0.5, withheld=True),
-            ],
-        ),
         plots=[plot(folder)],
         history=history(),
         cases=[
@@ -139,6 +133,16 @@ def full_page(folder: Path, threshold: float = 0.4237) -> ReportPage:
         flow=SampleFlow(steps={"files": 1234, "samples": 1200, "used": 160}, excluded={"empty slice": 30, EVIL: 4}),
         duplicates={"groups": 12, "duplicates": 31, EVIL: 1},
         looks=3,
+        novelty=NoveltySection(
+            source=f"distance of {EVIL}",
+            samples=160,
+            unusual=3,
+            beyond_all=1,
+            cases=[
+                unusual_case(EVIL, 1.0, label=EVIL, picture=picture(4)),
+                unusual_case("a/very/long/" + "name" * 30 + ".png", 0.99, withheld=True),
+            ],
+        ),
         leaked={"bytes": 1400, "picture": 2},
         without_leaked=measure(first),
         subgroups=measure_subgroups(

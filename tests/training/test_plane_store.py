@@ -143,6 +143,16 @@ def test_a_worker_has_few_blocks_in_use() -> None:
     assert store._planes.nbytes == 90 * SIDE**2
 
 
+def test_a_worker_may_have_nothing_of_a_window() -> None:
+    """Where the last window has fewer micro-batches than there are workers."""
+    objects, nothing = numbered(12), np.arange(0)
+    store = WindowStore(locate(objects), SIDE)
+    with patch("ray.get", getter(objects)):
+        for window, following in ((np.arange(6), nothing), (nothing, np.arange(6, 12)), (np.arange(6, 12), None)):
+            store.hold(window, following)
+            assert np.array_equal(store.take(window)[:, 0, 0], window)
+
+
 def test_an_error_of_a_later_window_comes_when_it_is_needed() -> None:
     objects = numbered(12)
 
