@@ -13,7 +13,7 @@ FORMATS = {
     "comparison": 1,
     "paired tests": 1,
     "overlap": 2,
-    "heatmaps": 1,
+    "heatmaps": 2,
     "model": 2,
     "folder": 1,
     "listing": 1,

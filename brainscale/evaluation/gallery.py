@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from brainscale.evaluation.report.page import Case
-from brainscale.models import heatmaps
 from brainscale.models.bundle import Bundle
+from brainscale.models.heatmap_pictures import render_heatmaps
 from brainscale.reading.file_tables import files_of_manifest
 from brainscale.reading.reader import read_planes
 from brainscale.reading.request import ReadRequest
@@ -60,4 +60,4 @@ def certainty(samples: LabelledProbabilities) -> np.ndarray:
 def _pictures(bundle: Bundle, manifest: pa.Table, sample_ids: Sequence[str]) -> dict[str, bytes]:
     request = ReadRequest(preprocess=bundle.info.preprocess)
     planes = read_planes(files_of_manifest(manifest, bundle.info.preprocess), sample_ids, request)
-    return dict(zip(planes, heatmaps.render_heatmaps(bundle, list(planes.values())), strict=True))
+    return dict(zip(planes, render_heatmaps(bundle, list(planes.values())), strict=True))

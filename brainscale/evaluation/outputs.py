@@ -16,6 +16,7 @@ from brainscale.dataset.manifest import MANIFEST_FILE, write_manifest
 from brainscale.dataset.patients import describe_unknown_patients
 from brainscale.errors import ManifestError
 from brainscale.evaluation.gallery import choose_cases
+from brainscale.evaluation.heatmap_quality import measure_faithfulness
 from brainscale.evaluation.report.page import ReportPage, write_report
 from brainscale.evaluation.report.plots import draw_plots
 from brainscale.evaluation.results import EvaluationFacts
@@ -130,6 +131,7 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
         without_leaked=without_leaked,
         looks=model.looks,
         degenerate=facts.degenerate,
+        faithfulness=measure_faithfulness(model.bundle, model.rows, model.labelled),
         subgroups=subgroups,
         facts=_provenance(model, facts),
     )

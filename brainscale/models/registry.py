@@ -16,6 +16,8 @@ from brainscale.errors import UsageError
 from brainscale.models.brainmrnet import BrainMRNet, BrainMRNetPaper
 from brainscale.models.torchvision_networks import densenet121, load_imagenet_weights, resnet50, vgg16
 
+HeatmapMethod = Literal["occlusion", "rise", "integrated gradients", "cam"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
@@ -27,6 +29,7 @@ class Architecture:
         cam_layer: the module whose output is the last feature map.
         cam_method: method for heatmaps: `cam` if a ReLU, the mean over space and a linear layer follow the feature map;
             `hirescam` if a hypercolumn reads the feature map cell by cell; else `grad-cam`.
+        heatmap_method: the method for heatmaps that benchmarks/heatmap_faithfulness.py finds the most faithful.
         imagenet: torchvision's name of the ImageNet weights; None if there are none.
     """
 
@@ -34,6 +37,7 @@ class Architecture:
     head: str
     cam_layer: str
     cam_method: Literal["cam", "hirescam", "grad-cam"]
+    heatmap_method: HeatmapMethod = "occlusion"
     imagenet: str | None = None
 
 

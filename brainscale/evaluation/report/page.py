@@ -17,6 +17,7 @@ from brainscale.evaluation.report import curves, svg_charts
 from brainscale.evaluation.report.curves import ConfusionCounts, TumourScores
 from brainscale.evaluation.report.plots import Plot
 from brainscale.formatting import format_number
+from brainscale.models.faithfulness import FaithfulnessSummary
 from brainscale.stats.estimate import Estimate
 from brainscale.stats.labelled import LabelledProbabilities
 from brainscale.stats.metric_names import metric_name
@@ -87,6 +88,7 @@ class ReportPage:
         without_leaked: table of schema METRICS of the other samples, where there are both.
         looks: number of times this test set was evaluated with this run, this time included.
         degenerate: one sentence where the model does not tell samples apart.
+        faithfulness: whether the heatmaps show what the model goes by, where it was measured.
         subgroups: table of schema SUBGROUPS.
         facts: provenance, name → value.
     """
@@ -109,6 +111,7 @@ class ReportPage:
     without_leaked: pa.Table | None = None
     looks: int | None = None
     degenerate: str | None = None
+    faithfulness: FaithfulnessSummary | None = None
     subgroups: pa.Table | None = None
     facts: Mapping[str, object] = field(default_factory=dict)
 
