@@ -22,10 +22,10 @@ HEAD = """# Reference
 Every command, option, error code, output file, column and configuration key. Made from the code by `make reference`;
 a test fails when this page is stale.
 """
-EVERY_COMMAND = """Every command also takes `--help`, and `--debug`, which shows a traceback when something fails.
-`brainscale --log-format json COMMAND` writes standard error as one JSON object a line.
+EVERY_COMMAND = """Every command also takes `--help`; `--debug`, which shows a traceback when something fails; and
+`--log-format json`, which writes standard error as one JSON object a line (also `$BRAINSCALE_LOG_FORMAT`).
 """
-COMMON = ("debug",)
+COMMON = ("debug", "log_format")
 """Options of every command, said once."""
 TABLES = {
     "MANIFEST": "Manifest: `M.parquet` of index and split, `manifest.parquet` of a run or an evaluation",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from brainscale.models.bundle import Bundle
     from brainscale.models.engines import Engine
     from brainscale.reading.sample import Sample
+    from brainscale.scoring.direct import ScoredRows
     from brainscale.scoring.result import Scores
     from brainscale.training.run_folder import Run
 
@@ -432,21 +433,15 @@ class Model:
         """
         import pyarrow as pa
 
-        from brainscale.reading.file_tables import file_table
+        return pa.concat_tables(rows.predictions for rows in self.score_directly(_list_sources(sources)))
+
+    def score_directly(self, sources: Sequence[str]) -> "Iterator[ScoredRows]":
+        """Yield the predictions of a few samples at a time, with their planes; see `predict`."""
         from brainscale.reading.pseudonyms import read_key
-        from brainscale.reading.reader import plan_files, read_tables
-        from brainscale.reading.request import ReadRequest
-        from brainscale.reading.sources import list_files
-        from brainscale.scoring.predictions import score_rows
+        from brainscale.scoring.direct import score_sources
 
         info = self.bundle.info
-        request = ReadRequest(preprocess=info.preprocess, key=read_key(None).secret)
-        files = plan_files(list_files(_list_sources(sources)), request).files
-        tables = [
-            score_rows(rows, self._engine, info, info.threshold)
-            for rows in read_tables(file_table(files), request=request)
-        ]
-        return pa.concat_tables(tables)
+        return score_sources(sources, self._engine, info, info.threshold, read_key(None).secret)
 
     def probabilities(self, planes: "np.ndarray") -> "np.ndarray":
         """Return the probability of each class.

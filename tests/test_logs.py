@@ -34,6 +34,8 @@ def test_errors_and_facts_are_objects_and_the_result_stays(invoke: Invoke, tmp_p
     assert (done.exit_code, done.stdout, plain.stderr) == (0, plain.stdout, "")
     (line,) = lines(done.stderr)
     assert (line["level"], line["event"], line["facts"]["manifest"]) == ("info", "done", str(tmp_path / "s"))  # type: ignore[index]
+    assert lines(invoke(*arguments, "--log-format", "json").stderr)[0]["facts"] == line["facts"]
+    assert invoke("config", "show", "demo", "--log-format", "xml").exit_code == 2
     for wrong, status in ((["split", "none", "--out", "y"], 1), (["bogus"], 2), (["train"], 2)):
         failed = invoke("--log-format", "json", *wrong)
         (line,) = lines(failed.stderr)

@@ -45,7 +45,7 @@ class Group(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command and exit: status 0 if it succeeded, 1 if it failed, 2 for wrong usage."""
-        log_format = os.environ.get(logs.VARIABLE)
+        earlier_format = os.environ.get(logs.VARIABLE)
         try:
             return super().main(*args, **{**kwargs, "standalone_mode": False})
         except click.exceptions.Exit as error:
@@ -59,10 +59,10 @@ class Group(click.Group):
             error.show()
             sys.exit(error.exit_code)
         finally:  # --log-format is valid for this call only
-            if log_format is None:
+            if earlier_format is None:
                 os.environ.pop(logs.VARIABLE, None)
             else:
-                os.environ[logs.VARIABLE] = log_format
+                os.environ[logs.VARIABLE] = earlier_format
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands, each with its whole first sentence."""
@@ -77,9 +77,27 @@ def _exit(message: str, status: int) -> None:
     sys.exit(status)
 
 
-def handle_errors(command: Command) -> Command:
-    """Add `--debug`, and turn errors into one line and an exit status."""
+def _set_log_format(_context: click.Context, _option: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        os.environ[logs.VARIABLE] = value
 
+
+log_format = click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    is_eager=True,  # errors in the rest of the arguments are written in this format too
+    expose_value=False,
+    callback=_set_log_format,
+    show_default=f"text, or ${logs.VARIABLE}",
+    help="Format of standard error: text, or one JSON object per line.",
+)
+"""An option of every command, before or after its name."""
+
+
+def handle_errors(command: Command) -> Command:
+    """Add `--log-format` and `--debug`, and turn errors into one line and an exit status."""
+
+    @log_format
     @click.option("--debug", is_flag=True, help="Show a traceback if the command fails.")
     @wraps(command)
     def run(*args: Any, debug: bool, **kwargs: Any) -> Any:

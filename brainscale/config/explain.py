@@ -1,7 +1,7 @@
 """Explain what is wrong with a configuration, and suggest the nearest valid name."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -18,6 +18,8 @@ def explain(error: ValidationError, root: type[BaseModel]) -> str:
     location = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         *sections, key = [str(part) for part in problem["loc"]]
+        if not sections and (homes := [name for name, section in _sections(root) if key in section.model_fields]):
+            return f"unknown key '{key}': did you mean {' or '.join(f'{home}.{key}' for home in homes)}?"
         return f"unknown key '{location}'{did_you_mean(key, _keys(root, sections))}"
     message = problem["msg"].removeprefix("Value error, ")
     value = problem["input"]
@@ -32,6 +34,12 @@ def _keys(root: type[BaseModel], sections: list[str]) -> list[str]:
     for name in sections:
         model = model.model_fields[name].annotation
     return list(model.model_fields)
+
+
+def _sections(root: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    for name, field in root.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield name, field.annotation
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

@@ -43,7 +43,9 @@ def test_scoring_workers_need_no_torch() -> None:
     assert done.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("command", ["demo", "index", "split", "train", "evaluate", "score", "compare", "jobs"])
+@pytest.mark.parametrize(
+    "command", ["demo", "index", "split", "train", "evaluate", "score", "predict", "compare", "config", "jobs"]
+)
 def test_every_command_has_help_with_an_example(invoke: Invoke, command: str) -> None:
     result = invoke(command, "--help")
     assert result.exit_code == 0

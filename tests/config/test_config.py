@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainscale.config import files, sections
+from brainscale.config import files, sections, template
 from brainscale.errors import UsageError
 
 NAMED = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -23,9 +24,23 @@ def test_the_first_named_configuration_is_the_default() -> None:
     assert files.load_config("brainmrnet") == sections.Config()
 
 
+@pytest.mark.parametrize("path", NAMED, ids=lambda p: p.stem)
+def test_a_template_is_the_configuration_with_a_comment_on_every_key(path: Path, tmp_path: Path) -> None:
+    config = files.load_config(path.stem, ["data.classes={none: ['a: b', '#c', \"d'e\"], tumour: ['yes', x]}"])
+    (tmp_path / "new.yaml").write_text(text := template.write_template(config))
+    assert files.load_config(str(tmp_path / "new.yaml")) == config
+    lines = text.splitlines()
+    keys = [number for number, line in enumerate(lines) if re.match(r"  +\w+:", line) and "    none:" not in line]
+    assert len(keys) > 50
+    undocumented = [lines[n] for n in keys if not lines[n - 1].lstrip().startswith("#") and ":" in lines[n]]
+    assert [line.strip() for line in undocumented] == ["tumour: ['yes', x]"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("epochs=3", "unknown key 'epochs': did you mean train.epochs?"),
+        ("threshold=0.4", "unknown key 'threshold': did you mean operating.threshold?"),
         (
             "train.epoch=3",
             "unknown key 'train.epoch': did you mean 'epochs'? Choose from seed, epochs, batch_size",

@@ -1,0 +1,167 @@
+"""The command predict: one row for each sample on standard output, without Ray."""
+
+import csv
+import io
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from brainscale.cli import options
+from brainscale.cli.console import handle_errors
+from brainscale.logs import notice
+
+if TYPE_CHECKING:
+    from brainscale.models.bundle import Bundle
+    from brainscale.scoring.direct import ScoredRows
+
+STDIN = "-"
+COLUMNS = ("file", "prediction", "probability", "threshold", "error_code", "error")
+WIDEST_FILE = 40
+"""Characters of a file's name that the table shows; longer names keep their end."""
+
+
+@click.command("predict")
+@click.argument("model", metavar="MODEL")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...|-")
+@click.option("--heatmap", "heatmaps", metavar="DIR", help="Folder for a heatmap of each sample.")
+@options.show_burned_in
+@options.engine
+@click.option("--csv", "as_csv", is_flag=True, help="Print the rows as CSV.")
+@options.json
+@handle_errors
+def predict_command(
+    model: str,
+    files: tuple[str, ...],
+    heatmaps: str | None,
+    show_burned_in: bool,
+    engine: str,
+    as_csv: bool,
+    as_json: bool,
+) -> None:
+    """Score a few files at once, and print one row for each sample.
+
+    A FILE is an image, a DICOM file, a NIfTI volume, an archive, or a folder with a DICOM series; `-` reads one of them
+    from standard input. The exit status is 1 if a sample could not be scored.
+
+    Example: brainscale predict runs/first scan.dcm
+    """
+    from brainscale import api
+    from brainscale.errors import UsageError
+    from brainscale.schema import SKIPPED
+
+    if as_csv and as_json:
+        raise UsageError("--csv and --json cannot be combined: choose one")
+    if heatmaps is not None and Path(heatmaps).exists() and any(Path(heatmaps).iterdir()):
+        raise UsageError(f"{heatmaps} is not empty: choose a new folder for --heatmap, or remove this one")
+    with _sources(files) as sources:
+        trained = api.load_model(model, engine=engine)
+        scored = list(trained.score_directly(sources))
+    info = trained.bundle.info
+    rows = [_row(row, info.threshold, list(info.classes)) for some in scored for row in some.predictions.to_pylist()]
+    click.echo(json.dumps(rows, indent=2) if as_json else format_csv(rows) if as_csv else format_table(rows))
+    if heatmaps is not None:
+        _write_heatmaps(trained.bundle, scored, Path(heatmaps), show_burned_in=show_burned_in)
+    if failed := sum(row["probability"] is None and row["error_code"] not in SKIPPED for row in rows):
+        notice(f"{failed} of {len(rows)} sample(s) could not be scored: see the column error")
+        sys.exit(1)
+
+
+@contextmanager
+def _sources(files: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the sources, with standard input as a temporary file.
+
+    Raises:
+        UsageError: standard input is named with other files, or a file beyond the limit of one file is in it.
+    """
+    from brainscale.config.sections import LimitsConfig
+    from brainscale.errors import UsageError
+    from brainscale.storage.remote import make_absolute
+
+    if STDIN not in files:
+        yield [make_absolute(file) for file in files]
+        return
+    if len(files) > 1:
+        raise UsageError("standard input (-) cannot be combined with other files: score it in a separate command")
+    limit = LimitsConfig().nbytes
+    with tempfile.TemporaryDirectory(prefix="brainscale-") as folder:
+        path = Path(folder, "stdin")
+        with path.open("wb") as copy:
+            left = limit + 1
+            while left and (chunk := sys.stdin.buffer.read(min(left, 2**20))):
+                copy.write(chunk)
+                left -= len(chunk)
+        if not left:
+            raise UsageError(f"standard input has more than {limit >> 20} MiB: save it to a file first")
+        yield [str(path)]
+
+
+def _row(prediction: Mapping[str, Any], threshold: float, classes: Sequence[str]) -> dict[str, Any]:
+    """Return what is printed of a row of schema PREDICTIONS."""
+    scores = prediction["probabilities"]
+    return {
+        "file": prediction["sample_id"],
+        "prediction": prediction["prediction"],
+        "probability": prediction["probability"],
+        "threshold": threshold,
+        "probabilities": None if scores is None else dict(zip(classes, scores, strict=True)),
+        "error_code": prediction["error_code"],
+        "error": prediction["error"],
+        "model": prediction["model"],
+    }
+
+
+def format_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as CSV with a header."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().rstrip("\n")
+
+
+def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as a table for a terminal; an error stands at the end of its line."""
+    cells = [("file", "prediction", "probability", "threshold", "error")]
+    for row in rows:
+        probability = "–" if row["probability"] is None else f"{row['probability']:.4f}"
+        error = "" if row["error_code"] is None else f"{row['error_code']}: {row['error']}"
+        cells.append((_shorten(row["file"]), row["prediction"] or "–", probability, f"{row['threshold']:.4f}", error))
+    widths = [max(len(line[column]) for line in cells) for column in range(4)]
+    lines = []
+    for file, prediction, probability, threshold, error in cells:
+        numbers = f"{probability:>{widths[2]}}  {threshold:>{widths[3]}}"
+        lines.append(f"{file:<{widths[0]}}  {prediction:<{widths[1]}}  {numbers}  {error}".rstrip())
+    return "\n".join(lines)
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= WIDEST_FILE else f"…{name[1 - WIDEST_FILE :]}"
+
+
+def _write_heatmaps(bundle: "Bundle", scored: "Sequence[ScoredRows]", folder: Path, *, show_burned_in: bool) -> None:
+    """Write a heatmap of each sample with a probability, except where text may be burned in."""
+    from brainscale.models.heatmaps import write_heatmaps
+
+    rows: list[dict[str, Any]] = []
+    planes = []
+    hidden = 0
+    for some in scored:
+        shown = (row for row in some.predictions.to_pylist() if row["probability"] is not None)
+        for row, plane in zip(shown, some.planes, strict=True):
+            if row["burned_in"] and not show_burned_in:
+                hidden += 1
+                continue
+            rows.append({"sample_id": row["sample_id"], "probability": row["probability"]})
+            planes.append(plane)
+    write_heatmaps(bundle, planes, rows, folder)
+    notice(f"{len(rows)} heatmap(s) are in {folder}")
+    if hidden:
+        notice(
+            f"{hidden} sample(s) may show text, such as a name, and have no heatmap: add --show-burned-in to draw them"
+        )
