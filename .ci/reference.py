@@ -30,7 +30,8 @@ COMMON = ("debug", "log_format")
 TABLES = {
     "MANIFEST": "Manifest: `M.parquet` of index and split, `manifest.parquet` of a run or an evaluation",
     "PREDICTIONS": "Predictions: `part-*.parquet` of score, `predictions.parquet` of evaluate",
-    "SCANS": "Scans: `DIR.scans.parquet` of `score --by scan`",
+    "SCANS": "Scans: `DIR.scans.parquet` of `score --unit scan`, `scans.parquet` of `evaluate --unit scan`",
+    "PATIENTS": "Patients: `DIR.patients.parquet` and `patients.parquet` of `--unit patient`",
     "METRICS": "Metrics: `metrics.parquet` of evaluate and of a cross-validation",
     "SUBGROUPS": "Subgroups: `subgroups.parquet` of `evaluate --by`",
     "HISTORY": "History: `history.parquet` of a run",
@@ -51,11 +52,12 @@ FILES = {
         "mlflow.json": "the run of MLflow that this run is sent to (`--mlflow`)",
         "model/": "the trained model: `model.safetensors`, `model.onnx`, `model.json`, and its model card `README.md`",
         "evaluation/": "evaluations, by split",
-        "test_looks.jsonl": "each evaluation on samples that training did not see",
+        "test_looks.jsonl": "each model that was evaluated on samples that training did not see",
         "_SUCCESS.json": "written last: the run is complete",
     },
     "evaluate --out DIR": {
         "predictions.parquet": "one row for each sample",
+        "scans.parquet": "one row for each scan (`--unit scan`); `patients.parquet` with `--unit patient`",
         "metrics.parquet": "metrics with 95 % intervals",
         "subgroups.parquet": "metrics of subgroups (`--by`)",
         "shared.parquet": "samples that the model saw in training (data leakage)",

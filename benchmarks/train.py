@@ -78,7 +78,7 @@ class Memory:
         """uint8 [n, S, S]."""
         return self.planes[positions]
 
-    def hold(self, positions: np.ndarray) -> None:
+    def hold(self, positions: np.ndarray, following: np.ndarray | None = None) -> None:
         """All are held."""
 
 

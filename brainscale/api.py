@@ -281,51 +281,71 @@ def evaluate(
     data: "pa.Table | Location | None" = None,
     split: str | None = None,
     out: Location | None = None,
+    unit: str = "slice",
     by: Sequence[str] = (),
     prevalence: float | None = None,
     engine: str = "auto",
     workers: int | None = None,
     show_burned_in: bool = False,
+    allow_edited: bool = False,
     on_notice: OnNotice = lambda text: None,
 ) -> "Evaluation":
     """Evaluate a model on labelled samples, and write metrics with intervals, predictions, plots and a report.
+
+    An evaluation that is there already, of the same model and samples with the same options, is read and returned.
 
     Args:
         model: a run, or a run folder or model folder.
         data: a manifest or a source; by default the manifest of the run.
         split: train, val, test or all; by default test, if there is one.
         out: path or address of the output folder; by default a folder in the run folder.
+        unit: what is decided on: slice, scan or patient.
         by: columns of the manifest for which to compute metrics by subgroup.
         prevalence: fraction of tumours where the model will be used.
         engine: auto, onnx or torch.
         workers: maximum number of engines.
         show_burned_in: whether the report shows pictures of samples whose pixels may show text, such as a name.
+        allow_edited: whether to evaluate a model whose model.json was edited; every output says so.
         on_notice: called with each message for the user.
 
     Raises:
         BrainscaleError: there is no model, no such split or column, or no sample with a label of the model.
     """
+    from brainscale.evaluation.repeated import find_repeated
+
+    request: dict[str, Any] = {
+        "model": _model_location(model),
+        "out": None if out is None else _absolute(out),
+        "data": None if data is None else _data(data),
+        "split": split,
+        "engine": engine,
+        "workers": workers,
+        "prevalence": prevalence,
+        "unit": unit,
+        "by": by,
+        "show_burned_in": show_burned_in,
+        "allow_edited_model": allow_edited,
+        "on_notice": on_notice,
+    }
+    if (repeated := find_repeated(**request)) is not None:
+        return repeated
     from brainscale.evaluation.evaluator import evaluate_model
 
     with session(workers):
-        return evaluate_model(
-            _model_location(model),
-            None if out is None else _absolute(out),
-            data=None if data is None else _data(data),
-            split=split,
-            engine=engine,
-            workers=workers,
-            prevalence=prevalence,
-            by=by,
-            show_burned_in=show_burned_in,
-            on_notice=on_notice,
-        )
+        return evaluate_model(**request)
 
 
-def compare(runs: "Sequence[Run | Location]") -> "Comparison":
+def compare(runs: "Sequence[Run | Location]", *, unit: str = "slice", force: bool = False) -> "Comparison":
     """Compare runs by their metrics on the test split; runs without an evaluation are evaluated first.
 
+    Args:
+        runs: runs, run folders or folders that `evaluate` wrote.
+        unit: which evaluations to compare: by slice, scan or patient.
+        force: whether to compare runs that were evaluated on different samples or with different classes; the result
+            says so in `not_comparable` and in a column of its tables.
+
     Raises:
+        ManifestError: the runs were evaluated on different samples or with different classes.
         BrainscaleError: a folder is neither a run nor an evaluation, or it cannot be evaluated.
     """
     from contextlib import ExitStack
@@ -335,9 +355,9 @@ def compare(runs: "Sequence[Run | Location]") -> "Comparison":
 
     with ExitStack() as stack:
         folders = [str(stack.enter_context(fetch(_model_location(run), *comparison.READ, push=True))) for run in runs]
-        if not comparison.all_evaluated(folders):
+        if not comparison.all_evaluated(folders, unit):
             stack.enter_context(session())
-        return comparison.compare_runs(folders)
+        return comparison.compare_runs(folders, unit=unit, force=force)
 
 
 def score(
@@ -349,7 +369,7 @@ def score(
     workers: int | None = None,
     threshold: float | None = None,
     precision: str = "fp32",
-    by: str | None = None,
+    unit: str | None = None,
     update: bool = False,
     prune: bool = False,
     patient_key: Location | None = None,
@@ -357,6 +377,7 @@ def score(
     heatmaps: Location | None = None,
     max_heatmaps: int = 20,
     show_burned_in: bool = False,
+    allow_edited: bool = False,
     on_notice: OnNotice = lambda text: None,
 ) -> "Scores":
     """Score every sample of the sources into Parquet parts, or resume the job in `out`.
@@ -369,7 +390,7 @@ def score(
         workers: maximum number of engines.
         threshold: operating threshold, instead of the model's own.
         precision: fp32 or bf16.
-        by: `scan` to write a second table with one row for each series or volume.
+        unit: scan or patient, to write a second table with one row for each.
         update: whether to score the files that are new in the sources too; rows of files that are gone stay.
         prune: whether to drop the rows of files that are gone from the sources.
         patient_key: file with the secret key for the hashes; by default the key in the environment, or with
@@ -378,6 +399,7 @@ def score(
         heatmaps: folder for heatmaps of the most confident positives.
         max_heatmaps: maximum number of heatmaps.
         show_burned_in: whether to draw heatmaps of samples whose pixels may show text, such as a name.
+        allow_edited: whether to score with a model whose model.json was edited; every output says so.
         on_notice: called with each message for the user.
 
     Raises:
@@ -393,7 +415,7 @@ def score(
         workers=workers,
         threshold=threshold,
         precision=precision,
-        by=by,
+        unit=unit,
         update=update,
         prune=prune,
         patient_key=None if patient_key is None else _absolute(patient_key),
@@ -401,6 +423,7 @@ def score(
         heatmaps=None if heatmaps is None else _absolute(heatmaps),
         max_heatmaps=max_heatmaps,
         show_burned_in=show_burned_in,
+        allow_edited_model=allow_edited,
         on_notice=on_notice,
     )
 
@@ -417,7 +440,10 @@ class Model:
 
     def __repr__(self) -> str:
         info = self.bundle.info
-        return f"Model({info.architecture}, classes={list(info.classes)}, image_size={info.preprocess.image_size})"
+        edited = ", edited" if self.bundle.edited else ""
+        return (
+            f"Model({info.architecture}, classes={list(info.classes)}, image_size={info.preprocess.image_size}{edited})"
+        )
 
     def predict(self, sources: Location | Sequence[Location]) -> "pa.Table":
         """Score every sample of the sources, and return the predictions.
@@ -433,7 +459,10 @@ class Model:
         """
         import pyarrow as pa
 
-        return pa.concat_tables(rows.predictions for rows in self.score_directly(_list_sources(sources)))
+        from brainscale.models.bundle import mark_edited
+
+        rows = (rows.predictions for rows in self.score_directly(_list_sources(sources)))
+        return mark_edited(pa.concat_tables(rows), self.bundle)
 
     def score_directly(self, sources: Sequence[str]) -> "Iterator[ScoredRows]":
         """Yield the predictions of a few samples at a time, with their planes; see `predict`."""
@@ -496,13 +525,17 @@ class Model:
         return array
 
 
-def load_model(model: "Run | Location", *, engine: str = "auto", threads: int | None = None) -> Model:
+def load_model(
+    model: "Run | Location", *, engine: str = "auto", threads: int | None = None, allow_edited: bool = False
+) -> Model:
     """Load a trained model into this process, without Ray.
 
     Args:
         model: a run, or path or address of a run folder or model folder.
         engine: auto (ONNX Runtime), onnx or torch.
         threads: number of CPU threads; by default one for each CPU.
+        allow_edited: whether to load a model whose model.json was edited; its text and the metadata of its predictions
+            say so.
 
     Raises:
         BundleError: there is no model, or its files do not match their hashes.
@@ -514,7 +547,7 @@ def load_model(model: "Run | Location", *, engine: str = "auto", threads: int | 
 
     options = resolve_engine(EngineOptions(name=engine), gpus=0)
     with fetch(_model_location(model), *BUNDLE_FILES) as folder:
-        bundle = open_bundle(folder)
+        bundle = open_bundle(folder, allow_edited=allow_edited)
         network, weights = read_network(bundle, options), bundle.weights.read_bytes()
     return Model(bundle, load_engine(bundle.info, network, options, threads=threads or os.cpu_count() or 1), weights)
 

@@ -4,17 +4,18 @@ import pyarrow as pa
 
 FORMATS = {
     "manifest": 3,
-    "predictions": 2,
-    "scans": 1,
+    "predictions": 3,
+    "scans": 2,
+    "patients": 1,
     "metrics": 1,
     "subgroups": 1,
     "history": 2,
     "steps": 1,
-    "comparison": 1,
-    "paired tests": 1,
+    "comparison": 2,
+    "paired tests": 2,
     "overlap": 2,
     "heatmaps": 2,
-    "model": 2,
+    "model": 3,
     "folder": 1,
     "listing": 1,
 }
@@ -88,6 +89,7 @@ PREDICTIONS = pa.schema(
         *_sample,
         pa.field("sha256", pa.string()),  # SHA-256 of the encoded bytes
         pa.field("scan", pa.string()),  # DICOM series: sample_id of its first slice; a keyed hash where a key was given
+        pa.field("patient", pa.string()),  # keyed hash of the patient, with a key or from a manifest; null otherwise
         *_acquisition,
         *WINDOW,
         pa.field("label", pa.string()),  # true class; null if unknown
@@ -99,18 +101,36 @@ PREDICTIONS = pa.schema(
     ]
 )
 
+_unit = [
+    pa.field("model", pa.string(), nullable=False),  # SHA-256 of the weights
+    pa.field("slices", pa.int64(), nullable=False),  # number of scored slices that are not empty
+    pa.field("empty", pa.int64(), nullable=False),  # number of empty slices, which are left out
+    pa.field("errors", pa.int64(), nullable=False),  # number of slices that could not be read or scored
+    pa.field("top_mean", pa.float64()),  # mean of the three highest probabilities of a tumour; null without slices
+    pa.field("maximum", pa.float64()),  # highest probability of a tumour of any slice
+    pa.field("mean", pa.float64()),  # mean probability of a tumour over the slices
+    pa.field("noisy_or", pa.float64()),  # 1 − Π(1 − p) over the slices
+    pa.field("aggregation", pa.string(), nullable=False),  # which of these four the next two columns are made from
+    pa.field("probability", pa.float64()),  # probability of a tumour; null without slices
+    pa.field("probabilities", pa.list_(pa.float64())),  # probability of each class, in the model's order
+    pa.field("threshold", pa.float64()),  # operating threshold; null where the model has none for this unit
+    pa.field("prediction", pa.string()),  # predicted class at that threshold; null without slices or threshold
+    pa.field("label", pa.string()),  # true class: a tumour where any slice has one; null if unknown
+    pa.field("group", pa.string()),  # group of units that are not independent, of `evaluate`; null otherwise
+    pa.field("sample_id", pa.string(), nullable=False),  # slice with the highest probability, or the first sample
+]
+
 SCANS = pa.schema(
     [
-        pa.field("scan", pa.string(), nullable=False),  # as in the predictions; without a series, the volume's id
-        pa.field("model", pa.string(), nullable=False),  # SHA-256 of the weights
-        pa.field("slices", pa.int64(), nullable=False),  # number of scored slices that are not empty
-        pa.field("empty", pa.int64(), nullable=False),  # number of empty slices, which are left out
-        pa.field("errors", pa.int64(), nullable=False),  # number of slices that could not be read or scored
-        pa.field("highest", pa.float64()),  # highest probability of a tumour of any slice; null without scored slices
-        pa.field("mean", pa.float64()),  # mean probability of a tumour over the slices
-        pa.field("top_mean", pa.float64()),  # mean of the three highest probabilities (brainscale.scoring.per_scan.TOP)
-        pa.field("prediction", pa.string()),  # predicted class of the slice with the highest probability
-        pa.field("sample_id", pa.string(), nullable=False),  # that slice; without scored slices, the first sample
+        pa.field("scan", pa.string(), nullable=False),  # DICOM series; or the volume's sample_id; or the sample itself
+        *_unit,
+    ]
+)
+
+PATIENTS = pa.schema(
+    [
+        pa.field("patient", pa.string(), nullable=False),  # keyed hash of the patient's identifier
+        *_unit,
     ]
 )
 
@@ -159,6 +179,7 @@ COMPARISON = pa.schema(
     [
         pa.field("model", pa.string(), nullable=False),  # name of the network, or of the header-only control
         pa.field("run", pa.string(), nullable=False),  # folder of the run
+        pa.field("unit", pa.string(), nullable=False),  # what is decided on: slice, scan or patient
         *[
             field
             for name in PUBLISHED
@@ -168,11 +189,15 @@ COMPARISON = pa.schema(
                 pa.field(f"{name}_high", pa.float64()),  # upper end of its 95 % confidence interval
             )
         ],
-        pa.field("n", pa.int64(), nullable=False),  # number of test samples
+        pa.field("n", pa.int64(), nullable=False),  # number of test samples, scans or patients
         pa.field("parameters", pa.int64()),  # number of trainable parameters; null for the header-only control
         pa.field("flops", pa.int64()),  # floating-point operations for one image
         pa.field("images_per_second", pa.float64()),  # images per second of the evaluation, including its start
         pa.field("weights_sha256", pa.string()),  # SHA-256 of the weights
+        pa.field("samples_sha256", pa.string(), nullable=False),  # fingerprint of the samples that it was evaluated on
+        pa.field("degenerate", pa.string()),  # sentence: the model predicts one class or one score; null if it does not
+        pa.field("model_edited", pa.bool_()),  # whether model.json was edited after training; null for the control
+        pa.field("not_comparable", pa.string()),  # why the rows of this table cannot be compared; null if they can
     ]
 )
 
@@ -193,6 +218,7 @@ PAIRS = pa.schema(
         pa.field("mcnemar_p", pa.float64(), nullable=False),  # p-value of McNemar's exact test by group, two-sided
         pa.field("mcnemar_p_holm", pa.float64(), nullable=False),  # the same, adjusted for all pairs (Holm)
         pa.field("reason", pa.string()),  # why a value is missing
+        pa.field("not_comparable", pa.string()),  # why the models cannot be compared; null if they can
     ]
 )
 

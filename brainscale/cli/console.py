@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from functools import wraps
+from textwrap import fill
 from typing import Any
 
 import click
@@ -16,6 +17,8 @@ from brainscale.errors import BrainscaleError
 Command = Callable[..., Any]
 WHOLE = 1000
 """Length of a summary in the list of commands: click would cut it at the end of the line."""
+TERMINAL_WIDTH = 80
+"""Columns of running text."""
 LABELS = {
     "burned_in": "samples with text burned in",
     "byte_identical_copies": "identical copies",
@@ -25,7 +28,8 @@ LABELS = {
     "groups_with_two_labels": "groups with different labels",
     "header_only_control": "header-only control",
     "left_out": "samples left out",
-    "looks": "evaluations of this test split",
+    "looks": "models evaluated on this split",
+    "looks_note": "not counted in the run",
     "out": "output folder",
     "rows_a_second": "rows per second",
     "rows_now": "rows scored now",
@@ -122,20 +126,29 @@ def print_facts(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
-    lines = {LABELS.get(name, name.replace("_", " ")): text for name, text in _texts(facts).items()}
+    lines = _texts(facts)
     width = max(map(len, lines))
     for label, text in lines.items():
         click.echo(f"{label:<{width}}  {text}")
+    if "intervals" in facts:
+        from brainscale.stats.metric_names import PUBLISHED_NOTE
+
+        click.echo(f"\n{fill(PUBLISHED_NOTE, TERMINAL_WIDTH)}")
 
 
 def _texts(facts: dict[str, Any]) -> dict[str, str]:
-    """Return each fact as text; metrics become facts of their own, with their intervals."""
+    """Return label → text of each fact; metrics follow with their intervals, by the names that every output uses."""
+    others = {name: value for name, value in facts.items() if name not in ("metrics", "intervals")}
+    texts = {LABELS.get(name, name.replace("_", " ")): _format(value) for name, value in others.items()}
     if "intervals" not in facts:
-        return {name: _format(value) for name, value in facts.items()}
-    metrics = {name: _format(value) for name, value in facts["metrics"].items()}
+        return texts
+    from brainscale.stats.metric_names import metric_name
+
     for name, (low, high) in facts["intervals"].items():
-        metrics[name] += "" if low is None else f"  {low:.4f} to {high:.4f}"
-    return _texts({name: value for name, value in facts.items() if name not in ("metrics", "intervals")}) | metrics
+        interval = "" if low is None else f"  {low:.4f} to {high:.4f}"
+        label = metric_name(name, facts.get("prevalence")).name
+        texts[label] = _format(facts["metrics"][name]) + interval
+    return texts
 
 
 def _format(value: Any) -> str:

@@ -215,13 +215,14 @@ def _open_session(settings: "Config") -> AbstractContextManager[None]:
     show_default="test if there is one, otherwise all",
     help="Split to evaluate on: train, val, test or all.",
 )
-@click.option("--out", metavar="DIR", show_default="MODEL/evaluation/SPLIT", help="Output folder.")
+@click.option("--out", metavar="DIR", show_default="MODEL/evaluation/SPLIT[-UNIT]", help="Output folder.")
 @click.option(
     "--prevalence",
     type=click.FloatRange(0, 1, True, True),
     metavar="FRACTION",
     help="Prevalence of tumours in the intended use, for predictive values.",
 )
+@options.unit
 @click.option(
     "--by",
     multiple=True,
@@ -236,11 +237,7 @@ def _open_session(settings: "Config") -> AbstractContextManager[None]:
     help="Manifest of the training data, to detect data leakage; auto: the manifest of the run.",
 )
 @options.show_burned_in
-@click.option(
-    "--allow-edited-model",
-    is_flag=True,
-    help="Evaluate a model whose model.json was edited, which marks every output.",
-)
+@options.allow_edited_model
 @options.engine
 @options.workers
 @options.shared
@@ -255,6 +252,7 @@ def evaluate_command(
     engine: str,
     workers: int | None,
     prevalence: float | None,
+    unit: str,
     by: tuple[str, ...],
     training_manifest: str,
     show_burned_in: bool,
@@ -278,6 +276,7 @@ def evaluate_command(
         "engine": engine,
         "workers": workers,
         "prevalence": prevalence,
+        "unit": unit,
         "by": by,
         "show_burned_in": show_burned_in,
         "allow_edited_model": allow_edited_model,
@@ -286,15 +285,20 @@ def evaluate_command(
     }
     if address:
         options.run_as_job(address, no_wait, "evaluate", request, as_json)
-    from brainscale.cluster import session
-    from brainscale.evaluation.evaluator import evaluate_model
+    from brainscale.evaluation.repeated import find_repeated
 
-    with session.session(workers):
-        evaluation = evaluate_model(**request, on_notice=notice)
+    evaluation = find_repeated(**request, on_notice=notice)
+    if evaluation is None:
+        from brainscale.cluster import session
+        from brainscale.evaluation.evaluator import evaluate_model
+
+        with session.session(workers):
+            evaluation = evaluate_model(**request, on_notice=notice)
     if evaluation.degenerate and not as_json:
         click.echo(evaluation.degenerate)
     facts = evaluation.to_json()
-    print_facts(facts if as_json else {name: facts[name] for name in facts if name != "degenerate"}, as_json)
+    said = {"degenerate"} | {name for name in ("looks_note",) if facts[name] is None}
+    print_facts(facts if as_json else {name: facts[name] for name in facts if name not in said}, as_json)
 
 
 @click.command("compare")
@@ -302,10 +306,18 @@ def evaluate_command(
 @click.option(
     "--out", metavar="T.parquet", help="Parquet file for the table; the paired tests go to T-pairs.parquet beside it."
 )
+@options.unit
 @click.option("--markdown", is_flag=True, help="Print Markdown tables.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Compare runs that were evaluated on different samples or classes, which marks every output.",
+)
 @options.json
 @handle_errors
-def compare_command(runs: tuple[str, ...], out: str | None, markdown: bool, as_json: bool) -> None:
+def compare_command(
+    runs: tuple[str, ...], out: str | None, unit: str, markdown: bool, force: bool, as_json: bool
+) -> None:
     """Compare models: a table of metrics with one row for each run, and paired tests between the runs.
 
     A run without an evaluation is first evaluated on its test split.
@@ -323,10 +335,8 @@ def compare_command(runs: tuple[str, ...], out: str | None, markdown: bool, as_j
 
     with ExitStack() as stack:
         folders = [str(stack.enter_context(fetch(run, *comparing.READ, push=True))) for run in runs]
-        with nullcontext() if comparing.all_evaluated(folders) else session.session():
-            comparison = comparing.compare_runs(folders)
-    if not comparison.same:
-        notice("Note: these runs were evaluated on different samples; their metrics cannot be compared.")
+        with nullcontext() if comparing.all_evaluated(folders, unit) else session.session():
+            comparison = comparing.compare_runs(folders, unit=unit, force=force)
     if out:
         write_table(comparison.table, out, "comparison")
         if comparison.pairs is not None:
@@ -334,7 +344,7 @@ def compare_command(runs: tuple[str, ...], out: str | None, markdown: bool, as_j
             pairs_out = f"{base.removesuffix('.parquet')}-pairs.parquet{address_options}"
             write_table(comparison.pairs, pairs_out, "paired tests")
     if as_json:
-        click.echo(json.dumps(comparison.table.to_pylist(), indent=2))
+        click.echo(json.dumps(comparison.to_json(), indent=2))
         return
     click.echo(format_comparison(comparison.table, markdown=markdown))
     if comparison.pairs is not None:

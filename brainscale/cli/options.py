@@ -39,10 +39,22 @@ shared = click.option(
     show_envvar=True,
     help="Allow local paths on a cluster whose nodes all mount them.",
 )
+unit = click.option(
+    "--unit",
+    type=click.Choice(["slice", "scan", "patient"]),
+    default="slice",
+    show_default=True,
+    help="What is decided on: each slice, each scan (series or volume), or each patient.",
+)
 show_burned_in = click.option(
     "--show-burned-in",
     is_flag=True,
     help="Also show pictures of samples whose pixels may show text, such as a name.",
+)
+allow_edited_model = click.option(
+    "--allow-edited-model",
+    is_flag=True,
+    help="Use a model whose model.json was edited, which marks every output.",
 )
 engine = click.option(
     "--engine", default="auto", show_default=True, metavar="NAME", help="Inference engine: auto, onnx or torch."

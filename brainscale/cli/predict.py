@@ -31,6 +31,7 @@ WIDEST_FILE = 40
 @click.argument("files", nargs=-1, required=True, metavar="FILE...|-")
 @click.option("--heatmap", "heatmaps", metavar="DIR", help="Folder for a heatmap of each sample.")
 @options.show_burned_in
+@options.allow_edited_model
 @options.engine
 @click.option("--csv", "as_csv", is_flag=True, help="Print the rows as CSV.")
 @options.json
@@ -40,6 +41,7 @@ def predict_command(
     files: tuple[str, ...],
     heatmaps: str | None,
     show_burned_in: bool,
+    allow_edited_model: bool,
     engine: str,
     as_csv: bool,
     as_json: bool,
@@ -53,6 +55,7 @@ def predict_command(
     """
     from brainscale import api
     from brainscale.errors import UsageError
+    from brainscale.models.bundle import EDITED
     from brainscale.schema import SKIPPED
 
     if as_csv and as_json:
@@ -60,10 +63,11 @@ def predict_command(
     if heatmaps is not None and Path(heatmaps).exists() and any(Path(heatmaps).iterdir()):
         raise UsageError(f"{heatmaps} is not empty: choose a new folder for --heatmap, or remove this one")
     with _sources(files) as sources:
-        trained = api.load_model(model, engine=engine)
+        trained = api.load_model(model, engine=engine, allow_edited=allow_edited_model)
+        if trained.bundle.edited:
+            notice(f"Note: {trained.bundle.folder}: {EDITED}.")
         scored = list(trained.score_directly(sources))
-    info = trained.bundle.info
-    rows = [_row(row, info.threshold, list(info.classes)) for some in scored for row in some.predictions.to_pylist()]
+    rows = [_row(row, trained.bundle) for some in scored for row in some.predictions.to_pylist()]
     click.echo(json.dumps(rows, indent=2) if as_json else format_csv(rows) if as_csv else format_table(rows))
     if heatmaps is not None:
         _write_heatmaps(trained.bundle, scored, Path(heatmaps), show_burned_in=show_burned_in)
@@ -101,33 +105,37 @@ def _sources(files: Sequence[str]) -> Iterator[list[str]]:
         yield [str(path)]
 
 
-def _row(prediction: Mapping[str, Any], threshold: float, classes: Sequence[str]) -> dict[str, Any]:
-    """Return what is printed of a row of schema PREDICTIONS."""
+def _row(prediction: Mapping[str, Any], bundle: "Bundle") -> dict[str, Any]:
+    """Return what is printed of a row of schema PREDICTIONS, with the hash of a model that was edited."""
     scores = prediction["probabilities"]
+    edited = {"edited_model": bundle.sha256} if bundle.edited else {}
     return {
         "file": prediction["sample_id"],
         "prediction": prediction["prediction"],
         "probability": prediction["probability"],
-        "threshold": threshold,
-        "probabilities": None if scores is None else dict(zip(classes, scores, strict=True)),
+        "threshold": bundle.info.threshold,
+        "probabilities": None if scores is None else dict(zip(bundle.info.classes, scores, strict=True)),
         "error_code": prediction["error_code"],
         "error": prediction["error"],
         "model": prediction["model"],
+        **edited,
     }
 
 
 def format_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows as CSV with a header."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    columns = (*COLUMNS, *(["edited_model"] if "edited_model" in rows[0] else []))
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().rstrip("\n")
 
 
 def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as a table for a terminal; an error stands at the end of its line."""
-    cells = [("file", "prediction", "probability", "threshold", "error")]
+    """Return rows as a table for a terminal; an error stands at the end of its line, an edited model in the heading."""
+    edited = " (edited)" if "edited_model" in rows[0] else ""
+    cells = [("file", "prediction", "probability", f"threshold{edited}", "error")]
     for row in rows:
         probability = "–" if row["probability"] is None else f"{row['probability']:.4f}"
         error = "" if row["error_code"] is None else f"{row['error_code']}: {row['error']}"

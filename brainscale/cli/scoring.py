@@ -30,7 +30,11 @@ from brainscale.logs import notice
     show_default=True,
     help="Share of samples with an error above which the command fails, though all rows are written.",
 )
-@click.option("--by", type=click.Choice(["scan"]), help="Add a table with one row for each series or volume.")
+@click.option(
+    "--unit",
+    type=click.Choice(["scan", "patient"]),
+    help="Add a table with one row for each scan (series or volume) or patient.",
+)
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
@@ -63,6 +67,7 @@ from brainscale.logs import notice
     help="File with the key of the hashes.",
 )
 @click.option("--hash-paths", is_flag=True, help="Hash the names of files and archive members too.")
+@options.allow_edited_model
 @options.engine
 @options.workers
 @click.option(

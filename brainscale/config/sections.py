@@ -264,6 +264,13 @@ class TrainConfig(Section):
         Literal["float32", "tf32", "bf16"],
         Field(description="Precision: float32, bf16 (autocast), or tf32 (CUDA only)."),
     ] = "float32"
+    memory_format: Annotated[
+        Literal["auto", "channels_last", "contiguous"],
+        Field(
+            description="Order of pixels and channels in memory; auto: channels_last on GPUs and on CPUs with AVX-512, "
+            "fixed when a run starts. It changes how results are rounded."
+        ),
+    ] = "auto"
     shuffle_window: Annotated[
         int,
         Field(ge=1, description="Number of samples shuffled together; a larger set is streamed through such windows."),
@@ -311,6 +318,13 @@ class OperatingConfig(Section):
     confidence: Annotated[
         float, Field(ge=0.5, lt=1, description="Confidence with which validation has to promise `target`.")
     ] = 0.9
+    aggregation: Annotated[
+        Literal["auto", "top_mean", "maximum", "mean", "noisy_or"],
+        Field(
+            description="Probability of a tumour of a scan or patient, from its slices: top_mean (mean of the 3 "
+            "highest), maximum, mean or noisy_or; auto: the one with the highest AUROC on validation."
+        ),
+    ] = "auto"
     temperature: Annotated[bool, Field(description="Whether probabilities are calibrated by temperature scaling.")] = (
         False
     )
@@ -344,6 +358,14 @@ class ResourcesConfig(Section):
         Annotated[float, Field(gt=0)] | None,
         Field(description="Size of a local Ray's object store, in GiB; null: Ray's default."),
     ] = None
+    spill_gib: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="GiB of decoded images that may be written to disk where the object stores are full; a larger "
+            "set is decoded again for each window.",
+        ),
+    ] = 0.0
     shared: Annotated[bool, Field(description="Whether all nodes of a cluster see the same paths.")] = False
     restarts: Annotated[int, Field(ge=0, description="Maximum number of restarts after a worker failed.")] = 3
     allow_other_hardware: Annotated[

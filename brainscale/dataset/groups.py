@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.dataset.columns import number_values, replace_column
-from brainscale.dataset.components import find_components
 from brainscale.dataset.near_duplicates import SIMILARITY, Map, NearPairs, find_near_duplicates
+from brainscale.stats.components import find_components
 
 SHARED = {"patient": "same patient", "scan": "same series", "sha256": "same file"}
 """Columns whose equal values put samples into one group, and how this is said."""

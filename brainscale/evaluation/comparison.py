@@ -14,26 +14,29 @@ from brainscale.config.files import CONFIG_FILE
 from brainscale.dataset.header_control import HeaderPredictions, predict_from_headers
 from brainscale.dataset.manifest import MANIFEST_FILE, read_manifest
 from brainscale.errors import BundleError, ManifestError, UsageError
+from brainscale.evaluation.comparability import require_comparable
 from brainscale.evaluation.evaluator import evaluate_model
-from brainscale.evaluation.outputs import METRICS_FILE, PREDICTIONS_FILE
-from brainscale.schema import COMPARISON, PUBLISHED
+from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
+from brainscale.evaluation.units import UNIT_FILES, evaluation_name, read_labelled_units
+from brainscale.schema import COMPARISON, PAIRS, PUBLISHED
 from brainscale.stats.estimate import Estimate
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
 from brainscale.stats.metrics import estimates_of, measure
 from brainscale.stats.paired_tests import paired_tests
 from brainscale.stats.resampling import group_codes
+from brainscale.stats.units import require_unit
 from brainscale.storage.local import read_success
 from brainscale.storage.tables import read_table
 from brainscale.training.history import HISTORY_FILE
 from brainscale.training.run_folder import RunFolder
 
 READ = (
-    *("*.json", CONFIG_FILE, MANIFEST_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE),
+    *("*.json", CONFIG_FILE, MANIFEST_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE, *UNIT_FILES),
     *("model/*", "evaluation/*"),
 )
 """Files that are read of a run or an evaluation in an object store."""
 COSTS = ("parameters", "flops", "images_per_second")
-FACTS = ("model", "run", "samples_sha256", "classes", "threshold", "weights_sha256", *COSTS)
+FACTS = ("model", "run", "unit", "samples_sha256", "classes", "threshold", "weights_sha256", "model_edited", *COSTS)
 """What a comparison needs to know of an evaluation, besides its metrics."""
 CONTROL = "header-only control"
 """Predicts a tumour from file size, width, height and pixel mode alone: a model that is no better learnt a shortcut."""
@@ -46,12 +49,22 @@ class Comparison:
     Attributes:
         table: of schema COMPARISON, a row for each run and one for the control.
         pairs: of schema PAIRS; None where nothing can be paired.
-        same: whether all runs were evaluated on the same samples; metrics on different ones cannot be compared.
+        not_comparable: why the metrics cannot be compared, in one sentence; None where they can. It is in a column of
+            both tables too.
     """
 
     table: pa.Table
     pairs: pa.Table | None
-    same: bool
+    not_comparable: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the output of `compare --json`: whether the models are comparable, and the rows of both tables."""
+        return {
+            "comparable": self.not_comparable is None,
+            "not_comparable": self.not_comparable,
+            "models": self.table.to_pylist(),
+            "pairs": None if self.pairs is None else self.pairs.to_pylist(),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,13 +93,26 @@ class _EvaluatedRun:
 
     @cached_property
     def labelled(self) -> pa.Table:
-        """The predictions that count, sorted by sample_id."""
-        columns = ["sample_id", "label", "probabilities"]
+        """What counts, sorted by sample_id: the predictions, or scans or patients under their own names."""
+        if (unit := self.facts["unit"]) != "slice":
+            return read_labelled_units(self.folder, require_unit(unit))
+        columns = ["sample_id", "sha256", "label", "probabilities"]
         return labelled_rows(read_table(self.folder / PREDICTIONS_FILE, "predictions", columns)).sort_by("sample_id")
 
+    @property
+    def threshold(self) -> float | None:
+        """The operating threshold; None without an operating point of the unit."""
+        return None if self.facts["threshold"] == "None" else float(self.facts["threshold"])
 
-def all_evaluated(runs: Sequence[str]) -> bool:
-    """Return whether every run has its evaluation, so that no Ray is needed.
+    @property
+    def groups(self) -> dict[str, str | None]:
+        """Group of each sample, scan or patient, by its name."""
+        table, name = (self.manifest if self.facts["unit"] == "slice" else self.labelled), "sample_id"
+        return dict(zip(table[name].to_pylist(), table["group"].to_pylist(), strict=True))
+
+
+def all_evaluated(runs: Sequence[str], unit: str = "slice") -> bool:
+    """Return whether every run has its evaluation by this unit, so that no Ray is needed.
 
     Raises:
         UsageError: two arguments mean the same folder.
@@ -94,14 +120,14 @@ def all_evaluated(runs: Sequence[str]) -> bool:
     """
     if len({Path(run).resolve() for run in runs}) < len(runs):
         raise UsageError("the same run is named twice: name each once")
-    evaluations = [find_evaluation(Path(run)) for run in runs]
+    evaluations = [find_evaluation(Path(run), unit) for run in runs]
     for run, evaluation in zip(runs, evaluations, strict=True):
         if evaluation is None and not RunFolder(Path(run)).config_file.is_file():
             raise BundleError(f"{run} is neither a run nor an evaluation: name a folder that train or evaluate wrote")
     return None not in evaluations
 
 
-def compare_runs(runs: Sequence[str]) -> Comparison:
+def compare_runs(runs: Sequence[str], *, unit: str = "slice", force: bool = False) -> Comparison:
     """Compare runs by their evaluations on the test split, which are made first where there are none.
 
     Needs a connected Ray unless the runs are `all_evaluated`. The header-only control is evaluated on the samples of
@@ -109,30 +135,52 @@ def compare_runs(runs: Sequence[str]) -> Comparison:
 
     Args:
         runs: run folders, or folders that `evaluate` wrote.
+        unit: slice, scan or patient: which evaluation of a run is compared.
+        force: whether to compare runs that were evaluated on different samples or with different classes; all outputs
+            say so, and the tests take the samples that all have.
 
     Raises:
+        ManifestError: the runs cannot be compared.
         BrainscaleError: as `all_evaluated` and `evaluate_model` raise.
     """
-    all_evaluated(runs)
-    evaluated = {run: _read_evaluation(find_evaluation(Path(run)) or Path(evaluate_model(run).path)) for run in runs}
-    same = len({(one.facts["samples_sha256"], one.facts["classes"]) for one in evaluated.values()}) == 1
+    all_evaluated(runs, unit)
+    found = {run: find_evaluation(Path(run), unit) for run in runs}
+    existing = {run: _read_evaluation(folder) for run, folder in found.items() if folder is not None}
+    require_comparable(_facts_of(existing), force=force)  # before the others are evaluated, which takes long
+    evaluated = {run: existing.get(run) or _read_evaluation(Path(evaluate_model(run, unit=unit).path)) for run in runs}
+    reason = require_comparable(_facts_of(evaluated), force=force)
     first = evaluated[runs[0]]
     control = _control(first)
     rows = [_row(one) for one in evaluated.values()]
     if control is not None:
         rows.append(_control_row(control, first))
-    pairs = _pairs(evaluated, control) if same else None
-    return Comparison(table=pa.Table.from_pylist(rows, schema=COMPARISON), pairs=pairs, same=same)
+    pairs = _pairs(evaluated, control)
+    table = pa.Table.from_pylist([{**row, "not_comparable": reason} for row in rows], schema=COMPARISON)
+    return Comparison(table=table, pairs=_mark_pairs(pairs, reason), not_comparable=reason)
 
 
-def find_evaluation(run: Path) -> Path | None:
-    """Return the complete evaluation that a folder is or holds, or None."""
-    folders = (run, RunFolder(run).evaluation("test"))
+def _facts_of(evaluated: Mapping[str, _EvaluatedRun]) -> dict[str, Mapping[str, str]]:
+    return {run: one.facts for run, one in evaluated.items()}
+
+
+def _mark_pairs(pairs: pa.Table | None, reason: str | None) -> pa.Table | None:
+    """Return paired tests with the reason why the models cannot be compared, if there is one."""
+    if pairs is None:
+        return None
+    place = pairs.schema.get_field_index("not_comparable")
+    return pairs.set_column(place, PAIRS.field("not_comparable"), pa.array([reason] * len(pairs), pa.string()))
+
+
+def find_evaluation(run: Path, unit: str = "slice") -> Path | None:
+    """Return the complete evaluation that a folder is, or holds by this unit, or None."""
+    folders = (run, RunFolder(run).evaluation(evaluation_name("test", require_unit(unit))))
     return next((f for f in folders if (f / METRICS_FILE).is_file() and read_success(f) is not None), None)
 
 
 def _control(first: _EvaluatedRun) -> HeaderPredictions | None:
-    """Return the control's votes on the samples of the first run; None where there are too few groups for one."""
+    """Return the control's votes on the samples of the first run; None for scans and patients, or too few groups."""
+    if first.facts["unit"] != "slice":
+        return None
     try:
         votes = predict_from_headers(first.manifest, {name: i for i, name in enumerate(first.classes)})
     except ManifestError:
@@ -147,7 +195,13 @@ def _control_row(votes: HeaderPredictions, first: _EvaluatedRun) -> dict[str, An
         classes=tuple(first.classes),
         groups=group_codes(votes.codes),
     )
-    return {**_published(estimates_of(measure(samples))), "model": CONTROL, "run": first.facts["run"]}
+    return {
+        **_published(estimates_of(measure(samples))),
+        "model": CONTROL,
+        "run": first.facts["run"],
+        "unit": first.facts["unit"],
+        "samples_sha256": first.facts["samples_sha256"],
+    }
 
 
 def _pairs(evaluated: Mapping[str, _EvaluatedRun], control: HeaderPredictions | None) -> pa.Table | None:
@@ -155,18 +209,23 @@ def _pairs(evaluated: Mapping[str, _EvaluatedRun], control: HeaderPredictions | 
     if len(evaluated) + (control is not None) < 2:
         return None
     tables = {run: one.labelled for run, one in evaluated.items()}
-    shared = pa.array(sorted(set.intersection(*(set(table["sample_id"].to_pylist()) for table in tables.values()))))
+    shared = _shared_samples(list(tables.values()))
     first = next(iter(evaluated.values()))
-    groups = dict(zip(first.manifest["sample_id"].to_pylist(), first.manifest["group"].to_pylist(), strict=True))
+    if not len(shared) or any(one.facts["classes"] != first.facts["classes"] for one in evaluated.values()):
+        return None
+    thresholds = {run: one.threshold for run, one in evaluated.items()}
     models = {
         run: LabelledProbabilities.from_predictions(
-            table.filter(pc.is_in(table["sample_id"], shared)),
+            tables[run].filter(pc.is_in(tables[run]["sample_id"], shared)),
             first.classes,
-            threshold=float(evaluated[run].facts["threshold"]),
-            groups=groups,
+            threshold=threshold,
+            groups=first.groups,
         )
-        for run, table in tables.items()
+        for run, threshold in thresholds.items()
+        if threshold is not None
     }
+    if len(models) < len(evaluated):  # a test of predictions needs all of them
+        return None
     if control is not None:
         any_model = next(iter(models.values()))
         models[CONTROL] = LabelledProbabilities(
@@ -178,16 +237,27 @@ def _pairs(evaluated: Mapping[str, _EvaluatedRun], control: HeaderPredictions | 
     return paired_tests(models)
 
 
+def _shared_samples(tables: Sequence[pa.Table]) -> pa.Array:
+    """Return the ids of the samples that all tables have with the same content and label, sorted."""
+    columns = ("sample_id", "sha256", "label")
+    samples = (set(zip(*(table[name].to_pylist() for name in columns), strict=True)) for table in tables)
+    return pa.array(sorted(sample_id for sample_id, _, _ in set.intersection(*samples)), pa.string())
+
+
 def _row(evaluated: _EvaluatedRun) -> dict[str, Any]:
     facts = evaluated.facts
     return {
         **_published(evaluated.estimates),
         "model": facts["model"],
         "run": facts["run"],
+        "unit": facts["unit"],
         "parameters": int(facts["parameters"]),
         "flops": int(facts["flops"]),
         "images_per_second": float(facts["images_per_second"]),
         "weights_sha256": facts["weights_sha256"],
+        "samples_sha256": facts["samples_sha256"],
+        "degenerate": facts.get("degenerate"),
+        "model_edited": facts["model_edited"] == "True",
     }
 
 

@@ -1,12 +1,13 @@
 """A comparison as text for a terminal, and as Markdown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
 import pyarrow as pa
 
 from brainscale.formatting import escape_markdown
+from brainscale.models.bundle import EDITED
 from brainscale.schema import PUBLISHED
 from brainscale.stats.metric_names import PUBLISHED_NOTE, metric_name
 
@@ -15,6 +16,7 @@ HEADINGS = {name: metric_name(name).name for name in PUBLISHED}
 WIDTH, NAME_WIDTH = 80, 28
 """Columns of a terminal, and of a model's name in it."""
 COST_HEADINGS = ("Test samples", "Parameters", "GFLOP", "Images/s")
+SHARED_ONLY = "These tests take only the samples that all of them have."
 PAIR_HEADINGS = (
     "A",
     "B",
@@ -30,23 +32,35 @@ PAIR_HEADINGS = (
 def format_comparison(table: pa.Table, *, markdown: bool = False) -> str:
     """Return a table of schema COMPARISON as text, each metric with its 95 % interval.
 
+    The first lines say if the models cannot be compared, and which of them are degenerate or were edited.
+
     Args:
         table: a row for each model.
         markdown: whether to write a Markdown table.
     """
     models = list(zip(_names(table), table.to_pylist(), strict=True))
+    marks = _marks(models)
     if markdown:
         heading = ["Model", *(f"{heading} (95 % CI)" for heading in HEADINGS.values()), *COST_HEADINGS]
         lines = [
             [name, *(f"{_number(row[metric])} {_interval(row, metric)}".strip() for metric in PUBLISHED), *_costs(row)]
             for name, row in models
         ]
-        return f"{_markdown([heading, *lines])}\n\n{PUBLISHED_NOTE}"
+        return "\n\n".join([*map(escape_markdown, marks), _markdown([heading, *lines]), PUBLISHED_NOTE])
     lines = [["Model", *HEADINGS.values(), *COST_HEADINGS]]
     for name, row in models:
         lines.append([name, *(_number(row[metric]) for metric in PUBLISHED), *_costs(row)])
         lines.append(["", *(_interval(row, metric) for metric in PUBLISHED), *[""] * len(COST_HEADINGS)])
-    return f"{_in_blocks(lines, 1)}\n\n{fill(PUBLISHED_NOTE, WIDTH)}"
+    return "\n\n".join([*(fill(mark, WIDTH) for mark in marks), _in_blocks(lines, 1), fill(PUBLISHED_NOTE, WIDTH)])
+
+
+def _marks(models: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Return what a reader must know before the figures, a sentence each."""
+    marks = [reason] if (reason := models[0][1]["not_comparable"]) else []
+    unit = models[0][1]["unit"]
+    marks += [] if unit == "slice" else [f"Metrics and numbers of samples are those of {unit}s."]
+    marks += [f"{name}: {row['degenerate']}" for name, row in models if row["degenerate"]]
+    return marks + [f"{name}: {EDITED}." for name, row in models if row["model_edited"]]
 
 
 def format_pairs(table: pa.Table, *, markdown: bool = False) -> str:
@@ -56,13 +70,16 @@ def format_pairs(table: pa.Table, *, markdown: bool = False) -> str:
         table: a row for each pair of models.
         markdown: whether to write a Markdown table.
     """
+    rows = table.to_pylist()
     lines = [list(PAIR_HEADINGS)]
-    for row in table.to_pylist():
+    for row in rows:
         interval = "–" if row["low"] is None else f"{row['low']:+.4f} to {row['high']:+.4f}"
         counts = [str(row["only_a"]), str(row["only_b"])]
         tests = [_number(row["difference"]), interval, _number(row["p_holm"])]
         lines.append([row["a"], row["b"], *tests, *counts, _number(row["mcnemar_p_holm"])])
-    return _markdown(lines) if markdown else _in_blocks(lines, 2)
+    text = _markdown(lines) if markdown else _in_blocks(lines, 2)
+    reason = f"{rows[0]['not_comparable']} {SHARED_ONLY}" if rows[0]["not_comparable"] else None
+    return "\n\n".join(filter(None, [reason and (escape_markdown(reason) if markdown else fill(reason, WIDTH)), text]))
 
 
 def _names(table: pa.Table) -> list[str]:
@@ -102,9 +119,10 @@ def _in_blocks(lines: Sequence[Sequence[str]], names: int) -> str:
 
     Args:
         lines: the cells, headings first.
-        names: number of columns that hold names; a name that is too long loses its beginning.
+        names: number of columns that hold names, which are shortened where they are too long.
     """
-    cells = [[*map(_shorten, line[:names]), *line[names:]] for line in lines]
+    short = _shorten({name for line in lines for name in line[:names]})
+    cells = [[*(short[name] for name in line[:names]), *line[names:]] for line in lines]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     blocks: list[list[int]] = []
     for column in range(names, len(widths)):
@@ -121,8 +139,16 @@ def _drop_empty(lines: Sequence[Sequence[str]]) -> list[Sequence[str]]:
     return [line for line in lines if any(line)]
 
 
-def _shorten(name: str) -> str:
-    return name if len(name) <= NAME_WIDTH else f"…{name[1 - NAME_WIDTH :]}"
+def _shorten(names: Collection[str]) -> dict[str, str]:
+    """Return name → a name that fits: without its beginning, else without its middle, else with a number."""
+    for head in (0, NAME_WIDTH // 2):
+        tail = NAME_WIDTH - 1 - head
+        short = {name: name if len(name) <= NAME_WIDTH else f"{name[:head]}…{name[-tail:]}" for name in names}
+        if len(set(short.values())) == len(names):
+            return short
+    for number, name in enumerate(sorted(name for name in names if short[name] != name), 1):
+        short[name] = f"{number}: …{name[6 - NAME_WIDTH :]}"
+    return short
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,13 @@ from brainscale.dataset.splits import assign_folds, assign_splits, notice_of_has
 from brainscale.dataset.summary import describe_gaps
 from brainscale.errors import ManifestError, OutputError
 from brainscale.evaluation.on_ray import Fold, folds_at_once, train_folds
-from brainscale.evaluation.outputs import METRICS_FILE, PREDICTIONS_FILE
+from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
 from brainscale.hashing import fingerprint
 from brainscale.schema import PUBLISHED
 from brainscale.seeds import derive
 from brainscale.stats.folds import measure_folds
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
-from brainscale.stats.metric_names import metric_name
+from brainscale.stats.metric_names import PUBLISHED_NOTE, metric_name
 from brainscale.stats.metrics import estimates_of
 from brainscale.storage.local import SUCCESS, read_success, write_success
 from brainscale.storage.tables import read_table, write_table
@@ -119,7 +120,7 @@ class CrossValidation:
             )
             lines.append(f"{metric_name(name).name:<34}{mean:>9}{deviation:>11}{value:>11}  {interval}")
         heading = f"{'Metric':<34}{'Mean':>9}{'Deviation':>11}{'All folds':>11}  95 % interval"
-        return "\n".join([heading, *lines, WITHIN_FOLDS_NOTE])
+        return "\n".join([heading, *lines, WITHIN_FOLDS_NOTE, fill(PUBLISHED_NOTE, 80)])
 
 
 def cross_validate(

@@ -2,50 +2,32 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from brainscale.cluster.capacity import require_shared
-from brainscale.config.sections import Config, ResourcesConfig
 from brainscale.dataset.inclusion import describe_measured
-from brainscale.dataset.indexer import open_or_index
 from brainscale.dataset.labels import describe_unclear_labels
-from brainscale.dataset.manifest import MANIFEST_FILE, is_manifest, manifest_fingerprint
-from brainscale.dataset.splits import SPLITS
-from brainscale.errors import ManifestError
+from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint
+from brainscale.errors import ManifestError, OutputError, StorageError
 from brainscale.evaluation.leakage import find_leaked, unseen_contents
-from brainscale.evaluation.look_log import log_look
-from brainscale.evaluation.outputs import METRICS_FILE, PREDICTIONS_FILE, EvaluatedModel, write_outputs
-from brainscale.evaluation.results import Evaluation, EvaluationFacts
-from brainscale.models.bundle import BUNDLE_FILES, EDITED, Bundle, open_bundle
+from brainscale.evaluation.look_log import LookCount, log_look
+from brainscale.evaluation.outputs import EvaluatedModel, complete_card, write_outputs
+from brainscale.evaluation.preparation import PreparedEvaluation, prepare_evaluation
+from brainscale.evaluation.provenance import describe_command
+from brainscale.evaluation.repeated import describe_repeated, fingerprint_evaluation, read_repeated
+from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE, Evaluation, EvaluationFacts
+from brainscale.evaluation.units import require_patients
+from brainscale.models.bundle import BUNDLE_FILES, Bundle, mark_edited
 from brainscale.scoring.on_ray import predict_rows
-from brainscale.stats.metrics import describe_degenerate
+from brainscale.stats.labelled import labelled_rows
 from brainscale.storage.local import SUCCESS, write_success
-from brainscale.storage.remote import is_address, join_address, split_options
-from brainscale.storage.workspace import fetch, open_workspace
+from brainscale.storage.workspace import Workspace, fetch_workspace, open_workspace
 from brainscale.training.history import HISTORY_FILE
-from brainscale.training.run_folder import RunFolder
 
 RUN_FILES = (MANIFEST_FILE, HISTORY_FILE, SUCCESS, "*.jsonl", f"evaluation/*/{SUCCESS}")
 """Files that are read of a run, beside its model."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationRequest:
-    """How to evaluate: the arguments of `evaluate_model`, with the name of the data and the split that was chosen."""
-
-    data_name: str | None
-    split: str
-    engine: str
-    workers: int | None
-    prevalence: float | None
-    by: tuple[str, ...]
-    training_manifest: str
-    show_burned_in: bool
-    on_notice: Callable[[str], None]
 
 
 def evaluate_model(
@@ -58,6 +40,7 @@ def evaluate_model(
     workers: int | None = None,
     prevalence: float | None = None,
     by: Sequence[str] = (),
+    unit: str = "slice",
     training_manifest: str = "auto",
     show_burned_in: bool = False,
     allow_edited_model: bool = False,
@@ -70,7 +53,8 @@ def evaluate_model(
 
     Args:
         model: a RUN or a bundle folder.
-        out: where to write; by default RUN/evaluation/SPLIT, and RUN/evaluation/DATA-SPLIT for other data than its own.
+        out: where to write; by default RUN/evaluation/SPLIT, and RUN/evaluation/DATA-SPLIT for other data than its own,
+            with -UNIT behind it for scans and patients.
         data: a manifest (a table, a path or an address), or a source; by default the RUN's own manifest.
         split: train, val, test or all; by default test where there is one, else all. A source has the RUN's splits
             where all its files are in the RUN's manifest, or where a split is named.
@@ -78,6 +62,7 @@ def evaluate_model(
         workers: maximum number of engines side by side; by default all that the cluster has room for.
         prevalence: share of tumours where the model will be used, to compute predictive values for it.
         by: columns of the manifest whose subgroups get metrics of their own.
+        unit: what is decided on: slice, scan or patient.
         training_manifest: manifest that the model was trained on, to find data leakage; auto: the RUN's.
         show_burned_in: whether the report shows pictures of samples whose pixels may show text, such as a name.
         allow_edited_model: whether to evaluate a model whose model.json was edited; every output says so.
@@ -88,166 +73,148 @@ def evaluate_model(
         BrainscaleError: no model, no such split or column, no labels, or labels that are not classes of the model.
     """
     require_shared([data if isinstance(data, str) else None, out], shared)
-    with fetch(model, *BUNDLE_FILES, *RUN_FILES, push=True) as local_model:
-        bundle = open_bundle(local_model, allow_edited=allow_edited_model)
-        if bundle.edited:
-            on_notice(f"Note: {bundle.folder}: {EDITED}.")
-        run = run_of(bundle) or RunFolder(local_model)
-        manifest = _read_manifest(run, data, split, bundle, shared, on_notice)
-        split, rows = choose_rows(manifest, split)
-        require_shared(rows["uri"].to_pylist(), shared)
-        request = EvaluationRequest(
-            data_name=data_name(data),
+    with fetch_workspace(model, *BUNDLE_FILES, *RUN_FILES) as source:
+        prepared = prepare_evaluation(
+            source.path,
+            model,
+            out,
+            data=data,
             split=split,
             engine=engine,
             workers=workers,
             prevalence=prevalence,
-            by=tuple(by),
+            by=by,
+            unit=unit,
             training_manifest=training_manifest,
             show_burned_in=show_burned_in,
+            allow_edited_model=allow_edited_model,
+            shared=shared,
+            command=describe_command(
+                model,
+                {
+                    "--data": "TABLE" if isinstance(data, pa.Table) else data,
+                    "--split": split,
+                    "--out": out,
+                    "--prevalence": prevalence,
+                    "--by": tuple(by),
+                    "--unit": None if unit == "slice" else unit,
+                    "--training-manifest": None if training_manifest == "auto" else training_manifest,
+                    "--show-burned-in": show_burned_in,
+                    "--allow-edited-model": allow_edited_model,
+                },
+            ),
             on_notice=on_notice,
         )
-        own = data is None or manifest_fingerprint(manifest) == bundle.info.manifest_sha256
-        name = split if own else f"{(request.data_name or 'data').removesuffix('.parquet')}-{split}"
-        folder = out or run.evaluation(name)
-        with open_workspace(
-            folder, (SUCCESS,), own_files=(PREDICTIONS_FILE, METRICS_FILE), what="evaluation"
-        ) as workspace:
-            path = str(workspace) if out or not is_address(model) else join_address(model, f"evaluation/{name}")
-            return _evaluate(run, bundle, manifest, rows, request, workspace.path, path)
+        evaluation_sha256 = fingerprint_evaluation(prepared)
+        if (repeated := read_repeated(prepared.path, evaluation_sha256)) is not None:
+            on_notice(describe_repeated(repeated))
+            return repeated
+        require_shared(prepared.rows["uri"].to_pylist(), shared)
+        try:
+            with open_workspace(
+                prepared.folder, (SUCCESS,), own_files=(PREDICTIONS_FILE, METRICS_FILE), what="evaluation"
+            ) as workspace:
+                return _evaluate(prepared, evaluation_sha256, workspace.path, source)
+        finally:
+            _publish(source, prepared)
 
 
-def _evaluate(
-    run: RunFolder,
-    bundle: Bundle,
-    manifest: pa.Table,
-    rows: pa.Table,
-    request: EvaluationRequest,
-    folder: Path,
-    path: str,
-) -> Evaluation:
-    """Predict, compare with the labels, and write the outputs to a local folder, the copy of `path`."""
+def _publish(source: Workspace, prepared: PreparedEvaluation) -> None:
+    """Upload what was written to a run in an object store; one that refuses loses no output that is elsewhere."""
+    try:
+        source.push()
+    except StorageError:
+        if Path(prepared.folder).is_relative_to(source.path):  # the outputs are in it
+            raise
+        prepared.request.on_notice("Note: the object store of the run accepts no changes; the run stays as it was.")
+
+
+def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path, source: Workspace) -> Evaluation:
+    """Predict, compare with the labels, and write the outputs to a local folder, the copy of `prepared.path`."""
+    bundle, run, rows, request = prepared.bundle, prepared.run, prepared.rows, prepared.request
     _require_labels(rows, bundle)
     if unknown := [name for name in request.by if name not in rows.column_names]:
         raise ManifestError(f"the manifest has no column {unknown[0]}: choose {', '.join(rows.column_names)}")
+    require_patients(rows, request.unit)
     for text in describe_unclear_labels(rows, bundle.info.data):
         request.on_notice(text)
-    own_run = run_of(bundle)
+    own_run = prepared.own_run
     if measured := describe_measured(rows, own_run.config().data if own_run else bundle.info.data):
         request.on_notice(measured)
     (folder / SUCCESS).unlink(missing_ok=True)
     start = time.monotonic()
     predictions = predict_rows(rows, bundle, request.engine, request.workers, request.on_notice)
+    predictions = mark_edited(predictions, bundle)
     seconds = time.monotonic() - start
-    samples_sha256 = manifest_fingerprint(rows)
     leaked = find_leaked(rows, run, request.training_manifest)
-    unseen = unseen_contents(rows)
+    looks = _count_looks(prepared, folder, source)
     evaluated = EvaluatedModel(
         bundle=bundle,
         run=own_run,
-        manifest=manifest,
+        manifest=prepared.manifest,
         rows=rows,
         predictions=predictions,
         leaked=leaked,
-        looks=log_look(own_run.path, unseen, folder) if own_run and unseen else None,
+        looks=None if looks is None else looks.looks,
         prevalence=request.prevalence,
         by=request.by,
         show_burned_in=request.show_burned_in,
+        command=request.command,
+        unit=request.unit,
     )
+    if evaluated.of_units is not None and (missing := evaluated.of_units.without_unit):
+        request.on_notice(f"Note: {missing} sample(s) are left out: their {request.unit} is not known.")
+    if evaluated.no_threshold is not None:
+        request.on_notice(f"Note: no metric that needs a threshold has a value: {evaluated.no_threshold}.")
     facts = EvaluationFacts(
         model=bundle.info.architecture,
         run=run.path.absolute().name,
         data=request.data_name,
         split=request.split,
         samples=len(rows),
-        labelled_samples=len(evaluated.labelled),
+        unit=request.unit,
+        aggregation=None if evaluated.of_units is None else evaluated.of_units.aggregation,
+        units=len(evaluated.labelled),
+        labelled_samples=len(labelled_rows(predictions)),
         unlabelled_samples=evaluated.unlabelled,
         errors=len(predictions) - predictions["error_code"].null_count,
         shared_with_training=None if leaked is None else len(leaked),
         looks=evaluated.looks,
-        degenerate=describe_degenerate(evaluated.samples),
+        looks_note=None if looks is None else looks.not_logged,
+        degenerate=evaluated.degenerate,
         prevalence=request.prevalence,
         images_per_second=round(len(rows) / seconds, 2),
         parameters=bundle.info.parameters,
         model_edited=bundle.edited,
         weights_sha256=bundle.info.weights_sha256,
-        samples_sha256=samples_sha256,
-        manifest_sha256=manifest_fingerprint(manifest),
+        samples_sha256=manifest_fingerprint(rows),
+        manifest_sha256=manifest_fingerprint(prepared.manifest),
+        evaluation_sha256=evaluation_sha256,
     )
     metrics = write_outputs(folder, evaluated, facts)
+    try:
+        complete_card(evaluated, metrics, facts)
+    except OutputError as error:
+        request.on_notice(f"Note: the model card stays as it was: {error}")
     write_success(folder, facts.to_json())
-    return Evaluation(**facts.to_json(), path=path, metrics=metrics, predictions=predictions)
+    tables = {"metrics": metrics, "predictions": predictions}
+    unit_table = None if evaluated.of_units is None else evaluated.of_units.table
+    return Evaluation(**facts.to_json(), path=prepared.path, **tables, unit_table=unit_table)
 
 
-def run_of(bundle: Bundle) -> RunFolder | None:
-    """Return the run that a bundle belongs to, also if the bundle was named: it counts evaluations of its test set."""
-    run = RunFolder(bundle.folder.absolute().parent)
-    return run if run.is_started() else None
-
-
-def data_name(data: str | pa.Table | None) -> str | None:
-    """Return the name of the data: the last part of the path or address, without a store's options."""
-    return PurePosixPath(split_options(data)[0]).name if isinstance(data, str) else None
-
-
-def _read_manifest(
-    run: RunFolder,
-    data: str | pa.Table | None,
-    split: str | None,
-    bundle: Bundle,
-    shared: bool,
-    on_notice: Callable[[str], None],
-) -> pa.Table:
-    """Read or make the manifest to evaluate on."""
-    if data is None:
-        if not run.manifest_file.is_file():
-            raise ManifestError(f"{run} has no manifest of its own: say what to evaluate on with --data")
-        return run.manifest()
-    config = Config(data=bundle.info.data, resources=ResourcesConfig(shared=shared))
-    manifest = open_or_index(data, config, on_notice)
-    if isinstance(data, pa.Table) or is_manifest(data) or not run.manifest_file.is_file():
-        return manifest
-    return with_splits_of_run(manifest, run.manifest(), split)
-
-
-def with_splits_of_run(manifest: pa.Table, run_manifest: pa.Table, split: str | None) -> pa.Table:
-    """Return an indexed source with the splits of a run, content by content.
-
-    A source that holds other files too has them only where a split is asked for: else the few test images that an
-    external set shares with the run would stand for all of it.
-
-    Args:
-        manifest: manifest of the source.
-        run_manifest: manifest of the run.
-        split: the split that was asked for, if any.
-    """
-    split_of = dict(zip(_contents(run_manifest), run_manifest["split"].to_pylist(), strict=True))
-    contents = _contents(manifest)
-    if split is None and not split_of.keys() >= set(contents):
-        return manifest
-    splits = pa.array([split_of.get(content) for content in contents], pa.string())
-    return manifest.set_column(manifest.schema.get_field_index("split"), manifest.schema.field("split"), splits)
-
-
-def _contents(manifest: pa.Table) -> list[tuple[str | None, int | None]]:
-    """Return what tells the content of each row from others: the file's sha256 and the frame."""
-    return list(zip(manifest["sha256"].to_pylist(), manifest["frame"].to_pylist(), strict=True))
-
-
-def choose_rows(manifest: pa.Table, split: str | None) -> tuple[str, pa.Table]:
-    """Return the name of the split to evaluate, and its rows.
-
-    Raises:
-        ManifestError: no row is in that split.
-    """
-    available = [name for name in SPLITS if pc.any(pc.equal(manifest["split"], name)).as_py()]
-    split = split or ("test" if "test" in available else "all")
-    if split == "all":
-        return split, manifest
-    if split not in available:
-        choices = " or ".join(filter(None, [", ".join(available), "all"]))
-        raise ManifestError(f"no split named '{split}' in the manifest: choose {choices}")
-    return split, manifest.filter(pc.equal(manifest["split"], split))
+def _count_looks(prepared: PreparedEvaluation, folder: Path, source: Workspace) -> LookCount | None:
+    """Log the look at samples that training did not see; None without such samples, or without a run."""
+    unseen = unseen_contents(prepared.rows)
+    if prepared.own_run is None or not unseen:
+        return None
+    return log_look(
+        prepared.own_run.path,
+        unseen,
+        prepared.bundle.sha256,
+        folder.name,
+        publish=source.push,
+        on_notice=prepared.request.on_notice,
+    )
 
 
 def _require_labels(rows: pa.Table, bundle: Bundle) -> None:

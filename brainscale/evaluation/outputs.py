@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,22 +17,27 @@ from brainscale.dataset.manifest import MANIFEST_FILE, write_manifest
 from brainscale.dataset.patients import describe_unknown_patients
 from brainscale.errors import ManifestError
 from brainscale.evaluation.gallery import choose_cases
+from brainscale.evaluation.header_comparison import HeaderComparison, compare_with_headers
 from brainscale.evaluation.heatmap_quality import measure_faithfulness
+from brainscale.evaluation.provenance import find_source_name, format_time, group_facts, model_facts
+from brainscale.evaluation.report.cases import CaseRow
 from brainscale.evaluation.report.page import ReportPage, write_report
 from brainscale.evaluation.report.plots import draw_plots
-from brainscale.evaluation.results import EvaluationFacts
+from brainscale.evaluation.report.summary import IMAGE, SLICE, Sampling
+from brainscale.evaluation.report.summary import Unit as UnitWords
+from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, EvaluationFacts
 from brainscale.evaluation.sample_flow import count_duplicates, count_flow
-from brainscale.models.bundle import Bundle
+from brainscale.evaluation.units import UNIT_FILES, EvaluatedUnits, describe_score, drop_threshold_metrics
+from brainscale.models.bundle import EDITED, Bundle, OperatingPoint, mark_edited
 from brainscale.models.model_card import ModelFacts, write_model_card
 from brainscale.models.registry import count_flops
+from brainscale.scoring.per_unit import table_kind
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
-from brainscale.stats.metrics import measure
+from brainscale.stats.metrics import describe_degenerate, measure
 from brainscale.stats.subgroups import measure_subgroups
+from brainscale.stats.units import Unit
 from brainscale.storage.tables import write_table
-from brainscale.training.environment import read_library_versions
 from brainscale.training.run_folder import RunFolder, describe_training_data
-
-PREDICTIONS_FILE, METRICS_FILE = "predictions.parquet", "metrics.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +51,12 @@ class EvaluatedModel:
         rows: those of the split that was evaluated.
         predictions: table of schema PREDICTIONS, one row for each of them.
         leaked: those that trained or selected the model, as `find_overlap` gives them; None where that is unknown.
-        looks: number of times these samples were evaluated; None for splits that training used.
+        looks: number of models that were evaluated on these samples; None for splits that training used.
         prevalence: share of tumours where the model will be used.
         by: columns whose subgroups get metrics of their own.
         show_burned_in: whether the report shows pictures of samples with text burned in.
+        command: the command line that makes this evaluation.
+        unit: what is decided on.
     """
 
     bundle: Bundle
@@ -61,11 +69,30 @@ class EvaluatedModel:
     prevalence: float | None = None
     by: Sequence[str] = ()
     show_burned_in: bool = False
+    command: str | None = None
+    unit: Unit = "slice"
+
+    @cached_property
+    def of_units(self) -> EvaluatedUnits | None:
+        """The scans or patients; None where slices are evaluated."""
+        if self.unit == "slice":
+            return None
+        return EvaluatedUnits.of(self.predictions, self.rows, self.unit, self.bundle.info)
+
+    @property
+    def no_threshold(self) -> str | None:
+        """Why the model predicts nothing for this unit; None where it does."""
+        return None if self.of_units is None else self.of_units.no_threshold
+
+    @property
+    def operating_point(self) -> OperatingPoint | None:
+        """Operating point of the unit."""
+        return self.bundle.info.operating_points.get(self.unit)
 
     @cached_property
     def labelled(self) -> pa.Table:
-        """The predictions that count: rows with a label and probabilities."""
-        return labelled_rows(self.predictions)
+        """What counts, with a label and probabilities: predictions, or a slice for each scan or patient."""
+        return labelled_rows(self.predictions) if self.of_units is None else self.of_units.labelled
 
     @property
     def unlabelled(self) -> int:
@@ -76,6 +103,8 @@ class EvaluatedModel:
     @cached_property
     def samples(self) -> LabelledProbabilities:
         """Labels and probabilities of these rows."""
+        if self.of_units is not None:
+            return self.of_units.samples
         info, groups = self.bundle.info, self.rows["group"].to_pylist()
         return LabelledProbabilities.from_predictions(
             self.labelled,
@@ -84,9 +113,18 @@ class EvaluatedModel:
             groups=dict(zip(self.rows["sample_id"].to_pylist(), groups, strict=True)),
         )
 
+    @property
+    def degenerate(self) -> str | None:
+        """One sentence where the model does not tell samples apart; without a threshold only scores can say so."""
+        one_score = len(np.unique(self.samples.probabilities, axis=0)) < 2
+        return describe_degenerate(self.samples) if one_score or self.no_threshold is None else None
+
     def column(self, name: str) -> list[Any]:
         """Return the values of a manifest's column for these rows."""
-        values = dict(zip(self.rows["sample_id"].to_pylist(), self.rows[name].to_pylist(), strict=True))
+        pairs = zip(self.rows["sample_id"].to_pylist(), self.rows[name].to_pylist(), strict=True)
+        if self.of_units is not None:
+            return self.of_units.column(pairs)
+        values = dict(pairs)
         return [values[sample_id] for sample_id in self.labelled["sample_id"].to_pylist()]
 
 
@@ -100,29 +138,31 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
         ManifestError: no labelled sample could be read.
     """
     if not len(model.labelled):
-        raise ManifestError("no labelled sample could be read: `brainscale index` says why, file by file")
+        what = "sample" if model.unit == "slice" else f"slice of a {model.unit}"
+        raise ManifestError(f"no labelled {what} could be read: `brainscale index` says why, file by file")
     metadata = {key: str(value) for key, value in _metadata(model, facts).items()}
-    metrics = measure(model.samples, model.prevalence).replace_schema_metadata(metadata)
+    metrics = drop_threshold_metrics(measure(model.samples, model.prevalence), model.no_threshold)
+    metrics = metrics.replace_schema_metadata(metadata)
     write_manifest(model.manifest, folder / MANIFEST_FILE)
     write_table(model.predictions, folder / PREDICTIONS_FILE, "predictions")
     write_table(metrics, folder / METRICS_FILE, "metrics")
+    _write_units(folder, model)
     subgroups = _write_subgroups(folder, model)
     without_leaked = _write_leakage(folder, model)
-    info = model.bundle.info
-    worst, uncertain = choose_cases(
-        model.bundle, model.rows, model.labelled, model.samples, show_burned_in=model.show_burned_in
-    )
+    time, name = format_time(datetime.now(UTC)), facts.data or find_source_name(model.manifest)
     page = ReportPage(
-        title=_title(facts),
+        title=_title(facts, name),
+        about=_about(model, facts, name, time),
+        sampling=_sampling(model, facts),
         samples=model.samples,
         metrics=metrics,
-        threshold_source=info.threshold_source,
-        temperature_source=None if info.temperature == 1 else f"{info.temperature:.4g} ({info.temperature_source})",
+        control=_compare_with_headers(model),
+        threshold_source="none" if model.operating_point is None else model.operating_point.threshold_source,
+        no_threshold=model.no_threshold,
         prevalence=model.prevalence,
-        plots=draw_plots(model.samples, folder / "plots"),
+        plots=draw_plots(model.samples, folder / "plots", has_threshold=model.no_threshold is None),
         history=None if model.run is None else model.run.history(),
-        worst=worst,
-        uncertain=uncertain,
+        cases=_choose_cases(model),
         unlabelled=model.unlabelled,
         unknown_patients=describe_unknown_patients(model.rows),
         flow=count_flow(model.manifest, model.rows, model.predictions),
@@ -130,25 +170,89 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
         leaked=None if model.leaked is None else Counter(model.leaked["kind"].to_pylist()),
         without_leaked=without_leaked,
         looks=model.looks,
+        looks_note=facts.looks_note,
         degenerate=facts.degenerate,
         faithfulness=measure_faithfulness(model.bundle, model.rows, model.labelled),
+        edited=EDITED if model.bundle.edited else None,
         subgroups=subgroups,
-        facts=_provenance(model, facts),
+        facts=group_facts(_facts_of_report(model, facts, name, time)),
     )
-    write_report(folder / "report.html", page)
-    _complete_card(model, metrics, facts)
+    write_report(folder / REPORT_FILE, page)
     return metrics
 
 
-def _title(facts: EvaluationFacts) -> str:
+def _title(facts: EvaluationFacts, data: str | None) -> str:
     split = "all samples" if facts.split == "all" else f"{facts.split} split"
-    return " of ".join(filter(None, (f"{facts.model}: {split}", facts.data)))
+    by = "" if facts.unit == "slice" else f" by {facts.unit}"
+    return f"{facts.model}{f' on {data}' if data else ''}: {split}{by}"
 
 
-def _complete_card(model: EvaluatedModel, metrics: pa.Table, facts: EvaluationFacts) -> None:
-    """Write the metrics of the run's own test split to its model card."""
+def _compare_with_headers(model: EvaluatedModel) -> HeaderComparison | None:
+    """Return the model beside the header-only control, which knows files, not scans or patients."""
+    if model.unit != "slice":
+        return None
+    return compare_with_headers(model.manifest, model.labelled["sample_id"], model.samples)
+
+
+def _choose_cases(model: EvaluatedModel) -> list[CaseRow]:
+    """Return the cases of the gallery; without a threshold no case is correct or wrong."""
+    if model.no_threshold is not None:
+        return []
+    shown = model.show_burned_in
+    return choose_cases(model.bundle, model.rows, model.labelled, model.samples, show_burned_in=shown)
+
+
+def _write_units(folder: Path, model: EvaluatedModel) -> None:
+    """Write the table of scans or patients, where these are evaluated."""
+    for stale in UNIT_FILES:
+        (folder / stale).unlink(missing_ok=True)  # of an evaluation before this one
+    if model.of_units is not None:
+        kind = table_kind(model.unit)
+        write_table(mark_edited(model.of_units.table, model.bundle), folder / f"{kind}.parquet", kind)
+
+
+def _about(model: EvaluatedModel, facts: EvaluationFacts, data: str | None, time: str) -> dict[str, str]:
+    """Return what stands under the title."""
+    samples = f"{facts.samples:,} {'sample' if facts.samples == 1 else 'samples'}"
+    return {
+        "Data": f"{data}, {samples}" if data else samples,
+        "Evaluated": time,
+        "Model": f"{facts.model}, run {facts.run}, weights {facts.weights_sha256[:12]}",
+        **({} if model.of_units is None else {"Score": describe_score(model.of_units)}),
+        **({"Command": model.command} if model.command else {}),
+    }
+
+
+def _sampling(model: EvaluatedModel, facts: EvaluationFacts) -> Sampling:
+    """Return what the labelled samples are, in the words of the first sentence."""
+    labelled = pc.is_in(model.rows["sample_id"], model.labelled["sample_id"].combine_chunks())
+    patients, frames = (model.rows[name].filter(labelled) for name in ("patient", "frame"))
+    words = IMAGE if frames.null_count == len(frames) else SLICE
+    return Sampling(
+        unit=words if model.unit == "slice" else UnitWords(model.unit, f"{model.unit}s"),
+        split=facts.split,
+        patients=len(patients.drop_null().unique()),
+        without_patient=patients.null_count,
+    )
+
+
+def _facts_of_report(model: EvaluatedModel, facts: EvaluationFacts, data: str | None, time: str) -> dict[str, object]:
+    """Return all facts of the report, with the threshold of the unit."""
+    point = model.operating_point
+    threshold = None if point is None else f"{point.threshold:.6g} ({point.threshold_source})"
+    known = {**facts.to_json(), **model_facts(model.bundle.info), "threshold": threshold}
+    return {**known, "data": data, "command": model.command, "date": time}
+
+
+def complete_card(model: EvaluatedModel, metrics: pa.Table, facts: EvaluationFacts) -> None:
+    """Write the metrics of the run's own test split to its model card.
+
+    Raises:
+        OutputError: the model's folder cannot be written.
+    """
     trained, info = None if model.run is None else model.run.result(), model.bundle.info
-    if trained is None or facts.split != "test" or facts.manifest_sha256 != info.manifest_sha256:
+    is_own_test = (facts.split, facts.unit, facts.manifest_sha256) == ("test", "slice", info.manifest_sha256)
+    if trained is None or not is_own_test:
         return
     card = ModelFacts(
         info=info,
@@ -158,6 +262,7 @@ def _complete_card(model: EvaluatedModel, metrics: pa.Table, facts: EvaluationFa
         evaluated_on="the test split of its own data",
         prevalence=model.prevalence,
         degenerate=facts.degenerate,
+        edited=model.bundle.edited,
     )
     write_model_card(model.bundle.folder, card)
 
@@ -167,7 +272,9 @@ def _metadata(model: EvaluatedModel, facts: EvaluationFacts) -> dict[str, Any]:
     info = model.bundle.info
     cost = count_flops(info.architecture, len(info.classes), info.preprocess.image_size)
     classes = json.dumps(list(info.classes))
-    return {**facts.to_json(), "flops": cost, "classes": classes, "threshold": info.threshold}
+    known = {name: value for name, value in facts.to_json().items() if value is not None}
+    point = model.operating_point
+    return {**known, "flops": cost, "classes": classes, "threshold": None if point is None else point.threshold}
 
 
 def _write_subgroups(folder: Path, model: EvaluatedModel) -> pa.Table | None:
@@ -177,7 +284,7 @@ def _write_subgroups(folder: Path, model: EvaluatedModel) -> pa.Table | None:
     if not model.by:
         return None
     tables = [measure_subgroups(model.samples, model.column(name), column=name) for name in model.by]
-    table = pa.concat_tables(tables)
+    table = mark_edited(drop_threshold_metrics(pa.concat_tables(tables), model.no_threshold), model.bundle)
     write_table(table, path, "subgroups")
     return table
 
@@ -189,28 +296,15 @@ def _write_leakage(folder: Path, model: EvaluatedModel) -> pa.Table | None:
         stale.unlink(missing_ok=True)  # of an evaluation before this one
     if model.leaked is None:
         return None
-    write_table(model.leaked, leaked_path, "overlap")
-    seen = pc.is_in(model.labelled["sample_id"], model.leaked["sample_id"].combine_chunks())
-    unseen = np.asarray(pc.invert(seen).to_numpy(), bool)
+    write_table(mark_edited(model.leaked, model.bundle), leaked_path, "overlap")
+    if model.of_units is not None:
+        unseen = ~model.of_units.contain(model.leaked["sample_id"].to_pylist())
+    else:
+        seen = pc.is_in(model.labelled["sample_id"], model.leaked["sample_id"].combine_chunks())
+        unseen = np.asarray(pc.invert(seen).to_numpy(), bool)
     if unseen.all() or not unseen.any():
         return None
-    table = measure(model.samples.take(unseen), model.prevalence)
+    table = drop_threshold_metrics(measure(model.samples.take(unseen), model.prevalence), model.no_threshold)
+    table = mark_edited(table, model.bundle)
     write_table(table, path, "metrics")
     return table
-
-
-def _provenance(model: EvaluatedModel, facts: EvaluationFacts) -> dict[str, str]:
-    info, named = model.bundle.info, facts.to_json()
-    named.pop("degenerate")  # it is at the top of the page
-    named["evaluations of these samples"] = named.pop("looks")
-    named["samples shared with training"] = named.pop("shared_with_training")
-    lines = {
-        **named,
-        "training manifest": info.manifest_sha256,
-        "configuration": info.config_sha256,
-        "seed": info.seed,
-        "epoch": info.epoch,
-        "image size": f"{info.preprocess.image_size} px",
-        **read_library_versions(),
-    }
-    return {key.replace("_", " "): str(value) for key, value in lines.items() if value is not None}

@@ -7,6 +7,8 @@ import pyarrow as pa
 
 from brainscale.stats.metrics import estimates_of
 
+PREDICTIONS_FILE, METRICS_FILE, REPORT_FILE = "predictions.parquet", "metrics.parquet", "report.html"
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationFacts:
@@ -18,13 +20,17 @@ class EvaluationFacts:
         data: name of the data; None for the run's own.
         split: train, val, test or all.
         samples: number of samples in the split.
-        labelled_samples: number of them with a label and a score: the metrics rest on these.
+        unit: what is decided on: slice, scan or patient.
+        aggregation: how the probability of a scan or patient follows from its slices; None for slices.
+        units: number of slices, scans or patients with a label and a score: the metrics rest on these.
+        labelled_samples: number of samples with a label and a score.
         unlabelled_samples: number of them that were scored but have no label.
         errors: number of them that could not be read or scored.
         shared_with_training: number of samples that trained or selected the model, or are near duplicates of such;
             None where that is unknown.
-        looks: number of times that these test samples were evaluated with the run, this time included; None for a
+        looks: number of models of the run that were evaluated on these test samples, this one included; None for a
             split that training used, or without a run.
+        looks_note: why the run does not count this look, such as a folder that cannot be written; else None.
         degenerate: one sentence where the model predicts one class, or gives one score, for every sample.
         prevalence: share of tumours that predictive values were computed for, if any.
         images_per_second: samples by seconds, start included.
@@ -33,6 +39,7 @@ class EvaluationFacts:
         weights_sha256: hash of the weights.
         samples_sha256: fingerprint of the samples' manifest.
         manifest_sha256: fingerprint of the whole manifest.
+        evaluation_sha256: hash of all that the evaluation depends on; the same one is read, not computed again.
     """
 
     model: str
@@ -40,11 +47,15 @@ class EvaluationFacts:
     data: str | None
     split: str
     samples: int
+    unit: str
+    aggregation: str | None
+    units: int
     labelled_samples: int
     unlabelled_samples: int
     errors: int
     shared_with_training: int | None
     looks: int | None
+    looks_note: str | None
     degenerate: str | None
     prevalence: float | None
     images_per_second: float
@@ -53,6 +64,7 @@ class EvaluationFacts:
     weights_sha256: str
     samples_sha256: str
     manifest_sha256: str
+    evaluation_sha256: str
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts by name."""
@@ -67,11 +79,13 @@ class Evaluation(EvaluationFacts):
         path: folder of the evaluation, a path or an address.
         metrics: table of schema METRICS.
         predictions: table of schema PREDICTIONS, one row for each sample.
+        unit_table: table of schema SCANS or PATIENTS, one row for each; None for slices.
     """
 
     path: str
     metrics: pa.Table
     predictions: pa.Table
+    unit_table: pa.Table | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts, the metrics and their 95 % intervals by name, and the folder as `out`."""

@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+import pyarrow as pa
+from pydantic import Field, model_validator
 
 from brainscale.config.files import CONFIG_FILE
 from brainscale.config.sections import DataConfig, PreprocessConfig, Section
 from brainscale.errors import BundleError, FormatError
 from brainscale.hashing import file_sha256
 from brainscale.schema import FORMATS
+from brainscale.stats.units import Aggregation, Unit
 from brainscale.storage.local import replacing
 
 WEIGHTS, ONNX, MODEL_JSON = "model.safetensors", "model.onnx", "model.json"
 EDITED = "model.json was edited after it was written"
+EDITED_KEY = "edited_model"
+"""Name of the mark of an edited model in metadata and results; its value is the hash of the edited model."""
 BUNDLE_FILES = ("model/*", "model.*", CONFIG_FILE)
 """Patterns of the model's files in a run or model folder; the configuration shows that a folder is a run."""
 
@@ -46,6 +50,26 @@ class ThresholdBound(Section):
     independent_samples: float
 
 
+class OperatingPoint(Section):
+    """From which probability of a tumour on a slice, a scan or a patient is predicted to have one.
+
+    Attributes:
+        threshold: that probability.
+        threshold_source: how the threshold was chosen.
+        threshold_bound: bound of the sensitivity or specificity that it was chosen for; None without such a target.
+        aggregation: how the probability follows from the slices'; None for slices.
+        aggregation_source: how the aggregation was chosen; None for slices.
+        validation_units: number of scans or patients that both were chosen on; None for slices.
+    """
+
+    threshold: float = Field(ge=0, le=1)
+    threshold_source: str
+    threshold_bound: ThresholdBound | None = None
+    aggregation: Aggregation | None = None
+    aggregation_source: str | None = None
+    validation_units: int | None = None
+
+
 class ModelInfo(Section):
     """The contents of model.json: what the meaning of a score depends on, and how the model was made.
 
@@ -53,9 +77,7 @@ class ModelInfo(Section):
         architecture: name of the network in the registry.
         classes: class → folder names, in the order of the outputs; the class without a tumour is the first.
         preprocess: how to turn a frame into a plane.
-        threshold: probability of a tumour from which on a sample is predicted to be one.
-        threshold_source: how the threshold was chosen.
-        threshold_bound: bound of the sensitivity or specificity that it was chosen for; None without such a target.
+        operating_points: unit → operating point: of slices always, of scans and patients where validation had enough.
         temperature: number by which log-probabilities are divided; 1 leaves them unchanged.
         temperature_source: how the temperature was chosen.
         parameters: number of trainable parameters.
@@ -74,9 +96,7 @@ class ModelInfo(Section):
     architecture: str
     classes: dict[str, list[str]] = Field(min_length=2)
     preprocess: PreprocessConfig
-    threshold: float = Field(ge=0, le=1)
-    threshold_source: str
-    threshold_bound: ThresholdBound | None = None
+    operating_points: dict[Unit, OperatingPoint]
     temperature: float = Field(default=1.0, gt=0)
     temperature_source: str = "none"
     parameters: int
@@ -89,6 +109,22 @@ class ModelInfo(Section):
     epoch_source: str = "lowest validation loss"
     versions: dict[str, str]
     model_sha256: str
+
+    @model_validator(mode="after")
+    def _has_point_of_slices(self) -> "ModelInfo":
+        if "slice" not in self.operating_points:
+            raise ValueError("operating_points has none of slices")
+        return self
+
+    @property
+    def threshold(self) -> float:
+        """Probability of a tumour from which on a slice is predicted to have one."""
+        return self.operating_points["slice"].threshold
+
+    @property
+    def threshold_source(self) -> str:
+        """How the threshold of slices was chosen."""
+        return self.operating_points["slice"].threshold_source
 
     @property
     def data(self) -> DataConfig:
@@ -111,6 +147,11 @@ class Bundle:
     edited: bool = False
 
     @property
+    def sha256(self) -> str:
+        """The hash of the model as it is now: of all that model.json says, and so of the weights too."""
+        return self.info.model_sha256
+
+    @property
     def weights(self) -> Path:
         """The safetensors file with the weights."""
         return self.folder / WEIGHTS
@@ -127,7 +168,7 @@ def open_bundle(model: str | Path, *, allow_edited: bool = False) -> Bundle:
     Args:
         model: the folder.
         allow_edited: whether to open a model whose model.json was edited, such as its threshold. Its
-            `threshold_source` then says so, in every output that shows it.
+            `threshold_source` of its operating points then says so, in every output that shows it.
 
     Raises:
         BundleError: the folder is missing, incomplete or unreadable, or a file was changed after it was written.
@@ -145,7 +186,7 @@ def open_bundle(model: str | Path, *, allow_edited: bool = False) -> Bundle:
 
 
 def _read_info(path: Path, allow_edited: bool) -> tuple[ModelInfo, bool]:
-    """Return the contents of model.json, and whether it was edited."""
+    """Return the contents of model.json, with their true hash, and whether they were edited."""
     try:
         facts = json.loads(path.read_bytes())
         version = facts.get("format")
@@ -158,20 +199,32 @@ def _read_info(path: Path, allow_edited: bool) -> tuple[ModelInfo, bool]:
     except (OSError, ValueError, AttributeError, KeyError) as error:  # pydantic's ValidationError is a ValueError
         reason = " ".join(str(error).split())
         raise BundleError(f"{path} does not describe a model ({reason}): copy the whole model folder again") from None
-    if info.model_sha256 == _hash_facts(facts):
+    sha256 = _hash_facts(facts)
+    if info.model_sha256 == sha256:
         return info, False
     if not allow_edited:
         raise BundleError(
             f"{path} was edited after it was written, such as its threshold or its classes: copy the whole model "
-            "folder again, or allow it with `brainscale evaluate --allow-edited-model`"
+            "folder again, or allow it with --allow-edited-model, which marks every output"
         )
-    return info.model_copy(update={"threshold_source": f"{info.threshold_source}; {EDITED}"}), True
+    points = {
+        unit: point.model_copy(update={"threshold_source": f"{point.threshold_source}; {EDITED}"})
+        for unit, point in info.operating_points.items()
+    }
+    return info.model_copy(update={"operating_points": points, "model_sha256": sha256}), True
 
 
 def _hash_facts(facts: Mapping[str, Any]) -> str:
     """Return the hash of what model.json says, whatever its layout; the order counts, as that of the classes does."""
     contents = {name: value for name, value in facts.items() if name != "model_sha256"}
     return hashlib.sha256(json.dumps(contents, separators=(",", ":")).encode()).hexdigest()
+
+
+def mark_edited(table: pa.Table, bundle: Bundle) -> pa.Table:
+    """Return a table of a model's results; its metadata says which edited model they are of, if it was edited."""
+    if not bundle.edited:
+        return table
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), EDITED_KEY: bundle.sha256})
 
 
 def find_bundle(model: Path) -> Path:

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,7 @@ import pyarrow as pa
 from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 
-from brainscale.models.bundle import Bundle
-from brainscale.models.engines import Engine
+from brainscale.models.bundle import Bundle, mark_edited
 from brainscale.models.explained_score import score_of_engine
 from brainscale.models.faithfulness import MeasuredHeatmap, find_peak, measure_beside_random
 from brainscale.models.head_mask import find_head_mask
@@ -90,15 +89,17 @@ def draw_picture(plane: np.ndarray, heatmap: np.ndarray, method: str) -> Image.I
     ticks = 2 * side + GAP + SCALE_WIDTH + 4
     draw.text((ticks, 0), "1", TEXT, font, anchor="lt")
     draw.text((ticks, side), "0", TEXT, font, anchor="lb")
-    note, colour = _note(plane, heatmap)
-    draw.text((side, side + CAPTION_HEIGHT // 2), f"{method}{note}", colour, font, anchor="lm")
+    note = describe_peak(plane, heatmap)
+    caption, colour = (method, TEXT) if note is None else (f"{method}: {note}", WARNING)
+    draw.text((side, side + CAPTION_HEIGHT // 2), caption, colour, font, anchor="lm")
     return picture
 
 
-def _note(plane: np.ndarray, heatmap: np.ndarray) -> tuple[str, tuple[int, int, int]]:
+def describe_peak(plane: np.ndarray, heatmap: np.ndarray) -> str | None:
+    """Return what is wrong with a heatmap: its peak lies outside the head, or nothing is hot; else None."""
     if find_peak(heatmap) is None:
-        return f": {NO_EVIDENCE}", WARNING
-    return (f": {OUTSIDE}", WARNING) if is_peak_in_head(plane, heatmap) is False else ("", TEXT)
+        return NO_EVIDENCE
+    return OUTSIDE if is_peak_in_head(plane, heatmap) is False else None
 
 
 def encode_png(picture: Image.Image) -> bytes:
@@ -106,18 +107,6 @@ def encode_png(picture: Image.Image) -> bytes:
     png = io.BytesIO()
     picture.save(png, format="PNG")
     return png.getvalue()
-
-
-def render_heatmaps(bundle: Bundle, planes: Sequence[np.ndarray]) -> Iterator[bytes]:
-    """Yield a PNG for each plane, uint8 [S, S], as `draw_picture` makes it."""
-    method = name_heatmap_method(bundle.info.architecture, len(bundle.info.classes))
-    heatmaps = (heatmap for batch in _batches(bundle, planes, load_cpu_engine(bundle)) for heatmap in batch)
-    for plane, heatmap in zip(planes, heatmaps, strict=True):
-        yield encode_png(draw_picture(plane, heatmap, method))
-
-
-def _batches(bundle: Bundle, planes: Sequence[np.ndarray], engine: Engine) -> Iterator[np.ndarray]:
-    return compute_heatmap_batches(bundle.info, bundle.weights.read_bytes(), planes, engine)
 
 
 def write_heatmaps(
@@ -138,7 +127,8 @@ def write_heatmaps(
     method = name_heatmap_method(bundle.info.architecture, len(bundle.info.classes))
     engine = load_cpu_engine(bundle)
     score = score_of_engine(engine)
-    heatmaps = (heatmap for batch in _batches(bundle, planes, engine) for heatmap in batch)
+    batches = compute_heatmap_batches(bundle.info, bundle.weights.read_bytes(), planes, engine)
+    heatmaps = (heatmap for batch in batches for heatmap in batch)
     described = []
     for number, (row, plane, heatmap) in enumerate(zip(rows, planes, heatmaps, strict=True), 1):
         # a hash, because sample ids may contain the name of a patient
@@ -148,7 +138,7 @@ def write_heatmaps(
         measured = measure_beside_random(score, plane, heatmap)
         described.append({**row, "file": file, "method": method, **_columns(measured, plane, heatmap)})
     table = pa.Table.from_pylist(described, schema=COLUMNS)
-    write_table(table, folder / "heatmaps.parquet", "heatmaps")
+    write_table(mark_edited(table, bundle), folder / "heatmaps.parquet", "heatmaps")
     return table
 
 

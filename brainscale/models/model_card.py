@@ -8,10 +8,11 @@ import jinja2
 import pyarrow as pa
 
 from brainscale.formatting import escape_markdown, format_number
-from brainscale.models.bundle import ModelInfo
+from brainscale.models.bundle import EDITED, ModelInfo
 from brainscale.models.claim_checklist import ITEMS, OPEN
-from brainscale.stats.metric_names import metric_name
+from brainscale.stats.metric_names import PUBLISHED_NOTE, metric_name
 from brainscale.stats.metrics import estimates_of
+from brainscale.stats.units import AGGREGATION_NAMES
 from brainscale.storage.local import replacing
 
 README = "README.md"
@@ -29,6 +30,7 @@ class ModelFacts:
         evaluated_on: the data of these metrics.
         prevalence: share of tumours where the model will be used, of the metrics that depend on it.
         degenerate: one sentence where the model does not tell the samples of the evaluation apart.
+        edited: whether model.json was edited after training.
         provenance: more facts about the origin of the model, name → value.
         claim: answers to items of CLAIM 2024 by number, from 1; they replace what the run can answer.
     """
@@ -40,6 +42,7 @@ class ModelFacts:
     evaluated_on: str | None = None
     prevalence: float | None = None
     degenerate: str | None = None
+    edited: bool = False
     provenance: Mapping[str, object] = field(default_factory=dict)
     claim: Mapping[int, str] = field(default_factory=dict)
 
@@ -73,7 +76,13 @@ def write_model_card(folder: Path, facts: ModelFacts) -> Path:
         keep_trailing_newline=True,
     )
     text = environment.get_template("model_card.md.j2").render(
-        facts=facts, metrics=_metrics(facts), provenance=_provenance(facts), checklist=_checklist(facts)
+        facts=facts,
+        metrics=_metrics(facts),
+        provenance=_provenance(facts),
+        checklist=_checklist(facts),
+        edited_note=EDITED,
+        published_note=PUBLISHED_NOTE,
+        aggregation_names=AGGREGATION_NAMES,
     )
     with replacing(folder / README) as aside:
         aside.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -140,7 +149,7 @@ def _answers(facts: ModelFacts) -> dict[int, str]:
         answers |= {
             28: ", ".join(line.name for line in _metrics(facts)),
             29: "95 % confidence intervals; their methods are in the table of metrics, above",
-            31: "heatmaps of the worst errors and the least certain cases, in the report, with their faithfulness beside random maps",
+            31: "heatmaps, and how faithful they are beside random maps, in the report",
             32: f"on {facts.evaluated_on}; see Metrics, above" if facts.evaluated_on else OPEN,
             37: "see Metrics, above; other partitions: " + OPEN,
             38: "see Metrics, above",

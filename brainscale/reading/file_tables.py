@@ -26,7 +26,7 @@ _WINDOW = pa.struct(
         ("empty", pa.bool_()),
     ]
 )
-_TUPLES = ("sample_ids", "sha256s", "members")
+_TUPLES = ("sample_ids", "sha256s", "patients", "members")
 SOURCE_FILES = pa.schema(
     [
         MANIFEST.field("sample_id"),
@@ -35,6 +35,7 @@ SOURCE_FILES = pa.schema(
         pa.field("modified", pa.int64()),
         pa.field("sample_ids", pa.list_(pa.string())),
         pa.field("sha256s", pa.list_(pa.string())),
+        pa.field("patients", pa.list_(pa.string())),
         pa.field("members", pa.list_(pa.int64(), 2)),
         pa.field("group", pa.int64()),
         pa.field("windows", pa.list_(_WINDOW)),
@@ -61,7 +62,7 @@ def files_in(table: pa.Table) -> Iterator[SourceFile]:
         columns[name] = [values and tuple(values) for values in columns[name]]
     columns["windows"] = [windows and _windows_of(windows) for windows in columns["windows"]]
     for row in zip(*columns.values(), strict=True):
-        sample_id, uri, nbytes, modified, sample_ids, sha256s, members, group, windows = row
+        sample_id, uri, nbytes, modified, sample_ids, sha256s, patients, members, group, windows = row
         yield SourceFile(
             sample_id=sample_id,
             uri=uri,
@@ -69,6 +70,7 @@ def files_in(table: pa.Table) -> Iterator[SourceFile]:
             modified=modified,
             sample_ids=sample_ids,
             sha256s=sha256s,
+            patients=patients,
             members=members,
             group=group,
             windows=windows,
@@ -108,12 +110,12 @@ def files_of_manifest(manifest: pa.Table, spec: PreprocessConfig) -> list[Source
             "Index the source again with this data.window_source and data.window"
         )
     windows = windows_in(manifest) if windows_apply else {}
-    samples_of: dict[tuple[str, str], dict[str, str | None]] = {}
+    samples_of: dict[tuple[str, str], dict[str, tuple[str | None, str | None]]] = {}  # sha256 and patient
     sizes: dict[tuple[str, str], dict[str | None, int]] = {}  # of the members; that of an archive is not known
-    columns = (manifest[name].to_pylist() for name in ("sample_id", "uri", "sha256", "nbytes"))
-    for sample_id, uri, sha256, nbytes in zip(*columns, strict=True):
+    columns = (manifest[name].to_pylist() for name in ("sample_id", "uri", "sha256", "patient", "nbytes"))
+    for sample_id, uri, sha256, patient, nbytes in zip(*columns, strict=True):
         file_id, member, _ = split_id(sample_id)
-        samples_of.setdefault((file_id, uri), {})[sample_id] = sha256
+        samples_of.setdefault((file_id, uri), {})[sample_id] = sha256, patient
         sizes.setdefault((file_id, uri), {})[member] = nbytes or 0
     files = [
         SourceFile(
@@ -121,7 +123,8 @@ def files_of_manifest(manifest: pa.Table, spec: PreprocessConfig) -> list[Source
             uri=uri,
             nbytes=sum(sizes[file_id, uri].values()),
             sample_ids=tuple(samples),
-            sha256s=tuple(samples.values()),
+            sha256s=tuple(sha256 for sha256, _ in samples.values()),
+            patients=tuple(patient for _, patient in samples.values()),
         )
         for (file_id, uri), samples in samples_of.items()
     ]

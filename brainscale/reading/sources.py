@@ -48,6 +48,7 @@ class SourceFile:
         modified: time of its last change when it was listed, ns since 1970, if known.
         sample_ids: ids of the samples to read; None for all.
         sha256s: of the encoded bytes of each of these samples, where a manifest knows them.
+        patients: keyed hash of the patient of each of these samples, where a manifest knows them.
         members: first member to read and the one after the last, of an archive that is read in portions.
         group: number that the files of one series share: they are read together. None for a file that is read alone.
         windows: sample id → window, where an earlier reading of the whole series or volume found it.
@@ -59,6 +60,7 @@ class SourceFile:
     modified: int | None = None
     sample_ids: tuple[str, ...] | None = None
     sha256s: tuple[str | None, ...] | None = None
+    patients: tuple[str | None, ...] | None = None
     members: tuple[int, int] | None = None
     group: int | None = None
     windows: Mapping[str, SliceWindow] | None = None

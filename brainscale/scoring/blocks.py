@@ -73,9 +73,9 @@ class Block:
 
 
 def version_of(file: SourceFile) -> str:
-    """Return what changes when the bytes of a file do: size and time, or the hashes of a manifest's samples."""
+    """Return what changes when a file's rows do: size and time, or the hashes and patients of a manifest's samples."""
     if file.sample_ids is not None:
-        return fingerprint([file.sample_ids, file.sha256s])[:16]
+        return fingerprint([file.sample_ids, file.sha256s, file.patients])[:16]
     return f"{file.nbytes}-{file.modified}"
 
 

@@ -9,7 +9,7 @@ from brainscale.config.sections import PreprocessConfig
 from brainscale.dataset.manifest import is_manifest
 from brainscale.dataset.manifest_files import walk_manifest
 from brainscale.errors import OutputError, UsageError
-from brainscale.models.bundle import BUNDLE_FILES, open_bundle
+from brainscale.models.bundle import BUNDLE_FILES, EDITED, open_bundle
 from brainscale.models.engines import EngineOptions
 from brainscale.reading.pseudonyms import GIVE_KEY, find_key, keep_new_key, kept_key_file, read_key
 from brainscale.reading.small_jobs import MAX_FILES, is_ray_near, is_small
@@ -17,10 +17,11 @@ from brainscale.reading.sources import SourceFile, walk_files
 from brainscale.scoring.folder_job import Callbacks, FolderJob, Runner
 from brainscale.scoring.folders import open_scores_folder, parts_that_count, read_finished
 from brainscale.scoring.locally import LocalRunner
-from brainscale.scoring.outputs import draw_heatmaps, write_scans
+from brainscale.scoring.outputs import draw_heatmaps, write_units
 from brainscale.scoring.predictions import ScoringJob
 from brainscale.scoring.result import Amount, Scores
 from brainscale.scoring.spool import SpooledFiles
+from brainscale.stats.units import require_unit
 from brainscale.storage.folder import Folder
 from brainscale.storage.workspace import fetch
 
@@ -41,7 +42,7 @@ def score_files(
     threshold: float | None = None,
     precision: str = "fp32",
     compiled: bool = False,
-    by: str | None = None,
+    unit: str | None = None,
     update: bool = False,
     prune: bool = False,
     patient_key: str | None = None,
@@ -49,6 +50,7 @@ def score_files(
     heatmaps: str | None = None,
     max_heatmaps: int = 20,
     show_burned_in: bool = False,
+    allow_edited_model: bool = False,
     shared: bool = False,
     store_seconds: float = STORE_SECONDS,
     on_start: Callable[[Amount, Amount], None] = lambda total, done: None,
@@ -71,7 +73,7 @@ def score_files(
         threshold: operating threshold, instead of the model's own.
         precision: fp32 or bf16.
         compiled: whether to compile the network with torch first.
-        by: `scan` to write a second table with one row for each series or volume.
+        unit: scan or patient, to write a second table with one row for each.
         update: whether to score files that are new in the sources of a folder; rows of files that are gone stay.
         prune: whether to drop the rows of files that are gone from the sources.
         patient_key: file with the secret key for the hashes; by default the key in the environment, or with
@@ -80,6 +82,7 @@ def score_files(
         heatmaps: folder for heatmaps of the most confident positives.
         max_heatmaps: maximum number of heatmaps.
         show_burned_in: whether to draw heatmaps of samples whose pixels may show text, such as a name.
+        allow_edited_model: whether to score with a model whose model.json was edited; every output says so.
         shared: whether every node of the cluster mounts the paths.
         store_seconds: how long the object store of the sources may be away before the job ends; a file that gets no
             answer while others do is a row with an error.
@@ -91,12 +94,18 @@ def score_files(
         BrainscaleError: there is no model or no file, the folder belongs to another model, or rows are missing.
     """
     with fetch(model, *BUNDLE_FILES) as bundle_folder:
-        bundle = open_bundle(bundle_folder)
+        bundle = open_bundle(bundle_folder, allow_edited=allow_edited_model)
+        if bundle.edited:
+            on_notice(f"Note: {bundle.folder}: {EDITED}.")
         files = SpooledFiles(_list_files(sources, bundle.info.preprocess))
         folder = open_scores_folder(out)
+        unit_of_table = None if unit is None else require_unit(unit, ("scan", "patient"))
         key, has_key = _open_key(folder, patient_key, hash_paths=hash_paths, extends=update or prune)
+        if unit == "patient" and not has_key and not any(is_manifest(source) for source in sources):
+            raise UsageError(f"Patients need a key, or a manifest that names them. {GIVE_KEY}, or score a manifest.")
         if key is None:
-            return _already_complete(folder)
+            scores = _already_complete(folder)
+            return scores if unit_of_table is None else write_units(folder, scores, unit_of_table, bundle, on_notice)
         job = ScoringJob(
             bundle=bundle,
             threshold=bundle.info.threshold if threshold is None else threshold,
@@ -113,8 +122,8 @@ def score_files(
         scores = FolderJob(
             folder, job, files, start.open, callbacks, update=update, prune=prune, store_seconds=store_seconds
         ).run()
-        if by == "scan":
-            scores = write_scans(folder, scores)
+        if unit_of_table is not None:
+            scores = write_units(folder, scores, unit_of_table, bundle, on_notice)
         if heatmaps:
             drawn = draw_heatmaps(folder, scores, heatmaps, files, job, max_heatmaps, show_burned_in=show_burned_in)
             scores = replace(scores, heatmaps=drawn)

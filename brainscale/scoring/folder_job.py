@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from brainscale.errors import RERUN, OutputError, StorageError
+from brainscale.models.bundle import EDITED_KEY
 from brainscale.reading.plan import ReadingPlan
 from brainscale.reading.preprocess import spec_fingerprint
 from brainscale.reading.pseudonyms import key_fingerprint
@@ -345,5 +346,6 @@ def make_identity(job: ScoringJob) -> dict[str, str]:
         "classes": json.dumps(list(info.classes)),
         "precision": "bf16" if job.engine.bf16 else "fp32",
         **({"scan_key": key_fingerprint(job.key)} if job.has_key else {}),
+        **({EDITED_KEY: job.bundle.sha256} if job.bundle.edited else {}),
     }
     return facts

@@ -24,6 +24,7 @@ from brainscale.cluster.capacity import (
 )
 from brainscale.cluster.placement import Engines, plan_engines
 from brainscale.cluster.telemetry import ScoringMeter
+from brainscale.dataset.columns import replace_column
 from brainscale.errors import RERUN, BrainscaleError, ClusterError, first_line
 from brainscale.models import engines
 from brainscale.models.bundle import Bundle
@@ -268,7 +269,7 @@ def predict_rows(
     workers: int | None = 1,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> pa.Table:
-    """Return the predictions of the rows of a manifest, with their labels, sorted by sample_id.
+    """Return the predictions of the rows of a manifest, with its labels, series and patients, sorted by sample_id.
 
     Args:
         rows: rows of a manifest.
@@ -287,6 +288,8 @@ def predict_rows(
     runner = RayRunner(job, len(rows), on_notice)
     table = pa.concat_tables([PREDICTIONS.empty_table(), *runner.predict(blocks)]).sort_by("sample_id")
     require_reachable(table)
-    label_of = dict(zip(rows["sample_id"].to_pylist(), rows["label"].to_pylist(), strict=True))
-    labels = pa.array([label_of.get(sample_id) for sample_id in table["sample_id"].to_pylist()], pa.string())
-    return table.set_column(PREDICTIONS.get_field_index("label"), PREDICTIONS.field("label"), labels)
+    ids = table["sample_id"].to_pylist()
+    for name in ("label", "scan"):
+        values = dict(zip(rows["sample_id"].to_pylist(), rows[name].to_pylist(), strict=True))
+        table = replace_column(table, name, pa.array([values.get(sample_id) for sample_id in ids], pa.string()))
+    return table

@@ -1,52 +1,59 @@
-"""Optional outputs of a scores folder: the table of scans, and heatmaps of the most confident positives."""
+"""Optional outputs of a scores folder: the table of scans or patients, and heatmaps of the most confident positives."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
+from brainscale.models.bundle import Bundle, mark_edited
 from brainscale.reading.file_tables import windows_in
 from brainscale.reading.reader import read_planes
 from brainscale.reading.sources import SourceFile
 from brainscale.schema import WINDOW
 from brainscale.scoring.parts import read_predictions, read_rows
-from brainscale.scoring.per_scan import COLUMNS, ORDER, scan_ids, summarise_scans
+from brainscale.scoring.per_unit import describe_missing_point, table_kind, tabulate_units
 from brainscale.scoring.predictions import ScoringJob
 from brainscale.scoring.result import Scores
 from brainscale.scoring.scorer import request_of
+from brainscale.stats.units import UNIT_COLUMNS, Unit, UnitScores, unit_ids
 from brainscale.storage.folder import Folder
 from brainscale.storage.remote import split_options
 from brainscale.storage.tables import require_replaceable, write_table
 from brainscale.storage.workspace import open_workspace
 
 
-def scans_file(folder: Folder) -> str:
-    """Return the path or address of the table of scans: beside the folder, where a glob for its parts meets it not."""
+def units_file(folder: Folder, unit: Unit) -> str:
+    """Return the path or address of the table of units: beside the folder, where a glob for its parts meets it not."""
     base, options = split_options(folder.location)
-    return f"{base.rstrip('/')}.scans.parquet{options}"
+    return f"{base.rstrip('/')}.{table_kind(unit)}.parquet{options}"
 
 
-def write_scans(folder: Folder, scores: Scores) -> Scores:
-    """Write the table with one row for each scan, and return the scores with its place and its number of rows."""
-    file = scans_file(folder)
-    require_replaceable(file, "scans")
-    table = _summarise_parts(folder, scores.parts)
-    write_table(table, file, "scans")
-    return replace(scores, scans=len(table), scans_file=file)
+def write_units(
+    folder: Folder, scores: Scores, unit: Unit, bundle: Bundle, on_notice: Callable[[str], None] = lambda text: None
+) -> Scores:
+    """Write the table with one row for each scan or patient, and return the scores with its place and number of rows.
 
-
-def _summarise_parts(folder: Folder, parts: Sequence[str]) -> pa.Table:
-    """Return the table of scans: part by part, and once more for the scans that are in several parts."""
-    table = pa.concat_tables(summarise_scans(read_rows(folder, part, COLUMNS)) for part in parts)
-    counts = table["scan"].value_counts()
-    several = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
-    if len(several):
-        rows = (read_rows(folder, part, COLUMNS) for part in parts)
-        spread = pa.concat_tables(some.filter(pc.is_in(scan_ids(some), several)) for some in rows)
-        alone = table.filter(pc.invert(pc.is_in(table["scan"], several)))
-        table = pa.concat_tables([alone, summarise_scans(spread)])
-    return table.sort_by(ORDER)
+    Args:
+        folder: the scores folder.
+        scores: what it holds.
+        unit: scan or patient.
+        bundle: the model; the table says if it was edited.
+        on_notice: called with each message for the user, such as that the model has no operating point for the unit.
+    """
+    file = units_file(folder, unit)
+    require_replaceable(file, table_kind(unit))
+    info, parts, without = bundle.info, [], 0
+    for part in scores.parts:
+        rows = read_rows(folder, part, list(UNIT_COLUMNS))
+        without += unit_ids(rows, unit).null_count
+        parts.append(UnitScores.from_predictions(rows, unit, len(info.classes)))
+    table = mark_edited(tabulate_units(UnitScores.merge(parts), unit, info), bundle)
+    write_table(table, file, table_kind(unit))
+    if unit not in info.operating_points:
+        on_notice(f"Note: no {unit} has a prediction: {describe_missing_point(unit)}.")
+    if without:
+        on_notice(f"Note: {without} sample(s) are in no {unit}: their {unit} is not known.")
+    return replace(scores, unit=unit, units=len(table), units_file=file)
 
 
 def draw_heatmaps(
@@ -70,9 +77,8 @@ def draw_heatmaps(
         max_heatmaps: maximum number of pictures.
         show_burned_in: whether to draw samples whose pixels may show text, such as a name.
     """
-    from brainscale.models.heatmap_pictures import (
-        write_heatmaps,
-    )  # imports torch, which scoring does not need otherwise
+    # imports torch, which scoring does not need otherwise
+    from brainscale.models.heatmap_pictures import write_heatmaps
 
     columns = ["sample_id", "probability", "prediction", "burned_in", *(field.name for field in WINDOW)]
     table = read_predictions(folder, scores.parts, columns)

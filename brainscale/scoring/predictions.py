@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from brainscale.dataset.columns import replace_column
 from brainscale.models.bundle import Bundle, ModelInfo
 from brainscale.models.engines import Engine, EngineOptions
 from brainscale.schema import PREDICTIONS
@@ -43,7 +44,9 @@ class ScoringJob:
     hash_paths: bool = False
 
 
-def score_rows(rows: pa.Table, engine: Engine, info: ModelInfo, threshold: float) -> pa.Table:
+def score_rows(
+    rows: pa.Table, engine: Engine, info: ModelInfo, threshold: float, *, with_patients: bool = False
+) -> pa.Table:
     """Return the predictions of rows with planes; a row without a plane keeps its error.
 
     Args:
@@ -51,11 +54,14 @@ def score_rows(rows: pa.Table, engine: Engine, info: ModelInfo, threshold: float
         engine: engine of the model.
         info: classes, preprocessing and temperature of the model.
         threshold: operating threshold of the probability of a tumour.
+        with_patients: whether the hashes of patients stay: they have to be the same in every job.
 
     Returns:
         A table of schema PREDICTIONS.
     """
     has_plane = pc.is_valid(rows["plane"]).to_numpy()
+    if not with_patients:
+        rows = replace_column(rows, "patient", pa.nulls(len(rows), pa.string()))
     planes = stack_planes(rows["plane"], info.preprocess.image_size)
     probabilities = apply_temperature(engine(planes), info.temperature)
     return make_predictions(rows, has_plane, probabilities, threshold, list(info.classes), info.weights_sha256)
@@ -78,7 +84,7 @@ def make_predictions(
     """Return a table of schema PREDICTIONS.
 
     Args:
-        rows: a table with sample_id, uri, member, frame, sha256, scan, empty, error_code and error.
+        rows: a table with sample_id, uri, member, frame, sha256, scan, patient, empty, error_code and error.
         has_plane: bool [rows], which rows have probabilities.
         probabilities: float32 [rows with planes, classes].
         threshold: operating threshold of the probability of a tumour.

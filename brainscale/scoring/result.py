@@ -62,8 +62,9 @@ class Scores:
         listing: name of the listing that the parts follow.
         progress: what this call did; None if the folder was complete already.
         files_not_in_it: number of files of the sources that a complete folder does not hold.
-        scans: number of rows of the table of scans, if it was written.
-        scans_file: path or address of that table.
+        unit: scan or patient, if a table of these was written.
+        units: number of its rows.
+        units_file: path or address of that table.
         heatmaps: number of heatmaps, if they were drawn.
         key_file: file that keeps the random key of the hashes; None for a key that was given, or is not here.
     """
@@ -79,8 +80,9 @@ class Scores:
     listing: str = ""
     progress: ScoringProgress | None = None
     files_not_in_it: int | None = None
-    scans: int | None = None
-    scans_file: str | None = None
+    unit: str | None = None
+    units: int | None = None
+    units_file: str | None = None
     heatmaps: int | None = None
     key_file: str | None = None
 
@@ -102,7 +104,7 @@ class Scores:
     def to_json(self) -> dict[str, Any]:
         """Return the output of `score --json`, without the folder."""
         progress = {} if self.progress is None else asdict(self.progress)
-        names = ("files_not_in_it", "scans", "scans_file", "heatmaps", "key_file")
+        names = ("files_not_in_it", "unit", "units", "units_file", "heatmaps", "key_file")
         optional = {name: value for name in names if (value := getattr(self, name)) is not None}
         return {**self.facts(), **progress, **optional}
 

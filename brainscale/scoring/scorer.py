@@ -151,7 +151,7 @@ class Scorer:
             rows = names.apply(rows)  # noqa: PLW2901
             if is_there(start, stop):
                 rows = _without_planes(rows)  # noqa: PLW2901
-            yield score_rows(rows, self._engine, info, self._job.threshold)
+            yield score_rows(rows, self._engine, info, self._job.threshold, with_patients=True)
             start = stop
 
 
@@ -210,15 +210,22 @@ def _without_planes(rows: pa.Table) -> pa.Table:
 
 
 class _Names:
-    """What a block says of its rows: their series and addresses, and which bytes a manifest expects."""
+    """What a block says of its rows: their series, patients and addresses, and which bytes a manifest expects."""
 
     def __init__(self, block: Block, job: ScoringJob) -> None:
         known: dict[str, str] = {}
         for one in block.files:
             known |= one.series
         self._series = None if job.has_key else SeriesNames(known)
+        self._has_key = job.has_key
         name_of = namer_of(request_of(job))
         self._uris = {one.name: one.uri for one in block.files if one.uri != one.file.uri and not job.hash_paths}
+        self._patients = {  # of the samples of a manifest, which knows more than their files
+            name_of(sample_id): patient
+            for one in block.files
+            if one.file.patients is not None
+            for sample_id, patient in zip(one.file.sample_ids or (), one.file.patients, strict=True)
+        }
         self._expected = {
             name_of(sample_id): sha256
             for one in block.files
@@ -227,10 +234,16 @@ class _Names:
         }
 
     def apply(self, rows: pa.Table) -> pa.Table:
-        """Return rows with the names of their series and their addresses; those of other bytes become errors."""
+        """Return rows with their series, patients and addresses; those of other bytes become errors.
+
+        A patient's hash is a manifest's, or made with the job's key: without either there is none.
+        """
         if self._series is not None:
             rows = self._series.name(rows)
         ids = rows["sample_id"].to_pylist()
+        patients = rows["patient"].to_pylist() if self._has_key else [None] * len(ids)
+        patients = [self._patients.get(i, patient) for i, patient in zip(ids, patients, strict=True)]
+        rows = rows.set_column(rows.column_names.index("patient"), "patient", pa.array(patients, pa.string()))
         if self._uris:
             uris = [self._uris.get(file_of(i), uri) for i, uri in zip(ids, rows["uri"].to_pylist(), strict=True)]
             rows = rows.set_column(rows.column_names.index("uri"), "uri", pa.array(uris, pa.string()))

@@ -57,10 +57,14 @@ class TargetBound:
         needed = math.log(1 - self.confidence) / math.log(self.target)
         return max(0, math.ceil(needed * self.samples / self.independent_samples - 1e-9) - self.samples)
 
-    def describe(self) -> str:
-        """Return the choice and its bound in words."""
+    def describe(self, units: str = "samples") -> str:
+        """Return the choice and its bound in words.
+
+        Args:
+            units: what the samples are.
+        """
         kind = "with a tumour" if self.metric == "sensitivity" else "without a tumour"
-        basis = f"{self.samples} validation samples {kind}"
+        basis = f"{self.samples} validation {units} {kind}"
         if self.groups < self.samples:
             basis += f" in {self.groups} groups, worth {self.independent_samples:.0f} independent ones"
         promise = f"a {self.metric} of {self.target:g} with {100 * self.confidence:g} % confidence"
@@ -69,7 +73,9 @@ class TargetBound:
         if self.is_reached:
             return f"{order} threshold that reaches {promise} on {basis} ({bound})"
         missing = self.missing_samples
-        lack = "no number of samples can promise it" if missing is None else f"validation has {missing} too few of them"
+        lack = (
+            f"no number of {units} can promise it" if missing is None else f"validation has {missing} too few of them"
+        )
         if missing == 0:
             lack = "too many of them have a score of 1"
         return f"{order} threshold with the best bound on {basis} ({bound}): {promise} cannot be promised, as {lack}"

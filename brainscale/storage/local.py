@@ -98,7 +98,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror or error}): fix the cause and {RERUN}") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # a file system that is read-only refuses even to delete what is not there
+            aside.unlink(missing_ok=True)
 
 
 @cache

@@ -119,16 +119,28 @@ def fetch(location: str | Path, *patterns: str, push: bool = False) -> Iterator[
         patterns: patterns of names to download.
         push: whether to upload changes when the with-block ends.
     """
-    if not is_address(location):
-        yield Path(location)
-        return
-    with _copy(str(location)) as workspace:
-        workspace.pull(*patterns)
+    with fetch_workspace(location, *patterns) as workspace:
         try:
             yield workspace.path
         finally:
             if push:
                 workspace.push()
+
+
+@contextmanager
+def fetch_workspace(location: str | Path, *patterns: str) -> Iterator[Workspace]:
+    """Yield a folder as `fetch` does, to be pushed by whoever changes it.
+
+    Args:
+        location: path or address of the folder.
+        patterns: patterns of names to download.
+    """
+    if not is_address(location):
+        yield Workspace(Path(location))
+        return
+    with _copy(str(location)) as workspace:
+        workspace.pull(*patterns)
+        yield workspace
 
 
 def is_complete(location: str | Path) -> bool:

@@ -1,6 +1,6 @@
 """Augment training planes at random; the changes to a sample depend on the seed, the epoch and its id alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,7 +11,14 @@ from brainscale.config.sections import AugmentConfig
 from brainscale.seeds import derive
 
 
-def augment(planes: Tensor, sample_ids: Sequence[str], epoch: int, seed: int, config: AugmentConfig) -> Tensor:
+def augment(
+    planes: Tensor,
+    sample_ids: Sequence[str],
+    epoch: int,
+    seed: int,
+    config: AugmentConfig,
+    upload: Callable[[np.ndarray], Tensor] | None = None,
+) -> Tensor:
     """Flip, rotate, scale and shift planes, and change their intensities.
 
     Args:
@@ -20,16 +27,20 @@ def augment(planes: Tensor, sample_ids: Sequence[str], epoch: int, seed: int, co
         epoch: number of the epoch, from 1.
         seed: seed of the run.
         config: range of each change.
+        upload: copies an array to the device of the planes; by default, in line.
 
     Returns:
         float32 [N, S, S] in 0..255, on the device of the planes. Pixels from outside the plane are 0.
     """
     draws = np.stack([_draw_numbers(derive(seed, "augment", epoch, sample_id)) for sample_id in sample_ids])
-    matrices, gain, offset = (torch.from_numpy(a).to(planes.device) for a in _transform_parameters(draws, config))
+    matrices, gain, offset = _transform_parameters(draws, config)
+    numbers = np.concatenate([matrices.reshape(-1, 6), gain[:, None], offset[:, None]], 1)  # for one copy
+    parameters = torch.from_numpy(numbers).to(planes.device) if upload is None else upload(numbers)
+    gains, offsets = parameters[:, 6, None, None], parameters[:, 7, None, None]
     shape = [len(planes), 1, *planes.shape[1:]]
-    grid = F.affine_grid(matrices, shape, align_corners=False)
+    grid = F.affine_grid(parameters[:, :6].reshape(-1, 2, 3), shape, align_corners=False)
     moved = F.grid_sample(planes.float().unsqueeze(1), grid, align_corners=False).squeeze(1)
-    changed: Tensor = (moved * gain[:, None, None] + offset[:, None, None] * (moved > 0)).clamp(0, 255)
+    changed: Tensor = (moved * gains + offsets * (moved > 0)).clamp(0, 255)
     return changed
 
 

@@ -259,10 +259,11 @@ def _load_optimizer_tensors(
     network: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
 ) -> None:
     parameters = dict(network.named_parameters())
+    is_fused = bool(optimizer.defaults.get("fused"))
     for path, value in tensors.items():
         name, _, key = path.rpartition("/")
         parameter = parameters[name]
-        in_layout = (
-            value if key == "step" else torch.empty_like(parameter).copy_(value)
-        )  # the parameter's memory format
-        optimizer.state[parameter][key] = in_layout
+        if key == "step":  # a fused optimiser counts on the device
+            optimizer.state[parameter][key] = value.to(parameter.device) if is_fused else value
+        else:  # in the parameter's memory format
+            optimizer.state[parameter][key] = torch.empty_like(parameter).copy_(value)

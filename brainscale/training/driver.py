@@ -14,6 +14,7 @@ from brainscale.config.files import CONFIG_FILE
 from brainscale.config.sections import Config
 from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint
 from brainscale.errors import BrainscaleError
+from brainscale.reading.on_ray import READ_CPUS
 from brainscale.storage.local import SUCCESS
 from brainscale.storage.workspace import Workspace, open_workspace
 from brainscale.training.finish import finish_run
@@ -21,12 +22,13 @@ from brainscale.training.history import HISTORY_FILE, Epoch, read_history, track
 from brainscale.training.mlflow_tracking import MLFLOW_FILE, check_tracking_uri, require_mlflow, track_run
 from brainscale.training.notices import read_notices, write_notice
 from brainscale.training.owner import OWNERS, own_run
-from brainscale.training.plane_store import materialise_planes
+from brainscale.training.plane_blocks import StreamedBlocks
+from brainscale.training.plane_store import store_planes
 from brainscale.training.run_folder import ENVIRONMENT_FILE, Run, RunFolder
 from brainscale.training.samples import list_labelled_samples, prepare_manifest
 from brainscale.training.worker import SplitSamples, TrainingJob
 from brainscale.training.worker_group import fit
-from brainscale.training.workers import choose_workers, count_workers, resources_per_worker
+from brainscale.training.workers import choose_workers, count_workers, fix_memory_format, resources_per_worker
 
 SPLITS_IN_TRAINING = ("train", "val")
 DRIVER_FILES = (CONFIG_FILE, ENVIRONMENT_FILE, MANIFEST_FILE, HISTORY_FILE, "notices/*", MLFLOW_FILE, SUCCESS)
@@ -71,7 +73,9 @@ def train_model(
         open_workspace(out, DRIVER_FILES, own_files=[f"{OWNERS}/*"], what="run") as workspace,
         own_run(workspace, on_notice),
     ):
-        finished = RunFolder(workspace.path).start(config, manifest)
+        folder = RunFolder(workspace.path)
+        config = fix_memory_format(config, folder.config() if folder.is_started() else None)
+        finished = folder.start(config, manifest)
         run = finished or _train(workspace, config, manifest, on_epoch, on_notice, tracking)
     return replace(run, path=str(workspace))
 
@@ -86,8 +90,12 @@ def _train(
 ) -> Run:
     """Read the planes, train on the workers, and write the bundle."""
     workspace.push()
-    rows = manifest.filter(pc.is_in(manifest["split"], pa.array(SPLITS_IN_TRAINING)))
-    planes = materialise_planes(rows, config.data.preprocess, config.limits)
+    splits = [manifest.filter(pc.equal(manifest["split"], split)) for split in SPLITS_IN_TRAINING]
+    planes = store_planes(splits, config, on_notice)
+    if isinstance(planes.blocks, StreamedBlocks):  # which are decoded while the workers have their CPUs
+        waiting = require_capacity(count_workers(config), resources_per_worker(config), READ_CPUS)
+        if waiting:
+            on_notice(waiting)
     samples = {}
     for split in SPLITS_IN_TRAINING:
         ids, labels = list_labelled_samples(manifest, split, config)

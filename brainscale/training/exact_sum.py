@@ -65,6 +65,8 @@ def sum_over_workers(vector: Tensor) -> Tensor:
     _, world_size = rank_and_world_size()
     if world_size == 1:
         return vector
+    if _travels_through_memory(vector):
+        return sum_over_workers(vector.cpu()).to(vector.device)
     chunk = -(-len(vector) // world_size)
     padded = vector.new_zeros(chunk * world_size)
     padded[: len(vector)] = vector
@@ -75,6 +77,21 @@ def sum_over_workers(vector: Tensor) -> Tensor:
     with _errors_of_peers():
         dist.all_gather(list(padded.split(chunk)), total)
     return padded[: len(vector)]
+
+
+def choose_backend(on_gpu: bool, gpus_per_worker: float) -> str:
+    """Return how workers talk: by NCCL if each has a GPU, else by gloo; NCCL refuses two workers on one GPU.
+
+    Args:
+        on_gpu: whether the workers train on GPUs.
+        gpus_per_worker: GPUs of each worker.
+    """
+    return "nccl" if on_gpu and gpus_per_worker >= 1 else "gloo"
+
+
+def _travels_through_memory(tensor: Tensor) -> bool:
+    """Return whether a tensor is on a GPU, where gloo cannot fetch it; a sum has the same bits on the CPU."""
+    return tensor.is_cuda and dist.get_backend() == "gloo"
 
 
 def rank_and_world_size() -> tuple[int, int]:
@@ -91,6 +108,8 @@ def is_equal_on_all_workers(numbers: Tensor) -> bool:
     _, world_size = rank_and_world_size()
     if world_size == 1:
         return True
+    if _travels_through_memory(numbers):
+        numbers = numbers.cpu()
     gathered = [torch.empty_like(numbers) for _ in range(world_size)]
     with _errors_of_peers():
         dist.all_gather(gathered, numbers)
@@ -104,51 +123,74 @@ def micro_batch_statistics(network: nn.Module) -> Iterator[list[Tensor]]:
     Yields:
         The buffers, to be read after each forward pass. They get their earlier values back at the end.
     """
-    layers = [m for m in network.modules() if isinstance(m, _BatchNorm)]
-    buffers = running_buffers(network)
-    earlier_values = [b.clone() for b in buffers]
-    momenta = [layer.momentum for layer in layers]
-    counts = [layer.num_batches_tracked.clone() for layer in layers if layer.num_batches_tracked is not None]
+    layers, buffers = _batch_norms(network), running_buffers(network)
+    earlier = torch.cat(buffers) if buffers else None
+    momenta, counters = [layer.momentum for layer in layers], [layer.num_batches_tracked for layer in layers]
     for layer in layers:
-        layer.momentum = 1.0
+        layer.momentum, layer.num_batches_tracked = 1.0, None  # nobody counts these micro-batches
     try:
         yield buffers
     finally:
-        for layer, momentum, count in zip(layers, momenta, counts, strict=True):
-            layer.momentum = momentum
-            layer.num_batches_tracked = count
-        for buffer, value in zip(buffers, earlier_values, strict=True):
-            buffer.copy_(value)
+        for layer, momentum, counter in zip(layers, momenta, counters, strict=True):
+            layer.momentum, layer.num_batches_tracked = momentum, counter
+        if earlier is not None:
+            torch._foreach_copy_(buffers, earlier.split([len(b) for b in buffers]))
 
 
 def running_buffers(network: nn.Module) -> list[Tensor]:
     """Return running mean and variance of each batch norm, in the order of the network's modules."""
-    layers = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+    layers = _batch_norms(network)
     return [b for layer in layers for b in (layer.running_mean, layer.running_var) if b is not None]
 
 
+def _batch_norms(network: nn.Module) -> list[_BatchNorm]:
+    return [module for module in network.modules() if isinstance(module, _BatchNorm)]
+
+
 def pack(network: nn.Module, statistics: Sequence[Tensor], weight: float, outcomes: Sequence[Tensor]) -> Tensor:
-    """Return gradients, batch-norm statistics times `weight`, and per-sample outcomes as one vector."""
-    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in network.parameters()]
-    weighted = [s * weight for s in statistics]
-    return torch.cat([t.detach().reshape(-1).float() for t in (*gradients, *weighted, *outcomes)])
+    """Return gradients, batch-norm statistics times `weight`, and per-sample outcomes as one vector.
+
+    A gradient has the order of its parameter's memory, so that `unpack` needs no copy.
+    """
+    gradients = [_flatten_gradient(parameter) for parameter in network.parameters()]
+    weighted = torch._foreach_mul(list(statistics), weight) if statistics else ()
+    return torch.cat([*gradients, *weighted, *(t.detach().reshape(-1) for t in outcomes)])
+
+
+def _flatten_gradient(parameter: nn.Parameter) -> Tensor:
+    """Return the gradient of a parameter, float32 [n], in the order of the parameter's memory."""
+    gradient = parameter.grad
+    if gradient is None:
+        return torch.zeros(parameter.numel(), device=parameter.device)
+    if gradient.stride() != parameter.stride():
+        gradient = torch.empty_like(parameter).copy_(gradient)
+    flat = gradient.as_strided((parameter.numel(),), (1,))
+    return flat if flat.dtype == torch.float32 else flat.float()
 
 
 def unpack(network: nn.Module, vector: Tensor) -> None:
-    """Set the gradients of the parameters from a summed vector, and update the running statistics."""
+    """Set the gradients of the parameters from a summed vector, and update the running statistics.
+
+    Each gradient has the strides of its parameter, without which an optimiser computes them one by one.
+    """
     start = 0
     for parameter in network.parameters():
-        stop = start + parameter.numel()
-        parameter.grad = vector[start:stop].view_as(parameter).to(parameter.dtype)
-        start = stop
-    for layer in (m for m in network.modules() if isinstance(m, _BatchNorm)):
+        gradient = vector.as_strided(parameter.shape, parameter.stride(), start)
+        parameter.grad = gradient if gradient.dtype == parameter.dtype else gradient.to(parameter.dtype)
+        start += parameter.numel()
+    by_momentum: dict[float, tuple[list[Tensor], list[Tensor]]] = {}
+    for layer in _batch_norms(network):
+        buffers, values = by_momentum.setdefault(float(layer.momentum or 0.0), ([], []))
         for buffer in (layer.running_mean, layer.running_var):
             if buffer is not None:
-                stop = start + buffer.numel()
-                buffer.lerp_(vector[start:stop].view_as(buffer), float(layer.momentum or 0.0))
-                start = stop
-        if layer.num_batches_tracked is not None:
-            layer.num_batches_tracked += 1
+                buffers.append(buffer)
+                values.append(vector.as_strided(buffer.shape, buffer.stride(), start))
+                start += buffer.numel()
+    for momentum, (buffers, values) in by_momentum.items():
+        torch._foreach_lerp_(buffers, values, momentum)
+    counters = [layer.num_batches_tracked for layer in _batch_norms(network) if layer.num_batches_tracked is not None]
+    if counters:
+        torch._foreach_add_(counters, 1)
 
 
 def packed_length(network: nn.Module, outcomes: int) -> int:

@@ -1,7 +1,6 @@
 """Finish a run: write the bundle of the best epoch and mark the run as complete."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,7 +18,12 @@ from brainscale.storage.local import make_folder, write_success
 from brainscale.training.checkpoints import Progress, load_best_weights, write_tensors
 from brainscale.training.environment import read_library_versions
 from brainscale.training.history import list_hardware
-from brainscale.training.operating_point import choose_operating_point, fixed_operating_point, is_fixed
+from brainscale.training.operating_point import (
+    choose_operating_points,
+    describe_operating_points,
+    fixed_operating_points,
+    needs_validation,
+)
 from brainscale.training.run_folder import Run, RunFolder, describe_training_data
 from brainscale.training.samples import count_left_out
 
@@ -31,7 +35,7 @@ def finish_run(run: RunFolder, config: Config, manifest: pa.Table, on_notice: Ca
         run: folder of the run.
         config: its configuration.
         manifest: its manifest.
-        on_notice: called with a line where the validation split is too small for the target of the threshold.
+        on_notice: called with each line of `describe_operating_points`.
     """
     progress = Progress(run.history())
     if progress.best is None:
@@ -54,12 +58,12 @@ def finish_run(run: RunFolder, config: Config, manifest: pa.Table, on_notice: Ca
         "epoch_source": f"lowest validation loss of {progress.epoch} epochs",
         "versions": read_library_versions(),
     }
-    info = write_model_info(folder, facts | asdict(fixed_operating_point(config.operating)))
-    if not is_fixed(config.operating):  # the predictions that decide it need a complete bundle
-        operating_point = choose_operating_point(config.operating, open_bundle(folder), manifest)
-        info = write_model_info(folder, facts | asdict(operating_point))
-        if operating_point.threshold_bound is not None and not operating_point.threshold_bound.is_reached:
-            on_notice(f"Note: {operating_point.threshold_source}.")
+    info = write_model_info(folder, facts | vars(fixed_operating_points(config.operating)))
+    if needs_validation(config.operating, manifest):  # the predictions that decide it need a complete bundle
+        chosen = choose_operating_points(config.operating, open_bundle(folder), manifest)
+        info = write_model_info(folder, facts | vars(chosen))
+        for text in describe_operating_points(chosen):
+            on_notice(text)
     result = Run(
         path=str(run),
         samples={split: pc.sum(pc.equal(manifest["split"], split)).as_py() or 0 for split in SPLITS},

@@ -1,51 +1,74 @@
-"""Choose temperature and operating threshold on the validation split, after training."""
+"""Choose temperature and operating points on the validation split, after training."""
 
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.config.sections import OperatingConfig
-from brainscale.models.bundle import Bundle
+from brainscale.dataset.columns import replace_column
+from brainscale.models.bundle import Bundle, OperatingPoint, ThresholdBound
 from brainscale.scoring.on_ray import predict_rows
 from brainscale.stats import thresholds
-from brainscale.stats.decisions import apply_temperature, tumour_probability
+from brainscale.stats.decisions import apply_temperature
 from brainscale.stats.labelled import LabelledProbabilities
-from brainscale.stats.threshold_bounds import TargetBound, threshold_for_target
+from brainscale.stats.threshold_bounds import threshold_for_target
+from brainscale.stats.units import (
+    AGGREGATION_NAMES,
+    AGGREGATIONS,
+    Aggregation,
+    LabelledUnits,
+    Unit,
+    count_ordered_pairs,
+    unit_ids,
+)
+
+UNITS_OF_SLICES: tuple[Unit, ...] = ("scan", "patient")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OperatingPoint:
-    """Threshold and temperature of a model, as model.json has them.
+class OperatingPoints:
+    """Operating points and temperature of a model, as model.json has them.
 
     Attributes:
-        threshold: probability of a tumour from which on a sample is predicted to be one.
-        threshold_source: how the threshold was chosen.
-        threshold_bound: lower bound of the sensitivity or specificity that the threshold was chosen for, if any.
+        operating_points: unit → operating point.
         temperature: number by which log-probabilities are divided.
         temperature_source: how the temperature was chosen.
     """
 
-    threshold: float
-    threshold_source: str
-    threshold_bound: TargetBound | None = None
+    operating_points: Mapping[Unit, OperatingPoint]
     temperature: float = 1.0
     temperature_source: str = "none"
 
 
-def is_fixed(config: OperatingConfig) -> bool:
-    """Return whether the configuration sets the operating point, so that nothing is chosen on validation."""
-    return config.threshold == "fixed" and not config.temperature
+def needs_validation(config: OperatingConfig, manifest: pa.Table) -> bool:
+    """Return whether anything is chosen on validation: all but a fixed threshold of single images."""
+    rows = manifest.filter(pc.equal(manifest["split"], "val"))
+    return (
+        config.threshold != "fixed" or config.temperature or any(_has_several(rows, unit) for unit in UNITS_OF_SLICES)
+    )
 
 
-def fixed_operating_point(config: OperatingConfig) -> OperatingPoint:
-    """Return the operating point before anything is chosen on validation."""
-    return OperatingPoint(threshold=config.value, threshold_source="fixed")
+def _has_several(rows: pa.Table, unit: Unit) -> bool:
+    """Return whether a scan or patient has several slices that training did not leave out."""
+    names = unit_ids(rows, unit).drop_null().to_pylist()
+    return any(count > 1 for count in Counter(names).values())
 
 
-def choose_operating_point(config: OperatingConfig, bundle: Bundle, manifest: pa.Table) -> OperatingPoint:
-    """Return the operating point chosen on the validation split; needs a connected Ray.
+def fixed_operating_points(config: OperatingConfig) -> OperatingPoints:
+    """Return what a model has before anything is chosen on validation."""
+    point = OperatingPoint(threshold=config.value, threshold_source="fixed")
+    return OperatingPoints(operating_points={"slice": point})
+
+
+def choose_operating_points(config: OperatingConfig, bundle: Bundle, manifest: pa.Table) -> OperatingPoints:
+    """Return what is chosen on the validation split; needs a connected Ray.
+
+    Scans and patients have an operating point where one of them has several slices there, and some have a tumour and
+    some have none.
 
     Args:
         config: what to choose, and how.
@@ -57,21 +80,74 @@ def choose_operating_point(config: OperatingConfig, bundle: Bundle, manifest: pa
     """
     rows = manifest.filter(pc.equal(manifest["split"], "val"))
     groups = dict(zip(rows["sample_id"].to_pylist(), rows["group"].to_pylist(), strict=True))
-    table = predict_rows(rows, bundle)
-    samples = LabelledProbabilities.from_predictions(table, list(bundle.info.classes), groups=groups)
-    # float32, as engines return them: the threshold may be equal to a sample's score, and must not miss it by rounding
-    probabilities = samples.probabilities.astype(np.float32)
-    basis = f"on {len(samples)} validation samples"
-    point = fixed_operating_point(config)
+    table, classes = predict_rows(rows, bundle), list(bundle.info.classes)
+    temperature, temperature_source = 1.0, "none"
     if config.temperature:
-        temperature = thresholds.fit_temperature(samples.labels, probabilities)
-        point = replace(point, temperature=temperature, temperature_source=f"lowest log loss {basis}")
-    scores = tumour_probability(apply_temperature(probabilities, point.temperature))
+        samples = LabelledProbabilities.from_predictions(table, classes)
+        temperature = thresholds.fit_temperature(samples.labels, samples.probabilities.astype(np.float32))
+        temperature_source = f"lowest log loss on {len(samples)} validation samples"
+        table = _with_temperature(table, temperature)
+    samples = LabelledProbabilities.from_predictions(table, classes, groups=groups)
+    points: dict[Unit, OperatingPoint] = {"slice": _choose_threshold(config, samples, "samples")}
+    for unit in UNITS_OF_SLICES:
+        units = LabelledUnits.from_predictions(table, unit, classes, groups)
+        if (point := choose_unit_point(config, units)) is not None:
+            points[unit] = point
+    return OperatingPoints(operating_points=points, temperature=temperature, temperature_source=temperature_source)
+
+
+def _with_temperature(table: pa.Table, temperature: float) -> pa.Table:
+    """Return predictions with calibrated probabilities, in the type in which scoring calibrates them."""
+    is_scored = pc.is_valid(table["probabilities"])
+    rows = table["probabilities"].drop_null().to_pylist()
+    calibrated = iter(apply_temperature(np.array(rows, np.float32), temperature).tolist()) if rows else iter(())
+    kind = table.schema.field("probabilities").type
+    values = [next(calibrated) if scored else None for scored in is_scored.to_pylist()]
+    return replace_column(table, "probabilities", pa.array(values, kind))
+
+
+def choose_unit_point(config: OperatingConfig, units: LabelledUnits) -> OperatingPoint | None:
+    """Return the aggregation and the threshold of scans or patients; None where validation has too little for them.
+
+    A fixed threshold is one of slices, and means nothing for their maximum: units have Youden's then.
+
+    Args:
+        config: how to choose.
+        units: those of the validation split.
+    """
+    counted, has_tumour = units.counted, units.labels[units.counted] > 0
+    if not (units.scores.slices[counted] > 1).any() or has_tumour.all() or not has_tumour.any():
+        return None
+    noun, count = f"{units.unit}s", int(counted.sum())
+    aggregation, source = _choose_aggregation(config, units)
+    rule = config.model_copy(update={"threshold": "youden"}) if config.threshold == "fixed" else config
+    point = _choose_threshold(rule, units.samples(aggregation), noun)
+    return point.model_copy(
+        update={"aggregation": aggregation, "aggregation_source": source, "validation_units": count}
+    )
+
+
+def _choose_aggregation(config: OperatingConfig, units: LabelledUnits) -> tuple[Aggregation, str]:
+    """Return the aggregation with the highest AUROC, of equals the first, and how it was chosen."""
+    if config.aggregation != "auto":
+        return config.aggregation, "fixed"
+    samples = {aggregation: units.samples(aggregation) for aggregation in AGGREGATIONS}
+    pairs = {name: count_ordered_pairs(one.has_tumour, one.tumour_probability) for name, one in samples.items()}
+    best = max(AGGREGATIONS, key=pairs.__getitem__)
+    has_tumour = samples[best].has_tumour
+    auroc = pairs[best] / (2 * int(has_tumour.sum()) * int((~has_tumour).sum()))
+    return best, f"highest AUROC ({auroc:.4f}) on {len(has_tumour)} validation {units.unit}s"
+
+
+def _choose_threshold(config: OperatingConfig, samples: LabelledProbabilities, noun: str) -> OperatingPoint:
+    """Return the threshold that a configuration asks for, chosen on samples, scans or patients."""
+    scores = samples.tumour_probability
     if config.threshold == "youden":
         threshold = thresholds.youden_threshold(samples.labels, scores)
-        return replace(point, threshold=threshold, threshold_source=f"Youden's index {basis}")
+        source = f"Youden's index on {len(samples)} validation {noun}"
+        return OperatingPoint(threshold=threshold, threshold_source=source)
     if config.threshold == "fixed":
-        return point
+        return OperatingPoint(threshold=config.value, threshold_source="fixed")
     threshold, bound = threshold_for_target(
         samples.labels,
         scores,
@@ -80,4 +156,22 @@ def choose_operating_point(config: OperatingConfig, bundle: Bundle, manifest: pa
         confidence=config.confidence,
         codes=samples.codes,
     )
-    return replace(point, threshold=threshold, threshold_source=bound.describe(), threshold_bound=bound)
+    return OperatingPoint(
+        threshold=threshold,
+        threshold_source=bound.describe(noun),
+        threshold_bound=ThresholdBound(**asdict(bound)),
+    )
+
+
+def describe_operating_points(chosen: OperatingPoints) -> list[str]:
+    """Return messages for the user: operating points of scans and patients, and targets that are not reached."""
+    messages = []
+    for unit, point in chosen.operating_points.items():
+        if point.aggregation is not None:
+            name = AGGREGATION_NAMES[point.aggregation]
+            messages.append(
+                f"Operating point of {unit}s: {name} from {point.threshold:.4g} upwards ({point.threshold_source})."
+            )
+        elif (bound := point.threshold_bound) is not None and bound.lower_bound < bound.target:
+            messages.append(f"Note: {point.threshold_source}.")
+    return messages

@@ -5,7 +5,7 @@ no effect. A dataset larger than a window is shuffled in two levels, so that eac
 window at a time: first blocks of neighbouring samples, then the samples within each window.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -35,10 +35,10 @@ def epoch_order(count: int, seed: int, epoch: int, window: int) -> np.ndarray:
     return order
 
 
-def cut_into_batches(
-    order: np.ndarray, window: int, batch_size: int, micro_batches: int
-) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Cut an order of samples into batches of exactly `micro_batches` arrays, of which the last may be empty.
+def cut_into_windows(
+    order: np.ndarray, window: int, batch_size: int, micro_batches: int, skip: int = 0
+) -> Iterator[list[Batch]]:
+    """Cut an order of samples into windows of batches of `micro_batches` arrays each, of which the last may be empty.
 
     Every position occurs exactly once. The last batch of a window may be smaller. A single sample that is left over
     joins the micro-batch before it, because batch statistics need two values.
@@ -48,19 +48,32 @@ def cut_into_batches(
         window: number of samples in a window, a multiple of `batch_size`.
         batch_size: number of samples in a batch, a multiple of `micro_batches`.
         micro_batches: number of micro-batches in a batch.
+        skip: number of batches to leave out at the start, with the windows that have no other batch.
 
     Yields:
-        The window of a batch, the same object for all its batches; and the batch.
+        The batches of a window.
     """
     starts = _piece_starts(len(order), window)
     for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
-        positions = order[start:end]
-        for batch in _batches_of_window(positions, batch_size // micro_batches, micro_batches):
-            yield positions, batch
+        batches = list(_batches_of_window(order[start:end], batch_size // micro_batches, micro_batches))
+        if skip < len(batches):
+            yield batches[skip:]
+        skip = max(0, skip - len(batches))
+
+
+def own_share(batch: Batch, rank: int, world_size: int) -> range:
+    """Return the numbers of the micro-batches of a batch that one of the workers computes."""
+    share = len(batch) // world_size
+    return range(rank * share, (rank + 1) * share)
+
+
+def own_positions(batches: Sequence[Batch], rank: int, world_size: int) -> np.ndarray:
+    """Return the positions of all samples in some batches that one of the workers computes."""
+    return np.concatenate([batch[m] for batch in batches for m in own_share(batch, rank, world_size)])
 
 
 def count_batches(count: int, window: int, batch_size: int, micro_batches: int) -> int:
-    """Return the number of batches that `cut_into_batches` makes of `count` samples, without making them."""
+    """Return the number of batches that `cut_into_windows` makes of `count` samples, without making them."""
     starts = _piece_starts(count, window)
     sizes = (end - start for start, end in zip(starts, [*starts[1:], count], strict=True))
     return sum(-(-len(_piece_starts(size, batch_size // micro_batches)) // micro_batches) for size in sizes)

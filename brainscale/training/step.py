@@ -6,8 +6,9 @@ in them.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from typing import Protocol
 
 import numpy as np
@@ -17,12 +18,14 @@ from torch import Tensor, nn
 
 from brainscale.config.sections import AugmentConfig, TrainConfig
 from brainscale.errors import TrainError
-from brainscale.models.normalisation import normalise
+from brainscale.models.normalisation import normalisation_constants, normalise
 from brainscale.seeds import derive
 from brainscale.training import exact_sum
 from brainscale.training.augment import augment
-from brainscale.training.sampler import Batch, cut_into_batches
+from brainscale.training.sampler import Batch, cut_into_windows, own_positions, own_share
+from brainscale.training.upload import Uploader
 
+LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 SAMPLES_IN_ERROR = 3
 """Maximum number of sample ids in an error message."""
 
@@ -33,8 +36,8 @@ class Planes(Protocol):
     def take(self, positions: np.ndarray) -> np.ndarray:
         """Return the planes at these positions, uint8 [len(positions), S, S]."""
 
-    def hold(self, positions: np.ndarray) -> None:
-        """Keep the planes at these positions in memory, and release all others."""
+    def hold(self, positions: np.ndarray, following: np.ndarray | None = None) -> None:
+        """Keep the planes at these positions in memory, release all others, and fetch the following ones meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +91,11 @@ class Learner:
     def __init__(
         self, network: nn.Module, settings: TrainConfig, augmentation: AugmentConfig, device: torch.device
     ) -> None:
-        # tensor cores on CUDA prefer channels last; on a CPU it was not faster (docs/performance.md)
-        self.layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+        self.layout = LAYOUTS[choose_memory_format(settings, device.type == "cuda")]
         self.network = network.to(device=device, memory_format=self.layout)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(self.network, settings)
         self.settings, self.augmentation, self.device = settings, augmentation, device
+        self.upload, self.constants = Uploader(device), normalisation_constants(device)
 
     def step(self, samples: Samples, batch: Batch, epoch: int, step: int, rate: float) -> Outcome:
         """Take one optimiser step on a batch that all workers share.
@@ -116,7 +119,7 @@ class Learner:
         with exact_sum.micro_batch_statistics(self.network) as statistics:
             local = exact_sum.tree_sum(
                 self._micro_batch(samples, batch[m], (ends[m] - len(batch[m]), size), (epoch, step, m), statistics)
-                for m in self._own_micro_batches(batch)
+                for m in own_share(batch, *exact_sum.rank_and_world_size())
             )
         vector = exact_sum.sum_over_workers(local)
         outcomes = torch.cat([vector[-2 * size :], vector.isfinite().all().float().reshape(1)]).cpu().numpy()
@@ -127,12 +130,6 @@ class Learner:
             group["lr"] = rate
         self.optimizer.step()
         return Outcome(losses=outcomes[:size], is_correct=outcomes[size:-1] > 0)
-
-    def _own_micro_batches(self, batch: Batch) -> range:
-        """Return the numbers of the micro-batches that this worker computes."""
-        rank, world_size = exact_sum.rank_and_world_size()
-        share = len(batch) // world_size
-        return range(rank * share, (rank + 1) * share)
 
     def _micro_batch(
         self,
@@ -157,7 +154,7 @@ class Learner:
         seed = self.settings.seed
         planes, labels = self._load(samples, positions)
         sample_ids = [samples.sample_ids[p] for p in positions]
-        augmented = augment(planes, sample_ids, seed_numbers[0], seed, self.augmentation)
+        augmented = augment(planes, sample_ids, seed_numbers[0], seed, self.augmentation, self.upload)
         self.network.zero_grad(set_to_none=True)
         torch.manual_seed(derive(seed, "dropout", *seed_numbers))
         losses, is_correct = self._forward(augmented, labels)
@@ -168,13 +165,12 @@ class Learner:
 
     def _load(self, samples: Samples, positions: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return planes and labels at these positions, on the device."""
-        planes = torch.from_numpy(samples.planes.take(positions)).to(self.device)
-        return planes, torch.from_numpy(samples.labels[positions]).to(self.device)
+        return self.upload(samples.planes.take(positions)), self.upload(samples.labels[positions])
 
     def _forward(self, planes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return losses and correctness (0 or 1), float32 [n] each, of planes in 0..255."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            logits = self.network(normalise(planes).contiguous(memory_format=self.layout))
+            logits = self.network(normalise(planes, self.constants).contiguous(memory_format=self.layout))
         losses = F.cross_entropy(logits.float(), labels, reduction="none")
         return losses, (logits.argmax(1) == labels).float()
 
@@ -188,14 +184,22 @@ class Learner:
         count = len(samples.sample_ids)
         outcomes = torch.zeros(2, count, device=self.device)
         settings = self.settings
-        batches = cut_into_batches(np.arange(count), settings.window, settings.batch_size, settings.micro_batches)
-        for window, batch in batches:
-            samples.planes.hold(window)
-            for positions in (batch[m] for m in self._own_micro_batches(batch)):
+        windows = cut_into_windows(np.arange(count), settings.window, settings.batch_size, settings.micro_batches)
+        for batch in hold_windows(samples.planes, windows):
+            for positions in (batch[m] for m in own_share(batch, *exact_sum.rank_and_world_size())):
                 if len(positions):
                     outcomes[:, positions] = torch.stack(self._forward(*self._load(samples, positions)))
         losses, is_correct = exact_sum.sum_over_workers(outcomes.reshape(-1)).view(2, count).cpu().numpy()
         return Outcome(losses=losses, is_correct=is_correct > 0)
+
+
+def hold_windows(planes: Planes, windows: Iterable[list[Batch]]) -> Iterator[Batch]:
+    """Yield the batches of all windows, while this worker's planes of their window are in memory."""
+    share = exact_sum.rank_and_world_size()
+    owned = chain(((batches, own_positions(batches, *share)) for batches in windows), [None])
+    for (batches, positions), following in pairwise(owned):
+        planes.hold(positions, None if following is None else following[1])
+        yield from batches
 
 
 def _raise_not_finite(samples: Samples, positions: np.ndarray, losses: np.ndarray, where: str) -> None:
@@ -212,7 +216,28 @@ def _raise_not_finite(samples: Samples, positions: np.ndarray, losses: np.ndarra
 def make_optimizer(network: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
     """Return Adam (weight decay in the gradient) or AdamW (decoupled); each step sets its own learning rate."""
     kind: type[torch.optim.Adam] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
-    return kind(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    parameters = list(network.parameters())
+    on_gpu = all(parameter.is_cuda for parameter in parameters)
+    return kind(
+        parameters,
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        foreach=not on_gpu,  # all parameters in one operation: the bits of one after the other, less work for Python
+        fused=on_gpu,
+    )
+
+
+def choose_memory_format(settings: TrainConfig, on_gpu: bool) -> str:
+    """Return the memory format, with `auto` replaced by what is fast here: channels last on a GPU and with AVX-512.
+
+    Args:
+        settings: settings of the training.
+        on_gpu: whether the run trains on GPUs.
+    """
+    if settings.memory_format != "auto":
+        return settings.memory_format
+    fast = on_gpu or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return "channels_last" if fast else "contiguous"
 
 
 def learning_rate(step: int, steps_in_epoch: int, settings: TrainConfig) -> float:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import ray.train
@@ -30,9 +29,9 @@ from brainscale.training.checkpoints import (
 from brainscale.training.environment import describe_arithmetic
 from brainscale.training.history import HISTORY_FILE, Epoch, write_history
 from brainscale.training.notices import write_notice
-from brainscale.training.plane_store import PlaneLocations, PlaneStore
-from brainscale.training.sampler import Batch, count_batches, cut_into_batches, epoch_order
-from brainscale.training.step import Learner, Samples, learning_rate
+from brainscale.training.plane_store import PlaneLocations, open_planes
+from brainscale.training.sampler import Batch, count_batches, cut_into_windows, epoch_order
+from brainscale.training.step import Learner, Samples, hold_windows, learning_rate
 
 LASTING_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors of the operating system that last: a full disk, a quota, a read-only disk, missing permissions."""
@@ -93,7 +92,7 @@ def train_worker(arguments: Mapping[str, TrainingJob]) -> None:
             Samples(
                 sample_ids=samples.sample_ids,
                 labels=np.asarray(samples.labels, np.int64),
-                planes=PlaneStore(samples.planes, config.data.image_size),
+                planes=open_planes(samples.planes, config.data.image_size),
             )
             for samples in (job.samples["train"], job.samples["val"])
         )
@@ -139,7 +138,8 @@ class TrainingLoop:
         self.learner, self.train, self.val = learner, train, val
         self.is_first = exact_sum.rank_and_world_size()[0] == 0  # the worker that writes the files
         self.tensors = trace.select_float_tensors(learner.network.state_dict())
-        self.multipliers = trace.make_multipliers(learner.device)
+        self.fingerprints = trace.Fingerprints(list(self.tensors.values()))
+        self.unfetched: list[tuple[trace.StepRow, torch.Tensor]] = []
         self.arithmetic = describe_arithmetic(learner.device)
         self.progress = Progress()
         self.saved_at = time.monotonic()
@@ -199,8 +199,8 @@ class TrainingLoop:
         sizes = settings.window, settings.batch_size, settings.micro_batches
         count, totals = count_batches(len(order), *sizes), self.progress.totals
         start_time, first_step, first_sample = time.monotonic(), totals.steps, totals.samples
-        for step, (window, batch) in enumerate(islice(cut_into_batches(order, *sizes), first_step, None), first_step):
-            self.train.planes.hold(window)
+        windows = cut_into_windows(order, *sizes, skip=first_step)
+        for step, batch in enumerate(hold_windows(self.train.planes, windows), first_step):
             rate = learning_rate((epoch - 1) * count + step, count, settings)
             if shard := self.progress.add_step(self._step(batch, epoch, step, rate)):
                 self._write_steps(shard)
@@ -216,19 +216,28 @@ class TrainingLoop:
             outcome = self.learner.step(self.train, batch, epoch, step, rate)
         except TrainError as error:
             raise TrainError(f"{error} ({self._describe_last_checkpoint()})") from None
-        weights = trace.fingerprint_tensors(list(self.tensors.values()), self.multipliers)
-        return {
+        row: trace.StepRow = {
             "epoch": epoch,
             "step": step + 1,
             "learning_rate": rate,
             "samples": len(outcome.losses),
             "loss_sum": outcome.loss_sum,
             "correct": outcome.correct,
-            "weights": weights.tolist(),
+            "weights": [],
         }
+        self.unfetched.append((row, self.fingerprints.compute()))
+        return row
+
+    def _fetch_fingerprints(self) -> None:
+        """Put the fingerprints of the latest steps into their rows; on a GPU, only this waits for them."""
+        rows, fingerprints = zip(*self.unfetched, strict=True) if self.unfetched else ((), ())
+        for row, numbers in zip(rows, torch.stack(fingerprints).tolist() if rows else (), strict=True):
+            row["weights"] = numbers
+        self.unfetched.clear()
 
     def _end_epoch(self) -> None:
         """Validate, check that all workers have the same weights, and write the epoch's results."""
+        self._fetch_fingerprints()
         progress, totals, last = self.progress, self.progress.totals, self.progress.steps[-1]
         self._require_equal_weights(last)
         outcome = self.learner.validate(self.val)
@@ -254,6 +263,7 @@ class TrainingLoop:
 
     def _write_steps(self, rows: list[trace.StepRow]) -> None:
         """Write a shard of the trace, before any checkpoint that leaves these rows out."""
+        self._fetch_fingerprints()
         if self.is_first:
             trace.write_steps(rows, list(self.tensors), self.run_folder)
             self.workspace.push()
@@ -272,6 +282,7 @@ class TrainingLoop:
         return is_time or (steps is not None and step % steps == 0)
 
     def _save_checkpoint(self) -> None:
+        self._fetch_fingerprints()
         save_checkpoint(self.checkpoints, self.learner.network, self.learner.optimizer, self.progress)
         self.workspace.push()
         self.saved_at = time.monotonic()

@@ -17,7 +17,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from brainscale.errors import RERUN, BrainscaleError, TrainError, first_line
 from brainscale.storage.workspace import Workspace
-from brainscale.training.exact_sum import PeerError
+from brainscale.training.exact_sum import PeerError, choose_backend
 from brainscale.training.worker import TrainingJob, train_worker
 from brainscale.training.workers import count_workers, resources_per_worker, uses_gpu
 
@@ -73,7 +73,7 @@ def _fit_once(job: TrainingJob, run: Workspace) -> None:
             placement_strategy="PACK" if gpu else "SPREAD",
         ),
         torch_config=TorchConfig(
-            backend="nccl" if gpu else "gloo",
+            backend=choose_backend(gpu, config.resources.gpus_per_worker),
             timeout_s=config.resources.collective_seconds,
         ),
         run_config=RunConfig(

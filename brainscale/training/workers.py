@@ -7,6 +7,7 @@ import ray
 from brainscale.cluster.capacity import can_have_gpus, list_nodes
 from brainscale.cluster.placement import count_trainers
 from brainscale.config.sections import Config
+from brainscale.training.step import choose_memory_format
 
 
 def choose_workers(config: Config, on_notice: Callable[[str], None] = lambda text: None) -> Config:
@@ -59,6 +60,19 @@ def describe_idle_gpus(gpus: float, workers: int, config: Config) -> str | None:
 def set_workers(config: Config, workers: int) -> Config:
     """Return the configuration with the given number of workers, which does not change the result."""
     return config.model_copy(update={"resources": config.resources.model_copy(update={"workers": workers})})
+
+
+def fix_memory_format(config: Config, started: Config | None) -> Config:
+    """Return the configuration with `train.memory_format: auto` replaced by that of a started run, or of this machine.
+
+    Args:
+        config: the configuration.
+        started: configuration of the run if it was started before.
+    """
+    if config.train.memory_format != "auto":
+        return config
+    chosen = started.train.memory_format if started else choose_memory_format(config.train, uses_gpu(config))
+    return config.model_copy(update={"train": config.train.model_copy(update={"memory_format": chosen})})
 
 
 def count_workers(config: Config) -> int:

@@ -21,6 +21,7 @@ from brainscale.config.sections import ARCHITECTURES, SplitConfig
 from brainscale.dataset.manifest import check_manifest
 from brainscale.dataset.near_duplicates import SIMILARITY
 from brainscale.schema import MANIFEST
+from brainscale.stats.metric_names import PUBLISHED_NOTE
 from tests.support.manifests import manifest
 from tests.support.runs import Invoke
 
@@ -229,13 +230,15 @@ def test_figures_stand_beside_their_intervals(capsys: pytest.CaptureFixture[str]
         "intervals": {"auroc": [0.8, 0.95], "mcc": [None, None], "macro_recall": [None, None]},
     }
     print_facts(facts, as_json=False)
-    lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    text, note = capsys.readouterr().out.split("\n\n")
+    assert " ".join(note.split()) == PUBLISHED_NOTE
+    lines = dict(line.split("  ", 1) for line in text.splitlines())
     assert {label: text.strip() for label, text in lines.items()} == {
-        "evaluations of this test split": "–",
+        "models evaluated on this split": "–",
         "splits": "test (tumour 1, no_tumour 2), val (tumour 3)",
-        "auroc": "0.9000  0.8000 to 0.9500",
-        "mcc": "–",
-        "macro recall": "1.0000",
+        "AUROC": "0.9000  0.8000 to 0.9500",
+        "Matthews correlation": "–",
+        "Macro recall": "1.0000",
     }
     print_facts(facts, as_json=True)
     assert json.loads(capsys.readouterr().out) == facts

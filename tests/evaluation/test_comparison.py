@@ -1,19 +1,23 @@
 """Comparison of evaluations that exist; no Ray."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+import brainscale as bs
 from brainscale.dataset import header_control
-from brainscale.errors import BundleError
+from brainscale.errors import BundleError, ManifestError
 from brainscale.evaluation import comparison
 from brainscale.schema import COMPARISON, METRICS, PAIRS, PUBLISHED
 from brainscale.stats.delong import delong, delong_pair
 from brainscale.stats.resampling import group_codes
 from brainscale.storage.local import write_success
 from brainscale.storage.tables import write_table
+from tests.support.runs import Invoke, succeed
 from tests.support.samples import CLASSES, estimates
 from tests.support.tables import evaluation, manifest, predictions
 
@@ -51,7 +55,8 @@ def test_the_control_is_evaluated_on_the_models_samples_and_tested_against_them(
     assert compared.table.schema == COMPARISON
     assert compared.pairs is not None
     assert compared.pairs.schema == PAIRS
-    assert compared.same
+    assert compared.not_comparable is None
+    assert compared.pairs["not_comparable"].null_count == len(compared.pairs)
     control = compared.table.to_pylist()[-1]
     assert (control["model"], control["n"], control["parameters"]) == (comparison.CONTROL, 120, None)
     votes = header_control.predict_from_headers(table, {name: i for i, name in enumerate(CLASSES)})
@@ -70,6 +75,81 @@ def test_the_control_is_evaluated_on_the_models_samples_and_tested_against_them(
     assert (good["difference"], good["p"]) == pytest.approx((by_hand.difference, by_hand.p), rel=1e-5)
     assert good["p_holm"] < 0.05
     assert rows["poor", comparison.CONTROL]["difference"] < 0
+
+
+def change_facts(folder: Path, **facts: str) -> None:
+    """Let an evaluation say other things of itself."""
+    table = pq.read_table(folder / "metrics.parquet")
+    known = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+    pq.write_table(table.replace_schema_metadata(known | facts), folder / "metrics.parquet")
+
+
+def test_different_samples_are_refused_or_named_in_every_output(tmp_path: Path, invoke: Invoke) -> None:
+    """The second model was evaluated on two samples less, and on one of another content."""
+    table, scores = models(tmp_path)
+    other = table.slice(2)
+    hashes = pa.array(["f" * 64, *other["sha256"].to_pylist()[1:]])
+    other = other.set_column(other.schema.get_field_index("sha256"), "sha256", hashes)
+    evaluation(tmp_path / "other", other, predictions(other.slice(0, 118), scores["poor"][2:]))
+    good, out = tmp_path / "good", tmp_path / "t.parquet"
+    names = f"{good} and {tmp_path / 'other'}"
+    refused = invoke("compare", good, tmp_path / "other", "--out", out)
+    assert (refused.exit_code, refused.stdout, out.exists()) == (1, "", False)
+    assert refused.stderr == (
+        f"Error: Not comparable: {names} were evaluated with different samples: evaluate all of them with the same "
+        "--data and --split, each into a new --out, and compare these folders, or allow it with --force, which marks "
+        "every output\n"
+    )
+    reason = f"Not comparable: {names} were evaluated with different samples."
+    with pytest.raises(ManifestError, match="different samples"):
+        bs.compare([good, tmp_path / "other"])
+    compared = bs.compare([good, tmp_path / "other"], force=True)
+    assert compared.not_comparable == reason
+
+    def said(*options: str) -> str:
+        return succeed(invoke("compare", good, tmp_path / "other", "--force", "--out", out, *options)).stdout
+
+    text = said()
+    assert max(map(len, text.splitlines())) <= 80
+    first_paragraph = text.split("\n\n")[0]
+    assert "".join(first_paragraph.split()) == "".join(reason.split())
+    assert text.count("Not comparable: ") == 2  # over each of the two tables
+    assert said("--markdown").startswith("Not comparable: ")
+    facts = json.loads(said("--json"))
+    assert (facts["comparable"], facts["not_comparable"]) == (False, reason)
+    assert len(facts["models"]) == 3
+    assert {row["n"] for row in facts["pairs"]} == {117}  # the samples that both have, with the same content
+    for name in ("t.parquet", "t-pairs.parquet"):
+        assert set(pq.read_table(tmp_path / name)["not_comparable"].to_pylist()) == {reason}
+    assert len(set(pq.read_table(out)["samples_sha256"].to_pylist())) == 2
+
+
+def test_different_classes_are_never_paired(tmp_path: Path) -> None:
+    models(tmp_path)
+    change_facts(tmp_path / "poor", classes='["none", "some"]')
+    runs = [str(tmp_path / "good"), str(tmp_path / "poor")]
+    with pytest.raises(ManifestError, match="were evaluated with different classes"):
+        comparison.compare_runs(runs)
+    compared = comparison.compare_runs(runs, force=True)
+    assert compared.not_comparable is not None
+    assert compared.not_comparable.endswith("were evaluated with different classes.")
+    assert compared.pairs is None
+
+
+def test_degenerate_and_edited_models_are_named_first(tmp_path: Path, invoke: Invoke) -> None:
+    models(tmp_path)
+    sentence = "This model is degenerate: it predicts tumour for every sample."
+    change_facts(tmp_path / "poor", degenerate=sentence, model_edited="True")
+    folders = (tmp_path / "good", tmp_path / "poor")
+    text = succeed(invoke("compare", *folders)).stdout.split("\n\n")
+    assert [" ".join(paragraph.split()) for paragraph in text[:2]] == [
+        f"brainmrnet (poor): {sentence}",
+        "brainmrnet (poor): model.json was edited after it was written.",
+    ]
+    facts = json.loads(succeed(invoke("compare", *folders, "--json")).stdout)
+    assert (facts["comparable"], facts["not_comparable"]) == (True, None)
+    assert [row["degenerate"] for row in facts["models"]] == [None, sentence, None]
+    assert [row["model_edited"] for row in facts["models"]] == [False, True, None]
 
 
 def test_without_enough_groups_there_is_no_control(tmp_path: Path) -> None:

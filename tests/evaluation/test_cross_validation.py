@@ -24,6 +24,7 @@ from brainscale.evaluation.cross_validation import (
 )
 from brainscale.schema import PUBLISHED
 from brainscale.stats.folds import measure_folds
+from brainscale.stats.metric_names import PUBLISHED_NOTE
 from brainscale.stats.metrics import estimates_of, measure
 from brainscale.storage.workspace import Workspace
 from tests.support.pages import random_samples
@@ -147,5 +148,6 @@ def test_a_cross_validation_as_json_and_as_text() -> None:
     assert facts["combined"]["accuracy"]["n"] == 160
     assert Spread.of([None, 0.5]) == Spread(mean=0.5, deviation=None)
     heading, accuracy, *_ = result.to_text().splitlines()
+    assert " ".join(result.to_text().split()).endswith(PUBLISHED_NOTE)
     assert heading.split() == ["Metric", "Mean", "Deviation", "All", "folds", "95", "%", "interval"]
     assert accuracy.split()[:3] == ["Accuracy", "0.6250", "0.1768"]

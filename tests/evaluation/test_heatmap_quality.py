@@ -33,7 +33,9 @@ def predictions(labels: dict[str, tuple[str, str]]) -> pa.Table:
 def test_true_positives_are_chosen_one_of_each_group_first(bundle: Bundle) -> None:
     hit, wrong, negative = ("tumour", "tumour"), ("no_tumour", "tumour"), ("no_tumour", "no_tumour")
     hits = {f"{group}{i}": group for group in "abcdefgh" for i in range(5)}
-    table = predictions(dict.fromkeys(hits, hit) | {"wrong": wrong, "none": negative, "missed": ("tumour", "no_tumour")})
+    table = predictions(
+        dict.fromkeys(hits, hit) | {"wrong": wrong, "none": negative, "missed": ("tumour", "no_tumour")}
+    )
     group_of: dict[str, str | None] = dict(hits) | dict.fromkeys(("wrong", "none", "missed"))
     chosen = choose_samples(bundle, table, group_of)
     assert len(chosen) == MEASURED

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,17 @@ import pytest
 
 from brainscale.config.files import parse_config
 from brainscale.config.sections import OperatingConfig
+from brainscale.dataset.columns import replace_column
 from brainscale.errors import OutputError
 from brainscale.evaluation import cross_validation, on_ray
 from brainscale.evaluation.look_log import read_looks
 from brainscale.models.bundle import open_bundle
 from brainscale.schema import METRICS, SUBGROUPS
+from brainscale.scoring.per_unit import SCHEMAS
+from brainscale.stats.units import AGGREGATIONS
 from brainscale.storage.remote import ObjectStore
 from brainscale.training.driver import train_model
-from brainscale.training.operating_point import choose_operating_point
+from brainscale.training.operating_point import choose_operating_points
 from tests.evaluation.report.test_browser import HEARD, READ, set_to
 from tests.support import cdp
 from tests.support.files import zipped
@@ -35,15 +39,16 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 def test_threshold_and_temperature_come_from_validation_alone(run: Path) -> None:
     bundle, manifest = open_bundle(run), pq.read_table(run / "manifest.parquet")
     config = OperatingConfig(threshold="sensitivity", target=0.9, temperature=True)
-    point = choose_operating_point(config, bundle, manifest)
+    chosen = choose_operating_points(config, bundle, manifest)
+    point = chosen.operating_points["slice"]
     is_counted = pc.and_(pc.equal(manifest["split"], "val"), pc.equal(manifest["label"], "tumour"))
     assert point.threshold_bound is not None
     assert point.threshold_bound.samples == pc.sum(is_counted).as_py()
     assert 0 < point.threshold < 1
-    assert point.temperature > 0
+    assert chosen.temperature > 0
     others = pc.if_else(pc.equal(manifest["split"], "val"), manifest["label"], pa.scalar(None, pa.string()))
     blind = manifest.set_column(manifest.schema.get_field_index("label"), "label", others)
-    assert choose_operating_point(config, bundle, blind) == point  # no other label has a say
+    assert choose_operating_points(config, bundle, blind) == chosen  # no other label has a say
 
 
 def test_a_calibrated_model_is_scored_with_its_temperature(
@@ -51,6 +56,7 @@ def test_a_calibrated_model_is_scored_with_its_temperature(
 ) -> None:
     """Trained on wrong labels of the test part, it is the same network: nothing of that part has a say."""
     manifest, options = pq.read_table(run / "manifest.parquet"), ["--calibrate", "--youden"]
+    manifest = in_scans(manifest)
     swapped = pc.if_else(pc.equal(manifest["label"], "tumour"), "no_tumour", "tumour")
     swapped = pc.if_else(pc.equal(manifest["split"], "test"), swapped, manifest["label"])
     manifest = manifest.set_column(manifest.schema.get_field_index("label"), "label", swapped)
@@ -59,7 +65,7 @@ def test_a_calibrated_model_is_scored_with_its_temperature(
     assert weights(tmp_path / "new") == weights(run)
     info = json.loads((tmp_path / "new" / "model" / "model.json").read_text())
     assert info["temperature"] != 1
-    assert info["threshold_source"].startswith("Youden's index on ")
+    assert info["operating_points"]["slice"]["threshold_source"].startswith("Youden's index on ")
     assert "Youden" in (tmp_path / "new" / "model" / "README.md").read_text()
     for folder, place in ((run, "plain"), (tmp_path / "new", "calibrated")):
         succeed(invoke("score", folder, scans, "--out", tmp_path / place))
@@ -69,24 +75,83 @@ def test_a_calibrated_model_is_scored_with_its_temperature(
     )
     by_hand = plain ** (1 / info["temperature"])
     assert np.allclose(calibrated, by_hand / by_hand.sum(1, keepdims=True), atol=1e-5)
+    scans_and_patients(tmp_path / "new", tmp_path / "wrong.parquet", info, invoke, tmp_path)
+
+
+def in_scans(manifest: pa.Table) -> pa.Table:
+    """The manifest with scans of three images of one split and class, and patients of two scans."""
+    counts: Counter[tuple[str, str]] = Counter()
+    names = []
+    for row in manifest.select(["split", "label"]).to_pylist():
+        place = (row["split"], row["label"])
+        names.append((*place, counts[place]))
+        counts[place] += 1
+    columns = {
+        "scan": [f"{split}-{label}-{number // 3}" for split, label, number in names],
+        "patient": [f"{split}-{label}-{number // 6}" for split, label, number in names],
+    }
+    for name, values in columns.items():
+        manifest = replace_column(manifest, name, pa.array(values))
+    return manifest
+
+
+def scans_and_patients(run: Path, manifest: Path, info: dict[str, Any], invoke: Invoke, folder: Path) -> None:
+    """The operating points of validation are used for scans and patients, by evaluate, compare and score alike."""
+    points, rows = info["operating_points"], pq.read_table(manifest)
+    for unit in ("scan", "patient"):
+        val = rows.filter(pc.equal(rows["split"], "val"))
+        assert points[unit]["validation_units"] == len(pc.unique(val[unit]))
+        assert points[unit]["aggregation"] in AGGREGATIONS
+        assert points[unit]["threshold_source"].startswith("Youden's index on ")
+        facts = json.loads(succeed(invoke("evaluate", run, "--unit", unit, "--by", "label", "--json")).stdout)
+        assert facts["out"] == str(run / "evaluation" / f"test-{unit}")
+        assert (facts["unit"], facts["aggregation"]) == (unit, points[unit]["aggregation"])
+        table = pq.read_table(run / "evaluation" / f"test-{unit}" / f"{unit}s.parquet")
+        assert table.schema.equals(SCHEMAS[unit])
+        assert (facts["units"], facts["samples"]) == (len(table), pc.sum(table["slices"]).as_py())
+        called = pc.if_else(pc.greater_equal(table["probability"], points[unit]["threshold"]), "tumour", "no_tumour")
+        assert table["prediction"].equals(called)
+        right = pc.sum(pc.equal(table["prediction"], table["label"])).as_py()
+        assert facts["metrics"]["accuracy"] == right / len(table)
+        text = succeed(invoke("compare", run, run / "evaluation" / f"test-{unit}", "--unit", unit)).stdout
+        assert f"Metrics and numbers of samples are those of {unit}s." in text
+        page = (run / "evaluation" / f"test-{unit}" / "report.html").read_text(encoding="utf-8")
+        assert f"labelled test {unit}s" in page
+    assert "operating" not in succeed(invoke("evaluate", run, "--unit", "scan")).output  # it is there already
+    different = invoke("compare", run, run / "evaluation" / "test-scan")
+    assert "different units" in different.output
+    out = folder / "patients"
+    facts = json.loads(succeed(invoke("score", run, manifest, "--out", out, "--unit", "patient", "--json")).stdout)
+    scored = pq.read_table(facts["units_file"])
+    assert facts["units_file"] == f"{out}.patients.parquet"
+    assert set(scored["patient"].to_pylist()) == set(rows["patient"].to_pylist())
+    evaluated = pq.read_table(run / "evaluation" / "test-patient" / "patients.parquet")
+    of_test = scored.filter(pc.is_in(scored["patient"], evaluated["patient"].combine_chunks()))
+    for name in ("patient", "slices", "prediction", "threshold", "aggregation"):
+        assert of_test.sort_by("patient")[name].equals(evaluated.sort_by("patient")[name])
 
 
 def test_looks_at_the_test_part_are_counted(run: Path, invoke: Invoke, tmp_path: Path) -> None:
-    before = len(read_looks(run))
     arguments = ["evaluate", run, "--split", "test", "--by", "format", "--prevalence", "0.01"]
     facts = json.loads(succeed(invoke(*arguments, "--out", tmp_path / "a", "--json")).stdout)
-    assert facts["looks"] == before + 1
+    assert facts["looks"] == 1
+    looks, notes = read_looks(run)
+    assert ({look.model for look in looks}, notes) == ({open_bundle(run).sha256}, [])
     low, high = facts["intervals"]["accuracy"]
     assert low < facts["metrics"]["accuracy"] < high or facts["metrics"]["accuracy"] in (0, 1)
     assert facts["metrics"]["ppv_at_prevalence"] is None or facts["metrics"]["ppv_at_prevalence"] < 0.5
-    assert f"evaluated <strong>{before + 1} time" in (tmp_path / "a" / "report.html").read_text()
+    assert "<strong>1 model</strong> of this run has been evaluated" in (tmp_path / "a" / "report.html").read_text()
     assert pq.read_schema(tmp_path / "a" / "subgroups.parquet").equals(SUBGROUPS)
     succeed(invoke("evaluate", run, "--split", "val", "--out", tmp_path / "b"))
-    assert len(read_looks(run)) == before + 1  # validation is no secret
+    assert read_looks(run)[0] == looks  # validation is no secret
     shown = succeed(invoke("evaluate", run, "--split", "all", "--out", tmp_path / "all")).stdout.splitlines()
-    label = "evaluations of this test split"
-    assert next(line for line in shown if line.startswith(label)).split()[-1] == str(before + 2)
-    accuracy = next(line for line in shown if line.startswith("accuracy ")).split()
+    label = "models evaluated on this split"
+    assert next(line for line in shown if line.startswith(label)).split()[-1] == "1"
+    assert read_looks(run)[0] == looks  # nor is the same model on the same samples a new look
+    again = succeed(invoke(*arguments, "--out", tmp_path / "a", "--json", "--engine", "torch"))
+    assert json.loads(again.stdout) == facts
+    assert "it was read, not computed again, and is no new look at the test set" in again.stderr
+    accuracy = next(line for line in shown if line.startswith("Accuracy ")).split()
     assert (len(accuracy), accuracy[3]) == (5, "to")  # the value, and where its interval goes
     strange = invoke("evaluate", run, "--by", "hospital", "--out", tmp_path / "c")
     assert strange.exit_code == 1

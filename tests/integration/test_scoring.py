@@ -18,6 +18,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
@@ -245,15 +246,17 @@ def test_a_manifest_is_a_source(run: Path, invoke: Invoke, tmp_path: Path) -> No
 
 def test_scans_heatmaps_and_another_threshold(run: Path, scans: Path, invoke: Invoke, tmp_path: Path) -> None:
     out, pictures = tmp_path / "scores", tmp_path / "pictures"
-    arguments = ["score", run, scans, "--out", out, "--by", "scan", "--threshold", "0", "--heatmaps", pictures]
+    arguments = ["score", run, scans, "--out", out, "--unit", "scan", "--threshold", "0", "--heatmaps", pictures]
     facts = json.loads(succeed(invoke(*arguments, "--max-heatmaps", "3", "--json")).stdout)
     rows = scores(out)
     assert {r["prediction"] for r in rows} == {"tumour"}
-    assert (facts["scans"], facts["heatmaps"]) == (60, 3)
-    assert facts["scans_file"] == f"{out}.scans.parquet"
-    table = pq.read_table(facts["scans_file"])
+    assert (facts["unit"], facts["units"], facts["heatmaps"]) == ("scan", 60, 3)
+    assert facts["units_file"] == f"{out}.scans.parquet"
+    table = pq.read_table(facts["units_file"])
     assert table.schema == SCAN_ROWS
-    assert table["highest"].to_pylist() == sorted((r["probability"] for r in rows), reverse=True)
+    highest = table["maximum"].cast(pa.float32()).to_pylist()
+    assert highest == sorted((r["probability"] for r in rows), reverse=True)
+    assert table["prediction"].null_count == 60  # single images gave the model no operating point of scans
     drawn = pq.read_table(pictures / "heatmaps.parquet").to_pylist()
     assert [r["sample_id"] for r in drawn] == table["sample_id"].to_pylist()[:3]
     assert {p.name for p in pictures.glob("*.png")} == {r["file"] for r in drawn}

@@ -118,7 +118,7 @@ def test_evaluate_and_compare(run: Path, scans: Path, invoke: Invoke, tmp_path: 
     assert "AUROC A − B" in table.stdout  # paired tests, since both saw the same samples
     models = pq.read_table(tmp_path / "t.parquet")["model"].to_pylist()
     assert models[:2] == ["brainmrnet", "brainmrnet"]
-    assert "different samples" not in table.stderr
+    assert "different samples" not in table.output
     paired = pq.read_table(tmp_path / "t-pairs.parquet")
     assert paired.schema.equals(PAIRS)
     assert len(paired) == (3 if CONTROL in models else 1)

@@ -86,7 +86,7 @@ def test_what_is_no_bundle(bundle: Bundle, tmp_path: Path) -> None:
         open_bundle(tmp_path)
     info = json.loads((bundle.folder / MODEL_JSON).read_text())
     (tmp_path / MODEL_JSON).write_text(json.dumps(info | {"format": 1}))
-    with pytest.raises(FormatError, match="has model format 1, but this version of brainscale reads format 2"):
+    with pytest.raises(FormatError, match="has model format 1, but this version of brainscale reads format 3"):
         open_bundle(tmp_path)
     for wrong in ("{", json.dumps(info | {"extra": 1})):
         (tmp_path / MODEL_JSON).write_text(wrong)
@@ -102,11 +102,20 @@ def test_an_edited_model_is_refused_or_named(bundle: Bundle, tmp_path: Path) -> 
     (copy / MODEL_JSON).write_text(json.dumps(facts))  # another layout of the same
     assert open_bundle(copy).info == bundle.info
     swapped = dict(reversed(facts["classes"].items()))
-    for change in ({"threshold": 0.1}, {"classes": swapped}, {"weights_sha256": "0" * 64}, {"temperature": 2.0}):
+    lower = facts["operating_points"]["slice"] | {"threshold": 0.1}
+    for change in (
+        {"operating_points": {"slice": lower}},
+        {"classes": swapped},
+        {"weights_sha256": "0" * 64},
+        {"temperature": 2.0},
+    ):
         (copy / MODEL_JSON).write_text(json.dumps(facts | change))
         with pytest.raises(BundleError, match="was edited after it was written, such as its threshold or its classes"):
             open_bundle(copy)
-    (copy / MODEL_JSON).write_text(json.dumps(facts | {"threshold": 0.1}))
+    (copy / MODEL_JSON).write_text(json.dumps(facts | {"operating_points": {"slice": lower}}))
     edited = open_bundle(copy, allow_edited=True)
     assert (edited.edited, edited.info.threshold) == (True, 0.1)
     assert edited.info.threshold_source == "fixed; model.json was edited after it was written"
+    assert edited.sha256 != bundle.sha256  # the hash of what it says now, not the one that stands there
+    (copy / MODEL_JSON).write_text(json.dumps(facts | {"threshold": 0.2}))
+    assert open_bundle(copy, allow_edited=True).sha256 not in (edited.sha256, bundle.sha256)

@@ -20,8 +20,7 @@ def model_info(**more: Any) -> ModelInfo:
         "architecture": "brainmrnet",
         "classes": {"no_tumour": ["no"], "tumour": ["yes"]},
         "preprocess": {},
-        "threshold": 0.42,
-        "threshold_source": "fixed",
+        "operating_points": {"slice": {"threshold": 0.42, "threshold_source": "fixed"}},
         "parameters": 1_234_567,
         "weights_sha256": "ab" * 32,
         "onnx_sha256": "cd" * 32,
@@ -110,7 +109,8 @@ def test_answers_of_the_authors_take_precedence(tmp_path: Path) -> None:
 
 
 def test_text_from_outside_is_no_markup(tmp_path: Path) -> None:
-    evil = model_info(threshold_source=EVIL, classes={"none": [], f"tumour {EVIL}": []}, versions={EVIL: EVIL})
+    points = {unit: {"threshold": 0.42, "threshold_source": EVIL, "aggregation": "mean"} for unit in ("slice", "scan")}
+    evil = model_info(operating_points=points, classes={"none": [], f"tumour {EVIL}": []}, versions={EVIL: EVIL})
     text = write_card(tmp_path, info=evil, training={EVIL: EVIL}, provenance={EVIL: EVIL}, claim={7: EVIL})
     assert "<" not in text
     assert "https://" not in text

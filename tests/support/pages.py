@@ -6,16 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
-from brainscale.evaluation.report.page import Case, ReportPage, SampleFlow, write_report
+from brainscale.evaluation.header_comparison import HeaderComparison, compare_with_headers
+from brainscale.evaluation.report.cases import Case, CaseRow
+from brainscale.evaluation.report.page import ReportPage, SampleFlow, write_report
 from brainscale.evaluation.report.plots import Plot
+from brainscale.evaluation.report.summary import Sampling
 from brainscale.stats.labelled import LabelledProbabilities
 from brainscale.stats.metrics import measure
 from brainscale.stats.subgroups import measure_subgroups
 from brainscale.training.history import Epoch
 from tests.support.samples import CLASSES, labelled
 
+HEADERS = ("nbytes", "width", "height")
 EVIL = "</script><script>alert(1)</script>&\"'\u2028.png"
 
 
@@ -30,14 +35,33 @@ def random_samples(
 
 
 def picture(seed: int = 0) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (32, 64), np.uint8)
+    pixels = np.random.default_rng(seed).integers(0, 256, (32, 32), np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="PNG")
     return file.getvalue()
 
 
-def case(sample_id: str = "a.png", shown: bytes | None = None) -> Case:
-    return Case(sample_id=sample_id, label="tumour", prediction="no_tumour", probability=0.1, picture=shown)
+def case(sample_id: str = "a.png", shown: bytes | None = None, like_it: int = 0) -> Case:
+    """A missed tumour; one without a picture is withheld."""
+    pictures: dict[str, Any] = {"picture": shown, "heatmap": shown, "withheld": shown is None}
+    texts: dict[str, Any] = {"sample_id": sample_id, "label": "tumour", "prediction": "no_tumour"}
+    return Case(**texts, **pictures, probability=0.1, like_it=like_it)
+
+
+def control(samples: LabelledProbabilities) -> HeaderComparison:
+    """A model beside a control that is little better than chance."""
+    tables = [f"{i}.png" for i in range(len(samples))]
+    manifest = pa.table(
+        {
+            "sample_id": tables,
+            "label": [samples.classes[i] for i in samples.labels],
+            "group": tables,
+            "error_code": pa.nulls(len(tables), pa.string()),
+            "mode": ["L"] * len(tables),
+            **{name: np.random.default_rng(i).integers(100, 900, len(tables)) for i, name in enumerate(HEADERS)},
+        }
+    )
+    return compare_with_headers(manifest, manifest["sample_id"], samples)
 
 
 def plot(folder: Path) -> Plot:
@@ -75,15 +99,23 @@ def full_page(folder: Path, threshold: float = 0.4237) -> ReportPage:
     """Everything a report can hold, and a name that tries to be a script in each place a name can stand."""
     samples = random_samples(classes=(f"none{EVIL}", f"tumour{EVIL}"), threshold=threshold)
     first = random_samples(threshold=threshold).take(np.arange(60))
+    missed = [case(EVIL, picture(1)), case("a/very/long/" + "name" * 30 + ".png", picture(2)), case("plain.png")]
     return minimal_page(
         samples,
         title=f"brainmrnet on {EVIL}",
         threshold_source=f"highest Youden index on val {EVIL}",
-        temperature_source="1.31 (lowest log loss on val)",
+        about={"Data": f"scans {EVIL}", "Evaluated": "1 May 2026, 12:00 UTC", "Command": f"brainscale evaluate {EVIL}"},
+        sampling=Sampling(split="test", patients=55),
+        control=control(samples),
         plots=[plot(folder)],
         history=history(),
-        worst=[case(EVIL, picture(1)), case("a/very/long/" + "name" * 30 + ".png", picture(2)), case("plain.png")],
-        uncertain=[case(f"case {i}.png", picture(i)) for i in range(3)],
+        cases=[
+            CaseRow(title="Missed tumours (false negatives)", about="3 samples.", cases=missed),
+            CaseRow(title="False alarms (false positives)", about="There was no false alarm."),
+            CaseRow(
+                title="Least certain", about="", cases=[case(f"case {i}.png", picture(i), like_it=i) for i in range(3)]
+            ),
+        ],
         flow=SampleFlow(steps={"files": 1234, "samples": 1200, "used": 160}, excluded={"empty slice": 30, EVIL: 4}),
         duplicates={"groups": 12, "duplicates": 31, EVIL: 1},
         looks=3,
@@ -92,7 +124,7 @@ def full_page(folder: Path, threshold: float = 0.4237) -> ReportPage:
         subgroups=measure_subgroups(
             random_samples(), np.where(np.arange(160) < 150, "female", EVIL), column=f"sex{EVIL}"
         ),
-        facts={"seed": 42, "weights sha256": "ab" * 32, EVIL: EVIL},
+        facts={"Model": {"seed": "42", "weights sha256": "ab" * 32}, EVIL: {EVIL: EVIL}},
     )
 
 

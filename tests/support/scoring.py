@@ -19,7 +19,8 @@ import pytest
 from brainscale.config.class_names import DEFAULT_CLASSES
 from brainscale.config.sections import PreprocessConfig
 from brainscale.errors import SampleError
-from brainscale.models.bundle import Bundle, ModelInfo
+from brainscale.models.bundle import Bundle, ModelInfo, OperatingPoint
+from brainscale.reading.pseudonyms import pseudonym
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample import Sample
 from brainscale.reading.sources import SourceFile, open_file, walk_files
@@ -44,8 +45,7 @@ def made_up_bundle(weights: str = "w") -> Bundle:
         architecture="none",
         classes=DEFAULT_CLASSES,
         preprocess=PreprocessConfig(image_size=SIDE),
-        threshold=0.5,
-        threshold_source="fixed",
+        operating_points={"slice": OperatingPoint(threshold=0.5, threshold_source="fixed")},
         parameters=0,
         weights_sha256=weights,
         onnx_sha256="",
@@ -75,7 +75,8 @@ def read_text(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
         sample_id = file.sample_id if frame is None else f"{file.sample_id}#{frame}"
         grey = int(hashlib.sha256(f"{digest}{number}".encode()).hexdigest()[:2], 16)
         plane = np.full((SIDE, SIDE), grey, np.uint8)
-        yield Sample(sample_id=sample_id, uri=file.uri, frame=frame, sha256=digest, plane=plane)
+        patient = pseudonym(file.sample_id.partition("/")[0], request.key)
+        yield Sample(sample_id=sample_id, uri=file.uri, frame=frame, sha256=digest, plane=plane, patient=patient)
 
 
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,7 @@ def evaluation(folder: Path, table: pa.Table, predicted: pa.Table, threshold: fl
     facts = {
         "model": "brainmrnet",
         "run": folder.name,
+        "unit": "slice",
         "samples_sha256": manifest_fingerprint(table),
         "classes": '["no_tumour", "tumour"]',
         "threshold": str(threshold),
@@ -70,6 +71,7 @@ def evaluation(folder: Path, table: pa.Table, predicted: pa.Table, threshold: fl
         "parameters": "1000",
         "flops": "1000000",
         "images_per_second": "1.5",
+        "model_edited": "False",
     }
     write_manifest(table, folder / "manifest.parquet")
     write_table(predicted, folder / "predictions.parquet", "predictions")

@@ -47,6 +47,13 @@ def test_one_micro_batch_is_an_ordinary_step() -> None:
         assert torch.allclose(buffer.float(), dict(ours.named_buffers())[name].float(), atol=1e-5), name
 
 
+@pytest.mark.parametrize(
+    ("on_gpu", "each", "backend"), [(True, 1.0, "nccl"), (True, 2.0, "nccl"), (True, 0.5, "gloo"), (False, 1.0, "gloo")]
+)
+def test_workers_that_share_a_gpu_talk_by_gloo(on_gpu: bool, each: float, backend: str) -> None:
+    assert exact_sum.choose_backend(on_gpu, each) == backend
+
+
 def test_statistics_are_restored_when_a_step_fails() -> None:
     network = build_network("brainmrnet", 2)
     before = {k: v.clone() for k, v in network.state_dict().items()}

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brainscale.training.sampler import BLOCK, count_batches, cut_into_batches, epoch_order
+from brainscale.training.sampler import BLOCK, count_batches, cut_into_windows, epoch_order, own_positions, own_share
 
 
 @given(
@@ -20,23 +20,33 @@ def test_each_sample_comes_once(count: int, micro: int, size: int, batches_in_wi
     window = batch_size * batches_in_window
     order = epoch_order(count, seed=3, epoch=epoch, window=window)
     assert sorted(order) == list(range(count))
-    plan = list(cut_into_batches(order, window, batch_size, micro))
-    assert np.array_equal(np.concatenate([piece for _, batch in plan for piece in batch]), order)
+    windows = list(cut_into_windows(order, window, batch_size, micro))
+    plan = [batch for batches in windows for batch in batches]
+    assert np.array_equal(np.concatenate([piece for batch in plan for piece in batch]), order)
     assert count_batches(count, window, batch_size, micro) == len(plan)
-    assert all(len(batch) == micro for _, batch in plan)
-    assert all(np.isin(np.concatenate(batch), part).all() for part, batch in plan)
-    assert all(len(part) <= window + 1 for part, _ in plan)
-    pieces = [len(piece) for _, batch in plan for piece in batch if len(piece)]
+    assert all(len(batch) == micro for batch in plan)
+    assert all(sum(len(piece) for batch in batches for piece in batch) <= window + 1 for batches in windows)
+    pieces = [len(piece) for batch in plan for piece in batch if len(piece)]
     assert count == 1 or min(pieces) >= 2  # batch statistics need two
     for workers in (w for w in (1, 2, 4, 8) if micro % w == 0):
-        share = micro // workers
         seen = [
             piece
-            for _, batch in plan
+            for batch in plan
             for worker in range(workers)
-            for piece in batch[worker * share : (worker + 1) * share]
+            for m in own_share(batch, worker, workers)
+            for piece in [batch[m]]
         ]
         assert np.array_equal(np.concatenate(seen), order)
+        for batches in windows:
+            owned = [own_positions(batches, worker, workers) for worker in range(workers)]
+            held = np.sort(np.concatenate([piece for batch in batches for piece in batch]))
+            assert np.array_equal(np.sort(np.concatenate(owned)), held)
+    for skip in {0, 1, len(plan) // 2, len(plan)}:
+        rest = list(cut_into_windows(order, window, batch_size, micro, skip))
+        assert all(rest)  # a window of which nothing is left is never read
+        assert [list(map(tuple, batch)) for batches in rest for batch in batches] == [
+            list(map(tuple, batch)) for batch in plan[skip:]
+        ]
 
 
 def test_orders_differ_by_epoch_and_seed() -> None:

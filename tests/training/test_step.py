@@ -26,8 +26,9 @@ from brainscale.training.checkpoints import hash_weights
 from brainscale.training.environment import describe_arithmetic
 from brainscale.training.history import list_hardware, read_history
 from brainscale.training.notices import read_notices
-from brainscale.training.step import Learner, Samples, learning_rate
+from brainscale.training.step import Learner, Samples, choose_memory_format, learning_rate, make_optimizer
 from brainscale.training.worker import TrainingLoop
+from brainscale.training.workers import fix_memory_format
 
 SMALL = [
     *("data.image_size=64", "train.batch_size=8", "train.micro_batch=2", "train.epochs=2"),
@@ -41,11 +42,13 @@ class Memory:
 
     def __init__(self, count: int) -> None:
         self.planes = np.random.default_rng(1).integers(0, 256, (count, 64, 64), np.uint8)
+        self.held = np.arange(count)
 
     def take(self, positions: np.ndarray) -> np.ndarray:
+        assert np.isin(positions, self.held).all()
         return self.planes[positions]
 
-    def hold(self, positions: np.ndarray) -> None:
+    def hold(self, positions: np.ndarray, following: np.ndarray | None = None) -> None:
         self.held = positions
 
 
@@ -269,9 +272,51 @@ def test_bf16_learns_too_and_keeps_float32_weights() -> None:
     assert losses["bf16"] == pytest.approx(losses["float32"], abs=0.1)
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_gradients_have_the_strides_of_their_parameters(layout: str) -> None:
+    """Otherwise an optimiser on a GPU computes them one by one."""
+    one = learner(load_config(None, [*SMALL, f"train.memory_format={layout}"]))
+    one.step(samples(8), [np.arange(4), np.arange(4, 8)], 1, 0, 1e-3)
+    assert all(p.grad is not None and p.grad.stride() == p.stride() for p in one.network.parameters())
+    shuffled = [p for p in one.network.parameters() if p.dim() == 4 and not p.is_contiguous()]
+    assert bool(shuffled) == (layout == "channels_last")
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+def test_the_optimiser_gives_the_bits_of_torch_s_own(kind: str) -> None:
+    """All parameters in one operation, and one parameter after the other."""
+    settings = TrainConfig.model_validate({"optimizer": kind})
+    networks = [build_network("brainmrnet", 2, seed=1) for _ in range(2)]
+    plain = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind]
+    options = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "foreach": False}
+    optimizers = [make_optimizer(networks[0], settings), plain(networks[1].parameters(), **options)]
+    for step in range(3):
+        for network, optimizer in zip(networks, optimizers, strict=True):
+            generator = torch.Generator().manual_seed(step)
+            for parameter in network.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            optimizer.step()
+    assert hash_weights(networks[0].state_dict()) == hash_weights(networks[1].state_dict())
+
+
+def test_the_memory_format_is_fixed_when_a_run_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_config(None, []).train
+    for capability, expected in (("AVX2", "contiguous"), ("AVX512", "channels_last")):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda text=capability: text)
+        assert choose_memory_format(settings, on_gpu=False) == expected
+        assert choose_memory_format(settings, on_gpu=True) == "channels_last"
+        started = load_config(None, ["train.memory_format=contiguous", "resources.device=cpu"])
+        assert fix_memory_format(load_config(None, []), started).fingerprint == started.fingerprint
+        fixed = fix_memory_format(load_config(None, ["resources.device=cpu"]), None)
+        assert fixed.train.memory_format == expected
+        given = load_config(None, ["train.memory_format=contiguous"])
+        assert fix_memory_format(given, fixed) is given
+
+
 def test_validation_is_a_sum_over_samples() -> None:
     one, all_of_them = learner(load_config(None, SMALL)), samples(19)
     outcome = one.validate(all_of_them)
+    all_of_them.planes.hold(np.arange(19))
     planes, labels = torch.from_numpy(all_of_them.planes.take(np.arange(19))), torch.from_numpy(all_of_them.labels)
     with torch.no_grad():
         logits = one.network.eval()(normalise(planes))

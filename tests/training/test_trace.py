@@ -1,6 +1,7 @@
 """Fingerprints of tensors, and the first step where two runs part."""
 
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -19,11 +20,9 @@ from brainscale.training.verification import BitComparison, compare_bits
 from tests.support import pages
 from tests.support.steps import step_row
 
-FACTORS = trace.make_multipliers(torch.device("cpu"))
-
 
 def fingerprint(tensor: torch.Tensor) -> int:
-    (number,) = trace.fingerprint_tensors([tensor], FACTORS).tolist()
+    (number,) = trace.Fingerprints([tensor]).compute().tolist()
     return int(number)
 
 
@@ -38,13 +37,26 @@ def test_any_bit_that_differs_shows(count: int, at: int, bit: int, seed: int) ->
     assert fingerprint(tensor.clone()) == fingerprint(tensor)
 
 
-def test_places_count_and_layouts_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("chunk", [trace.CHUNK, 60, 50, 7])
+def test_places_count(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    """Also where a tensor is cut into chunks that could change places."""
+    monkeypatch.setattr(trace, "CHUNK", chunk)
     tensor = torch.randn(2, 3, 4, 5)
     assert fingerprint(tensor.flip(0)) != fingerprint(tensor)
-    assert fingerprint(tensor.contiguous(memory_format=torch.channels_last)) == fingerprint(tensor)
     assert fingerprint(torch.zeros(3)) != fingerprint(-torch.zeros(3))
-    monkeypatch.setattr(trace, "CHUNK", 50)
-    assert fingerprint(tensor.flip(0)) != fingerprint(tensor)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=8), st.integers(1, 50), st.integers(0, 2**30))
+def test_each_tensor_has_its_own_number(sizes: list[int], chunk: int, seed: int) -> None:
+    """A change of one tensor, in place, changes its number and no other."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = [torch.randn(size, generator=generator) for size in sizes]
+    with patch.object(trace, "CHUNK", chunk):
+        numbers = trace.Fingerprints(tensors)
+    before = numbers.compute()
+    changed = seed % len(sizes)
+    tensors[changed][seed % sizes[changed]] += 1
+    assert (numbers.compute() != before).nonzero().flatten().tolist() == [changed]
 
 
 def a_run(folder: Path, rows: list[dict[str, object]], seed: int = 42, sha256: str = "aa") -> str:

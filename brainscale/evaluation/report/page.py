@@ -13,9 +13,12 @@ import numpy as np
 import pyarrow as pa
 from markupsafe import Markup
 
+from brainscale.evaluation.header_comparison import CONTROL, HeaderComparison
 from brainscale.evaluation.report import curves, svg_charts
+from brainscale.evaluation.report.cases import CaseRow, scale_colours
 from brainscale.evaluation.report.curves import ConfusionCounts, TumourScores
 from brainscale.evaluation.report.plots import Plot
+from brainscale.evaluation.report.summary import Sampling, describe_findings, describe_leakage
 from brainscale.formatting import format_number
 from brainscale.models.faithfulness import FaithfulnessSummary
 from brainscale.stats.estimate import Estimate
@@ -28,27 +31,6 @@ from brainscale.storage.local import replacing
 FOLDER = Path(__file__).parent
 SUBGROUP_METRICS = ("auroc", "sensitivity", "specificity")
 HEADLINE = ("auroc", "sensitivity", "specificity", "ppv", "npv", "accuracy")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """One sample of the gallery.
-
-    Attributes:
-        sample_id: its name.
-        label: its class.
-        prediction: its predicted class.
-        probability: probability of a tumour.
-        picture: PNG of the scan beside the scan under its heatmap, where there is one.
-        withheld: whether the picture is left out because it may show a name.
-    """
-
-    sample_id: str
-    label: str
-    prediction: str
-    probability: float
-    picture: bytes | None = None
-    withheld: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,16 +51,18 @@ class ReportPage:
     """Contents of the report; every text may come from outside and is escaped.
 
     Attributes:
-        title: title of the page.
+        title: title of the page: the model and the data.
+        about: what stands under the title, name → value: data, date, model, command.
         samples: labels and probabilities; bands and bars take groups into account.
         metrics: table of schema METRICS; the important six stand large, the rest in a table.
+        sampling: what the samples are, for the first sentence.
+        control: the model beside the header-only control.
         threshold_source: how the threshold was chosen.
-        temperature_source: the temperature and how it was chosen, where the scores were calibrated.
+        no_threshold: why there is none, so that nothing is predicted; None where there is one.
         prevalence: share of tumours where the model will be used.
         plots: plots to download, embedded as PNG.
         history: rows of schema HISTORY, where the training is known.
-        worst: samples classified wrongly, the most confident first.
-        uncertain: samples nearest to the threshold.
+        cases: single samples in rows by outcome.
         unlabelled: number of samples that were scored but have no label.
         unknown_patients: for how many samples no patient is known, in one sentence; None if all are known.
         flow: from the files to the samples used.
@@ -86,23 +70,27 @@ class ReportPage:
         leaked: what they share with training → number of samples that trained or selected the model; None where that
             is unknown.
         without_leaked: table of schema METRICS of the other samples, where there are both.
-        looks: number of times this test set was evaluated with this run, this time included.
+        looks: number of models of this run that were evaluated on this test set, this one included.
+        looks_note: why the run does not count this one; None if it does.
         degenerate: one sentence where the model does not tell samples apart.
         faithfulness: whether the heatmaps show what the model goes by, where it was measured.
+        edited: that the model was edited after training, in one sentence; None if it was not.
         subgroups: table of schema SUBGROUPS.
-        facts: provenance, name → value.
+        facts: provenance, group → name → value.
     """
 
     title: str
     samples: LabelledProbabilities
     metrics: pa.Table
     threshold_source: str
-    temperature_source: str | None = None
+    no_threshold: str | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
+    sampling: Sampling = field(default_factory=Sampling)
+    control: HeaderComparison | None = None
     prevalence: float | None = None
     plots: Sequence[Plot] = ()
     history: Sequence[Mapping[str, Any]] | None = None
-    worst: Sequence[Case] = ()
-    uncertain: Sequence[Case] = ()
+    cases: Sequence[CaseRow] = ()
     unlabelled: int = 0
     unknown_patients: str | None = None
     flow: SampleFlow = field(default_factory=SampleFlow)
@@ -110,10 +98,12 @@ class ReportPage:
     leaked: Mapping[str, int] | None = None
     without_leaked: pa.Table | None = None
     looks: int | None = None
+    looks_note: str | None = None
     degenerate: str | None = None
     faithfulness: FaithfulnessSummary | None = None
+    edited: str | None = None
     subgroups: pa.Table | None = None
-    facts: Mapping[str, object] = field(default_factory=dict)
+    facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +134,7 @@ def write_report(path: Path, page: ReportPage) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=format_number, count="{:,}".format, png=_png)
+    environment.filters.update(number=format_number, count="{:,}".format, picture=_data_uri)
     style, script = ((FOLDER / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     text = environment.get_template("report.html.j2").render(
         page=page,
@@ -177,15 +167,21 @@ def _contents(page: ReportPage) -> dict[str, Any]:
     """Return what the template shows besides the page's own fields."""
     metrics = _named(page.metrics, page.prevalence)
     headline = [metrics[name] for name in HEADLINE if name in metrics]
+    leak_count = None if page.leaked is None else sum(page.leaked.values())
     without = {} if page.without_leaked is None else estimates_of(page.without_leaked)
     return {
+        "findings": describe_findings(page.samples, metrics, page.sampling, page.no_threshold),
+        "leakage": describe_leakage(leak_count) if leak_count else None,
+        "control_name": CONTROL,
+        "scale": scale_colours(),
         "headline": headline,
         "others": [estimate for name, estimate in metrics.items() if name not in HEADLINE],
         "classes": _two_classes(page.samples),
         "threshold": round(float(page.samples.threshold), 6),
         "training": svg_charts.history_charts(page.history) if page.history else [],
-        "leak_count": None if page.leaked is None else sum(page.leaked.values()),
+        "leak_count": leak_count,
         "with_and_without": [(estimate, without[estimate.metric]) for estimate in headline] if without else [],
+        "subgroup_headings": [metric_name(metric).name for metric in SUBGROUP_METRICS],
         "subgroups": [] if page.subgroups is None else _subgroups(page.subgroups),
         **_threshold_section(page),
     }
@@ -194,8 +190,9 @@ def _contents(page: ReportPage) -> dict[str, Any]:
 def _threshold_section(page: ReportPage) -> dict[str, Any]:
     """Return what the section on threshold and curves shows; little where a score is not a finite number."""
     samples, scores = page.samples, TumourScores.of(page.samples)
-    section: dict[str, Any] = {"undefined": scores.undefined, "no_curve": scores.no_curve, "own": None, "data": None}
-    if scores.undefined:
+    undefined = scores.undefined or page.no_threshold
+    section: dict[str, Any] = {"undefined": undefined, "no_curve": scores.no_curve, "own": None, "data": None}
+    if undefined:
         return section
     threshold = float(samples.threshold)
     own = curves.count_at_threshold(scores.has_tumour, scores.scores, threshold)
@@ -275,9 +272,11 @@ def _subgroups(table: pa.Table) -> Iterable[SubgroupLine]:
     return lines.values()
 
 
-def _png(picture: bytes | Path) -> str:
+def _data_uri(picture: bytes | Path) -> str:
+    """Return a PNG or a JPEG as an address within the page."""
     data = picture.read_bytes() if isinstance(picture, Path) else picture
-    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _source(text: str) -> str:

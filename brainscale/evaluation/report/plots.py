@@ -1,7 +1,7 @@
 """Plots for papers and slides, each as PNG and SVG: ROC, precision and recall, calibration, scores, confusion."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -39,7 +39,7 @@ class Plot:
     alt: str
 
 
-def draw_plots(samples: LabelledProbabilities, folder: Path) -> list[Plot]:
+def draw_plots(samples: LabelledProbabilities, folder: Path, *, has_threshold: bool = True) -> list[Plot]:
     """Write the plots roc, precision-recall, calibration, scores and confusion, each as .png and .svg.
 
     The same input gives the same bytes.
@@ -47,10 +47,13 @@ def draw_plots(samples: LabelledProbabilities, folder: Path) -> list[Plot]:
     Args:
         samples: labels and probabilities, with one threshold for all; bands and bars take groups into account.
         folder: where to write; made if it is missing.
+        has_threshold: whether the threshold is the model's: without one there are no marks and no confusion matrix.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scores = TumourScores.of(samples)
-    return [
+    if not has_threshold:
+        scores = replace(scores, threshold=None)
+    plots = [
         _plot(folder / "roc", "ROC: tumour against no tumour", "ROC curve", scores.no_curve, lambda a: _roc(a, scores)),
         _plot(
             folder / "precision-recall",
@@ -67,8 +70,8 @@ def draw_plots(samples: LabelledProbabilities, folder: Path) -> list[Plot]:
             lambda axes: _calibration(axes, scores),
         ),
         _plot(folder / "scores", "Scores by class", "histogram", scores.undefined, lambda a: _histogram(a, scores)),
-        _confusion(samples, folder / "confusion"),
     ]
+    return [*plots, _confusion(samples, folder / "confusion")] if has_threshold else plots
 
 
 def _plot(stem: Path, title: str, kind: str, reason: str | None, draw: Callable[[Axes], str]) -> Plot:

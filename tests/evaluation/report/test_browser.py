@@ -1,8 +1,9 @@
 """The report in a real browser (Chromium)."""
 
 import asyncio
+import base64
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from brainscale.evaluation.report.cases import CaseRow
 from brainscale.evaluation.report.curves import count_at_threshold
 from brainscale.evaluation.report.page import ReportPage
 from tests.support import cdp, pages
+from tests.support.pdf import fill_of_pages
 from tests.support.samples import labelled
 
 Visit = Callable[[cdp.Tab], Awaitable[None]]
@@ -27,6 +30,13 @@ COLOURS = """
     const own = getComputedStyle(e);
     return [e instanceof SVGElement ? own.fill : own.color, getComputedStyle(behind).backgroundColor, e.outerHTML];
   })
+"""
+CUT = """
+[...document.querySelectorAll("body *")]
+  .filter(e => !(e instanceof SVGElement) && e.checkVisibility() && getComputedStyle(e).display !== "inline")
+  .filter(e => e.clientWidth && !e.classList.contains("skip"))
+  .filter(e => e.scrollWidth > e.clientWidth + 1 || e.getBoundingClientRect().right > document.body.clientWidth + 1)
+  .map(e => `${e.tagName} ${e.className} ${e.textContent.trim().slice(0, 60)}`)
 """
 HEARD = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded", "Page.javascriptDialogOpening")
 
@@ -145,6 +155,7 @@ def test_it_fits_and_is_not_blank(tmp_path: Path, width: int, height: int) -> No
         for scheme in ("light", "dark"):
             await tab.resize(width, height, scheme)
             assert await tab.run("document.documentElement.scrollWidth") <= width
+            assert await tab.run(CUT) == [], scheme
             weak = [line for line in await tab.run(COLOURS) if contrast(line[0], line[1]) < 4.5]
             assert weak == [], scheme
             with Image.open(await tab.picture(tmp_path / f"{width}x{height}-{scheme}.png")) as shot:
@@ -190,6 +201,26 @@ def test_on_paper_there_are_no_controls(tmp_path: Path) -> None:
         assert await tab.run(f"{style}('.flow').display") == "flex"  # a sheet is as narrow as a phone, and no phone
 
     visit(tmp_path, pages.full_page(tmp_path), act, width=700)
+
+
+def test_printed_pages_are_full(tmp_path: Path) -> None:
+    """No page of A4 is left half empty but the last; without a row of pictures to come it would be fuller still."""
+    rows = [
+        CaseRow(title=f"Row {row}", about="", cases=[pages.case(f"{row}-{i}.png", pages.picture(i)) for i in range(n)])
+        for row, n in enumerate((6, 5, 1, 6))
+    ]
+    page = replace(pages.full_page(tmp_path), cases=rows)
+
+    async def act(tab: cdp.Tab) -> None:
+        done = await tab.send("Page.printToPDF", preferCSSPageSize=True)
+        pdf = base64.b64decode(done["data"])
+        assert b"/MediaBox [0 0 594.95996 841.91998]" in pdf  # A4
+        *filled, last = fill_of_pages(pdf)
+        assert len(filled) >= 5
+        assert min(filled) > 0.5, filled
+        assert last > 0.1
+
+    visit(tmp_path, page, act)
 
 
 def test_one_class_only_and_three_classes_raise_no_error(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from brainscale import formatting
 from brainscale.evaluation.report import curves, svg_charts
 from brainscale.evaluation.report import page as report_page
+from brainscale.evaluation.report.cases import SCALE_GREY, SCALE_STEPS
 from brainscale.evaluation.report.plots import draw_plots
 from brainscale.seeds import derive
 from brainscale.stats.calibration import ECE_BINS
@@ -175,6 +176,49 @@ def test_samples_without_a_label_or_a_known_patient_are_said(tmp_path: Path) -> 
     assert "patient is unknown" not in text
 
 
+def test_it_begins_with_what_it_is_and_what_the_model_does(tmp_path: Path) -> None:
+    page = replace(pages.full_page(tmp_path), degenerate="This model is degenerate: it predicts tumour every time.")
+    text = pages.write_page(tmp_path, page)
+    order = ["<h1>brainmrnet on", "1 May 2026, 12:00 UTC", "brainscale evaluate", "degenerate", "On 160 labelled test"]
+    places = [text.index(part, text.index("<body>")) for part in order]
+    assert places == sorted(places)
+    assert places[-1] < text.index("Data leakage:") < text.index('<section id="metrics"')
+
+
+def test_the_control_stands_beside_the_model(tmp_path: Path) -> None:
+    page = pages.full_page(tmp_path)
+    assert page.control is not None
+    assert page.control.control is not None
+    text = pages.write_page(tmp_path, page)
+    table = text[text.index("Beside the header-only control") : text.index("More metrics</h3>")]
+    for estimate in (page.control.model, page.control.control, page.control.difference):
+        assert estimate is not None
+        assert f">{formatting.format_number(estimate.value)}<" in table
+        assert f">{formatting.format_number(estimate.low)} to {formatting.format_number(estimate.high)}<" in table
+    assert "The model is better than the control" in table
+    assert "not shown to be better" not in text
+    noise = labelled(page.samples.labels, pages.random_samples().probabilities[::-1])
+    text = pages.write_page(tmp_path, pages.minimal_page(noise, control=pages.control(noise)))
+    assert text.index("The model is no") < text.index('<section id="metrics"')
+    assert "better than the control, which sees no picture.</strong>" in text
+
+
+def test_cases_stand_in_rows_with_both_pictures_and_a_scale(tmp_path: Path) -> None:
+    page = pages.full_page(tmp_path)
+    read = Read(pages.write_page(tmp_path, page))
+    titles = [text for text in read.texts if text in {row.title for row in page.cases}]
+    assert titles == [row.title for row in page.cases]
+    shown = [case for row in page.cases for case in row.cases if case.picture]
+    assert len(read.all("img")) == 2 * len(shown)
+    assert [a["href"] for a in read.all("use")] == ["#scale"] * len(shown)
+    colours = [str(a["fill"]) for a in read.all("rect")]
+    assert len(colours) == SCALE_STEPS
+    assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in colours)
+    assert colours[0] == f"#{SCALE_GREY:02x}" + f"{SCALE_GREY:02x}" * 2
+    assert "stands for 2 more of its group" in " ".join(read.texts)
+    assert "not shown: may show a name" in read.texts
+
+
 def test_the_stated_prevalence_is_named_and_the_fields_own(tmp_path: Path) -> None:
     samples = pages.random_samples()
     metrics = measure(samples, prevalence=0.0005)
@@ -192,9 +236,9 @@ def test_bins_of_the_calibration_error_are_declared(tmp_path: Path) -> None:
 
 def test_a_minimal_page_has_no_empty_sections(tmp_path: Path) -> None:
     text = pages.write_page(tmp_path, pages.minimal_page())
-    for absent in ("Training", "Least certain", "Evaluations of", "Subgroups", "Excluded", "to download"):
+    for absent in ("Training", "Least certain", "Evaluations of", "Subgroups", "Excluded", "to download", "control"):
         assert absent not in text
-    assert "No sample was classified wrongly." in text
+    assert "No cases were chosen." in text
     assert "Nothing is recorded" in text
 
 

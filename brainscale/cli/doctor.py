@@ -1,0 +1,37 @@
+"""The command `doctor`: what a machine or cluster is, and what to set."""
+
+import json
+import os
+
+import click
+
+from brainscale.cli import options
+from brainscale.cli.console import handle_errors
+
+
+@click.command("doctor")
+@click.option("--no-speed", is_flag=True, help="Do not measure speeds, which takes most of the time.")
+@options.json
+@options.address
+@handle_errors
+def doctor_command(no_speed: bool, as_json: bool, address: str | None, no_wait: bool) -> None:
+    """Examine this machine or a cluster: hardware, exactness of training, speed, and what to set.
+
+    A few steps of a tiny training run on 1, 2 and 4 workers and on each GPU; their weights must be equal to the bit.
+    Nothing else should run meanwhile. No name of a machine and no data are printed.
+
+    Example: brainscale doctor --address http://127.0.0.1:8265
+    """
+    if address:
+        options.run_as_job(address, no_wait, "doctor", {"speed": not no_speed}, as_json)
+    from brainscale.training.diagnosis_text import format_diagnosis
+    from brainscale.training.doctor import diagnose_cluster, diagnose_machine
+
+    if os.environ.get("RAY_ADDRESS"):  # inside a job, or on nodes that a scheduler started
+        from brainscale.cluster.session import session
+
+        with session():
+            diagnosis = diagnose_cluster(speed=not no_speed)
+    else:
+        diagnosis = diagnose_machine(speed=not no_speed)
+    click.echo(json.dumps(diagnosis.to_json(), indent=2) if as_json else format_diagnosis(diagnosis))
