@@ -46,12 +46,12 @@ INSIDE = 128  # grey level of a resized outline from which a pixel belongs to it
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """A plane, uint8 [S, S], its class, its patient, and the outline of its tumour, bool [S, S], if it is known."""
+    """A plane, uint8 [S, S], its class, its patient, and where its tumour is, bool [S, S]; nowhere if unknown."""
 
     plane: np.ndarray
     tumour: bool
     patient: str
-    outline: np.ndarray | None = None
+    outline: np.ndarray
 
 
 def draw_samples(seed: int, count: int, spec: PreprocessConfig) -> list[Sample]:
@@ -59,7 +59,7 @@ def draw_samples(seed: int, count: int, spec: PreprocessConfig) -> list[Sample]:
     samples = []
     for i in range(count):
         tumour = i % 2 == 0
-        outline = make_plane(np.uint8(255) * draw_outline(seed, i), spec) >= INSIDE if tumour else None
+        outline = make_plane(np.uint8(255 * tumour) * draw_outline(seed, i), spec) >= INSIDE
         plane = make_plane(draw_phantom(seed, i, tumour), spec)
         samples.append(Sample(plane=plane, tumour=tumour, patient=str(i), outline=outline))
     return samples
@@ -71,8 +71,10 @@ def read_samples(folder: Path, masks: Path, patient_from: str, spec: PreprocessC
     for number, name in enumerate(sorted(path.name for path in folder.iterdir() if path.is_dir())):
         for path in sorted((folder / name).iterdir()):
             mask = masks / path.name
-            outline = make_plane(np.asarray(Image.open(mask).convert("L")), spec) >= INSIDE if mask.exists() else None
-            plane = make_plane(np.asarray(Image.open(path).convert("L")), spec)
+            grey = np.asarray(Image.open(path).convert("L"))
+            plane = make_plane(grey, spec)
+            outlined = np.asarray(Image.open(mask).convert("L")) if mask.exists() else np.zeros_like(grey)
+            outline = make_plane(outlined, spec) >= INSIDE
             patient = re.search(patient_from, path.name)
             if patient is None:
                 raise SystemExit(f"{path.name} does not name a patient by {patient_from}: give --patient-from")
@@ -147,7 +149,7 @@ def makers_of(network: torch.nn.Module, name: str, *, fillings: bool) -> dict[st
         matrix = bilinear_matrix(len(cells), len(plane))
         return resample(cells, matrix, matrix).numpy()
 
-    makers = {method: partial(make, method) for method in METHODS}
+    makers: dict[str, Callable[[np.ndarray], np.ndarray]] = {method: partial(make, method) for method in METHODS}
     if fillings:
         makers["occlusion, mean of head"] = partial(occlude, head_mean)
         makers["occlusion, black"] = partial(occlude, np.zeros_like)
@@ -217,7 +219,7 @@ def main() -> None:
     else:
         training, tests = divide(read_samples(arguments.images, arguments.masks, arguments.patient_from, spec))
         training = by_turn(training)[:TRAINED_ON]
-    explained = by_turn([sample for sample in tests if sample.outline is not None])[: arguments.samples]
+    explained = by_turn([sample for sample in tests if sample.outline.any()])[: arguments.samples]
     for name in arguments.networks:
         kept = None if arguments.keep is None else arguments.keep / f"{name}-{arguments.side}.safetensors"
         if kept is not None and kept.exists():

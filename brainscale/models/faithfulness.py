@@ -171,12 +171,12 @@ def random_map(plane: np.ndarray, *purpose: str | int) -> np.ndarray:
 def centre_map(plane: np.ndarray) -> np.ndarray:
     """Return the nearness to the middle of the head, float64 [S, S] in 0..1."""
     head = find_head_mask(plane)
+    row, column = np.argwhere(head if head.any() else ~head).mean(0)
     rows, columns = np.indices(plane.shape)
-    middle = [where[head].mean() if head.any() else where.mean() for where in (rows, columns)]
-    distance = np.hypot(rows - middle[0], columns - middle[1])
+    distance = np.hypot(rows - row, columns - column)
     return _inside_head(plane, 1 - distance / distance.max())
 
 
 def _inside_head(plane: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """Return a map with the pixels outside the head last."""
-    return np.where(find_head_mask(plane), 0.5 + heat / 2, heat / 2)
+    return np.asarray(np.where(find_head_mask(plane), 0.5 + heat / 2, heat / 2))

@@ -75,8 +75,9 @@ def compute_evidence(
         return class_activation_map(network, planes, target, architecture=architecture)
     pairs = [(plane, take_structure_out(plane)) for plane in planes.cpu().numpy()]
     if method == "integrated gradients":
-        tensors = [[torch.from_numpy(some).to(planes.device).float() for some in pair] for pair in pairs]
-        attributions = (integrated_gradients(network, *pair, target) for pair in tensors)
+        fillings = torch.from_numpy(np.stack([filling for _, filling in pairs])).to(planes.device)
+        greys = zip(planes.float(), fillings.float(), strict=True)
+        attributions = (integrated_gradients(network, plane, filling, target) for plane, filling in greys)
         maps = [smooth_attributions(each.cpu().numpy()) for each in attributions]
     elif method == "occlusion":
         score = score or score_of_network(network, target)

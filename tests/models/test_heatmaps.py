@@ -40,7 +40,7 @@ def textured_planes(count: int, seed: int = 0) -> np.ndarray:
     """Planes with the same kind of detail everywhere."""
     noise = np.random.default_rng(seed).normal(size=(count, SIZE, SIZE))
     smooth = ndimage.gaussian_filter(noise, (0, 1, 1))
-    return np.clip(128 + 50 * smooth / smooth.std(), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(128 + 50 * smooth / smooth.std(), 0, 255), np.uint8)
 
 
 def heat(network: nn.Module, planes: np.ndarray, method: HeatmapMethod, target: int | None = None) -> np.ndarray:
@@ -100,7 +100,7 @@ def test_the_same_plane_gives_the_same_map(method: HeatmapMethod) -> None:
 
 def test_a_network_in_training_is_refused() -> None:
     network = build_network("brainmrnet", 2, seed=3).eval()
-    network.head.dropout.train()
+    network.get_submodule("head.dropout").train()
     with pytest.raises(ValueError, match=r"in training mode: call its eval\(\) first"):
         compute_heatmaps(network, torch.from_numpy(textured_planes(1)), architecture="brainmrnet")
 
@@ -147,9 +147,9 @@ def test_rise_finds_the_weight_of_each_region() -> None:
 def test_an_engine_gives_the_score_of_its_network(classes: int) -> None:
     network, planes = build_network("brainmrnet", classes, seed=3).eval(), textured_planes(2)
 
-    def engine(some: np.ndarray) -> np.ndarray:
+    def engine(planes: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            return np.asarray(Classifier(network)(torch.from_numpy(some)).numpy())
+            return np.asarray(Classifier(network)(torch.from_numpy(planes)).numpy())
 
     assert np.allclose(score_of_engine(engine)(planes), score_of_network(network)(planes), atol=1e-5)
 
