@@ -24,12 +24,12 @@ from safetensors.torch import load_file, save_file
 
 from brainscale.config.sections import PreprocessConfig
 from brainscale.dataset.phantoms import draw_outline, draw_phantom
-from brainscale.models.explained_score import Score, score_of_network
+from brainscale.models.explained_score import Score, score_of_network, take_structure_out
 from brainscale.models.faithfulness import centre_map, is_peak_in, measure_heatmap, random_map
 from brainscale.models.head_mask import find_head_mask
 from brainscale.models.heatmaps import METHODS, compute_heatmaps
 from brainscale.models.normalisation import normalise
-from brainscale.models.perturbation import occlusion_map
+from brainscale.models.perturbation import Hide, occlusion_map
 from brainscale.models.registry import HeatmapMethod, build_network
 from brainscale.models.resize import bilinear_matrix, resample
 from brainscale.reading.preprocess import make_plane
@@ -129,10 +129,17 @@ def auroc(score: Score, samples: Sequence[Sample]) -> float:
     return float(((pairs > 0) + 0.5 * (pairs == 0)).mean())
 
 
-def head_mean(plane: np.ndarray) -> np.ndarray:
-    """The plane with the head replaced by its mean grey level."""
+def fill_with_head_mean(plane: np.ndarray, hidden: np.ndarray) -> np.ndarray:
     head = find_head_mask(plane)
-    return np.where(head, plane[head].mean() if head.any() else 0, plane).astype(np.uint8)
+    return np.where(hidden & head, plane[head].mean() if head.any() else 0, plane).astype(np.uint8)
+
+
+def fill_with_blurred(plane: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    return np.where(hidden, take_structure_out(plane), plane)
+
+
+def fill_with_black(plane: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    return np.where(hidden, np.uint8(0), plane)
 
 
 def makers_of(network: torch.nn.Module, name: str, *, fillings: bool) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
@@ -144,15 +151,16 @@ def makers_of(network: torch.nn.Module, name: str, *, fillings: bool) -> dict[st
         maps = compute_heatmaps(network, planes, architecture=name, method=method)
         return maps[0].numpy()
 
-    def occlude(fill: Callable[[np.ndarray], np.ndarray], plane: np.ndarray) -> np.ndarray:
-        cells = torch.from_numpy(occlusion_map(score, plane, fill(plane))).clamp(min=0)
+    def occlude(fill: Hide, plane: np.ndarray) -> np.ndarray:
+        cells = torch.from_numpy(occlusion_map(score, plane, hide=fill)).clamp(min=0)
         matrix = bilinear_matrix(len(cells), len(plane))
         return resample(cells, matrix, matrix).numpy()
 
     makers: dict[str, Callable[[np.ndarray], np.ndarray]] = {method: partial(make, method) for method in METHODS}
     if fillings:
-        makers["occlusion, mean of head"] = partial(occlude, head_mean)
-        makers["occlusion, black"] = partial(occlude, np.zeros_like)
+        makers["occlusion, mean of head"] = partial(occlude, fill_with_head_mean)
+        makers["occlusion, blurred"] = partial(occlude, fill_with_blurred)
+        makers["occlusion, black"] = partial(occlude, fill_with_black)
     return makers
 
 

@@ -1,10 +1,10 @@
 """Measure whether heatmaps show what a network goes by: deletion, insertion and the pointing game.
 
-Deletion replaces the pixels of a plane by the blurred plane, the hottest first, and insertion reveals the plane in the
-same order from the blurred one (Petsiuk, Das and Saenko, RISE, BMVC 2018). Both curves are of the probability of a
-tumour over the fraction of pixels. A faithful heatmap has a small area under the deletion curve and a large one under
-the insertion curve; `faithfulness` is the difference, −1 to 1. What it is worth shows beside other maps of the same
-planes: random blobs inside the head, and nearness to the middle of the head, where most tumours are not far.
+Deletion takes the pixels of a plane out, the hottest first, and insertion shows them alone, in the same order (Petsiuk,
+Das and Saenko, RISE, BMVC 2018); pixels that are out are interpolated from those that are not, as `imputation` says.
+Both curves are of the probability of a tumour over the fraction of pixels. A faithful heatmap has a small area under
+the deletion curve and a large one under the insertion curve; `faithfulness` is the difference, −1 to 1. What it is
+worth shows beside other maps of the same planes: random blobs inside the head, and nearness to the middle of the head.
 
 The pointing game (Zhang et al., ECCV 2016) asks whether the hottest pixel lies in the outline of the tumour.
 """
@@ -17,8 +17,9 @@ import numpy as np
 from scipy import ndimage
 from scipy.special import expit
 
-from brainscale.models.explained_score import Score, take_structure_out
+from brainscale.models.explained_score import Score
 from brainscale.models.head_mask import find_head_mask
+from brainscale.models.imputation import hide
 from brainscale.seeds import derive
 from brainscale.stats.estimate import Estimate
 from brainscale.stats.group_means import estimate_mean
@@ -120,8 +121,7 @@ def measure_heatmap(score: Score, plane: np.ndarray, heatmap: np.ndarray, steps:
         steps: number of steps of each curve.
     """
     changed = changed_pixels(heatmap, steps)
-    shown = np.concatenate([~changed, changed])
-    probabilities = expit(score(np.where(shown, plane, take_structure_out(plane))))
+    probabilities = expit(score(hide(plane, np.concatenate([changed, ~changed]))))
     return Faithfulness(deletion=area(probabilities[: steps + 1]), insertion=area(probabilities[steps + 1 :]))
 
 

@@ -81,7 +81,7 @@ def compute_evidence(
         maps = [smooth_attributions(each.cpu().numpy()) for each in attributions]
     elif method == "occlusion":
         score = score or score_of_network(network, target)
-        maps = [occlusion_map(score, *pair) for pair in pairs]
+        maps = [occlusion_map(score, plane) for plane, _ in pairs]
     else:
         score, masks = score or score_of_network(network, target), draw_masks(planes.shape[-1], derive(0, "rise"))
         maps = [rise_map(score, *pair, masks) for pair in pairs]

@@ -1,9 +1,12 @@
 """Heatmaps from the scores of changed planes, for any network: occlusion and RISE."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
 from brainscale.models.explained_score import Score
+from brainscale.models.imputation import hide
 from brainscale.models.resize import bilinear_matrix, resample
 
 CELLS = 8
@@ -12,31 +15,36 @@ MASKS, MASK_CELLS = 128, 7
 """Number of masks of RISE, and cells along the side of each (Petsiuk et al. have 4,000 masks of 7 × 7)."""
 
 
-def occlusion_map(score: Score, plane: np.ndarray, filling: np.ndarray, cells: int = CELLS) -> np.ndarray:
-    """Return by how much the score falls, on average, when a window over a cell is filled (Zeiler and Fergus 2014).
+Hide = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Takes hidden pixels out of a plane, as `imputation.hide` does."""
+
+
+def occlusion_map(score: Score, plane: np.ndarray, cells: int = CELLS, hide: Hide = hide) -> np.ndarray:
+    """Return by how much the score falls, on average, when a window over a cell is hidden (Zeiler and Fergus 2014).
 
     Windows reach over the borders, so that each cell lies in four of them. A window that changes nothing is not scored.
 
     Args:
         score: function from planes to scores.
         plane: uint8 [S, S].
-        filling: uint8 [S, S], what stands in a window in place of the plane.
         cells: number of cells along each side; at most (cells + 1)² windows are scored.
+        hide: how to take a window out of the plane.
 
     Returns:
         float32 [cells, cells].
     """
     edges = [round(i * plane.shape[0] / cells) for i in range(cells + 1)]
     spans = [slice(edges[max(i - 1, 0)], edges[min(i + 1, cells)]) for i in range(cells + 1)]
-    places = [(row, column) for row in range(cells + 1) for column in range(cells + 1)]
-    changing = [(i, j) for i, j in places if (plane[spans[i], spans[j]] != filling[spans[i], spans[j]]).any()]
-    planes = np.repeat(plane[None], 1 + len(changing), 0)
-    for changed, (row, column) in zip(planes[1:], changing, strict=True):
-        changed[spans[row], spans[column]] = filling[spans[row], spans[column]]
-    scores = score(planes)
-    drops = np.zeros((cells + 1, cells + 1), np.float32)
-    for place, occluded in zip(changing, scores[1:], strict=True):
-        drops[place] = scores[0] - occluded
+    hidden = np.zeros(((cells + 1) ** 2, *plane.shape), bool)
+    for number, window in enumerate(hidden):
+        row, column = divmod(number, cells + 1)
+        window[spans[row], spans[column]] = True
+    planes = hide(plane, hidden)
+    changed = (planes != plane).any((1, 2))
+    whole, *occluded = score(np.concatenate([plane[None], planes[changed]]))
+    drops = np.zeros(len(hidden), np.float32)
+    drops[changed] = whole - np.array(occluded)
+    drops = drops.reshape(cells + 1, cells + 1)
     return np.asarray((drops[1:, 1:] + drops[:-1, 1:] + drops[1:, :-1] + drops[:-1, :-1]) / 4)
 
 

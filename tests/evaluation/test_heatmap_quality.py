@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from brainscale.evaluation.heatmap_quality import MEASURED, choose_samples, measure_faithfulness
+from brainscale.evaluation.report.cases import CaseRow
 from brainscale.models.bundle import Bundle
 from brainscale.models.faithfulness import Faithfulness, FaithfulnessSummary
 from brainscale.reading.reader import read_samples
@@ -80,7 +81,9 @@ def summary(low: float | None) -> FaithfulnessSummary:
 def test_the_report_says_how_far_heatmaps_can_be_believed(
     tmp_path: Path, low: float | None, said: str, unsaid: str
 ) -> None:
-    text = pages.write_page(tmp_path, pages.minimal_page(faithfulness=summary(low)))
+    text = pages.write_page(
+        tmp_path, pages.minimal_page(cases=[CaseRow(title="Missed", about="1 sample.")], faithfulness=summary(low))
+    )
     assert said in text
     assert unsaid not in text
     for figure in ("0.83", "0.21", "0.57", "9 samples", "occlusion"):

@@ -115,20 +115,28 @@ def test_integrated_gradients_add_up_to_the_difference_of_the_scores() -> None:
 
 
 def test_occlusion_is_the_fall_of_the_score_over_the_windows_of_a_cell() -> None:
-    plane, filling = np.zeros((SIZE, SIZE), np.uint8), np.zeros((SIZE, SIZE), np.uint8)
+    plane = np.zeros((SIZE, SIZE), np.uint8)
     plane[8:16, 8:16] = 64
+
+    def blacken(plane: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+        return np.asarray(np.where(hidden, np.uint8(0), plane))
 
     def score(planes: np.ndarray) -> np.ndarray:
         return np.asarray(planes.sum((1, 2)) / 4096.0)
 
-    drops = occlusion_map(score, plane, filling, cells=8)
+    drops = occlusion_map(score, plane, 8, blacken)
     expected = np.zeros((8, 8))
     for row in range(3):  # four windows hold the bright cell: of a cell's own four, so many hold it too
         for column in range(3):
             expected[row, column] = (2 - abs(row - 1)) * (2 - abs(column - 1)) / 4
     assert np.allclose(drops, expected)
     scored: list[int] = []
-    occlusion_map(lambda planes: scored.append(len(planes)) or score(planes), plane, filling, cells=8)  # type: ignore[func-returns-value]
+
+    def count(planes: np.ndarray) -> np.ndarray:
+        scored.append(len(planes))
+        return score(planes)
+
+    occlusion_map(count, plane, 8, blacken)
     assert scored == [1 + 4]  # windows that change nothing are not scored
 
 
