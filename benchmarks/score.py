@@ -61,7 +61,8 @@ def make_bundle(folder: Path, size: int) -> Path:
             nn.init.uniform_(module.get_buffer("running_var"), 0.5, 1.5)
     save_file(network.state_dict(), folder / WEIGHTS)
     export_onnx("brainmrnet", 2, size, network.state_dict(), folder / ONNX)
-    facts = {"architecture": "brainmrnet", "classes": DEFAULT_CLASSES, "threshold": 0.5, "threshold_source": "fixed"}
+    points = {"slice": {"threshold": 0.5, "threshold_source": "fixed"}}
+    facts = {"architecture": "brainmrnet", "classes": DEFAULT_CLASSES, "operating_points": points}
     sources = {"manifest_sha256": "", "config_sha256": "", "seed": 0, "epoch": 0, "versions": read_library_versions()}
     spec = PreprocessConfig(image_size=size)
     write_model_info(folder, {**facts, **sources, "preprocess": spec, "parameters": count_parameters(network)})

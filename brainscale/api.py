@@ -351,13 +351,16 @@ def compare(runs: "Sequence[Run | Location]", *, unit: str = "slice", force: boo
     from contextlib import ExitStack
 
     from brainscale.evaluation import comparison
+    from brainscale.storage.remote import split_options
     from brainscale.storage.workspace import fetch
 
     with ExitStack() as stack:
-        folders = [str(stack.enter_context(fetch(_model_location(run), *comparison.READ, push=True))) for run in runs]
+        locations = [_model_location(run) for run in runs]
+        folders = [str(stack.enter_context(fetch(run, *comparison.READ, push=True))) for run in locations]
         if not comparison.all_evaluated(folders, unit):
             stack.enter_context(session())
-        return comparison.compare_runs(folders, unit=unit, force=force)
+        names = [split_options(run)[0] for run in locations]
+        return comparison.compare_runs(folders, unit=unit, force=force, names=names)
 
 
 def score(
@@ -470,7 +473,7 @@ class Model:
         from brainscale.scoring.direct import score_sources
 
         info = self.bundle.info
-        return score_sources(sources, self._engine, info, info.threshold, read_key(None).secret)
+        return score_sources(sources, self._engine, self.bundle, info.threshold, read_key(None).secret)
 
     def probabilities(self, planes: "np.ndarray") -> "np.ndarray":
         """Return the probability of each class.
@@ -486,7 +489,7 @@ class Model:
         """
         from brainscale.stats.decisions import apply_temperature
 
-        return apply_temperature(self._engine(self._check_planes(planes)), self.bundle.info.temperature)
+        return apply_temperature(self._engine(self._check_planes(planes)).probabilities, self.bundle.info.temperature)
 
     def heatmap(self, planes: "np.ndarray") -> "np.ndarray":
         """Return heatmaps of the evidence for a tumour.

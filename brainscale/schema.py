@@ -9,6 +9,7 @@ FORMATS = {
     "patients": 1,
     "metrics": 1,
     "subgroups": 1,
+    "confusion": 1,
     "history": 2,
     "steps": 1,
     "comparison": 2,
@@ -96,6 +97,7 @@ PREDICTIONS = pa.schema(
         pa.field("prediction", pa.string()),  # predicted class at the operating threshold
         pa.field("probability", pa.float32()),  # probability of a tumour: 1 − P(first class)
         pa.field("probabilities", pa.list_(pa.float32())),  # probability of each class, in the model's order
+        pa.field("novelty", pa.float32()),  # share of the validation samples that are more usual; null if not computed
         pa.field("model", pa.string(), nullable=False),  # SHA-256 of the weights
         *_failure,
     ]
@@ -115,6 +117,7 @@ _unit = [
     pa.field("probabilities", pa.list_(pa.float64())),  # probability of each class, in the model's order
     pa.field("threshold", pa.float64()),  # operating threshold; null where the model has none for this unit
     pa.field("prediction", pa.string()),  # predicted class at that threshold; null without slices or threshold
+    pa.field("novelty", pa.float64()),  # highest novelty of the slices that are not empty; null without one
     pa.field("label", pa.string()),  # true class: a tumour where any slice has one; null if unknown
     pa.field("group", pa.string()),  # group of units that are not independent, of `evaluate`; null otherwise
     pa.field("sample_id", pa.string(), nullable=False),  # slice with the highest probability, or the first sample
@@ -146,6 +149,14 @@ METRICS = pa.schema(
     ]
 )
 
+CONFUSION = pa.schema(
+    [
+        pa.field("label", pa.string(), nullable=False),  # true class
+        pa.field("prediction", pa.string(), nullable=False),  # predicted class at the operating threshold
+        pa.field("samples", pa.int64(), nullable=False),  # number of samples, from 0
+    ]
+)
+
 HISTORY = pa.schema(
     [
         pa.field("epoch", pa.int32(), nullable=False),  # epoch, from 1
@@ -174,17 +185,23 @@ STEPS = pa.schema(
 
 PUBLISHED = ("accuracy", "auroc", "sensitivity", "specificity", "macro_precision", "macro_recall")
 """Metrics of the published result table, in its order."""
+PUBLISHED_MULTICLASS = (
+    *("accuracy", "macro_auroc", "tumour_auroc", "tumour_sensitivity", "tumour_specificity"),
+    *("macro_precision", "macro_recall"),
+)
+"""The same for models with more than two classes."""
 
 COMPARISON = pa.schema(
     [
         pa.field("model", pa.string(), nullable=False),  # name of the network, or of the header-only control
         pa.field("run", pa.string(), nullable=False),  # folder of the run
+        pa.field("classes", pa.int64(), nullable=False),  # number of classes
         pa.field("unit", pa.string(), nullable=False),  # what is decided on: slice, scan or patient
         *[
             field
-            for name in PUBLISHED
+            for name in dict.fromkeys((*PUBLISHED, *PUBLISHED_MULTICLASS))
             for field in (
-                pa.field(name, pa.float64()),  # value of the metric
+                pa.field(name, pa.float64()),  # value of the metric; null if models of so many classes do not have it
                 pa.field(f"{name}_low", pa.float64()),  # lower end of its 95 % confidence interval
                 pa.field(f"{name}_high", pa.float64()),  # upper end of its 95 % confidence interval
             )

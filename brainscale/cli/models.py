@@ -286,6 +286,7 @@ def evaluate_command(
     if address:
         options.run_as_job(address, no_wait, "evaluate", request, as_json)
     from brainscale.evaluation.repeated import find_repeated
+    from brainscale.models.novelty import describe_unusual
 
     evaluation = find_repeated(**request, on_notice=notice)
     if evaluation is None:
@@ -296,8 +297,10 @@ def evaluate_command(
             evaluation = evaluate_model(**request, on_notice=notice)
     if evaluation.degenerate and not as_json:
         click.echo(evaluation.degenerate)
+    if evaluation.unusual is not None and not as_json:
+        click.echo(describe_unusual(evaluation.unusual, evaluation.samples - evaluation.errors))
     facts = evaluation.to_json()
-    said = {"degenerate"} | {name for name in ("looks_note",) if facts[name] is None}
+    said = {"degenerate", "unusual"} | {name for name in ("looks_note",) if facts[name] is None}
     print_facts(facts if as_json else {name: facts[name] for name in facts if name not in said}, as_json)
 
 
@@ -336,7 +339,8 @@ def compare_command(
     with ExitStack() as stack:
         folders = [str(stack.enter_context(fetch(run, *comparing.READ, push=True))) for run in runs]
         with nullcontext() if comparing.all_evaluated(folders, unit) else session.session():
-            comparison = comparing.compare_runs(folders, unit=unit, force=force)
+            names = [split_options(run)[0] for run in runs]
+            comparison = comparing.compare_runs(folders, unit=unit, force=force, names=names)
     if out:
         write_table(comparison.table, out, "comparison")
         if comparison.pairs is not None:
@@ -348,7 +352,8 @@ def compare_command(
         return
     click.echo(format_comparison(comparison.table, markdown=markdown))
     if comparison.pairs is not None:
-        click.echo(f"\n{format_pairs(comparison.pairs, markdown=markdown)}")
+        classes = max(comparison.table["classes"].to_pylist())
+        click.echo(f"\n{format_pairs(comparison.pairs, classes=classes, markdown=markdown)}")
 
 
 @click.command("verify")

@@ -136,12 +136,16 @@ def score_command(
     if address:
         options.run_as_job(address, no_wait, "score", {**request, "fail_above": fail_above}, as_json)
     from brainscale.cli.progress import Bar
+    from brainscale.models.novelty import describe_unusual
     from brainscale.scoring.bulk import score_files
 
     with Bar() as bar:
         scores = score_files(**request, on_start=bar.start, on_part=bar.advance, on_notice=notice)
     options.notice_if_complete(scores.progress is None, out)
-    print_facts({"scores": out, **scores.to_json()}, as_json)
+    if scores.unusual is not None and not as_json:
+        click.echo(describe_unusual(scores.unusual, scores.scored))
+    facts = {"scores": out, **scores.to_json()}
+    print_facts(facts if as_json else {name: facts[name] for name in facts if name != "unusual"}, as_json)
     scores.require_few_errors(fail_above)
 
 

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.errors import ManifestError, OutputError
-from brainscale.hashing import fingerprint
+from brainscale.hashing import fingerprint_of_lists
 from brainscale.reading.signature import SIDE
 from brainscale.schema import HIDDEN, MANIFEST
 from brainscale.storage import shards
@@ -25,6 +26,8 @@ MANIFEST_FILE = "manifest.parquet"
 
 SHARD_ROWS = 1_000_000
 """Rows up to which `index` writes a manifest as one file, and rows of a shard of a larger one."""
+PIECE = 65_536
+"""Rows that are hashed at a time."""
 KEY_METADATA = b"patient_key"
 """Metadata of a manifest: a hash that tells whether two manifests were made with the same patient key."""
 
@@ -120,12 +123,17 @@ def check_manifest(table: pa.Table, name: str) -> pa.Table:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
         raise ManifestError(f"{name} is not a manifest ({error}): index the source again") from None
     require_sound_signatures(table, name)
-    table = table.sort_by("sample_id")
+    if not _is_sorted(table["sample_id"]):  # else a large manifest would be copied
+        table = table.sort_by("sample_id")
     ids = table["sample_id"]
     duplicates = ids[1:].filter(pc.equal(ids[1:], ids[:-1])) if len(ids) else ids
     if len(duplicates):
         raise ManifestError(f"{name} lists sample '{duplicates[0]}' more than once: remove the extra rows")
     return table
+
+
+def _is_sorted(ids: pa.ChunkedArray) -> bool:
+    return len(ids) < 2 or bool(pc.all(pc.less_equal(ids[:-1], ids[1:])).as_py())
 
 
 def require_sound_signatures(table: pa.Table, name: str) -> None:
@@ -234,7 +242,11 @@ def describe_form(shard_count: int) -> str:
 def manifest_fingerprint(table: pa.Table) -> str:
     """Return the sha256 of what training and evaluation depend on: ids, contents, labels, splits, but no paths."""
     columns = ("sample_id", "sha256", "label", "split", "error_code")
-    return fingerprint([table[name].to_pylist() for name in columns])
+    return fingerprint_of_lists(_pieces(table[name]) for name in columns)
+
+
+def _pieces(column: pa.ChunkedArray) -> Iterator[list[Any]]:
+    return (column.slice(start, PIECE).to_pylist() for start in range(0, len(column), PIECE))
 
 
 def count_values(table: pa.Table, column: str, *, drop_null: bool = False) -> dict[str, int]:

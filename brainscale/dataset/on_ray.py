@@ -60,9 +60,14 @@ def open_columns(*tables: ShardedTable, out: str | None = None, shared: bool = F
         yield ManifestColumns(tables, run, shuffle_on_ray)
 
 
-def choose_map(samples: int) -> Map:
-    """Return what applies a function to many arguments: the built-in map, or tasks on the connected Ray."""
-    return map if samples <= SMALL else map_on_ray
+def choose_map(samples: int, small: int = SMALL) -> Map:
+    """Return what applies a function to many arguments: the built-in map, or tasks on the connected Ray.
+
+    Args:
+        samples: number of samples.
+        small: number of samples up to which it is the built-in map.
+    """
+    return map if samples <= small else map_on_ray
 
 
 def map_on_ray(function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iterator[Any]:
@@ -73,12 +78,13 @@ def map_on_ray(function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iter
     import ray
 
     task = ray.remote(num_cpus=1)(_apply)
+    shared_function = ray.put(function)  # once, with all that it holds: else each task would have a copy
     limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     running: deque[Any] = deque()
     for argument in arguments:
         if len(running) >= limit:
             yield ray.get(running.popleft())
-        running.append(task.remote(function, argument))
+        running.append(task.remote(shared_function, argument))
     while running:
         yield ray.get(running.popleft())
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from brainscale.evaluation.comparability import require_comparable
 from brainscale.evaluation.evaluator import evaluate_model
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
 from brainscale.evaluation.units import UNIT_FILES, evaluation_name, read_labelled_units
-from brainscale.schema import COMPARISON, PAIRS, PUBLISHED
+from brainscale.schema import COMPARISON, PAIRS, PUBLISHED, PUBLISHED_MULTICLASS
 from brainscale.stats.estimate import Estimate
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
 from brainscale.stats.metrics import estimates_of, measure
@@ -127,7 +127,9 @@ def all_evaluated(runs: Sequence[str], unit: str = "slice") -> bool:
     return None not in evaluations
 
 
-def compare_runs(runs: Sequence[str], *, unit: str = "slice", force: bool = False) -> Comparison:
+def compare_runs(
+    runs: Sequence[str], *, unit: str = "slice", force: bool = False, names: Sequence[str] | None = None
+) -> Comparison:
     """Compare runs by their evaluations on the test split, which are made first where there are none.
 
     Needs a connected Ray unless the runs are `all_evaluated`. The header-only control is evaluated on the samples of
@@ -138,18 +140,23 @@ def compare_runs(runs: Sequence[str], *, unit: str = "slice", force: bool = Fals
         unit: slice, scan or patient: which evaluation of a run is compared.
         force: whether to compare runs that were evaluated on different samples or with different classes; all outputs
             say so, and the tests take the samples that all have.
+        names: names of the runs in the result, such as the addresses of which `runs` are copies; by default the paths.
 
     Raises:
         ManifestError: the runs cannot be compared.
         BrainscaleError: as `all_evaluated` and `evaluate_model` raise.
     """
     all_evaluated(runs, unit)
-    found = {run: find_evaluation(Path(run), unit) for run in runs}
-    existing = {run: _read_evaluation(folder) for run, folder in found.items() if folder is not None}
+    run_of = dict(zip(names or runs, runs, strict=True))
+    found = {name: find_evaluation(Path(run), unit) for name, run in run_of.items()}
+    existing = {name: _read_evaluation(folder) for name, folder in found.items() if folder is not None}
     require_comparable(_facts_of(existing), force=force)  # before the others are evaluated, which takes long
-    evaluated = {run: existing.get(run) or _read_evaluation(Path(evaluate_model(run, unit=unit).path)) for run in runs}
+    evaluated = {
+        name: existing.get(name) or _read_evaluation(Path(evaluate_model(run, unit=unit).path))
+        for name, run in run_of.items()
+    }
     reason = require_comparable(_facts_of(evaluated), force=force)
-    first = evaluated[runs[0]]
+    first = next(iter(evaluated.values()))
     control = _control(first)
     rows = [_row(one) for one in evaluated.values()]
     if control is not None:
@@ -196,7 +203,7 @@ def _control_row(votes: HeaderPredictions, first: _EvaluatedRun) -> dict[str, An
         groups=group_codes(votes.codes),
     )
     return {
-        **_published(estimates_of(measure(samples))),
+        **_published(estimates_of(measure(samples)), len(first.classes)),
         "model": CONTROL,
         "run": first.facts["run"],
         "unit": first.facts["unit"],
@@ -239,15 +246,21 @@ def _pairs(evaluated: Mapping[str, _EvaluatedRun], control: HeaderPredictions | 
 
 def _shared_samples(tables: Sequence[pa.Table]) -> pa.Array:
     """Return the ids of the samples that all tables have with the same content and label, sorted."""
-    columns = ("sample_id", "sha256", "label")
-    samples = (set(zip(*(table[name].to_pylist() for name in columns), strict=True)) for table in tables)
-    return pa.array(sorted(sample_id for sample_id, _, _ in set.intersection(*samples)), pa.string())
+    first, *others = tables
+    is_shared = [pc.is_in(_contents(first), _contents(table).combine_chunks()) for table in others]
+    ids = first["sample_id"].filter(reduce(pc.and_, is_shared)) if others else first["sample_id"]
+    return ids.combine_chunks()
+
+
+def _contents(table: pa.Table) -> pa.ChunkedArray:
+    """Return a text for each row that tells its id, content and label."""
+    return pc.binary_join_element_wise(pc.fill_null(table["sha256"], ""), table["label"], table["sample_id"], "\n")
 
 
 def _row(evaluated: _EvaluatedRun) -> dict[str, Any]:
     facts = evaluated.facts
     return {
-        **_published(evaluated.estimates),
+        **_published(evaluated.estimates, len(evaluated.classes)),
         "model": facts["model"],
         "run": facts["run"],
         "unit": facts["unit"],
@@ -261,10 +274,10 @@ def _row(evaluated: _EvaluatedRun) -> dict[str, Any]:
     }
 
 
-def _published(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
-    """Return the columns of the published metrics, and n."""
-    columns: dict[str, Any] = {"n": estimates["accuracy"].n}
-    for name in PUBLISHED:
+def _published(estimates: Mapping[str, Estimate], classes: int) -> dict[str, Any]:
+    """Return the columns of the published metrics, n and the number of classes."""
+    columns: dict[str, Any] = {"n": estimates["accuracy"].n, "classes": classes}
+    for name in PUBLISHED if classes == 2 else PUBLISHED_MULTICLASS:
         estimate = estimates[name]
         columns |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
     return columns

@@ -8,11 +8,9 @@ import pyarrow as pa
 
 from brainscale.formatting import escape_markdown
 from brainscale.models.bundle import EDITED
-from brainscale.schema import PUBLISHED
-from brainscale.stats.metric_names import PUBLISHED_NOTE, metric_name
+from brainscale.schema import PUBLISHED, PUBLISHED_MULTICLASS
+from brainscale.stats.metric_names import MULTICLASS_NOTE, PUBLISHED_NOTE, metric_name
 
-HEADINGS = {name: metric_name(name).name for name in PUBLISHED}
-"""Metric → heading."""
 WIDTH, NAME_WIDTH = 80, 28
 """Columns of a terminal, and of a model's name in it."""
 COST_HEADINGS = ("Test samples", "Parameters", "GFLOP", "Images/s")
@@ -20,7 +18,7 @@ SHARED_ONLY = "These tests take only the samples that all of them have."
 PAIR_HEADINGS = (
     "A",
     "B",
-    "AUROC A − B",
+    "{auroc} A − B",
     "95 % interval",
     "p (DeLong, Holm)",
     "only A correct",
@@ -40,18 +38,21 @@ def format_comparison(table: pa.Table, *, markdown: bool = False) -> str:
     """
     models = list(zip(_names(table), table.to_pylist(), strict=True))
     marks = _marks(models)
+    metrics, notes = _metrics_and_notes(table)
+    headings = [metric_name(metric).name for metric in metrics]
     if markdown:
-        heading = ["Model", *(f"{heading} (95 % CI)" for heading in HEADINGS.values()), *COST_HEADINGS]
+        heading = ["Model", *(f"{heading} (95 % CI)" for heading in headings), *COST_HEADINGS]
         lines = [
-            [name, *(f"{_number(row[metric])} {_interval(row, metric)}".strip() for metric in PUBLISHED), *_costs(row)]
+            [name, *(f"{_number(row[metric])} {_interval(row, metric)}".strip() for metric in metrics), *_costs(row)]
             for name, row in models
         ]
-        return "\n\n".join([*map(escape_markdown, marks), _markdown([heading, *lines]), PUBLISHED_NOTE])
-    lines = [["Model", *HEADINGS.values(), *COST_HEADINGS]]
+        return "\n\n".join([*map(escape_markdown, marks), _markdown([heading, *lines]), *notes])
+    lines = [["Model", *headings, *COST_HEADINGS]]
     for name, row in models:
-        lines.append([name, *(_number(row[metric]) for metric in PUBLISHED), *_costs(row)])
-        lines.append(["", *(_interval(row, metric) for metric in PUBLISHED), *[""] * len(COST_HEADINGS)])
-    return "\n\n".join([*(fill(mark, WIDTH) for mark in marks), _in_blocks(lines, 1), fill(PUBLISHED_NOTE, WIDTH)])
+        lines.append([name, *(_number(row[metric]) for metric in metrics), *_costs(row)])
+        lines.append(["", *(_interval(row, metric) for metric in metrics), *[""] * len(COST_HEADINGS)])
+    marks, notes = ([fill(text, WIDTH) for text in texts] for texts in (marks, notes))
+    return "\n\n".join([*marks, _in_blocks(lines, 1), *notes])
 
 
 def _marks(models: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
@@ -63,15 +64,17 @@ def _marks(models: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     return marks + [f"{name}: {EDITED}." for name, row in models if row["model_edited"]]
 
 
-def format_pairs(table: pa.Table, *, markdown: bool = False) -> str:
+def format_pairs(table: pa.Table, *, classes: int = 2, markdown: bool = False) -> str:
     """Return a table of schema PAIRS as text.
 
     Args:
         table: a row for each pair of models.
+        classes: number of classes of the models; with more than two, the AUROCs are those of any tumour against none.
         markdown: whether to write a Markdown table.
     """
     rows = table.to_pylist()
-    lines = [list(PAIR_HEADINGS)]
+    auroc = metric_name("auroc" if classes == 2 else "tumour_auroc").name
+    lines = [[heading.format(auroc=auroc) for heading in PAIR_HEADINGS]]
     for row in rows:
         interval = "–" if row["low"] is None else f"{row['low']:+.4f} to {row['high']:+.4f}"
         counts = [str(row["only_a"]), str(row["only_b"])]
@@ -80,6 +83,13 @@ def format_pairs(table: pa.Table, *, markdown: bool = False) -> str:
     text = _markdown(lines) if markdown else _in_blocks(lines, 2)
     reason = f"{rows[0]['not_comparable']} {SHARED_ONLY}" if rows[0]["not_comparable"] else None
     return "\n\n".join(filter(None, [reason and (escape_markdown(reason) if markdown else fill(reason, WIDTH)), text]))
+
+
+def _metrics_and_notes(table: pa.Table) -> tuple[list[str], list[str]]:
+    """Return the published metrics of models with as many classes as these have, and the footnotes of their table."""
+    numbers = set(table["classes"].to_pylist())
+    metrics = [*(PUBLISHED if 2 in numbers else ()), *(PUBLISHED_MULTICLASS if numbers - {2} else ())]
+    return list(dict.fromkeys(metrics)), [PUBLISHED_NOTE, *([MULTICLASS_NOTE] if numbers - {2} else ())]
 
 
 def _names(table: pa.Table) -> list[str]:

@@ -21,7 +21,7 @@ from brainscale.errors import ManifestError, OutputError
 from brainscale.evaluation.on_ray import Fold, folds_at_once, train_folds
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
 from brainscale.hashing import fingerprint
-from brainscale.schema import PUBLISHED
+from brainscale.schema import PUBLISHED, PUBLISHED_MULTICLASS
 from brainscale.seeds import derive
 from brainscale.stats.folds import measure_folds
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
@@ -34,6 +34,11 @@ from brainscale.training.workers import count_workers, resources_per_worker, set
 
 SHOWN = (*PUBLISHED, "average_precision", "calibration_slope", "calibration_intercept")
 """Metrics whose spread over the folds is reported."""
+SHOWN_MULTICLASS = (
+    *(*PUBLISHED_MULTICLASS, "macro_average_precision", "tumour_average_precision"),
+    *("tumour_calibration_slope", "tumour_calibration_intercept"),
+)
+"""The same for models with more than two classes."""
 WITHIN_FOLDS_NOTE = (
     "AUROC, average precision and calibration are computed within each fold and averaged;\n"
     "the other metrics count all predictions, each at the threshold of its own model."
@@ -72,7 +77,7 @@ class CrossValidation:
         models: run folder of each model, relative to it.
         folds: number of folds.
         repeats: number of times that the data was divided into folds.
-        by_fold: metric of SHOWN → its value in each fold.
+        by_fold: metric of SHOWN or SHOWN_MULTICLASS → its value in each fold.
         metrics: table of schema METRICS of all out-of-fold predictions, as `measure_folds` computes it.
         config_sha256: fingerprint of the configuration.
         manifest_sha256: fingerprint of the manifest and of the splits of all models.
@@ -277,9 +282,10 @@ def splits_of_fold(manifest: pa.Table, number: int, *, val: float, seed: int) ->
 
 
 def _by_fold(evaluations: Sequence[Path]) -> dict[str, list[float | None]]:
-    """Return the value of each metric of SHOWN in each fold."""
+    """Return the value of each metric of SHOWN or SHOWN_MULTICLASS in each fold."""
     estimates = [estimates_of(read_table(folder / METRICS_FILE, "metrics")) for folder in evaluations]
-    return {name: [by_name[name].value for by_name in estimates] for name in SHOWN}
+    shown = SHOWN if SHOWN[-1] in estimates[0] else SHOWN_MULTICLASS
+    return {name: [by_name[name].value for by_name in estimates] for name in shown}
 
 
 def combine_evaluations(evaluations: Sequence[Path], classes: Sequence[str]) -> pa.Table:

@@ -10,6 +10,7 @@ from brainscale.cluster.capacity import require_shared
 from brainscale.dataset.inclusion import describe_measured
 from brainscale.dataset.labels import describe_unclear_labels
 from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint
+from brainscale.dataset.on_ray import choose_map
 from brainscale.errors import ManifestError, OutputError, StorageError
 from brainscale.evaluation.leakage import find_leaked, unseen_contents
 from brainscale.evaluation.look_log import LookCount, log_look
@@ -21,6 +22,7 @@ from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE, Evalua
 from brainscale.evaluation.units import require_patients
 from brainscale.models.bundle import BUNDLE_FILES, Bundle, mark_edited
 from brainscale.scoring.on_ray import predict_rows
+from brainscale.scoring.parts import unusual_rows
 from brainscale.stats.labelled import labelled_rows
 from brainscale.storage.local import SUCCESS, write_success
 from brainscale.storage.workspace import Workspace, fetch_workspace, open_workspace
@@ -28,6 +30,8 @@ from brainscale.training.history import HISTORY_FILE
 
 RUN_FILES = (MANIFEST_FILE, HISTORY_FILE, SUCCESS, "*.jsonl", f"evaluation/*/{SUCCESS}")
 """Files that are read of a run, beside its model."""
+LARGE_BOOTSTRAP = 200_000
+"""Samples beyond which resamples are Ray tasks."""
 
 
 def evaluate_model(
@@ -182,6 +186,7 @@ def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path
         looks=evaluated.looks,
         looks_note=None if looks is None else looks.not_logged,
         degenerate=evaluated.degenerate,
+        unusual=None if bundle.novelty is None else unusual_rows(predictions),
         prevalence=request.prevalence,
         images_per_second=round(len(rows) / seconds, 2),
         parameters=bundle.info.parameters,
@@ -191,7 +196,7 @@ def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path
         manifest_sha256=manifest_fingerprint(prepared.manifest),
         evaluation_sha256=evaluation_sha256,
     )
-    metrics = write_outputs(folder, evaluated, facts)
+    metrics = write_outputs(folder, evaluated, facts, choose_map(len(evaluated.labelled), LARGE_BOOTSTRAP))
     try:
         complete_card(evaluated, metrics, facts)
     except OutputError as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from brainscale.evaluation.report.cases import Case, CaseRow
@@ -72,7 +73,9 @@ def choose_cases(
     indices, like_it = _one_of_each_group(others, samples.codes)
     if len(indices):
         nearest = (
-            "Scores nearest to the threshold" if len(samples.classes) == 2 else "Predictions with the smallest lead"
+            "Scores nearest to the threshold"
+            if len(samples.classes) == 2
+            else "Scores nearest to the threshold, or kinds of tumour with the smallest lead"
         )
         about = f"{nearest}, correct or wrong; the cases above are not repeated."
         rows.append(("Least certain", about, _cases(predictions, indices[:SHOWN], like_it[:SHOWN], show_burned_in)))
@@ -85,11 +88,17 @@ def choose_cases(
 
 
 def certainty(samples: LabelledProbabilities) -> np.ndarray:
-    """Return the distance of each score from the threshold; with more classes, the lead over the second class."""
+    """Return how far each sample is from another prediction: float64 [n].
+
+    That is the distance of P(tumour) from the threshold or, with several kinds of tumour, the lead of the predicted one
+    over the next, if that is less.
+    """
+    distance = np.abs(samples.tumour_probability - samples.threshold)
     if len(samples.classes) == 2:
-        return np.asarray(np.abs(samples.tumour_probability - samples.threshold))
-    ordered = np.sort(samples.probabilities, axis=1)
-    return np.asarray(ordered[:, -1] - ordered[:, -2])
+        return np.asarray(distance)
+    kinds = np.sort(samples.probabilities[:, 1:], axis=1)
+    lead = kinds[:, -1] - kinds[:, -2]
+    return np.where(samples.predicted > 0, np.minimum(distance, lead), distance)
 
 
 def _outcomes(samples: LabelledProbabilities, order: np.ndarray) -> Iterator[_Outcome]:
@@ -158,6 +167,7 @@ def _illustrate(case: Case, pictures: dict[str, Pictures]) -> Case:
 def _pictures(bundle: Bundle, manifest: pa.Table, sample_ids: Sequence[str]) -> Iterator[tuple[str, Pictures]]:
     """Yield each sample with its scan, the scan under its heatmap, and what is wrong with the heatmap."""
     request = ReadRequest(preprocess=bundle.info.preprocess)
+    manifest = manifest.filter(pc.is_in(manifest["sample_id"], pa.array(sample_ids, pa.string())))
     planes = read_planes(files_of_manifest(manifest, bundle.info.preprocess), sample_ids, request)
     weights, engine = bundle.weights.read_bytes(), load_cpu_engine(bundle)
     batches = compute_heatmap_batches(bundle.info, weights, list(planes.values()), engine)

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -21,19 +21,22 @@ from brainscale.evaluation.header_comparison import HeaderComparison, compare_wi
 from brainscale.evaluation.heatmap_quality import measure_faithfulness
 from brainscale.evaluation.provenance import find_source_name, format_time, group_facts, model_facts
 from brainscale.evaluation.report.cases import CaseRow
-from brainscale.evaluation.report.page import ReportPage, write_report
+from brainscale.evaluation.report.page import ReportPage, SampleFlow, write_report
 from brainscale.evaluation.report.plots import draw_plots
 from brainscale.evaluation.report.summary import IMAGE, SLICE, Sampling
 from brainscale.evaluation.report.summary import Unit as UnitWords
-from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, EvaluationFacts
+from brainscale.evaluation.results import CONFUSION_FILE, METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, EvaluationFacts
 from brainscale.evaluation.sample_flow import count_duplicates, count_flow
 from brainscale.evaluation.units import UNIT_FILES, EvaluatedUnits, describe_score, drop_threshold_metrics
+from brainscale.evaluation.unusual_samples import summarise_novelty
 from brainscale.models.bundle import EDITED, Bundle, OperatingPoint, mark_edited
 from brainscale.models.model_card import ModelFacts, write_model_card
 from brainscale.models.registry import count_flops
 from brainscale.scoring.per_unit import table_kind
+from brainscale.stats.confusion import confusion_table
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
 from brainscale.stats.metrics import describe_degenerate, measure
+from brainscale.stats.resampling import Map
 from brainscale.stats.subgroups import measure_subgroups
 from brainscale.stats.units import Unit
 from brainscale.storage.tables import write_table
@@ -116,8 +119,9 @@ class EvaluatedModel:
     @property
     def degenerate(self) -> str | None:
         """One sentence where the model does not tell samples apart; without a threshold only scores can say so."""
-        one_score = len(np.unique(self.samples.probabilities, axis=0)) < 2
-        return describe_degenerate(self.samples) if one_score or self.no_threshold is None else None
+        one_score = bool((self.samples.probabilities == self.samples.probabilities[:1]).all())
+        text = describe_degenerate(self.samples) if one_score or self.no_threshold is None else None
+        return text if text is None or self.unit == "slice" else text.replace("every sample", f"every {self.unit}")
 
     def column(self, name: str) -> list[Any]:
         """Return the values of a manifest's column for these rows."""
@@ -128,8 +132,14 @@ class EvaluatedModel:
         return [values[sample_id] for sample_id in self.labelled["sample_id"].to_pylist()]
 
 
-def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -> pa.Table:
+def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts, run: Map = map) -> pa.Table:
     """Write all files of an evaluation but `_SUCCESS.json`.
+
+    Args:
+        folder: where to write.
+        model: the model, and what it predicted.
+        facts: what the outputs say of the evaluation.
+        run: computes parts of a large bootstrap, as for `measure`.
 
     Returns:
         The metrics, of schema METRICS.
@@ -141,14 +151,15 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
         what = "sample" if model.unit == "slice" else f"slice of a {model.unit}"
         raise ManifestError(f"no labelled {what} could be read: `brainscale index` says why, file by file")
     metadata = {key: str(value) for key, value in _metadata(model, facts).items()}
-    metrics = drop_threshold_metrics(measure(model.samples, model.prevalence), model.no_threshold)
+    metrics = drop_threshold_metrics(measure(model.samples, model.prevalence, run), model.no_threshold)
     metrics = metrics.replace_schema_metadata(metadata)
     write_manifest(model.manifest, folder / MANIFEST_FILE)
     write_table(model.predictions, folder / PREDICTIONS_FILE, "predictions")
     write_table(metrics, folder / METRICS_FILE, "metrics")
+    _write_confusion(folder, model)
     _write_units(folder, model)
-    subgroups = _write_subgroups(folder, model)
-    without_leaked = _write_leakage(folder, model)
+    subgroups = _write_subgroups(folder, model, run)
+    without_leaked = _write_leakage(folder, model, run)
     time, name = format_time(datetime.now(UTC)), facts.data or find_source_name(model.manifest)
     page = ReportPage(
         title=_title(facts, name),
@@ -165,7 +176,7 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
         cases=_choose_cases(model),
         unlabelled=model.unlabelled,
         unknown_patients=describe_unknown_patients(model.rows),
-        flow=count_flow(model.manifest, model.rows, model.predictions),
+        flow=_count_flow(model),
         duplicates=count_duplicates(model.rows),
         leaked=None if model.leaked is None else Counter(model.leaked["kind"].to_pylist()),
         without_leaked=without_leaked,
@@ -173,6 +184,7 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts) -
         looks_note=facts.looks_note,
         degenerate=facts.degenerate,
         faithfulness=measure_faithfulness(model.bundle, model.rows, model.labelled),
+        novelty=summarise_novelty(model.bundle, model.rows, model.predictions, show_burned_in=model.show_burned_in),
         edited=EDITED if model.bundle.edited else None,
         subgroups=subgroups,
         facts=group_facts(_facts_of_report(model, facts, name, time)),
@@ -192,6 +204,14 @@ def _compare_with_headers(model: EvaluatedModel) -> HeaderComparison | None:
     if model.unit != "slice":
         return None
     return compare_with_headers(model.manifest, model.labelled["sample_id"], model.samples)
+
+
+def _count_flow(model: EvaluatedModel) -> SampleFlow:
+    """Return the numbers of samples at each step, down to the scans or patients that they are in."""
+    flow = count_flow(model.manifest, model.rows, model.predictions)
+    if model.of_units is None:
+        return flow
+    return replace(flow, steps={**flow.steps, f"{model.unit}s used": len(model.labelled)})
 
 
 def _choose_cases(model: EvaluatedModel) -> list[CaseRow]:
@@ -277,19 +297,27 @@ def _metadata(model: EvaluatedModel, facts: EvaluationFacts) -> dict[str, Any]:
     return {**known, "flops": cost, "classes": classes, "threshold": None if point is None else point.threshold}
 
 
-def _write_subgroups(folder: Path, model: EvaluatedModel) -> pa.Table | None:
+def _write_confusion(folder: Path, model: EvaluatedModel) -> None:
+    """Write the confusion matrix, where something is predicted."""
+    path = folder / CONFUSION_FILE
+    path.unlink(missing_ok=True)  # of an evaluation before this one
+    if model.no_threshold is None:
+        write_table(confusion_table(model.samples), path, "confusion")
+
+
+def _write_subgroups(folder: Path, model: EvaluatedModel, run: Map) -> pa.Table | None:
     """Write and return the metrics of the subgroups, where columns are given."""
     path = folder / "subgroups.parquet"
     path.unlink(missing_ok=True)  # of an evaluation before this one
     if not model.by:
         return None
-    tables = [measure_subgroups(model.samples, model.column(name), column=name) for name in model.by]
+    tables = [measure_subgroups(model.samples, model.column(name), column=name, run=run) for name in model.by]
     table = mark_edited(drop_threshold_metrics(pa.concat_tables(tables), model.no_threshold), model.bundle)
     write_table(table, path, "subgroups")
     return table
 
 
-def _write_leakage(folder: Path, model: EvaluatedModel) -> pa.Table | None:
+def _write_leakage(folder: Path, model: EvaluatedModel, run: Map) -> pa.Table | None:
     """Write which samples the model has seen; write and return the metrics of the others, where there are both."""
     leaked_path, path = folder / "shared.parquet", folder / "metrics-without-shared.parquet"
     for stale in (leaked_path, path):
@@ -304,7 +332,7 @@ def _write_leakage(folder: Path, model: EvaluatedModel) -> pa.Table | None:
         unseen = np.asarray(pc.invert(seen).to_numpy(), bool)
     if unseen.all() or not unseen.any():
         return None
-    table = drop_threshold_metrics(measure(model.samples.take(unseen), model.prevalence), model.no_threshold)
+    table = drop_threshold_metrics(measure(model.samples.take(unseen), model.prevalence, run), model.no_threshold)
     table = mark_edited(table, model.bundle)
     write_table(table, path, "metrics")
     return table

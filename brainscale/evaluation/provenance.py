@@ -19,18 +19,8 @@ GROUPS = {
         *("epoch", "configuration", "training_manifest"),
     ),
     "Data": (
-        *(
-            "data",
-            "split",
-            "unit",
-            "aggregation",
-            "units",
-            "samples",
-            "labelled_samples",
-            "unlabelled_samples",
-            "errors",
-        ),
-        *("shared_with_training", "samples_sha256", "manifest_sha256"),
+        *("data", "split", "unit", "aggregation", "units", "samples", "labelled_samples", "unlabelled_samples"),
+        *("errors", "shared_with_training", "samples_sha256", "manifest_sha256"),
     ),
     RUN: ("run", "command", "date"),
 }
@@ -43,6 +33,7 @@ NAMES = {
     "shared_with_training": "shared with training",
     "looks": "models evaluated on these samples",
     "looks_note": "not counted in the run",
+    "unusual": "samples more unusual than 99 % of validation",
 }
 
 

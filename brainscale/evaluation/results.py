@@ -1,5 +1,7 @@
 """The result of an evaluation, typed."""
 
+import json
+from collections import Counter
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -8,6 +10,7 @@ import pyarrow as pa
 from brainscale.stats.metrics import estimates_of
 
 PREDICTIONS_FILE, METRICS_FILE, REPORT_FILE = "predictions.parquet", "metrics.parquet", "report.html"
+CONFUSION_FILE = "confusion.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,8 @@ class EvaluationFacts:
             split that training used, or without a run.
         looks_note: why the run does not count this look, such as a folder that cannot be written; else None.
         degenerate: one sentence where the model predicts one class, or gives one score, for every sample.
+        unusual: number of samples that are more unusual than 99 % of the validation samples; None for a model without
+            novelty.
         prevalence: share of tumours that predictive values were computed for, if any.
         images_per_second: samples by seconds, start included.
         parameters: number of trainable parameters.
@@ -57,6 +62,7 @@ class EvaluationFacts:
     looks: int | None
     looks_note: str | None
     degenerate: str | None
+    unusual: int | None = None
     prevalence: float | None
     images_per_second: float
     parameters: int
@@ -87,11 +93,20 @@ class Evaluation(EvaluationFacts):
     predictions: pa.Table
     unit_table: pa.Table | None = None
 
+    @property
+    def confusion(self) -> dict[str, dict[str, int]]:
+        """The confusion matrix: class → predicted class → number of slices, scans or patients."""
+        classes = json.loads(self.metrics.schema.metadata[b"classes"])
+        table = self.predictions if self.unit_table is None else self.unit_table
+        counts = Counter(zip(table["label"].to_pylist(), table["prediction"].to_pylist(), strict=True))
+        return {label: {predicted: counts[label, predicted] for predicted in classes} for label in classes}
+
     def to_json(self) -> dict[str, Any]:
-        """Return the facts, the metrics and their 95 % intervals by name, and the folder as `out`."""
+        """Return the facts, the confusion matrix, the metrics with their intervals, and the folder as `out`."""
         estimates = estimates_of(self.metrics)
         return {
             **super().to_json(),
+            "confusion": self.confusion,
             "metrics": {name: estimate.value for name, estimate in estimates.items()},
             "intervals": {name: [estimate.low, estimate.high] for name, estimate in estimates.items()},
             "out": self.path,

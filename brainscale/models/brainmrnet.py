@@ -201,12 +201,15 @@ class BrainMRNet(nn.Module):
             total = total + resample(stage.sum(1), bilinear_matrix(height, side), bilinear_matrix(width, side))
         return (total / channels).flatten(1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits [N, classes] for normalised planes, float [N, 3, H, W] with H and W of 64 or more."""
+    def run_stages(self, x: Tensor) -> list[Tensor]:
+        """Return the outputs of the three stages for normalised planes, float [N, 3, H, W]."""
         first = self.stage1(x)
         second = self.stage2(first)
-        third = self.stage3(second)
-        logits: Tensor = self.head(self.hypercolumn([first, second, third]))
+        return [first, second, self.stage3(second)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits [N, classes] for normalised planes, float [N, 3, H, W] with H and W of 64 or more."""
+        logits: Tensor = self.head(self.hypercolumn(self.run_stages(x)))
         return logits
 
 

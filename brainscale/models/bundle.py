@@ -1,9 +1,12 @@
-"""Open, check and write the folder of a trained model: model.safetensors, model.onnx and model.json; needs no torch."""
+"""Open, check and write the folder of a trained model; needs no torch.
+
+It holds model.safetensors, model.onnx, model.json, and novelty.safetensors where there were enough validation samples.
+"""
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,15 +17,17 @@ from brainscale.config.files import CONFIG_FILE
 from brainscale.config.sections import DataConfig, PreprocessConfig, Section
 from brainscale.errors import BundleError, FormatError
 from brainscale.hashing import file_sha256
+from brainscale.models.novelty import NoveltyReference, read_novelty
 from brainscale.schema import FORMATS
 from brainscale.stats.units import Aggregation, Unit
 from brainscale.storage.local import replacing
 
 WEIGHTS, ONNX, MODEL_JSON = "model.safetensors", "model.onnx", "model.json"
+NOVELTY = "novelty.safetensors"
 EDITED = "model.json was edited after it was written"
 EDITED_KEY = "edited_model"
 """Name of the mark of an edited model in metadata and results; its value is the hash of the edited model."""
-BUNDLE_FILES = ("model/*", "model.*", CONFIG_FILE)
+BUNDLE_FILES = ("model/*", "model.*", NOVELTY, CONFIG_FILE)
 """Patterns of the model's files in a run or model folder; the configuration shows that a folder is a run."""
 
 
@@ -83,6 +88,8 @@ class ModelInfo(Section):
         parameters: number of trainable parameters.
         weights_sha256: hash of model.safetensors.
         onnx_sha256: hash of model.onnx.
+        novelty_sha256: hash of novelty.safetensors; None without one.
+        novelty_source: what novelty rests on, or why there is none.
         manifest_sha256: fingerprint of the training manifest.
         config_sha256: fingerprint of the configuration.
         seed: seed of the run.
@@ -102,6 +109,8 @@ class ModelInfo(Section):
     parameters: int
     weights_sha256: str
     onnx_sha256: str
+    novelty_sha256: str | None = None
+    novelty_source: str = "none: it was not computed"
     manifest_sha256: str
     config_sha256: str
     seed: int
@@ -140,11 +149,13 @@ class Bundle:
         folder: the folder.
         info: the contents of model.json.
         edited: whether model.json was edited after it was written, which was allowed.
+        novelty: what the novelty of a sample is computed from; None for a model without.
     """
 
     folder: Path
     info: ModelInfo
     edited: bool = False
+    novelty: NoveltyReference | None = field(default=None, compare=False, repr=False)  # its hash is compared
 
     @property
     def sha256(self) -> str:
@@ -176,13 +187,16 @@ def open_bundle(model: str | Path, *, allow_edited: bool = False) -> Bundle:
     """
     folder = find_bundle(Path(model))
     info, edited = _read_info(folder / MODEL_JSON, allow_edited)
-    for name, expected in ((WEIGHTS, info.weights_sha256), (ONNX, info.onnx_sha256)):
+    for name, expected in ((WEIGHTS, info.weights_sha256), (ONNX, info.onnx_sha256), (NOVELTY, info.novelty_sha256)):
+        if expected is None:
+            continue
         path = folder / name
         if not path.is_file():
             raise BundleError(f"{folder} has no {name}: copy the whole model folder")
         if file_sha256(path) != expected:
             raise BundleError(f"{path} is not the file that {MODEL_JSON} describes: copy the whole model folder again")
-    return Bundle(folder=folder, info=info, edited=edited)
+    novelty = None if info.novelty_sha256 is None else read_novelty(folder / NOVELTY)
+    return Bundle(folder=folder, info=info, edited=edited, novelty=novelty)
 
 
 def _read_info(path: Path, allow_edited: bool) -> tuple[ModelInfo, bool]:
@@ -249,12 +263,13 @@ def write_model_info(folder: Path, facts: Mapping[str, Any]) -> ModelInfo:
     """Write model.json with the hashes of the files beside it, which have to be there already.
 
     Args:
-        folder: the model folder, with weights and ONNX file.
+        folder: the model folder, with weights, ONNX file and, where there is one, the file of novelty.
         facts: the fields of `ModelInfo`, without the hashes.
     """
     hashes = {
         "weights_sha256": file_sha256(folder / WEIGHTS),
         "onnx_sha256": file_sha256(folder / ONNX),
+        "novelty_sha256": file_sha256(folder / NOVELTY) if (folder / NOVELTY).is_file() else None,
     }
     info = ModelInfo.model_validate({**facts, **hashes, "model_sha256": ""})
     sha256 = _hash_facts(json.loads(info.model_dump_json()))

@@ -1,12 +1,13 @@
 """Run a model with ONNX Runtime on a CPU or with torch on a GPU; their probabilities agree to 1e-5.
 
-Both engines take uint8 planes and return float32 probabilities. Normalisation is part of the engine, on its device.
+Both engines take uint8 planes and return float32 probabilities, and the features that novelty is computed from.
+Normalisation is part of the engine, on its device.
 """
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import onnxruntime
@@ -40,11 +41,23 @@ ONNX_BATCH, CPU_BATCH, GPU_BATCH = 1, 16, 128
 thread computes its own images), into the caches of all cores (torch on a CPU), or into the memory of a GPU."""
 
 
-class Engine(Protocol):
-    """Computes the probabilities of any number of planes."""
+class EngineOutput(NamedTuple):
+    """What a network says of N planes.
 
-    def __call__(self, planes: np.ndarray) -> np.ndarray:
-        """Return probabilities, float32 [N, classes], for planes, uint8 [N, S, S]."""
+    Attributes:
+        probabilities: probability of each class, float32 [N, classes].
+        features: features that `NoveltyReference` takes, float32 [N, D].
+    """
+
+    probabilities: np.ndarray
+    features: np.ndarray
+
+
+class Engine(Protocol):
+    """Runs a network on any number of planes."""
+
+    def __call__(self, planes: np.ndarray) -> EngineOutput:
+        """Return probabilities and features for planes, uint8 [N, S, S]."""
 
 
 class OnnxEngine:
@@ -63,13 +76,12 @@ class OnnxEngine:
         self._pool = ThreadPoolExecutor(threads)
         self._classes = len(info.classes)
 
-    def __call__(self, planes: np.ndarray) -> np.ndarray:
-        """Return probabilities, float32 [N, classes], for planes, uint8 [N, S, S]."""
+    def __call__(self, planes: np.ndarray) -> EngineOutput:
+        """Return probabilities and features for planes, uint8 [N, S, S]."""
         return _concatenate(self._pool.map(self._run, _split_into_batches(planes, ONNX_BATCH)), self._classes)
 
-    def _run(self, planes: np.ndarray) -> np.ndarray:
-        (probabilities,) = self._session.run(["probabilities"], {"planes": planes})
-        return np.asarray(probabilities)
+    def _run(self, planes: np.ndarray) -> EngineOutput:
+        return EngineOutput(*map(np.asarray, self._session.run(EngineOutput._fields, {"planes": planes})))
 
 
 class TorchEngine:
@@ -92,24 +104,25 @@ class TorchEngine:
             torch.set_num_threads(threads)
         self._classifier = torch.compile(classifier, dynamic=True) if options.compiled else classifier
 
-    def __call__(self, planes: np.ndarray) -> np.ndarray:
-        """Return probabilities, float32 [N, classes], for planes, uint8 [N, S, S]."""
+    def __call__(self, planes: np.ndarray) -> EngineOutput:
+        """Return probabilities and features for planes, uint8 [N, S, S]."""
         return _concatenate(map(self._run, _split_into_batches(planes, self._batch)), self._classes)
 
-    def _run(self, planes: np.ndarray) -> np.ndarray:
+    def _run(self, planes: np.ndarray) -> EngineOutput:
         torch = self._torch
         with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
             batch = torch.from_numpy(np.array(planes)).to(self._device)
-            return np.asarray(self._classifier(batch).float().cpu().numpy())
+            return EngineOutput(*(output.float().cpu().numpy() for output in self._classifier(batch)))
 
 
 def _split_into_batches(planes: np.ndarray, size: int) -> Iterator[np.ndarray]:
     return (planes[start : start + size] for start in range(0, len(planes), size))
 
 
-def _concatenate(batches: Iterable[np.ndarray], classes: int) -> np.ndarray:
-    """Return the probabilities of all batches, float32 [N, classes]; N is 0 without a batch."""
-    return np.concatenate([np.empty((0, classes), np.float32), *batches])
+def _concatenate(batches: Iterable[EngineOutput], classes: int) -> EngineOutput:
+    """Return the outputs of all batches as one; without a batch, N and D are 0."""
+    outputs = list(batches) or [EngineOutput(np.empty((0, classes), np.float32), np.empty((0, 0), np.float32))]
+    return EngineOutput(*map(np.concatenate, zip(*outputs, strict=True)))
 
 
 def resolve_engine(options: EngineOptions, gpus: float) -> EngineOptions:

@@ -7,8 +7,10 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
+from brainscale.models.brainmrnet import BrainMRNet
 from brainscale.models.engines import Engine
-from brainscale.models.fast_brainmrnet import compute_logits
+from brainscale.models.fast_brainmrnet import run_fast
+from brainscale.models.normalisation import normalise
 
 BATCH = 16
 """Number of planes in a batch."""
@@ -34,11 +36,15 @@ def score_of_network(network: nn.Module, target: int | None = None) -> Score:
         target: index of a class; None for a tumour.
     """
 
+    def run(batch: Tensor) -> Tensor:
+        logits: Tensor = run_fast(network, batch)[0] if isinstance(network, BrainMRNet) else network(normalise(batch))
+        return logits
+
     def score(planes: np.ndarray) -> np.ndarray:
         device = next(network.parameters()).device
         with torch.no_grad():
             batches = torch.from_numpy(np.array(planes)).to(device).split(BATCH)
-            scores = torch.cat([log_odds(compute_logits(network, batch), target) for batch in batches])
+            scores = torch.cat([log_odds(run(batch), target) for batch in batches])
         return np.asarray(scores.double().cpu().numpy())
 
     return score
@@ -48,7 +54,7 @@ def score_of_engine(engine: Engine) -> Score:
     """Return the score of a tumour by an engine, which is faster than the network itself on a CPU."""
 
     def score(planes: np.ndarray) -> np.ndarray:
-        probabilities = np.maximum(engine(planes).astype(np.float64), np.finfo(np.float32).tiny)
+        probabilities = np.maximum(engine(planes).probabilities.astype(np.float64), np.finfo(np.float32).tiny)
         return np.asarray(np.log(probabilities[:, 1:].sum(1)) - np.log(probabilities[:, 0]))
 
     return score

@@ -10,8 +10,9 @@ import pyarrow as pa
 from brainscale.formatting import escape_markdown, format_number
 from brainscale.models.bundle import EDITED, ModelInfo
 from brainscale.models.claim_checklist import ITEMS, OPEN
-from brainscale.stats.metric_names import PUBLISHED_NOTE, metric_name
+from brainscale.stats.metric_names import CLASS_NAMES, PUBLISHED_NOTE, metric_name
 from brainscale.stats.metrics import estimates_of
+from brainscale.stats.multiclass import OF_EACH_CLASS, sort_into_blocks
 from brainscale.stats.units import AGGREGATION_NAMES
 from brainscale.storage.local import replacing
 
@@ -77,7 +78,8 @@ def write_model_card(folder: Path, facts: ModelFacts) -> Path:
     )
     text = environment.get_template("model_card.md.j2").render(
         facts=facts,
-        metrics=_metrics(facts),
+        blocks=_blocks(facts),
+        class_metric_names=[CLASS_NAMES[metric].name for metric in OF_EACH_CLASS],
         provenance=_provenance(facts),
         checklist=_checklist(facts),
         edited_note=EDITED,
@@ -89,9 +91,36 @@ def write_model_card(folder: Path, facts: ModelFacts) -> Path:
     return folder / README
 
 
-def _metrics(facts: ModelFacts) -> list[_MetricLine]:
-    return [
-        _MetricLine(
+@dataclass(frozen=True, kw_only=True)
+class _Blocks:
+    """The metrics in blocks, as `sort_into_blocks` sorts them."""
+
+    together: list[_MetricLine]
+    by_class: dict[str, list[_MetricLine]]
+    any_tumour: list[_MetricLine]
+
+
+def _blocks(facts: ModelFacts) -> _Blocks:
+    lines = _metrics(facts)
+    blocks = sort_into_blocks(lines, list(facts.info.classes))
+    return _Blocks(
+        together=[lines[name] for name in blocks.together],
+        by_class={class_name: [lines[name] for name in names] for class_name, names in blocks.by_class.items()},
+        any_tumour=[lines[name] for name in blocks.any_tumour],
+    )
+
+
+def _metric_names(facts: ModelFacts) -> str:
+    """Return the names of the metrics, those of each class once."""
+    blocks = _blocks(facts)
+    names = [line.name for line in (*blocks.together, *blocks.any_tumour)]
+    of_each = f"; of each class: {', '.join(CLASS_NAMES[metric].name for metric in OF_EACH_CLASS)}"
+    return ", ".join(names) + (of_each if blocks.by_class else "")
+
+
+def _metrics(facts: ModelFacts) -> dict[str, _MetricLine]:
+    return {
+        metric: _MetricLine(
             name=metric_name(metric, facts.prevalence).name,
             value=format_number(estimate.value),
             interval="–"
@@ -101,7 +130,7 @@ def _metrics(facts: ModelFacts) -> list[_MetricLine]:
             note="; ".join(filter(None, (estimate.method, estimate.reason))),
         )
         for metric, estimate in ({} if facts.metrics is None else estimates_of(facts.metrics)).items()
-    ]
+    }
 
 
 def _provenance(facts: ModelFacts) -> dict[str, object]:
@@ -110,6 +139,7 @@ def _provenance(facts: ModelFacts) -> dict[str, object]:
         "model.json sha256": info.model_sha256,
         "weights sha256": info.weights_sha256,
         "ONNX sha256": info.onnx_sha256,
+        "novelty sha256": info.novelty_sha256 or "none",
         "training manifest sha256": info.manifest_sha256,
         "configuration sha256": info.config_sha256,
         "seed": info.seed,
@@ -147,7 +177,7 @@ def _answers(facts: ModelFacts) -> dict[int, str]:
         answers[35] = f"samples: {counts}; patients: {OPEN}"
     if facts.metrics is not None:
         answers |= {
-            28: ", ".join(line.name for line in _metrics(facts)),
+            28: _metric_names(facts),
             29: "95 % confidence intervals; their methods are in the table of metrics, above",
             31: "heatmaps, and how faithful they are beside random maps, in the report",
             32: f"on {facts.evaluated_on}; see Metrics, above" if facts.evaluated_on else OPEN,

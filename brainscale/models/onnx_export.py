@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from brainscale.models.classifier import Classifier
-from brainscale.models.registry import build_network
+from brainscale.models.engines import EngineOutput
+from brainscale.models.registry import NETWORKS, build_network
 from brainscale.storage.local import replacing
 
 
@@ -22,21 +23,22 @@ from brainscale.storage.local import replacing
 def make_onnx_program(name: str, classes: int, size: int) -> torch.onnx.ONNXProgram:
     """Return a network with normalisation and softmax as an ONNX graph with random weights; takes seconds.
 
-    The input `planes` is uint8 [batch, size, size]; the output `probabilities` is float32 [batch, classes].
+    The input `planes` is uint8 [batch, size, size]; the outputs are `probabilities`, float32
+    [batch, classes], and `features`, float32 [batch, D].
 
     Args:
         name: name of the network.
         classes: number of classes.
         size: width and height of a plane in pixels.
     """
-    classifier = Classifier(build_network(name, classes), winograd=True).eval()
+    classifier = Classifier(build_network(name, classes), NETWORKS[name].first_stage, winograd=True).eval()
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet_loggers():
         warnings.simplefilter("ignore")  # the exporter warns about deprecated functions of its own
         program = torch.onnx.export(
             classifier,
             (torch.zeros(2, size, size, dtype=torch.uint8),),
             input_names=["planes"],
-            output_names=["probabilities"],
+            output_names=list(EngineOutput._fields),
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             dynamo=True,
             optimize=False,  # it would fold the random weights into the graph

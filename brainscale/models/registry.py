@@ -29,6 +29,7 @@ class Architecture:
         cam_layer: the module whose output is the last feature map.
         cam_method: method for heatmaps: `cam` if a ReLU, the mean over space and a linear layer follow the feature map;
             `hirescam` if a hypercolumn reads the feature map cell by cell; else `grad-cam`.
+        first_stage: the module whose output, the first small feature map, novelty is computed from.
         heatmap_method: the method for heatmaps that benchmarks/heatmap_faithfulness.py finds the most faithful.
         imagenet: torchvision's name of the ImageNet weights; None if there are none.
     """
@@ -37,20 +38,32 @@ class Architecture:
     head: str
     cam_layer: str
     cam_method: Literal["cam", "hirescam", "grad-cam"]
+    first_stage: str
     heatmap_method: HeatmapMethod = "occlusion"
     imagenet: str | None = None
 
 
 NETWORKS: Mapping[str, Architecture] = {
-    "brainmrnet": Architecture(build=BrainMRNet, head="head.classifier.", cam_layer="stage3", cam_method="hirescam"),
+    "brainmrnet": Architecture(
+        build=BrainMRNet,
+        head="head.classifier.",
+        cam_layer="stage3",
+        cam_method="hirescam",
+        first_stage="stage1",
+    ),
     "brainmrnet_paper": Architecture(
-        build=BrainMRNetPaper, head="head.classifier.", cam_layer="stage3", cam_method="hirescam"
+        build=BrainMRNetPaper,
+        head="head.classifier.",
+        cam_layer="stage3",
+        cam_method="hirescam",
+        first_stage="stage1",
     ),
     "vgg16": Architecture(
         build=vgg16,
         head="classifier.6.",
         cam_layer="features",
         cam_method="grad-cam",
+        first_stage="features.4",
         imagenet="VGG16_Weights.IMAGENET1K_V1",
     ),
     "resnet50": Architecture(
@@ -58,6 +71,7 @@ NETWORKS: Mapping[str, Architecture] = {
         head="fc.",
         cam_layer="layer4",
         cam_method="cam",
+        first_stage="maxpool",
         imagenet="ResNet50_Weights.IMAGENET1K_V2",
     ),
     "densenet121": Architecture(
@@ -65,6 +79,7 @@ NETWORKS: Mapping[str, Architecture] = {
         head="classifier.",
         cam_layer="features",
         cam_method="cam",
+        first_stage="features.pool0",
         imagenet="DenseNet121_Weights.IMAGENET1K_V1",
     ),
 }

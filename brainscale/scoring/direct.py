@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.models.bundle import ModelInfo
+from brainscale.models.bundle import Bundle
 from brainscale.models.engines import Engine
 from brainscale.reading.file_tables import file_table
 from brainscale.reading.reader import plan_files, read_tables
@@ -30,14 +30,14 @@ class ScoredRows:
 
 
 def score_sources(
-    sources: Sequence[str], engine: Engine, info: ModelInfo, threshold: float, key: bytes
+    sources: Sequence[str], engine: Engine, bundle: Bundle, threshold: float, key: bytes
 ) -> Iterator[ScoredRows]:
     """Read and score every sample of the sources, a few files at a time.
 
     Args:
         sources: folders, files, globs, lists of files (`@files.txt`) or addresses.
         engine: engine of the model.
-        info: description of the model.
+        bundle: the model.
         threshold: operating threshold of the probability of a tumour.
         key: secret key for the hashes of series and patients.
 
@@ -47,10 +47,11 @@ def score_sources(
     Raises:
         SourceError: a source does not exist or contains no file.
     """
+    info = bundle.info
     request = ReadRequest(preprocess=info.preprocess, key=key)
     files = plan_files(list_files(sources), request).files
     for rows in read_tables(file_table(files), request=request):
-        predictions = score_rows(rows, engine, info, threshold)
+        predictions = score_rows(rows, engine, bundle, threshold)
         has_plane, is_scored = (
             pc.is_valid(column).to_numpy() for column in (rows["plane"], predictions["probability"])
         )

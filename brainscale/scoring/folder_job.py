@@ -299,15 +299,17 @@ class FolderJob:
     def _finish(self, bound: Bound, there: PartsThere) -> Scores:
         """Mark the folder as complete."""
         codes: Counter[str] = Counter()
-        others = []
+        others, unusual = [], 0
         for name in bound.blocks.names:
             done = self._done.get(name)
             if done is not None and [part.name for part in there.done[name]] == list(done.parts):
                 codes.update(done.codes)
+                unusual += done.unusual
             else:
                 others.append(name)
         for some in there.read_codes(others).values():
             codes.update(some)
+        unusual += there.count_unusual(others)
         parts = [part for name in sorted(bound.blocks.names) for part in there.done[name]]
         rows, seconds = sum(part.rows for part in parts), time.monotonic() - self._began
         rate = round(self._rows / max(seconds, 1e-9), 1)
@@ -317,6 +319,7 @@ class FolderJob:
             rows=rows,
             scored=rows - sum(codes.values()),
             errors=dict(sorted(codes.items())),
+            unusual=None if self._job.bundle.novelty is None else unusual,
             architecture=self._job.bundle.info.architecture,
             identity=self._identity,
             parts=[part.name for part in parts],
@@ -344,6 +347,7 @@ def make_identity(job: ScoringJob) -> dict[str, str]:
         "threshold": repr(job.threshold),
         "temperature": repr(info.temperature),
         "classes": json.dumps(list(info.classes)),
+        "novelty": info.novelty_sha256 or "none",
         "precision": "bf16" if job.engine.bf16 else "fp32",
         **({"scan_key": key_fingerprint(job.key)} if job.has_key else {}),
         **({EDITED_KEY: job.bundle.sha256} if job.bundle.edited else {}),

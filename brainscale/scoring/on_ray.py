@@ -6,11 +6,13 @@ and predictions never leave the node that makes them.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from math import ceil
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 from ray.exceptions import RayError, RayTaskError
 
@@ -51,6 +53,8 @@ GPU_WORTH_ROWS = 10_000
 """Rows from which on an autoscaler is asked for GPU nodes."""
 BLOCK_FILES = 64
 """Files of a block of an evaluation."""
+PART_FILES = 64 * BLOCK_FILES
+"""Files of an evaluation that are made ready at a time."""
 
 
 class RayRunner:
@@ -85,6 +89,10 @@ class RayRunner:
     def predict(self, blocks: Iterable[PackedBlock]) -> Iterator[pa.Table]:
         """Yield the predictions of blocks, in any order."""
         yield from self._run(blocks, lambda actor, data: actor.predict.remote(data))
+
+    def extract(self, blocks: Iterable[PackedBlock]) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Yield sample ids and features of blocks, in any order."""
+        yield from self._run(blocks, lambda actor, data: actor.extract.remote(data))
 
     def _run(self, blocks: Iterable[PackedBlock], submit: Callable[[Any, bytes], Any]) -> Iterator[Any]:
         starters = self._plan_pool()
@@ -258,6 +266,10 @@ class EngineActor:
         """Return the predictions of blocks, from `_to_bytes`."""
         return [rows for _, tables in self._scorer.predict(unpack_blocks(_from_bytes(data))) for rows in tables]
 
+    def extract(self, data: bytes) -> list[tuple[list[str], np.ndarray]]:
+        """Return sample ids and features of blocks, from `_to_bytes`."""
+        return list(self._scorer.extract(unpack_blocks(_from_bytes(data))))
+
     def _count(self, rows: pa.Table, seconds: float) -> None:
         self._meter.count_block(rows["error_code"].to_pylist(), seconds)
 
@@ -278,18 +290,53 @@ def predict_rows(
         workers: maximum number of engines; None for as many as the cluster has room for.
         on_notice: called with a message if nodes are being waited for.
     """
+    runner = _runner_of(bundle, len(rows), engine, workers, on_notice)
+    parts = runner.predict(blocks_of(rows, bundle))
+    table = pa.concat_tables([PREDICTIONS.empty_table(), *parts]).sort_by("sample_id")
+    require_reachable(table)
+    row_of = pc.index_in(table["sample_id"], rows["sample_id"].combine_chunks())
+    for name in ("label", "scan"):
+        table = replace_column(table, name, rows[name].take(row_of))
+    return table
+
+
+def extract_features(rows: pa.Table, bundle: Bundle) -> tuple[list[str], np.ndarray]:
+    """Return the ids of the rows of a manifest that can be read, sorted, and their features, float32 [N, D]."""
+    runner = _runner_of(bundle, len(rows), "auto", 1, lambda text: None)
+    some = list(runner.extract(blocks_of(rows, bundle)))
+    ids = [sample_id for names, _ in some for sample_id in names]
+    if not ids:
+        return [], np.empty((0, 0), np.float32)
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    return [ids[i] for i in order], np.concatenate([features for _, features in some])[order]
+
+
+def _runner_of(
+    bundle: Bundle, rows: int, engine: str, workers: int | None, on_notice: Callable[[str], None]
+) -> RayRunner:
     options, key = EngineOptions(name=engine), read_key(None).secret
     job = ScoringJob(bundle=bundle, threshold=bundle.info.threshold, engine=options, workers=workers, key=key)
-    files = files_of_manifest(rows, bundle.info.preprocess)
-    named = [BlockFile(file=file, name=file.sample_id, version=version_of(file), uri=file.uri) for file in files]
-    blocks = [
-        pack_block(make_block(named[start : start + BLOCK_FILES], {})) for start in range(0, len(named), BLOCK_FILES)
-    ]
-    runner = RayRunner(job, len(rows), on_notice)
-    table = pa.concat_tables([PREDICTIONS.empty_table(), *runner.predict(blocks)]).sort_by("sample_id")
-    require_reachable(table)
-    ids = table["sample_id"].to_pylist()
-    for name in ("label", "scan"):
-        values = dict(zip(rows["sample_id"].to_pylist(), rows[name].to_pylist(), strict=True))
-        table = replace_column(table, name, pa.array([values.get(sample_id) for sample_id in ids], pa.string()))
-    return table
+    return RayRunner(job, rows, on_notice)
+
+
+def blocks_of(rows: pa.Table, bundle: Bundle) -> Iterator[PackedBlock]:
+    """Yield the files of a manifest in blocks of `BLOCK_FILES`, made while they are wanted: all would fill the memory.
+
+    Args:
+        rows: rows of a manifest.
+        bundle: the model that they are for.
+
+    Raises:
+        ManifestError: as `files_of_manifest` raises, which sees `PART_FILES` at a time.
+    """
+    rows = rows.drop_columns(["signature"])  # wide, and not read
+    file_ids = pc.replace_substring_regex(rows["sample_id"], r"(?s)[#!].*", "")
+    rows = rows.append_column("file", file_ids).sort_by([("file", "ascending"), ("sample_id", "ascending")])
+    file_ids = rows["file"]
+    is_other = pc.not_equal(file_ids.slice(1), file_ids.slice(0, max(0, len(rows) - 1)))
+    starts = 1 + np.flatnonzero(is_other.to_numpy())
+    for start, end in pairwise([0, *starts[PART_FILES - 1 :: PART_FILES].tolist(), len(rows)]):
+        files = files_of_manifest(rows.slice(start, end - start), bundle.info.preprocess)
+        named = [BlockFile(file=file, name=file.sample_id, version=version_of(file), uri=file.uri) for file in files]
+        for first in range(0, len(named), BLOCK_FILES):
+            yield pack_block(make_block(named[first : first + BLOCK_FILES], {}))

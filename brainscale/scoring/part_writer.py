@@ -13,7 +13,7 @@ from brainscale.reading.sources import SourceFile
 from brainscale.reading.versions import has_changed
 from brainscale.schema import PREDICTIONS
 from brainscale.scoring.blocks import Block, BlockFile
-from brainscale.scoring.parts import Part, read_rows, write_part
+from brainscale.scoring.parts import Part, read_rows, unusual_rows, write_part
 from brainscale.storage.folder import Folder
 
 PART_NBYTES = 256 * 2**20
@@ -49,6 +49,7 @@ class PartWriter:
         self._waiting: list[pa.Table] = []
         self._rows = self._number = 0
         self._done: list[tuple[Part, Counter[str]]] = []
+        self.unusual = 0
         self._changed: set[str] = set()  # files with a row that says so
 
     def add(self, rows: pa.Table, limit: int, request: ReadRequest) -> None:
@@ -74,6 +75,7 @@ class PartWriter:
         part = Part(block=self._block.name, number=number, last=last, rows=len(rows))
         write_part(self._folder, part, rows, self._identity, self._arithmetic)
         self._done.append((part, Counter(code for code in rows["error_code"].to_pylist() if code is not None)))
+        self.unusual += unusual_rows(rows)
         self._on_rows(rows, time.monotonic() - self._began)
         self._began = time.monotonic()
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from brainscale.errors import PASSING, OutputError
+from brainscale.models.novelty import count_unusual
 from brainscale.schema import FORMATS
 from brainscale.storage.folder import Folder
 from brainscale.storage.tables import KEY, table_bytes
@@ -26,6 +27,8 @@ from brainscale.version import __version__
 PART_FILES = "part-*.parquet"
 CODES_KEY = "brainscale.codes"
 """Metadata key of a part: error code → number of rows, as JSON."""
+UNUSUAL_KEY = "brainscale.unusual"
+"""Metadata key of a part: number of rows with a novelty of `models.novelty.UNUSUAL` or more."""
 READERS = 16
 """Threads that read the metadata of parts."""
 _NAME = re.compile(r"part-([0-9a-f]{16})(?:-(\d{5})(\.last)?)?-(\d+)\.parquet")
@@ -77,6 +80,8 @@ class PartsThere:
     parts: Mapping[str, Sequence[Part]]
     codes: dict[str, Mapping[str, int]] = field(default_factory=dict)
     """File name of a part → error code → number of rows, as far as they were read."""
+    unusual: dict[str, int] = field(default_factory=dict)
+    """File name of a part → number of unusual rows, of the parts in `codes`."""
 
     @property
     def names(self) -> list[str]:
@@ -108,6 +113,10 @@ class PartsThere:
             found.setdefault(part.block, Counter()).update(self.codes[part.name])
         return found
 
+    def count_unusual(self, blocks: Iterable[str]) -> int:
+        """Return the number of unusual rows of blocks whose codes were read."""
+        return sum(self.unusual[part.name] for block in blocks for part in self.done[block])
+
     def _choose(self, parts: Sequence[Part]) -> Sequence[Part]:
         """Return the first parts of a block without a gap.
 
@@ -137,7 +146,9 @@ class PartsThere:
         return self.codes[name]
 
     def _read_codes(self, name: str) -> Mapping[str, int]:
-        return json.loads(read_metadata(self.folder, name).get(CODES_KEY, "{}"))  # type: ignore[no-any-return]
+        metadata = read_metadata(self.folder, name)
+        self.unusual[name] = int(metadata.get(UNUSUAL_KEY, "0"))
+        return json.loads(metadata.get(CODES_KEY, "{}"))  # type: ignore[no-any-return]
 
 
 def list_parts(folder: Folder) -> PartsThere:
@@ -168,9 +179,15 @@ def write_part(folder: Folder, part: Part, rows: pa.Table, identity: Mapping[str
         StorageError: the store refuses, or does not answer.
     """
     codes = Counter(code for code in rows["error_code"].to_pylist() if code is not None)
-    facts = {CODES_KEY: json.dumps(codes, sort_keys=True), "arithmetic": arithmetic, "brainscale": __version__}
+    counts = {CODES_KEY: json.dumps(codes, sort_keys=True), UNUSUAL_KEY: str(unusual_rows(rows))}
+    facts = {**counts, "arithmetic": arithmetic, "brainscale": __version__}
     table = rows.replace_schema_metadata({**identity, **facts})
     folder.write(part.name, table_bytes(table, "predictions"))
+
+
+def unusual_rows(rows: pa.Table) -> int:
+    """Return the number of unusual rows of a table of schema PREDICTIONS."""
+    return count_unusual(rows["novelty"].to_numpy())
 
 
 def read_metadata(folder: Folder, name: str) -> dict[str, str]:

@@ -71,6 +71,7 @@ def tabulate_units(
         "probabilities": [None if absent else next(values) for absent in no_slice],
         "threshold": [None if point is None else point.threshold] * n,
         "prediction": [None if absent else name for absent, name in zip(no_slice, predicted, strict=True)],
+        "novelty": pa.array(scores.novelty, mask=np.isnan(scores.novelty)),
         "label": [None] * n if labels is None else _names(labels, classes),
         "group": [None] * n if groups is None else list(groups),
         "sample_id": scores.sample_ids,

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.dataset.columns import replace_column
-from brainscale.models.bundle import Bundle, ModelInfo
+from brainscale.models.bundle import Bundle
 from brainscale.models.engines import Engine, EngineOptions
 from brainscale.schema import PREDICTIONS
 from brainscale.stats.decisions import apply_temperature, predicted_classes, tumour_probability
@@ -45,26 +45,30 @@ class ScoringJob:
 
 
 def score_rows(
-    rows: pa.Table, engine: Engine, info: ModelInfo, threshold: float, *, with_patients: bool = False
+    rows: pa.Table, engine: Engine, bundle: Bundle, threshold: float, *, with_patients: bool = False
 ) -> pa.Table:
     """Return the predictions of rows with planes; a row without a plane keeps its error.
 
     Args:
         rows: a table of schema `reading.sample.COLUMNS`.
         engine: engine of the model.
-        info: classes, preprocessing and temperature of the model.
+        bundle: the model.
         threshold: operating threshold of the probability of a tumour.
         with_patients: whether the hashes of patients stay: they have to be the same in every job.
 
     Returns:
         A table of schema PREDICTIONS.
     """
+    info, novelty = bundle.info, bundle.novelty
     has_plane = pc.is_valid(rows["plane"]).to_numpy()
     if not with_patients:
         rows = replace_column(rows, "patient", pa.nulls(len(rows), pa.string()))
     planes = stack_planes(rows["plane"], info.preprocess.image_size)
-    probabilities = apply_temperature(engine(planes), info.temperature)
-    return make_predictions(rows, has_plane, probabilities, threshold, list(info.classes), info.weights_sha256)
+    output = engine(planes)
+    probabilities = apply_temperature(output.probabilities, info.temperature)
+    measured = None if novelty is None or not len(planes) else novelty.measure(output.features)
+    classes, model = list(info.classes), info.weights_sha256
+    return make_predictions(rows, has_plane, probabilities, threshold, classes, model, measured)
 
 
 def stack_planes(column: pa.ChunkedArray, size: int) -> np.ndarray:
@@ -80,6 +84,7 @@ def make_predictions(
     threshold: float,
     classes: Sequence[str],
     model: str,
+    novelty: np.ndarray | None = None,
 ) -> pa.Table:
     """Return a table of schema PREDICTIONS.
 
@@ -90,6 +95,7 @@ def make_predictions(
         threshold: operating threshold of the probability of a tumour.
         classes: names of the classes, in the order of the columns.
         model: sha256 of the weights.
+        novelty: float32 [rows with planes]; None for a model without.
     """
     is_finite = np.isfinite(probabilities).all(1)
     not_finite = _spread_over_rows((~is_finite).tolist(), has_plane, pa.bool_()).fill_null(False)
@@ -103,6 +109,8 @@ def make_predictions(
         "error_code": pc.if_else(not_finite, "not_finite", rows["error_code"]),
         "error": pc.if_else(not_finite, "the model's output is not a number", rows["error"]),
     }
+    if novelty is not None:
+        new_columns["novelty"] = _spread_over_rows(novelty[is_finite].tolist(), is_scored, pa.float32())
     nulls = pa.nulls(len(rows))
     columns = {name: rows[name] for name in rows.column_names} | new_columns
     return pa.table([columns.get(f.name, nulls).cast(f.type) for f in PREDICTIONS], schema=PREDICTIONS)

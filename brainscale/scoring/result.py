@@ -7,7 +7,7 @@ from typing import Any
 from brainscale.errors import FAIL_ABOVE, SourceError
 from brainscale.schema import SKIPPED
 
-_COUNTS = ("files", "rows", "scored", "errors", "architecture")
+_COUNTS = ("files", "rows", "scored", "errors", "unusual", "architecture")
 _PLACES = ("listing", "parts", "parts_list")
 
 
@@ -56,6 +56,8 @@ class Scores:
         rows: number of rows, one for each sample.
         scored: number of rows with a probability.
         errors: error code → number of rows.
+        unusual: number of samples that are more unusual than 99 % of the validation samples; None for a model without
+            novelty.
         architecture: name of the network.
         identity: what a score depends on: hash of the weights (`model`), preprocessing, threshold, and so on.
         parts: names of the parts.
@@ -74,6 +76,7 @@ class Scores:
     rows: int
     scored: int
     errors: Mapping[str, int]
+    unusual: int | None = None
     architecture: str
     identity: Mapping[str, str]
     parts: Sequence[str] = ()
@@ -91,7 +94,7 @@ class Scores:
         cls, path: str, facts: Mapping[str, Any], parts: Sequence[str], files_not_in_it: int | None = None
     ) -> "Scores":
         """Return the scores that the `_SUCCESS.json` of a folder describes."""
-        counts = {name: facts[name] for name in _COUNTS}
+        counts: dict[str, Any] = {name: facts.get(name) for name in _COUNTS}
         others = (*_COUNTS, *_PLACES, "brainscale", "format")
         identity = {name: value for name, value in facts.items() if name not in others}
         known = {"parts": parts, "listing": facts["listing"], "files_not_in_it": files_not_in_it}

@@ -8,6 +8,7 @@ from functools import partial
 from itertools import chain
 from types import MappingProxyType
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,7 +23,7 @@ from brainscale.reading.sources import SourceFile
 from brainscale.scoring.blocks import Block
 from brainscale.scoring.part_writer import PartWriter, kept_rows, part_rows
 from brainscale.scoring.parts import Part, PartsThere, has_passing, list_parts
-from brainscale.scoring.predictions import ScoringJob, score_rows
+from brainscale.scoring.predictions import ScoringJob, score_rows, stack_planes
 from brainscale.scoring.series_names import SeriesNames
 from brainscale.storage.folder import Folder
 
@@ -46,6 +47,7 @@ class BlockDone:
         nbytes: their size.
         rows: number of rows written.
         codes: error code → number of rows written.
+        unusual: number of unusual rows written.
         notes: what was odd about files that were read all the same → number of samples.
     """
 
@@ -55,6 +57,7 @@ class BlockDone:
     nbytes: int = 0
     rows: int = 0
     codes: Mapping[str, int] = field(default_factory=dict)
+    unusual: int = 0
     notes: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -79,6 +82,15 @@ class Scorer:
         """Yield each block with its predictions, schema PREDICTIONS, to be taken before the next block's."""
         for block, tables in self._read(blocks):
             yield block, self._predict(block, tables, lambda start, stop: False)
+
+    def extract(self, blocks: Iterable[Block]) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Yield the sample ids of some rows that can be read, and their features, float32 [N, D]."""
+        for _, tables in self._read(blocks):
+            for rows in _in_batches(tables, self._batch_rows):
+                readable = rows.filter(pc.is_valid(rows["plane"]))
+                planes = stack_planes(readable["plane"], self._request.preprocess.image_size)
+                if len(planes):
+                    yield readable["sample_id"].to_pylist(), self._engine(planes).features
 
     def score(
         self,
@@ -118,7 +130,7 @@ class Scorer:
             for rows in kept_rows(block, folder):
                 writer.add(rows, limit, self._request)
             done = writer.finish(self._request)
-            yield _counted(block, done, self._notes)
+            yield _counted(block, done, self._notes, writer.unusual)
             self._notes.clear()
         while skipped:
             yield _counted(skipped.popleft())
@@ -143,7 +155,7 @@ class Scorer:
         self, block: Block, tables: Iterable[pa.Table], is_there: Callable[[int, int], bool]
     ) -> Iterator[pa.Table]:
         """Yield the predictions of a block's rows; those of rows that are there already are null."""
-        info, names = self._job.bundle.info, _Names(block, self._job)
+        names = _Names(block, self._job)
         start = 0
         for rows in _in_batches(tables, self._batch_rows):
             stop = start + len(rows)
@@ -151,7 +163,7 @@ class Scorer:
             rows = names.apply(rows)  # noqa: PLW2901
             if is_there(start, stop):
                 rows = _without_planes(rows)  # noqa: PLW2901
-            yield score_rows(rows, self._engine, info, self._job.threshold, with_patients=True)
+            yield score_rows(rows, self._engine, self._job.bundle, self._job.threshold, with_patients=True)
             start = stop
 
 
@@ -164,6 +176,7 @@ def _counted(
     block: Block,
     done: Sequence[tuple[Part, Counter[str]]] = (),
     notes: Mapping[str, int] = MappingProxyType({}),
+    unusual: int = 0,
 ) -> BlockDone:
     return BlockDone(
         block=block.name,
@@ -172,6 +185,7 @@ def _counted(
         nbytes=block.nbytes,
         rows=sum(part.rows for part, _ in done),
         codes=sum((codes for _, codes in done), Counter()),
+        unusual=unusual,
         notes=dict(notes),
     )
 

@@ -1,20 +1,32 @@
 """Metrics whose interval comes from a bootstrap, from one pass over the resamples."""
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from brainscale.seeds import derive
-from brainscale.stats import calibration, weighted_metrics
 from brainscale.stats.estimate import Estimate, missing_class, name_method
+from brainscale.stats.grouped_samples import ECE_NOISE, GroupedSamples
 from brainscale.stats.intervals import bca_levels, t_quantile
 from brainscale.stats.labelled import LabelledProbabilities
-from brainscale.stats.resampling import draw_groups, jackknife_weights, percentiles
+from brainscale.stats.resampling import (
+    Map,
+    draw_groups,
+    draw_numbered,
+    jackknife_blocks,
+    leave_out,
+    percentiles,
+    rows_at_once,
+)
 
 RESAMPLES, FEWER_RESAMPLES = 2000, 1000
-LARGE = 20_000  # samples beyond which fewer resamples do: each costs more, and tells more
-AT_PREVALENCE = ("ppv_at_prevalence", "npv_at_prevalence")
+LARGE = 20_000
+"""Samples beyond which there are fewer resamples, as each costs more and tells more, and each has its own seed."""
+TASK = 25
+"""Resamples, or blocks of the jackknife, of a large evaluation that are computed at a place."""
 PERCENTILES = (2.5, 97.5)
 BIASED = "noise in the bins raises it: the true value is probably lower"
 WITHIN_NOISE = f"{BIASED}, and may be 0"
@@ -29,7 +41,7 @@ REASONS = {
 """Why a metric is undefined though every class has a sample."""
 
 
-def bootstrap_metrics(samples: LabelledProbabilities, prevalence: float | None) -> dict[str, Estimate]:
+def bootstrap_metrics(samples: LabelledProbabilities, prevalence: float | None, run: Map = map) -> dict[str, Estimate]:
     """Return the metrics with bootstrap intervals (BCa, see `bca_levels`), whole groups drawn.
 
     The slope's interval is a jackknife's, the ECE's rests on its bins. A resample in which a metric is undefined is
@@ -38,25 +50,24 @@ def bootstrap_metrics(samples: LabelledProbabilities, prevalence: float | None) 
     Args:
         samples: one or more.
         prevalence: share of tumours to compute the two predictive values for, if any.
+        run: applies a function to parts of the resamples and of the jackknife, where there are more than `LARGE`
+            samples; the results do not depend on it.
     """
-    n, size = len(samples), len(np.unique(samples.codes))
-    resamples = RESAMPLES if n <= LARGE else FEWER_RESAMPLES
-    values = metrics_of_resamples(np.ones((1, n)), samples, prevalence)
-    left_out = metrics_of_resamples(jackknife_weights(samples.codes), samples, prevalence)
-    drawn, noise = [], []
-    confidence, correct = confidence_and_outcome(samples)
-    own_gaps = calibration.calibration_gaps(np.ones((1, n)), confidence, correct)
-    _, group = np.unique(samples.codes, return_inverse=True)
-    for counts in draw_groups(size, resamples, derive(0, "bootstrap"), width=n):
-        weights = counts[:, group]
-        drawn.append(metrics_of_resamples(weights.astype(np.float64), samples, prevalence))
-        noise.append(np.abs(calibration.calibration_gaps(weights, confidence, correct) - own_gaps).sum(1))
-    estimates = {}
-    is_separated = not (
-        math.isfinite(values["calibration_slope"][0]) and np.isfinite(left_out["calibration_slope"]).all()
-    )
-    for name, (value,) in values.items():
-        estimate = Estimate(value=float(value), n=n)
+    n, grouped = len(samples), GroupedSamples.of(samples)
+    values = metric_values(grouped, prevalence)
+    block, blocks = jackknife_blocks(np.arange(grouped.groups))
+    if n <= LARGE:
+        resamples = RESAMPLES
+        left_out = metrics_left_out(grouped, block, prevalence, range(blocks))
+        drawn = _draw_and_measure(grouped, prevalence, resamples)
+    else:
+        resamples = FEWER_RESAMPLES
+        left_out = _concatenate(run(partial(metrics_left_out, grouped, block, prevalence), _parts(blocks)))
+        drawn = _concatenate(run(partial(_measure_numbered, grouped, prevalence), _parts(resamples)))
+    estimates, method = {}, name_method("bootstrap", samples.codes)
+    is_separated = not (math.isfinite(values["calibration_slope"]) and np.isfinite(left_out["calibration_slope"]).all())
+    for name, value in values.items():
+        estimate = Estimate(value=value, n=n)
         if not math.isfinite(value):
             reason = missing_class(samples.labels, samples.classes) or REASONS[name]
             estimates[name] = Estimate(value=None, n=n, reason=reason)
@@ -65,13 +76,67 @@ def bootstrap_metrics(samples: LabelledProbabilities, prevalence: float | None) 
         elif name == "calibration_slope":
             estimates[name] = _with_jackknife(estimate, left_out[name], name_method("jackknife", samples.codes))
         else:
-            draws = np.concatenate([batch[name] for batch in drawn])
-            draws = draws[~np.isnan(draws)]
+            draws = drawn[name][~np.isnan(drawn[name])]
             plain = name == "ece" or not len(draws)
-            levels = PERCENTILES if plain else bca_levels(value, draws, left_out[name], size)
-            method = name_method("bootstrap", samples.codes)
+            levels = PERCENTILES if plain else bca_levels(value, draws, left_out[name], grouped.groups)
             estimates[name] = _with_percentiles(replace(estimate, method=method), draws, resamples, levels)
-    return {**estimates, "ece": _beyond_noise(estimates["ece"], np.concatenate(noise))}
+    return {**estimates, "ece": _beyond_noise(estimates["ece"], drawn[ECE_NOISE])}
+
+
+def _parts(count: int) -> list[range]:
+    return [range(start, min(start + TASK, count)) for start in range(0, count, TASK)]
+
+
+def _draw_and_measure(grouped: GroupedSamples, prevalence: float | None, resamples: int) -> dict[str, np.ndarray]:
+    """Return the metrics of resamples drawn one after another: name → float64 [R]."""
+    draws = draw_groups(grouped.groups, resamples, derive(0, "bootstrap"), width=len(grouped))
+    return _concatenate(grouped.measure(counts, prevalence) for counts in draws)
+
+
+def _measure_numbered(grouped: GroupedSamples, prevalence: float | None, numbers: range) -> dict[str, np.ndarray]:
+    """Return the metrics of the resamples with these numbers: name → float64 [R]."""
+    rows, seed = rows_at_once(len(grouped)), derive(0, "bootstrap")
+    batches = (numbers[i : i + rows] for i in range(0, len(numbers), rows))
+    return _concatenate(grouped.measure(draw_numbered(grouped.groups, b, seed), prevalence) for b in batches)
+
+
+def metric_values(grouped: GroupedSamples, prevalence: float | None = None) -> dict[str, float]:
+    """Return the value of each metric, NaN where it is undefined.
+
+    Args:
+        grouped: the samples.
+        prevalence: share of tumours to compute the two predictive values for, if any.
+    """
+    values = _with_slopes(grouped, np.ones((1, grouped.groups)), prevalence)
+    return {name: float(value) for name, (value,) in values.items()}
+
+
+def metrics_left_out(
+    grouped: GroupedSamples, block: np.ndarray, prevalence: float | None, numbers: range
+) -> dict[str, np.ndarray]:
+    """Return the value of each metric without one block of groups after another: name → float64 [numbers].
+
+    Args:
+        grouped: the samples.
+        block: int [G], block of each group.
+        prevalence: share of tumours to compute the two predictive values for, if any.
+        numbers: numbers of the blocks.
+    """
+    weights = leave_out(block, numbers, width=len(grouped))
+    return _concatenate(_with_slopes(grouped, batch, prevalence) for batch in weights)
+
+
+def _with_slopes(grouped: GroupedSamples, weights: np.ndarray, prevalence: float | None) -> dict[str, np.ndarray]:
+    """Return all metrics of resamples; the bootstrap does without the slope, which takes the longest."""
+    values = grouped.measure(weights, prevalence)
+    del values[ECE_NOISE]
+    return {**values, "calibration_slope": grouped.slopes(weights)}
+
+
+def _concatenate(parts: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return values by name [R] of all parts, in their order."""
+    first, *others = parts
+    return {name: np.concatenate([values, *(part[name] for part in others)]) for name, values in first.items()}
 
 
 def _with_percentiles(estimate: Estimate, draws: np.ndarray, resamples: int, levels: tuple[float, float]) -> Estimate:
@@ -125,47 +190,3 @@ def _beyond_noise(estimate: Estimate, noise: np.ndarray) -> Estimate:
     if low == high:
         return replace(estimate, low=None, high=None, method=None, reason="no interval: the samples' ECE is 0")
     return replace(estimate, low=low, high=high, reason=BIASED if low > 0 else WITHIN_NOISE)
-
-
-def confidence_and_outcome(samples: LabelledProbabilities) -> tuple[np.ndarray, np.ndarray]:
-    """Return what the ECE compares: a probability [n], and whether it came true [n].
-
-    With two classes the probability of a tumour and whether there is one; with more, the highest probability and
-    whether its class is the label.
-    """
-    if len(samples.classes) == 2:
-        return samples.tumour_probability, samples.has_tumour
-    return samples.probabilities.max(1), samples.predicted == samples.labels
-
-
-def metrics_of_resamples(
-    weights: np.ndarray, samples: LabelledProbabilities, prevalence: float | None
-) -> dict[str, np.ndarray]:
-    """Return the value of each metric in each resample: name → float [R].
-
-    Args:
-        weights: float [R, n], how often each resample holds each sample.
-        samples: the samples.
-        prevalence: share of tumours to compute the two predictive values for, if any.
-    """
-    labels, probabilities = samples.labels, samples.probabilities
-    has_tumour, probability = samples.has_tumour, samples.tumour_probability
-    counts = weighted_metrics.confusion_matrices(weights, labels, samples.predicted, len(samples.classes))
-    auroc, precision = weighted_metrics.macro_ranking(weights, labels, probabilities)
-    values = {
-        "balanced_accuracy": weighted_metrics.macro_recall(counts),
-        "auroc": auroc,
-        "average_precision": precision,
-        "f1": weighted_metrics.f1(counts),
-        "mcc": weighted_metrics.mcc(counts),
-        "macro_precision": weighted_metrics.macro_precision(counts),
-        "macro_recall": weighted_metrics.macro_recall(counts),
-        "brier": weighted_metrics.weighted_mean(weights, weighted_metrics.brier_losses(labels, probabilities)),
-        "log_loss": weighted_metrics.weighted_mean(weights, weighted_metrics.log_losses(labels, probabilities)),
-        "ece": calibration.expected_calibration_error(weights, *confidence_and_outcome(samples)),
-        "calibration_slope": calibration.calibration_slope(weights, has_tumour, probability),
-        "calibration_intercept": calibration.calibration_intercept(weights, has_tumour, probability),
-    }
-    if prevalence is not None:
-        values |= zip(AT_PREVALENCE, weighted_metrics.predictive_values(counts, prevalence), strict=True)
-    return values

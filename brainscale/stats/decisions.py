@@ -6,15 +6,14 @@ TINY = 1e-30  # a probability of 0 has no logarithm
 
 
 def predicted_classes(probabilities: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
-    """Return class indices [n]: by the threshold of P(tumour) with two classes, the most probable one with more.
+    """Return class indices [n]: where P(tumour) reaches the threshold, the most probable kind of tumour, else class 0.
 
     Args:
-        probabilities: float [n, classes].
+        probabilities: float [n, classes]; the first class is the one without a tumour.
         threshold: one for all samples, or one for each [n].
     """
-    if probabilities.shape[1] > 2:
-        return np.asarray(probabilities.argmax(1))
-    return (tumour_probability(probabilities) >= threshold).astype(np.int64)
+    has_tumour = tumour_probability(probabilities) >= threshold
+    return np.where(has_tumour, 1 + probabilities[:, 1:].argmax(1), 0).astype(np.int64)
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm, rankdata
 
+from brainscale.stats.resampling import count_distinct
+
 
 def placements(positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return where each score stands among the scores of the other class, by midranks.
@@ -99,7 +101,7 @@ def _variance(
         codes = np.arange(m + n)
     _, group = np.unique(codes, return_inverse=True)
     count = int(group.max()) + 1
-    positive_groups, negative_groups = (len(np.unique(group[rows])) for rows in (has_tumour, ~has_tumour))
+    positive_groups, negative_groups = (count_distinct(group[rows]) for rows in (has_tumour, ~has_tumour))
     if min(positive_groups, negative_groups) < 2:
         return math.nan
     positive = np.bincount(group[has_tumour], of_positive - of_positive.mean(), count)

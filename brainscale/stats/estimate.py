@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from brainscale.stats.resampling import count_distinct
+
 NOT_FINITE = "a probability is not a finite number"
 ONE_SAMPLE = "no interval: a class has one sample, or one group"
 
@@ -42,4 +44,4 @@ def name_method(method: str, codes: np.ndarray) -> str:
         method: its name.
         codes: int [n], number of each sample's group.
     """
-    return f"{method} by group" if len(np.unique(codes)) < len(codes) else method
+    return f"{method} by group" if count_distinct(codes) < len(codes) else method

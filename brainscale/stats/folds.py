@@ -13,9 +13,11 @@ import numpy as np
 import pyarrow as pa
 from scipy.special import expit, logit
 
-from brainscale.stats.bootstrap import metrics_of_resamples
+from brainscale.stats import multiclass
+from brainscale.stats.bootstrap import metric_values, metrics_left_out
 from brainscale.stats.delong import placements
 from brainscale.stats.estimate import ONE_SAMPLE, Estimate, missing_class, name_method
+from brainscale.stats.grouped_samples import GroupedSamples
 from brainscale.stats.intervals import t_quantile
 from brainscale.stats.labelled import LabelledProbabilities
 from brainscale.stats.metrics import (
@@ -27,10 +29,10 @@ from brainscale.stats.metrics import (
     estimates_of,
     measure,
 )
-from brainscale.stats.resampling import jackknife_weights
+from brainscale.stats.resampling import count_distinct, jackknife_blocks
 
 WITHIN_FOLDS = ("auroc", "average_precision", "ece", "calibration_slope", "calibration_intercept")
-"""Metrics that depend on the scale of the scores; `auroc_<class>` does too."""
+"""Metrics that depend on the scale of the scores, by the names of two-class models; `auroc_<class>` does too."""
 SHARES = ("average_precision",)  # between 0 and 1: their interval is made on the logit scale
 NO_ECE = "no interval: noise in the bins raises it in every fold"
 
@@ -51,25 +53,38 @@ def measure_folds(samples: LabelledProbabilities, folds: np.ndarray) -> pa.Table
     pooled = estimates_of(measure(samples))
     if samples.not_finite or not len(samples):
         return as_table(pooled)
+    if len(samples.classes) == 2:
+        within = _within_folds(samples, folds)
+    else:
+        of_classes = _within_folds(samples, folds)
+        of_tumour = _within_folds(multiclass.tumour_against_none(samples), folds)
+        within = {
+            **{name: of_classes[key] for name, key in multiclass.OF_ALL_CLASSES.items() if key in of_classes},
+            **{name: estimate for name, estimate in of_classes.items() if name.startswith("auroc_")},
+            **multiclass.as_tumour_against_none(of_tumour),
+        }
+    return as_table(pooled | within)
+
+
+def _within_folds(samples: LabelledProbabilities, folds: np.ndarray) -> dict[str, Estimate]:
+    """Return the metrics that are computed within folds, by the names of two-class models, and `auroc_<class>`."""
     samples = replace(samples, groups=samples.codes)
     numbers = np.unique(folds)
     complete = [number for number in numbers if missing_class(samples.labels[folds == number], samples.classes) is None]
     if not complete:
         reason = missing_class(samples.labels, samples.classes) or "no fold has samples of every class"
-        undefined = Estimate(value=None, n=len(samples), reason=reason)
-        return as_table({name: undefined if _is_within(name) else pooled[name] for name in pooled})
+        of_classes = [multiclass.name_of_class_metric("auroc", name) for name in samples.classes]
+        names = (*WITHIN_FOLDS, *(of_classes if len(samples.classes) > 2 else ()))
+        return dict.fromkeys(names, Estimate(value=None, n=len(samples), reason=reason))
     left_out = f"without {len(numbers) - len(complete)} of {len(numbers)} folds, which lack a class"
     note = None if len(complete) == len(numbers) else left_out
     kept = np.isin(folds, complete)
     samples, folds = samples.take(kept), folds[kept]
     within = {**_jackknife(samples, folds), **_aurocs(samples, folds)}
-    for name, estimate in within.items():
-        pooled[name] = replace(estimate, reason="; ".join(filter(None, (estimate.reason, note))) or None)
-    return as_table(pooled)
-
-
-def _is_within(name: str) -> bool:
-    return name in WITHIN_FOLDS or name.startswith("auroc_")
+    return {
+        name: replace(estimate, reason="; ".join(filter(None, (estimate.reason, note))) or None)
+        for name, estimate in within.items()
+    }
 
 
 def _aurocs(samples: LabelledProbabilities, folds: np.ndarray) -> dict[str, Estimate]:
@@ -81,7 +96,7 @@ def _aurocs(samples: LabelledProbabilities, folds: np.ndarray) -> dict[str, Esti
     columns = enumerate(samples.probabilities.T)
     each = [_of_folds(samples.labels == i, scores, codes, folds) for i, scores in columns]
     estimates = {
-        f"auroc_{name}": _estimate_auroc(samples, folds, *each[i], samples.labels == i)
+        multiclass.name_of_class_metric("auroc", name): _estimate_auroc(samples, folds, *each[i], samples.labels == i)
         for i, name in enumerate(samples.classes)
     }
     macro = float(np.mean([value for value, _ in each]))
@@ -105,7 +120,7 @@ def _of_folds(
         shares = placements(scores[fold & positive], scores[fold & ~positive])
         values.append(float(shares[0].mean()))
         for rows, share in zip((fold & positive, fold & ~positive), shares, strict=True):
-            count = len(np.unique(codes[rows]))
+            count = count_distinct(codes[rows])
             unbiased = math.sqrt(count / (count - 1)) if count > 1 else math.nan
             influences[rows] = unbiased * (share - share.mean()) / len(share) / len(numbers)
     return float(np.mean(values)), influences
@@ -123,7 +138,7 @@ def _estimate_auroc(
     variance = float((np.bincount(group, influences) ** 2).sum())
     if variance == 0:
         return Estimate(value=value, n=n, reason=NO_VARIANCE)
-    smaller = min(len(np.unique(group[rows])) for rows in (positive, ~positive))
+    smaller = min(count_distinct(group[rows]) for rows in (positive, ~positive))
     half = t_quantile(smaller) * math.sqrt(variance)
     return _on_logit_scale(value, half, n, f"within folds, {name_method('DeLong', samples.codes)}")
 
@@ -131,7 +146,9 @@ def _estimate_auroc(
 def _pairs(samples: LabelledProbabilities, folds: np.ndarray) -> int:
     """Return how many disjoint pairs of groups the folds of one repeat have, each as many as the smallest fold."""
     numbers, codes = np.unique(folds), samples.codes
-    repeats = int(np.unique(np.unique(np.stack([codes, folds]), axis=1)[0], return_counts=True)[1].max())
+    _, group = np.unique(codes, return_inverse=True)
+    in_folds = np.flatnonzero(np.bincount(group * len(numbers) + np.searchsorted(numbers, folds)))
+    repeats = int(np.bincount(in_folds // len(numbers)).max())  # folds of the group that is in the most
     least = min(
         disjoint_pairs(samples.labels[folds == number] == i, codes[folds == number])
         for number in numbers
@@ -143,15 +160,16 @@ def _pairs(samples: LabelledProbabilities, folds: np.ndarray) -> int:
 def _jackknife(samples: LabelledProbabilities, folds: np.ndarray) -> dict[str, Estimate]:
     """Return the mean of the other metrics over the folds; blocks of groups are left out of all folds at once."""
     own, left_out = [], []
-    weights = jackknife_weights(samples.codes)
+    block, blocks = jackknife_blocks(samples.codes)
     for number in np.unique(folds):
         rows = folds == number
-        fold = samples.take(rows)
-        own.append(metrics_of_resamples(np.ones((1, len(fold))), fold, None))
-        left_out.append(metrics_of_resamples(weights[:, rows], fold, None))
+        grouped = GroupedSamples.of(samples.take(rows))
+        _, first = np.unique(samples.codes[rows], return_index=True)
+        own.append(metric_values(grouped))
+        left_out.append(metrics_left_out(grouped, block[rows][first], None, range(blocks)))
     estimates = {}
     for name in WITHIN_FOLDS[1:]:
-        values = np.array([metrics[name][0] for metrics in own])
+        values = np.array([metrics[name] for metrics in own])
         defined = np.isfinite(values)
         if not defined.all():
             reason = f"undefined in {len(values) - defined.sum()} of {len(values)} folds, such as one that is separated"

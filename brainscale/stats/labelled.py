@@ -26,8 +26,7 @@ class LabelledProbabilities:
         labels: int64 [n], class indices; 0 is the class without a tumour.
         probabilities: float64 [n, classes].
         classes: names of the classes, in the order of the columns.
-        threshold: threshold of the probability of a tumour, one for all or one for each sample [n]; unused with more
-            than two classes.
+        threshold: threshold of the probability of a tumour, of any kind; one for all or one for each sample [n].
         groups: int64 [n], number of each sample's group (a patient, or duplicates of one image) as
             `resampling.group_codes` assigns it, −1 for a group of its own; None where all are.
 
@@ -83,16 +82,14 @@ class LabelledProbabilities:
             UsageError: a label is none of the classes.
         """
         rows = labelled_rows(table)
-        index = {name: i for i, name in enumerate(classes)}
-        labels = rows["label"].to_pylist()
-        if unknown := sorted(set(labels) - index.keys()):
+        if unknown := sorted(set(pc.unique(rows["label"]).to_pylist()) - set(classes)):
             raise UsageError(f"label '{unknown[0]}' is not a class of the model: {', '.join(classes)}")
         codes = None
         if groups is not None:
             codes = group_codes([groups.get(sample_id) or sample_id for sample_id in rows["sample_id"].to_pylist()])
         return cls(
-            labels=np.array([index[label] for label in labels], np.int64),
-            probabilities=np.array(rows["probabilities"].to_pylist(), np.float64).reshape(-1, len(classes)),
+            labels=pc.index_in(rows["label"], pa.array(classes, pa.string())).to_numpy().astype(np.int64),
+            probabilities=pc.list_flatten(rows["probabilities"]).to_numpy().reshape(-1, len(classes)),
             classes=tuple(classes),
             threshold=threshold,
             groups=codes,
@@ -139,6 +136,8 @@ class LabelledProbabilities:
 
 def labelled_rows(table: pa.Table) -> pa.Table:
     """Return the rows of a table of predictions that have a label and probabilities."""
+    if not table["label"].null_count and not table["probabilities"].null_count:
+        return table  # and no copy of a large one
     return table.filter(pc.and_(pc.is_valid(table["label"]), pc.is_valid(table["probabilities"])))
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from brainscale.stats.calibration import ECE_BINS
+from brainscale.stats.multiclass import OF_EACH_CLASS, TUMOUR_PREFIX
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,24 @@ DISPLAY_NAMES = {
     ),
     "calibration_slope": MetricName("Calibration slope", "1 is ideal; below 1, scores are too extreme"),
     "calibration_intercept": MetricName("Calibration intercept", "0 is ideal; below 0, scores are too high on average"),
+    "macro_auroc": MetricName("Macro AUROC", "mean of the AUROC of each class against the rest; 0.5 is chance"),
+    "macro_average_precision": MetricName(
+        "Macro average precision", "mean of the area under the precision-recall curve of each class"
+    ),
+    "macro_f1": MetricName("Macro F1 score", "mean of the F1 score of each class"),
+    "tumour_accuracy": MetricName(
+        "Tumour accuracy", "share of samples that are rightly predicted to have a tumour of some kind, or none"
+    ),
 }
+CLASS_NAMES = {
+    "sensitivity": MetricName("Sensitivity", "share of samples of this class that are predicted to be"),
+    "specificity": MetricName("Specificity", "share of samples of other classes that are not predicted to be this one"),
+    "ppv": MetricName("PPV", "share of predictions of this class that are correct, in this set"),
+    "npv": MetricName("NPV", "share of predictions of other classes whose sample is not of this one, in this set"),
+    "auroc": MetricName("AUROC", "this class against all others"),
+}
+"""Metrics of one class against the rest."""
+PROPER_NAMES = ("AUROC", "PPV", "NPV", "F1", "Matthews", "Brier")
 
 
 PUBLISHED_NOTE = (
@@ -53,6 +71,11 @@ PUBLISHED_NOTE = (
     "table; average precision, the area under the precision-recall curve, is another metric."
 )
 """Footnote of every table of the published metrics."""
+MULTICLASS_NOTE = (
+    "Tumour AUROC, sensitivity and specificity are those of a tumour of any kind against none; macro AUROC is the mean "
+    "of the AUROC of each class against the rest; accuracy, precision and recall tell all classes apart."
+)
+"""Footnote of such a table where a model has more than two classes."""
 
 
 def metric_name(metric: str, prevalence: float | None = None) -> MetricName:
@@ -62,8 +85,14 @@ def metric_name(metric: str, prevalence: float | None = None) -> MetricName:
         metric: its name in a table of metrics.
         prevalence: prevalence of the two metrics that are computed for one.
     """
-    if metric.startswith("auroc_"):
-        return MetricName(f"AUROC of {metric.removeprefix('auroc_')}", "this class against all others")
+    if metric not in DISPLAY_NAMES:
+        kind, _, of_class = metric.partition("_")
+        if kind in OF_EACH_CLASS and of_class:
+            return replace(CLASS_NAMES[kind], name=f"{CLASS_NAMES[kind].name} of {of_class}")
+        if metric.startswith(TUMOUR_PREFIX):
+            known = metric_name(metric.removeprefix(TUMOUR_PREFIX), prevalence)
+            is_proper = known.name.startswith(PROPER_NAMES)
+            return replace(known, name=f"Tumour {known.name if is_proper else known.name[0].lower() + known.name[1:]}")
     known = DISPLAY_NAMES.get(metric, MetricName(metric))
     if prevalence is not None and metric.endswith("_at_prevalence"):
         return replace(known, name=f"{known.name} at a prevalence of {100 * prevalence:g} %")

@@ -15,12 +15,14 @@ from scipy.special import expit, logit
 
 from brainscale.errors import UsageError
 from brainscale.schema import METRICS
-from brainscale.stats.bootstrap import AT_PREVALENCE, bootstrap_metrics
+from brainscale.stats import multiclass
+from brainscale.stats.bootstrap import bootstrap_metrics
 from brainscale.stats.delong import delong
 from brainscale.stats.estimate import NOT_FINITE, ONE_SAMPLE, Estimate, missing_class, name_method
+from brainscale.stats.grouped_samples import AT_PREVALENCE
 from brainscale.stats.intervals import effective_size, t_quantile, wilson
 from brainscale.stats.labelled import LabelledProbabilities
-from brainscale.stats.resampling import group_codes
+from brainscale.stats.resampling import Map, count_distinct, group_codes
 
 METRIC_NAMES = (
     "accuracy",
@@ -41,7 +43,7 @@ METRIC_NAMES = (
     "calibration_slope",
     "calibration_intercept",
 )
-"""Metrics of every model; more classes have `auroc_<class>` besides, a prevalence two predictive values."""
+"""Metrics of models with two classes; a prevalence gives two more. See `multiclass` for more classes."""
 BINARY_CLASSES = ("no_tumour", "tumour")
 DISJOINT_PAIRS = "Clopper-Pearson of disjoint pairs"
 NO_VARIANCE = "no interval: all scores are the same, or every sample has the same share of pairs ordered correctly"
@@ -60,16 +62,16 @@ def compute_metrics(
 ) -> pa.Table:
     """Compute the metrics of any classifier on labelled samples; their order does not matter.
 
-    Sensitivity, specificity, predictive values and calibration are those of a tumour of any kind against none. With
-    more than two classes AUROC, average precision, precision, recall and F1 are macro means, and the ECE is that of
-    the most probable class instead of P(tumour).
+    With more than two classes the metrics have other names, see `multiclass`: of all classes together (where the Brier
+    score is summed over the classes, and the ECE is that of the most probable class), of each class against the rest,
+    and of a tumour of any kind against none.
 
     Args:
         labels: int [n], class indices; 0 is the class without a tumour.
         probabilities: float [n, classes], where P(tumour) is 1 − P(first class); or P(tumour) alone, float [n], in
             which differences below 1e-16 do not count.
         classes: names in the order of the columns; by default no_tumour and tumour, or class_0, class_1 … for more.
-        threshold: threshold of the probability of a tumour, where there are two classes; or one for each sample [n].
+        threshold: threshold of the probability of a tumour, of any kind; or one for each sample [n].
         groups: [n], patient or group of duplicates of each sample, None for a group of its own: the bootstrap draws
             whole groups, and intervals of proportions and AUROCs take them into account.
         prevalence: share of tumours where the model will be used, to compute PPV and NPV for it.
@@ -95,12 +97,13 @@ def compute_metrics(
     return measure(samples, prevalence)
 
 
-def measure(samples: LabelledProbabilities, prevalence: float | None = None) -> pa.Table:
+def measure(samples: LabelledProbabilities, prevalence: float | None = None, run: Map = map) -> pa.Table:
     """Compute the metrics of labelled samples; see `compute_metrics`.
 
     Args:
         samples: labels and probabilities; their order does not matter.
         prevalence: share of tumours where the model will be used.
+        run: computes parts of the bootstrap of a large evaluation; the built-in map does it here, one after another.
 
     Returns:
         A table of schema METRICS.
@@ -110,15 +113,30 @@ def measure(samples: LabelledProbabilities, prevalence: float | None = None) -> 
     """
     if prevalence is not None and not 0 < prevalence < 1:
         raise UsageError(f"prevalence {prevalence:g} is not between 0 and 1: give 0.05 for 5 %")
+    if len(samples.classes) == 2:
+        return as_table(_estimates(samples, prevalence, run))
+    of_classes = _estimates(samples, None, run)
+    of_tumour = _estimates(multiclass.tumour_against_none(samples), prevalence, run)
+    return as_table(
+        {
+            **multiclass.as_all_classes(of_classes),
+            **{name: of_classes[name] for name in multiclass.class_metric_names(samples.classes)},
+            **multiclass.as_tumour_against_none(of_tumour),
+        }
+    )
+
+
+def _estimates(samples: LabelledProbabilities, prevalence: float | None, run: Map) -> dict[str, Estimate]:
+    """Return the metrics by the names of two-class models, and those of each class where there are more."""
     names = _names(samples.classes, prevalence)
     reason = NOT_FINITE if samples.not_finite else missing_class(samples.labels, samples.classes)
     if samples.not_finite or not len(samples):  # compared with a threshold, NaN would pass for a healthy sample
-        return as_table(dict.fromkeys(names, Estimate(value=None, n=len(samples), reason=reason)))
+        return dict.fromkeys(names, Estimate(value=None, n=len(samples), reason=reason))
     codes = np.zeros(len(samples), np.int64) if samples.groups is None else samples.groups
     ordered = samples.take(np.lexsort((codes, samples.labels, samples.predicted, *samples.probabilities.T)))
-    exact = {**_proportions(ordered), **_aurocs(ordered)}
-    estimates = {**bootstrap_metrics(ordered, prevalence), **exact}
-    return as_table({name: estimates[name] for name in names})
+    exact = {"accuracy": _accuracy(ordered), **_proportions(ordered), **_aurocs(ordered)}
+    estimates = {**bootstrap_metrics(ordered, prevalence, run), **exact}
+    return {name: estimates[name] for name in names if name in estimates}
 
 
 def estimates_of(table: pa.Table) -> dict[str, Estimate]:
@@ -142,16 +160,9 @@ def describe_degenerate(samples: LabelledProbabilities) -> str | None:
         return None
     if (samples.probabilities == samples.probabilities[0]).all():
         return "This model is degenerate: it gives every sample the same score."
-    if len(predicted := np.unique(samples.predicted)) == 1:
-        return f"This model is degenerate: it predicts {samples.classes[predicted[0]]} for every sample."
+    if (samples.predicted == samples.predicted[0]).all():
+        return f"This model is degenerate: it predicts {samples.classes[samples.predicted[0]]} for every sample."
     return None
-
-
-def confusion_matrix(samples: LabelledProbabilities) -> np.ndarray:
-    """Return counts [true class, predicted class]."""
-    count = len(samples.classes)
-    cells = np.bincount(samples.labels * count + samples.predicted, minlength=count * count)
-    return cells.reshape(count, count)
 
 
 def estimate_auroc(samples: LabelledProbabilities) -> Estimate:
@@ -224,25 +235,50 @@ def _require_probabilities(samples: LabelledProbabilities) -> None:
 
 
 def _names(classes: Sequence[str], prevalence: float | None) -> list[str]:
-    of_classes = [f"auroc_{name}" for name in classes] if len(classes) > 2 else []
+    of_classes = multiclass.class_metric_names(classes) if len(classes) > 2 else []
     return [*METRIC_NAMES, *of_classes, *(AT_PREVALENCE if prevalence is not None else ())]
 
 
+def _accuracy(samples: LabelledProbabilities) -> Estimate:
+    return _proportion(samples.predicted == samples.labels, samples.codes, "no sample of any class")
+
+
 def _proportions(samples: LabelledProbabilities) -> dict[str, Estimate]:
-    without = samples.classes[0]
-    predicted_tumour = samples.predicted > 0
-    rows = {  # the samples of each proportion, and why it is undefined where there are none
-        "accuracy": (np.ones(len(samples), bool), "no sample of any class"),
-        "sensitivity": (samples.has_tumour, "no sample of a tumour"),
-        "specificity": (~samples.has_tumour, f"no sample of class {without}"),
-        "ppv": (predicted_tumour, "no sample is predicted to have a tumour"),
-        "npv": (~predicted_tumour, f"no sample is predicted to be {without}"),
-    }
-    correct = samples.predicted == samples.labels
-    correct_side = predicted_tumour == samples.has_tumour  # another kind of tumour is still a tumour
+    """Return sensitivity, specificity, PPV and NPV: of the tumour with two classes, of each class with more."""
+    labels, predicted, codes, without = samples.labels, samples.predicted, samples.codes, samples.classes[0]
+    if len(samples.classes) == 2:
+        reasons = (
+            *("no sample of a tumour", f"no sample of class {without}"),
+            *("no sample is predicted to have a tumour", f"no sample is predicted to be {without}"),
+        )
+        return _against_rest(labels == 1, predicted == 1, codes, reasons)
+    estimates = {}
+    for i, name in enumerate(samples.classes):
+        reasons = (
+            *(f"no sample of class {name}", f"no sample of another class than {name}"),
+            *(f"no sample is predicted to be {name}", f"every sample is predicted to be {name}"),
+        )
+        for metric, estimate in _against_rest(labels == i, predicted == i, codes, reasons).items():
+            estimates[multiclass.name_of_class_metric(metric, name)] = estimate
+    return estimates
+
+
+def _against_rest(
+    positive: np.ndarray, predicted: np.ndarray, codes: np.ndarray, reasons: tuple[str, str, str, str]
+) -> dict[str, Estimate]:
+    """Return sensitivity, specificity, PPV and NPV of one class.
+
+    Args:
+        positive: bool [n], whether each sample is of the class.
+        predicted: bool [n], whether it is predicted to be.
+        codes: int [n], number of each sample's group.
+        reasons: why each of the four is undefined where it has no sample.
+    """
+    names = ("sensitivity", "specificity", "ppv", "npv")
+    rows, correct = (positive, ~positive, predicted, ~predicted), positive == predicted
     return {
-        name: _proportion((correct if name == "accuracy" else correct_side)[mask], samples.codes[mask], reason)
-        for name, (mask, reason) in rows.items()
+        name: _proportion(correct[mask], codes[mask], reason)
+        for name, mask, reason in zip(names, rows, reasons, strict=True)
     }
 
 
@@ -258,10 +294,10 @@ def _proportion(correct: np.ndarray, codes: np.ndarray, reason: str) -> Estimate
 def _aurocs(samples: LabelledProbabilities) -> dict[str, Estimate]:
     if len(samples.classes) == 2:
         return {"auroc": estimate_auroc(samples)}
-    each = {
-        f"auroc_{name}": _auroc(samples.labels == i, samples.probabilities[:, i], samples.codes, name)
-        for i, name in enumerate(samples.classes)
-    }
+    each = {}
+    for i, name in enumerate(samples.classes):
+        of_class = _auroc(samples.labels == i, samples.probabilities[:, i], samples.codes, name)
+        each[multiclass.name_of_class_metric("auroc", name)] = of_class
     if {estimate.value for estimate in each.values()} != {1.0}:
         return each  # the bootstrap gives the interval of their mean
     pairs = min(disjoint_pairs(samples.labels == i, samples.codes) for i in range(len(samples.classes)))
@@ -280,7 +316,7 @@ def _auroc(positive: np.ndarray, scores: np.ndarray, codes: np.ndarray, name: st
         return Estimate(value=value, n=n, reason=ONE_SAMPLE)
     if variance == 0:
         return Estimate(value=value, n=n, reason=NO_VARIANCE)
-    smaller = min(len(np.unique(codes[rows])) for rows in (positive, ~positive))
+    smaller = min(count_distinct(codes[rows]) for rows in (positive, ~positive))
     half = t_quantile(smaller) * math.sqrt(variance) / (value * (1 - value))
     low, high = expit(logit(value) + np.array([-half, half])).tolist()
     return Estimate(value=value, low=low, high=high, method=name_method("DeLong", codes), n=n)

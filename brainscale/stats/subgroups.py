@@ -11,7 +11,7 @@ from brainscale.errors import UsageError
 from brainscale.schema import METRICS, SUBGROUPS
 from brainscale.stats.labelled import LabelledProbabilities
 from brainscale.stats.metrics import measure
-from brainscale.stats.resampling import is_missing
+from brainscale.stats.resampling import Map, group_codes, is_missing
 
 SMALLEST = 20
 
@@ -22,6 +22,7 @@ def measure_subgroups(
     *,
     column: str,
     smallest: int = SMALLEST,
+    run: Map = map,
 ) -> pa.Table:
     """Compute the metrics of each subgroup; of many subgroups, some stand out by chance.
 
@@ -31,6 +32,7 @@ def measure_subgroups(
         column: name of the column.
         smallest: smallest subgroup that gets metrics: those of fewer samples would say little, and could point at a
             person.
+        run: as for `measure`.
 
     Returns:
         A table of schema SUBGROUPS; values in order, the unknown last.
@@ -42,7 +44,7 @@ def measure_subgroups(
         raise UsageError(f"column {column} has {len(values)} values for {len(samples)} samples")
     lines: list[dict[str, Any]] = []
     for value, rows in _members(values):
-        table = measure(samples.take(rows))
+        table = measure(samples.take(rows), run=run)
         if len(rows) < smallest:
             table = _suppressed(table, len(rows), smallest)
         subgroup = {"column": column, "subgroup": value, "samples": len(rows)}
@@ -77,8 +79,8 @@ def _members(values: Sequence[Any] | np.ndarray) -> list[tuple[str | None, np.nd
     if kept and all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in kept):
         members += [(name, rows[in_range]) for name, in_range in cut_thirds(np.array(kept, np.float64))]
     elif kept:
-        names = np.array([str(value) for value in kept])
-        members += [(str(name), rows[names == name]) for name in np.unique(names)]
+        names, codes = sorted({str(value) for value in kept}), group_codes(kept)
+        members += [(name, rows[codes == code]) for code, name in enumerate(names)]
     return [*members, (None, np.flatnonzero(unknown))] if unknown.any() else members
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.stats import beta, norm, rankdata, t
 
 from brainscale.errors import UsageError
+from brainscale.stats.resampling import count_distinct
 from brainscale.stats.thresholds import cut_below, require_both_classes
 
 Metric = Literal["sensitivity", "specificity"]
@@ -135,7 +136,7 @@ def threshold_for_target(
         lower_bound=float(bounds[chosen]),
         observed=observed,
         samples=count,
-        groups=len(np.unique(own_groups)),
+        groups=count_distinct(own_groups),
         independent_samples=size,
     )
 

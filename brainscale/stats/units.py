@@ -37,7 +37,7 @@ AGGREGATION_NAMES: Mapping[Aggregation, str] = {
     "noisy_or": "noisy-or of the slices",
 }
 """Aggregation → its name for people."""
-UNIT_COLUMNS = ("sample_id", "scan", "patient", "empty", "probabilities", "error_code")
+UNIT_COLUMNS = ("sample_id", "scan", "patient", "empty", "probabilities", "novelty", "error_code")
 """Columns of the predictions that `UnitScores.from_predictions` needs."""
 
 
@@ -82,6 +82,7 @@ class UnitScores:
         tumour_sums: float64 [u], sum of P(tumour) over the slices that count.
         class_sums: float64 [u, classes], sum of each class's probability over them.
         log_none: float64 [u], sum of log(1 − P(tumour)) over them.
+        novelty: float64 [u], the highest novelty of them; NaN where there is none.
         top: float64 [u, TOP], their highest P(tumour), descending; NaN where there are fewer.
         sample_ids: string [u], the slice with the highest P(tumour); without slices that count, the first sample.
     """
@@ -93,6 +94,7 @@ class UnitScores:
     tumour_sums: Floats
     class_sums: Floats
     log_none: Floats
+    novelty: Floats
     top: Floats
     sample_ids: pa.Array
 
@@ -132,6 +134,7 @@ class UnitScores:
             tumour_sums=tumour,
             class_sums=probabilities,
             log_none=log_none,
+            novelty=np.where(counts, table["novelty"].to_numpy(), np.nan),
             top=top,
             sample_ids=_joined(table["sample_id"]),
         )
@@ -143,7 +146,7 @@ class UnitScores:
         some = list(parts)
         columns = {
             name: np.concatenate([getattr(part, name) for part in some])
-            for name in ("slices", "empty", "errors", "tumour_sums", "class_sums", "log_none", "top")
+            for name in ("slices", "empty", "errors", "tumour_sums", "class_sums", "log_none", "novelty", "top")
         }
         names, sample_ids = (
             pa.concat_arrays([getattr(part, name) for part in some]) for name in ("names", "sample_ids")
@@ -197,6 +200,7 @@ class UnitScores:
             tumour_sums=total(self.tumour_sums),
             class_sums=total(self.class_sums),
             log_none=total(self.log_none),
+            novelty=np.fmax.reduceat(self.novelty[order], starts) if len(starts) else self.novelty[:0],
             top=values[highest][starts[:, None] * TOP + np.arange(TOP)],
             sample_ids=self.sample_ids.take(pa.array(order[starts])),
         )

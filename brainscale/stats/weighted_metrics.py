@@ -1,9 +1,10 @@
-"""Metrics as functions of the samples' weights, so that one pass gives all resamples of a bootstrap.
+"""Metrics of resamples, from confusion counts and from ranks. A metric that is undefined in a resample is NaN there."""
 
-Weights are counts [R, n]: R resamples of n samples. A metric that is undefined in a resample is NaN there.
-"""
+from dataclasses import dataclass
 
 import numpy as np
+
+from brainscale.stats.resampling import rows_at_once
 
 CLIP = 1e-7
 """Probabilities are kept this far from 0 and 1 before a logarithm; float32 holds none nearer to 1."""
@@ -13,17 +14,6 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Return part / whole, NaN where the whole is 0."""
     part, whole = np.broadcast_arrays(np.asarray(part, np.float64), whole)
     return np.asarray(np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole != 0))
-
-
-def weighted_mean(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the weighted mean [R] of a value of each sample [n]."""
-    return ratio(np.asarray(weights @ values), weights.sum(1))
-
-
-def confusion_matrices(weights: np.ndarray, labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Return counts [R, true class, predicted class]."""
-    cell = np.eye(classes * classes)[labels * classes + predicted]
-    return np.asarray(weights @ cell).reshape(len(weights), classes, classes)
 
 
 def macro_precision(counts: np.ndarray) -> np.ndarray:
@@ -75,36 +65,79 @@ def predictive_values(counts: np.ndarray, prevalence: float) -> tuple[np.ndarray
     return ppv, ratio(true_negative, true_negative + false_negative)
 
 
-def ranking(weights: np.ndarray, positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return AUROC and average precision [R], from one sort and sums along it.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RankedSamples:
+    """Samples sorted once, so that each resample costs only sums along the order.
 
-    Ties count half in the AUROC; average precision is the sum over distinct scores of precision times the
-    step of recall, as in scikit-learn.
+    Attributes:
+        group: int32 [n], number 0 … G − 1 of each sample's group, the highest score first.
+        positive: bool [n], in the same order.
+        starts: int64 [distinct scores], first sample of each score; None where no two are equal.
+    """
+
+    group: np.ndarray
+    positive: np.ndarray
+    starts: np.ndarray | None
+
+    @classmethod
+    def of(cls, positive: np.ndarray, scores: np.ndarray, group: np.ndarray | None = None) -> "RankedSamples":
+        """Return samples by their scores.
+
+        Args:
+            positive: bool [n].
+            scores: float [n], higher for a positive sample.
+            group: int [n], number 0 … G − 1 of each sample's group; each its own without them.
+        """
+        order = np.argsort(-scores, kind="stable").astype(np.int32)
+        ordered = scores[order]
+        starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+        return cls(
+            group=order if group is None else group[order].astype(np.int32),
+            positive=positive[order],
+            starts=None if len(starts) == len(scores) else starts,
+        )
+
+    def areas(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return AUROC and average precision [R].
+
+        Ties count half in the AUROC; average precision is the sum over distinct scores of precision times the step of
+        recall, as in scikit-learn.
+
+        Args:
+            weights: [R, G], how often each resample holds each group.
+        """
+        rows = rows_at_once(len(self.group))
+        batches = [self._areas(weights[start : start + rows]) for start in range(0, len(weights), rows)]
+        auroc, precision = zip(*batches, strict=True)
+        return np.concatenate(auroc), np.concatenate(precision)
+
+    def _areas(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        negatives = weights.take(self.group, 1).astype(np.float64)
+        positives = negatives * self.positive
+        negatives -= positives
+        if self.starts is not None:
+            positives, negatives = (np.add.reduceat(each, self.starts, 1) for each in (positives, negatives))
+        true, predicted = positives.cumsum(1), negatives.cumsum(1)
+        all_positive, pairs = true[:, -1].copy(), true[:, -1] * predicted[:, -1]
+        predicted += true
+        steps = np.maximum(predicted, 1, out=predicted)
+        np.divide(positives * true, steps, out=steps)
+        precision = ratio(steps.sum(1), all_positive)
+        positives /= 2
+        true -= positives
+        negatives *= true
+        return ratio(negatives.sum(1), pairs), np.where(pairs > 0, precision, np.nan)
+
+
+def auroc_and_average_precision(positive: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+    """Return AUROC and average precision of samples, NaN where a class has none.
 
     Args:
-        weights: [R, n].
-        positive: bool [n].
+        positive: bool [n ≥ 1].
         scores: float [n], higher for a positive sample.
     """
-    order = np.argsort(-scores, kind="stable")
-    ordered = scores[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    drawn = weights[:, order].astype(np.float64)
-    positives = np.add.reduceat(drawn * positive[order], starts, axis=1)
-    negatives = np.add.reduceat(drawn * ~positive[order], starts, axis=1)
-    true, false = positives.cumsum(1), negatives.cumsum(1)
-    pairs = true[:, -1] * false[:, -1]
-    wins = (negatives * (true - positives / 2)).sum(1)
-    steps = (positives * true / np.maximum(true + false, 1)).sum(1)
-    return ratio(wins, pairs), np.where(pairs > 0, ratio(steps, true[:, -1]), np.nan)
-
-
-def macro_ranking(weights: np.ndarray, labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return AUROC and average precision [R]: of P(tumour) with two classes, the mean of one against rest with more."""
-    if probabilities.shape[1] == 2:
-        return ranking(weights, labels > 0, 1 - probabilities[:, 0])
-    each = [ranking(weights, labels == i, probabilities[:, i]) for i in range(probabilities.shape[1])]
-    return np.mean([auroc for auroc, _ in each], 0), np.mean([precision for _, precision in each], 0)
+    auroc, precision = RankedSamples.of(positive, scores).areas(np.ones((1, len(scores))))
+    return float(auroc[0]), float(precision[0])
 
 
 def brier_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

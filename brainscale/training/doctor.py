@@ -102,6 +102,11 @@ def diagnose_machine(*, speed: bool = True) -> Diagnosis:
     return make_diagnosis([found], store)
 
 
+@ray.remote(max_retries=0)
+def _examine_node(speed: bool) -> Examination:
+    return examine_machine(speed=speed)
+
+
 def diagnose_cluster(*, speed: bool = True) -> Diagnosis:
     """Diagnose each node of the connected cluster that has CPUs for work.
 
@@ -112,13 +117,12 @@ def diagnose_cluster(*, speed: bool = True) -> Diagnosis:
         ClusterError: no node answered.
     """
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    examine = ray.remote(max_retries=0)(examine_machine)
     tasks = [
-        examine.options(
+        _examine_node.options(
             num_cpus=0,
             num_gpus=node["Resources"].get("GPU", 0),
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-        ).remote(speed=speed)
+        ).remote(speed)
         for node in nodes
     ]
     ready, waiting = ray.wait(tasks, num_returns=len(tasks), timeout=NODE_SECONDS) if tasks else ([], [])

@@ -1,5 +1,6 @@
 """Check on real processes that the number of workers does not change a bit of a training, on this hardware."""
 
+import multiprocessing
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import start_processes
 
 from brainscale.config.files import load_config
 from brainscale.models.registry import build_network
@@ -61,7 +62,8 @@ class _Noise:
 
     def take(self, positions: np.ndarray) -> np.ndarray:
         """Return the planes at these positions, uint8 [len(positions), S, S]."""
-        return self._planes[positions]
+        planes: np.ndarray = self._planes[positions]
+        return planes
 
     def hold(self, positions: np.ndarray, following: np.ndarray | None = None) -> None:
         """Do nothing: all planes are in memory."""
@@ -87,11 +89,10 @@ def check_exactness(worlds: Sequence[int] = WORLDS) -> Exactness:
 
 def _run_group(device: str, worlds: Sequence[int]) -> dict[str, str]:
     """Run the workers of the largest world once; the smaller ones consist of the first of them."""
-    context = mp.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # torch is imported once
+    multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])  # torch is imported once
     with tempfile.TemporaryDirectory() as folder:
         count = max(*worlds, torch.cuda.device_count() if device == "cuda" else 0, 1)
-        mp.start_processes(_work, (device, tuple(worlds), folder), nprocs=count, start_method="forkserver")
+        start_processes(_work, (device, tuple(worlds), folder), nprocs=count, start_method="forkserver")
         return {
             path.name.partition(" ")[2]: path.read_text(encoding="ascii") for path in sorted(Path(folder).glob("hash*"))
         }

@@ -10,14 +10,16 @@ from brainscale.dataset.manifest import manifest_fingerprint
 from brainscale.dataset.patients import describe_unknown_patients
 from brainscale.dataset.splits import SPLITS
 from brainscale.errors import RERUN, TrainError
-from brainscale.models.bundle import ONNX, WEIGHTS, open_bundle, write_model_info
+from brainscale.models.bundle import NOVELTY, ONNX, WEIGHTS, open_bundle, write_model_info
 from brainscale.models.model_card import ModelFacts, write_model_card
+from brainscale.models.novelty import write_novelty
 from brainscale.models.onnx_export import export_onnx
 from brainscale.models.registry import build_network, count_parameters
 from brainscale.storage.local import make_folder, write_success
 from brainscale.training.checkpoints import Progress, load_best_weights, write_tensors
 from brainscale.training.environment import read_library_versions
 from brainscale.training.history import list_hardware
+from brainscale.training.novelty import choose_novelty
 from brainscale.training.operating_point import (
     choose_operating_points,
     describe_operating_points,
@@ -58,8 +60,15 @@ def finish_run(run: RunFolder, config: Config, manifest: pa.Table, on_notice: Ca
         "epoch_source": f"lowest validation loss of {progress.epoch} epochs",
         "versions": read_library_versions(),
     }
-    info = write_model_info(folder, facts | vars(fixed_operating_points(config.operating)))
-    if needs_validation(config.operating, manifest):  # the predictions that decide it need a complete bundle
+    (folder / NOVELTY).unlink(missing_ok=True)  # of a driver that was stopped here
+    fixed = vars(fixed_operating_points(config.operating))
+    write_model_info(folder, facts | fixed)
+    novelty = choose_novelty(open_bundle(folder), manifest)  # this and what follows need a complete bundle
+    facts["novelty_source"] = novelty.source
+    if novelty.reference is not None:
+        write_novelty(novelty.reference, folder / NOVELTY)
+    info = write_model_info(folder, facts | fixed)
+    if needs_validation(config.operating, manifest):
         chosen = choose_operating_points(config.operating, open_bundle(folder), manifest)
         info = write_model_info(folder, facts | vars(chosen))
         for text in describe_operating_points(chosen):

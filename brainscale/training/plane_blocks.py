@@ -28,11 +28,8 @@ IN_FLIGHT = 4
 """Blocks that a worker asks for at a time."""
 BLOCKS_IN_STORE = 4 * IN_FLIGHT
 """Blocks that the share of the object stores must hold at least; blocks are smaller where it is small."""
-COLUMNS = [
-    *("sample_id", "uri", "sha256", "nbytes", "format"),
-    *("window_low", "window_high", "slice_index", "window_of", "empty"),
-]
-"""Columns of a manifest that decoding needs."""
+UNUSED = ("signature", "phash", "head_phash")
+"""Columns of a manifest that decoding does not need, and that take most of its memory."""
 BLOCKS_OF_ROWS = 64
 """Blocks whose rows of the manifest are one object."""
 
@@ -113,7 +110,7 @@ def stream_blocks(
     for split in splits:
         files_of_manifest(split.slice(0, 1), preprocess)  # raises an error before any worker starts
         for start in range(0, len(split), block_rows * BLOCKS_OF_ROWS):
-            part = split.select(COLUMNS).slice(start, block_rows * BLOCKS_OF_ROWS)
+            part = keep_needed(split).slice(start, block_rows * BLOCKS_OF_ROWS)
             ref = ray.put(part.combine_chunks())
             ids = part["sample_id"].to_pylist()
             for first in range(0, len(ids), block_rows):
@@ -123,6 +120,11 @@ def stream_blocks(
     reader = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(BlockReader)
     request = ReadRequest(preprocess=preprocess, limits=limits)
     return StreamedBlocks(reader=reader.remote(rows, request, size)), locations
+
+
+def keep_needed(manifest: pa.Table) -> pa.Table:
+    """Return the columns of a manifest that decoding needs."""
+    return manifest.drop_columns([name for name in UNUSED if name in manifest.column_names])
 
 
 def choose_block_rows(side: int, nbytes: float) -> int:

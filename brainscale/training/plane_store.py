@@ -17,7 +17,6 @@ import ray
 from ray.exceptions import RayTaskError
 
 from brainscale.config.sections import Config, LimitsConfig, PreprocessConfig
-from brainscale.errors import BrainscaleError
 from brainscale.reading.file_tables import files_of_manifest
 from brainscale.reading.on_ray import read_parallel
 from brainscale.reading.reader import read_tables
@@ -239,6 +238,8 @@ class WindowStore:
     def _fetch(self, positions: np.ndarray) -> np.ndarray:
         """Return the planes at sorted positions."""
         planes = np.empty((len(positions), self._side, self._side), np.uint8)
+        if not len(positions):  # of a window with fewer micro-batches than workers
+            return planes
         blocks, rows = self._locations.block[positions], self._locations.row[positions]
         order = np.argsort(blocks, kind="stable")
         numbers, starts = np.unique(blocks[order], return_index=True)
@@ -270,13 +271,11 @@ def open_planes(locations: PlaneLocations, side: int) -> PlaneStore | WindowStor
 
 
 def _get(ref: "ray.ObjectRef[pa.Table]") -> pa.Table:
-    """Wait for a table; an error that brainscale wrote for a person is raised as it is."""
+    """Wait for a table; an error of the task that makes it is raised as it was there."""
     try:
         return ray.get(ref)
     except RayTaskError as error:
-        if isinstance(error.cause, BrainscaleError):
-            raise error.cause from None
-        raise
+        raise error.cause from None
 
 
 def _in_one_piece(column: pa.ChunkedArray) -> pa.Array:

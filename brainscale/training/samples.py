@@ -76,7 +76,8 @@ def _check_labels(usable: pa.Table, config: Config, data: str) -> None:
     unknown = sorted(set(labels) - set(classes))
     if unknown:
         raise ManifestError(
-            f"unknown label '{unknown[0]}' in {data}: use one of {', '.join(classes)}, or add it to data.classes"
+            f"unknown label '{unknown[0]}' in {data}: the classes of this configuration are {', '.join(classes)}; "
+            "index with the same --config, or add the label to data.classes"
         )
     if len(set(labels)) < 2:
         raise ManifestError(f"all samples of {data} have the label '{labels[0]}': add images of another class")

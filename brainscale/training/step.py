@@ -8,7 +8,6 @@ in them.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
 from typing import Protocol
 
 import numpy as np
@@ -196,10 +195,13 @@ class Learner:
 def hold_windows(planes: Planes, windows: Iterable[list[Batch]]) -> Iterator[Batch]:
     """Yield the batches of all windows, while this worker's planes of their window are in memory."""
     share = exact_sum.rank_and_world_size()
-    owned = chain(((batches, own_positions(batches, *share)) for batches in windows), [None])
-    for (batches, positions), following in pairwise(owned):
-        planes.hold(positions, None if following is None else following[1])
-        yield from batches
+    owned = ((batches, own_positions(batches, *share)) for batches in windows)
+    window = next(owned, None)
+    while window is not None:
+        following = next(owned, None)
+        planes.hold(window[1], None if following is None else following[1])
+        yield from window[0]
+        window = following
 
 
 def _raise_not_finite(samples: Samples, positions: np.ndarray, losses: np.ndarray, where: str) -> None:

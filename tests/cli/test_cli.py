@@ -45,7 +45,8 @@ def test_scoring_workers_need_no_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "index", "split", "train", "evaluate", "score", "predict", "compare", "config", "jobs"]
+    "command",
+    ["demo", "index", "split", "train", "evaluate", "score", "predict", "compare", "config", "doctor", "jobs"],
 )
 def test_every_command_has_help_with_an_example(invoke: Invoke, command: str) -> None:
     result = invoke(command, "--help")

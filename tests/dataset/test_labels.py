@@ -1,6 +1,7 @@
 """Labels from folder names and from label files."""
 
 import math
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brainscale.config.files import load_config
 from brainscale.config.sections import DataConfig
 from brainscale.dataset.label_file import DEFAULT_COLUMNS, LabelColumns, LabelFile, read_label_file
 from brainscale.dataset.labels import choose_folder_labels, describe_unclear_labels, find_folder_labels
@@ -88,6 +90,20 @@ def test_all_four_folders_of_the_kaggle_set_are_classes() -> None:
     ids = [f"{part}/{folder}/{n}.png" for part in ("Training", "Testing") for folder in folders for n in range(3)]
     assert choose_folder_labels(ids, DATA).count("tumour") == 18
     assert choose_folder_labels(ids, DATA).count("no_tumour") == 6
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["Training/glioma", "Testing/glioma_tumor", "x/Glioma Tumors", "glioma-tumor", "Brain Tumor/Training/glioma"],
+)
+def test_the_four_class_configuration_tells_the_kinds_apart(folder: str) -> None:
+    data = load_config("four_classes").data
+    assert list(data.classes) == ["no_tumour", "glioma", "meningioma", "pituitary"]
+    kinds = ["glioma", "meningioma", "pituitary"]
+    ids = [f"{re.sub('glioma', kind, folder, flags=re.IGNORECASE)}/0.png" for kind in kinds]
+    assert choose_folder_labels(ids, data) == kinds
+    healthy = ["Testing/notumor/0.png", "Training/no_tumor/0.png", "no tumors/0.png", "Healthy/0.png"]
+    assert choose_folder_labels([*healthy, "yes/0.png", "tumor/0.png"], data) == ["no_tumour"] * 4 + [None] * 2
 
 
 @given(st.text(alphabet="no. -_0123456789", min_size=1, max_size=8), st.sampled_from(["", ".d", ".7", ".contrast"]))

@@ -31,7 +31,8 @@ OURS = [
 
 @pytest.mark.parametrize("line", OURS)
 def test_our_commands_parse(line: str) -> None:
-    assert require_options(line)["out"]
+    options = require_options(line)
+    assert options.get("out") or line.startswith("brainscale doctor")
 
 
 def test_there_are_commands_to_parse() -> None:

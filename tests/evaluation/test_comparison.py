@@ -171,3 +171,20 @@ def test_the_interval_of_the_control_takes_groups_into_account() -> None:
     one, four = (header_control.estimate_header_control(table, CLASSES[0]) for table in (once, copied))
     assert four.n == 480
     assert four.high - four.low == pytest.approx(one.high - one.low, rel=0.25)
+
+
+def test_runs_have_the_names_that_are_given(tmp_path: Path) -> None:
+    """A run in an object store is compared as a copy in a temporary folder, of which no output may speak."""
+    models(tmp_path)
+    change_facts(tmp_path / "poor", samples_sha256="f" * 64)
+    runs, names = [str(tmp_path / "good"), str(tmp_path / "poor")], ["s3://bucket/good", "s3://bucket/poor"]
+    compared = comparison.compare_runs(runs, names=names, force=True)
+    assert compared.pairs is not None
+    text = json.dumps(compared.to_json())
+    assert str(tmp_path) not in text
+    assert {compared.pairs["a"][0].as_py(), compared.pairs["b"][0].as_py()} == set(names)
+    assert (
+        compared.not_comparable == f"Not comparable: {names[0]} and {names[1]} were evaluated with different samples."
+    )
+    with pytest.raises(ManifestError, match="s3://bucket/good and s3://bucket/poor"):
+        comparison.compare_runs(runs, names=names)

@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brainscale.evaluation.comparison_text import format_comparison, format_pairs
-from brainscale.schema import COMPARISON, PAIRS, PUBLISHED
-from brainscale.stats.metric_names import PUBLISHED_NOTE
+from brainscale.schema import COMPARISON, PAIRS, PUBLISHED, PUBLISHED_MULTICLASS
+from brainscale.stats.metric_names import MULTICLASS_NOTE, PUBLISHED_NOTE
 
 ROW = {
     "n": 38,
+    "classes": 2,
     "unit": "slice",
     "samples_sha256": "a" * 64,
     "parameters": 1000,
@@ -30,7 +31,8 @@ def test_runs_of_one_model_are_told_apart() -> None:
     runs = [("brainmrnet", "good"), ("brainmrnet", "poor"), ("resnet50", "good")]
     rows = [{"model": model, "run": run, **METRICS, **ROW} for model, run in runs]
     table = pa.Table.from_pylist(
-        [*rows, {"model": "control", "run": "good", "n": 38, "samples_sha256": "a" * 64}], schema=COMPARISON
+        [*rows, {"model": "control", "run": "good", "classes": 2, "n": 38, "samples_sha256": "a" * 64}],
+        schema=COMPARISON,
     )
     text = format_comparison(table)
     assert max(map(len, text.splitlines())) <= 80
@@ -58,6 +60,24 @@ def test_runs_of_one_model_are_told_apart() -> None:
     assert markdown[2].startswith("| brainmrnet (good) | 0.7500 (0.500–0.875) |")
     assert markdown[-1] == PUBLISHED_NOTE
     assert markdown[-3] == f"| control |{' – |' * 6} 38 | – | – | – |"
+
+
+def test_models_of_four_classes_have_their_own_names_and_footnote() -> None:
+    values = dict.fromkeys(PUBLISHED_MULTICLASS, 0.75)
+    row = {"model": "brainmrnet", "run": "four", **ROW, "classes": 4, **values}
+    text = format_comparison(pa.Table.from_pylist([row], schema=COMPARISON))
+    assert max(map(len, text.splitlines())) <= 80
+    first_block = text.split("\n\n")[0].splitlines()
+    assert first_block[0].split("  ")[-1].strip() == "Tumour sensitivity"
+    assert "  AUROC" not in text
+    assert "  Sensitivity" not in text
+    assert " ".join(" ".join(text.split("\n\n")[-2:]).split()) == f"{PUBLISHED_NOTE} {MULTICLASS_NOTE}"
+    both = [row, {"model": "resnet50", "run": "two", **METRICS, **ROW}]
+    markdown = format_comparison(pa.Table.from_pylist(both, schema=COMPARISON), markdown=True).splitlines()
+    assert " Sensitivity (95 % CI) |" in markdown[0]
+    assert " Tumour sensitivity (95 % CI) |" in markdown[0]
+    pair = pa.Table.from_pylist([{"a": "x", "b": "y"} | PAIR], schema=PAIRS)
+    assert "| Tumour AUROC A − B |" in format_pairs(pair, classes=4, markdown=True)
 
 
 def test_a_name_is_never_markup() -> None:

@@ -1,5 +1,6 @@
 """Samples of an evaluation: splits, data leakage, what is excluded; no Ray."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,7 @@ from brainscale.stats.metrics import measure
 from brainscale.training.run_folder import RunFolder
 from tests.support.copies import recognisable
 from tests.support.pages import random_samples
-from tests.support.samples import labelled
+from tests.support.samples import CLASSES, labelled
 from tests.support.tables import digest, manifest, predictions
 
 SPLIT = ["train"] * 6 + ["val"] * 2 + ["test"] * 4
@@ -57,7 +58,7 @@ def evaluation() -> Evaluation:
         manifest_sha256="c" * 64,
         evaluation_sha256="d" * 64,
         path="/runs/first/evaluation/test",
-        metrics=measure(random_samples()),
+        metrics=measure(random_samples()).replace_schema_metadata({"classes": json.dumps(CLASSES)}),
         predictions=predictions(RUN, np.linspace(0, 1, 12)),
     )
 
@@ -199,18 +200,23 @@ def test_columns_of_ones_own_stay(tmp_path: Path) -> None:
     assert read["site"].to_pylist() == ["A", "B"] * 6
 
 
-def test_certainty_is_the_lead_of_the_first_class_where_there_is_no_threshold() -> None:
-    """A meningioma with a high probability of a glioma is a confident error, though no score is near a threshold."""
+def test_certainty_is_the_distance_to_another_prediction() -> None:
+    """A meningioma with a high probability of a glioma is a confident error."""
     probabilities = np.array([[0.01, 0.98, 0.01], [0.0, 0.51, 0.49], [0.4, 0.3, 0.3]])
     samples = labelled([2, 1, 0], probabilities, ("none", "glioma", "meningioma"))
-    assert certainty(samples) == pytest.approx([0.97, 0.02, 0.1])
+    assert certainty(samples) == pytest.approx([0.49, 0.02, 0.0])
+    assert certainty(labelled([0], [[0.8, 0.1, 0.1]], "abc")) == pytest.approx([0.3])
     assert certainty(labelled([0, 1], [[0.9, 0.1], [0.3, 0.7]], threshold=0.4)) == pytest.approx([0.3, 0.3])
 
 
 def test_an_evaluation_as_json() -> None:
     facts = evaluation().to_json()
     assert list(facts)[:5] == ["model", "run", "data", "split", "samples"]
-    assert list(facts)[-3:] == ["metrics", "intervals", "out"]
+    assert list(facts)[-4:] == ["confusion", "metrics", "intervals", "out"]
+    assert facts["confusion"] == {
+        "no_tumour": {"no_tumour": 3, "tumour": 3},
+        "tumour": {"no_tumour": 3, "tumour": 3},
+    }
     low, high = facts["intervals"]["auroc"]
     assert low < facts["metrics"]["auroc"] < high
     assert facts["out"] == "/runs/first/evaluation/test"

@@ -38,7 +38,7 @@ def run(finished_run: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of samples of each evaluation that was computed."""
-    monkeypatch.setattr("brainscale.evaluation.outputs.draw_plots", lambda samples, folder: [])
+    monkeypatch.setattr("brainscale.evaluation.outputs.draw_plots", lambda *arguments, **options: [])
     return predict_without_ray(monkeypatch)
 
 

@@ -177,7 +177,7 @@ def test_outside_data_that_is_not_outside(run: Path, scans: Path, invoke: Invoke
     assert without["n"].to_pylist()[0] == 60 - facts["shared_with_training"]
     page = (out / "report.html").read_text()
     assert f"Data leakage: {facts['shared_with_training']} of these samples" in page
-    assert "<h1>brainmrnet: all samples of outside.parquet</h1>" in page
+    assert "<h1>brainmrnet on outside.parquet: all samples</h1>" in page
     shutil.copytree(run / "model", tmp_path / "bare")
     arguments[1] = tmp_path / "bare"
     assert json.loads(succeed(invoke(*arguments, "--out", tmp_path / "e")).stdout)["shared_with_training"] is None

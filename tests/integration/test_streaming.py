@@ -6,13 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
+import ray
 
 from brainscale.config.files import load_config
 from brainscale.dataset.phantoms import write_phantoms
 from brainscale.reading.reader import read_samples
 from brainscale.reading.request import ReadRequest
 from brainscale.training import plane_store
+from brainscale.training.plane_store import KeptBlocks, PlaneLocations, open_planes
 from tests.support.runs import SMALL, Invoke, succeed, weights
 
 pytestmark = [pytest.mark.ray]
@@ -34,6 +38,18 @@ def test_a_set_larger_than_the_object_store(tmp_path: Path) -> None:
     assert facts["streamed"]
     assert facts["spilled_mib"] == 0
     assert "decoded again for each window" in facts["notices"][0]
+
+
+def test_a_node_gets_the_rows_of_its_own_worker(ray_cluster: None) -> None:
+    """Where blocks are on several nodes: tasks pick the rows where the blocks are."""
+    planes = np.random.default_rng(0).integers(0, 256, (24, 8, 8), np.uint8)
+    tables = [pa.table({"plane": [plane.tobytes() for plane in part]}) for part in np.split(planes, 3)]
+    block, row = np.divmod(np.arange(24, dtype=np.int32), 8)
+    blocks = KeptBlocks(refs=[ray.put(table) for table in tables])
+    locations = PlaneLocations(blocks=blocks, block=block, row=row, in_place=False, spread=True)
+    store, positions = open_planes(locations, 8), np.array([17, 3, 20, 4])
+    store.hold(positions)
+    assert np.array_equal(store.take(positions), planes[positions])
 
 
 def test_streaming_changes_no_bit(

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import yaml
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from brainscale.config.files import load_config, parse_config
@@ -47,6 +48,9 @@ def test_a_run_holds_what_it_should(run: Path) -> None:
     losses = [e.value for e in events.Scalars("val_loss")]
     assert losses == pytest.approx(history["val_loss"].to_pylist())
     assert "cpu" in json.loads((run / "environment.json").read_text())
+    model = json.loads((run / "model" / "model.json").read_text())
+    assert model["novelty_sha256"] is None
+    assert model["novelty_source"] == f"none: it needs 20 validation samples, and there are {facts['samples']['val']}"
 
 
 def test_planes_are_read_in_place(run: Path) -> None:
@@ -80,16 +84,56 @@ def test_another_configuration_or_other_data_is_refused(run: Path, scans: Path, 
     assert "a run on other data (files, labels or splits differ)" in result.output
 
 
-def test_the_end_of_a_run_needs_nothing_but_its_folder(run: Path, tmp_path: Path) -> None:
-    """As after a kill between the last epoch and the bundle."""
-    other = tmp_path / "run"
+def finished_again(run: Path, other: Path) -> Path:
+    """A copy of a run as after a kill between the last epoch and the bundle, brought to its end."""
     shutil.copytree(run, other, ignore=shutil.ignore_patterns("_SUCCESS.json", "model", "evaluation"))
     config = parse_config(yaml.safe_load((run / "config.yaml").read_text()))
     finish_run(RunFolder(other), config, pq.read_table(run / "manifest.parquet"), lambda text: None)
+    return other
+
+
+def test_the_end_of_a_run_needs_nothing_but_its_folder(run: Path, tmp_path: Path) -> None:
+    other = finished_again(run, tmp_path / "run")
     assert weights(other) == weights(run)
     assert {p.name for p in (other / "model").iterdir()} == {p.name for p in (run / "model").iterdir()}
     for name in ("model.safetensors", "model.onnx"):
         assert (other / "model" / name).read_bytes() == (run / "model" / name).read_bytes()
+
+
+def test_novelty_comes_with_every_score(
+    run: Path, scans: Path, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brainscale.training.novelty.MIN_VALIDATION", 5)
+    model = finished_again(run, tmp_path / "run")
+    assert (model / "model" / "novelty.safetensors").stat().st_size < 100_000
+    assert (run / "model" / "model.json").read_bytes() != (model / "model" / "model.json").read_bytes()
+    images = tmp_path / "images"
+    shutil.copytree(scans, images)
+    Image.fromarray(np.zeros((160, 160), np.uint8)).save(images / "empty.png")
+    (images / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
+    out = tmp_path / "scores"
+    found = json.loads(succeed(invoke("score", model, images, "--out", out, "--unit", "scan", "--json")).stdout)
+    rows = {str(row["sample_id"]): row for row in scores(out)}
+    assert rows["torn.png"]["novelty"] is None
+    assert rows["empty.png"]["novelty"] == 1
+    novelty = [row["novelty"] for name, row in rows.items() if name != "torn.png"]
+    assert all(0 <= value <= 1 for value in novelty)  # type: ignore[operator]
+    assert 1 <= found["unusual"] == sum(value >= 0.99 for value in novelty) < len(novelty)  # type: ignore[operator]
+    assert found["novelty"] == json.loads((model / "model" / "model.json").read_text())["novelty_sha256"]
+    again = invoke("score", model, images, "--out", out)  # complete: the count is in the folder
+    assert f"{found['unusual']} of {len(novelty)} samples" in again.stdout
+    of_scans = pq.read_table(found["units_file"])
+    by_scan = dict(zip(of_scans["scan"].to_pylist(), of_scans["novelty"].to_pylist(), strict=True))
+    assert by_scan["yes/" + min(path.name for path in (scans / "yes").iterdir())] is not None
+    for engine in ("onnx", "torch"):
+        folder = tmp_path / engine
+        told = succeed(invoke("evaluate", model, "--split", "val", "--engine", engine, "--out", folder)).stdout
+        table = pq.read_table(folder / "predictions.parquet")
+        expected = [rows[name]["novelty"] for name in table["sample_id"].to_pylist()]
+        assert np.allclose(table["novelty"], expected, atol=1e-4)
+        assert max(table["novelty"].to_pylist()) == pytest.approx(1, abs=1e-4)
+        assert "more unusual than 99 % of the validation samples" in told
+        assert "Unusual samples" in (folder / "report.html").read_text()
 
 
 def test_evaluate_and_compare(run: Path, scans: Path, invoke: Invoke, tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ import torch
 
 from brainscale.config.sections import ARCHITECTURES
 from brainscale.errors import BundleError, FormatError, UsageError
-from brainscale.models.bundle import MODEL_JSON, ONNX, WEIGHTS, Bundle, open_bundle
+from brainscale.models.bundle import MODEL_JSON, NOVELTY, ONNX, WEIGHTS, Bundle, open_bundle
 from brainscale.models.engines import Engine, EngineOptions, load_engine, read_network, resolve_engine
 from brainscale.models.normalisation import normalise
-from tests.support.bundles import make_bundle, network_with_statistics
+from tests.support.bundles import make_bundle, network_with_statistics, random_planes
 
 
 def started(bundle: Bundle, options: EngineOptions) -> Engine:
@@ -31,13 +31,31 @@ def test_engines_agree_with_the_eager_network(name: str, side: int, bundle: Bund
         eager = torch.softmax(network(normalise(torch.from_numpy(planes))), 1).numpy()
     for engine in ("onnx", "torch"):
         run = started(opened, EngineOptions(name=engine))
-        alone = np.concatenate([run(planes[i : i + 1]) for i in range(len(planes))])
+        alone = np.concatenate([run(planes[i : i + 1]).probabilities for i in range(len(planes))])
         for size in (2, 7):
-            together = run(planes[:size])
+            together = run(planes[:size]).probabilities
             assert together.shape == (size, 2)
             assert together.dtype == np.float32
             assert np.abs(together - eager[:size]).max() < 1e-5
             assert np.abs(together - alone[:size]).max() < 1e-6  # whatever shared the batch
+
+
+@pytest.mark.parametrize("name", ["brainmrnet", "brainmrnet_paper", "resnet50"])
+def test_engines_agree_on_novelty(name: str, bundle: Bundle, tmp_path: Path) -> None:
+    made = name == bundle.info.architecture
+    opened = bundle if made else make_bundle(tmp_path / "model", network_with_statistics(name), name)
+    assert opened.novelty is not None
+    planes = np.concatenate([random_planes(5, seed=1), np.zeros((1, 64, 64), np.uint8), random_planes(1, seed=2) // 2])
+    found = []
+    for engine in ("onnx", "torch"):
+        run = started(opened, EngineOptions(name=engine))
+        novelty = opened.novelty.measure(run(planes).features)
+        alone = np.concatenate([opened.novelty.measure(run(planes[i : i + 1]).features) for i in range(len(planes))])
+        assert np.abs(novelty - alone).max() < 1e-4
+        found.append(novelty)
+    assert np.abs(found[0] - found[1]).max() < 1e-4
+    assert found[0][5] == 1  # an empty plane, among noise
+    assert found[0][:5].max() > 0
 
 
 def test_auto_is_torch_where_there_are_gpus() -> None:
@@ -53,8 +71,8 @@ def test_auto_is_torch_where_there_are_gpus() -> None:
 
 def test_half_the_width_is_nearly_the_same(bundle: Bundle) -> None:
     planes = np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8)
-    exact = started(bundle, EngineOptions(name="torch"))(planes)
-    narrow = started(bundle, EngineOptions(name="torch", bf16=True))(planes)
+    exact = started(bundle, EngineOptions(name="torch"))(planes).probabilities
+    narrow = started(bundle, EngineOptions(name="torch", bf16=True))(planes).probabilities
     assert narrow.dtype == np.float32
     assert 0 < np.abs(narrow - exact).max() < 0.05
 
@@ -64,7 +82,7 @@ def test_a_run_and_its_model_folder_are_the_same_bundle(bundle: Bundle) -> None:
     assert bundle.info.data.label("YES") == "tumour"
 
 
-@pytest.mark.parametrize("name", [WEIGHTS, ONNX])
+@pytest.mark.parametrize("name", [WEIGHTS, ONNX, NOVELTY])
 def test_altered_and_missing_files_are_found(bundle: Bundle, tmp_path: Path, name: str) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(bundle.folder, copy)
@@ -117,5 +135,5 @@ def test_an_edited_model_is_refused_or_named(bundle: Bundle, tmp_path: Path) -> 
     assert (edited.edited, edited.info.threshold) == (True, 0.1)
     assert edited.info.threshold_source == "fixed; model.json was edited after it was written"
     assert edited.sha256 != bundle.sha256  # the hash of what it says now, not the one that stands there
-    (copy / MODEL_JSON).write_text(json.dumps(facts | {"threshold": 0.2}))
+    (copy / MODEL_JSON).write_text(json.dumps(facts | {"operating_points": {"slice": lower | {"threshold": 0.2}}}))
     assert open_bundle(copy, allow_edited=True).sha256 not in (edited.sha256, bundle.sha256)

@@ -122,7 +122,7 @@ def test_three_classes(name: str, target: int | None) -> None:
 def test_the_score_is_the_one_that_engines_give() -> None:
     network, planes = built("brainmrnet", 3), torch.from_numpy(some_planes(2))
     with torch.no_grad():
-        tumour = 1 - Classifier(network)(planes)[:, 0]
+        tumour = 1 - Classifier(network)(planes)[0][:, 0]
         assert torch.allclose(torch.sigmoid(log_odds(network(normalise(planes)))), tumour, rtol=0, atol=1e-5)
 
 

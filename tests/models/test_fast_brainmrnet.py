@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from brainscale.models.fast_brainmrnet import compute_logits, find_tile_starts
+from brainscale.models.fast_brainmrnet import find_tile_starts, run_fast
 from brainscale.models.normalisation import normalise
 from brainscale.models.registry import build_network
 
@@ -22,8 +22,9 @@ def test_same_logits(name: str, height: int, width: int, winograd: bool) -> None
     with torch.no_grad():
         network.head.classifier.weight.mul_(20)  # type: ignore[union-attr,operator]
         planes = torch.randint(0, 256, (2, height, width), dtype=torch.uint8)
-        logits = compute_logits(network, planes, winograd=winograd)
+        logits, first = run_fast(network, planes, winograd=winograd)
         assert torch.allclose(logits, network(normalise(planes)), rtol=0, atol=1e-5)
+        assert torch.allclose(first, network.stage1(normalise(planes)), rtol=0, atol=1e-5)  # type: ignore[operator]
 
 
 def test_tiles_hold_what_the_hypercolumn_reads() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from brainscale.config.sections import ARCHITECTURES
 from brainscale.models.classifier import Classifier
+from brainscale.models.engines import EngineOutput
 from brainscale.models.explained_score import log_odds, score_of_engine, score_of_network, take_structure_out
 from brainscale.models.faithfulness import is_peak_in, measure_heatmap, random_map
 from brainscale.models.heatmaps import METHODS, compute_heatmaps, name_heatmap_method
@@ -155,9 +156,9 @@ def test_rise_finds_the_weight_of_each_region() -> None:
 def test_an_engine_gives_the_score_of_its_network(classes: int) -> None:
     network, planes = build_network("brainmrnet", classes, seed=3).eval(), textured_planes(2)
 
-    def engine(planes: np.ndarray) -> np.ndarray:
+    def engine(planes: np.ndarray) -> EngineOutput:
         with torch.no_grad():
-            return np.asarray(Classifier(network)(torch.from_numpy(planes)).numpy())
+            return EngineOutput(*(output.numpy() for output in Classifier(network)(torch.from_numpy(planes))))
 
     assert np.allclose(score_of_engine(engine)(planes), score_of_network(network)(planes), atol=1e-5)
 

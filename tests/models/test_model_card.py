@@ -2,6 +2,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from brainscale.models import claim_checklist, model_card
 from brainscale.models.bundle import ModelInfo
 from brainscale.stats.metrics import measure
 from tests.support.pages import random_samples
+from tests.support.samples import labelled
 
 EVIL = "</script>|[a](https://evil.example)![x](y)\n# head `code` **bold** <b>&amp; www.evil.example a@b.example"
 
@@ -80,11 +82,25 @@ def test_a_card_without_metrics_says_so(tmp_path: Path) -> None:
     assert checklist_of(text)[28][1] == claim_checklist.OPEN
 
 
-def test_more_classes_have_no_threshold(tmp_path: Path) -> None:
+def test_more_classes_have_a_threshold_and_blocks_of_their_own(tmp_path: Path) -> None:
     classes = {"none": ["no"], "glioma": ["glioma"], "meningioma": ["meningioma"]}
-    text = write_card(tmp_path, info=model_info(classes=classes))
-    assert "The model predicts the most probable class; it uses no threshold." in text
+    labels = np.arange(60) % 3
+    probabilities = np.random.default_rng(1).dirichlet(np.ones(3), 60) * 0.8 + np.eye(3)[labels] * 0.2
+    metrics = measure(labelled(labels, probabilities, tuple(classes)))
+    text = write_card(tmp_path, info=model_info(classes=classes), metrics=metrics)
+    assert "The model predicts a tumour at a probability of" in text
+    assert "The probability of a tumour is that of any kind, 1 less the probability of none" in text
     assert "- meningioma\n" in text
+    blocks = text.split("\n## Metrics")[1].split("\n## ")[0].split("\n### ")
+    assert [block.splitlines()[0] for block in blocks[1:]] == ["Per class", "Tumour against none"]
+    rows = [line for line in blocks[1].splitlines() if line.startswith("|")]
+    assert rows[0] == "| class | Sensitivity | Specificity | PPV | NPV | AUROC |"
+    assert [row.split(" | ")[0] for row in rows[2:]] == ["| none", "| glioma", "| meningioma"]
+    assert {row.count("|") for row in rows} == {7}
+    assert "| Macro AUROC |" in blocks[0]
+    assert "| Tumour sensitivity |" in blocks[2]
+    assert "Sensitivity of" not in text
+    assert "of each class: Sensitivity, Specificity, PPV, NPV, AUROC" in checklist_of(text)[28][1]
 
 
 def test_the_card_says_how_temperature_and_epoch_were_chosen(tmp_path: Path) -> None:
@@ -124,3 +140,15 @@ def test_escaped_text_stays_one_cell(text: str) -> None:
     line = formatting.escape_markdown(text)
     assert len(line.splitlines()) <= 1
     assert not re.search(r"(?<!\\)(\\\\)*[|`*_<\[\]]", line.replace("&lt;", ""))
+
+
+def test_the_card_says_how_scans_are_decided(tmp_path: Path) -> None:
+    point = {"threshold": 0.42, "threshold_source": "fixed"}
+    chosen = {"aggregation_source": "highest AUROC (0.9) on 40 validation scans", "threshold_source": "Youden's index"}
+    points = {"slice": point, "scan": {"threshold": 2 / 3, "aggregation": "maximum", **chosen}}
+    text = write_card(tmp_path, info=model_info(operating_points=points))
+    assert (
+        "The probability of a tumour in a scan is the maximum of the slices; a tumour is predicted at 0.666667 "
+        "or more. How this was chosen: highest AUROC"
+    ) in text
+    assert "in a patient is" not in text

@@ -29,10 +29,12 @@ def test_each_probability_stays_beside_its_sample() -> None:
     assert set(table["model"].to_pylist()) == {"w"}
 
 
-def test_three_classes_are_called_by_the_likeliest() -> None:
+def test_the_threshold_decides_tumour_or_none_of_three_classes_too() -> None:
     known = np.array([[0.4, 0.35, 0.25], [0.2, 0.3, 0.5]], np.float32)
     table = make_predictions(block([None, None]), np.ones(2, bool), known, 0.5, ["none", "a", "b"], "w")
-    assert table["prediction"].to_pylist() == ["none", "b"]
+    assert table["prediction"].to_pylist() == ["a", "b"]
+    strict = make_predictions(block([None, None]), np.ones(2, bool), known, 0.7, ["none", "a", "b"], "w")
+    assert strict["prediction"].to_pylist() == ["none", "b"]
     assert np.allclose(table["probability"].to_pylist(), [0.6, 0.8])
 
 

@@ -29,6 +29,7 @@ def scores(unit: Unit, rows: list[tuple[str, str | None, str | None, float | Non
             "patient": patient,
             "empty": empty,
             "probabilities": None if probability is None else [1 - probability, probability],
+            "novelty": None if probability is None else 0.5 + probability / 2,
             "error_code": error,
         }
         for name, series, patient, probability, empty, error in rows
@@ -53,6 +54,7 @@ def test_series_volumes_and_single_files_at_the_threshold_of_scans() -> None:
     first = table.to_pylist()[0]
     assert (first["maximum"], first["top_mean"], first["mean"]) == (0.75, 0.5, 1.625 / 4)
     assert (first["aggregation"], first["threshold"]) == ("mean", 0.375)
+    assert table["novelty"].to_pylist() == [0.875, 0.6875, 0.625, None]  # the empty slice's, 1, does not count
 
 
 def test_without_an_operating_point_nothing_is_predicted() -> None:

@@ -7,10 +7,11 @@ import pytest
 from scipy.special import expit
 from scipy.stats import binom
 
-from brainscale.stats.bootstrap import metrics_of_resamples
+from brainscale.stats.bootstrap import metric_values
 from brainscale.stats.delong import delong
 from brainscale.stats.estimate import Estimate
 from brainscale.stats.folds import measure_folds
+from brainscale.stats.grouped_samples import GroupedSamples
 from brainscale.stats.labelled import LabelledProbabilities
 from brainscale.stats.metrics import estimates_of, measure
 from tests.support.samples import LONG, labelled, two_columns
@@ -91,8 +92,13 @@ def test_more_classes() -> None:
     labels = np.arange(90) % 3
     probabilities = np.random.default_rng(1).dirichlet(np.ones(3), 90) * 0.8 + np.eye(3)[labels] * 0.2
     rows = estimates(labelled(labels, probabilities, classes=("none", "a", "b")), np.arange(90) // 30)
-    assert rows["auroc"].value == pytest.approx(np.mean([rows[f"auroc_{name}"].value for name in ("none", "a", "b")]))
-    assert rows["auroc"].low < rows["auroc"].value < rows["auroc"].high  # type: ignore[operator]
+    each = [rows[f"auroc_{name}"].value for name in ("none", "a", "b")]
+    assert rows["macro_auroc"].value == pytest.approx(np.mean(each))
+    assert rows["macro_auroc"].low < rows["macro_auroc"].value < rows["macro_auroc"].high  # type: ignore[operator]
+    two = estimates(labelled(labels > 0, two_columns(1 - probabilities[:, 0])), np.arange(90) // 30)
+    for name in ("auroc", "average_precision", "calibration_slope", "sensitivity"):
+        assert rows[f"tumour_{name}"] == two[name]
+        assert name not in rows
 
 
 @pytest.mark.parametrize(("patients", "slices", "repeats"), [(200, 1, 1), (100, 5, 1), (150, 1, 3)])
@@ -101,7 +107,7 @@ def test_intervals_hold_the_truth(patients: int, slices: int, repeats: int) -> N
     draw = np.random.default_rng(patients)
     large, large_folds = study(np.random.default_rng(0), 400_000 // (slices * repeats), slices, repeats)
     parts = [large.take(large_folds == number) for number in np.unique(large_folds)]
-    each = [metrics_of_resamples(np.ones((1, len(part))), part, None) for part in parts]
+    each = [metric_values(GroupedSamples.of(part)) for part in parts]
     names = ("auroc", "average_precision", "calibration_slope", "calibration_intercept")
     truth = {name: float(np.mean([metrics[name] for metrics in each])) for name in names}
     held: dict[str, list[bool]] = {name: [] for name in truth}

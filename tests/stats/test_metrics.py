@@ -11,8 +11,9 @@ from sklearn.linear_model import LogisticRegression
 
 from brainscale.errors import UsageError
 from brainscale.schema import METRICS
-from brainscale.stats import bootstrap, calibration, metrics, weighted_metrics
+from brainscale.stats import bootstrap, metrics
 from brainscale.stats.decisions import predicted_classes
+from brainscale.stats.grouped_samples import GroupedSamples
 from brainscale.stats.weighted_metrics import CLIP
 from tests.support.samples import LONG, estimates, labelled, two_columns
 
@@ -90,8 +91,8 @@ def test_metrics_of_weights_are_those_of_repeated_samples() -> None:
     for seed in range(30 if LONG else 10):
         labels, scores = random_case(seed)
         weights = np.random.default_rng(seed).integers(0, 4, (5, len(labels))).astype(float)
-        areas, precisions = weighted_metrics.ranking(weights, labels > 0, scores)
-        errors = calibration.expected_calibration_error(weights, scores, labels > 0)
+        values = GroupedSamples.of(labelled(labels, two_columns(scores))).measure(weights)
+        areas, precisions, errors = (values[name] for name in ("auroc", "average_precision", "ece"))
         for row, area, precision, error in zip(weights.astype(int), areas, precisions, errors, strict=True):
             drawn, ranked = np.repeat(labels, row), np.repeat(scores, row)
             if set(drawn) != {0, 1}:
@@ -109,8 +110,8 @@ def test_calibration_is_that_of_an_independent_logistic_regression() -> None:
         logits = generator.normal(size=60) * generator.uniform(0.3, 3) + labels
         probability = expit(logits)
         weights = np.r_[np.ones((1, 60)), generator.integers(0, 3, (2, 60))]
-        slopes = calibration.calibration_slope(weights, labels > 0, probability)
-        intercepts = calibration.calibration_intercept(weights, labels > 0, probability)
+        grouped = GroupedSamples.of(labelled(labels, two_columns(probability)))
+        slopes, intercepts = grouped.slopes(weights), grouped.measure(weights)["calibration_intercept"]
         for row, slope, intercept in zip(weights, slopes, intercepts, strict=True):
             model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
             model.fit(logit(probability)[:, None], labels, sample_weight=row)
@@ -124,20 +125,20 @@ def test_calibration_is_that_of_an_independent_logistic_regression() -> None:
 
 def test_a_calibrated_model_has_slope_one_and_intercept_zero() -> None:
     generator = np.random.default_rng(0)
-    logits, ones = generator.normal(size=50_000) * 2, np.ones((1, 50_000))
+    logits = generator.normal(size=50_000) * 2
     has_tumour = generator.random(50_000) < expit(logits)
     for scale in (1, 2):  # twice the logit is overconfident
-        slope = calibration.calibration_slope(ones, has_tumour, expit(scale * logits))
-        assert slope == pytest.approx(1 / scale, abs=0.03)
+        values = bootstrap.metric_values(GroupedSamples.of(labelled(has_tumour, two_columns(expit(scale * logits)))))
+        assert values["calibration_slope"] == pytest.approx(1 / scale, abs=0.03)
     for shift in (0, 1):  # probabilities that are too low
-        intercept = calibration.calibration_intercept(ones, has_tumour, expit(logits - shift))
-        assert intercept == pytest.approx(shift, abs=0.03)
+        values = bootstrap.metric_values(GroupedSamples.of(labelled(has_tumour, two_columns(expit(logits - shift)))))
+        assert values["calibration_intercept"] == pytest.approx(shift, abs=0.03)
 
 
 def test_separated_classes_have_no_slope() -> None:
     has_tumour = np.array([0, 0, 1, 1]) > 0
     for scores, slope in (([0.1, 0.2, 0.8, 0.9], np.inf), ([0.9, 0.8, 0.2, 0.1], -np.inf), ([0.3] * 4, np.nan)):
-        fitted = calibration.calibration_slope(np.ones((1, 4)), has_tumour, np.array(scores))
+        fitted = GroupedSamples.of(labelled(has_tumour, two_columns(scores))).slopes(np.ones((1, 4)))
         assert fitted == pytest.approx(slope, nan_ok=True)
     rows = estimates(has_tumour, two_columns([0.1, 0.2, 0.8, 0.9]))
     assert rows["calibration_slope"].value is None
@@ -255,7 +256,7 @@ def test_perfect_separation_claims_no_certainty() -> None:
     wrong = estimates(np.array([1, 1, 0, 0]), two_columns([0.1, 0.2, 0.8, 0.9]))["auroc"]
     assert (wrong.value, wrong.low, wrong.high) == (0.0, 0.0, pytest.approx(1 - 0.025**0.5))
     three = estimates(np.arange(30) % 3, np.eye(3)[np.arange(30) % 3] * 0.7 + 0.1)
-    assert three["auroc"].low == three["auroc_class_1"].low == pytest.approx(0.025**0.1)
+    assert three["macro_auroc"].low == three["auroc_class_1"].low == pytest.approx(0.025**0.1)
 
 
 def test_a_model_that_separates_all_but_one_sample_has_no_slope() -> None:
@@ -316,51 +317,14 @@ def test_a_probability_that_is_no_number_gives_nulls() -> None:
     assert all(r.value is None and r.reason == "a probability is not a finite number" for r in rows.values())
 
 
-NAMES = ("none", "glioma", "meningioma")
-
-
-def test_more_than_two_classes() -> None:
-    labels = np.arange(60) % 3
-    probabilities = np.random.default_rng(1).dirichlet(np.ones(3), 60) * 0.8 + np.eye(3)[labels] * 0.2
-    rows = estimates(labels, probabilities, classes=NAMES)
-    predicted, onehot = probabilities.argmax(1), np.eye(3)[labels]
-    expected = {
-        "accuracy": oracle.accuracy_score(labels, predicted),
-        "balanced_accuracy": oracle.balanced_accuracy_score(labels, predicted),
-        "auroc": oracle.roc_auc_score(labels, probabilities, multi_class="ovr", average="macro"),
-        "average_precision": oracle.average_precision_score(onehot, probabilities, average="macro"),
-        "sensitivity": ((predicted > 0) & (labels > 0)).sum() / (labels > 0).sum(),
-        "specificity": ((predicted == 0) & (labels == 0)).sum() / (labels == 0).sum(),
-        "ppv": ((predicted > 0) & (labels > 0)).sum() / (predicted > 0).sum(),
-        "f1": oracle.f1_score(labels, predicted, average="macro"),
-        "mcc": oracle.matthews_corrcoef(labels, predicted),
-        "macro_precision": oracle.precision_score(labels, predicted, average="macro"),
-        "brier": oracle.brier_score_loss(labels, probabilities),
-        "log_loss": oracle.log_loss(labels, probabilities),
-        "ece": ece_by_hand(predicted == labels, probabilities.max(1)),
-        **{f"auroc_{name}": oracle.roc_auc_score(labels == i, probabilities[:, i]) for i, name in enumerate(NAMES)},
-    }
-    for name, value in expected.items():
-        assert rows[name].value == pytest.approx(value), name
-        assert rows[name].low < rows[name].high, name
-    assert (rows["auroc"].method, rows["auroc_glioma"].method) == ("bootstrap", "DeLong")
-
-
-def test_more_than_two_classes_of_which_one_is_absent() -> None:
-    probabilities = np.random.default_rng(0).dirichlet(np.ones(3), 30)
-    rows = estimates(np.arange(30) % 2, probabilities, classes=NAMES)
-    for name in ("auroc", "auroc_meningioma", "f1", "balanced_accuracy", "average_precision"):
-        assert (rows[name].value, rows[name].reason) == (None, "no sample of class meningioma")
-    assert rows["auroc_glioma"].low is not None
-    assert rows["accuracy"].value is not None
-    alone = estimates(np.ones(5, int), probabilities[:5], classes=NAMES)
-    assert alone["auroc_glioma"].reason == "no sample of another class than glioma"
-
-
 def test_the_threshold_decides_the_prediction() -> None:
     probabilities = two_columns([0.2, 0.4, 0.6])
     assert predicted_classes(probabilities, 0.4).tolist() == [0, 1, 1]
     assert predicted_classes(probabilities, 0.61).tolist() == [0, 0, 0]
+    three = np.array([[0.4, 0.35, 0.25], [0.6, 0.1, 0.3], [0.3, 0.3, 0.4]])  # in the first, some tumour beats none
+    assert predicted_classes(three, 0.5).tolist() == [1, 0, 2]
+    assert predicted_classes(three, 0.4).tolist() == [1, 2, 2]
+    assert predicted_classes(three, np.array([0.61, 0.3, 0.71])).tolist() == [0, 2, 0]
 
 
 def test_a_threshold_for_each_sample() -> None:
@@ -385,9 +349,9 @@ def truth() -> dict[str, float]:
     labels, scores, _ = draw(np.random.default_rng(0), 400_000, 1)
     counts = oracle.confusion_matrix(labels, scores >= 0.5)
     (specificity, sensitivity), (npv, ppv) = counts.diagonal() / counts.sum(1), counts.diagonal() / counts.sum(0)
-    ours = bootstrap.metrics_of_resamples(np.ones((1, len(labels))), labelled(labels, two_columns(scores)), 0.1)
+    ours = bootstrap.metric_values(GroupedSamples.of(labelled(labels, two_columns(scores))), 0.1)
     proportions = {"sensitivity": sensitivity, "specificity": specificity, "ppv": ppv, "npv": npv}
-    return {"accuracy": counts.trace() / counts.sum(), **proportions, **{name: float(v[0]) for name, v in ours.items()}}
+    return {"accuracy": counts.trace() / counts.sum(), **proportions, **ours}
 
 
 @pytest.mark.skipif(not LONG, reason="simulates 400 studies twice: set BRAINSCALE_LONG")

@@ -9,6 +9,7 @@ from scipy.stats import binomtest, chi2
 from brainscale.errors import UsageError
 from brainscale.schema import PAIRS
 from brainscale.stats import paired_tests
+from brainscale.stats.decisions import predicted_classes
 from brainscale.stats.delong import delong_pair
 from brainscale.stats.intervals import Z
 from brainscale.stats.labelled import LabelledProbabilities
@@ -136,7 +137,7 @@ def test_more_than_two_classes_are_a_tumour_against_none() -> None:
     models = {name: labelled(labels, p, ("none", "glioma", "meningioma")) for name, p in (("a", a), ("b", b))}
     row = paired_tests.paired_tests(models).to_pylist()[0]
     assert row["auroc_a"] == pytest.approx(delong_pair(1 - a[:, 0], b[:, 0], labels > 0).auroc_a)
-    correct_a, correct_b = (p.argmax(1) == labels for p in (a, b))
+    correct_a, correct_b = (predicted_classes(p, 0.5) == labels for p in (a, b))
     assert row["only_b"] == (correct_b & ~correct_a).sum()
 
 

@@ -24,6 +24,7 @@ CLASSES = ("no_tumour", "glioma", "meningioma")
 COLUMNS = pa.schema(
     [
         *((name, pa.string()) for name in ("sample_id", "scan", "patient", "label", "error_code")),
+        ("novelty", pa.float32()),
         ("empty", pa.bool_()),
         ("probabilities", pa.list_(pa.float32())),
     ]

@@ -63,6 +63,7 @@ def predict_without_ray(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def edit_threshold(model: Path, threshold: float) -> None:
-    """Change the threshold of a model.json by hand."""
+    """Change the threshold of slices in a model.json by hand."""
     facts = json.loads((model / MODEL_JSON).read_text())
-    (model / MODEL_JSON).write_text(json.dumps(facts | {"threshold": threshold}))
+    facts["operating_points"]["slice"]["threshold"] = threshold
+    (model / MODEL_JSON).write_text(json.dumps(facts))

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from brainscale.evaluation.header_comparison import HeaderComparison, compare_with_headers
 from brainscale.evaluation.report.cases import Case, CaseRow
+from brainscale.evaluation.report.novelty import NoveltySection, UnusualCase
 from brainscale.evaluation.report.page import ReportPage, SampleFlow, write_report
 from brainscale.evaluation.report.plots import Plot
 from brainscale.evaluation.report.summary import Sampling
@@ -46,6 +48,12 @@ def case(sample_id: str = "a.png", shown: bytes | None = None, like_it: int = 0)
     pictures: dict[str, Any] = {"picture": shown, "heatmap": shown, "withheld": shown is None}
     texts: dict[str, Any] = {"sample_id": sample_id, "label": "tumour", "prediction": "no_tumour"}
     return Case(**texts, **pictures, probability=0.1, like_it=like_it)
+
+
+@cache
+def control_of_full_page() -> HeaderComparison:
+    """The control beside the samples of `full_page`, which takes seconds."""
+    return control(random_samples())
 
 
 def control(samples: LabelledProbabilities) -> HeaderComparison:
@@ -88,6 +96,12 @@ def history(epochs: int = 8) -> list[Epoch]:
     ]
 
 
+def unusual_case(sample_id: str, novelty: float, **more: Any) -> UnusualCase:
+    """One of the most unusual samples, without a label unless it is in `more`."""
+    least: dict[str, Any] = {"label": None, "prediction": "tumour", "probability": 0.25}
+    return UnusualCase(sample_id=sample_id, novelty=novelty, **(least | more))
+
+
 def minimal_page(samples: LabelledProbabilities | None = None, **more: Any) -> ReportPage:
     """The least that a report can be made of, and `more`."""
     samples = random_samples() if samples is None else samples
@@ -106,7 +120,7 @@ def full_page(folder: Path, threshold: float = 0.4237) -> ReportPage:
         threshold_source=f"highest Youden index on val {EVIL}",
         about={"Data": f"scans {EVIL}", "Evaluated": "1 May 2026, 12:00 UTC", "Command": f"brainscale evaluate {EVIL}"},
         sampling=Sampling(split="test", patients=55),
-        control=control(samples),
+        control=control_of_full_page(),
         plots=[plot(folder)],
         history=history(),
         cases=[
@@ -119,6 +133,16 @@ def full_page(folder: Path, threshold: float = 0.4237) -> ReportPage:
         flow=SampleFlow(steps={"files": 1234, "samples": 1200, "used": 160}, excluded={"empty slice": 30, EVIL: 4}),
         duplicates={"groups": 12, "duplicates": 31, EVIL: 1},
         looks=3,
+        novelty=NoveltySection(
+            source=f"distance of {EVIL}",
+            samples=160,
+            unusual=3,
+            beyond_all=1,
+            cases=[
+                unusual_case(EVIL, 1.0, label=EVIL, picture=picture(4)),
+                unusual_case("a/very/long/" + "name" * 30 + ".png", 0.99, withheld=True),
+            ],
+        ),
         leaked={"bytes": 1400, "picture": 2},
         without_leaked=measure(first),
         subgroups=measure_subgroups(

@@ -20,6 +20,7 @@ from brainscale.config.class_names import DEFAULT_CLASSES
 from brainscale.config.sections import PreprocessConfig
 from brainscale.errors import SampleError
 from brainscale.models.bundle import Bundle, ModelInfo, OperatingPoint
+from brainscale.models.engines import EngineOutput
 from brainscale.reading.pseudonyms import pseudonym
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample import Sample
@@ -82,9 +83,9 @@ def read_text(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the scoring of this process take text for images, in blocks of a few files."""
 
-    def engine(planes: np.ndarray) -> np.ndarray:
+    def engine(planes: np.ndarray) -> EngineOutput:
         tumour = planes.mean((1, 2), dtype=np.float64).astype(np.float32) / 255
-        return np.stack([1 - tumour, tumour], 1)
+        return EngineOutput(np.stack([1 - tumour, tumour], 1), np.stack([tumour], 1))
 
     monkeypatch.setattr("brainscale.reading.reader._read_members", read_text)
     monkeypatch.setattr("brainscale.models.engines.read_network", lambda bundle, options: b"")

@@ -41,7 +41,10 @@ def predictions(rows: pa.Table, scores: np.ndarray, threshold: float = 0.5) -> p
     """Predictions of a manifest's rows; a row in error has none."""
     table = [
         {
-            **{name: row[name] for name in ("sample_id", "uri", "sha256", "label", "error_code")},
+            **{
+                name: row[name]
+                for name in ("sample_id", "uri", "sha256", "scan", "patient", "empty", "label", "error_code")
+            },
             "model": "a" * 64,
             **({} if row["error_code"] else prediction(float(score), threshold)),
         }

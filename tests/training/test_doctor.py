@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from brainscale.training.doctor import Examination, make_diagnosis
 from brainscale.training.exactness import Exactness, check_exactness
 from brainscale.training.machine import Machine, count_cpus, read_machine, read_memory
 from brainscale.training.speed import Speed
+from tests.support.runs import Invoke, succeed
 
 HASHES = {"CPU, 1 worker": "a" * 64, "CPU, 2 workers": "a" * 64}
 MACHINE = Machine(
@@ -36,10 +38,16 @@ def advice(*found: Examination) -> str:
     return " ".join(make_diagnosis(found, 4.0).advice)
 
 
-def test_workers_give_the_same_bits_on_this_machine() -> None:
-    found = check_exactness((1, 2))
-    assert found.is_exact, found.to_text()
-    assert {"CPU, 1 worker", "CPU, 2 workers"} <= found.hashes.keys()
+def test_the_command_examines_this_machine(invoke: Invoke) -> None:
+    """With real processes, and without Ray."""
+    result = json.loads(succeed(invoke("doctor", "--no-speed", "--json")).stdout)
+    (found,) = result["kinds"]
+    assert result["exact"]
+    assert {"CPU, 1 worker", "CPU, 2 workers", "CPU, 4 workers"} <= found["exactness"]["hashes"].keys()
+    assert len({value for name, value in found["exactness"]["hashes"].items() if name.startswith("CPU")}) == 1
+    assert found["confinement"].keys() == {"files", "network", "processes", "core_dumps"}
+    assert found["speed"] is None
+    assert not ray.is_initialized()
 
 
 def test_a_difference_of_one_worker_shows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,14 @@ from brainscale.config.files import load_config
 from brainscale.errors import ManifestError
 from brainscale.reading.reader import read_samples
 from brainscale.reading.request import ReadRequest
-from brainscale.training.plane_blocks import BLOCKS_IN_STORE, IN_FLIGHT, BlockCache, choose_block_rows, read_block
+from brainscale.training.plane_blocks import (
+    BLOCKS_IN_STORE,
+    IN_FLIGHT,
+    BlockCache,
+    choose_block_rows,
+    keep_needed,
+    read_block,
+)
 from brainscale.training.plane_store import PlaneLocations, PlaneStore, WindowStore
 from tests.support.indexing import index_folder
 
@@ -136,6 +143,16 @@ def test_a_worker_has_few_blocks_in_use() -> None:
     assert store._planes.nbytes == 90 * SIDE**2
 
 
+def test_a_worker_may_have_nothing_of_a_window() -> None:
+    """Where the last window has fewer micro-batches than there are workers."""
+    objects, nothing = numbered(12), np.arange(0)
+    store = WindowStore(locate(objects), SIDE)
+    with patch("ray.get", getter(objects)):
+        for window, following in ((np.arange(6), nothing), (nothing, np.arange(6, 12)), (np.arange(6, 12), None)):
+            store.hold(window, following)
+            assert np.array_equal(store.take(window)[:, 0, 0], window)
+
+
 def test_an_error_of_a_later_window_comes_when_it_is_needed() -> None:
     objects = numbered(12)
 
@@ -185,7 +202,7 @@ REQUEST = ReadRequest(preprocess=load_config(None, ["data.image_size=64"]).data.
 
 def test_a_block_has_the_planes_of_its_rows_in_their_order(folder: Path) -> None:
     planes = {sample.sample_id: sample.plane for sample in read_samples(folder, REQUEST)}
-    rows = index_folder(folder).take([7, 2, 11, 3])
+    rows = keep_needed(index_folder(folder)).take([7, 2, 11, 3])
     expected = [planes[sample_id].tobytes() for sample_id in rows["sample_id"].to_pylist()]  # type: ignore[union-attr]
     assert read_block(rows, REQUEST)["plane"].to_pylist() == expected
 

@@ -101,7 +101,6 @@ def find_wrong(manifest: pa.Table, predictions: pa.Table, classes: Sequence[str]
 
 def _confidence(row: dict[str, Any], classes: Sequence[str]) -> float:
     """Return the probability of the predicted class."""
-    if len(row["probabilities"]) == 2:  # then it depends on the threshold
-        probability = float(row["probability"])
-        return 1 - probability if row["prediction"] == classes[0] else probability
-    return float(max(row["probabilities"]))
+    if row["prediction"] == classes[0]:
+        return 1 - float(row["probability"])
+    return float(row["probability"]) if len(row["probabilities"]) == 2 else float(max(row["probabilities"][1:]))

@@ -25,7 +25,7 @@ class TumourScores:
     Attributes:
         has_tumour: bool [n].
         scores: float64 [n], probability of a tumour.
-        threshold: operating threshold; None with more than two classes, which use none.
+        threshold: operating threshold; None where the model has none.
         codes: int64 [n], number of each sample's group.
     """
 
@@ -40,7 +40,7 @@ class TumourScores:
         return cls(
             has_tumour=samples.has_tumour,
             scores=samples.tumour_probability,
-            threshold=float(samples.threshold) if len(samples.classes) == 2 else None,
+            threshold=float(samples.threshold),
             codes=samples.codes,
         )
 

@@ -17,20 +17,28 @@ from brainscale.evaluation.header_comparison import CONTROL, HeaderComparison
 from brainscale.evaluation.report import curves, svg_charts
 from brainscale.evaluation.report.cases import CaseRow, scale_colours
 from brainscale.evaluation.report.curves import ConfusionCounts, TumourScores
+from brainscale.evaluation.report.novelty import NoveltySection
 from brainscale.evaluation.report.plots import Plot
-from brainscale.evaluation.report.summary import Sampling, describe_findings, describe_leakage
+from brainscale.evaluation.report.summary import Sampling, describe_findings, describe_leakage, describe_slices
 from brainscale.formatting import format_number
 from brainscale.models.faithfulness import FaithfulnessSummary
+from brainscale.stats.confusion import confusion_matrix
 from brainscale.stats.estimate import Estimate
 from brainscale.stats.labelled import LabelledProbabilities
-from brainscale.stats.metric_names import metric_name
-from brainscale.stats.metrics import confusion_matrix, estimates_of
+from brainscale.stats.metric_names import CLASS_NAMES, metric_name
+from brainscale.stats.metrics import estimates_of
+from brainscale.stats.multiclass import ANY_TUMOUR, OF_EACH_CLASS, sort_into_blocks
 from brainscale.stats.weighted_metrics import predictive_values
 from brainscale.storage.local import replacing
 
 FOLDER = Path(__file__).parent
 SUBGROUP_METRICS = ("auroc", "sensitivity", "specificity")
+SUBGROUP_METRICS_MULTICLASS = ("tumour_auroc", "tumour_sensitivity", "tumour_specificity")
 HEADLINE = ("auroc", "sensitivity", "specificity", "ppv", "npv", "accuracy")
+HEADLINE_MULTICLASS = (
+    *("accuracy", "balanced_accuracy", "macro_auroc"),
+    *("tumour_auroc", "tumour_sensitivity", "tumour_specificity"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +82,7 @@ class ReportPage:
         looks_note: why the run does not count this one; None if it does.
         degenerate: one sentence where the model does not tell samples apart.
         faithfulness: whether the heatmaps show what the model goes by, where it was measured.
+        novelty: how many samples are unusual, and the most unusual ones.
         edited: that the model was edited after training, in one sentence; None if it was not.
         subgroups: table of schema SUBGROUPS.
         facts: provenance, group → name → value.
@@ -101,6 +110,7 @@ class ReportPage:
     looks_note: str | None = None
     degenerate: str | None = None
     faithfulness: FaithfulnessSummary | None = None
+    novelty: NoveltySection | None = None
     edited: str | None = None
     subgroups: pa.Table | None = None
     facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -166,23 +176,34 @@ def embed_json(data: object) -> Markup:
 def _contents(page: ReportPage) -> dict[str, Any]:
     """Return what the template shows besides the page's own fields."""
     metrics = _named(page.metrics, page.prevalence)
-    headline = [metrics[name] for name in HEADLINE if name in metrics]
+    names = page.samples.classes
+    blocks = sort_into_blocks(metrics, names)
+    important, in_subgroups = HEADLINE, SUBGROUP_METRICS
+    if len(names) > 2:
+        important, in_subgroups = HEADLINE_MULTICLASS, SUBGROUP_METRICS_MULTICLASS
+    headline = [metrics[name] for name in important if name in metrics]
     leak_count = None if page.leaked is None else sum(page.leaked.values())
     without = {} if page.without_leaked is None else estimates_of(page.without_leaked)
     return {
         "findings": describe_findings(page.samples, metrics, page.sampling, page.no_threshold),
         "leakage": describe_leakage(leak_count) if leak_count else None,
         "control_name": CONTROL,
+        "cases_note": describe_slices(page.sampling.unit),
         "scale": scale_colours(),
         "headline": headline,
-        "others": [estimate for name, estimate in metrics.items() if name not in HEADLINE],
+        "others": [metrics[name] for name in blocks.together if name not in important],
+        "by_class": {name: [metrics[metric] for metric in own] for name, own in blocks.by_class.items()},
+        "class_metric_names": [CLASS_NAMES[metric].name for metric in OF_EACH_CLASS],
+        "any_tumour": [metrics[name] for name in blocks.any_tumour],
+        "class_counts": np.bincount(page.samples.labels, minlength=len(names)).tolist(),
+        "confusion": None if page.no_threshold else confusion_matrix(page.samples).tolist(),
         "classes": _two_classes(page.samples),
         "threshold": round(float(page.samples.threshold), 6),
         "training": svg_charts.history_charts(page.history) if page.history else [],
         "leak_count": leak_count,
         "with_and_without": [(estimate, without[estimate.metric]) for estimate in headline] if without else [],
-        "subgroup_headings": [metric_name(metric).name for metric in SUBGROUP_METRICS],
-        "subgroups": [] if page.subgroups is None else _subgroups(page.subgroups),
+        "subgroup_headings": [metric_name(metric).name for metric in in_subgroups],
+        "subgroups": [] if page.subgroups is None else _subgroups(page.subgroups, in_subgroups),
         **_threshold_section(page),
     }
 
@@ -204,7 +225,6 @@ def _threshold_section(page: ReportPage) -> dict[str, Any]:
         "charts": _charts(scores, own, threshold, _two_classes(samples)),
         "calibration": svg_charts.calibration_chart(scores),
         "bins": curves.calibration_bins(scores.has_tumour, scores.scores, scores.codes),
-        "confusion": confusion_matrix(samples).tolist() if len(samples.classes) > 2 else None,
         "data": embed_json(_script_data(scores, own, threshold, _two_classes(samples))),
     }
 
@@ -217,7 +237,7 @@ def _named(table: pa.Table, prevalence: float | None) -> dict[str, NamedEstimate
 
 
 def _two_classes(samples: LabelledProbabilities) -> tuple[str, str]:
-    return samples.classes[0], samples.classes[1] if len(samples.classes) == 2 else "any tumour"
+    return samples.classes[0], samples.classes[1] if len(samples.classes) == 2 else ANY_TUMOUR
 
 
 def _charts(
@@ -261,13 +281,13 @@ def _predictive_values(own: ConfusionCounts, percent: float) -> tuple[float, flo
     return float(ppv), float(npv)
 
 
-def _subgroups(table: pa.Table) -> Iterable[SubgroupLine]:
+def _subgroups(table: pa.Table, metrics: Sequence[str]) -> Iterable[SubgroupLine]:
     lines: dict[tuple[str, str | None], SubgroupLine] = {}
     for row in table.to_pylist():
         column, subgroup, samples, metric = (row.pop(name) for name in ("column", "subgroup", "samples", "metric"))
         line = SubgroupLine(column=column, value=subgroup, samples=samples, estimates=[])
         line = lines.setdefault((column, subgroup), line)
-        if metric in SUBGROUP_METRICS:
+        if metric in metrics:
             line.estimates.append(Estimate(**row))
     return lines.values()
 

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 
 from brainscale.evaluation.report import curves
 from brainscale.evaluation.report.curves import TumourScores
+from brainscale.stats.confusion import confusion_matrix
 from brainscale.stats.labelled import LabelledProbabilities
-from brainscale.stats.metrics import confusion_matrix
-from brainscale.stats.weighted_metrics import ranking
+from brainscale.stats.weighted_metrics import auroc_and_average_precision
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#6b6b6b"  # of Okabe and Ito's colour-blind-safe palette
 DPI, HISTOGRAM_BINS = 150, 50
@@ -87,7 +87,7 @@ def _plot(stem: Path, title: str, kind: str, reason: str | None, draw: Callable[
 def _roc(axes: Axes, data: TumourScores) -> str:
     has_tumour, scores = data.has_tumour, data.scores
     curve = curves.roc_curve(data.ranked)
-    auroc = float(ranking(np.ones((1, len(scores))), has_tumour, scores)[0][0])
+    auroc, _ = auroc_and_average_precision(has_tumour, scores)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
     axes.fill_between(curves.GRID, curve.low, curve.high, color=BLUE, alpha=0.2, linewidth=0, label="95 % band")
     axes.plot(curve.x, curve.y, color=BLUE, linewidth=2)
@@ -103,7 +103,7 @@ def _roc(axes: Axes, data: TumourScores) -> str:
 def _precision_recall(axes: Axes, data: TumourScores) -> str:
     has_tumour, scores = data.has_tumour, data.scores
     curve, share = curves.precision_recall_curve(data.ranked), float(has_tumour.mean())
-    average = float(ranking(np.ones((1, len(scores))), has_tumour, scores)[1][0])
+    _, average = auroc_and_average_precision(has_tumour, scores)
     axes.axhline(share, color=GREY, linestyle="--", linewidth=1)
     axes.fill_between(
         curves.GRID, curve.low, curve.high, step="pre", color=BLUE, alpha=0.2, linewidth=0, label="95 % band"
@@ -159,7 +159,6 @@ def _mark(axes: Axes, x: float, y: float, threshold: float) -> None:
 def _confusion(samples: LabelledProbabilities, stem: Path) -> Plot:
     counts, classes = confusion_matrix(samples), samples.classes
     figure = Figure(figsize=(4.5, 4.5), dpi=DPI, layout="constrained")
-    rule = f"at threshold {float(samples.threshold):g}" if len(classes) == 2 else "by the most probable class"
     axes = figure.add_subplot(xlabel="predicted", ylabel="true", title=f"n = {counts.sum()}")
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -170,7 +169,8 @@ def _confusion(samples: LabelledProbabilities, stem: Path) -> Plot:
         axes.text(column, row, f"{count}", ha="center", va="center", fontsize=14,
                   color="white" if shares[row, column] > 0.5 else "black")  # fmt: skip
     cells = [f"{counts[i, j]} of {a} predicted as {b}" for i, a in enumerate(classes) for j, b in enumerate(classes)]
-    return _save(figure, stem, f"Confusion matrix {rule}", f"Confusion matrix: {', '.join(cells)}.")
+    title = f"Confusion matrix at threshold {float(samples.threshold):g}"
+    return _save(figure, stem, title, f"Confusion matrix: {', '.join(cells)}.")
 
 
 def _save(figure: Figure, stem: Path, title: str, alt: str) -> Plot:

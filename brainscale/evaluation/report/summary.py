@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from brainscale.formatting import format_number
+from brainscale.stats.confusion import confusion_matrix
 from brainscale.stats.estimate import Estimate
 from brainscale.stats.labelled import LabelledProbabilities
-from brainscale.stats.metrics import confusion_matrix
 
 DIGITS = 2
 CHANCE = 0.5
@@ -99,18 +99,25 @@ def describe_findings(
         *_ranking(samples, estimates, sampling.unit),
         *_width(estimates),
         *([unknown] if unknown else []),
+        _rule(samples),
     ]
 
 
 def describe_leakage(leaked: int) -> str:
     """Return what the samples that a model has seen do to its metrics, in one sentence."""
-    one = leaked == 1
-    seen = (
-        f"{leaked:,} of these samples {'was' if one else 'were'} used to train or select the model, or "
-        f"{'is a duplicate or near duplicate' if one else 'are duplicates or near duplicates'} of such samples, or "
-        f"{'comes' if one else 'come'} from the same patient or series"
+    used, copies, share = ("was", "is a duplicate", "shares") if leaked == 1 else ("were", "are duplicates", "share")
+    return (
+        f"Data leakage: {leaked:,} of these samples {used} used to train or select the model, {copies} or near "
+        f"{copies.split()[-1]} of such samples, or {share} a patient or series with them. "
+        "The metrics below overestimate its performance"
     )
-    return f"Data leakage: {seen}. The metrics below overestimate its performance"
+
+
+def describe_slices(unit: Unit) -> str | None:
+    """Return which slice stands for a scan or a patient; None where each sample is an image of its own."""
+    if unit in (IMAGE, SLICE):
+        return None
+    return f"Each {unit.one} is shown by its slice with the highest probability of a tumour."
 
 
 def _detection(samples: LabelledProbabilities, estimates: Mapping[str, Estimate], unit: Unit) -> str:
@@ -150,6 +157,16 @@ def _against_none(samples: LabelledProbabilities, estimates: Mapping[str, Estima
     return sentences
 
 
+def _rule(samples: LabelledProbabilities) -> str:
+    """Return how the model predicts."""
+    if np.ndim(samples.threshold):
+        return "Each sample has the threshold of its own model."
+    rule = f"The model predicts a tumour at a score of {float(samples.threshold):.6g} or more"
+    if len(samples.classes) == 2:
+        return f"{rule}."
+    return f"{rule}; the score is the probability of a tumour of any kind, and the kind is the most probable one."
+
+
 def _ranking(samples: LabelledProbabilities, estimates: Mapping[str, Estimate], unit: Unit) -> list[str]:
     """Return what the area under the ROC curve of tumour against none says."""
     auroc = _find("auroc", estimates) if len(samples.classes) == 2 else estimates.get("tumour_auroc")
@@ -174,8 +191,8 @@ def _width(estimates: Mapping[str, Estimate]) -> list[str]:
 
 
 def _find(name: str, estimates: Mapping[str, Estimate]) -> Estimate | None:
-    """Return a metric of tumour against none, whose name says so where there are several classes."""
-    return estimates.get(f"tumour_{name}", estimates.get(name))
+    """Return a metric; with several classes, one of tumour against none unless all classes together have it."""
+    return estimates.get(name, estimates.get(f"tumour_{name}"))
 
 
 def _rate(name: str, estimates: Mapping[str, Estimate], shown: str | None = None) -> str:

@@ -232,6 +232,8 @@ def test_one_class_only_and_three_classes_raise_no_error(tmp_path: Path) -> None
     async def act(tab: cdp.Tab) -> None:
         await tab.run(set_to("threshold", 0.2))
         assert "At threshold 0.2: " in await tab.run("document.getElementById('live').textContent")
+        await tab.resize(390, 844)
+        assert await tab.run(CUT) == []
 
     for name, page in (("one", one), ("three", three)):
         (tmp_path / name).mkdir()

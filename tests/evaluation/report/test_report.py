@@ -135,7 +135,7 @@ def test_a_page_of_many_samples_stays_small(tmp_path: Path) -> None:
 
 def test_flow_duplicates_evaluations_and_subgroups_are_shown(tmp_path: Path) -> None:
     texts = [t.strip() for t in Read(pages.write_page(tmp_path, pages.full_page(tmp_path))).texts]
-    for shown in ("1,234", "files", "empty slice", "30", "duplicates", "31", "3 times"):
+    for shown in ("1,234", "files", "empty slice", "30", "duplicates", "31", "3 models"):
         assert shown in texts, shown
     line = texts.index(f"sex{EVIL}: female")
     auroc = estimates_of(measure(pages.random_samples().take(np.arange(150))))["auroc"]
@@ -209,7 +209,9 @@ def test_cases_stand_in_rows_with_both_pictures_and_a_scale(tmp_path: Path) -> N
     titles = [text for text in read.texts if text in {row.title for row in page.cases}]
     assert titles == [row.title for row in page.cases]
     shown = [case for row in page.cases for case in row.cases if case.picture]
-    assert len(read.all("img")) == 2 * len(shown)
+    assert page.novelty is not None
+    unusual = [case for case in page.novelty.cases if case.picture]
+    assert len(read.all("img")) == 2 * len(shown) + len(unusual)
     assert [a["href"] for a in read.all("use")] == ["#scale"] * len(shown)
     colours = [str(a["fill"]) for a in read.all("rect")]
     assert len(colours) == SCALE_STEPS
@@ -236,7 +238,16 @@ def test_bins_of_the_calibration_error_are_declared(tmp_path: Path) -> None:
 
 def test_a_minimal_page_has_no_empty_sections(tmp_path: Path) -> None:
     text = pages.write_page(tmp_path, pages.minimal_page())
-    for absent in ("Training", "Least certain", "Evaluations of", "Subgroups", "Excluded", "to download", "control"):
+    absent_parts = (
+        "Training",
+        "Least certain",
+        "Evaluations of",
+        "Subgroups",
+        "Excluded",
+        "to download",
+        "-only control",
+    )
+    for absent in absent_parts:
         assert absent not in text
     assert "No cases were chosen." in text
     assert "Nothing is recorded" in text
@@ -252,12 +263,16 @@ def test_one_class_has_no_curve_and_says_so(tmp_path: Path) -> None:
     assert draw_plots(samples, tmp_path)[0].alt == "No ROC curve: no sample is without a tumour."
 
 
-def test_more_than_two_classes_have_no_threshold(tmp_path: Path) -> None:
+def test_more_than_two_classes_have_blocks_of_their_own(tmp_path: Path) -> None:
     samples = labelled(np.arange(6) % 3, np.eye(3)[np.array([0, 1, 1, 0, 2, 2])], ("none", "a", "b"))
-    assert draw_plots(samples, tmp_path)[-1].title == "Confusion matrix by the most probable class"
+    assert draw_plots(samples, tmp_path)[-1].title == "Confusion matrix at threshold 0.5"
     text = pages.write_page(tmp_path, pages.minimal_page(samples))
     assert "compares a tumour of any kind with no tumour" in text
-    assert "uses no threshold: it predicts the most probable class" in text
+    assert "the score is the probability of a tumour of any kind, and the kind is the most probable one" in text
+    assert '<h3 id="by-class">Per class</h3>' in text
+    assert '<h3 id="any-tumour">Tumour against none</h3>' in text
+    assert text.count('<th scope="row">Tumour sensitivity ') == 1
+    assert '<th scope="row">Sensitivity ' not in text
     table = text[text.index("<h3>Confusion matrix</h3>") :]
     cells = [int(n) for n in re.findall(r'<td class="number[^"]*">(\d+)</td>', table)[:9]]
     assert cells == [2, 0, 0, 0, 1, 1, 0, 1, 1]
