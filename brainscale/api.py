@@ -508,7 +508,7 @@ class Model:
         from brainscale.models.heatmaps import compute_heatmap_batches
 
         array = self._check_planes(planes)
-        batches = compute_heatmap_batches(self.bundle.info, self._weights, array)
+        batches = compute_heatmap_batches(self.bundle.info, self._weights, array, self._engine)
         return np.concatenate([np.empty((0, *array.shape[1:]), np.float32), *batches])
 
     def _check_planes(self, planes: "np.ndarray") -> "np.ndarray":

@@ -15,7 +15,7 @@ FORMATS = {
     "comparison": 2,
     "paired tests": 2,
     "overlap": 2,
-    "heatmaps": 1,
+    "heatmaps": 2,
     "model": 3,
     "folder": 1,
     "listing": 1,

@@ -154,7 +154,7 @@ def _shorten(name: str) -> str:
 
 def _write_heatmaps(bundle: "Bundle", scored: "Sequence[ScoredRows]", folder: Path, *, show_burned_in: bool) -> None:
     """Write a heatmap of each sample with a probability, except where text may be burned in."""
-    from brainscale.models.heatmaps import write_heatmaps
+    from brainscale.models.heatmap_pictures import write_heatmaps
 
     rows: list[dict[str, Any]] = []
     planes = []

@@ -23,12 +23,20 @@ def draw_phantom(seed: int, index: int, tumour: bool, size: int = SIZE) -> np.nd
         tumour: whether it has a lesion.
         size: width and height in pixels.
     """
-    generator = np.random.default_rng(derive(seed, "phantom", index))
-    head = _Head(generator, size)
+    head = _Head(_generator(seed, index), size)
     image = head.draw_tissue()
     if tumour:
-        image = head.add_lesion(image)
+        image, _ = head.add_lesion(image)
     return head.acquire(image)
+
+
+def draw_outline(seed: int, index: int, size: int = SIZE) -> np.ndarray:
+    """Return where the lesion of a phantom is, without the oedema around it: bool [size, size].
+
+    The arguments are those of `draw_phantom`.
+    """
+    head = _Head(_generator(seed, index), size)
+    return head.add_lesion(head.draw_tissue())[1]
 
 
 def write_phantoms(folder: Path, count: int, seed: int, size: int = SIZE) -> None:
@@ -45,6 +53,10 @@ def draw_montage(seed: int = 0) -> Image.Image:
     """Return a picture of six phantoms: three with a lesion in the upper row, three without in the lower row."""
     rows = [np.hstack([draw_phantom(seed, 2 * i + (not tumour), tumour) for i in range(3)]) for tumour in (True, False)]
     return Image.fromarray(np.vstack(rows))
+
+
+def _generator(seed: int, index: int) -> np.random.Generator:
+    return np.random.default_rng(derive(seed, "phantom", index))
 
 
 class _Head:
@@ -106,8 +118,12 @@ class _Head:
             image = self._paint(image, 0.8 * _edge(nucleus * 0.11, self.size, 2), grey)
         return image
 
-    def add_lesion(self, image: np.ndarray) -> np.ndarray:
-        """Add a lesion with an irregular outline and oedema around it; it is bright, or a bright rim of a dark core."""
+    def add_lesion(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Add a lesion with an irregular outline and oedema around it; it is bright, or a bright rim of a dark core.
+
+        Returns:
+            The image, and where the lesion is without its oedema, bool [size, size].
+        """
         d = self.draw
         angle, offset = d.uniform(0, 2 * np.pi), d.uniform(0.25, 0.6)
         size = d.uniform(0.12, 0.26)
@@ -119,11 +135,14 @@ class _Head:
         halo = _edge(size * d.uniform(1.35, 1.9) + 0.05 * self._folded_field(0.03, 0.08) - distance, self.size, 5)
         image = self._paint(image, 0.75 * halo * brain, d.uniform(0.26, 0.36))
         bright = d.uniform(0.82, 1.0)
-        image = self._paint(image, _edge(size - distance, self.size, 1.5) * brain, bright)
+        lesion = _edge(size - distance, self.size, 1.5) * brain
+        image = self._paint(image, lesion, bright)
         if d.random() < 0.6:
             necrosis = _edge(size * d.uniform(0.45, 0.7) - distance, self.size, 2)
-            return self._paint(image, necrosis * brain, d.uniform(0.15, 0.4))
-        return np.asarray(image + 0.06 * self._smooth_field(0.02) * (distance < size) * brain)
+            image = self._paint(image, necrosis * brain, d.uniform(0.15, 0.4))
+        else:
+            image = image + 0.06 * self._smooth_field(0.02) * (distance < size) * brain
+        return image, lesion >= 0.5
 
     def acquire(self, image: np.ndarray) -> np.ndarray:
         """Add vessels, partial volume, a bias field, contrast and Rician noise; return uint8 [size, size]."""

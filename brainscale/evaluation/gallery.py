@@ -11,7 +11,8 @@ from PIL import Image
 
 from brainscale.evaluation.report.cases import Case, CaseRow
 from brainscale.models.bundle import Bundle
-from brainscale.models.heatmaps import compute_heatmap_batches, overlay_heatmap
+from brainscale.models.heatmap_pictures import describe_peak, overlay_heatmap
+from brainscale.models.heatmaps import compute_heatmap_batches, load_cpu_engine
 from brainscale.reading.file_tables import files_of_manifest
 from brainscale.reading.reader import read_planes
 from brainscale.reading.request import ReadRequest
@@ -20,6 +21,7 @@ from brainscale.stats.labelled import LabelledProbabilities
 SHOWN = 6
 """Maximum number of cases in a row."""
 JPEG_QUALITY = 90
+Pictures = tuple[bytes, bytes, str | None]
 FIRST, SPREAD = "the most confident first", "from the most to the least confident"
 
 
@@ -157,23 +159,23 @@ def _cases(predictions: pa.Table, rows: np.ndarray, like_it: np.ndarray, show_bu
     ]
 
 
-def _illustrate(case: Case, pictures: dict[str, tuple[bytes, bytes]]) -> Case:
-    picture, heatmap = pictures.get(case.sample_id, (None, None))
-    return replace(case, picture=picture, heatmap=heatmap)
+def _illustrate(case: Case, pictures: dict[str, Pictures]) -> Case:
+    picture, heatmap, note = pictures.get(case.sample_id, (None, None, None))
+    return replace(case, picture=picture, heatmap=heatmap, heatmap_note=note)
 
 
-def _pictures(
-    bundle: Bundle, manifest: pa.Table, sample_ids: Sequence[str]
-) -> Iterator[tuple[str, tuple[bytes, bytes]]]:
-    """Yield each sample with its scan, and with the scan under its heatmap."""
+def _pictures(bundle: Bundle, manifest: pa.Table, sample_ids: Sequence[str]) -> Iterator[tuple[str, Pictures]]:
+    """Yield each sample with its scan, the scan under its heatmap, and what is wrong with the heatmap."""
     request = ReadRequest(preprocess=bundle.info.preprocess)
     manifest = manifest.filter(pc.is_in(manifest["sample_id"], pa.array(sample_ids, pa.string())))
     planes = read_planes(files_of_manifest(manifest, bundle.info.preprocess), sample_ids, request)
-    batches = compute_heatmap_batches(bundle.info, bundle.weights.read_bytes(), list(planes.values()))
+    weights, engine = bundle.weights.read_bytes(), load_cpu_engine(bundle)
+    batches = compute_heatmap_batches(bundle.info, weights, list(planes.values()), engine)
     heatmaps = (heatmap for batch in batches for heatmap in batch)
     for (sample_id, plane), heatmap in zip(planes.items(), heatmaps, strict=True):
         overlay = overlay_heatmap(plane, heatmap)
-        yield sample_id, (_encode(plane, "PNG", optimize=True), _encode(overlay, "JPEG", quality=JPEG_QUALITY))
+        scan, heat = _encode(plane, "PNG", optimize=True), _encode(overlay, "JPEG", quality=JPEG_QUALITY)
+        yield sample_id, (scan, heat, describe_peak(plane, heatmap))
 
 
 def _encode(pixels: np.ndarray, kind: str, **options: bool | int) -> bytes:

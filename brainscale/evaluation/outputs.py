@@ -18,6 +18,7 @@ from brainscale.dataset.patients import describe_unknown_patients
 from brainscale.errors import ManifestError
 from brainscale.evaluation.gallery import choose_cases
 from brainscale.evaluation.header_comparison import HeaderComparison, compare_with_headers
+from brainscale.evaluation.heatmap_quality import measure_faithfulness
 from brainscale.evaluation.provenance import find_source_name, format_time, group_facts, model_facts
 from brainscale.evaluation.report.cases import CaseRow
 from brainscale.evaluation.report.page import ReportPage, SampleFlow, write_report
@@ -182,6 +183,7 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts, r
         looks=model.looks,
         looks_note=facts.looks_note,
         degenerate=facts.degenerate,
+        faithfulness=measure_faithfulness(model.bundle, model.rows, model.labelled),
         novelty=summarise_novelty(model.bundle, model.rows, model.predictions, show_burned_in=model.show_burned_in),
         edited=EDITED if model.bundle.edited else None,
         subgroups=subgroups,

@@ -179,7 +179,7 @@ def _answers(facts: ModelFacts) -> dict[int, str]:
         answers |= {
             28: _metric_names(facts),
             29: "95 % confidence intervals; their methods are in the table of metrics, above",
-            31: "heatmaps of the worst errors and the least certain cases, in the report; not validated",
+            31: "heatmaps, and how faithful they are beside random maps, in the report",
             32: f"on {facts.evaluated_on}; see Metrics, above" if facts.evaluated_on else OPEN,
             37: "see Metrics, above; other partitions: " + OPEN,
             38: "see Metrics, above",

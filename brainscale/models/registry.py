@@ -16,6 +16,8 @@ from brainscale.errors import UsageError
 from brainscale.models.brainmrnet import BrainMRNet, BrainMRNetPaper
 from brainscale.models.torchvision_networks import densenet121, load_imagenet_weights, resnet50, vgg16
 
+HeatmapMethod = Literal["occlusion", "rise", "integrated gradients", "cam"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
@@ -28,6 +30,7 @@ class Architecture:
         cam_method: method for heatmaps: `cam` if a ReLU, the mean over space and a linear layer follow the feature map;
             `hirescam` if a hypercolumn reads the feature map cell by cell; else `grad-cam`.
         first_stage: the module whose output, the first small feature map, novelty is computed from.
+        heatmap_method: the method for heatmaps that benchmarks/heatmap_faithfulness.py finds the most faithful.
         imagenet: torchvision's name of the ImageNet weights; None if there are none.
     """
 
@@ -36,6 +39,7 @@ class Architecture:
     cam_layer: str
     cam_method: Literal["cam", "hirescam", "grad-cam"]
     first_stage: str
+    heatmap_method: HeatmapMethod = "occlusion"
     imagenet: str | None = None
 
 

@@ -77,7 +77,8 @@ def draw_heatmaps(
         max_heatmaps: maximum number of pictures.
         show_burned_in: whether to draw samples whose pixels may show text, such as a name.
     """
-    from brainscale.models.heatmaps import write_heatmaps  # imports torch, which scoring does not need otherwise
+    # imports torch, which scoring does not need otherwise
+    from brainscale.models.heatmap_pictures import write_heatmaps
 
     columns = ["sample_id", "probability", "prediction", "burned_in", *(field.name for field in WINDOW)]
     table = read_predictions(folder, scores.parts, columns)

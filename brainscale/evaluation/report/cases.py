@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from brainscale.models.heatmaps import overlay_heatmap
+from brainscale.models.heatmap_pictures import overlay_heatmap
 
 SCALE_STEPS, SCALE_GREY = 32, 96
 """Colours of the scale, and the grey value of the tissue under them."""
@@ -24,6 +24,7 @@ class Case:
         like_it: number of other samples of its group with the same outcome, which it stands for.
         picture: the scan as the model sees it, where it is shown: PNG.
         heatmap: the scan under its heatmap: JPEG.
+        heatmap_note: what is wrong with the heatmap, such as a peak outside the head; None if nothing is.
         withheld: whether the pictures are left out because they may show a name.
     """
 
@@ -34,6 +35,7 @@ class Case:
     like_it: int = 0
     picture: bytes | None = None
     heatmap: bytes | None = None
+    heatmap_note: str | None = None
     withheld: bool = False
 
 

@@ -21,6 +21,7 @@ from brainscale.evaluation.report.novelty import NoveltySection
 from brainscale.evaluation.report.plots import Plot
 from brainscale.evaluation.report.summary import Sampling, describe_findings, describe_leakage, describe_slices
 from brainscale.formatting import format_number
+from brainscale.models.faithfulness import FaithfulnessSummary
 from brainscale.stats.confusion import confusion_matrix
 from brainscale.stats.estimate import Estimate
 from brainscale.stats.labelled import LabelledProbabilities
@@ -80,6 +81,7 @@ class ReportPage:
         looks: number of models of this run that were evaluated on this test set, this one included.
         looks_note: why the run does not count this one; None if it does.
         degenerate: one sentence where the model does not tell samples apart.
+        faithfulness: whether the heatmaps show what the model goes by, where it was measured.
         novelty: how many samples are unusual, and the most unusual ones.
         edited: that the model was edited after training, in one sentence; None if it was not.
         subgroups: table of schema SUBGROUPS.
@@ -107,6 +109,7 @@ class ReportPage:
     looks: int | None = None
     looks_note: str | None = None
     degenerate: str | None = None
+    faithfulness: FaithfulnessSummary | None = None
     novelty: NoveltySection | None = None
     edited: str | None = None
     subgroups: pa.Table | None = None
