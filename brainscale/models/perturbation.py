@@ -44,8 +44,8 @@ def occlusion_map(score: Score, plane: np.ndarray, cells: int = CELLS, hide: Hid
     whole, *occluded = score(np.concatenate([plane[None], planes[changed]]))
     drops = np.zeros(len(hidden), np.float32)
     drops[changed] = whole - np.array(occluded)
-    drops = drops.reshape(cells + 1, cells + 1)
-    return np.asarray((drops[1:, 1:] + drops[:-1, 1:] + drops[1:, :-1] + drops[:-1, :-1]) / 4)
+    grid = drops.reshape(cells + 1, cells + 1)
+    return np.asarray((grid[1:, 1:] + grid[:-1, 1:] + grid[1:, :-1] + grid[:-1, :-1]) / 4)
 
 
 def rise_map(score: Score, plane: np.ndarray, filling: np.ndarray, masks: np.ndarray) -> np.ndarray:
