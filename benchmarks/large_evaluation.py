@@ -102,7 +102,13 @@ def compute_metrics(folder: Path) -> None:
 
 def evaluate(folder: Path) -> None:
     """Write what `brainscale evaluate` writes, from the predictions on."""
-    from brainscale.dataset.manifest import manifest_fingerprint, read_manifest
+    from brainscale.dataset.manifest import (
+        MANIFEST_FILE,
+        manifest_fingerprint,
+        read_manifest,
+        without_signatures,
+        write_manifest,
+    )
     from brainscale.evaluation.outputs import EvaluatedModel, write_outputs
     from brainscale.evaluation.results import EvaluationFacts
     from brainscale.models.bundle import open_bundle
@@ -110,6 +116,8 @@ def evaluate(folder: Path) -> None:
 
     bundle = open_bundle(folder.parent / "model")
     manifest = read_manifest(folder / "inputs/manifest.parquet")
+    write_manifest(manifest, folder / MANIFEST_FILE)
+    manifest = without_signatures(manifest)
     predictions = pq.read_table(folder / "inputs/predictions.parquet")
     evaluated = EvaluatedModel(
         bundle=bundle,

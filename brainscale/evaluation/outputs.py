@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.dataset.manifest import MANIFEST_FILE, write_manifest
 from brainscale.dataset.patients import describe_unknown_patients
 from brainscale.errors import ManifestError
 from brainscale.evaluation.gallery import choose_cases
@@ -34,7 +33,7 @@ from brainscale.models.model_card import ModelFacts, write_model_card
 from brainscale.models.registry import count_flops
 from brainscale.scoring.per_unit import table_kind
 from brainscale.stats.confusion import confusion_table
-from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
+from brainscale.stats.labelled import LabelledProbabilities, labelled_rows, values_of
 from brainscale.stats.metrics import describe_degenerate, measure
 from brainscale.stats.resampling import Map
 from brainscale.stats.subgroups import measure_subgroups
@@ -108,12 +107,9 @@ class EvaluatedModel:
         """Labels and probabilities of these rows."""
         if self.of_units is not None:
             return self.of_units.samples
-        info, groups = self.bundle.info, self.rows["group"].to_pylist()
+        info = self.bundle.info
         return LabelledProbabilities.from_predictions(
-            self.labelled,
-            list(info.classes),
-            threshold=info.threshold,
-            groups=dict(zip(self.rows["sample_id"].to_pylist(), groups, strict=True)),
+            self.labelled, list(info.classes), threshold=info.threshold, groups=self.rows
         )
 
     @property
@@ -125,15 +121,15 @@ class EvaluatedModel:
 
     def column(self, name: str) -> list[Any]:
         """Return the values of a manifest's column for these rows."""
-        pairs = zip(self.rows["sample_id"].to_pylist(), self.rows[name].to_pylist(), strict=True)
         if self.of_units is not None:
+            pairs = zip(self.rows["sample_id"].to_pylist(), self.rows[name].to_pylist(), strict=True)
             return self.of_units.column(pairs)
-        values = dict(pairs)
-        return [values[sample_id] for sample_id in self.labelled["sample_id"].to_pylist()]
+        values: list[Any] = values_of(self.labelled["sample_id"], self.rows, name).to_pylist()
+        return values
 
 
 def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts, run: Map = map) -> pa.Table:
-    """Write all files of an evaluation but `_SUCCESS.json`.
+    """Write all files of an evaluation but its manifest and `_SUCCESS.json`.
 
     Args:
         folder: where to write.
@@ -153,7 +149,6 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts, r
     metadata = {key: str(value) for key, value in _metadata(model, facts).items()}
     metrics = drop_threshold_metrics(measure(model.samples, model.prevalence, run), model.no_threshold)
     metrics = metrics.replace_schema_metadata(metadata)
-    write_manifest(model.manifest, folder / MANIFEST_FILE)
     write_table(model.predictions, folder / PREDICTIONS_FILE, "predictions")
     write_table(metrics, folder / METRICS_FILE, "metrics")
     _write_confusion(folder, model)

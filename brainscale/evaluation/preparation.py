@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from brainscale.config.sections import Config, ResourcesConfig
 from brainscale.dataset.indexer import open_or_index
-from brainscale.dataset.manifest import is_manifest, manifest_fingerprint
+from brainscale.dataset.manifest import is_manifest, manifest_fingerprint, without_signatures
 from brainscale.dataset.splits import SPLITS
 from brainscale.errors import ManifestError
 from brainscale.evaluation.units import evaluation_name
@@ -39,7 +39,7 @@ class EvaluationRequest:
     on_notice: Callable[[str], None]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class PreparedEvaluation:
     """All that an evaluation depends on.
 
@@ -62,6 +62,12 @@ class PreparedEvaluation:
     request: EvaluationRequest
     folder: str
     path: str
+
+    def drop_signatures(self) -> None:
+        """Drop the signatures of the samples from memory, where they are 256 bytes each."""
+        is_whole = self.rows is self.manifest
+        self.manifest = without_signatures(self.manifest)
+        self.rows = self.manifest if is_whole else without_signatures(self.rows)
 
 
 def prepare_evaluation(
