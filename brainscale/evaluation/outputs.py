@@ -15,9 +15,7 @@ import pyarrow.compute as pc
 
 from brainscale.dataset.patients import describe_unknown_patients
 from brainscale.errors import ManifestError
-from brainscale.evaluation.gallery import choose_cases
 from brainscale.evaluation.header_comparison import HeaderComparison, compare_with_headers
-from brainscale.evaluation.heatmap_quality import measure_faithfulness
 from brainscale.evaluation.provenance import find_source_name, format_time, group_facts, model_facts
 from brainscale.evaluation.report.cases import CaseRow
 from brainscale.evaluation.report.page import ReportPage, SampleFlow, write_report
@@ -29,8 +27,8 @@ from brainscale.evaluation.sample_flow import count_duplicates, count_flow
 from brainscale.evaluation.units import UNIT_FILES, EvaluatedUnits, describe_score, drop_threshold_metrics
 from brainscale.evaluation.unusual_samples import summarise_novelty
 from brainscale.models.bundle import EDITED, Bundle, OperatingPoint, mark_edited
+from brainscale.models.faithfulness import FaithfulnessSummary
 from brainscale.models.model_card import ModelFacts, write_model_card
-from brainscale.models.registry import count_flops
 from brainscale.scoring.per_unit import table_kind
 from brainscale.stats.confusion import confusion_table
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows, values_of
@@ -146,8 +144,8 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts, r
     if not len(model.labelled):
         what = "sample" if model.unit == "slice" else f"slice of a {model.unit}"
         raise ManifestError(f"no labelled {what} could be read: `brainscale index` says why, file by file")
-    metadata = {key: str(value) for key, value in _metadata(model, facts).items()}
     metrics = drop_threshold_metrics(measure(model.samples, model.prevalence, run), model.no_threshold)
+    metadata = {key: str(value) for key, value in _metadata(model, facts).items()}
     metrics = metrics.replace_schema_metadata(metadata)
     write_table(model.predictions, folder / PREDICTIONS_FILE, "predictions")
     write_table(metrics, folder / METRICS_FILE, "metrics")
@@ -178,7 +176,7 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts, r
         looks=model.looks,
         looks_note=facts.looks_note,
         degenerate=facts.degenerate,
-        faithfulness=measure_faithfulness(model.bundle, model.rows, model.labelled),
+        faithfulness=_measure_faithfulness(model),
         novelty=summarise_novelty(model.bundle, model.rows, model.predictions, show_burned_in=model.show_burned_in),
         edited=EDITED if model.bundle.edited else None,
         subgroups=subgroups,
@@ -213,8 +211,17 @@ def _choose_cases(model: EvaluatedModel) -> list[CaseRow]:
     """Return the cases of the gallery; without a threshold no case is correct or wrong."""
     if model.no_threshold is not None:
         return []
+    from brainscale.evaluation.gallery import choose_cases  # here, as in `_metadata`
+
     shown = model.show_burned_in
     return choose_cases(model.bundle, model.rows, model.labelled, model.samples, show_burned_in=shown)
+
+
+def _measure_faithfulness(model: EvaluatedModel) -> FaithfulnessSummary | None:
+    """Return how faithful heatmaps of this model are."""
+    from brainscale.evaluation.heatmap_quality import measure_faithfulness  # here, as in `_metadata`
+
+    return measure_faithfulness(model.bundle, model.rows, model.labelled)
 
 
 def _write_units(folder: Path, model: EvaluatedModel) -> None:
@@ -284,6 +291,8 @@ def complete_card(model: EvaluatedModel, metrics: pa.Table, facts: EvaluationFac
 
 def _metadata(model: EvaluatedModel, facts: EvaluationFacts) -> dict[str, Any]:
     """Return what a comparison of models needs to know."""
+    from brainscale.models.registry import count_flops  # here: it needs torch, and the metrics of a million the memory
+
     info = model.bundle.info
     cost = count_flops(info.architecture, len(info.classes), info.preprocess.image_size)
     classes = json.dumps(list(info.classes))
