@@ -66,10 +66,10 @@ def measure_jobs(folder: Path, count: int, size: int, jobs: list[str]) -> None:
         jobs = ["evaluate", *jobs]
     for job in jobs:
         cost = json.loads(start_child(job, folder / RUNS[0] if job != "compare" else folder))
-        if job == "evaluate" and "compare" in jobs:
-            start_child(job, folder / RUNS[1])
         line = f"{cost['seconds']:.0f} | {cost['cpu_seconds']:.0f} | {cost['peak_mib']:,.0f}"
         print(f"| {count:,} | {size} | {job} | {line} |", flush=True)
+        if job == "evaluate" and "compare" in jobs:
+            start_child(job, folder / RUNS[1])
 
 
 def start_child(job: str, folder: Path) -> str:

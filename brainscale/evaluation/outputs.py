@@ -145,14 +145,17 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts, r
         what = "sample" if model.unit == "slice" else f"slice of a {model.unit}"
         raise ManifestError(f"no labelled {what} could be read: `brainscale index` says why, file by file")
     metrics = drop_threshold_metrics(measure(model.samples, model.prevalence, run), model.no_threshold)
-    metadata = {key: str(value) for key, value in _metadata(model, facts).items()}
-    metrics = metrics.replace_schema_metadata(metadata)
+    control, flow, duplicates = _compare_with_headers(model), _count_flow(model), count_duplicates(model.rows)
     write_table(model.predictions, folder / PREDICTIONS_FILE, "predictions")
-    write_table(metrics, folder / METRICS_FILE, "metrics")
     _write_confusion(folder, model)
     _write_units(folder, model)
     subgroups = _write_subgroups(folder, model, run)
     without_leaked = _write_leakage(folder, model, run)
+    metadata = {
+        key: str(value) for key, value in _metadata(model, facts).items()
+    }  # from here on torch takes memory too
+    metrics = metrics.replace_schema_metadata(metadata)
+    write_table(metrics, folder / METRICS_FILE, "metrics")
     time, name = format_time(datetime.now(UTC)), facts.data or find_source_name(model.manifest)
     page = ReportPage(
         title=_title(facts, name),
@@ -160,7 +163,7 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts, r
         sampling=_sampling(model, facts),
         samples=model.samples,
         metrics=metrics,
-        control=_compare_with_headers(model),
+        control=control,
         threshold_source="none" if model.operating_point is None else model.operating_point.threshold_source,
         no_threshold=model.no_threshold,
         prevalence=model.prevalence,
@@ -169,8 +172,8 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts, r
         cases=_choose_cases(model),
         unlabelled=model.unlabelled,
         unknown_patients=describe_unknown_patients(model.rows),
-        flow=_count_flow(model),
-        duplicates=count_duplicates(model.rows),
+        flow=flow,
+        duplicates=duplicates,
         leaked=None if model.leaked is None else Counter(model.leaked["kind"].to_pylist()),
         without_leaked=without_leaked,
         looks=model.looks,
