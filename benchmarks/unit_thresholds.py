@@ -67,7 +67,7 @@ def make_scans(rng: np.random.Generator, without: int, with_tumour: int, correla
             "label": np.repeat(np.array(CLASSES)[labels], SLICES).tolist(),
         }
     )
-    return LabelledUnits.from_predictions(table, "scan", CLASSES, {})
+    return LabelledUnits.from_predictions(table, "scan", CLASSES)
 
 
 def count_rates(scans: LabelledUnits, aggregation: Aggregation, threshold: float) -> Rates:
