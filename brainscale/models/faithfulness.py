@@ -2,9 +2,10 @@
 
 Deletion takes the pixels of a plane out, the hottest first, and insertion shows them alone, in the same order (Petsiuk,
 Das and Saenko, RISE, BMVC 2018); pixels that are out are interpolated from those that are not, as `imputation` says.
-Both curves are of the probability of a tumour over the fraction of pixels. A faithful heatmap has a small area under
-the deletion curve and a large one under the insertion curve; `faithfulness` is the difference, −1 to 1. What it is
-worth shows beside other maps of the same planes: random blobs inside the head, and nearness to the middle of the head.
+Both curves are of the probability of a tumour over the hottest fifth of the pixels. A faithful heatmap has a small area
+under the deletion curve and a large one under the insertion curve, as a fraction of the whole; `faithfulness` is the
+difference, −1 to 1. What it is worth shows beside other maps of the same planes: random blobs inside the head, and
+nearness to the middle of the head.
 
 The pointing game (Zhang et al., ECCV 2016) asks whether the hottest pixel lies in the outline of the tumour.
 """
@@ -28,6 +29,9 @@ from brainscale.stats.resampling import group_codes
 if TYPE_CHECKING:  # it imports torch
     from brainscale.models.explained_score import Score
 
+PART = 1 / 5
+"""Fraction of the pixels that the curves go over, the hottest ones: a tumour is a few per cent of a plane, and what
+comes after it says little of the heatmap."""
 STEPS = 12
 """Steps of a curve; each changes the same number of pixels."""
 BLOB = 1 / 16
@@ -129,14 +133,14 @@ def measure_heatmap(score: "Score", plane: np.ndarray, heatmap: np.ndarray, step
 
 
 def changed_pixels(heatmap: np.ndarray, steps: int = STEPS) -> np.ndarray:
-    """Return which pixels each step of a curve has changed, bool [steps + 1, S, S]: none at first, all at last.
+    """Return which pixels each step of a curve has changed, bool [steps + 1, S, S]: none at first, `PART` at last.
 
     Pixels of the same heat are changed in a random order, always the same: the order of rows would favour the top.
     """
     hottest_first = np.lexsort((np.random.default_rng(0).random(heatmap.size), -heatmap.ravel()))
     rank = np.empty(heatmap.size, np.int64)
     rank[hottest_first] = np.arange(heatmap.size)
-    counts = np.rint(np.linspace(0, heatmap.size, steps + 1))
+    counts = np.rint(np.linspace(0, PART * heatmap.size, steps + 1))
     return np.asarray(rank.reshape(heatmap.shape) < counts[:, None, None])
 
 

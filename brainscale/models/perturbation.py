@@ -42,9 +42,9 @@ def occlusion_map(score: Score, plane: np.ndarray, cells: int = CELLS, hide: Hid
     planes = hide(plane, hidden)
     changed = (planes != plane).any((1, 2))
     whole, *occluded = score(np.concatenate([plane[None], planes[changed]]))
-    drops = np.zeros(len(hidden), np.float32)
-    drops[changed] = whole - np.array(occluded)
-    drops = drops.reshape(cells + 1, cells + 1)
+    falls = np.zeros(len(hidden), np.float32)
+    falls[changed] = whole - np.array(occluded)
+    drops = falls.reshape(cells + 1, cells + 1)
     return np.asarray((drops[1:, 1:] + drops[:-1, 1:] + drops[1:, :-1] + drops[:-1, :-1]) / 4)
 
 

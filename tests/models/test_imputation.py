@@ -15,7 +15,8 @@ from brainscale.models.imputation import hide
 def test_visible_pixels_stay_and_hidden_ones_lie_between_them(case: tuple[np.ndarray, np.ndarray]) -> None:
     plane, hidden = case
     planes = hide(plane, hidden)
-    assert (planes.shape, planes.dtype) == (hidden.shape, np.uint8)
+    assert planes.shape == hidden.shape
+    assert planes.dtype == np.uint8
     for filled, some in zip(planes, hidden, strict=True):
         assert np.array_equal(filled[~some], plane[~some])
         if not some.all():
