@@ -66,10 +66,10 @@ def measure_jobs(folder: Path, count: int, size: int, jobs: list[str]) -> None:
         jobs = ["evaluate", *jobs]
     for job in jobs:
         cost = json.loads(start_child(job, folder / RUNS[0] if job != "compare" else folder))
-        if job == "evaluate" and "compare" in jobs:
-            start_child(job, folder / RUNS[1])
         line = f"{cost['seconds']:.0f} | {cost['cpu_seconds']:.0f} | {cost['peak_mib']:,.0f}"
         print(f"| {count:,} | {size} | {job} | {line} |", flush=True)
+        if job == "evaluate" and "compare" in jobs:
+            start_child(job, folder / RUNS[1])
 
 
 def start_child(job: str, folder: Path) -> str:
@@ -102,7 +102,13 @@ def compute_metrics(folder: Path) -> None:
 
 def evaluate(folder: Path) -> None:
     """Write what `brainscale evaluate` writes, from the predictions on."""
-    from brainscale.dataset.manifest import manifest_fingerprint, read_manifest
+    from brainscale.dataset.manifest import (
+        MANIFEST_FILE,
+        manifest_fingerprint,
+        read_manifest,
+        without_signatures,
+        write_manifest,
+    )
     from brainscale.evaluation.outputs import EvaluatedModel, write_outputs
     from brainscale.evaluation.results import EvaluationFacts
     from brainscale.models.bundle import open_bundle
@@ -110,6 +116,8 @@ def evaluate(folder: Path) -> None:
 
     bundle = open_bundle(folder.parent / "model")
     manifest = read_manifest(folder / "inputs/manifest.parquet")
+    write_manifest(manifest, folder / MANIFEST_FILE)
+    manifest = without_signatures(manifest)
     predictions = pq.read_table(folder / "inputs/predictions.parquet")
     evaluated = EvaluatedModel(
         bundle=bundle,

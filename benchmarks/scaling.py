@@ -154,7 +154,7 @@ def measure(source: Path | None, counts: Sequence[int], scratch: Path) -> dict[s
     return {
         "image_nbytes": sum(file.nbytes or 0 for file in files) / len(files),
         "read_core_s": seconds_each(lambda: sum(1 for file in files for _ in read_file(file, request))),
-        "engine_core_s": seconds_each(lambda: len(network(planes))),
+        "engine_core_s": seconds_each(lambda: len(network(planes).probabilities)),
         "jobs": free_jobs(counts, scratch / "bundle", scratch),
     }
 

@@ -62,11 +62,12 @@ def make_scans(rng: np.random.Generator, without: int, with_tumour: int, correla
             "patient": pa.nulls(n, pa.string()),
             "empty": pa.array(np.zeros(n, bool)),
             "probabilities": pa.ListArray.from_arrays(np.arange(0, 2 * n + 1, 2, np.int32), pa.array(values)),
+            "novelty": pa.nulls(n, pa.float32()),
             "error_code": pa.nulls(n, pa.string()),
             "label": np.repeat(np.array(CLASSES)[labels], SLICES).tolist(),
         }
     )
-    return LabelledUnits.from_predictions(table, "scan", CLASSES, {})
+    return LabelledUnits.from_predictions(table, "scan", CLASSES)
 
 
 def count_rates(scans: LabelledUnits, aggregation: Aggregation, threshold: float) -> Rates:

@@ -44,7 +44,7 @@ unit = click.option(
     type=click.Choice(["slice", "scan", "patient"]),
     default="slice",
     show_default=True,
-    help="What is decided on: each slice, each scan (series or volume), or each patient.",
+    help="Unit of decision: each slice, each scan (series or volume), or each patient.",
 )
 show_burned_in = click.option(
     "--show-burned-in",

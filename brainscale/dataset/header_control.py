@@ -8,9 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.errors import ManifestError
+from brainscale.seeds import derive
 
 CONTROL_ROWS = 20_000
-"""Maximum number of samples that the control learns from; of a larger manifest it takes evenly spaced rows."""
+"""Maximum number of samples that the control looks at; of a larger set it draws as many with a fixed seed."""
+COLUMNS = ["sample_id", "error_code", "label", "group", "nbytes", "width", "height", "mode"]
+"""Columns of the manifest that the control needs."""
 FOLDS = 5
 MIN_GROUPS = 10
 """Groups of each class below which `estimate_header_control` gives no value: its interval would say nothing."""
@@ -72,7 +75,7 @@ def predict_from_headers(table: pa.Table, class_index: Mapping[str, int], min_gr
     headers, probabilities = _headers(rows), np.zeros((len(rows), len(set(class_index.values()))))
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
     for train_rows, test_rows in folds.split(headers, labels, groups):
-        learnt = train_rows[:: -(-len(train_rows) // CONTROL_ROWS)]
+        learnt = train_rows[choose_rows(len(train_rows))]
         forest = RandomForestClassifier(200, min_samples_leaf=3, random_state=0).fit(headers[learnt], labels[learnt])
         probabilities[np.ix_(test_rows, forest.classes_)] = forest.predict_proba(headers[test_rows])
     return HeaderPredictions(
@@ -114,13 +117,30 @@ def estimate_header_control(manifest: pa.Table, negative: str) -> HeaderControl:
         manifest: labelled samples.
         negative: name of the class without a tumour.
     """
-    rows = manifest.filter(pc.and_(pc.is_null(manifest["error_code"]), pc.is_valid(manifest["label"])))
+    rows = manifest.select(COLUMNS)
+    rows = rows.filter(pc.and_(pc.is_null(rows["error_code"]), pc.is_valid(rows["label"])))
     return control_of_rows(rows.take(choose_rows(len(rows))), negative)
 
 
 def choose_rows(count: int) -> np.ndarray:
-    """Return which of so many labelled samples the control looks at, int64 [rows], at most `CONTROL_ROWS`."""
-    return np.arange(0, count, max(1, -(-count // CONTROL_ROWS)))
+    """Return which of so many samples the control looks at: int64 [rows], ascending, `CONTROL_ROWS` at most."""
+    if count <= CONTROL_ROWS:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(derive(0, "header-only control")).choice(count, CONTROL_ROWS, replace=False))
+
+
+def rows_to_learn_from(manifest: pa.Table, sample_ids: pa.ChunkedArray) -> pa.Table:
+    """Return the rows of some samples, and others to learn from, as many as the control looks at.
+
+    Args:
+        manifest: manifest of the samples.
+        sample_ids: ids of the samples that the control is measured on.
+    """
+    manifest = manifest.select(COLUMNS)  # before rows are copied: signatures are large
+    is_measured = pc.is_in(manifest["sample_id"], sample_ids.combine_chunks()).to_numpy()
+    others = np.flatnonzero(~is_measured)
+    kept = np.sort(np.concatenate([np.flatnonzero(is_measured), others[choose_rows(len(others))]]))
+    return manifest.take(pa.array(kept)) if len(kept) < len(manifest) else manifest
 
 
 def control_of_rows(rows: pa.Table, negative: str) -> HeaderControl:

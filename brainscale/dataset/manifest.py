@@ -239,6 +239,11 @@ def describe_form(shard_count: int) -> str:
     return "one file" if not shard_count else f"folder of {shard_count} shard{'s' if shard_count > 1 else ''}"
 
 
+def without_signatures(manifest: pa.Table) -> pa.Table:
+    """Return a manifest without its largest column, which nothing reads but the search for near duplicates."""
+    return manifest.drop_columns(["signature"]) if "signature" in manifest.column_names else manifest
+
+
 def manifest_fingerprint(table: pa.Table) -> str:
     """Return the sha256 of what training and evaluation depend on: ids, contents, labels, splits, but no paths."""
     columns = ("sample_id", "sha256", "label", "split", "error_code")

@@ -19,6 +19,8 @@ KINDS = {
     "patient": "the same patient",
 }
 """Kinds of matches, the strongest first."""
+SIGNATURES = ("error_code", "phash", "head_phash", "signature")
+"""Columns by which near duplicates are found."""
 COLUMNS = pa.schema(
     [
         pa.field("sample_id", pa.string(), nullable=False),  # of the external sample
@@ -64,9 +66,8 @@ def find_overlap(
         A table of schema `COLUMNS`, sorted by sample_id. Patients and series match only if both manifests were made
         with the same patient key.
     """
-    training, external = (table.filter(pc.is_null(table["error_code"])) for table in (training, external))
-    columns = ["error_code", "phash", "head_phash", "signature"]
-    both = pa.concat_tables([training.select(columns), external.select(columns)])
+    training, external = _readable_rows(training), _readable_rows(external)
+    both = pa.concat_tables([training.select([*SIGNATURES]), external.select([*SIGNATURES])])
     nearest = find_nearest_rows(*compare_signatures(both, similarity, run), len(training), similarity)
 
     def texts(column: str, rows: np.ndarray) -> list[Any]:
@@ -76,6 +77,13 @@ def find_overlap(
         return values
 
     return list_matches(partial(_equal_rows, training, external), nearest, len(training), texts)
+
+
+def _readable_rows(manifest: pa.Table) -> pa.Table:
+    """Return the columns that matter of the rows without an error; of a large manifest, no copy without need."""
+    manifest = manifest.select([*SIGNATURES, "sample_id", "sha256", "scan", "patient", "label", "split"])
+    is_readable = pc.is_null(manifest["error_code"])
+    return manifest if pc.all(is_readable).as_py() else manifest.filter(is_readable)
 
 
 def list_matches(

@@ -198,8 +198,8 @@ def resolve_issuers(patients: Sequence[str | None], with_issuer: Sequence[str | 
 
 def count_unknown_patients(manifest: pa.Table) -> tuple[int, int]:
     """Return the number of samples without a known patient, and that of all samples that could be read."""
-    readable = manifest.filter(pc.is_null(manifest["error_code"]))
-    return readable["patient"].null_count, len(readable)
+    readable = manifest["patient"].filter(pc.is_null(manifest["error_code"]))
+    return readable.null_count, len(readable)
 
 
 def describe_unknown_patients(manifest: pa.Table) -> str | None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.dataset.columns import replace_column
-from brainscale.dataset.header_control import HeaderControl, choose_rows, control_of_rows
+from brainscale.dataset.header_control import COLUMNS, HeaderControl, choose_rows, control_of_rows
 from brainscale.dataset.manifest import SHARD_ROWS, check_manifest, none_readable
 from brainscale.dataset.manifest_rows import RowRules, describe_notes, hide_paths
 from brainscale.dataset.on_ray import map_on_ray, read_portions, shuffle_on_ray
@@ -34,8 +34,6 @@ from brainscale.reading.series import add_notes
 from brainscale.reading.sources import SourceFile
 from brainscale.schema import MANIFEST
 from brainscale.storage.shards import Shard, ShardedTable, finish_shards, prepare_folder, remove_unlisted, write_shard
-
-_CONTROL_COLUMNS = ("sample_id", "error_code", "label", "group", "nbytes", "width", "height", "mode")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,7 +254,7 @@ def _estimate_control(columns: ManifestColumns, negative: str) -> HeaderControl:
     """Estimate what `estimate_header_control` does, from the same rows."""
     rows = np.flatnonzero(~columns.valid("error_code") & columns.valid("label"))
     rows = rows[choose_rows(len(rows))]
-    fields = (MANIFEST.field(name) for name in _CONTROL_COLUMNS)
+    fields = (MANIFEST.field(name) for name in COLUMNS)
     return control_of_rows(
         pa.table({field.name: pa.array(columns.texts(field.name, rows), field.type) for field in fields}), negative
     )

@@ -2,16 +2,17 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.config.files import CONFIG_FILE
-from brainscale.dataset.header_control import HeaderPredictions, predict_from_headers
+from brainscale.dataset.header_control import HeaderPredictions, choose_rows, predict_from_headers, rows_to_learn_from
 from brainscale.dataset.manifest import MANIFEST_FILE, read_manifest
 from brainscale.errors import BundleError, ManifestError, UsageError
 from brainscale.evaluation.comparability import require_comparable
@@ -105,10 +106,9 @@ class _EvaluatedRun:
         return None if self.facts["threshold"] == "None" else float(self.facts["threshold"])
 
     @property
-    def groups(self) -> dict[str, str | None]:
-        """Group of each sample, scan or patient, by its name."""
-        table, name = (self.manifest if self.facts["unit"] == "slice" else self.labelled), "sample_id"
-        return dict(zip(table[name].to_pylist(), table["group"].to_pylist(), strict=True))
+    def groups(self) -> pa.Table:
+        """The sample_id and group of each sample, scan or patient."""
+        return self.manifest if self.facts["unit"] == "slice" else self.labelled
 
 
 def all_evaluated(runs: Sequence[str], unit: str = "slice") -> bool:
@@ -185,14 +185,20 @@ def find_evaluation(run: Path, unit: str = "slice") -> Path | None:
 
 
 def _control(first: _EvaluatedRun) -> HeaderPredictions | None:
-    """Return the control's votes on the samples of the first run; None for scans and patients, or too few groups."""
+    """Return the control's votes on the samples of the first run; None for scans and patients, or too few groups.
+
+    Of a large run it votes on some samples only, see `choose_rows`.
+    """
     if first.facts["unit"] != "slice":
         return None
+    sample_ids = first.labelled["sample_id"]
+    sample_ids = sample_ids.take(pa.array(choose_rows(len(sample_ids))))
+    classes = {name: i for i, name in enumerate(first.classes)}
     try:
-        votes = predict_from_headers(first.manifest, {name: i for i, name in enumerate(first.classes)})
+        votes = predict_from_headers(rows_to_learn_from(first.manifest, sample_ids), classes)
     except ManifestError:
         return None
-    return votes.select(first.labelled["sample_id"].to_pylist())
+    return votes.select(sample_ids.to_pylist())
 
 
 def _control_row(votes: HeaderPredictions, first: _EvaluatedRun) -> dict[str, Any]:
@@ -233,15 +239,15 @@ def _pairs(evaluated: Mapping[str, _EvaluatedRun], control: HeaderPredictions | 
     }
     if len(models) < len(evaluated):  # a test of predictions needs all of them
         return None
-    if control is not None:
-        any_model = next(iter(models.values()))
-        models[CONTROL] = LabelledProbabilities(
-            labels=any_model.labels,
-            probabilities=control.select(shared.to_pylist()).probabilities,
-            classes=any_model.classes,
-            groups=any_model.groups,
-        )
-    return paired_tests(models)
+    if control is None:
+        return paired_tests(models)
+    has_vote = pc.is_in(shared, pa.array(control.sample_ids, pa.string()))
+    rows = np.flatnonzero(has_vote.to_numpy(zero_copy_only=False))
+    model = next(iter(models.values())).take(rows)
+    votes = replace(
+        model, probabilities=control.select(shared.filter(has_vote).to_pylist()).probabilities, threshold=0.5
+    )
+    return paired_tests({**models, CONTROL: votes}, {CONTROL: rows})
 
 
 def _shared_samples(tables: Sequence[pa.Table]) -> pa.Array:

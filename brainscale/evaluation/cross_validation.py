@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from brainscale.cluster.capacity import require_capacity, require_shared
 from brainscale.config.sections import Config
@@ -295,17 +296,16 @@ def combine_evaluations(evaluations: Sequence[Path], classes: Sequence[str]) -> 
         evaluations: folders of the folds' evaluations.
         classes: names of the classes.
     """
-    tables, thresholds = [], []
-    groups: dict[str, str | None] = {}
+    tables, thresholds, groups = [], [], []
     for folder in evaluations:
         columns = ["sample_id", "label", "probabilities"]
         table = labelled_rows(read_table(folder / PREDICTIONS_FILE, "predictions", columns))
         threshold = float(read_table(folder / METRICS_FILE, "metrics").schema.metadata[b"threshold"])
-        manifest = read_manifest(folder / MANIFEST_FILE)
-        groups |= dict(zip(manifest["sample_id"].to_pylist(), manifest["group"].to_pylist(), strict=True))
+        of_samples = read_manifest(folder / MANIFEST_FILE).select(["sample_id", "group"])
+        groups.append(of_samples.filter(pc.is_in(of_samples["sample_id"], table["sample_id"].combine_chunks())))
         tables.append(table)
         thresholds.append(np.full(len(table), threshold))
     samples = LabelledProbabilities.from_predictions(
-        pa.concat_tables(tables), classes, threshold=np.concatenate(thresholds), groups=groups
+        pa.concat_tables(tables), classes, threshold=np.concatenate(thresholds), groups=pa.concat_tables(groups)
     )
     return measure_folds(samples, np.repeat(np.arange(len(tables)), [len(table) for table in tables]))

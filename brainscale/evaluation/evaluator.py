@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from brainscale.cluster.capacity import require_shared
 from brainscale.dataset.inclusion import describe_measured
 from brainscale.dataset.labels import describe_unclear_labels
-from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint
+from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint, write_manifest
 from brainscale.dataset.on_ray import choose_map
 from brainscale.errors import ManifestError, OutputError, StorageError
 from brainscale.evaluation.leakage import find_leaked, unseen_contents
@@ -140,17 +141,20 @@ def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path
     if unknown := [name for name in request.by if name not in rows.column_names]:
         raise ManifestError(f"the manifest has no column {unknown[0]}: choose {', '.join(rows.column_names)}")
     require_patients(rows, request.unit)
+    (folder / SUCCESS).unlink(missing_ok=True)
+    leaked = find_leaked(rows, run, request.training_manifest)
+    write_manifest(prepared.manifest, folder / MANIFEST_FILE)
+    prepared.drop_signatures()  # the largest column, which nothing needs from here on
+    rows = prepared.rows
     for text in describe_unclear_labels(rows, bundle.info.data):
         request.on_notice(text)
     own_run = prepared.own_run
     if measured := describe_measured(rows, own_run.config().data if own_run else bundle.info.data):
         request.on_notice(measured)
-    (folder / SUCCESS).unlink(missing_ok=True)
     start = time.monotonic()
     predictions = predict_rows(rows, bundle, request.engine, request.workers, request.on_notice)
     predictions = mark_edited(predictions, bundle)
     seconds = time.monotonic() - start
-    leaked = find_leaked(rows, run, request.training_manifest)
     looks = _count_looks(prepared, folder, source)
     evaluated = EvaluatedModel(
         bundle=bundle,
@@ -223,7 +227,7 @@ def _count_looks(prepared: PreparedEvaluation, folder: Path, source: Workspace) 
 
 
 def _require_labels(rows: pa.Table, bundle: Bundle) -> None:
-    classes, labels = list(bundle.info.classes), set(rows["label"].drop_null().to_pylist())
+    classes, labels = list(bundle.info.classes), set(pc.unique(rows["label"].drop_null()).to_pylist())
     if not labels:
         raise ManifestError("no sample has a label: name the folders after classes, or use `brainscale score`")
     if unknown := sorted(labels - set(classes)):

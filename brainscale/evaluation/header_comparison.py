@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.dataset.header_control import choose_rows, predict_from_headers
+from brainscale.dataset.header_control import choose_rows, predict_from_headers, rows_to_learn_from
 from brainscale.errors import ManifestError
 from brainscale.stats.estimate import Estimate
 from brainscale.stats.labelled import LabelledProbabilities
@@ -60,6 +60,8 @@ def compare_with_headers(
 ) -> HeaderComparison:
     """Compare a model with the control, which is cross-validated by group on the whole manifest.
 
+    Of a large set both are measured on `CONTROL_ROWS` samples, so neither memory nor time grows with it.
+
     Args:
         manifest: manifest of the samples, and of others to learn from.
         sample_ids: ids of the labelled samples that the model was evaluated on.
@@ -67,11 +69,11 @@ def compare_with_headers(
     """
     if samples.not_finite:
         return HeaderComparison(reason="a probability is not a finite number")
-    chosen = choose_rows(len(samples))  # of a large set, evenly spaced samples: neither memory nor time grows with it
+    chosen = choose_rows(len(samples))
     samples, sample_ids = samples.take(chosen), pc.take(sample_ids, pa.array(chosen))
     classes = {name: int(i > 0) for i, name in enumerate(samples.classes)}
     try:
-        votes = predict_from_headers(_rows_to_learn_from(manifest, sample_ids), classes)
+        votes = predict_from_headers(rows_to_learn_from(manifest, sample_ids), classes)
     except ManifestError as error:
         return HeaderComparison(reason=str(error))
     votes = votes.select(sample_ids.to_pylist())
@@ -94,10 +96,3 @@ def compare_with_headers(
         p=pair["p"],
         n=pair["n"],
     )
-
-
-def _rows_to_learn_from(manifest: pa.Table, sample_ids: pa.ChunkedArray) -> pa.Table:
-    """Return the rows of the samples, and as many others as the control looks at."""
-    evaluated = pc.is_in(manifest["sample_id"], sample_ids.combine_chunks())
-    others = manifest.filter(pc.invert(evaluated))
-    return pa.concat_tables([manifest.filter(evaluated), others.take(choose_rows(len(others)))])

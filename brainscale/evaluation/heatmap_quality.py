@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from brainscale.models.bundle import Bundle
 from brainscale.models.explained_score import score_of_engine
@@ -13,6 +14,8 @@ from brainscale.reading.file_tables import files_of_manifest
 from brainscale.reading.reader import read_planes
 from brainscale.reading.request import ReadRequest
 from brainscale.seeds import derive
+from brainscale.stats.labelled import values_of
+from brainscale.stats.resampling import group_codes
 
 MEASURED = 12
 """Maximum number of samples: their heatmaps and curves cost about 140 predictions each."""
@@ -29,8 +32,8 @@ def measure_faithfulness(bundle: Bundle, manifest: pa.Table, predictions: pa.Tab
     Returns:
         The summary of at most `MEASURED` samples; None if no sample with a tumour is predicted as such.
     """
-    group_of = dict(zip(manifest["sample_id"].to_pylist(), manifest["group"].to_pylist(), strict=True))
-    sample_ids = choose_samples(bundle, predictions, group_of)
+    sample_ids = choose_samples(bundle, predictions, manifest)
+    manifest = manifest.filter(pc.is_in(manifest["sample_id"], pa.array(sample_ids, pa.string())))
     preprocess = bundle.info.preprocess
     planes = read_planes(files_of_manifest(manifest, preprocess), sample_ids, ReadRequest(preprocess=preprocess))
     if not planes:
@@ -44,25 +47,28 @@ def measure_faithfulness(bundle: Bundle, manifest: pa.Table, predictions: pa.Tab
         for heatmap in batch
     )
     measured = [measure_beside_random(score, *pair) for pair in zip(greys, heatmaps, strict=True)]
+    groups = values_of(pa.chunked_array([list(planes)], pa.string()), manifest, "group").to_pylist()
     method = name_heatmap_method(bundle.info.architecture, len(bundle.info.classes))
-    return summarise_faithfulness(method, measured, [group_of[sample_id] for sample_id in planes])
+    return summarise_faithfulness(method, measured, groups)
 
 
-def choose_samples(bundle: Bundle, predictions: pa.Table, group_of: dict[str, str | None]) -> Sequence[str]:
+def choose_samples(bundle: Bundle, predictions: pa.Table, manifest: pa.Table) -> Sequence[str]:
     """Return random true positives, first one of each group, then the second ones; the same for the same predictions.
 
     Args:
         bundle: the model, whose first class is the one without a tumour.
         predictions: the labelled rows of a table of schema PREDICTIONS.
-        group_of: sample id → group.
+        manifest: rows of the samples, for their groups.
     """
     negative = next(iter(bundle.info.classes))
-    rows = predictions.select(["sample_id", "label", "prediction"]).to_pylist()
-    hits = sorted(row["sample_id"] for row in rows if negative not in (row["label"], row["prediction"]))
-    mixed = [hits[i] for i in np.random.default_rng(derive(0, "faithfulness")).permutation(len(hits))]
-    turns: dict[str, int] = {}
-    turn_of = {}
-    for sample_id in mixed:
-        group = group_of[sample_id] or sample_id
-        turn_of[sample_id] = turns[group] = turns.get(group, -1) + 1
-    return sorted(mixed, key=turn_of.__getitem__)[:MEASURED]
+    is_hit = pc.and_(*(pc.not_equal(predictions[name], negative) for name in ("label", "prediction")))
+    hits = predictions.select(["sample_id"]).filter(is_hit).sort_by("sample_id")["sample_id"]
+    codes = group_codes(pc.coalesce(values_of(hits, manifest, "group"), hits))
+    mixed = np.random.default_rng(derive(0, "faithfulness")).permutation(len(hits))
+    by_group = np.argsort(codes[mixed], kind="stable")  # places in mixed, those of a group side by side
+    _, starts, sizes = np.unique(codes[mixed][by_group], return_index=True, return_counts=True)
+    turns = np.empty(len(hits), np.int64)
+    turns[by_group] = np.arange(len(hits)) - np.repeat(starts, sizes)
+    chosen = mixed[np.argsort(turns, kind="stable")[:MEASURED]]
+    sample_ids: list[str] = hits.take(pa.array(chosen, pa.int64())).to_pylist()
+    return sample_ids

@@ -13,12 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.dataset.manifest import MANIFEST_FILE, write_manifest
 from brainscale.dataset.patients import describe_unknown_patients
 from brainscale.errors import ManifestError
-from brainscale.evaluation.gallery import choose_cases
 from brainscale.evaluation.header_comparison import HeaderComparison, compare_with_headers
-from brainscale.evaluation.heatmap_quality import measure_faithfulness
 from brainscale.evaluation.provenance import find_source_name, format_time, group_facts, model_facts
 from brainscale.evaluation.report.cases import CaseRow
 from brainscale.evaluation.report.page import ReportPage, SampleFlow, write_report
@@ -30,11 +27,11 @@ from brainscale.evaluation.sample_flow import count_duplicates, count_flow
 from brainscale.evaluation.units import UNIT_FILES, EvaluatedUnits, describe_score, drop_threshold_metrics
 from brainscale.evaluation.unusual_samples import summarise_novelty
 from brainscale.models.bundle import EDITED, Bundle, OperatingPoint, mark_edited
+from brainscale.models.faithfulness import FaithfulnessSummary
 from brainscale.models.model_card import ModelFacts, write_model_card
-from brainscale.models.registry import count_flops
 from brainscale.scoring.per_unit import table_kind
 from brainscale.stats.confusion import confusion_table
-from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
+from brainscale.stats.labelled import LabelledProbabilities, labelled_rows, values_of
 from brainscale.stats.metrics import describe_degenerate, measure
 from brainscale.stats.resampling import Map
 from brainscale.stats.subgroups import measure_subgroups
@@ -108,12 +105,9 @@ class EvaluatedModel:
         """Labels and probabilities of these rows."""
         if self.of_units is not None:
             return self.of_units.samples
-        info, groups = self.bundle.info, self.rows["group"].to_pylist()
+        info = self.bundle.info
         return LabelledProbabilities.from_predictions(
-            self.labelled,
-            list(info.classes),
-            threshold=info.threshold,
-            groups=dict(zip(self.rows["sample_id"].to_pylist(), groups, strict=True)),
+            self.labelled, list(info.classes), threshold=info.threshold, groups=self.rows
         )
 
     @property
@@ -125,15 +119,15 @@ class EvaluatedModel:
 
     def column(self, name: str) -> list[Any]:
         """Return the values of a manifest's column for these rows."""
-        pairs = zip(self.rows["sample_id"].to_pylist(), self.rows[name].to_pylist(), strict=True)
         if self.of_units is not None:
+            pairs = zip(self.rows["sample_id"].to_pylist(), self.rows[name].to_pylist(), strict=True)
             return self.of_units.column(pairs)
-        values = dict(pairs)
-        return [values[sample_id] for sample_id in self.labelled["sample_id"].to_pylist()]
+        values: list[Any] = values_of(self.labelled["sample_id"], self.rows, name).to_pylist()
+        return values
 
 
 def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts, run: Map = map) -> pa.Table:
-    """Write all files of an evaluation but `_SUCCESS.json`.
+    """Write all files of an evaluation but its manifest and `_SUCCESS.json`.
 
     Args:
         folder: where to write.
@@ -150,16 +144,18 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts, r
     if not len(model.labelled):
         what = "sample" if model.unit == "slice" else f"slice of a {model.unit}"
         raise ManifestError(f"no labelled {what} could be read: `brainscale index` says why, file by file")
-    metadata = {key: str(value) for key, value in _metadata(model, facts).items()}
     metrics = drop_threshold_metrics(measure(model.samples, model.prevalence, run), model.no_threshold)
-    metrics = metrics.replace_schema_metadata(metadata)
-    write_manifest(model.manifest, folder / MANIFEST_FILE)
+    control, flow, duplicates = _compare_with_headers(model), _count_flow(model), count_duplicates(model.rows)
     write_table(model.predictions, folder / PREDICTIONS_FILE, "predictions")
-    write_table(metrics, folder / METRICS_FILE, "metrics")
     _write_confusion(folder, model)
     _write_units(folder, model)
     subgroups = _write_subgroups(folder, model, run)
     without_leaked = _write_leakage(folder, model, run)
+    metadata = {
+        key: str(value) for key, value in _metadata(model, facts).items()
+    }  # from here on torch takes memory too
+    metrics = metrics.replace_schema_metadata(metadata)
+    write_table(metrics, folder / METRICS_FILE, "metrics")
     time, name = format_time(datetime.now(UTC)), facts.data or find_source_name(model.manifest)
     page = ReportPage(
         title=_title(facts, name),
@@ -167,7 +163,7 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts, r
         sampling=_sampling(model, facts),
         samples=model.samples,
         metrics=metrics,
-        control=_compare_with_headers(model),
+        control=control,
         threshold_source="none" if model.operating_point is None else model.operating_point.threshold_source,
         no_threshold=model.no_threshold,
         prevalence=model.prevalence,
@@ -176,14 +172,14 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts, r
         cases=_choose_cases(model),
         unlabelled=model.unlabelled,
         unknown_patients=describe_unknown_patients(model.rows),
-        flow=_count_flow(model),
-        duplicates=count_duplicates(model.rows),
+        flow=flow,
+        duplicates=duplicates,
         leaked=None if model.leaked is None else Counter(model.leaked["kind"].to_pylist()),
         without_leaked=without_leaked,
         looks=model.looks,
         looks_note=facts.looks_note,
         degenerate=facts.degenerate,
-        faithfulness=measure_faithfulness(model.bundle, model.rows, model.labelled),
+        faithfulness=_measure_faithfulness(model),
         novelty=summarise_novelty(model.bundle, model.rows, model.predictions, show_burned_in=model.show_burned_in),
         edited=EDITED if model.bundle.edited else None,
         subgroups=subgroups,
@@ -218,8 +214,17 @@ def _choose_cases(model: EvaluatedModel) -> list[CaseRow]:
     """Return the cases of the gallery; without a threshold no case is correct or wrong."""
     if model.no_threshold is not None:
         return []
+    from brainscale.evaluation.gallery import choose_cases  # here, as in `_metadata`
+
     shown = model.show_burned_in
     return choose_cases(model.bundle, model.rows, model.labelled, model.samples, show_burned_in=shown)
+
+
+def _measure_faithfulness(model: EvaluatedModel) -> FaithfulnessSummary | None:
+    """Return how faithful heatmaps of this model are."""
+    from brainscale.evaluation.heatmap_quality import measure_faithfulness  # here, as in `_metadata`
+
+    return measure_faithfulness(model.bundle, model.rows, model.labelled)
 
 
 def _write_units(folder: Path, model: EvaluatedModel) -> None:
@@ -289,6 +294,8 @@ def complete_card(model: EvaluatedModel, metrics: pa.Table, facts: EvaluationFac
 
 def _metadata(model: EvaluatedModel, facts: EvaluationFacts) -> dict[str, Any]:
     """Return what a comparison of models needs to know."""
+    from brainscale.models.registry import count_flops  # here: it needs torch, and the metrics of a million the memory
+
     info = model.bundle.info
     cost = count_flops(info.architecture, len(info.classes), info.preprocess.image_size)
     classes = json.dumps(list(info.classes))

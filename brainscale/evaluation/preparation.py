@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.config.sections import Config, ResourcesConfig
+from brainscale.dataset.columns import replace_column
 from brainscale.dataset.indexer import open_or_index
-from brainscale.dataset.manifest import is_manifest, manifest_fingerprint
+from brainscale.dataset.manifest import is_manifest, manifest_fingerprint, without_signatures
 from brainscale.dataset.splits import SPLITS
 from brainscale.errors import ManifestError
 from brainscale.evaluation.units import evaluation_name
@@ -39,7 +40,7 @@ class EvaluationRequest:
     on_notice: Callable[[str], None]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class PreparedEvaluation:
     """All that an evaluation depends on.
 
@@ -62,6 +63,12 @@ class PreparedEvaluation:
     request: EvaluationRequest
     folder: str
     path: str
+
+    def drop_signatures(self) -> None:
+        """Drop the signatures of the samples from memory, where they are 256 bytes each."""
+        is_whole = self.rows is self.manifest
+        self.manifest = without_signatures(self.manifest)
+        self.rows = self.manifest if is_whole else without_signatures(self.rows)
 
 
 def prepare_evaluation(
@@ -185,17 +192,17 @@ def with_splits_of_run(manifest: pa.Table, run_manifest: pa.Table, split: str | 
         run_manifest: manifest of the run.
         split: the split that was asked for, if any.
     """
-    split_of = dict(zip(_contents(run_manifest), run_manifest["split"].to_pylist(), strict=True))
-    contents = _contents(manifest)
-    if split is None and not split_of.keys() >= set(contents):
+    latest = run_manifest.select(["sha256", "frame", "split"])[::-1]  # of equal contents the last row counts
+    row_of = pc.index_in(_contents(manifest), _contents(latest).combine_chunks())
+    if split is None and row_of.null_count:
         return manifest
-    splits = pa.array([split_of.get(content) for content in contents], pa.string())
-    return manifest.set_column(manifest.schema.get_field_index("split"), manifest.schema.field("split"), splits)
+    return replace_column(manifest, "split", latest["split"].take(row_of).combine_chunks())
 
 
-def _contents(manifest: pa.Table) -> list[tuple[str | None, int | None]]:
-    """Return what tells the content of each row from others: the file's sha256 and the frame."""
-    return list(zip(manifest["sha256"].to_pylist(), manifest["frame"].to_pylist(), strict=True))
+def _contents(manifest: pa.Table) -> pa.ChunkedArray:
+    """Return a text that tells the content of each row from others: the file's sha256 and the frame."""
+    parts = (pc.fill_null(manifest[name].cast(pa.string()), "") for name in ("sha256", "frame"))
+    return pc.binary_join_element_wise(*parts, "#")
 
 
 def choose_rows(manifest: pa.Table, split: str | None) -> tuple[str, pa.Table]:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.dataset.manifest import is_manifest, read_manifest
+from brainscale.dataset.manifest import PIECE, is_manifest, read_manifest
 from brainscale.errors import BrainscaleError
 from brainscale.evaluation.preparation import EvaluationRequest, PreparedEvaluation, prepare_evaluation
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, Evaluation, EvaluationFacts
@@ -62,9 +62,11 @@ def hash_contents(manifest: pa.Table) -> str:
         column = manifest[name].combine_chunks()
         if name in KEYED:
             column = column.dictionary_encode().indices  # numbers in the order in which the values come first
-        for part in (pc.is_valid(column), column.drop_null()):
-            digest.update(name.encode())
-            digest.update(pa.record_batch([part], [name]).serialize())
+        for start in range(0, len(column), PIECE):
+            piece = column.slice(start, PIECE)
+            for part in (pc.is_valid(piece), piece.drop_null()):
+                digest.update(name.encode())
+                digest.update(pa.record_batch([part], [name]).serialize())
     return digest.hexdigest()
 
 

@@ -23,7 +23,7 @@ def count_flow(manifest: pa.Table, rows: pa.Table, predictions: pa.Table) -> Sam
     """
     excluded = Counter[str]()
     if len(rows) < len(manifest):
-        evaluated = set(rows["split"].to_pylist())
+        evaluated = set(pc.unique(rows["split"]).to_pylist())
         splits = Counter(manifest["split"].drop_null().to_pylist())
         excluded.update({f"{split} split": count for split, count in splits.items() if split not in evaluated})
         excluded.update(count_left_out(manifest))
@@ -43,6 +43,7 @@ def count_flow(manifest: pa.Table, rows: pa.Table, predictions: pa.Table) -> Sam
 
 def count_duplicates(rows: pa.Table) -> dict[str, int]:
     """Return the number of groups and of duplicates among the rows of a manifest that could be read."""
+    rows = rows.select(["sha256", "group"])
     readable = rows.filter(pc.is_valid(rows["sha256"]))
     groups = len(pc.unique(readable["group"].drop_null()))
     return {

@@ -63,8 +63,7 @@ class EvaluatedUnits:
             info: the model.
         """
         classes, point, aggregation = list(info.classes), info.operating_points.get(unit), aggregation_of(info, unit)
-        groups = dict(zip(rows["sample_id"].to_pylist(), rows["group"].to_pylist(), strict=True))
-        units = LabelledUnits.from_predictions(predictions, unit, classes, groups)
+        units = LabelledUnits.from_predictions(predictions, unit, classes, rows)
         names = units.scores.names.to_pylist()
         group_names = [names[group] for group in units.groups]
         samples = units.samples(aggregation, 0.5 if point is None else point.threshold)

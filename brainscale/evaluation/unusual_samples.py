@@ -53,6 +53,7 @@ def _illustrate(cases: Sequence[UnusualCase], bundle: Bundle, manifest: pa.Table
     if not shown:
         return list(cases)
     request = ReadRequest(preprocess=bundle.info.preprocess)
+    manifest = manifest.filter(pc.is_in(manifest["sample_id"], pa.array(shown, pa.string())))
     planes = read_planes(files_of_manifest(manifest, bundle.info.preprocess), shown, request)
     return [
         replace(case, picture=_to_png(planes[case.sample_id])) if case.sample_id in planes else case for case in cases

@@ -13,18 +13,21 @@ The pointing game (Zhang et al., ECCV 2016) asks whether the hottest pixel lies 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 from scipy.special import expit
 
-from brainscale.models.explained_score import Score
 from brainscale.models.head_mask import find_head_mask
 from brainscale.models.imputation import hide
 from brainscale.seeds import derive
 from brainscale.stats.estimate import Estimate
 from brainscale.stats.group_means import estimate_mean
 from brainscale.stats.resampling import group_codes
+
+if TYPE_CHECKING:  # it imports torch
+    from brainscale.models.explained_score import Score
 
 PART = 1 / 5
 """Fraction of the pixels that the curves go over, the hottest ones: a tumour is a few per cent of a plane, and what
@@ -106,7 +109,7 @@ def _mean(measured: Sequence[Faithfulness]) -> Faithfulness:
     )
 
 
-def measure_beside_random(score: Score, plane: np.ndarray, heatmap: np.ndarray) -> MeasuredHeatmap:
+def measure_beside_random(score: "Score", plane: np.ndarray, heatmap: np.ndarray) -> MeasuredHeatmap:
     """Return the faithfulness of a heatmap and of random blobs in the same plane; the arguments of `measure_heatmap`.
 
     The blobs depend on the plane alone, so that the same call gives the same figures.
@@ -115,7 +118,7 @@ def measure_beside_random(score: Score, plane: np.ndarray, heatmap: np.ndarray) 
     return MeasuredHeatmap(own=measure_heatmap(score, plane, heatmap), random=measure_heatmap(score, plane, blobs))
 
 
-def measure_heatmap(score: Score, plane: np.ndarray, heatmap: np.ndarray, steps: int = STEPS) -> Faithfulness:
+def measure_heatmap(score: "Score", plane: np.ndarray, heatmap: np.ndarray, steps: int = STEPS) -> Faithfulness:
     """Return the areas under the deletion and the insertion curve of one heatmap.
 
     Args:

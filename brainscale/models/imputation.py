@@ -7,8 +7,6 @@ push-pull (Gortler et al., The Lumigraph, SIGGRAPH 1996), which costs less than 
 
 import numpy as np
 
-from brainscale.models.resize import bilinear_matrix
-
 
 def hide(plane: np.ndarray, hidden: np.ndarray) -> np.ndarray:
     """Return copies of a plane without their hidden pixels.
@@ -44,5 +42,7 @@ def _halve(values: np.ndarray) -> np.ndarray:
 
 def _double(values: np.ndarray, side: int) -> np.ndarray:
     """Return values enlarged by 2, bilinear, and cut to a side: [N, side, side]."""
+    from brainscale.models.resize import bilinear_matrix  # here: reports name faithfulness, and need no torch for it
+
     matrix = bilinear_matrix(values.shape[-1], 2 * values.shape[-1]).numpy()[:side]
     return np.asarray(matrix @ values @ matrix.T)

@@ -1,7 +1,4 @@
-"""Fit what the novelty of a sample is computed from: training samples give the distance, validation samples its scale.
-
-`benchmarks/novelty.py` compares the distance with others.
-"""
+"""Fit what novelty is computed from: training samples give the distance, validation samples its scale."""
 
 import numpy as np
 

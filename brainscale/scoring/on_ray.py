@@ -27,6 +27,7 @@ from brainscale.cluster.capacity import (
 from brainscale.cluster.placement import Engines, plan_engines
 from brainscale.cluster.telemetry import ScoringMeter
 from brainscale.dataset.columns import replace_column
+from brainscale.dataset.manifest import without_signatures
 from brainscale.errors import RERUN, BrainscaleError, ClusterError, first_line
 from brainscale.models import engines
 from brainscale.models.bundle import Bundle
@@ -329,7 +330,7 @@ def blocks_of(rows: pa.Table, bundle: Bundle) -> Iterator[PackedBlock]:
     Raises:
         ManifestError: as `files_of_manifest` raises, which sees `PART_FILES` at a time.
     """
-    rows = rows.drop_columns(["signature"])  # wide, and not read
+    rows = without_signatures(rows)
     file_ids = pc.replace_substring_regex(rows["sample_id"], r"(?s)[#!].*", "")
     rows = rows.append_column("file", file_ids).sort_by([("file", "ascending"), ("sample_id", "ascending")])
     file_ids = rows["file"]

@@ -1,6 +1,6 @@
 """Labels and a model's probabilities, from which every metric is computed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -68,7 +68,7 @@ class LabelledProbabilities:
         classes: Sequence[str],
         *,
         threshold: float | Floats = 0.5,
-        groups: Mapping[str, str | None] | None = None,
+        groups: pa.Table | None = None,
     ) -> "LabelledProbabilities":
         """Return the labelled samples of a table of predictions; rows without a label or probabilities are left out.
 
@@ -76,7 +76,8 @@ class LabelledProbabilities:
             table: rows with label and probabilities, and with sample_id where there are groups.
             classes: names of the classes, in the order of the probabilities.
             threshold: as the attribute.
-            groups: sample_id → group; a sample without one is a group of its own.
+            groups: sample_id and group of the samples, and perhaps of others, each id once; a sample without one is a
+                group of its own.
 
         Raises:
             UsageError: a label is none of the classes.
@@ -86,7 +87,8 @@ class LabelledProbabilities:
             raise UsageError(f"label '{unknown[0]}' is not a class of the model: {', '.join(classes)}")
         codes = None
         if groups is not None:
-            codes = group_codes([groups.get(sample_id) or sample_id for sample_id in rows["sample_id"].to_pylist()])
+            names = values_of(rows["sample_id"], groups, "group")
+            codes = group_codes(pc.coalesce(pc.if_else(pc.not_equal(names, ""), names, None), rows["sample_id"]))
         return cls(
             labels=pc.index_in(rows["label"], pa.array(classes, pa.string())).to_numpy().astype(np.int64),
             probabilities=pc.list_flatten(rows["probabilities"]).to_numpy().reshape(-1, len(classes)),
@@ -139,6 +141,19 @@ def labelled_rows(table: pa.Table) -> pa.Table:
     if not table["label"].null_count and not table["probabilities"].null_count:
         return table  # and no copy of a large one
     return table.filter(pc.and_(pc.is_valid(table["label"]), pc.is_valid(table["probabilities"])))
+
+
+def values_of(sample_ids: pa.ChunkedArray, table: pa.Table, column: str) -> pa.ChunkedArray:
+    """Return a column's values for some samples, in their order; null for those that are not in the table.
+
+    Args:
+        sample_ids: [n].
+        table: rows with sample_id, each once, and the column.
+        column: its name.
+    """
+    if sample_ids.equals(table["sample_id"]):  # as predictions of a whole split are: a million need not be looked up
+        return table[column]
+    return table[column].take(pc.index_in(sample_ids, table["sample_id"].combine_chunks()))
 
 
 def _class_indices(labels: npt.ArrayLike, count: int) -> Ints:

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,10 @@ from brainscale.schema import PAIRS
 from brainscale.stats.delong import delong_pair
 from brainscale.stats.estimate import NOT_FINITE, ONE_SAMPLE
 from brainscale.stats.intervals import Z
-from brainscale.stats.labelled import LabelledProbabilities
+from brainscale.stats.labelled import Ints, LabelledProbabilities
+
+ALL: Mapping[str, Ints] = MappingProxyType({})
+"""No model that has only some of the samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +92,14 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def paired_tests(models: Mapping[str, LabelledProbabilities]) -> pa.Table:
+def paired_tests(models: Mapping[str, LabelledProbabilities], some: Mapping[str, Ints] = ALL) -> pa.Table:
     """Test every pair of models on the same samples.
 
     Args:
         models: name → labels and probabilities of the same samples in the same order. Both tests take the groups into
             account.
+        some: name → indices of the samples of the first model that a model has, int64; it is tested on these. At most
+            one model has not all of them.
 
     Returns:
         A table of schema PAIRS, in the models' order.
@@ -105,11 +111,17 @@ def paired_tests(models: Mapping[str, LabelledProbabilities]) -> pa.Table:
         raise UsageError("a comparison needs two models or more")
     first = next(iter(models.values()))
     for name, samples in models.items():
-        if len(samples) != len(first):
-            raise UsageError(f"{name} has {len(samples)} predictions for {len(first)} samples")
-        if not np.array_equal(samples.labels, first.labels):
+        labels = first.labels[some[name]] if name in some else first.labels
+        if len(samples) != len(labels):
+            raise UsageError(f"{name} has {len(samples)} predictions for {len(labels)} samples")
+        if not np.array_equal(samples.labels, labels):
             raise UsageError(f"{name} has other labels than the first model: give the same samples in the same order")
-    rows = [_row(a, b, models) for a, b in itertools.combinations(models, 2)]
+    fewer = {
+        name: samples if name in some else samples.take(rows)
+        for rows in some.values()
+        for name, samples in models.items()
+    }
+    rows = [_row(a, b, fewer if {a, b} & some.keys() else models) for a, b in itertools.combinations(models, 2)]
     for name in ("p", "mcnemar_p"):
         for row, p in zip(rows, holm([row[name] for row in rows]), strict=True):
             row[f"{name}_holm"] = p

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from brainscale.seeds import derive
 
@@ -23,12 +25,16 @@ def is_missing(value: Any) -> bool:
     )
 
 
-def group_codes(groups: Iterable[Any]) -> np.ndarray:
+def group_codes(groups: Iterable[Any] | pa.ChunkedArray) -> np.ndarray:
     """Return the numbers 0 … G − 1 of the groups, in the order of their names: int64 [n].
 
     Args:
-        groups: [n], name of each sample's group; −1 is the number of a missing one.
+        groups: [n], name of each sample's group; −1 is the number of a missing one. A million names in an Arrow column
+            of texts never become Python objects.
     """
+    if isinstance(groups, pa.ChunkedArray):
+        ranks = pc.rank(groups, tiebreaker="dense").to_numpy().astype(np.int64)
+        return np.where(groups.is_valid().to_numpy(), ranks - 1, -1)
     if isinstance(groups, np.ndarray) and groups.dtype.kind in "iu":  # name each group once, not each sample
         distinct, inverse = np.unique(groups, return_inverse=True)
         return np.asarray(group_codes(distinct.tolist())[inverse])

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from brainscale.errors import UsageError
 from brainscale.stats.components import find_components
 from brainscale.stats.decisions import tumour_probability
-from brainscale.stats.labelled import Bools, Floats, Ints, LabelledProbabilities
+from brainscale.stats.labelled import Bools, Floats, Ints, LabelledProbabilities, values_of
 from brainscale.stats.resampling import group_codes
 
 Unit = Literal["slice", "scan", "patient"]
@@ -228,7 +228,7 @@ class LabelledUnits:
 
     @classmethod
     def from_predictions(
-        cls, table: pa.Table, unit: Unit, classes: Sequence[str], groups: Mapping[str, str | None]
+        cls, table: pa.Table, unit: Unit, classes: Sequence[str], groups: pa.Table | None = None
     ) -> "LabelledUnits":
         """Return the units of a table of predictions with labels.
 
@@ -236,7 +236,7 @@ class LabelledUnits:
             table: rows with label and the columns `UNIT_COLUMNS`.
             unit: scan or patient.
             classes: names of the classes, in the order of the probabilities.
-            groups: sample_id → group; a sample without one is in no group.
+            groups: sample_id and group of the samples, and perhaps of others; a sample without one is in no group.
         """
         scores = UnitScores.from_predictions(table, unit, len(classes))
         of_row = pc.index_in(unit_ids(table, unit), scores.names)
@@ -244,7 +244,9 @@ class LabelledUnits:
         unit_of, rows = np.asarray(of_row.filter(known).to_numpy(), np.int64), table.filter(known)
         index = {name: i for i, name in enumerate(classes)}
         labels = np.array([index.get(label, -1) for label in rows["label"].to_pylist()], np.int64)
-        named = group_codes([groups.get(sample_id) for sample_id in rows["sample_id"].to_pylist()])
+        named = np.full(len(rows), -1)
+        if groups is not None:
+            named = group_codes(values_of(rows["sample_id"], groups, "group"))
         return cls(
             unit=unit,
             scores=scores,

@@ -37,6 +37,7 @@ def write_table(table: pa.Table, location: str | Path, kind: str) -> None:
     # the file is closed on a full disk too, where pyarrow would leave it open
     with replacing(path) as aside, pa.OSFile(str(aside), "wb") as sink:
         pq.write_table(stamp_table(table, kind), sink, compression="zstd")
+    pa.default_memory_pool().release_unused()  # the columns in one piece: hundreds of megabytes of a large table
 
 
 def table_bytes(table: pa.Table, kind: str) -> pa.Buffer:

@@ -10,13 +10,15 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
-
-import torch
+from typing import TYPE_CHECKING
 
 from brainscale.config.sections import Config
 from brainscale.hashing import fingerprint
 from brainscale.models.processor import read_cpu_model
 from brainscale.version import __version__
+
+if TYPE_CHECKING:
+    import torch
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "pyarrow", "ray", "onnxruntime", "scikit-learn")
 
@@ -88,8 +90,10 @@ class Arithmetic:
         return int(fingerprint(asdict(self))[:15], 16)
 
 
-def describe_arithmetic(device: torch.device) -> Arithmetic:
+def describe_arithmetic(device: "torch.device") -> Arithmetic:
     """Return the arithmetic of this process on a device."""
+    import torch  # here: an evaluation reads versions, and does without it as long as it can
+
     versions = read_library_versions()
     kept = {name: versions[name] for name in ("brainscale", "numpy", "pillow")}
     kept["torch"] = torch.__version__  # with the build, such as 2.9.1+cpu
@@ -110,6 +114,8 @@ def describe_arithmetic(device: torch.device) -> Arithmetic:
 
 def describe_environment(config: Config) -> Environment:
     """Return the hardware and library versions of this process."""
+    import torch  # here, as above
+
     gpus = tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
     return Environment(
         python=sys.version.split()[0],

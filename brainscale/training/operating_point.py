@@ -79,7 +79,6 @@ def choose_operating_points(config: OperatingConfig, bundle: Bundle, manifest: p
         ManifestError: nothing can be chosen on the validation split.
     """
     rows = manifest.filter(pc.equal(manifest["split"], "val"))
-    groups = dict(zip(rows["sample_id"].to_pylist(), rows["group"].to_pylist(), strict=True))
     table, classes = predict_rows(rows, bundle), list(bundle.info.classes)
     temperature, temperature_source = 1.0, "none"
     if config.temperature:
@@ -87,10 +86,10 @@ def choose_operating_points(config: OperatingConfig, bundle: Bundle, manifest: p
         temperature = thresholds.fit_temperature(samples.labels, samples.probabilities.astype(np.float32))
         temperature_source = f"lowest log loss on {len(samples)} validation samples"
         table = _with_temperature(table, temperature)
-    samples = LabelledProbabilities.from_predictions(table, classes, groups=groups)
+    samples = LabelledProbabilities.from_predictions(table, classes, groups=rows)
     points: dict[Unit, OperatingPoint] = {"slice": _choose_threshold(config, samples, "samples")}
     for unit in UNITS_OF_SLICES:
-        units = LabelledUnits.from_predictions(table, unit, classes, groups)
+        units = LabelledUnits.from_predictions(table, unit, classes, rows)
         if (point := choose_unit_point(config, units)) is not None:
             points[unit] = point
     return OperatingPoints(operating_points=points, temperature=temperature, temperature_source=temperature_source)

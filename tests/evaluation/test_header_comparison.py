@@ -78,7 +78,7 @@ def test_the_reason_for_no_control_is_said() -> None:
     assert "not a finite number" in compare_with_headers(table, table["sample_id"], undefined).verdict
 
 
-def test_of_a_large_set_evenly_spaced_samples_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_large_set_some_samples_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(header_control, "CONTROL_ROWS", 40)
     labels = np.arange(200) % 2
     rng = np.random.default_rng(0)
@@ -89,5 +89,5 @@ def test_of_a_large_set_evenly_spaced_samples_are_compared(monkeypatch: pytest.M
         labels=labels[tested], probabilities=np.stack([1 - tumour, tumour], 1), classes=CLASSES
     )
     comparison = compare_with_headers(table, table["sample_id"].take(pa.array(tested)), samples)
-    assert comparison.n == 34
+    assert comparison.n == 40
     assert comparison.verdict.endswith("which sees no picture.")

@@ -37,11 +37,12 @@ def test_true_positives_are_chosen_one_of_each_group_first(bundle: Bundle) -> No
     table = predictions(
         dict.fromkeys(hits, hit) | {"wrong": wrong, "none": negative, "missed": ("tumour", "no_tumour")}
     )
-    group_of: dict[str, str | None] = dict(hits) | dict.fromkeys(("wrong", "none", "missed"))
-    chosen = choose_samples(bundle, table, group_of)
+    groups = dict(hits) | dict.fromkeys(("wrong", "none", "missed"))
+    manifest = pa.table({"sample_id": list(groups), "group": list(groups.values())})
+    chosen = choose_samples(bundle, table, manifest)
     assert len(chosen) == MEASURED
     assert {hits[name] for name in chosen[:8]} == set("abcdefgh")
-    assert list(choose_samples(bundle, table.take(list(range(len(table)))[::-1]), group_of)) == list(chosen)
+    assert list(choose_samples(bundle, table.take(list(range(len(table)))[::-1]), manifest)) == list(chosen)
 
 
 def test_the_samples_of_an_evaluation_are_measured(bundle: Bundle, tmp_path: Path) -> None:

@@ -24,6 +24,6 @@ def test_engines_agree(gpu: torch.device, name: str, tmp_path_factory: pytest.Te
         "gpu": EngineOptions(name="torch", on_gpu=True),
         "bf16": EngineOptions(name="torch", on_gpu=True, bf16=True),
     }.items():
-        found[key] = TorchEngine(bundle.info, network, options, 2)(planes)
+        found[key] = TorchEngine(bundle.info, network, options, 2)(planes).probabilities
     assert np.abs(found["gpu"] - found["cpu"]).max() <= 1e-5
     assert np.abs(found["bf16"] - found["cpu"]).max() <= 0.05

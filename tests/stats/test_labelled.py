@@ -80,7 +80,7 @@ def test_predictions_become_samples_where_they_have_a_label_and_probabilities() 
             "probabilities": pa.array([[0.2, 0.8], [0.5, 0.5], [0.9, 0.1], None], pa.list_(pa.float32())),
         }
     )
-    groups = {"a": "patient", "c": "patient", "d": None}
+    groups = pa.table({"sample_id": ["c", "a", "d"], "group": ["patient", "patient", None]})
     samples = LabelledProbabilities.from_predictions(table, ("no_tumour", "tumour"), threshold=0.4, groups=groups)
     assert (samples.labels.tolist(), samples.groups is not None and samples.groups.tolist()) == ([1, 0], [0, 0])
     assert samples.tumour_probability == pytest.approx([0.8, 0.1])

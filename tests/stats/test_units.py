@@ -156,7 +156,7 @@ def test_labelled_units_leave_out_what_has_no_label_or_no_slice() -> None:
         {"sample_id": "c#0", "patient": "r", "probabilities": [1, 0, 0]},
         {"sample_id": "d#0", "label": "no_tumour", "probabilities": [1, 0, 0]},
     )
-    groups = {"a#0": "g", "d#0": "g"}
+    groups = pa.table({"sample_id": ["d#0", "a#0"], "group": ["g", "g"]})
     patients = LabelledUnits.from_predictions(table, "patient", CLASSES, groups)
     assert (patients.scores.names.to_pylist(), patients.counted.tolist()) == (["p", "q", "r"], [True, False, False])
     scans = LabelledUnits.from_predictions(table, "scan", CLASSES, groups)

@@ -57,7 +57,7 @@ def scans(labels: list[int], slices: list[list[float]]) -> LabelledUnits:
     """Volumes with these probabilities of a tumour."""
     names = [f"v{scan}#{i}" for scan, values in enumerate(slices) for i in range(len(values))]
     rows = manifest([labels[int(name[1 : name.index("#")])] for name in names], sample_id=names)
-    return LabelledUnits.from_predictions(predictions(rows, np.concatenate(slices)), "scan", CLASSES, {})
+    return LabelledUnits.from_predictions(predictions(rows, np.concatenate(slices)), "scan", CLASSES)
 
 
 def test_the_aggregation_with_the_highest_auroc_and_its_threshold_are_chosen() -> None:

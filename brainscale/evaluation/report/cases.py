@@ -6,8 +6,6 @@ from functools import cache
 
 import numpy as np
 
-from brainscale.models.heatmap_pictures import overlay_heatmap
-
 SCALE_STEPS, SCALE_GREY = 32, 96
 """Colours of the scale, and the grey value of the tissue under them."""
 
@@ -57,6 +55,8 @@ class CaseRow:
 @cache
 def scale_colours() -> list[str]:
     """Return the colours of a heatmap over grey tissue, from no evidence to the strongest, each as #rrggbb."""
+    from brainscale.models.heatmap_pictures import overlay_heatmap  # here: it needs torch
+
     steps = np.linspace(0, 1, SCALE_STEPS)[None]
     plane = np.full(steps.shape, SCALE_GREY, np.uint8)
     return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in overlay_heatmap(plane, steps)[0].tolist()]
