@@ -1,6 +1,7 @@
 """Which heatmaps show what a network goes by: deletion, insertion and pointing game, by method and network.
 
-python benchmarks/heatmap_faithfulness.py [--networks brainmrnet brainmrnet_paper resnet50] [--samples 24] [--fillings]
+python benchmarks/heatmap_faithfulness.py [--networks brainmrnet brainmrnet_paper resnet50] [--samples 24]
+    [--methods occlusion rise "integrated gradients" cam] [--fillings]
     [--images FOLDER --masks FOLDER --patient-from REGEX] [--keep FOLDER]
 
 Trains each network in a plain loop, on phantoms or on a folder of images with one folder for each class, the first
@@ -142,7 +143,12 @@ def fill_with_black(plane: np.ndarray, hidden: np.ndarray) -> np.ndarray:
     return np.where(hidden, np.uint8(0), plane)
 
 
-def makers_of(network: torch.nn.Module, name: str, *, fillings: bool) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+Maker = Callable[[np.ndarray], np.ndarray]
+
+
+def makers_of(
+    network: torch.nn.Module, name: str, methods: Sequence[HeatmapMethod], *, fillings: bool
+) -> dict[str, Maker]:
     """Method → function from a plane to its heatmap."""
     score = score_of_network(network)
 
@@ -156,7 +162,7 @@ def makers_of(network: torch.nn.Module, name: str, *, fillings: bool) -> dict[st
         matrix = bilinear_matrix(len(cells), len(plane))
         return resample(cells, matrix, matrix).numpy()
 
-    makers: dict[str, Callable[[np.ndarray], np.ndarray]] = {method: partial(make, method) for method in METHODS}
+    makers: dict[str, Maker] = {method: partial(make, method) for method in methods}
     if fillings:
         makers["occlusion, mean of head"] = partial(occlude, fill_with_head_mean)
         makers["occlusion, blurred"] = partial(occlude, fill_with_blurred)
@@ -165,7 +171,7 @@ def makers_of(network: torch.nn.Module, name: str, *, fillings: bool) -> dict[st
 
 
 def measure(
-    network: torch.nn.Module, name: str, samples: Sequence[Sample], *, fillings: bool
+    network: torch.nn.Module, makers: Mapping[str, Maker], samples: Sequence[Sample]
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Method → deletion, insertion, pointing, and whether the peak is in the head: float64 [samples, 4].
 
@@ -174,7 +180,6 @@ def measure(
     score = score_of_network(network)
     rows: dict[str, list[np.ndarray]] = {}
     seconds: dict[str, float] = {}
-    makers = makers_of(network, name, fillings=fillings)
     for number, sample in enumerate(samples):
 
         def figures(heatmap: np.ndarray, sample: Sample = sample) -> np.ndarray:
@@ -217,6 +222,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path)
     parser.add_argument("--masks", type=Path)
     parser.add_argument("--patient-from", default=r"^([^_]+_[^_]+)_")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--fillings", action="store_true", help="other fillings for occlusion too")
     parser.add_argument("--keep", type=Path, help="folder for the weights, which another call uses again")
     arguments = parser.parse_args()
@@ -240,7 +246,8 @@ def main() -> None:
         shown = by_turn(tests)[:200]
         print(f"\n{name}: AUROC {auroc(score_of_network(network), shown):.3f} of {len(shown)} test images; ", end="")
         codes = group_codes(sample.patient for sample in explained)
-        print_table(*measure(network, name, explained, fillings=arguments.fillings), codes)
+        makers = makers_of(network, name, arguments.methods, fillings=arguments.fillings)
+        print_table(*measure(network, makers, explained), codes)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Compute heatmaps: which regions of a plane raised the probability of a tumour. They need not show the tumour itself.
 
 How well each method finds these regions is measured by `benchmarks/heatmap_faithfulness.py`; the registry names the
-best one for each network.
+one for each network.
 """
 
 import os

@@ -30,7 +30,7 @@ class Architecture:
         cam_method: method for heatmaps: `cam` if a ReLU, the mean over space and a linear layer follow the feature map;
             `hirescam` if a hypercolumn reads the feature map cell by cell; else `grad-cam`.
         first_stage: the module whose output, the first small feature map, novelty is computed from.
-        heatmap_method: the method for heatmaps that benchmarks/heatmap_faithfulness.py finds the most faithful.
+        heatmap_method: the method for heatmaps, chosen by benchmarks/heatmap_faithfulness.py.
         imagenet: torchvision's name of the ImageNet weights; None if there are none.
     """
 
@@ -39,7 +39,7 @@ class Architecture:
     cam_layer: str
     cam_method: Literal["cam", "hirescam", "grad-cam"]
     first_stage: str
-    heatmap_method: HeatmapMethod = "occlusion"
+    heatmap_method: HeatmapMethod = "integrated gradients"
     imagenet: str | None = None
 
 

@@ -55,7 +55,7 @@ def test_the_samples_of_an_evaluation_are_measured(bundle: Bundle, tmp_path: Pat
     hits = predictions({s.sample_id: ("tumour", "tumour") for s in samples})
     summary = measure_faithfulness(bundle, manifest, hits)
     assert summary is not None
-    assert (summary.method, summary.gain.n) == ("occlusion", 3)
+    assert (summary.method, summary.gain.n) == ("integrated gradients", 3)
     assert summary.gain.value == pytest.approx(summary.own.faithfulness - summary.random.faithfulness)
     assert measure_faithfulness(bundle, manifest, hits) == summary
     none = predictions({s.sample_id: ("no_tumour", "tumour") for s in samples})

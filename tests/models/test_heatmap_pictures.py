@@ -76,7 +76,7 @@ def test_pictures_and_table(bundle: Bundle, tmp_path: Path) -> None:
     assert table.equals(pq.read_table(out / "heatmaps.parquet"))
     assert table["sample_id"].to_pylist() == [row["sample_id"] for row in rows]
     assert np.allclose(table["probability"].to_pylist(), [row["probability"] for row in rows])
-    assert set(table["method"].to_pylist()) == {"occlusion"}
+    assert set(table["method"].to_pylist()) == {"integrated gradients"}
     for name in ("deletion", "insertion", "random_deletion", "random_insertion"):
         assert all(0 <= value <= 1 for value in table[name].to_pylist())
     files = table["file"].to_pylist()
