@@ -10,7 +10,11 @@ from brainscale.cli.console import Group, handle_errors
 
 NAME = click.argument("name", metavar="NAME|FILE", default="brainmrnet")
 SET = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key, such as train.epochs=20."
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="section.key=value",
+    help="Override a value of the configuration. Can be given several times.",
 )
 
 

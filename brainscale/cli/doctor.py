@@ -17,8 +17,8 @@ from brainscale.cli.console import handle_errors
 def doctor_command(no_speed: bool, as_json: bool, address: str | None, no_wait: bool) -> None:
     """Examine this machine or a cluster: hardware, exactness of training, speed, and what to set.
 
-    A few steps of a tiny training run on 1, 2 and 4 workers and on each GPU; their weights must be equal to the bit.
-    Nothing else should run meanwhile. No name of a machine and no data are printed.
+    A tiny model is trained on 1, 2 and 4 workers and on each GPU; the weights must be equal to the bit. Nothing else
+    should run meanwhile. The output names no machine.
 
     Example: brainscale doctor --address http://127.0.0.1:8265
     """

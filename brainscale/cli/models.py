@@ -83,20 +83,20 @@ KEYS = {
     "--target-sensitivity",
     type=click.FloatRange(0, 1, True),
     metavar="FRACTION",
-    help="Set the threshold to the highest one for which the validation split promises this sensitivity.",
+    help="Use the highest threshold that has at least this sensitivity, by a lower bound on the validation split.",
 )
 @click.option(
     "--target-specificity",
     type=click.FloatRange(0, 1, True),
     metavar="FRACTION",
-    help="Set the threshold to the lowest one for which the validation split promises this specificity.",
+    help="Use the lowest threshold that has at least this specificity, by a lower bound on the validation split.",
 )
 @click.option(
     "--confidence",
     type=click.FloatRange(0.5, 1, False, True),
     metavar="FRACTION",
     show_default=CONFIGURED,
-    help="Confidence of that promise: 1 less the share of models that may miss the target.",
+    help="Confidence of the lower bound of the target sensitivity or specificity.",
 )
 @click.option("--youden", is_flag=True, help="Set the threshold by Youden's index on the validation split.")
 @click.option(
@@ -215,7 +215,7 @@ def _open_session(settings: "Config") -> AbstractContextManager[None]:
     show_default="test if there is one, otherwise all",
     help="Split to evaluate on: train, val, test or all.",
 )
-@click.option("--out", metavar="DIR", show_default="MODEL/evaluation/SPLIT[-UNIT]", help="Output folder.")
+@click.option("--out", metavar="DIR", show_default="MODEL/evaluation/[DATA-]SPLIT[-UNIT]", help="Output folder.")
 @click.option(
     "--prevalence",
     type=click.FloatRange(0, 1, True, True),
@@ -314,7 +314,7 @@ def evaluate_command(
 @click.option(
     "--force",
     is_flag=True,
-    help="Compare runs that were evaluated on different samples or classes, which marks every output.",
+    help="Compare runs that were evaluated on different samples, classes or units, which marks every output.",
 )
 @options.json
 @handle_errors

@@ -46,7 +46,7 @@ def predict_command(
     as_csv: bool,
     as_json: bool,
 ) -> None:
-    """Score a few files at once, and print one row for each sample.
+    """Score a few files, and print one row for each sample.
 
     A FILE is an image, a DICOM file, a NIfTI volume, an archive, or a folder with a DICOM series; `-` reads one of them
     from standard input. The exit status is 1 if a sample could not be scored.

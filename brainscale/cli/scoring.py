@@ -63,10 +63,15 @@ from brainscale.logs import notice
 @click.option(
     "--patient-key",
     metavar="FILE",
-    show_default="$BRAINSCALE_PATIENT_KEY, or a random key kept in ~/.local/state/brainscale",
-    help="File with the key of the hashes.",
+    show_default="$BRAINSCALE_PATIENT_KEY",
+    help="File with the key that hashes patients and series.",
 )
-@click.option("--hash-paths", is_flag=True, help="Hash the names of files and archive members too.")
+@click.option(
+    "--hash-paths",
+    is_flag=True,
+    help="Hash the names of files and archive members too; without a key, one is drawn and kept in "
+    "~/.local/state/brainscale.",
+)
 @options.allow_edited_model
 @options.engine
 @options.workers

@@ -316,7 +316,7 @@ class OperatingConfig(Section):
         float, Field(gt=0, le=1, description="Sensitivity or specificity to reach, for these two choices.")
     ] = 0.95
     confidence: Annotated[
-        float, Field(ge=0.5, lt=1, description="Confidence with which validation has to promise `target`.")
+        float, Field(ge=0.5, lt=1, description="Confidence of the lower bound that has to reach `target`.")
     ] = 0.9
     aggregation: Annotated[
         Literal["auto", "top_mean", "maximum", "mean", "noisy_or"],

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.dataset.manifest import KEY_METADATA, count_values
+from brainscale.dataset.manifest import KEY_METADATA, NEARNESS, count_values
 from brainscale.dataset.near_duplicates import SIMILARITY, Map, NearPairs, compare_signatures
 
 KINDS = {
@@ -19,8 +19,6 @@ KINDS = {
     "patient": "the same patient",
 }
 """Kinds of matches, the strongest first."""
-SIGNATURES = ("error_code", "phash", "head_phash", "signature")
-"""Columns by which near duplicates are found."""
 COLUMNS = pa.schema(
     [
         pa.field("sample_id", pa.string(), nullable=False),  # of the external sample
@@ -67,7 +65,8 @@ def find_overlap(
         with the same patient key.
     """
     training, external = _readable_rows(training), _readable_rows(external)
-    both = pa.concat_tables([training.select([*SIGNATURES]), external.select([*SIGNATURES])])
+    columns = ["error_code", *NEARNESS]
+    both = pa.concat_tables([training.select(columns), external.select(columns)])
     nearest = find_nearest_rows(*compare_signatures(both, similarity, run), len(training), similarity)
 
     def texts(column: str, rows: np.ndarray) -> list[Any]:
@@ -81,7 +80,7 @@ def find_overlap(
 
 def _readable_rows(manifest: pa.Table) -> pa.Table:
     """Return the columns that matter of the rows without an error; of a large manifest, no copy without need."""
-    manifest = manifest.select([*SIGNATURES, "sample_id", "sha256", "scan", "patient", "label", "split"])
+    manifest = manifest.select(["error_code", *NEARNESS, "sample_id", "sha256", "scan", "patient", "label", "split"])
     is_readable = pc.is_null(manifest["error_code"])
     return manifest if pc.all(is_readable).as_py() else manifest.filter(is_readable)
 

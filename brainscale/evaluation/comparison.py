@@ -12,8 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.config.files import CONFIG_FILE
-from brainscale.dataset.header_control import HeaderPredictions, choose_rows, predict_from_headers, rows_to_learn_from
-from brainscale.dataset.manifest import MANIFEST_FILE, read_manifest
+from brainscale.dataset.header_control import (
+    COLUMNS,
+    HeaderPredictions,
+    choose_rows,
+    predict_from_headers,
+    rows_to_learn_from,
+)
+from brainscale.dataset.manifest import MANIFEST_FILE
 from brainscale.errors import BundleError, ManifestError, UsageError
 from brainscale.evaluation.comparability import require_comparable
 from brainscale.evaluation.evaluator import evaluate_model
@@ -89,8 +95,8 @@ class _EvaluatedRun:
 
     @cached_property
     def manifest(self) -> pa.Table:
-        """The manifest that it was made on."""
-        return read_manifest(self.folder / MANIFEST_FILE)
+        """The manifest that it was made on: what groups and the control need of it."""
+        return read_table(self.folder / MANIFEST_FILE, "manifest", COLUMNS)
 
     @cached_property
     def labelled(self) -> pa.Table:

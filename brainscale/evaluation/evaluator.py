@@ -144,7 +144,7 @@ def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path
     (folder / SUCCESS).unlink(missing_ok=True)
     leaked = find_leaked(rows, run, request.training_manifest)
     write_manifest(prepared.manifest, folder / MANIFEST_FILE)
-    prepared.drop_signatures()  # the largest column, which nothing needs from here on
+    prepared.drop_signatures()  # nothing needs them from here on
     rows = prepared.rows
     for text in describe_unclear_labels(rows, bundle.info.data):
         request.on_notice(text)

@@ -62,8 +62,10 @@ def choose_samples(bundle: Bundle, predictions: pa.Table, manifest: pa.Table) ->
     """
     negative = next(iter(bundle.info.classes))
     is_hit = pc.and_(*(pc.not_equal(predictions[name], negative) for name in ("label", "prediction")))
-    hits = predictions.select(["sample_id"]).filter(is_hit).sort_by("sample_id")["sample_id"]
-    codes = group_codes(pc.coalesce(values_of(hits, manifest, "group"), hits))
+    ids = predictions["sample_id"]
+    groups = pc.coalesce(values_of(ids, manifest, "group"), ids)
+    of_hits = pa.table({"sample_id": ids, "group": groups}).filter(is_hit).sort_by("sample_id")
+    hits, codes = of_hits["sample_id"], group_codes(of_hits["group"])
     mixed = np.random.default_rng(derive(0, "faithfulness")).permutation(len(hits))
     by_group = np.argsort(codes[mixed], kind="stable")  # places in mixed, those of a group side by side
     _, starts, sizes = np.unique(codes[mixed][by_group], return_index=True, return_counts=True)

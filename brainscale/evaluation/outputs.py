@@ -145,7 +145,8 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts, r
         what = "sample" if model.unit == "slice" else f"slice of a {model.unit}"
         raise ManifestError(f"no labelled {what} could be read: `brainscale index` says why, file by file")
     metrics = drop_threshold_metrics(measure(model.samples, model.prevalence, run), model.no_threshold)
-    control, flow, duplicates = _compare_with_headers(model), _count_flow(model), count_duplicates(model.rows)
+    control, sampling = _compare_with_headers(model), _sampling(model, facts)
+    flow, duplicates = _count_flow(model), count_duplicates(model.rows)
     write_table(model.predictions, folder / PREDICTIONS_FILE, "predictions")
     _write_confusion(folder, model)
     _write_units(folder, model)
@@ -160,7 +161,7 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts, r
     page = ReportPage(
         title=_title(facts, name),
         about=_about(model, facts, name, time),
-        sampling=_sampling(model, facts),
+        sampling=sampling,
         samples=model.samples,
         metrics=metrics,
         control=control,

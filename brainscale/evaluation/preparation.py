@@ -65,7 +65,7 @@ class PreparedEvaluation:
     path: str
 
     def drop_signatures(self) -> None:
-        """Drop the signatures of the samples from memory, where they are 256 bytes each."""
+        """Drop the signatures and hashes of the samples from memory, where they are 300 bytes each."""
         is_whole = self.rows is self.manifest
         self.manifest = without_signatures(self.manifest)
         self.rows = self.manifest if is_whole else without_signatures(self.rows)

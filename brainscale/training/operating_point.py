@@ -169,7 +169,7 @@ def describe_operating_points(chosen: OperatingPoints) -> list[str]:
         if point.aggregation is not None:
             name = AGGREGATION_NAMES[point.aggregation]
             messages.append(
-                f"Operating point of {unit}s: {name} from {point.threshold:.4g} upwards ({point.threshold_source})."
+                f"Operating point of {unit}s: {name}, {point.threshold:.4g} or more ({point.threshold_source})."
             )
         elif (bound := point.threshold_bound) is not None and bound.lower_bound < bound.target:
             messages.append(f"Note: {point.threshold_source}.")

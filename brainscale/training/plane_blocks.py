@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import ray
 
 from brainscale.config.sections import LimitsConfig, PreprocessConfig
+from brainscale.dataset.manifest import without_signatures
 from brainscale.errors import ManifestError
 from brainscale.reading.file_tables import file_table, files_of_manifest
 from brainscale.reading.on_ray import READ_CPUS
@@ -28,8 +29,6 @@ IN_FLIGHT = 4
 """Blocks that a worker asks for at a time."""
 BLOCKS_IN_STORE = 4 * IN_FLIGHT
 """Blocks that the share of the object stores must hold at least; blocks are smaller where it is small."""
-UNUSED = ("signature", "phash", "head_phash")
-"""Columns of a manifest that decoding does not need, and that take most of its memory."""
 BLOCKS_OF_ROWS = 64
 """Blocks whose rows of the manifest are one object."""
 
@@ -110,7 +109,7 @@ def stream_blocks(
     for split in splits:
         files_of_manifest(split.slice(0, 1), preprocess)  # raises an error before any worker starts
         for start in range(0, len(split), block_rows * BLOCKS_OF_ROWS):
-            part = keep_needed(split).slice(start, block_rows * BLOCKS_OF_ROWS)
+            part = without_signatures(split).slice(start, block_rows * BLOCKS_OF_ROWS)
             ref = ray.put(part.combine_chunks())
             ids = part["sample_id"].to_pylist()
             for first in range(0, len(ids), block_rows):
@@ -120,11 +119,6 @@ def stream_blocks(
     reader = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(BlockReader)
     request = ReadRequest(preprocess=preprocess, limits=limits)
     return StreamedBlocks(reader=reader.remote(rows, request, size)), locations
-
-
-def keep_needed(manifest: pa.Table) -> pa.Table:
-    """Return the columns of a manifest that decoding needs."""
-    return manifest.drop_columns([name for name in UNUSED if name in manifest.column_names])
 
 
 def choose_block_rows(side: int, nbytes: float) -> int:

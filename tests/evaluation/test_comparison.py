@@ -18,7 +18,7 @@ from brainscale.stats.resampling import group_codes
 from brainscale.storage.local import write_success
 from brainscale.storage.tables import write_table
 from tests.support.runs import Invoke, succeed
-from tests.support.samples import CLASSES, estimates
+from tests.support.samples import CLASSES, estimates, two_columns
 from tests.support.tables import evaluation, manifest, predictions
 
 
@@ -75,6 +75,21 @@ def test_the_control_is_evaluated_on_the_models_samples_and_tested_against_them(
     assert (good["difference"], good["p"]) == pytest.approx((by_hand.difference, by_hand.p), rel=1e-5)
     assert good["p_holm"] < 0.05
     assert rows["poor", comparison.CONTROL]["difference"] < 0
+
+
+def test_of_a_large_run_the_control_votes_on_some_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(header_control, "CONTROL_ROWS", 80)
+    _, scores = models(tmp_path)
+    compared = comparison.compare_runs([str(tmp_path / "good"), str(tmp_path / "poor")])
+    assert compared.pairs is not None
+    assert compared.table["n"].to_pylist() == [120, 120, 80]
+    assert compared.pairs["n"].to_pylist() == [120, 80, 80]
+    chosen, labels = header_control.choose_rows(120), np.arange(120) // 2 % 2
+    assert len(set(chosen.tolist())) == 80
+    expected = estimates(labels[chosen], two_columns(scores["good"][chosen]))["auroc"]
+    assert compared.pairs["auroc_a"].to_pylist()[1] == pytest.approx(expected.value, rel=1e-5)
+    control = compared.table["auroc"].to_pylist()[2]
+    assert compared.pairs["auroc_b"].to_pylist()[1:] == pytest.approx([control, control])
 
 
 def change_facts(folder: Path, **facts: str) -> None:

@@ -184,8 +184,8 @@ def test_no_output_log_report_or_error_holds_anything_of_a_patient(
         ("overlap", manifest, hidden),
         ("train", "--data", split, "--out", run, *SMALL, "--debug"),
         ("evaluate", run, "--out", out / "evaluation"),
-        ("score", run, trial, "--out", out / "scores", "--by", "scan", "--heatmaps", out / "pictures"),
-        ("score", run, archive, "--out", out / "hidden", "--by", "scan", "--hash-paths", "--heatmaps", out / "more"),
+        ("score", run, trial, "--out", out / "scores", "--unit", "scan", "--heatmaps", out / "pictures"),
+        ("score", run, archive, "--out", out / "hidden", "--unit", "scan", "--hash-paths", "--heatmaps", out / "more"),
         ("score", run, archive, "--out", out / "hidden", "--hash-paths", "--update", "--json"),
     ]
     failures = [

@@ -334,7 +334,7 @@ def test_without_its_key_a_complete_folder_stays_and_another_one_is_refused(
 
 def test_everybody_reads_the_folder_as_one_table(run: Path, scans: Path, invoke: Invoke, tmp_path: Path) -> None:
     out = tmp_path / "scores"
-    succeed(invoke("score", run, scans, "--out", out, "--by", "scan"))
+    succeed(invoke("score", run, scans, "--out", out, "--unit", "scan"))
     assert len(pads.dataset(out, format="parquet").to_table()) == 60
     assert [path.parent for path in out.rglob("*.parquet")] == [out] * len(list(out.glob("part-*")))
     assert len(pd.read_parquet(out)) == 60

@@ -78,7 +78,7 @@ def test_index_score_and_training_see_the_same_volume(source: Path, bundle: Bund
     request = ReadRequest(preprocess=CONFIG.data.preprocess, key=KEY.secret)
     read = {sample.sample_id: sample for sample in read_samples(source, request)}
     stored = materialise_planes(manifest, CONFIG.data.preprocess, LimitsConfig())
-    blocks = [ray.get(ref)["plane"].to_pylist() for ref in stored.blocks]
+    blocks = [ray.get(ref)["plane"].to_pylist() for ref in stored.blocks.refs]
     for row in manifest.to_pylist():
         sample, (block, index) = read[row["sample_id"]], stored.locations[row["sample_id"]]
         assert {name: getattr(sample, name) for name in COLUMNS} == {name: row[name] for name in COLUMNS}

@@ -65,7 +65,7 @@ def test_the_card_tells_what_the_run_knows(tmp_path: Path) -> None:
         "0.42 or more",
         "| samples | 200 |",
         "Not a medical device",
-        "On test.",
+        "Evaluated on test.",
     ):
         assert words in text, words
     assert re.search(r"\| AUROC \| 0\.\d{3} \| 0\.\d{3} to \d\.\d{3} \| 160 \| DeLong", text)
@@ -89,7 +89,7 @@ def test_more_classes_have_a_threshold_and_blocks_of_their_own(tmp_path: Path) -
     metrics = measure(labelled(labels, probabilities, tuple(classes)))
     text = write_card(tmp_path, info=model_info(classes=classes), metrics=metrics)
     assert "The model predicts a tumour at a probability of" in text
-    assert "The probability of a tumour is that of any kind, 1 less the probability of none" in text
+    assert "The probability of a tumour of any kind is 1 less the probability of none" in text
     assert "- meningioma\n" in text
     blocks = text.split("\n## Metrics")[1].split("\n## ")[0].split("\n### ")
     assert [block.splitlines()[0] for block in blocks[1:]] == ["Per class", "Tumour against none"]

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from brainscale.errors import UsageError
 from brainscale.schema import METRICS
-from brainscale.stats.labelled import LabelledProbabilities
+from brainscale.stats.labelled import LabelledProbabilities, values_of
 from brainscale.stats.metrics import compute_metrics
+from brainscale.stats.resampling import group_codes
 from tests.support.samples import estimates, labelled, two_columns
 
 SCORES = [0.1, 0.7, 0.4, 0.9]
@@ -88,6 +91,19 @@ def test_predictions_become_samples_where_they_have_a_label_and_probabilities() 
     with pytest.raises(UsageError, match="label 'no_tumour' is not a class of the model: none, tumour"):
         LabelledProbabilities.from_predictions(table, ("none", "tumour"))
     assert len(LabelledProbabilities.from_predictions(table.slice(3), ("no_tumour", "tumour"))) == 0
+
+
+@given(st.lists(st.none() | st.text(), max_size=8), st.integers(1, 3))
+def test_groups_have_the_same_numbers_from_arrow_and_from_python(names: list[str | None], pieces: int) -> None:
+    size = max(1, len(names) // pieces)
+    chunks = [names[start : start + size] for start in range(0, len(names), size)]
+    assert group_codes(pa.chunked_array(chunks, pa.string())).tolist() == group_codes(names).tolist()
+
+
+def test_values_come_in_the_order_of_the_samples_whatever_that_of_the_table() -> None:
+    table = pa.table({"sample_id": ["b", "a", "c"], "site": ["B", None, "C"]})
+    for ids, sites in ((["c", "x", "b", "a"], ["C", None, "B", None]), (["b", "a", "c"], ["B", None, "C"])):
+        assert values_of(pa.chunked_array([ids]), table, "site").to_pylist() == sites
 
 
 def test_a_part_of_the_samples_keeps_thresholds_and_groups() -> None:

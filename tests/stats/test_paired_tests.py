@@ -157,6 +157,20 @@ def test_what_does_not_exist_is_null_with_a_reason(labels: list[int], scores: li
     assert (row["low"], row["high"], row["p"], row["p_holm"], row["reason"]) == (None, None, None, None, reason)
 
 
+def test_a_model_of_fewer_samples_is_tested_on_these() -> None:
+    draw = np.random.default_rng(0)
+    labels, rows = np.arange(40) % 2, np.arange(3, 33)
+    a, b, c = (labelled(labels, two_columns(draw.random(40))) for _ in range(3))
+    tests = paired_tests.paired_tests({"a": a, "b": b, "c": c.take(rows)}, {"c": rows}).to_pylist()
+    assert [test["n"] for test in tests] == [40, 30, 30]
+    for test, pair in zip(tests, [(a, b), (a.take(rows), c.take(rows)), (b.take(rows), c.take(rows))], strict=True):
+        alone = paired_tests.paired_tests(dict(zip("xy", pair, strict=True))).to_pylist()[0]
+        assert [test[name] for name in ("p", "mcnemar_p")] == [alone[name] for name in ("p", "mcnemar_p")]
+    assert tests[0]["p_holm"] >= tests[0]["p"]
+    with pytest.raises(UsageError, match="c has 30 predictions for 40 samples"):
+        paired_tests.paired_tests({"a": a, "c": c.take(rows)})
+
+
 def test_models_on_other_samples_are_refused() -> None:
     samples = labelled([0, 1], two_columns([0.1, 0.9]))
     with pytest.raises(UsageError, match="b has 1 predictions for 2 samples"):

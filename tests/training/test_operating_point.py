@@ -79,7 +79,7 @@ def test_the_aggregation_with_the_highest_auroc_and_its_threshold_are_chosen() -
     assert "on 2 validation scans with a tumour" in target.threshold_source
     chosen = operating_point.OperatingPoints(operating_points={"scan": point})
     (text,) = operating_point.describe_operating_points(chosen)
-    assert text.startswith("Operating point of scans: mean of the 3 highest slices from 0.5 upwards (Youden's index on")
+    assert text.startswith("Operating point of scans: mean of the 3 highest slices, 0.5 or more (Youden's index on")
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def _naming(samples: LabelledProbabilities, estimates: Mapping[str, Estimate]) -
 
 
 def _against_none(samples: LabelledProbabilities, estimates: Mapping[str, Estimate], unit: Unit) -> list[str]:
-    """Return what lacks of a judgement on two classes; of several classes, tumour against none."""
+    """Return, with several classes, the result of tumour against none, and which of the two classes is missing."""
     sentences = []
     if len(samples.classes) > 2:
         sentences.append(f"Any tumour against none: it {_detection(samples, estimates, unit)}.")
@@ -178,7 +178,7 @@ def _ranking(samples: LabelledProbabilities, estimates: Mapping[str, Estimate], 
         if auroc.high < CHANCE:
             sentences.append("That is worse than chance, 0.5: check the labels.")
         else:
-            sentences.append("The interval includes 0.5, which is chance: nothing shows that the model can tell them.")
+            sentences.append("The interval includes 0.5, so the model may be no better than chance.")
     return sentences
 
 

@@ -190,7 +190,7 @@ def test_the_control_stands_beside_the_model(tmp_path: Path) -> None:
     assert page.control is not None
     assert page.control.control is not None
     text = pages.write_page(tmp_path, page)
-    table = text[text.index("Beside the header-only control") : text.index("More metrics</h3>")]
+    table = text[text.index("Comparison with the header-only control") : text.index("More metrics</h3>")]
     for estimate in (page.control.model, page.control.control, page.control.difference):
         assert estimate is not None
         assert f">{formatting.format_number(estimate.value)}<" in table

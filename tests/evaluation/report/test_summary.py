@@ -80,7 +80,7 @@ def test_ranking_is_told_in_pairs_and_chance_is_called_chance() -> None:
     assert good[1].startswith("In 90 of 100 pairs of one image with a tumour and one without, the one with the tumour")
     assert good[1].endswith("(AUROC 0.90, 95 % interval 0.85 to 0.94).")
     assert not any("chance" in sentence for sentence in good)
-    assert "The interval includes 0.5, which is chance: nothing shows that the model can tell them." in none
+    assert "The interval includes 0.5, so the model may be no better than chance." in none
     assert "That is worse than chance, 0.5: check the labels." in swapped
 
 
