@@ -18,7 +18,7 @@ from brainscale.stats.labelled import values_of
 from brainscale.stats.resampling import group_codes
 
 MEASURED = 12
-"""Maximum number of samples: their heatmaps and curves cost about 140 predictions each."""
+"""Maximum number of samples: the curves of each cost 52 predictions, beside its heatmap."""
 
 
 def measure_faithfulness(bundle: Bundle, manifest: pa.Table, predictions: pa.Table) -> FaithfulnessSummary | None:
