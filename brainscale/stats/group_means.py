@@ -24,4 +24,4 @@ def estimate_mean(values: np.ndarray, codes: np.ndarray) -> Estimate:
         return Estimate(value=mean, n=n, reason=ONE_SAMPLE)
     sums = np.bincount(group, values - mean)
     half = t_quantile(count) * math.sqrt(count / (count - 1) * float((sums**2).sum())) / n
-    return Estimate(value=mean, low=mean - half, high=mean + half, method=name_method("t", codes), n=n)
+    return Estimate(value=mean, low=mean - half, high=mean + half, method=name_method("t interval", codes), n=n)

@@ -67,7 +67,7 @@ def summary(low: float | None) -> FaithfulnessSummary:
         method="occlusion",
         own=Faithfulness(deletion=0.21, insertion=0.83),
         random=Faithfulness(deletion=0.52, insertion=0.57),
-        gain=Estimate(value=0.57, low=low, high=None if low is None else 0.7, n=9, method="t by group"),
+        gain=Estimate(value=0.57, low=low, high=None if low is None else 0.7, n=9, method="t interval by group"),
     )
 
 

@@ -160,9 +160,9 @@ def test_a_summary_pairs_the_maps_and_counts_groups() -> None:
     alone = summarise_faithfulness("occlusion", measured, [None] * 4)
     assert alone.gain.value == pytest.approx(0.2)
     assert alone.own.faithfulness - alone.random.faithfulness == pytest.approx(0.2)
-    assert (alone.gain.n, alone.gain.method, alone.is_shown) == (4, "t", True)
+    assert (alone.gain.n, alone.gain.method, alone.is_shown) == (4, "t interval", True)
     grouped = summarise_faithfulness("occlusion", measured, ["a", "a", "b", "b"])
-    assert grouped.gain.method == "t by group"
+    assert grouped.gain.method == "t interval by group"
     assert grouped.gain.high - grouped.gain.low > alone.gain.high - alone.gain.low  # type: ignore[operator]
     single = summarise_faithfulness("occlusion", measured[:1], ["a"])
     assert single.gain.low is None

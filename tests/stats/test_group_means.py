@@ -13,7 +13,7 @@ def test_without_groups_it_is_students_interval() -> None:
     assert estimate.value == 3
     assert estimate.low == pytest.approx(3 - half)
     assert estimate.high == pytest.approx(3 + half)
-    assert (estimate.n, estimate.method) == (4, "t")
+    assert (estimate.n, estimate.method) == (4, "t interval")
 
 
 def test_copies_within_groups_tell_nothing_new() -> None:
@@ -21,7 +21,7 @@ def test_copies_within_groups_tell_nothing_new() -> None:
     once, thrice = estimate_mean(values, np.arange(4)), estimate_mean(np.repeat(values, 3), np.repeat(np.arange(4), 3))
     assert thrice.low == pytest.approx(once.low)
     assert thrice.high == pytest.approx(once.high)
-    assert thrice.method == "t by group"
+    assert thrice.method == "t interval by group"
 
 
 def test_one_group_has_no_interval() -> None:

@@ -1,5 +1,6 @@
 """The report's first sentences: what the model does on these samples, and how sure that is."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -167,12 +168,20 @@ def _rule(samples: LabelledProbabilities) -> str:
     return f"{rule}; the score is the probability of a tumour of any kind, and the kind is the most probable one."
 
 
+def _of_100(share: float) -> str:
+    """Return a share as a whole number of 100, which is 0 or 100 only where the share is."""
+    whole = math.floor(100 * share + 0.5)
+    if 0 < share < 1 and whole in (0, 100):
+        return "fewer than 1 of 100" if whole == 0 else "more than 99 of 100"
+    return f"{whole} of 100"
+
+
 def _ranking(samples: LabelledProbabilities, estimates: Mapping[str, Estimate], unit: Unit) -> list[str]:
     """Return what the area under the ROC curve of tumour against none says."""
     auroc = _find("auroc", estimates) if len(samples.classes) == 2 else estimates.get("tumour_auroc")
     if auroc is None or auroc.value is None or not np.isfinite(auroc.value):
         return []
-    pairs = f"{format_number(100 * auroc.value, 0)} of 100 pairs of one {unit.one} with a tumour and one without"
+    pairs = f"{_of_100(auroc.value)} pairs of one {unit.one} with a tumour and one without"
     sentences = [f"In {pairs}, the one with the tumour has the higher score {_rate('auroc', estimates, 'AUROC')}."]
     if auroc.low is not None and auroc.high is not None and auroc.low <= CHANCE:
         if auroc.high < CHANCE:

@@ -10,6 +10,7 @@ from brainscale.evaluation.report.summary import (
     SLICE,
     Sampling,
     Unit,
+    _of_100,
     describe_findings,
     describe_leakage,
     describe_slices,
@@ -77,6 +78,13 @@ def test_a_missing_class_is_named() -> None:
 
 def test_ranking_is_told_in_pairs_and_chance_is_called_chance() -> None:
     good, none, swapped = (sentences(of_counts(*n)) for n in ((90, 10, 10, 90), (50, 50, 50, 50), (10, 90, 90, 10)))
+    assert [_of_100(share) for share in (0, 0.004, 0.9, 0.996, 1)] == [
+        "0 of 100",
+        "fewer than 1 of 100",
+        "90 of 100",
+        "more than 99 of 100",
+        "100 of 100",
+    ]
     assert good[1].startswith("In 90 of 100 pairs of one image with a tumour and one without, the one with the tumour")
     assert good[1].endswith("(AUROC 0.90, 95 % interval 0.85 to 0.94).")
     assert not any("chance" in sentence for sentence in good)
