@@ -1,5 +1,7 @@
 """What a training step asks of torch and of Python, counted on a CPU; the counts are the same on any machine.
 
+Also the CPU time of an image beside the network, in training and in scoring.
+
 python benchmarks/step_operations.py [NETWORK ...]
 
 A step of 8 planes of 64² in 4 micro-batches. Operations are those that torch dispatches, views included.
@@ -12,12 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from brainscale.config.files import load_config
 from brainscale.config.sections import ARCHITECTURES
 from brainscale.models.registry import build_network
+from brainscale.reading.sample import Sample, sample_table
+from brainscale.scoring.predictions import make_predictions, stack_planes
 from brainscale.seeds import derive, make_deterministic
 from brainscale.training import trace
 from brainscale.training.augment import augment
@@ -92,6 +97,23 @@ def host() -> None:
     )
 
 
+def scoring() -> None:
+    """Print the time that scoring spends on an image beside decoding, network and writing."""
+    plane = np.zeros((224, 224), np.uint8)
+    tables = [
+        sample_table([Sample(sample_id=f"{part}/{i}.png", uri=f"/{part}/{i}.png", plane=plane) for i in range(16)])
+        for part in range(16)
+    ]
+    rows = pa.concat_tables(tables)  # as the reading threads give them
+    scores, has_plane = np.full((len(rows), 2), 0.5, np.float32), np.ones(len(rows), bool)
+    start = time.process_time()
+    for _ in range(ROUNDS):
+        stack_planes(rows["plane"], 224)
+        make_predictions(rows, has_plane, scores, 0.5, ["no_tumour", "tumour"], "0" * 64)
+    seconds = (time.process_time() - start) / ROUNDS / len(rows)
+    print(f"an image of 224² scored: {1e6 * seconds:.1f} µs of CPU beside decoding, network and writing")
+
+
 def main() -> None:
     """Count for the networks that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -100,6 +122,7 @@ def main() -> None:
         for layout in ("contiguous", "channels_last"):
             measure(name, layout)
     host()
+    scoring()
 
 
 if __name__ == "__main__":
