@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 from pydantic import Field, model_validator
@@ -19,6 +19,7 @@ from brainscale.errors import BundleError, FormatError
 from brainscale.hashing import file_sha256
 from brainscale.models.novelty import NoveltyReference, read_novelty
 from brainscale.schema import FORMATS
+from brainscale.stats.target_bound import TargetBound
 from brainscale.stats.units import Aggregation, Unit
 from brainscale.storage.local import replacing
 
@@ -29,30 +30,6 @@ EDITED_KEY = "edited_model"
 """Name of the mark of an edited model in metadata and results; its value is the hash of the edited model."""
 BUNDLE_FILES = ("model/*", "model.*", NOVELTY, CONFIG_FILE)
 """Patterns of the model's files in a run or model folder; the configuration shows that a folder is a run."""
-
-
-class ThresholdBound(Section):
-    """What validation says of the sensitivity or specificity of the threshold, as `stats.threshold_bounds` defines it.
-
-    Attributes:
-        metric: sensitivity or specificity.
-        target: value to reach.
-        confidence: confidence of the lower bound.
-        lower_bound: value that the metric has at least, with that confidence.
-        observed: value on the validation samples.
-        samples: number of these samples, with a tumour for sensitivity and without for specificity.
-        groups: number of groups that they are in.
-        independent_samples: number of independent samples that they are worth.
-    """
-
-    metric: Literal["sensitivity", "specificity"]
-    target: float
-    confidence: float
-    lower_bound: float
-    observed: float
-    samples: int
-    groups: int
-    independent_samples: float
 
 
 class OperatingPoint(Section):
@@ -69,7 +46,7 @@ class OperatingPoint(Section):
 
     threshold: float = Field(ge=0, le=1)
     threshold_source: str
-    threshold_bound: ThresholdBound | None = None
+    threshold_bound: TargetBound | None = None
     aggregation: Aggregation | None = None
     aggregation_source: str | None = None
     validation_units: int | None = None

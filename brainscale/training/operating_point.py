@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from brainscale.config.sections import OperatingConfig
 from brainscale.dataset.columns import replace_column
-from brainscale.models.bundle import Bundle, OperatingPoint, ThresholdBound
+from brainscale.models.bundle import Bundle, OperatingPoint
 from brainscale.scoring.on_ray import predict_rows
 from brainscale.stats import thresholds
 from brainscale.stats.decisions import apply_temperature
@@ -158,7 +158,7 @@ def _choose_threshold(config: OperatingConfig, samples: LabelledProbabilities, n
     return OperatingPoint(
         threshold=threshold,
         threshold_source=bound.describe(noun),
-        threshold_bound=ThresholdBound(**asdict(bound)),
+        threshold_bound=bound,
     )
 
 
@@ -171,6 +171,6 @@ def describe_operating_points(chosen: OperatingPoints) -> list[str]:
             messages.append(
                 f"Operating point of {unit}s: {name}, {point.threshold:.4g} or more ({point.threshold_source})."
             )
-        elif (bound := point.threshold_bound) is not None and bound.lower_bound < bound.target:
+        elif (bound := point.threshold_bound) is not None and not bound.is_reached:
             messages.append(f"Note: {point.threshold_source}.")
     return messages

@@ -10,9 +10,10 @@ import torch
 
 from brainscale.config.sections import ARCHITECTURES
 from brainscale.errors import BundleError, FormatError, UsageError
-from brainscale.models.bundle import MODEL_JSON, NOVELTY, ONNX, WEIGHTS, Bundle, open_bundle
+from brainscale.models.bundle import MODEL_JSON, NOVELTY, ONNX, WEIGHTS, Bundle, OperatingPoint, open_bundle
 from brainscale.models.engines import Engine, EngineOptions, load_engine, read_network, resolve_engine
 from brainscale.models.normalisation import normalise
+from brainscale.stats.target_bound import TargetBound
 from tests.support.bundles import make_bundle, network_with_statistics, random_planes
 
 
@@ -137,3 +138,20 @@ def test_an_edited_model_is_refused_or_named(bundle: Bundle, tmp_path: Path) -> 
     assert edited.sha256 != bundle.sha256  # the hash of what it says now, not the one that stands there
     (copy / MODEL_JSON).write_text(json.dumps(facts | {"operating_points": {"slice": lower | {"threshold": 0.2}}}))
     assert open_bundle(copy, allow_edited=True).sha256 not in (edited.sha256, bundle.sha256)
+
+
+def test_the_bound_of_a_threshold_comes_back_from_model_json() -> None:
+    bound = TargetBound(
+        metric="sensitivity",
+        target=0.9,
+        confidence=0.9,
+        lower_bound=0.91,
+        observed=0.95,
+        samples=40,
+        groups=38,
+        independent_samples=39.5,
+    )
+    point = OperatingPoint(threshold=0.4, threshold_source="target", threshold_bound=bound)
+    assert OperatingPoint.model_validate_json(point.model_dump_json()) == point
+    with pytest.raises(ValueError, match="sensitivity"):
+        OperatingPoint.model_validate_json(point.model_dump_json().replace("sensitivity", "luck"))
