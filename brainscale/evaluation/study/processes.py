@@ -20,6 +20,8 @@ from brainscale.models.processor import read_cpu_model
 from brainscale.storage.local import SUCCESS, make_folder, read_success, write_json
 
 SPENT, LOG = "spent.json", "log.txt"
+CHILD = ("-m", "brainscale.evaluation.study.piece_main")
+"""Arguments of the child's Python, before the folder."""
 POLL_SECONDS, SAVE_SECONDS, GRACE_SECONDS = 0.5, 30.0, 60.0
 """Seconds between two looks at a child, between two records of its time, and until one that was asked to stop is
 killed."""
@@ -88,7 +90,7 @@ def run_in_child(
     cpu_before = _children_cpu_seconds()
     with (folder / LOG).open("ab") as log:
         child = subprocess.Popen(  # noqa: S603 - this program itself
-            [sys.executable, "-m", "brainscale.evaluation.study.piece_main", str(folder)],
+            [sys.executable, *CHILD, str(folder)],
             stdout=log,
             stderr=log,
             stdin=subprocess.DEVNULL,
