@@ -103,6 +103,28 @@ class KilledError(Exception):
     """Stands for a process that ends."""
 
 
+def test_depthwise_convolutions_are_exact_too(tmp_path: Path) -> None:
+    """A run of EfficientNet-Lite0 at one go, and one that is cut after its first step and resumed."""
+    config = load_config(
+        "efficientnet_lite0", [*SMALL, "train.epochs=1", "augment.rotate=0.0", "resources.checkpoint_steps=1"]
+    )
+    loop(config, tmp_path / "whole").run()
+    cut_short = loop(config, tmp_path / "cut")
+    step, taken = cut_short.learner.step, iter(range(1))
+
+    def until_killed(*args: object) -> object:
+        if next(taken, None) is None:
+            raise KilledError
+        return step(*args)  # type: ignore[arg-type]
+
+    cut_short.learner.step = until_killed  # type: ignore[assignment, method-assign]
+    with pytest.raises(KilledError):
+        cut_short.run()
+    loop(config, tmp_path / "cut").run()
+    assert left_behind(tmp_path / "cut") == left_behind(tmp_path / "whole")
+    assert read_history(tmp_path / "whole")[0]["train_loss"] > 0
+
+
 @pytest.mark.parametrize("every", [None, 1, 2])
 def test_a_kill_after_any_step_changes_no_bit(every: int | None, untouched: Path, tmp_path: Path) -> None:
     """One run that is cut after 1 more step each time, with checkpoints every so many steps."""
