@@ -169,7 +169,7 @@ def _hashes(pieces: Sequence[Piece], successes: Sequence[Mapping[str, Any]]) -> 
         return {}
     weights = [facts["weights_sha256"] for facts in successes if facts["weights_sha256"]]
     return {
-        "config_sha256": pieces[0].config.fingerprint,
+        "config_sha256": pieces[0].config_sha256,
         "manifest_sha256": fingerprint([piece.manifest_sha256 for piece in pieces]),
         "seeds": [piece.config.train.seed for piece in pieces],
         "weights_sha256": weights or None,

@@ -118,20 +118,27 @@ def render_page(table: pa.Table, files: Sequence[StudyFile], *, table_file: str,
 def view_study(results: Results) -> StudyView:
     """Return a study for the page."""
     study = results.file.study
-    planned = sum(line["value"] for line in results.facts("models_planned"))
+    planned = _count_planned(results)
     seeds = {seed for line in results.facts("models") for seed in line["seeds"] or ()}
     return StudyView(
         file=results.file,
         data=_data_table(results),
         parts=[_view_part(results, name, part) for name, part in study.parts.items()],
-        models=round(sum(line["value"] for line in results.facts("models"))),
-        planned=round(planned),
+        models=sum(len(line["seeds"] or ()) for line in results.facts("models")),
+        planned=planned,
         hours=sum(line["value"] for line in results.facts("hours")),
         cpu_hours=sum(line["value"] for line in results.facts("cpu_hours")),
         configurations=len({line["config_sha256"] for line in results.facts("models") if line["config_sha256"]}),
         hardware=sorted({line["text"] for line in results.facts("hardware")}),
         seeds=sorted(seeds),
     )
+
+
+def _count_planned(results: Results) -> int:
+    """Return the number of models that the rows will have, without averages."""
+    rows = {name: part.rows for name, part in results.file.study.parts.items()}
+    lines = results.facts("models_planned")
+    return sum(int(line["value"]) for line in lines if not rows[line["part"]][line["row"]].average)
 
 
 def _data_table(results: Results) -> TableView | None:

@@ -30,6 +30,13 @@ class DataSet(Section):
     ] = False
 
 
+class Weights(Section):
+    """Initial weights in a file; where it lies is said on the command line, `--data NAME=FILE.safetensors`."""
+
+    title: Annotated[str, Field(description="Name for the page, with its source and its licence.")]
+    sha256: Annotated[str | None, Field(description="SHA-256 that the file must have; null: any.")] = None
+
+
 class Row(Section):
     """One row of a part: a network and how it is trained, a baseline, or the mean of other rows' probabilities."""
 
@@ -151,6 +158,10 @@ class Study(Section):
     published_source: Annotated[str, Field(description="Where the published figures come from.")] = ""
     budget_hours: Annotated[float, Field(gt=0, description="Hours that all its models may take on this machine.")] = 24
     data: Annotated[dict[str, DataSet], Field(min_length=1, description="Data sets by name.")]
+    weights: Annotated[
+        dict[str, Weights],
+        Field(default_factory=dict, description="Files of initial weights by name; rows set model.weights=@NAME."),
+    ]
     recipes: Annotated[dict[str, tuple[str, ...]], Field(default_factory=dict, description="Named sets of changes.")]
     parts: Annotated[dict[str, Part], Field(min_length=1, description="Parts by name, the most important first.")]
 
