@@ -38,7 +38,7 @@ KEYS = {
     "--model",
     metavar="NAME",
     show_default=CONFIGURED,
-    help="Network: brainmrnet, brainmrnet_paper, vgg16, resnet50 or densenet121.",
+    help="Network: brainmrnet, brainmrnet_paper, vgg16, resnet50, densenet121 or efficientnet_lite0.",
 )
 @click.option(
     "--workers",

@@ -116,6 +116,13 @@ def test_the_worker_count_changes_no_bit(
     assert left_behind(tmp_path / "run") == left_behind(regularised if settings else untouched)
 
 
+def test_the_worker_count_changes_no_bit_of_depthwise_convolutions(tmp_path: Path) -> None:
+    settings = [*SMALL, "model.name=efficientnet_lite0", "train.epochs=1"]
+    loop(load_config(None, settings), tmp_path / "alone").run()
+    mp.start_processes(_in_worker, (2, str(tmp_path), settings), nprocs=2, start_method="forkserver")
+    assert left_behind(tmp_path / "run") == left_behind(tmp_path / "alone")
+
+
 class KilledError(Exception):
     """Stands for a process that ends."""
 
