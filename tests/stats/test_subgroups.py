@@ -7,7 +7,7 @@ from brainscale.errors import UsageError
 from brainscale.schema import SUBGROUPS
 from brainscale.stats.labelled import LabelledProbabilities
 from brainscale.stats.metrics import measure
-from brainscale.stats.subgroups import cut_thirds, measure_subgroups
+from brainscale.stats.subgroups import cut_ranges, measure_subgroups
 from tests.support.samples import LONG, labelled, two_columns
 
 
@@ -64,7 +64,7 @@ def test_numbers_are_cut_into_thirds() -> None:
 @given(st.lists(st.floats(-1e3, 1e3) | st.integers(0, 3).map(float), min_size=1, max_size=80).map(np.array))
 @settings(max_examples=100 if LONG else 40)
 def test_each_number_is_in_one_third_and_equal_ones_in_the_same(values: np.ndarray) -> None:
-    thirds = cut_thirds(values)
+    thirds = cut_ranges(values)
     members = [in_range for _, in_range in thirds]
     assert (np.sum(members, 0) == 1).all()
     assert all(in_range.any() for in_range in members)
@@ -74,7 +74,7 @@ def test_each_number_is_in_one_third_and_equal_ones_in_the_same(values: np.ndarr
 
 
 def test_one_number_for_all_is_one_range() -> None:
-    assert [name for name, _ in cut_thirds(np.full(9, 512.0))] == ["all"]
+    assert [name for name, _ in cut_ranges(np.full(9, 512.0))] == ["all"]
 
 
 def test_no_samples_and_too_few_values() -> None:
