@@ -84,6 +84,13 @@ class PreprocessConfig(Section):
     slices: Annotated[
         Literal["axial", "coronal", "sagittal"], Field(description="Orientation of the slices of a NIfTI volume.")
     ] = "axial"
+    fit: Annotated[
+        Literal["squash", "pad", "head", "head_pad"],
+        Field(
+            description="How an image fits the square plane: squash (stretched), pad (black margins keep the aspect "
+            "ratio), head (the bounding box of the head, stretched) or head_pad (that box, with margins)."
+        ),
+    ] = "squash"
 
     @model_validator(mode="before")
     @classmethod
@@ -226,6 +233,17 @@ class AugmentConfig(Section):
     intensity: Annotated[
         float, Field(ge=0, lt=1, description="Maximum relative change of contrast and brightness.")
     ] = 0.15
+    gamma: Annotated[
+        float, Field(ge=0, le=2, description="Maximum change of the logarithm of gamma (the exponent of intensities).")
+    ] = 0.0
+    mixup: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="Mixup: images of a micro-batch are blended in pairs, with shares from a beta distribution "
+            "with both parameters equal to this number.",
+        ),
+    ] = 0.0
 
 
 class TrainConfig(Section):
@@ -247,10 +265,32 @@ class TrainConfig(Section):
         float, Field(gt=0, description="Learning rate after the warm-up; from there it falls to 0 along half a cosine.")
     ] = 1e-3
     weight_decay: Annotated[float, Field(ge=0, description="Weight decay.")] = 1e-4
+    decay_biases: Annotated[
+        bool, Field(description="Whether weight decay also applies to biases and to normalisation layers.")
+    ] = True
+    label_smoothing: Annotated[
+        float, Field(ge=0, lt=1, description="Label smoothing of the training loss; the validation loss has none.")
+    ] = 0.0
+    ema: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="Decay, for each step, of the exponential moving average of the weights; if it is not 0, the "
+            "average is what is validated and kept.",
+        ),
+    ] = 0.0
     warmup_epochs: Annotated[
         float, Field(ge=0, description="Length of the linear warm-up, in epochs; at most `epochs` / 5.")
     ] = 5.0
     warmup_start: Annotated[float, Field(ge=0, description="Learning rate at the start of the warm-up.")] = 1e-5
+    keep: Annotated[
+        Literal["best", "last"],
+        Field(
+            description="Epoch whose weights are kept: best (the lowest validation loss), or last (of all `epochs`; "
+            "`patience` does not apply)."
+        ),
+    ] = "best"
     patience: Annotated[
         int, Field(ge=1, description="Number of epochs without a decrease of `min_gain` before training stops.")
     ] = 10

@@ -7,10 +7,14 @@ from brainscale.config.sections import PreprocessConfig
 from brainscale.hashing import fingerprint
 from brainscale.reading.formats.frame import Frame, count_frame, percentile_range
 from brainscale.reading.histogram import GreyRange
+from brainscale.reading.signature import Box, find_head
+
+HEAD_FITS = ("head", "head_pad")
+"""Values of `fit` that look for the head."""
 
 
 def make_plane(grey: np.ndarray, spec: PreprocessConfig) -> np.ndarray:
-    """Resize (aspect ratio not kept, antialiased bilinear) and crop to the centre, in one step.
+    """Fit an image into the square plane (antialiased bilinear), and crop to the centre.
 
     Args:
         grey: uint8 [H, W].
@@ -20,11 +24,35 @@ def make_plane(grey: np.ndarray, spec: PreprocessConfig) -> np.ndarray:
         uint8 [image_size, image_size].
     """
     height, width = grey.shape
+    box = find_head(grey) if spec.fit in HEAD_FITS else (0, 0, width, height)
+    return _pad(grey, box, spec) if spec.fit in ("pad", "head_pad") else _squash(grey, box, spec)
+
+
+def _squash(grey: np.ndarray, box: Box, spec: PreprocessConfig) -> np.ndarray:
+    """Stretch a box of an image to the plane and crop it, in one step."""
+    left, top, right, bottom = box
     side = resized_side(spec)
     start = (side - spec.image_size) // 2 / side
     stop = start + spec.image_size / side
-    box = (width * start, height * start, width * stop, height * stop)
-    size = (spec.image_size, spec.image_size)
+    width, height = right - left, bottom - top
+    kept = (left + width * start, top + height * start, left + width * stop, top + height * stop)
+    return _resize(grey, kept, (spec.image_size, spec.image_size))
+
+
+def _pad(grey: np.ndarray, box: Box, spec: PreprocessConfig) -> np.ndarray:
+    """Resize a box of an image without stretching it, centre it in a black square, and crop that."""
+    side = resized_side(spec)
+    width, height = box[2] - box[0], box[3] - box[1]
+    scale = side / max(width, height)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    left, top = (side - size[0]) // 2, (side - size[1]) // 2
+    square = np.zeros((side, side), np.uint8)
+    square[top : top + size[1], left : left + size[0]] = _resize(grey, box, size)
+    start = (side - spec.image_size) // 2
+    return square[start : start + spec.image_size, start : start + spec.image_size]
+
+
+def _resize(grey: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=1.2))
 
 
@@ -34,8 +62,11 @@ def resized_side(spec: PreprocessConfig) -> int:
 
 
 def min_decoded_side(spec: PreprocessConfig) -> int:
-    """Return the smallest side to decode a JPEG at: the plane stays nearly as it would be, pixels."""
-    return resized_side(spec) * 6 // 5
+    """Return the smallest side to decode a JPEG at: the plane stays nearly as it would be, pixels.
+
+    A head is seldom smaller than half of the image.
+    """
+    return resized_side(spec) * 6 // 5 * (2 if spec.fit in HEAD_FITS else 1)
 
 
 def to_grey(frame: Frame, percentiles: tuple[float, float]) -> np.ndarray:

@@ -19,7 +19,7 @@ def augment(
     config: AugmentConfig,
     upload: Callable[[np.ndarray], Tensor] | None = None,
 ) -> Tensor:
-    """Flip, rotate, scale and shift planes, and change their intensities.
+    """Flip, rotate, scale and shift planes, and change their gamma and their intensities.
 
     Args:
         planes: uint8 [N, S, S].
@@ -34,23 +34,42 @@ def augment(
     """
     draws = np.stack([_draw_numbers(derive(seed, "augment", epoch, sample_id)) for sample_id in sample_ids])
     matrices, gain, offset = _transform_parameters(draws, config)
-    numbers = np.concatenate([matrices.reshape(-1, 6), gain[:, None], offset[:, None]], 1)  # for one copy
+    gamma = np.exp(config.gamma * draws[:, 7])
+    numbers = np.concatenate([matrices.reshape(-1, 6), gain[:, None], offset[:, None], gamma[:, None]], 1)  # one copy
     parameters = torch.from_numpy(numbers).to(planes.device) if upload is None else upload(numbers)
-    gains, offsets = parameters[:, 6, None, None], parameters[:, 7, None, None]
+    gains, offsets, gammas = (parameters[:, column, None, None] for column in (6, 7, 8))
     shape = [len(planes), 1, *planes.shape[1:]]
     grid = F.affine_grid(parameters[:, :6].reshape(-1, 2, 3), shape, align_corners=False)
     moved = F.grid_sample(planes.float().unsqueeze(1), grid, align_corners=False).squeeze(1)
+    if config.gamma:
+        moved = 255 * (moved / 255) ** gammas
     changed: Tensor = (moved * gains + offsets * (moved > 0)).clamp(0, 255)
     return changed
 
 
 def _draw_numbers(seed: int) -> np.ndarray:
-    """Return seven uniform random numbers in −1..1."""
-    return np.random.Generator(np.random.Philox(key=seed)).uniform(-1, 1, 7).astype(np.float32)
+    """Return eight uniform random numbers in −1..1."""
+    return np.random.Generator(np.random.Philox(key=seed)).uniform(-1, 1, 8).astype(np.float32)
+
+
+def draw_mixture(count: int, seed: int, alpha: float) -> tuple[np.ndarray, float]:
+    """Return how mixup blends the samples of a micro-batch (Zhang et al., "mixup", ICLR 2018).
+
+    Args:
+        count: number of samples.
+        seed: seed of the micro-batch.
+        alpha: both parameters of the beta distribution of the shares.
+
+    Returns:
+        The partner of each sample, int64 [count], and the sample's own share, 0.5 to 1.
+    """
+    generator = np.random.Generator(np.random.Philox(key=seed))
+    share = float(generator.beta(alpha, alpha))
+    return generator.permutation(count), max(share, 1 - share)
 
 
 def _transform_parameters(draws: np.ndarray, config: AugmentConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return affine matrices [N, 2, 3] (output to input), gains [N] and offsets [N] (grey levels) of draws [N, 7]."""
+    """Return affine matrices [N, 2, 3] (output to input), gains [N] and offsets [N] (grey levels) of draws [N, 8]."""
     flip = np.where(config.flip & (draws[:, 0] < 0), -1.0, 1.0)
     angle = np.deg2rad(config.rotate * draws[:, 1])
     zoom = 1 + config.scale * draws[:, 2]

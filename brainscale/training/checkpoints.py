@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from brainscale.errors import TrainError
 from brainscale.schema import STEPS
@@ -100,14 +101,31 @@ def hash_weights(weights: Mapping[str, Tensor]) -> str:
     return hashlib.sha256(save(_copy_to_cpu(weights))).hexdigest()
 
 
-def save_checkpoint(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Write a checkpoint of the state at `progress`, then delete the checkpoints that are no longer needed."""
+def save_checkpoint(
+    folder: Path,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    average: AveragedModel | None = None,
+) -> None:
+    """Write a checkpoint of the state at `progress`, then delete the checkpoints that are no longer needed.
+
+    Args:
+        folder: folder of the checkpoints.
+        network: network that is trained.
+        optimizer: optimiser of the network.
+        progress: how far the run has come.
+        average: moving average of the weights; if there is one, the best weights are its.
+    """
     make_folder(folder)
     best = progress.best
     if best is not None and best["epoch"] == progress.epoch and not progress.totals.steps:
-        write_tensors(folder / f"best-{progress.epoch:04d}.safetensors", network.state_dict())
+        evaluated = network if average is None else average.module
+        write_tensors(folder / f"best-{progress.epoch:04d}.safetensors", evaluated.state_dict())
     tensors = {f"model.{name}": value for name, value in network.state_dict().items()}
     tensors |= {f"optimizer.{name}": value for name, value in _optimizer_tensors(network, optimizer).items()}
+    if average is not None:
+        tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
     tensors = _copy_to_cpu(tensors | {"steps": _encode_steps(progress.steps)})
     header = {
         "history": json.dumps(progress.history),
@@ -124,6 +142,7 @@ def load_latest_checkpoint(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     on_damage: Callable[[str], None] = lambda text: None,
+    average: AveragedModel | None = None,
 ) -> Progress:
     """Load the latest readable checkpoint into network and optimiser; without any, training starts afresh.
 
@@ -132,6 +151,7 @@ def load_latest_checkpoint(
         network: network to load the weights into.
         optimizer: optimiser of the network.
         on_damage: called with a message for each damaged checkpoint.
+        average: moving average to load, if the run has one.
 
     Returns:
         The progress of the run at that checkpoint.
@@ -144,6 +164,8 @@ def load_latest_checkpoint(
             continue
         network.load_state_dict(_select_prefix(tensors, "model."))
         _load_optimizer_tensors(network, optimizer, _select_prefix(tensors, "optimizer."))
+        if average is not None:
+            average.load_state_dict(_select_prefix(tensors, "average."))
         return progress
     return Progress()
 

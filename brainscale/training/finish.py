@@ -29,6 +29,9 @@ from brainscale.training.operating_point import (
 from brainscale.training.run_folder import Run, RunFolder, describe_training_data
 from brainscale.training.samples import count_left_out
 
+EPOCH_SOURCES = {"best": "lowest validation loss", "last": "last"}
+"""`train.keep` → why an epoch was kept."""
+
 
 def finish_run(run: RunFolder, config: Config, manifest: pa.Table, on_notice: Callable[[str], None]) -> Run:
     """Write the bundle of the best epoch, then `_SUCCESS.json`.
@@ -57,7 +60,7 @@ def finish_run(run: RunFolder, config: Config, manifest: pa.Table, on_notice: Ca
         "config_sha256": config.fingerprint,
         "seed": config.train.seed,
         "epoch": progress.best["epoch"],
-        "epoch_source": f"lowest validation loss of {progress.epoch} epochs",
+        "epoch_source": f"{EPOCH_SOURCES[config.train.keep]} of {progress.epoch} epochs",
         "versions": read_library_versions(),
     }
     (folder / NOVELTY).unlink(missing_ok=True)  # of a driver that was stopped here

@@ -37,7 +37,7 @@ class Run:
         samples: split → number of samples.
         left_out: reason → number of samples that are in no split.
         epochs: number of finished epochs.
-        best_epoch: the epoch with the lowest validation loss, whose weights are kept.
+        best_epoch: the epoch whose weights are kept: that with the lowest validation loss, or the last.
         best_val_loss: validation loss of that epoch.
         threshold: probability of a tumour from which on a sample is predicted to be one.
         threshold_source: how the threshold was chosen.

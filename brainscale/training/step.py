@@ -8,19 +8,20 @@ in them.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from brainscale.config.sections import AugmentConfig, TrainConfig
 from brainscale.errors import TrainError
 from brainscale.models.normalisation import normalisation_constants, normalise
 from brainscale.seeds import derive
 from brainscale.training import exact_sum
-from brainscale.training.augment import augment
+from brainscale.training.augment import augment, draw_mixture
 from brainscale.training.sampler import Batch, cut_into_windows, own_positions, own_share
 from brainscale.training.upload import Uploader
 
@@ -93,8 +94,14 @@ class Learner:
         self.layout = LAYOUTS[choose_memory_format(settings, device.type == "cuda")]
         self.network = network.to(device=device, memory_format=self.layout)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(self.network, settings)
+        self.average = make_average(self.network, settings)
         self.settings, self.augmentation, self.device = settings, augmentation, device
         self.upload, self.constants = Uploader(device), normalisation_constants(device)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is validated and kept: the moving average of the weights, if there is one."""
+        return self.network if self.average is None else self.average.module
 
     def step(self, samples: Samples, batch: Batch, epoch: int, step: int, rate: float) -> Outcome:
         """Take one optimiser step on a batch that all workers share.
@@ -128,6 +135,8 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
         return Outcome(losses=outcomes[:size], is_correct=outcomes[size:-1] > 0)
 
     def _micro_batch(
@@ -140,11 +149,13 @@ class Learner:
     ) -> Tensor:
         """Run one micro-batch forward and backward and return its packed vector; zeros for an empty one.
 
+        With mixup, a sample counts as classified correctly if the label of its larger share is predicted.
+
         Args:
             samples: the training samples.
             positions: positions of the samples in this micro-batch.
             start_and_size: where the micro-batch starts in the batch, and the size of the batch.
-            seed_numbers: epoch, step and micro-batch, from which the dropout seed is derived.
+            seed_numbers: epoch, step and micro-batch, from which the seeds of dropout and mixup are derived.
             statistics: buffers of batch norm.
         """
         start, size = start_and_size
@@ -154,9 +165,18 @@ class Learner:
         planes, labels = self._load(samples, positions)
         sample_ids = [samples.sample_ids[p] for p in positions]
         augmented = augment(planes, sample_ids, seed_numbers[0], seed, self.augmentation, self.upload)
+        partners, share = None, 1.0
+        if self.augmentation.mixup:
+            order, share = draw_mixture(len(positions), derive(seed, "mixup", *seed_numbers), self.augmentation.mixup)
+            partners = self.upload(order)
+            augmented = share * augmented + (1 - share) * augmented[partners]
         self.network.zero_grad(set_to_none=True)
         torch.manual_seed(derive(seed, "dropout", *seed_numbers))
-        losses, is_correct = self._forward(augmented, labels)
+        logits = self._forward(self.network, augmented)
+        losses, is_correct = _judge(logits, labels, self.settings.label_smoothing)
+        if partners is not None:
+            others, _ = _judge(logits, labels[partners], self.settings.label_smoothing)
+            losses = share * losses + (1 - share) * others
         (losses.sum() / size).backward()
         outcomes = torch.zeros(2, size, device=self.device)
         outcomes[:, start : start + len(positions)] = torch.stack([losses.detach(), is_correct])
@@ -166,12 +186,11 @@ class Learner:
         """Return planes and labels at these positions, on the device."""
         return self.upload(samples.planes.take(positions)), self.upload(samples.labels[positions])
 
-    def _forward(self, planes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return losses and correctness (0 or 1), float32 [n] each, of planes in 0..255."""
+    def _forward(self, network: nn.Module, planes: Tensor) -> Tensor:
+        """Return the logits, float32 [n, classes], of planes in 0..255."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            logits = self.network(normalise(planes, self.constants).contiguous(memory_format=self.layout))
-        losses = F.cross_entropy(logits.float(), labels, reduction="none")
-        return losses, (logits.argmax(1) == labels).float()
+            logits: Tensor = network(normalise(planes, self.constants).contiguous(memory_format=self.layout))
+        return logits.float()
 
     @torch.no_grad()
     def validate(self, samples: Samples) -> Outcome:
@@ -179,7 +198,7 @@ class Learner:
 
         Each sample has its own element in the sum over workers, where the other workers add 0, which changes no bit.
         """
-        self.network.eval()
+        network = self.evaluated.eval()
         count = len(samples.sample_ids)
         outcomes = torch.zeros(2, count, device=self.device)
         settings = self.settings
@@ -187,9 +206,16 @@ class Learner:
         for batch in hold_windows(samples.planes, windows):
             for positions in (batch[m] for m in own_share(batch, *exact_sum.rank_and_world_size())):
                 if len(positions):
-                    outcomes[:, positions] = torch.stack(self._forward(*self._load(samples, positions)))
+                    planes, labels = self._load(samples, positions)
+                    outcomes[:, positions] = torch.stack(_judge(self._forward(network, planes), labels))
         losses, is_correct = exact_sum.sum_over_workers(outcomes.reshape(-1)).view(2, count).cpu().numpy()
         return Outcome(losses=losses, is_correct=is_correct > 0)
+
+
+def _judge(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Return losses and correctness (0 or 1), float32 [n] each."""
+    losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
+    return losses, (logits.argmax(1) == labels).float()
 
 
 def hold_windows(planes: Planes, windows: Iterable[list[Batch]]) -> Iterator[Batch]:
@@ -220,13 +246,28 @@ def make_optimizer(network: nn.Module, settings: TrainConfig) -> torch.optim.Opt
     kind: type[torch.optim.Adam] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
     parameters = list(network.parameters())
     on_gpu = all(parameter.is_cuda for parameter in parameters)
+    groups: list[dict[str, Any]] = [{"params": parameters}]
+    if not settings.decay_biases:
+        matrices = [parameter for parameter in parameters if parameter.dim() > 1]
+        vectors = [parameter for parameter in parameters if parameter.dim() <= 1]
+        groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
     return kind(
-        parameters,
+        groups,
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
         foreach=not on_gpu,  # all parameters in one operation: the bits of one after the other, less work for Python
         fused=on_gpu,
     )
+
+
+def make_average(network: nn.Module, settings: TrainConfig) -> AveragedModel | None:
+    """Return the exponential moving average of the weights and of batch norm's statistics, or None without one.
+
+    The first step copies the weights. Each later step moves the average by `1 − ema` of the way to the new weights.
+    """
+    if not settings.ema:
+        return None
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
 
 
 def choose_memory_format(settings: TrainConfig, on_gpu: bool) -> str:

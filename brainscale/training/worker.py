@@ -153,12 +153,16 @@ class TrainingLoop:
             self._end_epoch()
 
     def _is_out_of_patience(self) -> bool:
-        return self.progress.is_out_of_patience(self.settings.patience, self.settings.min_gain)
+        settings = self.settings
+        return settings.keep == "best" and self.progress.is_out_of_patience(settings.patience, settings.min_gain)
 
     def _resume(self) -> Progress:
         """Load the latest checkpoint and return its progress."""
         on_notice = self._write_notice if self.is_first else lambda text: None
-        progress = load_latest_checkpoint(self.checkpoints, self.learner.network, self.learner.optimizer, on_notice)
+        learner = self.learner
+        progress = load_latest_checkpoint(
+            self.checkpoints, learner.network, learner.optimizer, on_notice, learner.average
+        )
         position = torch.tensor([progress.epoch, progress.totals.steps], device=self.learner.device)
         if not exact_sum.is_equal_on_all_workers(position):
             raise TrainError(
@@ -250,8 +254,8 @@ class TrainingLoop:
             "train_accuracy": totals.correct / totals.samples,
             "val_loss": val_loss,
             "val_accuracy": outcome.correct / val_count,
-            "best": progress.is_best(val_loss),
-            "weights_sha256": hash_weights(self.learner.network.state_dict()),
+            "best": self.settings.keep == "last" or progress.is_best(val_loss),
+            "weights_sha256": hash_weights(self.learner.evaluated.state_dict()),
             "hardware": progress.hardware,
         }
         self._write_steps(progress.steps)
@@ -283,7 +287,8 @@ class TrainingLoop:
 
     def _save_checkpoint(self) -> None:
         self._fetch_fingerprints()
-        save_checkpoint(self.checkpoints, self.learner.network, self.learner.optimizer, self.progress)
+        learner = self.learner
+        save_checkpoint(self.checkpoints, learner.network, learner.optimizer, self.progress, learner.average)
         self.workspace.push()
         self.saved_at = time.monotonic()
 

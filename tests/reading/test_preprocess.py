@@ -40,6 +40,48 @@ def test_a_plane_without_crop_is_pillows_resize() -> None:
     assert np.array_equal(make_plane(GREY, PreprocessConfig(image_size=64, crop=1.0)), np.asarray(resized))
 
 
+def head_in_black(height: int, width: int) -> np.ndarray:
+    """A bright ellipse that fills the rows 40 to 100 and the columns 30 to 60 of a black image."""
+    rows, columns = np.mgrid[:height, :width]
+    inside = ((rows - 70) / 30) ** 2 + ((columns - 45) / 15) ** 2 <= 1
+    return np.where(inside, 200, 0).astype(np.uint8)
+
+
+def extent(plane: np.ndarray) -> tuple[int, int]:
+    """Height and width of what is bright."""
+    rows, columns = np.nonzero(plane > 100)
+    return int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
+
+
+@pytest.mark.parametrize(
+    ("fit", "expected"),
+    [
+        ("squash", (64 * 60 / 160, 64 * 30 / 120)),
+        ("pad", (64 * 60 / 160, 64 * 30 / 160)),
+        ("head", (64, 64)),
+        ("head_pad", (64, 32)),
+    ],
+)
+def test_an_image_fits_the_plane_in_four_ways(fit: str, expected: tuple[float, float]) -> None:
+    spec = PreprocessConfig.model_validate({"image_size": 64, "crop": 1.0, "fit": fit})
+    plane = make_plane(head_in_black(160, 120), spec)
+    assert plane.shape == (64, 64)
+    assert plane.dtype == np.uint8
+    assert np.abs(np.subtract(extent(plane), expected)).max() <= 4
+
+
+@given(
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.sampled_from(["squash", "pad", "head", "head_pad"]),
+    st.sampled_from([0.2, 0.875, 1.0]),
+)
+def test_any_image_gives_a_plane(height: int, width: int, fit: str, crop: float) -> None:
+    grey = np.random.default_rng(height * width).integers(0, 256, (height, width), np.uint8)
+    spec = PreprocessConfig.model_validate({"image_size": 64, "crop": crop, "fit": fit})
+    assert make_plane(grey, spec).shape == (64, 64)
+
+
 INTEGERS = [np.uint8, np.int8, np.uint16, np.int16, np.dtype(">i2"), np.dtype(">u2")]
 percentages = st.floats(0, 100, allow_nan=False)
 

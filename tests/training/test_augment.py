@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from brainscale.config.sections import AugmentConfig
-from brainscale.training.augment import augment
+from brainscale.training.augment import augment, draw_mixture
 
 PLANES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 32, 32), np.uint8))
 IDS = [f"s{i}" for i in range(6)]
@@ -33,3 +33,21 @@ def test_a_flip_is_left_right() -> None:
     for plane, out in zip(PLANES.float(), changed, strict=True):
         assert torch.allclose(out, plane, atol=1e-3) or torch.allclose(out, plane.flip(1), atol=1e-3)
     assert not torch.allclose(changed, PLANES.float(), atol=1e-3)
+
+
+def test_gamma_keeps_black_and_white_and_the_order_of_greys() -> None:
+    config = AugmentConfig(flip=False, rotate=0.0, scale=0.0, shift=0.0, intensity=0.0, gamma=0.5)
+    ramp = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16).repeat(6, 1, 1)
+    changed = augment(ramp, IDS, 1, 42, config).flatten(1)
+    assert torch.allclose(changed[:, [0, 255]], torch.tensor([0.0, 255.0]).expand(6, 2), atol=1e-2)
+    assert (changed.diff(dim=1) > -1e-2).all()
+    assert (changed[:, 128] - 128).abs().max() > 5
+    assert changed[:, 128].std() > 1
+
+
+def test_a_mixture_is_a_permutation_with_the_larger_share_first() -> None:
+    for seed in range(50):
+        partners, share = draw_mixture(5, seed, 0.2)
+        assert sorted(partners) == list(range(5))
+        assert 0.5 <= share <= 1
+        assert draw_mixture(5, seed, 0.2)[1] == share

@@ -22,6 +22,7 @@ from brainscale.models.registry import build_network
 from brainscale.seeds import derive, make_deterministic
 from brainscale.storage.workspace import Workspace
 from brainscale.training import checkpoints, exact_sum, trace, worker
+from brainscale.training.augment import draw_mixture
 from brainscale.training.checkpoints import hash_weights
 from brainscale.training.environment import describe_arithmetic
 from brainscale.training.history import list_hardware, read_history
@@ -33,6 +34,10 @@ from brainscale.training.workers import fix_memory_format
 SMALL = [
     *("data.image_size=64", "train.batch_size=8", "train.micro_batch=2", "train.epochs=2"),
     *("train.threads=1", "train.shuffle_window=16"),
+]
+REGULARISED = [
+    *("train.ema=0.9", "train.keep=last", "train.label_smoothing=0.1", "train.decay_biases=false"),
+    *("augment.mixup=0.4", "augment.gamma=0.3"),
 ]
 CPU = torch.device("cpu")
 
@@ -74,14 +79,14 @@ def left_behind(run: Path) -> tuple[object, ...]:
     return pq.read_table(run / "history.parquet"), *steps
 
 
-def _in_worker(rank: int, world: int, folder: str) -> None:
+def _in_worker(rank: int, world: int, folder: str, settings: list[str]) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
     vector = torch.randn(11, generator=torch.Generator().manual_seed(rank)) * 10.0**rank
     vectors = [torch.randn(11, generator=torch.Generator().manual_seed(r)) * 10.0**r for r in range(world)]
     assert torch.equal(exact_sum.sum_over_workers(vector), exact_sum.tree_sum(vectors))
     assert exact_sum.is_equal_on_all_workers(torch.tensor([5, -7]))
     assert not exact_sum.is_equal_on_all_workers(torch.tensor([5, rank]))
-    loop(load_config(None, SMALL), Path(folder) / "run").run()
+    loop(load_config(None, settings), Path(folder) / "run").run()
     dist.destroy_process_group()
 
 
@@ -92,21 +97,33 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-@pytest.mark.parametrize("world", [2, 4])
-def test_the_worker_count_changes_no_bit(world: int, untouched: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def regularised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("regularised") / "run"
+    loop(load_config(None, [*SMALL, *REGULARISED]), run).run()
+    return run
+
+
+@pytest.mark.parametrize(("world", "settings"), [(2, []), (4, []), (2, REGULARISED)])
+def test_the_worker_count_changes_no_bit(
+    world: int, settings: list[str], untouched: Path, regularised: Path, tmp_path: Path
+) -> None:
     mp.set_forkserver_preload([worker.__name__])  # imported once for all of them
-    mp.start_processes(_in_worker, (world, str(tmp_path)), nprocs=world, start_method="forkserver")
-    assert left_behind(tmp_path / "run") == left_behind(untouched)
+    arguments = world, str(tmp_path), [*SMALL, *settings]
+    mp.start_processes(_in_worker, arguments, nprocs=world, start_method="forkserver")
+    assert left_behind(tmp_path / "run") == left_behind(regularised if settings else untouched)
 
 
 class KilledError(Exception):
     """Stands for a process that ends."""
 
 
-@pytest.mark.parametrize("every", [None, 1, 2])
-def test_a_kill_after_any_step_changes_no_bit(every: int | None, untouched: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("every", "settings"), [(None, []), (1, []), (2, []), (1, REGULARISED)])
+def test_a_kill_after_any_step_changes_no_bit(
+    every: int | None, settings: list[str], untouched: Path, regularised: Path, tmp_path: Path
+) -> None:
     """One run that is cut after 1 more step each time, with checkpoints every so many steps."""
-    config = load_config(None, [*SMALL, f"resources.checkpoint_steps={'null' if every is None else every}"])
+    config = load_config(None, [*SMALL, *settings, f"resources.checkpoint_steps={'null' if every is None else every}"])
     run = tmp_path / "run"
     for kill_at in (2, 3, 5, 1, 99):  # steps that a process lives to take
         cut_short = loop(config, run)
@@ -124,7 +141,7 @@ def test_a_kill_after_any_step_changes_no_bit(every: int | None, untouched: Path
             cut_short.run()
         except KilledError:
             assert kill_at < 99
-    assert left_behind(run) == left_behind(untouched)
+    assert left_behind(run) == left_behind(regularised if settings else untouched)
     assert bool(read_notices(run)) == (every is not None or kill_at == 99)
 
 
@@ -212,7 +229,7 @@ def test_checkpoints_come_by_steps_and_by_time(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setattr(
             worker,
             "save_checkpoint",
-            lambda folder, network, optimizer, progress: seen.add(Path(progress.checkpoint_name).stem),
+            lambda folder, network, optimizer, progress, average: seen.add(Path(progress.checkpoint_name).stem),
         )
         loop(load_config(None, [*SMALL, "train.epochs=1", *settings]), tmp_path / "-".join(settings)).run()
         return seen
@@ -346,3 +363,64 @@ def test_the_rate_rises_then_falls_to_nothing() -> None:
     assert rates[-1] < 1e-5
     short = TrainConfig(epochs=3, warmup_epochs=5.0)
     assert max(learning_rate(s, 10, short) for s in range(30)) == pytest.approx(1e-3, rel=0.01)
+
+
+def test_the_average_of_the_weights_is_what_is_validated_and_kept(regularised: Path) -> None:
+    """By its definition, step by step: the first step copies, each later one moves by a tenth of the way."""
+    one = learner(load_config(None, [*SMALL, *REGULARISED]))
+    expected: dict[str, torch.Tensor] = {}
+    for step in range(3):
+        one.step(samples(19), [np.arange(4 * step, 4 * step + 2), np.arange(4 * step + 2, 4 * step + 4)], 1, step, 1e-3)
+        for name, value in one.network.state_dict().items():
+            if value.is_floating_point():
+                expected[name] = 0.9 * expected[name] + 0.1 * value if step else value.clone()
+    kept = one.evaluated.state_dict()
+    assert all(torch.allclose(kept[name], value, atol=1e-6) for name, value in expected.items())
+    assert not torch.equal(kept["head.classifier.weight"], one.network.state_dict()["head.classifier.weight"])
+    rows = read_history(regularised)
+    assert [row["best"] for row in rows] == [True, True]
+    best = checkpoints.load_best_weights(regularised / "checkpoints", checkpoints.Progress(rows))
+    assert hash_weights(best) == rows[-1]["weights_sha256"]
+
+
+def test_no_patience_ends_a_run_that_keeps_its_last_weights(tmp_path: Path) -> None:
+    impatient = [*SMALL, "train.epochs=3", "train.patience=1", "train.min_gain=100"]
+    loop(load_config(None, impatient), tmp_path / "best").run()
+    loop(load_config(None, [*impatient, "train.keep=last"]), tmp_path / "last").run()
+    assert [len(read_history(tmp_path / name)) for name in ("best", "last")] == [2, 3]
+
+
+def test_biases_and_batch_norm_decay_only_if_asked() -> None:
+    network = build_network("brainmrnet", 2, seed=1)
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    settings = TrainConfig(decay_biases=False, weight_decay=0.5, learning_rate=0.1)
+    optimizer = make_optimizer(network, settings)
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for name, value in network.named_parameters():
+        assert torch.allclose(value, before[name] * (0.95 if value.dim() > 1 else 1.0)), name
+
+
+def test_mixup_blends_planes_and_losses() -> None:
+    """The gradient is that of the loss by hand, with the draw of the micro-batch."""
+    config = load_config(
+        None,
+        [
+            *(*SMALL, "augment.mixup=0.4", "augment.flip=false", "augment.rotate=0", "augment.scale=0"),
+            *("augment.shift=0", "augment.intensity=0", "train.label_smoothing=0.2"),
+        ],
+    )
+    one, data, positions = learner(config), samples(4), np.arange(4)
+    one.network.eval()  # neither dropout nor batch statistics
+    one.network.train = lambda mode=True: one.network  # type: ignore[method-assign]
+    partners, share = draw_mixture(4, derive(config.train.seed, "mixup", 1, 0, 0), 0.4)
+    planes, labels = torch.from_numpy(data.planes.take(positions)).float(), torch.from_numpy(data.labels)
+    logits = one.network(normalise(share * planes + (1 - share) * planes[partners]))
+    losses = [
+        F.cross_entropy(logits, goal, reduction="none", label_smoothing=0.2) for goal in (labels, labels[partners])
+    ]
+    outcome = one.step(data, [positions], 1, 0, 1e-3)
+    expected = share * losses[0] + (1 - share) * losses[1]
+    assert 0.5 <= share < 1
+    assert np.allclose(outcome.losses, expected.detach().numpy(), atol=1e-4)
