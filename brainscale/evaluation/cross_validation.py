@@ -251,7 +251,7 @@ def require_folds(folds: int | None, folds_by: str | None, repeats: int) -> None
 
 
 def _assign(
-    manifest: pa.Table, config: Config, folds: int, repeat: int, *, is_assigned: bool
+    manifest: pa.Table, config: Config, folds: int, repeat: int, *, is_assigned: bool = False
 ) -> tuple[pa.Table, list[pa.Table]]:
     """Return the manifest with the folds of a repeat, and a manifest with splits for each of its models."""
     keep = manifest if repeat == 1 and manifest["fold"].null_count < len(manifest) else None
@@ -267,7 +267,7 @@ def _name_of(facts: Mapping[str, Any], number: int) -> str:
     return f" ({facts['folds_by']} {facts['fold_names'][number - 1]})" if facts["folds_by"] is not None else ""
 
 
-def _name_fold(workspace: Workspace, repeat: tuple[int, int], number: tuple[int, int], value: str) -> Fold:
+def _name_fold(workspace: Workspace, repeat: tuple[int, int], number: tuple[int, int], value: str = "") -> Fold:
     """Return the names of a model: its repeat and its fold, from 1, each with how many there are, and its value."""
     stem = f"repeat-{repeat[0]}/fold-{number[0]}"
     return Fold(
