@@ -7,7 +7,7 @@ IN_LOCK := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c '$(IN_LOCK)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test check fuzz kills faults lint format bench lock reference clean
+.PHONY: help demo test check site fuzz kills faults lint format bench lock reference clean
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
@@ -63,8 +63,11 @@ lock: ## pin what .venv holds now, with hashes from pip's index (no set-up first
 reference: $(READY) ## write docs/reference.md from the code
 	$(BIN)/python .ci/reference.py > .reference.tmp && mv .reference.tmp docs/reference.md
 
+site: $(READY) ## the documentation as a site, in site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean: ## remove what make made
-	rm -rf .venv demo dist
+	rm -rf .venv demo dist site
 
 # Each stamp comes last, so an interrupted installation starts again; a changed pyproject.toml repeats the second only.
 # --no-deps saves pip a search: tests/test_package.py shows that the locks are complete.

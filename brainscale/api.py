@@ -227,8 +227,7 @@ def train(
     from brainscale.training.driver import train_model
 
     settings = load_config(config, [*_training_overrides(model, epochs, seed, workers, device), *overrides])
-    with _training_session(settings):
-        return train_model(_data(data), _absolute(out), settings, on_epoch, on_notice)
+    return train_model(_data(data), _absolute(out), settings, on_epoch, on_notice)
 
 
 def cross_validate(
@@ -272,17 +271,16 @@ def cross_validate(
     from brainscale.evaluation import cross_validation
 
     settings = load_config(config, [*_training_overrides(model, epochs, seed, workers, device), *overrides])
-    with _training_session(settings):
-        return cross_validation.cross_validate(
-            _data(data),
-            _absolute(out),
-            settings,
-            folds=5 if folds is None and folds_by is None else folds,
-            folds_by=folds_by,
-            repeats=repeats,
-            parallel_folds=parallel_folds,
-            on_notice=on_notice,
-        )
+    return cross_validation.cross_validate(
+        _data(data),
+        _absolute(out),
+        settings,
+        folds=5 if folds is None and folds_by is None else folds,
+        folds_by=folds_by,
+        repeats=repeats,
+        parallel_folds=parallel_folds,
+        on_notice=on_notice,
+    )
 
 
 def evaluate(
@@ -344,8 +342,7 @@ def evaluate(
         return repeated
     from brainscale.evaluation.evaluator import evaluate_model
 
-    with session(workers):
-        return evaluate_model(**request)
+    return evaluate_model(**request)
 
 
 def compare(
@@ -373,8 +370,6 @@ def compare(
     with ExitStack() as stack:
         locations = [_model_location(run) for run in runs]
         folders = [str(stack.enter_context(fetch(run, *comparison.READ, push=True))) for run in locations]
-        if not comparison.all_evaluated(folders, unit):
-            stack.enter_context(session())
         names = [split_options(run)[0] for run in locations]
         return comparison.compare_runs(folders, unit=unit, match=match, force=force, names=names)
 
@@ -640,11 +635,6 @@ def session(workers: int | None = None, object_store_gib: float | None = None) -
     from brainscale.cluster import session as ray_session
 
     return ray_session.session(workers, object_store_gib)
-
-
-def _training_session(settings: "Config") -> AbstractContextManager[None]:
-    resources = settings.resources
-    return session(None if resources.workers == "auto" else resources.workers, resources.object_store_gib)
 
 
 def _training_overrides(

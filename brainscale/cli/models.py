@@ -2,8 +2,7 @@
 
 import json
 import sys
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -11,9 +10,6 @@ from brainscale.cli import options
 from brainscale.cli.console import handle_errors, print_facts
 from brainscale.errors import UsageError
 from brainscale.logs import notice
-
-if TYPE_CHECKING:
-    from brainscale.config.sections import Config
 
 CONFIGURED = "set by the configuration"
 KEYS = {
@@ -45,7 +41,7 @@ OPTIONAL_FACTS = ("looks_note", "matched_on", "caliper", "pairs", "samples_witho
     "--model",
     metavar="NAME",
     show_default=CONFIGURED,
-    help="Network: brainmrnet, brainmrnet_paper, vgg16, resnet50 or densenet121.",
+    help="Network: brainmrnet, brainmrnet_paper, vgg16, resnet50, densenet121 or efficientnet_lite0.",
 )
 @click.option(
     "--workers",
@@ -196,25 +192,17 @@ def train_command(
     if is_cross_validation:
         from brainscale.evaluation.cross_validation import cross_validate
 
-        with _open_session(settings):
-            result = cross_validate(**request | {"config": settings}, on_notice=notice)
+        result = cross_validate(**request | {"config": settings}, on_notice=notice)
         click.echo(json.dumps(result.to_json(), indent=2) if as_json else result.to_text())
         return
     from brainscale.storage.workspace import is_complete
     from brainscale.training.driver import train_model
 
     complete = is_complete(request["out"])
-    with _open_session(settings), show_epochs(settings.train.epochs) as (on_epoch, on_notice):
+    with show_epochs(settings.train.epochs) as (on_epoch, on_notice):
         run = train_model(request["data"], request["out"], settings, on_epoch, on_notice, tracking_uri)
     options.notice_if_complete(complete, out)
     print_facts({"run": out, **run.facts()}, as_json)
-
-
-def _open_session(settings: "Config") -> AbstractContextManager[None]:
-    from brainscale.cluster import session
-
-    resources = settings.resources
-    return session.session(None if resources.workers == "auto" else resources.workers, resources.object_store_gib)
 
 
 @click.command("evaluate")
@@ -310,11 +298,9 @@ def evaluate_command(
 
     evaluation = find_repeated(**request, on_notice=notice)
     if evaluation is None:
-        from brainscale.cluster import session
         from brainscale.evaluation.evaluator import evaluate_model
 
-        with session.session(workers):
-            evaluation = evaluate_model(**request, on_notice=notice)
+        evaluation = evaluate_model(**request, on_notice=notice)
     if evaluation.degenerate and not as_json:
         click.echo(evaluation.degenerate)
     if evaluation.unusual is not None and not as_json:
@@ -356,9 +342,8 @@ def compare_command(
 
     Example: brainscale compare runs/brainmrnet runs/resnet50 --out t.parquet
     """
-    from contextlib import ExitStack, nullcontext
+    from contextlib import ExitStack
 
-    from brainscale.cluster import session
     from brainscale.evaluation import comparison as comparing
     from brainscale.evaluation.comparison_text import format_comparison, format_pairs
     from brainscale.storage.remote import split_options
@@ -367,9 +352,8 @@ def compare_command(
 
     with ExitStack() as stack:
         folders = [str(stack.enter_context(fetch(run, *comparing.READ, push=True))) for run in runs]
-        with nullcontext() if comparing.all_evaluated(folders, unit) else session.session():
-            names = [split_options(run)[0] for run in runs]
-            comparison = comparing.compare_runs(folders, unit=unit, match=match, force=force, names=names)
+        names = [split_options(run)[0] for run in runs]
+        comparison = comparing.compare_runs(folders, unit=unit, match=match, force=force, names=names)
     if out:
         write_table(comparison.table, out, "comparison")
         if comparison.pairs is not None:

@@ -21,7 +21,7 @@ from brainscale.config import explain
 from brainscale.config.class_names import DEFAULT_CLASSES, normalise_name
 from brainscale.hashing import fingerprint
 
-ARCHITECTURES = ("brainmrnet", "brainmrnet_paper", "vgg16", "resnet50", "densenet121")
+ARCHITECTURES = ("brainmrnet", "brainmrnet_paper", "vgg16", "resnet50", "densenet121", "efficientnet_lite0")
 """Names of the networks, which `models.registry` builds."""
 
 
@@ -46,7 +46,8 @@ class ModelConfig(Section):
     """The network and its initial weights."""
 
     name: Annotated[
-        str, Field(description="Network: brainmrnet, brainmrnet_paper, vgg16, resnet50 or densenet121.")
+        str,
+        Field(description="Network: brainmrnet, brainmrnet_paper, vgg16, resnet50, densenet121 or efficientnet_lite0."),
     ] = "brainmrnet"
     weights: Annotated[
         str | None,
@@ -376,6 +377,13 @@ class ResourcesConfig(Section):
     workers: Annotated[
         Annotated[int, Field(ge=1)] | Literal["auto"],
         Field(description="Number of training workers; auto: one for each GPU or, without GPUs, for each node."),
+    ] = "auto"
+    ray: Annotated[
+        Literal["auto", "always"],
+        Field(
+            description="Whether to train on Ray; auto: not if one worker trains on the CPU of this machine, and the "
+            "decoded images fit in its memory."
+        ),
     ] = "auto"
     device: Annotated[
         Literal["auto", "cpu", "cuda"],

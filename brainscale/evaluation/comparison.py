@@ -136,8 +136,8 @@ class _EvaluatedRun:
         return replace(restricted, estimates=estimates_of(measure(restricted.samples)))
 
 
-def all_evaluated(runs: Sequence[str], unit: str = "slice") -> bool:
-    """Return whether every run has its evaluation by this unit, so that no Ray is needed.
+def _require_runs(runs: Sequence[str], unit: str) -> None:
+    """Refuse folders that are no runs and hold no evaluation.
 
     Raises:
         UsageError: two arguments mean the same folder.
@@ -145,11 +145,9 @@ def all_evaluated(runs: Sequence[str], unit: str = "slice") -> bool:
     """
     if len({Path(run).resolve() for run in runs}) < len(runs):
         raise UsageError("the same run is named twice: name each once")
-    evaluations = [find_evaluation(Path(run), unit) for run in runs]
-    for run, evaluation in zip(runs, evaluations, strict=True):
-        if evaluation is None and not RunFolder(Path(run)).config_file.is_file():
+    for run in map(Path, runs):
+        if find_evaluation(run, unit) is None and not RunFolder(run).config_file.is_file():
             raise BundleError(f"{run} is neither a run nor an evaluation: name a folder that train or evaluate wrote")
-    return None not in evaluations
 
 
 def compare_runs(
@@ -162,8 +160,7 @@ def compare_runs(
 ) -> Comparison:
     """Compare runs by their evaluations on the test split, which are made first where there are none.
 
-    Needs a connected Ray unless the runs are `all_evaluated`. The header-only control is evaluated on the samples of
-    the first run, and takes part in the paired tests.
+    The header-only control is evaluated on the samples of the first run, and takes part in the paired tests.
 
     Args:
         runs: run folders, or folders that `evaluate` wrote.
@@ -176,10 +173,12 @@ def compare_runs(
 
     Raises:
         ManifestError: the runs cannot be compared.
-        BrainscaleError: as `all_evaluated` and `evaluate_model` raise.
+        UsageError: two arguments mean the same folder.
+        BundleError: a folder is neither a run nor an evaluation.
+        BrainscaleError: as `evaluate_model` raises.
     """
     require_slices(match, require_unit(unit))
-    all_evaluated(runs, unit)
+    _require_runs(runs, unit)
     run_of = dict(zip(names or runs, runs, strict=True))
     found = {name: find_evaluation(Path(run), unit) for name, run in run_of.items()}
     existing = {name: _read_evaluation(folder) for name, folder in found.items() if folder is not None}

@@ -1,6 +1,7 @@
 """Cross-validate as one run: a model for each fold, and the metrics of all of them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
@@ -10,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.cluster.capacity import require_capacity, require_shared
 from brainscale.config.sections import Config
 from brainscale.dataset.columns import replace_column
 from brainscale.dataset.folds_by_column import assign_folds_by, describe_missing_values
@@ -20,7 +20,7 @@ from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint, rea
 from brainscale.dataset.splits import assign_folds, assign_splits, notice_of_hashing
 from brainscale.dataset.summary import describe_gaps
 from brainscale.errors import ManifestError, OutputError, UsageError
-from brainscale.evaluation.on_ray import Fold, folds_at_once, train_folds
+from brainscale.evaluation.folds import Fold, can_train_folds_here, train_folds_here
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
 from brainscale.hashing import fingerprint
 from brainscale.schema import PUBLISHED, PUBLISHED_MULTICLASS
@@ -32,7 +32,7 @@ from brainscale.stats.metrics import estimates_of
 from brainscale.storage.local import SUCCESS, read_success, write_success
 from brainscale.storage.tables import read_table, write_table
 from brainscale.storage.workspace import Workspace, open_workspace
-from brainscale.training.workers import count_workers, resources_per_worker, set_workers
+from brainscale.training.workers import count_workers, set_workers
 
 SHOWN = (*PUBLISHED, "average_precision", "calibration_slope", "calibration_intercept")
 """Metrics whose spread over the folds is reported."""
@@ -163,7 +163,8 @@ def cross_validate(
     """Train and evaluate a model for each fold, or resume a cross-validation that was stopped.
 
     Fold i is the test split of model i; with `folds_by`, the samples of one value. The share `split.val` of the other
-    folds becomes its validation split, and the rest its training split; no group is divided. Needs a connected Ray.
+    folds becomes its validation split, and the rest its training split; no group is divided. Small folds are trained
+    without Ray, one after another.
 
     Args:
         data: a manifest (a table, a path or an address), or a source to index. Samples that have a fold keep it in the
@@ -181,10 +182,13 @@ def cross_validate(
         BrainscaleError: the data cannot be folded or trained on, or the folder is another's.
     """
     require_folds(folds, folds_by, repeats)
-    require_shared([data if isinstance(data, str) else None, out], config.resources.shared)
-    with open_workspace(
-        out, (SUCCESS,), own_files=("repeat-*", "folds-*.parquet"), what="cross-validation"
-    ) as workspace:
+    locations = [data if isinstance(data, str) else None, out]
+    with ExitStack() as stack:
+        if not can_train_folds_here(config, parallel_folds):
+            _open_ray(stack, config, locations)
+        workspace = stack.enter_context(
+            open_workspace(out, (SUCCESS,), own_files=("repeat-*", "folds-*.parquet"), what="cross-validation")
+        )
         facts: dict[str, Any] = {"folds_by": folds_by, "repeats": repeats, "config_sha256": config.fingerprint}
         finished = read_success(workspace.path)
         _refuse_other(workspace, finished, facts)
@@ -212,15 +216,17 @@ def cross_validate(
             models, by_fold = finished["models"], finished["figures"]
             return CrossValidation(path=str(workspace), models=models, by_fold=by_fold, metrics=metrics, **facts)
         config = set_workers(config, count_workers(config))  # a fold each, side by side, rather than one on many
-        if waiting := require_capacity(count_workers(config), resources_per_worker(config)):
-            on_notice(waiting)
         every_fold = [
             _name_fold(workspace, (repeat, repeats), (number, folds), _name_of(facts, number))
             for repeat in range(1, repeats + 1)
             for number in range(1, folds + 1)
         ]
         _write_manifests(workspace, every_fold, tables)
-        train_folds(every_fold, workspace, config, folds_at_once(config, parallel_folds), on_notice)
+        if can_train_folds_here(config, parallel_folds, len(manifest)):
+            train_folds_here(every_fold, workspace, config, on_notice)
+        else:
+            _open_ray(stack, config, locations)
+            _train_on_ray(every_fold, workspace, config, parallel_folds, on_notice)
         workspace.pull(*EVALUATION_FILES)
         evaluations = [fold.evaluation for fold in every_fold]
         metrics = combine_evaluations(evaluations, list(config.data.classes))
@@ -248,6 +254,33 @@ def require_folds(folds: int | None, folds_by: str | None, repeats: int) -> None
         )
     if folds_by is not None and repeats > 1:
         raise UsageError(f"--folds-by {folds_by} has the same folds in each repeat: remove --repeats")
+
+
+def _open_ray(stack: ExitStack, config: Config, locations: Sequence[str | None]) -> None:
+    """Connect to Ray until the stack ends, and refuse locations that not every node can read."""
+    from brainscale.cluster.capacity import require_shared  # here: small folds need no Ray
+    from brainscale.cluster.session import session
+
+    resources = config.resources
+    stack.enter_context(session(None if resources.workers == "auto" else resources.workers, resources.object_store_gib))
+    require_shared(locations, resources.shared)
+
+
+def _train_on_ray(
+    folds: Sequence[Fold],
+    workspace: Workspace,
+    config: Config,
+    parallel_folds: int | None,
+    on_notice: Callable[[str], None],
+) -> None:
+    """Train and evaluate folds on the connected Ray, side by side."""
+    from brainscale.cluster.capacity import require_capacity  # here, as above
+    from brainscale.evaluation.on_ray import folds_at_once, train_folds
+    from brainscale.training.workers import resources_per_worker
+
+    if waiting := require_capacity(count_workers(config), resources_per_worker(config)):
+        on_notice(waiting)
+    train_folds(folds, workspace, config, folds_at_once(config, parallel_folds), on_notice)
 
 
 def _assign(

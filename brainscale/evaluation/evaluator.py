@@ -1,13 +1,13 @@
 """Evaluate a model on labelled samples: predictions, metrics with intervals, plots and a report."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.cluster.capacity import require_shared
 from brainscale.dataset.inclusion import describe_measured
 from brainscale.dataset.labels import describe_unclear_labels
 from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint, write_manifest
@@ -23,8 +23,8 @@ from brainscale.evaluation.repeated import describe_repeated, fingerprint_evalua
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE, Evaluation, EvaluationFacts
 from brainscale.evaluation.units import require_patients
 from brainscale.models.bundle import BUNDLE_FILES, Bundle, mark_edited
-from brainscale.scoring.on_ray import predict_rows
 from brainscale.scoring.parts import unusual_rows
+from brainscale.scoring.rows import needs_ray, predict_rows
 from brainscale.stats.labelled import labelled_rows
 from brainscale.storage.local import SUCCESS, write_success
 from brainscale.storage.workspace import Workspace, fetch_workspace, open_workspace
@@ -56,7 +56,7 @@ def evaluate_model(
 ) -> Evaluation:
     """Evaluate a model on one split, or on a whole labelled source, with the threshold it came with.
 
-    Needs a connected Ray.
+    A small evaluation runs in this process, any other on Ray: on the one that is connected, or on a local one.
 
     Args:
         model: a RUN or a bundle folder.
@@ -80,53 +80,66 @@ def evaluate_model(
     Raises:
         BrainscaleError: no model, no such split or column, no labels, or labels that are not classes of the model.
     """
-    require_shared([data if isinstance(data, str) else None, out], shared)
-    with fetch_workspace(model, *BUNDLE_FILES, *RUN_FILES) as source:
-        prepared = prepare_evaluation(
-            source.path,
-            model,
-            out,
-            data=data,
-            split=split,
-            engine=engine,
-            workers=workers,
-            prevalence=prevalence,
-            by=by,
-            match=match,
-            unit=unit,
-            training_manifest=training_manifest,
-            show_burned_in=show_burned_in,
-            allow_edited_model=allow_edited_model,
-            shared=shared,
-            command=describe_command(
+    locations = [data if isinstance(data, str) else None, out]
+    with ExitStack() as stack:
+        if needs_ray(0, engine, workers):
+            _open_ray(stack, workers, locations, shared=shared)
+        with fetch_workspace(model, *BUNDLE_FILES, *RUN_FILES) as source:
+            prepared = prepare_evaluation(
+                source.path,
                 model,
-                {
-                    "--data": "TABLE" if isinstance(data, pa.Table) else data,
-                    "--split": split,
-                    "--out": out,
-                    "--prevalence": prevalence,
-                    "--by": tuple(by),
-                    "--match": tuple(match),
-                    "--unit": None if unit == "slice" else unit,
-                    "--training-manifest": None if training_manifest == "auto" else training_manifest,
-                    "--show-burned-in": show_burned_in,
-                    "--allow-edited-model": allow_edited_model,
-                },
-            ),
-            on_notice=on_notice,
-        )
-        evaluation_sha256 = fingerprint_evaluation(prepared)
-        if (repeated := read_repeated(prepared.path, evaluation_sha256)) is not None:
-            on_notice(describe_repeated(repeated))
-            return repeated
-        require_shared(prepared.rows["uri"].to_pylist(), shared)
-        try:
-            with open_workspace(
-                prepared.folder, (SUCCESS,), own_files=(PREDICTIONS_FILE, METRICS_FILE), what="evaluation"
-            ) as workspace:
-                return _evaluate(prepared, evaluation_sha256, workspace.path, source)
-        finally:
-            _publish(source, prepared)
+                out,
+                data=data,
+                split=split,
+                engine=engine,
+                workers=workers,
+                prevalence=prevalence,
+                by=by,
+                match=match,
+                unit=unit,
+                training_manifest=training_manifest,
+                show_burned_in=show_burned_in,
+                allow_edited_model=allow_edited_model,
+                shared=shared,
+                command=describe_command(
+                    model,
+                    {
+                        "--data": "TABLE" if isinstance(data, pa.Table) else data,
+                        "--split": split,
+                        "--out": out,
+                        "--prevalence": prevalence,
+                        "--by": tuple(by),
+                        "--match": tuple(match),
+                        "--unit": None if unit == "slice" else unit,
+                        "--training-manifest": None if training_manifest == "auto" else training_manifest,
+                        "--show-burned-in": show_burned_in,
+                        "--allow-edited-model": allow_edited_model,
+                    },
+                ),
+                on_notice=on_notice,
+            )
+            evaluation_sha256 = fingerprint_evaluation(prepared)
+            if (repeated := read_repeated(prepared.path, evaluation_sha256)) is not None:
+                on_notice(describe_repeated(repeated))
+                return repeated
+            if needs_ray(len(prepared.rows), engine, workers):
+                _open_ray(stack, workers, [*locations, *prepared.rows["uri"].to_pylist()], shared=shared)
+            try:
+                with open_workspace(
+                    prepared.folder, (SUCCESS,), own_files=(PREDICTIONS_FILE, METRICS_FILE), what="evaluation"
+                ) as workspace:
+                    return _evaluate(prepared, evaluation_sha256, workspace.path, source)
+            finally:
+                _publish(source, prepared)
+
+
+def _open_ray(stack: ExitStack, workers: int | None, locations: Iterable[str | None], *, shared: bool) -> None:
+    """Connect to Ray until the stack ends, and refuse locations that not every node can read."""
+    from brainscale.cluster.capacity import require_shared  # here: small evaluations need no Ray
+    from brainscale.cluster.session import session
+
+    stack.enter_context(session(workers))
+    require_shared(locations, shared)
 
 
 def _publish(source: Workspace, prepared: PreparedEvaluation) -> None:

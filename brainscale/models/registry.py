@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from brainscale.config.explain import did_you_mean
 from brainscale.errors import UsageError
 from brainscale.models.brainmrnet import BrainMRNet, BrainMRNetPaper
+from brainscale.models.efficientnet_lite import efficientnet_lite0
 from brainscale.models.torchvision_networks import densenet121, load_imagenet_weights, resnet50, vgg16
 
 HeatmapMethod = Literal["occlusion", "rise", "integrated gradients", "cam"]
@@ -81,6 +82,13 @@ NETWORKS: Mapping[str, Architecture] = {
         cam_method="cam",
         first_stage="features.pool0",
         imagenet="DenseNet121_Weights.IMAGENET1K_V1",
+    ),
+    "efficientnet_lite0": Architecture(
+        build=efficientnet_lite0,
+        head="classifier.1.",
+        cam_layer="features",
+        cam_method="cam",
+        first_stage="features.3",
     ),
 }
 """Name → network, in the order of `config.sections.ARCHITECTURES`."""

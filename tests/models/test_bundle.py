@@ -41,7 +41,7 @@ def test_engines_agree_with_the_eager_network(name: str, side: int, bundle: Bund
             assert np.abs(together - alone[:size]).max() < 1e-6  # whatever shared the batch
 
 
-@pytest.mark.parametrize("name", ["brainmrnet", "brainmrnet_paper", "resnet50"])
+@pytest.mark.parametrize("name", ["brainmrnet", "brainmrnet_paper", "resnet50", "efficientnet_lite0"])
 def test_engines_agree_on_novelty(name: str, bundle: Bundle, tmp_path: Path) -> None:
     made = name == bundle.info.architecture
     opened = bundle if made else make_bundle(tmp_path / "model", network_with_statistics(name), name)

@@ -38,6 +38,9 @@ def parts(name: str, network: Any, planes: Tensor) -> tuple[Tensor, Tensor]:
     if name == "vgg16":
         last = network.features(x)
         return last, network.classifier(network.avgpool(last).flatten(1))
+    if name == "efficientnet_lite0":
+        last = network.features(x)
+        return last, network.classifier(last.mean((2, 3)))
     if name == "densenet121":
         last = network.features(x).relu()
         return last, network.classifier(last.mean((2, 3)))
@@ -87,11 +90,11 @@ def test_a_map_is_as_defined_and_the_network_is_as_it_was(name: str) -> None:
         assert torch.allclose(maps, expected(name, network, planes, sign), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["resnet50", "densenet121"])
+@pytest.mark.parametrize("name", ["resnet50", "densenet121", "efficientnet_lite0"])
 def test_an_exact_map_adds_up_to_the_score(name: str) -> None:
     network, planes = built(name), torch.from_numpy(some_planes(3))
     maps = class_activation_map(network, planes, architecture=name)
-    bias = network.get_parameter("fc.bias" if name == "resnet50" else "classifier.bias").detach()
+    bias = network.get_parameter(NETWORKS[name].head + "bias").detach()
     with torch.no_grad():
         logits = network(normalise(planes))
     score = logits[:, 1] - logits[:, 0]
@@ -167,5 +170,9 @@ def test_a_hot_spot_is_where_the_map_is_highest(row: int, column: int) -> None:
 
 def test_every_network_has_its_kind_of_map() -> None:
     assert tuple(NETWORKS) == ARCHITECTURES
-    assert {name for name in ARCHITECTURES if cam_method(name, 2) == "cam"} == {"resnet50", "densenet121"}
+    assert {name for name in ARCHITECTURES if cam_method(name, 2) == "cam"} == {
+        "resnet50",
+        "densenet121",
+        "efficientnet_lite0",
+    }
     assert {cam_method(name, 3) for name in ARCHITECTURES} == {"hirescam", "grad-cam"}

@@ -19,6 +19,7 @@ PARAMETERS = {
     "vgg16": 134_268_738,
     "resnet50": 23_512_130,
     "densenet121": 6_955_906,
+    "efficientnet_lite0": 3_373_570,
 }
 
 
