@@ -18,6 +18,7 @@ FORMATS = {
     "paired tests": 2,
     "overlap": 2,
     "heatmaps": 2,
+    "results": 1,
     "model": 3,
     "folder": 1,
     "listing": 1,
@@ -273,5 +274,33 @@ MATCHED_PAIRS = pa.schema(
         pa.field("value_with_tumour", pa.float64()),  # value of the matched column of numbers; null without one
         pa.field("value_without_tumour", pa.float64()),  # the same of the partner
         pa.field("same_group", pa.bool_(), nullable=False),  # whether both are of one group, such as a patient
+    ]
+)
+
+RESULTS = pa.schema(
+    [
+        pa.field("study", pa.string(), nullable=False),  # name of the study
+        pa.field("part", pa.string()),  # name of the part; null for facts of a data set
+        pa.field("row", pa.string(), nullable=False),  # name of the row, or of the data set
+        pa.field("condition", pa.string(), nullable=False),  # protocol, or share of the training data; else empty
+        pa.field("subset", pa.string(), nullable=False),  # samples: all, or without_doubtful
+        pa.field("measure", pa.string(), nullable=False),  # metric, difference, published or fact
+        pa.field("metric", pa.string(), nullable=False),  # name of the metric or fact
+        pa.field("reference", pa.string()),  # what a difference is against: a row, or a condition of the same row
+        pa.field("value", pa.float64()),  # value; null with a reason if it is not defined
+        pa.field("low", pa.float64()),  # lower end of the 95 % confidence interval
+        pa.field("high", pa.float64()),  # upper end of the 95 % confidence interval
+        pa.field("p", pa.float64()),  # two-sided p-value of a difference
+        pa.field("p_holm", pa.float64()),  # the same, adjusted for the differences of one metric in a part (Holm)
+        pa.field("method", pa.string()),  # method of the interval
+        pa.field("reason", pa.string()),  # why the value or interval is missing
+        pa.field("n", pa.int64()),  # number of predictions behind a metric
+        pa.field("groups", pa.int64()),  # number of groups among them
+        pa.field("models", pa.int64()),  # number of models behind a metric
+        pa.field("text", pa.string()),  # a fact that is no number
+        pa.field("config_sha256", pa.string()),  # fingerprint of a row's configuration, of its first seed
+        pa.field("manifest_sha256", pa.string()),  # fingerprint of the samples and splits of its models
+        pa.field("seeds", pa.list_(pa.int64())),  # training seeds of its models
+        pa.field("weights_sha256", pa.list_(pa.string())),  # SHA-256 of their weights
     ]
 )
