@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from brainscale.storage.workspace import Workspace
-from brainscale.training.notices import read_notices
 from brainscale.training.attempts import clear_leftovers
+from brainscale.training.notices import read_notices
 from tests.support.processes import SECONDS, beside, kill, kill_with_workers, part_of, started, wait_for
 from tests.support.runs import SMALL, Invoke, succeed, weights
 

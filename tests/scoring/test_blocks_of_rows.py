@@ -31,8 +31,8 @@ def rows_of(ids: list[str]) -> pa.Table:
 @given(st.lists(IDS, unique=True, max_size=25), st.integers(1, 3), st.integers(1, 3))
 def test_each_file_is_in_one_block_with_all_of_its_samples(ids: list[str], parts: int, block: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(on_ray, "PART_FILES", parts * block)
-        patch.setattr(on_ray, "BLOCK_FILES", block)
+        patch.setattr(rows, "PART_FILES", parts * block)
+        patch.setattr(rows, "BLOCK_FILES", block)
         blocks = list(rows.blocks_of(rows_of(ids), BUNDLE))
     files = [one.file for packed in blocks for block in unpack_blocks(packed.table) for one in block.files]
     expected = files_of_manifest(rows_of(sorted(ids, key=lambda i: (file_of(i), i))), SPEC)

@@ -70,7 +70,9 @@ def learner(config: Config) -> Learner:
 def loop(config: Config, run: Path) -> TrainingLoop:
     make_deterministic(config.train.threads)
     run.mkdir(exist_ok=True)
-    return TrainingLoop(config, Workspace(run), learner(config), samples(19), samples(5), lambda number, images, seconds: None)
+    return TrainingLoop(
+        config, Workspace(run), learner(config), samples(19), samples(5), lambda number, images, seconds: None
+    )
 
 
 def left_behind(run: Path) -> tuple[object, ...]:
