@@ -86,7 +86,8 @@ def _with_test_split(folder: Path, tested: str) -> pa.Table:
 
 def end_with_parent() -> None:
     """Interrupt this process when its standard input ends: where the parent was killed, nobody waits for the piece."""
-    sys.stdin.buffer.read()
+    while os.read(0, 1):  # not sys.stdin, whose lock a thread would hold when this process ends
+        pass
     os.kill(os.getpid(), signal.SIGINT)
 
 

@@ -92,6 +92,13 @@ class Part(Section):
     fold_by: Annotated[
         str | None, Field(description="Column whose values are the folds, such as site; null: balanced folds.")
     ] = None
+    match: Annotated[
+        tuple[str, ...],
+        Field(description="Columns that test samples are matched on, beside what these columns alone predict."),
+    ] = ()
+    size: Annotated[
+        str | None, Field(description="Column with the size of a tumour, for sensitivity by thirds of it.")
+    ] = None
     repeats: Annotated[int, Field(ge=1, description="Number of divisions of the data.")] = 1
     seeds: Annotated[int, Field(ge=1, description="Number of training seeds on the same division.")] = 1
     splits: Annotated[int, Field(ge=1, description="Number of splits of a leak part.")] = 5
@@ -109,7 +116,7 @@ class Part(Section):
     reference: Annotated[str | None, Field(description="Row that the others are compared with.")] = None
     rows: Annotated[dict[str, Row], Field(min_length=1, description="Rows by name.")]
 
-    @field_validator("set", "shares", mode="before")
+    @field_validator("set", "shares", "match", mode="before")
     @classmethod
     def _from_list(cls, values: Any) -> Any:
         return tuple(values) if isinstance(values, list) else values
