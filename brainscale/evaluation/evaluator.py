@@ -15,6 +15,7 @@ from brainscale.dataset.on_ray import choose_map
 from brainscale.errors import ManifestError, OutputError, StorageError
 from brainscale.evaluation.leakage import find_leaked, unseen_contents
 from brainscale.evaluation.look_log import LookCount, log_look
+from brainscale.evaluation.matched import require_columns, require_match
 from brainscale.evaluation.outputs import EvaluatedModel, complete_card, write_outputs
 from brainscale.evaluation.preparation import PreparedEvaluation, prepare_evaluation
 from brainscale.evaluation.provenance import describe_command
@@ -45,6 +46,7 @@ def evaluate_model(
     workers: int | None = None,
     prevalence: float | None = None,
     by: Sequence[str] = (),
+    match: Sequence[str] = (),
     unit: str = "slice",
     training_manifest: str = "auto",
     show_burned_in: bool = False,
@@ -67,6 +69,7 @@ def evaluate_model(
         workers: maximum number of engines side by side; by default all that the cluster has room for.
         prevalence: share of tumours where the model will be used, to compute predictive values for it.
         by: columns of the manifest whose subgroups get metrics of their own.
+        match: columns of the manifest to match pairs of samples on, for metrics that these columns cannot explain.
         unit: what is decided on: slice, scan or patient.
         training_manifest: manifest that the model was trained on, to find data leakage; auto: the RUN's.
         show_burned_in: whether the report shows pictures of samples whose pixels may show text, such as a name.
@@ -92,6 +95,7 @@ def evaluate_model(
                 workers=workers,
                 prevalence=prevalence,
                 by=by,
+                match=match,
                 unit=unit,
                 training_manifest=training_manifest,
                 show_burned_in=show_burned_in,
@@ -105,6 +109,7 @@ def evaluate_model(
                         "--out": out,
                         "--prevalence": prevalence,
                         "--by": tuple(by),
+                        "--match": tuple(match),
                         "--unit": None if unit == "slice" else unit,
                         "--training-manifest": None if training_manifest == "auto" else training_manifest,
                         "--show-burned-in": show_burned_in,
@@ -151,8 +156,8 @@ def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path
     """Predict, compare with the labels, and write the outputs to a local folder, the copy of `prepared.path`."""
     bundle, run, rows, request = prepared.bundle, prepared.run, prepared.rows, prepared.request
     _require_labels(rows, bundle)
-    if unknown := [name for name in request.by if name not in rows.column_names]:
-        raise ManifestError(f"the manifest has no column {unknown[0]}: choose {', '.join(rows.column_names)}")
+    require_columns(rows, [*request.by, *request.match])
+    require_match(rows, request.match, request.unit)
     require_patients(rows, request.unit)
     (folder / SUCCESS).unlink(missing_ok=True)
     leaked = find_leaked(rows, run, request.training_manifest)
@@ -179,6 +184,7 @@ def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path
         looks=None if looks is None else looks.looks,
         prevalence=request.prevalence,
         by=request.by,
+        match=request.match,
         show_burned_in=request.show_burned_in,
         command=request.command,
         unit=request.unit,
@@ -187,6 +193,7 @@ def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path
         request.on_notice(f"Note: {missing} sample(s) are left out: their {request.unit} is not known.")
     if evaluated.no_threshold is not None:
         request.on_notice(f"Note: no metric that needs a threshold has a value: {evaluated.no_threshold}.")
+    matched = evaluated.matched
     facts = EvaluationFacts(
         model=bundle.info.architecture,
         run=run.path.absolute().name,
@@ -204,6 +211,10 @@ def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path
         looks_note=None if looks is None else looks.not_logged,
         degenerate=evaluated.degenerate,
         unusual=None if bundle.novelty is None else unusual_rows(predictions),
+        matched_on=None if matched is None else matched.columns,
+        caliper=None if matched is None else matched.caliper,
+        pairs=None if matched is None else matched.pairs,
+        samples_without_pair=None if matched is None else matched.left_out,
         prevalence=request.prevalence,
         images_per_second=round(len(rows) / seconds, 2),
         parameters=bundle.info.parameters,
@@ -221,7 +232,13 @@ def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path
     write_success(folder, facts.to_json())
     tables = {"metrics": metrics, "predictions": predictions}
     unit_table = None if evaluated.of_units is None else evaluated.of_units.table
-    return Evaluation(**facts.to_json(), path=prepared.path, **tables, unit_table=unit_table)
+    return Evaluation(
+        **facts.to_json(),
+        path=prepared.path,
+        **tables,
+        unit_table=unit_table,
+        matched=None if matched is None else matched.table(),
+    )
 
 
 def _count_looks(prepared: PreparedEvaluation, folder: Path, source: Workspace) -> LookCount | None:
