@@ -47,9 +47,7 @@ class ModelConfig(Section):
 
     name: Annotated[
         str,
-        Field(
-            description="Network: brainmrnet, brainmrnet_paper, vgg16, resnet50, densenet121 or efficientnet_lite0."
-        ),
+        Field(description="Network: brainmrnet, brainmrnet_paper, vgg16, resnet50, densenet121 or efficientnet_lite0."),
     ] = "brainmrnet"
     weights: Annotated[
         str | None,
