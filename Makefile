@@ -7,7 +7,7 @@ IN_LOCK := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c '$(IN_LOCK)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test check fuzz kills faults lint format bench lock reference clean
+.PHONY: help demo test check site fuzz kills faults lint format bench lock reference clean
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
@@ -54,8 +54,18 @@ format: $(READY) ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# `brainscale results` of this checkout pauses meanwhile.
+ALONE := -m brainscale.evaluation.study.pausing
 bench: $(READY) ## every side-by-side measurement
-	set -e; for script in $(filter-out $(HELPERS:%=benchmarks/%.py),$(wildcard benchmarks/*.py)); do echo "== $$script"; PYTHONPATH=. $(BIN)/python $$script; done
+	set -e; for script in $(filter-out $(HELPERS:%=benchmarks/%.py),$(wildcard benchmarks/*.py)); do echo "== $$script"; PYTHONPATH=. $(BIN)/python $(ALONE) $(BIN)/python $$script; done
+
+STUDIES ?= brain_mri_253 lgg_flair
+SETS := $(patsubst %/,%,$(sort $(dir $(wildcard $(DATA)/brain_mri_253/ $(DATA)/lgg_flair/))))
+# Hours; the same command again resumes. MINUTES=90 ends it after so long.
+results: $(READY) ## docs/results.md from configs/results/, with DATA=folder-with-the-two-sets; resumable, with MINUTES=90
+	@test -n "$(DATA)" || { echo "make results DATA=folder-with-the-two-sets [MINUTES=90]"; exit 2; }
+	nice -n 10 $(BIN)/brainscale results $(STUDIES) $(foreach set,$(SETS),--data $(notdir $(set))=$(set)) \
+		--out results $(if $(MINUTES),--minutes $(MINUTES)) --page docs/results.md
 
 lock: ## pin what .venv holds now, with hashes from pip's index (no set-up first: that would put the old pins back)
 	$(BIN)/python .ci/lock.py
@@ -63,8 +73,11 @@ lock: ## pin what .venv holds now, with hashes from pip's index (no set-up first
 reference: $(READY) ## write docs/reference.md from the code
 	$(BIN)/python .ci/reference.py > .reference.tmp && mv .reference.tmp docs/reference.md
 
+site: $(READY) ## the documentation as a site, in site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean: ## remove what make made
-	rm -rf .venv demo dist
+	rm -rf .venv demo dist site
 
 # Each stamp comes last, so an interrupted installation starts again; a changed pyproject.toml repeats the second only.
 # --no-deps saves pip a search: tests/test_package.py shows that the locks are complete.

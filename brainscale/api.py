@@ -121,6 +121,7 @@ def split(
     val: float | None = None,
     test: float | None = None,
     folds: int | None = None,
+    folds_by: str | None = None,
     seed: int = 0,
     keep: "pa.Table | Location | None" = None,
 ) -> "pa.Table":
@@ -131,6 +132,7 @@ def split(
         val: validation fraction (model selection), 0.15 by default.
         test: test fraction (final evaluation), 0.2 by default.
         folds: number of folds, instead of val and test.
+        folds_by: column each of whose values is one fold, such as a site, instead of drawn folds.
         seed: seed of the assignment.
         keep: a manifest with an earlier split or earlier folds; its samples keep their split or fold.
 
@@ -141,9 +143,14 @@ def split(
         ManifestError: there are no labels, or too few groups of a class.
         UsageError: val and test leave nothing to train on.
     """
+    from brainscale.dataset.folds_by_column import assign_folds_by
     from brainscale.dataset.splits import assign_folds, assign_splits
     from brainscale.errors import UsageError
 
+    if folds_by is not None:
+        if any(option is not None for option in (val, test, folds, keep)):
+            raise UsageError("folds_by cannot be combined with val, test, folds or keep: remove the others")
+        return assign_folds_by(_manifest(manifest), folds_by)[0]
     table, earlier = _manifest(manifest), None if keep is None else _manifest(keep)
     if folds is not None:
         if val is not None or test is not None:
@@ -220,15 +227,15 @@ def train(
     from brainscale.training.driver import train_model
 
     settings = load_config(config, [*_training_overrides(model, epochs, seed, workers, device), *overrides])
-    with _training_session(settings):
-        return train_model(_data(data), _absolute(out), settings, on_epoch, on_notice)
+    return train_model(_data(data), _absolute(out), settings, on_epoch, on_notice)
 
 
 def cross_validate(
     data: "pa.Table | Location",
     out: Location,
     *,
-    folds: int = 5,
+    folds: int | None = None,
+    folds_by: str | None = None,
     repeats: int = 1,
     parallel_folds: int | None = None,
     config: Location | None = None,
@@ -245,7 +252,8 @@ def cross_validate(
     Args:
         data: a manifest, or a source to index.
         out: path or address of the folder for all runs.
-        folds: number of folds, 2 or more; each fold is the test split once.
+        folds: number of folds, 2 or more, by default 5; each fold is the test split once.
+        folds_by: column each of whose values is one fold, such as a site, instead of drawn folds.
         repeats: number of repeats, each with a new assignment to folds.
         parallel_folds: number of folds to train at the same time; by default as many as the cluster has room for.
         config: name of a configuration or path of a YAML file.
@@ -263,16 +271,16 @@ def cross_validate(
     from brainscale.evaluation import cross_validation
 
     settings = load_config(config, [*_training_overrides(model, epochs, seed, workers, device), *overrides])
-    with _training_session(settings):
-        return cross_validation.cross_validate(
-            _data(data),
-            _absolute(out),
-            settings,
-            folds=folds,
-            repeats=repeats,
-            parallel_folds=parallel_folds,
-            on_notice=on_notice,
-        )
+    return cross_validation.cross_validate(
+        _data(data),
+        _absolute(out),
+        settings,
+        folds=5 if folds is None and folds_by is None else folds,
+        folds_by=folds_by,
+        repeats=repeats,
+        parallel_folds=parallel_folds,
+        on_notice=on_notice,
+    )
 
 
 def evaluate(
@@ -283,6 +291,7 @@ def evaluate(
     out: Location | None = None,
     unit: str = "slice",
     by: Sequence[str] = (),
+    match: Sequence[str] = (),
     prevalence: float | None = None,
     engine: str = "auto",
     workers: int | None = None,
@@ -301,6 +310,7 @@ def evaluate(
         out: path or address of the output folder; by default a folder in the run folder.
         unit: what is decided on: slice, scan or patient.
         by: columns of the manifest for which to compute metrics by subgroup.
+        match: columns of the manifest to match pairs of samples on, for metrics that these columns cannot explain.
         prevalence: fraction of tumours where the model will be used.
         engine: auto, onnx or torch.
         workers: maximum number of engines.
@@ -323,6 +333,7 @@ def evaluate(
         "prevalence": prevalence,
         "unit": unit,
         "by": by,
+        "match": match,
         "show_burned_in": show_burned_in,
         "allow_edited_model": allow_edited,
         "on_notice": on_notice,
@@ -331,16 +342,18 @@ def evaluate(
         return repeated
     from brainscale.evaluation.evaluator import evaluate_model
 
-    with session(workers):
-        return evaluate_model(**request)
+    return evaluate_model(**request)
 
 
-def compare(runs: "Sequence[Run | Location]", *, unit: str = "slice", force: bool = False) -> "Comparison":
+def compare(
+    runs: "Sequence[Run | Location]", *, unit: str = "slice", match: Sequence[str] = (), force: bool = False
+) -> "Comparison":
     """Compare runs by their metrics on the test split; runs without an evaluation are evaluated first.
 
     Args:
         runs: runs, run folders or folders that `evaluate` wrote.
         unit: which evaluations to compare: by slice, scan or patient.
+        match: columns of the manifest to match pairs of samples on: only these count, beside the columns alone.
         force: whether to compare runs that were evaluated on different samples or with different classes; the result
             says so in `not_comparable` and in a column of its tables.
 
@@ -357,10 +370,8 @@ def compare(runs: "Sequence[Run | Location]", *, unit: str = "slice", force: boo
     with ExitStack() as stack:
         locations = [_model_location(run) for run in runs]
         folders = [str(stack.enter_context(fetch(run, *comparison.READ, push=True))) for run in locations]
-        if not comparison.all_evaluated(folders, unit):
-            stack.enter_context(session())
         names = [split_options(run)[0] for run in locations]
-        return comparison.compare_runs(folders, unit=unit, force=force, names=names)
+        return comparison.compare_runs(folders, unit=unit, match=match, force=force, names=names)
 
 
 def score(
@@ -624,11 +635,6 @@ def session(workers: int | None = None, object_store_gib: float | None = None) -
     from brainscale.cluster import session as ray_session
 
     return ray_session.session(workers, object_store_gib)
-
-
-def _training_session(settings: "Config") -> AbstractContextManager[None]:
-    resources = settings.resources
-    return session(None if resources.workers == "auto" else resources.workers, resources.object_store_gib)
 
 
 def _training_overrides(

@@ -9,13 +9,16 @@ FORMATS = {
     "patients": 1,
     "metrics": 1,
     "subgroups": 1,
+    "matched": 1,
+    "matched pairs": 1,
     "confusion": 1,
     "history": 2,
     "steps": 1,
-    "comparison": 2,
+    "comparison": 3,
     "paired tests": 2,
     "overlap": 2,
     "heatmaps": 2,
+    "results": 1,
     "model": 3,
     "folder": 1,
     "listing": 1,
@@ -214,6 +217,7 @@ COMPARISON = pa.schema(
         pa.field("samples_sha256", pa.string(), nullable=False),  # fingerprint of the samples that it was evaluated on
         pa.field("degenerate", pa.string()),  # sentence: the model predicts one class or one score; null if it does not
         pa.field("model_edited", pa.bool_()),  # whether model.json was edited after training; null for the control
+        pa.field("matched_on", pa.string()),  # columns that the samples were matched on in pairs; null if all count
         pa.field("not_comparable", pa.string()),  # why the rows of this table cannot be compared; null if they can
     ]
 )
@@ -242,7 +246,7 @@ PAIRS = pa.schema(
 SUBGROUPS = pa.schema(
     [
         pa.field("column", pa.string(), nullable=False),  # column of the manifest that defines the subgroups
-        pa.field("subgroup", pa.string()),  # value of the column, or third of a numeric column; null if unknown
+        pa.field("subgroup", pa.string()),  # value of the column, or range of a numeric column; null if unknown
         pa.field("samples", pa.int64(), nullable=False),  # number of samples in the subgroup
         pa.field("metric", pa.string(), nullable=False),  # name of the metric
         pa.field("value", pa.float64()),  # value of the metric; null with a reason if undefined or the subgroup small
@@ -251,5 +255,52 @@ SUBGROUPS = pa.schema(
         pa.field("method", pa.string()),  # method of the interval
         pa.field("n", pa.int64(), nullable=False),  # number of samples that the metric is computed from
         pa.field("reason", pa.string()),  # why the value or interval is missing, or what the interval leaves out
+    ]
+)
+
+MATCHED = pa.schema(
+    [
+        pa.field("predictions", pa.string(), nullable=False),  # model, the matched columns alone, or their difference
+        pa.field("samples", pa.string(), nullable=False),  # matched: samples in pairs; or all
+        *METRICS,
+    ]
+)
+
+MATCHED_PAIRS = pa.schema(
+    [
+        pa.field("with_tumour", pa.string(), nullable=False),  # sample_id of the sample with a tumour
+        pa.field("without_tumour", pa.string(), nullable=False),  # sample_id of its partner without
+        pa.field("stratum", pa.string()),  # their value of the matched columns of texts; null without such a column
+        pa.field("value_with_tumour", pa.float64()),  # value of the matched column of numbers; null without one
+        pa.field("value_without_tumour", pa.float64()),  # the same of the partner
+        pa.field("same_group", pa.bool_(), nullable=False),  # whether both are of one group, such as a patient
+    ]
+)
+
+RESULTS = pa.schema(
+    [
+        pa.field("study", pa.string(), nullable=False),  # name of the study
+        pa.field("part", pa.string()),  # name of the part; null for facts of a data set
+        pa.field("row", pa.string(), nullable=False),  # name of the row, or of the data set
+        pa.field("condition", pa.string(), nullable=False),  # protocol, or share of the training data; else empty
+        pa.field("subset", pa.string(), nullable=False),  # samples: all, or without_doubtful
+        pa.field("measure", pa.string(), nullable=False),  # metric, difference, published or fact
+        pa.field("metric", pa.string(), nullable=False),  # name of the metric or fact
+        pa.field("reference", pa.string()),  # what a difference is against: a row, or a condition of the same row
+        pa.field("value", pa.float64()),  # value; null with a reason if it is not defined
+        pa.field("low", pa.float64()),  # lower end of the 95 % confidence interval
+        pa.field("high", pa.float64()),  # upper end of the 95 % confidence interval
+        pa.field("p", pa.float64()),  # two-sided p-value of a difference
+        pa.field("p_holm", pa.float64()),  # the same, adjusted for the differences of one metric in a part (Holm)
+        pa.field("method", pa.string()),  # method of the interval
+        pa.field("reason", pa.string()),  # why the value or interval is missing
+        pa.field("n", pa.int64()),  # number of predictions behind a metric
+        pa.field("groups", pa.int64()),  # number of groups among them
+        pa.field("models", pa.int64()),  # number of models behind a metric
+        pa.field("text", pa.string()),  # a fact that is no number
+        pa.field("config_sha256", pa.string()),  # fingerprint of a row's configuration, of its first seed
+        pa.field("manifest_sha256", pa.string()),  # fingerprint of the samples and splits of its models
+        pa.field("seeds", pa.list_(pa.int64())),  # training seeds of its models
+        pa.field("weights_sha256", pa.list_(pa.string())),  # SHA-256 of their weights
     ]
 )

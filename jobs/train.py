@@ -13,8 +13,9 @@ from brainscale.training.driver import train_model
 def main(request: dict[str, Any]) -> dict[str, Any]:
     """Train or cross-validate a model; return the facts of the finished run and its folder."""
     config = parse_config(request["config"])
-    if request["folds"] is not None:
-        arguments = {name: request[name] for name in ("data", "out", "folds", "repeats", "parallel_folds")}
+    if request["folds"] is not None or request["folds_by"] is not None:
+        names = ("data", "out", "folds", "folds_by", "repeats", "parallel_folds")
+        arguments = {name: request[name] for name in names}
         result = cross_validate(**arguments, config=config, on_notice=notice)
         return {"out": request["out"], **result.to_json(), "text": result.to_text()}
     with show_epochs(config.train.epochs) as (on_epoch, on_notice):

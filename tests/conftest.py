@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from brainscale.evaluation.study.pausing import hold_busy
 from brainscale.models.bundle import Bundle
 from tests.support.images import write_image  # noqa: F401
 from tests.support.runs import Invoke, invoke
@@ -19,6 +20,13 @@ os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="brainscale-state-")  # n
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and their children, ignore it
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _busy() -> Iterator[None]:
+    """Pause long computations of this checkout while its tests run; a study in a test names another file, or none."""
+    with hold_busy():
+        yield
 
 
 @pytest.fixture(scope="session")

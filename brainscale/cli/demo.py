@@ -22,7 +22,7 @@ SEED = 42
 
 
 def run_demo(out: Path, on_line: Callable[[str], None]) -> None:
-    """Run the demo, or resume it; needs a connected Ray.
+    """Run the demo, or resume it.
 
     Args:
         out: folder for the images and all results.

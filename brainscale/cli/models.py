@@ -2,8 +2,7 @@
 
 import json
 import sys
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -11,9 +10,6 @@ from brainscale.cli import options
 from brainscale.cli.console import handle_errors, print_facts
 from brainscale.errors import UsageError
 from brainscale.logs import notice
-
-if TYPE_CHECKING:
-    from brainscale.config.sections import Config
 
 CONFIGURED = "set by the configuration"
 KEYS = {
@@ -25,6 +21,9 @@ KEYS = {
     "confidence": "operating.confidence",
 }
 """Options of `train`, and the keys of the configuration that they override."""
+
+OPTIONAL_FACTS = ("looks_note", "matched_on", "caliper", "pairs", "samples_without_pair")
+"""Facts of an evaluation that are not printed where there are none."""
 
 
 @click.command("train")
@@ -63,6 +62,11 @@ KEYS = {
     type=click.IntRange(2),
     metavar="N",
     help="Number of cross-validation folds; each fold is the test split of one run.",
+)
+@click.option(
+    "--folds-by",
+    metavar="COLUMN",
+    help="Column of the manifest each of whose values is one fold, such as a site, instead of --folds.",
 )
 @click.option(
     "--repeats",
@@ -125,6 +129,7 @@ def train_command(
     config: str | None,
     overrides: tuple[str, ...],
     folds: int | None,
+    folds_by: str | None,
     repeats: int,
     parallel_folds: int | None,
     target_sensitivity: float | None,
@@ -147,8 +152,10 @@ def train_command(
     from brainscale.storage.remote import make_absolute
     from brainscale.training.mlflow_tracking import check_tracking_uri, require_mlflow
 
-    if tracking is not None and folds is not None:
-        raise UsageError("--mlflow records one run, but --folds trains several: remove one of the two")
+    is_cross_validation = folds is not None or folds_by is not None
+    if tracking is not None and is_cross_validation:
+        option = "--folds" if folds_by is None else "--folds-by"
+        raise UsageError(f"--mlflow records one run, but {option} trains several: remove one of the two")
     targets = {"sensitivity": target_sensitivity, "specificity": target_specificity}
     targets = {metric: target for metric, target in targets.items() if target is not None}
     choices = [*(["--youden"] if youden else []), *(f"--target-{metric}" for metric in targets)]
@@ -167,38 +174,35 @@ def train_command(
         "out": make_absolute(out),
         "config": settings.model_dump(mode="json"),
         "folds": folds,
+        "folds_by": folds_by,
         "repeats": repeats,
         "parallel_folds": parallel_folds,
     }
     tracking_uri = tracking and check_tracking_uri(tracking)
+    if is_cross_validation:
+        from brainscale.evaluation.cross_validation import require_folds
+
+        require_folds(folds, folds_by, repeats)
     if address:
         options.run_as_job(address, no_wait, "train", request | {"tracking": tracking_uri}, as_json)
     if tracking_uri:
         require_mlflow()
     from brainscale.cli.progress import show_epochs
 
-    if folds is not None:
+    if is_cross_validation:
         from brainscale.evaluation.cross_validation import cross_validate
 
-        with _open_session(settings):
-            result = cross_validate(**request | {"config": settings}, on_notice=notice)
+        result = cross_validate(**request | {"config": settings}, on_notice=notice)
         click.echo(json.dumps(result.to_json(), indent=2) if as_json else result.to_text())
         return
     from brainscale.storage.workspace import is_complete
     from brainscale.training.driver import train_model
 
     complete = is_complete(request["out"])
-    with _open_session(settings), show_epochs(settings.train.epochs) as (on_epoch, on_notice):
+    with show_epochs(settings.train.epochs) as (on_epoch, on_notice):
         run = train_model(request["data"], request["out"], settings, on_epoch, on_notice, tracking_uri)
     options.notice_if_complete(complete, out)
     print_facts({"run": out, **run.facts()}, as_json)
-
-
-def _open_session(settings: "Config") -> AbstractContextManager[None]:
-    from brainscale.cluster import session
-
-    resources = settings.resources
-    return session.session(None if resources.workers == "auto" else resources.workers, resources.object_store_gib)
 
 
 @click.command("evaluate")
@@ -229,6 +233,7 @@ def _open_session(settings: "Config") -> AbstractContextManager[None]:
     metavar="COLUMN",
     help="Column of the manifest that defines subgroups, each with its own metrics. Can be given several times.",
 )
+@options.match
 @click.option(
     "--training-manifest",
     default="auto",
@@ -254,6 +259,7 @@ def evaluate_command(
     prevalence: float | None,
     unit: str,
     by: tuple[str, ...],
+    match: tuple[str, ...],
     training_manifest: str,
     show_burned_in: bool,
     allow_edited_model: bool,
@@ -278,6 +284,7 @@ def evaluate_command(
         "prevalence": prevalence,
         "unit": unit,
         "by": by,
+        "match": match,
         "show_burned_in": show_burned_in,
         "allow_edited_model": allow_edited_model,
         "shared": shared,
@@ -285,22 +292,23 @@ def evaluate_command(
     }
     if address:
         options.run_as_job(address, no_wait, "evaluate", request, as_json)
+    from brainscale.evaluation.matched import describe_matched
     from brainscale.evaluation.repeated import find_repeated
     from brainscale.models.novelty import describe_unusual
 
     evaluation = find_repeated(**request, on_notice=notice)
     if evaluation is None:
-        from brainscale.cluster import session
         from brainscale.evaluation.evaluator import evaluate_model
 
-        with session.session(workers):
-            evaluation = evaluate_model(**request, on_notice=notice)
+        evaluation = evaluate_model(**request, on_notice=notice)
     if evaluation.degenerate and not as_json:
         click.echo(evaluation.degenerate)
     if evaluation.unusual is not None and not as_json:
         click.echo(describe_unusual(evaluation.unusual, evaluation.samples - evaluation.errors))
+    if evaluation.matched is not None and not as_json:
+        click.echo(describe_matched(evaluation.matched))
     facts = evaluation.to_json()
-    said = {"degenerate", "unusual"} | {name for name in ("looks_note",) if facts[name] is None}
+    said = {"degenerate", "unusual", "matched"} | {name for name in OPTIONAL_FACTS if facts[name] is None}
     print_facts(facts if as_json else {name: facts[name] for name in facts if name not in said}, as_json)
 
 
@@ -310,6 +318,7 @@ def evaluate_command(
     "--out", metavar="T.parquet", help="Parquet file for the table; the paired tests go to T-pairs.parquet beside it."
 )
 @options.unit
+@options.match
 @click.option("--markdown", is_flag=True, help="Print Markdown tables.")
 @click.option(
     "--force",
@@ -319,7 +328,13 @@ def evaluate_command(
 @options.json
 @handle_errors
 def compare_command(
-    runs: tuple[str, ...], out: str | None, unit: str, markdown: bool, force: bool, as_json: bool
+    runs: tuple[str, ...],
+    out: str | None,
+    unit: str,
+    match: tuple[str, ...],
+    markdown: bool,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Compare models: a table of metrics with one row for each run, and paired tests between the runs.
 
@@ -327,9 +342,8 @@ def compare_command(
 
     Example: brainscale compare runs/brainmrnet runs/resnet50 --out t.parquet
     """
-    from contextlib import ExitStack, nullcontext
+    from contextlib import ExitStack
 
-    from brainscale.cluster import session
     from brainscale.evaluation import comparison as comparing
     from brainscale.evaluation.comparison_text import format_comparison, format_pairs
     from brainscale.storage.remote import split_options
@@ -338,9 +352,8 @@ def compare_command(
 
     with ExitStack() as stack:
         folders = [str(stack.enter_context(fetch(run, *comparing.READ, push=True))) for run in runs]
-        with nullcontext() if comparing.all_evaluated(folders, unit) else session.session():
-            names = [split_options(run)[0] for run in runs]
-            comparison = comparing.compare_runs(folders, unit=unit, force=force, names=names)
+        names = [split_options(run)[0] for run in runs]
+        comparison = comparing.compare_runs(folders, unit=unit, match=match, force=force, names=names)
     if out:
         write_table(comparison.table, out, "comparison")
         if comparison.pairs is not None:

@@ -46,6 +46,13 @@ unit = click.option(
     show_default=True,
     help="Unit of decision: each slice, each scan (series or volume), or each patient.",
 )
+match = click.option(
+    "--match",
+    multiple=True,
+    metavar="COLUMN",
+    help="Column of the manifest that samples with and without a tumour are matched on, so that it cannot explain the "
+    "metrics. Can be given several times, with one column of numbers at most.",
+)
 show_burned_in = click.option(
     "--show-burned-in",
     is_flag=True,

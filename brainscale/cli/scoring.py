@@ -165,7 +165,5 @@ def demo_command(out: str) -> None:
     Example: brainscale demo --out demo
     """
     from brainscale.cli.demo import run_demo
-    from brainscale.cluster import session
 
-    with session.session():
-        run_demo(Path(out), on_line=click.echo)
+    run_demo(Path(out), on_line=click.echo)

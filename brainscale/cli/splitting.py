@@ -73,6 +73,11 @@ SHOWN_PAIRS = 20
     metavar="N",
     help="Number of cross-validation folds, instead of --val and --test.",
 )
+@click.option(
+    "--folds-by",
+    metavar="COLUMN",
+    help="Column of the manifest each of whose values is one fold, such as a site, instead of drawn folds.",
+)
 @click.option("--seed", type=click.IntRange(0), metavar="N", default=0, show_default=True, help="Random seed.")
 @click.option("--keep", metavar="OLD.parquet", help="Earlier manifest whose samples keep their split or fold.")
 @click.option("--regroup", is_flag=True, help="Make the groups again, instead of using those of the manifest.")
@@ -91,6 +96,7 @@ def split_command(
     val: float | None,
     test: float | None,
     folds: int | None,
+    folds_by: str | None,
     seed: int,
     keep: str | None,
     regroup: bool,
@@ -108,7 +114,7 @@ def split_command(
     from brainscale.dataset.manifest import open_manifest_shards
     from brainscale.storage.shards import require_replaceable_form
 
-    _check_options(verify=verify, regroup=regroup)
+    _check_options(verify=verify, regroup=regroup, folds_by=folds_by)
     if folds is not None and (val is not None or test is not None):
         raise UsageError("--folds cannot be combined with --val or --test: remove one of them")
     val, test = 0.15 if val is None else val, 0.2 if test is None else test
@@ -121,8 +127,10 @@ def split_command(
         raise UsageError("no --out: name the manifest to write, or check the one at hand with --verify")
     require_replaceable_form(out, "manifest")
     sharded = open_manifest_shards(manifest)
+    if sharded is not None and folds_by is not None:
+        raise UsageError(f"--folds-by needs a manifest of one file, and {manifest} is in shards: write it as one file")
     if sharded is None:
-        facts = _split_one_file(manifest, out, (val, test), folds, seed, keep, regroup, similarity)
+        facts = _split_one_file(manifest, out, (val, test), folds, folds_by, seed, keep, regroup, similarity)
     else:
         facts = _split_shards(sharded, out, (val, test), folds, seed, keep, regroup, similarity, shared)
     print_facts({"manifest": out, **facts}, as_json)
@@ -133,6 +141,7 @@ def _split_one_file(
     out: str,
     fractions: tuple[float, float],
     folds: int | None,
+    folds_by: str | None,
     seed: int,
     keep: str | None,
     regroup: bool,
@@ -141,6 +150,7 @@ def _split_one_file(
     """Split a manifest in memory, write it and return what to print."""
     from brainscale.config.sections import DataConfig
     from brainscale.dataset import groups, splits
+    from brainscale.dataset.folds_by_column import assign_folds_by, describe_missing_values
     from brainscale.dataset.inclusion import clear_left_out
     from brainscale.dataset.manifest import describe_form, read_manifest, write_either_form
     from brainscale.dataset.on_ray import open_map
@@ -152,7 +162,11 @@ def _split_one_file(
             table = groups.assign_groups(table, similarity, run)
     table = clear_left_out(table)
     earlier = read_manifest(keep) if keep else None
-    if folds is not None:
+    if folds_by is not None:
+        table, _ = assign_folds_by(table, folds_by)
+        if missing := describe_missing_values(table, folds_by):
+            notice(missing)
+    elif folds is not None:
         table = splits.assign_folds(table, folds=folds, seed=seed, keep=earlier)
     else:
         val, test = fractions
@@ -219,7 +233,7 @@ def _verify(manifest: str, similarity: float | None, shared: bool, as_json: bool
     _print_check(check, unknown, manifest, as_json)
 
 
-def _check_options(*, verify: bool, regroup: bool) -> None:
+def _check_options(*, verify: bool, regroup: bool, folds_by: str | None) -> None:
     """Refuse options of `split` that would be ignored.
 
     Raises:
@@ -228,11 +242,15 @@ def _check_options(*, verify: bool, regroup: bool) -> None:
     context = click.get_current_context()
     given = [
         name
-        for name in ("out", "val", "test", "folds", "seed", "keep", "regroup", "similarity")
+        for name in ("out", "val", "test", "folds", "folds_by", "seed", "keep", "regroup", "similarity")
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     ]
     if verify and (ignored := [name for name in given if name != "similarity"]):
-        raise UsageError(f"--verify only checks a manifest: remove --{ignored[0]}")
+        raise UsageError(f"--verify only checks a manifest: remove --{ignored[0].replace('_', '-')}")
+    if folds_by is not None and (
+        ignored := [name for name in ("val", "test", "folds", "seed", "keep") if name in given]
+    ):
+        raise UsageError(f"--folds-by cannot be combined with --{ignored[0]}: remove one of the two")
     if "similarity" in given and not verify and not regroup:
         raise UsageError("--similarity changes the groups only if they are made again: add --regroup, or remove it")
 

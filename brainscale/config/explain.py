@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -31,8 +31,8 @@ def explain(error: ValidationError, root: type[BaseModel]) -> str:
 
 def _keys(root: type[BaseModel], sections: list[str]) -> list[str]:
     model: Any = root
-    for name in sections:
-        model = model.model_fields[name].annotation
+    for name in sections:  # in a mapping of sections by name, any name
+        model = model.model_fields[name].annotation if hasattr(model, "model_fields") else get_args(model)[1]
     return list(model.model_fields)
 
 

@@ -378,6 +378,13 @@ class ResourcesConfig(Section):
         Annotated[int, Field(ge=1)] | Literal["auto"],
         Field(description="Number of training workers; auto: one for each GPU or, without GPUs, for each node."),
     ] = "auto"
+    ray: Annotated[
+        Literal["auto", "always"],
+        Field(
+            description="Whether to train on Ray; auto: not if one worker trains on the CPU of this machine, and the "
+            "decoded images fit in its memory."
+        ),
+    ] = "auto"
     device: Annotated[
         Literal["auto", "cpu", "cuda"],
         Field(description="Device to train on; auto: cuda if there is a GPU for each worker, otherwise cpu."),

@@ -23,6 +23,7 @@ from brainscale.dataset.manifest import MANIFEST_FILE
 from brainscale.errors import BundleError, ManifestError, UsageError
 from brainscale.evaluation.comparability import require_comparable
 from brainscale.evaluation.evaluator import evaluate_model
+from brainscale.evaluation.matched import match_labelled, require_slices
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
 from brainscale.evaluation.units import UNIT_FILES, evaluation_name, read_labelled_units
 from brainscale.schema import COMPARISON, PAIRS, PUBLISHED, PUBLISHED_MULTICLASS
@@ -54,7 +55,7 @@ class Comparison:
     """Runs side by side.
 
     Attributes:
-        table: of schema COMPARISON, a row for each run and one for the control.
+        table: of schema COMPARISON, a row for each run and one for each control.
         pairs: of schema PAIRS; None where nothing can be paired.
         not_comparable: why the metrics cannot be compared, in one sentence; None where they can. It is in a column of
             both tables too.
@@ -82,11 +83,15 @@ class _EvaluatedRun:
         folder: folder of the evaluation.
         facts: what it says of itself, by the names of FACTS.
         estimates: its metrics by name.
+        columns: columns of the manifest to match on.
+        only: ids of the samples that count, where not all do.
     """
 
     folder: Path
     facts: Mapping[str, str]
     estimates: Mapping[str, Estimate]
+    columns: Sequence[str] = ()
+    only: pa.ChunkedArray | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -95,8 +100,8 @@ class _EvaluatedRun:
 
     @cached_property
     def manifest(self) -> pa.Table:
-        """The manifest that it was made on: what groups and the control need of it."""
-        return read_table(self.folder / MANIFEST_FILE, "manifest", COLUMNS)
+        """The manifest that it was made on: what groups and controls need of it."""
+        return read_table(self.folder / MANIFEST_FILE, "manifest", [*COLUMNS, *self.columns])
 
     @cached_property
     def labelled(self) -> pa.Table:
@@ -104,7 +109,8 @@ class _EvaluatedRun:
         if (unit := self.facts["unit"]) != "slice":
             return read_labelled_units(self.folder, require_unit(unit))
         columns = ["sample_id", "sha256", "label", "probabilities"]
-        return labelled_rows(read_table(self.folder / PREDICTIONS_FILE, "predictions", columns)).sort_by("sample_id")
+        table = labelled_rows(read_table(self.folder / PREDICTIONS_FILE, "predictions", columns)).sort_by("sample_id")
+        return table if self.only is None else table.filter(pc.is_in(table["sample_id"], self.only.combine_chunks()))
 
     @property
     def threshold(self) -> float | None:
@@ -116,9 +122,22 @@ class _EvaluatedRun:
         """The sample_id and group of each sample, scan or patient."""
         return self.manifest if self.facts["unit"] == "slice" else self.labelled
 
+    @property
+    def samples(self) -> LabelledProbabilities:
+        """Labels and probabilities of what counts, in the order of `labelled`."""
+        threshold = 0.5 if self.threshold is None else self.threshold
+        return LabelledProbabilities.from_predictions(
+            self.labelled, self.classes, threshold=threshold, groups=self.groups
+        )
 
-def all_evaluated(runs: Sequence[str], unit: str = "slice") -> bool:
-    """Return whether every run has its evaluation by this unit, so that no Ray is needed.
+    def restrict(self, sample_ids: pa.ChunkedArray) -> "_EvaluatedRun":
+        """Return the evaluation of some of the samples, with their metrics."""
+        restricted = replace(self, only=sample_ids)
+        return replace(restricted, estimates=estimates_of(measure(restricted.samples)))
+
+
+def _require_runs(runs: Sequence[str], unit: str) -> None:
+    """Refuse folders that are no runs and hold no evaluation.
 
     Raises:
         UsageError: two arguments mean the same folder.
@@ -126,33 +145,40 @@ def all_evaluated(runs: Sequence[str], unit: str = "slice") -> bool:
     """
     if len({Path(run).resolve() for run in runs}) < len(runs):
         raise UsageError("the same run is named twice: name each once")
-    evaluations = [find_evaluation(Path(run), unit) for run in runs]
-    for run, evaluation in zip(runs, evaluations, strict=True):
-        if evaluation is None and not RunFolder(Path(run)).config_file.is_file():
+    for run in map(Path, runs):
+        if find_evaluation(run, unit) is None and not RunFolder(run).config_file.is_file():
             raise BundleError(f"{run} is neither a run nor an evaluation: name a folder that train or evaluate wrote")
-    return None not in evaluations
 
 
 def compare_runs(
-    runs: Sequence[str], *, unit: str = "slice", force: bool = False, names: Sequence[str] | None = None
+    runs: Sequence[str],
+    *,
+    unit: str = "slice",
+    match: Sequence[str] = (),
+    force: bool = False,
+    names: Sequence[str] | None = None,
 ) -> Comparison:
     """Compare runs by their evaluations on the test split, which are made first where there are none.
 
-    Needs a connected Ray unless the runs are `all_evaluated`. The header-only control is evaluated on the samples of
-    the first run, and takes part in the paired tests.
+    The header-only control is evaluated on the samples of the first run, and takes part in the paired tests.
 
     Args:
         runs: run folders, or folders that `evaluate` wrote.
         unit: slice, scan or patient: which evaluation of a run is compared.
+        match: columns of the first run's manifest: only pairs of its samples that agree in them count, and what the
+            columns alone predict is one more control.
         force: whether to compare runs that were evaluated on different samples or with different classes; all outputs
             say so, and the tests take the samples that all have.
         names: names of the runs in the result, such as the addresses of which `runs` are copies; by default the paths.
 
     Raises:
         ManifestError: the runs cannot be compared.
-        BrainscaleError: as `all_evaluated` and `evaluate_model` raise.
+        UsageError: two arguments mean the same folder.
+        BundleError: a folder is neither a run nor an evaluation.
+        BrainscaleError: as `evaluate_model` raises.
     """
-    all_evaluated(runs, unit)
+    require_slices(match, require_unit(unit))
+    _require_runs(runs, unit)
     run_of = dict(zip(names or runs, runs, strict=True))
     found = {name: find_evaluation(Path(run), unit) for name, run in run_of.items()}
     existing = {name: _read_evaluation(folder) for name, folder in found.items() if folder is not None}
@@ -162,14 +188,41 @@ def compare_runs(
         for name, run in run_of.items()
     }
     reason = require_comparable(_facts_of(evaluated), force=force)
+    alone = dict[str, HeaderPredictions]()
+    if match:
+        evaluated, alone = _match(evaluated, match)
     first = next(iter(evaluated.values()))
     control = _control(first)
     rows = [_row(one) for one in evaluated.values()]
-    if control is not None:
-        rows.append(_control_row(control, first))
-    pairs = _pairs(evaluated, control)
-    table = pa.Table.from_pylist([{**row, "not_comparable": reason} for row in rows], schema=COMPARISON)
+    for name, votes in {**alone, **({} if control is None else {CONTROL: control})}.items():
+        rows.append(_control_row(votes, first, name))
+    pairs = _pairs(evaluated, control, alone)
+    marks = {"matched_on": ", ".join(match) or None, "not_comparable": reason}
+    table = pa.Table.from_pylist([row | marks for row in rows], schema=COMPARISON)
     return Comparison(table=table, pairs=_mark_pairs(pairs, reason), not_comparable=reason)
+
+
+def _match(
+    evaluated: Mapping[str, _EvaluatedRun], match: Sequence[str]
+) -> tuple[dict[str, _EvaluatedRun], dict[str, HeaderPredictions]]:
+    """Return the evaluations of the samples in matched pairs, and the control's name → its predictions for these.
+
+    Of several kinds of tumour, the columns alone predict each as often as it is among the samples in pairs.
+    """
+    first = replace(next(iter(evaluated.values())), columns=match)
+    samples, sample_ids = first.samples, first.labelled["sample_id"]
+    matched = match_labelled(first.manifest, sample_ids, samples, match)
+    rows = matched.pairs.rows
+    labels, tumour = samples.labels[rows], matched.alone_in_pairs[rows]
+    kinds = np.bincount(labels, minlength=len(samples.classes))[1:] / max(1, int(np.count_nonzero(labels)))
+    ids = sample_ids.take(pa.array(rows))
+    alone = HeaderPredictions(
+        sample_ids=ids.to_pylist(),
+        labels=labels,
+        probabilities=np.column_stack([1 - tumour, np.outer(tumour, kinds)]),
+        codes=samples.codes[rows],
+    )
+    return {run: one.restrict(ids) for run, one in evaluated.items()}, {matched.control_name: alone}
 
 
 def _facts_of(evaluated: Mapping[str, _EvaluatedRun]) -> dict[str, Mapping[str, str]]:
@@ -207,7 +260,7 @@ def _control(first: _EvaluatedRun) -> HeaderPredictions | None:
     return votes.select(sample_ids.to_pylist())
 
 
-def _control_row(votes: HeaderPredictions, first: _EvaluatedRun) -> dict[str, Any]:
+def _control_row(votes: HeaderPredictions, first: _EvaluatedRun, name: str) -> dict[str, Any]:
     samples = LabelledProbabilities(
         labels=votes.labels,
         probabilities=votes.probabilities,
@@ -216,16 +269,20 @@ def _control_row(votes: HeaderPredictions, first: _EvaluatedRun) -> dict[str, An
     )
     return {
         **_published(estimates_of(measure(samples)), len(first.classes)),
-        "model": CONTROL,
+        "model": name,
         "run": first.facts["run"],
         "unit": first.facts["unit"],
         "samples_sha256": first.facts["samples_sha256"],
     }
 
 
-def _pairs(evaluated: Mapping[str, _EvaluatedRun], control: HeaderPredictions | None) -> pa.Table | None:
+def _pairs(
+    evaluated: Mapping[str, _EvaluatedRun],
+    control: HeaderPredictions | None,
+    alone: Mapping[str, HeaderPredictions],
+) -> pa.Table | None:
     """Return paired tests on the samples that all could read, Holm-corrected; None where there is no pair."""
-    if len(evaluated) + (control is not None) < 2:
+    if len(evaluated) + len(alone) + (control is not None) < 2:
         return None
     tables = {run: one.labelled for run, one in evaluated.items()}
     shared = _shared_samples(list(tables.values()))
@@ -245,6 +302,9 @@ def _pairs(evaluated: Mapping[str, _EvaluatedRun], control: HeaderPredictions | 
     }
     if len(models) < len(evaluated):  # a test of predictions needs all of them
         return None
+    for name, predictions in alone.items():
+        of_shared = predictions.select(shared.to_pylist()).probabilities
+        models[name] = replace(next(iter(models.values())), probabilities=of_shared, threshold=0.5)
     if control is None:
         return paired_tests(models)
     has_vote = pc.is_in(shared, pa.array(control.sample_ids, pa.string()))

@@ -58,7 +58,8 @@ def format_comparison(table: pa.Table, *, markdown: bool = False) -> str:
 def _marks(models: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     """Return what a reader must know before the figures, a sentence each."""
     marks = [reason] if (reason := models[0][1]["not_comparable"]) else []
-    unit = models[0][1]["unit"]
+    unit, matched_on = models[0][1]["unit"], models[0][1]["matched_on"]
+    marks += [f"Only pairs of samples matched by {matched_on} count."] if matched_on else []
     marks += [] if unit == "slice" else [f"Metrics and numbers of samples are those of {unit}s."]
     marks += [f"{name}: {row['degenerate']}" for name, row in models if row["degenerate"]]
     return marks + [f"{name}: {EDITED}." for name, row in models if row["model_edited"]]

@@ -1,6 +1,7 @@
 """Cross-validate as one run: a model for each fold, and the metrics of all of them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
@@ -10,16 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.cluster.capacity import require_capacity, require_shared
 from brainscale.config.sections import Config
 from brainscale.dataset.columns import replace_column
+from brainscale.dataset.folds_by_column import assign_folds_by, describe_missing_values
 from brainscale.dataset.inclusion import describe_left_out, mark_left_out
 from brainscale.dataset.indexer import open_or_index
 from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint, read_manifest, write_manifest
 from brainscale.dataset.splits import assign_folds, assign_splits, notice_of_hashing
 from brainscale.dataset.summary import describe_gaps
-from brainscale.errors import ManifestError, OutputError
-from brainscale.evaluation.on_ray import Fold, folds_at_once, train_folds
+from brainscale.errors import ManifestError, OutputError, UsageError
+from brainscale.evaluation.folds import Fold, can_train_folds_here, train_folds_here
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
 from brainscale.hashing import fingerprint
 from brainscale.schema import PUBLISHED, PUBLISHED_MULTICLASS
@@ -31,7 +32,7 @@ from brainscale.stats.metrics import estimates_of
 from brainscale.storage.local import SUCCESS, read_success, write_success
 from brainscale.storage.tables import read_table, write_table
 from brainscale.storage.workspace import Workspace, open_workspace
-from brainscale.training.workers import count_workers, resources_per_worker, set_workers
+from brainscale.training.workers import count_workers, set_workers
 
 SHOWN = (*PUBLISHED, "average_precision", "calibration_slope", "calibration_intercept")
 """Metrics whose spread over the folds is reported."""
@@ -82,6 +83,8 @@ class CrossValidation:
         metrics: table of schema METRICS of all out-of-fold predictions, as `measure_folds` computes it.
         config_sha256: fingerprint of the configuration.
         manifest_sha256: fingerprint of the manifest and of the splits of all models.
+        folds_by: column whose values are the folds; None where folds were drawn.
+        fold_names: value of each fold, where there is such a column.
     """
 
     path: str
@@ -92,6 +95,8 @@ class CrossValidation:
     metrics: pa.Table
     config_sha256: str
     manifest_sha256: str
+    folds_by: str | None = None
+    fold_names: Sequence[str] = ()
 
     @property
     def spread(self) -> Mapping[str, Spread]:
@@ -111,6 +116,8 @@ class CrossValidation:
             "combined": combined,
             "folds": self.folds,
             "repeats": self.repeats,
+            "folds_by": self.folds_by,
+            "fold_names": list(self.fold_names),
             "config_sha256": self.config_sha256,
             "manifest_sha256": self.manifest_sha256,
         }
@@ -125,8 +132,21 @@ class CrossValidation:
                 "–" if number is None else f"{number:.4f}" for number in (spread.mean, spread.deviation, estimate.value)
             )
             lines.append(f"{metric_name(name).name:<34}{mean:>9}{deviation:>11}{value:>11}  {interval}")
+        if self.folds_by is not None:
+            lines += [*self._lines_of_folds(), ""]
         heading = f"{'Metric':<34}{'Mean':>9}{'Deviation':>11}{'All folds':>11}  95 % interval"
         return "\n".join([heading, *lines, WITHIN_FOLDS_NOTE, fill(PUBLISHED_NOTE, 80)])
+
+    def _lines_of_folds(self) -> list[str]:
+        """Return a line for each fold of a column, with AUROC, sensitivity and specificity."""
+        prefix = "" if "auroc" in self.by_fold else "tumour_"
+        names = [f"{prefix}{name}" for name in ("auroc", "sensitivity", "specificity")]
+        lines = ["", f"{f'Tested on {self.folds_by}':<34}" + "".join(f"{metric_name(n).name:>20}" for n in names)]
+        for number, fold_name in enumerate(self.fold_names):
+            values = (self.by_fold[name][number] for name in names)
+            texts = ("–" if value is None else f"{value:.4f}" for value in values)
+            lines.append(f"  {fold_name:<32}" + "".join(f"{text:>20}" for text in texts))
+        return lines
 
 
 def cross_validate(
@@ -134,23 +154,26 @@ def cross_validate(
     out: str,
     config: Config,
     *,
-    folds: int,
+    folds: int | None = None,
+    folds_by: str | None = None,
     repeats: int = 1,
     parallel_folds: int | None = None,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> CrossValidation:
     """Train and evaluate a model for each fold, or resume a cross-validation that was stopped.
 
-    Fold i is the test split of model i. The share `split.val` of the other folds becomes its validation split, and the
-    rest its training split; no group is divided. Needs a connected Ray.
+    Fold i is the test split of model i; with `folds_by`, the samples of one value. The share `split.val` of the other
+    folds becomes its validation split, and the rest its training split; no group is divided. Small folds are trained
+    without Ray, one after another.
 
     Args:
         data: a manifest (a table, a path or an address), or a source to index. Samples that have a fold keep it in the
             first repeat.
         out: the folder of all runs, a path or an address.
         config: configuration of each of them.
-        folds: number of folds, 2 or more.
-        repeats: number of times that the data is divided into folds, with successive seeds.
+        folds: number of folds, 2 or more; None with `folds_by`.
+        folds_by: column of the manifest each of whose values is one fold, such as a site.
+        repeats: number of times that the data is divided into folds, with successive seeds; 1 with `folds_by`.
         parallel_folds: maximum number of folds to train at the same time; by default as many as the cluster has room
             for. The models are the same.
         on_notice: called with a line when a fold begins, ends an epoch, or has something to tell.
@@ -158,11 +181,15 @@ def cross_validate(
     Raises:
         BrainscaleError: the data cannot be folded or trained on, or the folder is another's.
     """
-    require_shared([data if isinstance(data, str) else None, out], config.resources.shared)
-    with open_workspace(
-        out, (SUCCESS,), own_files=("repeat-*", "folds-*.parquet"), what="cross-validation"
-    ) as workspace:
-        facts: dict[str, Any] = {"folds": folds, "repeats": repeats, "config_sha256": config.fingerprint}
+    require_folds(folds, folds_by, repeats)
+    locations = [data if isinstance(data, str) else None, out]
+    with ExitStack() as stack:
+        if not can_train_folds_here(config, parallel_folds):
+            _open_ray(stack, config, locations)
+        workspace = stack.enter_context(
+            open_workspace(out, (SUCCESS,), own_files=("repeat-*", "folds-*.parquet"), what="cross-validation")
+        )
+        facts: dict[str, Any] = {"folds_by": folds_by, "repeats": repeats, "config_sha256": config.fingerprint}
         finished = read_success(workspace.path)
         _refuse_other(workspace, finished, facts)
         manifest = mark_left_out(open_or_index(data, config, on_notice), config.data)
@@ -172,7 +199,14 @@ def cross_validate(
             on_notice(text)
         if hashing := notice_of_hashing(manifest):
             on_notice(hashing)
-        tables = [_assign(manifest, config, folds, repeat) for repeat in range(1, repeats + 1)]
+        if folds_by is not None:
+            manifest, facts["fold_names"] = assign_folds_by(manifest, folds_by)
+            if missing := describe_missing_values(manifest, folds_by):
+                on_notice(missing)
+        folds = len(facts["fold_names"]) if folds is None else folds
+        facts["folds"] = folds
+        is_assigned = folds_by is not None
+        tables = [_assign(manifest, config, folds, n, is_assigned=is_assigned) for n in range(1, repeats + 1)]
         splits = [model["split"].to_pylist() for _, models in tables for model in models]
         facts["manifest_sha256"] = fingerprint([manifest_fingerprint(manifest), *splits])
         _refuse_other(workspace, finished, facts)
@@ -182,15 +216,17 @@ def cross_validate(
             models, by_fold = finished["models"], finished["figures"]
             return CrossValidation(path=str(workspace), models=models, by_fold=by_fold, metrics=metrics, **facts)
         config = set_workers(config, count_workers(config))  # a fold each, side by side, rather than one on many
-        if waiting := require_capacity(count_workers(config), resources_per_worker(config)):
-            on_notice(waiting)
         every_fold = [
-            _name_fold(workspace, (repeat, repeats), (number, folds))
+            _name_fold(workspace, (repeat, repeats), (number, folds), _name_of(facts, number))
             for repeat in range(1, repeats + 1)
             for number in range(1, folds + 1)
         ]
         _write_manifests(workspace, every_fold, tables)
-        train_folds(every_fold, workspace, config, folds_at_once(config, parallel_folds), on_notice)
+        if can_train_folds_here(config, parallel_folds, len(manifest)):
+            train_folds_here(every_fold, workspace, config, on_notice)
+        else:
+            _open_ray(stack, config, locations)
+            _train_on_ray(every_fold, workspace, config, parallel_folds, on_notice)
         workspace.pull(*EVALUATION_FILES)
         evaluations = [fold.evaluation for fold in every_fold]
         metrics = combine_evaluations(evaluations, list(config.data.classes))
@@ -206,19 +242,69 @@ def cross_validate(
     return result
 
 
-def _assign(manifest: pa.Table, config: Config, folds: int, repeat: int) -> tuple[pa.Table, list[pa.Table]]:
+def require_folds(folds: int | None, folds_by: str | None, repeats: int) -> None:
+    """Check that folds are either drawn or the values of a column.
+
+    Raises:
+        UsageError: both or none are asked for, or repeats of the same folds.
+    """
+    if (folds is None) == (folds_by is None):
+        raise UsageError(
+            "folds are either drawn (--folds N) or values of a column (--folds-by COLUMN): give one of both"
+        )
+    if folds_by is not None and repeats > 1:
+        raise UsageError(f"--folds-by {folds_by} has the same folds in each repeat: remove --repeats")
+
+
+def _open_ray(stack: ExitStack, config: Config, locations: Sequence[str | None]) -> None:
+    """Connect to Ray until the stack ends, and refuse locations that not every node can read."""
+    from brainscale.cluster.capacity import require_shared  # here: small folds need no Ray
+    from brainscale.cluster.session import session
+
+    resources = config.resources
+    stack.enter_context(session(None if resources.workers == "auto" else resources.workers, resources.object_store_gib))
+    require_shared(locations, resources.shared)
+
+
+def _train_on_ray(
+    folds: Sequence[Fold],
+    workspace: Workspace,
+    config: Config,
+    parallel_folds: int | None,
+    on_notice: Callable[[str], None],
+) -> None:
+    """Train and evaluate folds on the connected Ray, side by side."""
+    from brainscale.cluster.capacity import require_capacity  # here, as above
+    from brainscale.evaluation.on_ray import folds_at_once, train_folds
+    from brainscale.training.workers import resources_per_worker
+
+    if waiting := require_capacity(count_workers(config), resources_per_worker(config)):
+        on_notice(waiting)
+    train_folds(folds, workspace, config, folds_at_once(config, parallel_folds), on_notice)
+
+
+def _assign(
+    manifest: pa.Table, config: Config, folds: int, repeat: int, *, is_assigned: bool = False
+) -> tuple[pa.Table, list[pa.Table]]:
     """Return the manifest with the folds of a repeat, and a manifest with splits for each of its models."""
     keep = manifest if repeat == 1 and manifest["fold"].null_count < len(manifest) else None
-    assigned = assign_folds(manifest, folds=folds, seed=config.split.seed + repeat - 1, keep=keep)
+    assigned = manifest
+    if not is_assigned:
+        assigned = assign_folds(manifest, folds=folds, seed=config.split.seed + repeat - 1, keep=keep)
     seeds = [derive(config.split.seed, "validation", repeat, number) for number in range(folds)]
     return assigned, [splits_of_fold(assigned, n, val=config.split.val, seed=seed) for n, seed in enumerate(seeds)]
 
 
-def _name_fold(workspace: Workspace, repeat: tuple[int, int], number: tuple[int, int]) -> Fold:
-    """Return the names of a model: its repeat and its fold, from 1, each with how many there are."""
+def _name_of(facts: Mapping[str, Any], number: int) -> str:
+    """Return the value of a fold's column in brackets, with a space before; nothing where folds were drawn."""
+    return f" ({facts['folds_by']} {facts['fold_names'][number - 1]})" if facts["folds_by"] is not None else ""
+
+
+def _name_fold(workspace: Workspace, repeat: tuple[int, int], number: tuple[int, int], value: str = "") -> Fold:
+    """Return the names of a model: its repeat and its fold, from 1, each with how many there are, and its value."""
     stem = f"repeat-{repeat[0]}/fold-{number[0]}"
     return Fold(
-        title=f"repeat {repeat[0]} of {repeat[1]}, fold {number[0]} of {number[1]}",
+        title=f"repeat {repeat[0]} of {repeat[1]}, fold {number[0]} of {number[1]}{value}",
         name_of_run=stem,
         manifest=workspace.locate(f"{stem}.parquet"),
         run=workspace.locate(stem),

@@ -1,13 +1,13 @@
 """Evaluate a model on labelled samples: predictions, metrics with intervals, plots and a report."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.cluster.capacity import require_shared
 from brainscale.dataset.inclusion import describe_measured
 from brainscale.dataset.labels import describe_unclear_labels
 from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint, write_manifest
@@ -15,6 +15,7 @@ from brainscale.dataset.on_ray import choose_map
 from brainscale.errors import ManifestError, OutputError, StorageError
 from brainscale.evaluation.leakage import find_leaked, unseen_contents
 from brainscale.evaluation.look_log import LookCount, log_look
+from brainscale.evaluation.matched import require_columns, require_match
 from brainscale.evaluation.outputs import EvaluatedModel, complete_card, write_outputs
 from brainscale.evaluation.preparation import PreparedEvaluation, prepare_evaluation
 from brainscale.evaluation.provenance import describe_command
@@ -22,8 +23,8 @@ from brainscale.evaluation.repeated import describe_repeated, fingerprint_evalua
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE, Evaluation, EvaluationFacts
 from brainscale.evaluation.units import require_patients
 from brainscale.models.bundle import BUNDLE_FILES, Bundle, mark_edited
-from brainscale.scoring.on_ray import predict_rows
 from brainscale.scoring.parts import unusual_rows
+from brainscale.scoring.rows import needs_ray, predict_rows
 from brainscale.stats.labelled import labelled_rows
 from brainscale.storage.local import SUCCESS, write_success
 from brainscale.storage.workspace import Workspace, fetch_workspace, open_workspace
@@ -45,6 +46,7 @@ def evaluate_model(
     workers: int | None = None,
     prevalence: float | None = None,
     by: Sequence[str] = (),
+    match: Sequence[str] = (),
     unit: str = "slice",
     training_manifest: str = "auto",
     show_burned_in: bool = False,
@@ -54,7 +56,7 @@ def evaluate_model(
 ) -> Evaluation:
     """Evaluate a model on one split, or on a whole labelled source, with the threshold it came with.
 
-    Needs a connected Ray.
+    A small evaluation runs in this process, any other on Ray: on the one that is connected, or on a local one.
 
     Args:
         model: a RUN or a bundle folder.
@@ -67,6 +69,7 @@ def evaluate_model(
         workers: maximum number of engines side by side; by default all that the cluster has room for.
         prevalence: share of tumours where the model will be used, to compute predictive values for it.
         by: columns of the manifest whose subgroups get metrics of their own.
+        match: columns of the manifest to match pairs of samples on, for metrics that these columns cannot explain.
         unit: what is decided on: slice, scan or patient.
         training_manifest: manifest that the model was trained on, to find data leakage; auto: the RUN's.
         show_burned_in: whether the report shows pictures of samples whose pixels may show text, such as a name.
@@ -77,51 +80,66 @@ def evaluate_model(
     Raises:
         BrainscaleError: no model, no such split or column, no labels, or labels that are not classes of the model.
     """
-    require_shared([data if isinstance(data, str) else None, out], shared)
-    with fetch_workspace(model, *BUNDLE_FILES, *RUN_FILES) as source:
-        prepared = prepare_evaluation(
-            source.path,
-            model,
-            out,
-            data=data,
-            split=split,
-            engine=engine,
-            workers=workers,
-            prevalence=prevalence,
-            by=by,
-            unit=unit,
-            training_manifest=training_manifest,
-            show_burned_in=show_burned_in,
-            allow_edited_model=allow_edited_model,
-            shared=shared,
-            command=describe_command(
+    locations = [data if isinstance(data, str) else None, out]
+    with ExitStack() as stack:
+        if needs_ray(0, engine, workers):
+            _open_ray(stack, workers, locations, shared=shared)
+        with fetch_workspace(model, *BUNDLE_FILES, *RUN_FILES) as source:
+            prepared = prepare_evaluation(
+                source.path,
                 model,
-                {
-                    "--data": "TABLE" if isinstance(data, pa.Table) else data,
-                    "--split": split,
-                    "--out": out,
-                    "--prevalence": prevalence,
-                    "--by": tuple(by),
-                    "--unit": None if unit == "slice" else unit,
-                    "--training-manifest": None if training_manifest == "auto" else training_manifest,
-                    "--show-burned-in": show_burned_in,
-                    "--allow-edited-model": allow_edited_model,
-                },
-            ),
-            on_notice=on_notice,
-        )
-        evaluation_sha256 = fingerprint_evaluation(prepared)
-        if (repeated := read_repeated(prepared.path, evaluation_sha256)) is not None:
-            on_notice(describe_repeated(repeated))
-            return repeated
-        require_shared(prepared.rows["uri"].to_pylist(), shared)
-        try:
-            with open_workspace(
-                prepared.folder, (SUCCESS,), own_files=(PREDICTIONS_FILE, METRICS_FILE), what="evaluation"
-            ) as workspace:
-                return _evaluate(prepared, evaluation_sha256, workspace.path, source)
-        finally:
-            _publish(source, prepared)
+                out,
+                data=data,
+                split=split,
+                engine=engine,
+                workers=workers,
+                prevalence=prevalence,
+                by=by,
+                match=match,
+                unit=unit,
+                training_manifest=training_manifest,
+                show_burned_in=show_burned_in,
+                allow_edited_model=allow_edited_model,
+                shared=shared,
+                command=describe_command(
+                    model,
+                    {
+                        "--data": "TABLE" if isinstance(data, pa.Table) else data,
+                        "--split": split,
+                        "--out": out,
+                        "--prevalence": prevalence,
+                        "--by": tuple(by),
+                        "--match": tuple(match),
+                        "--unit": None if unit == "slice" else unit,
+                        "--training-manifest": None if training_manifest == "auto" else training_manifest,
+                        "--show-burned-in": show_burned_in,
+                        "--allow-edited-model": allow_edited_model,
+                    },
+                ),
+                on_notice=on_notice,
+            )
+            evaluation_sha256 = fingerprint_evaluation(prepared)
+            if (repeated := read_repeated(prepared.path, evaluation_sha256)) is not None:
+                on_notice(describe_repeated(repeated))
+                return repeated
+            if needs_ray(len(prepared.rows), engine, workers):
+                _open_ray(stack, workers, [*locations, *prepared.rows["uri"].to_pylist()], shared=shared)
+            try:
+                with open_workspace(
+                    prepared.folder, (SUCCESS,), own_files=(PREDICTIONS_FILE, METRICS_FILE), what="evaluation"
+                ) as workspace:
+                    return _evaluate(prepared, evaluation_sha256, workspace.path, source)
+            finally:
+                _publish(source, prepared)
+
+
+def _open_ray(stack: ExitStack, workers: int | None, locations: Iterable[str | None], *, shared: bool) -> None:
+    """Connect to Ray until the stack ends, and refuse locations that not every node can read."""
+    from brainscale.cluster.capacity import require_shared  # here: small evaluations need no Ray
+    from brainscale.cluster.session import session
+
+    stack.enter_context(session(workers))
+    require_shared(locations, shared)
 
 
 def _publish(source: Workspace, prepared: PreparedEvaluation) -> None:
@@ -138,8 +156,8 @@ def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path
     """Predict, compare with the labels, and write the outputs to a local folder, the copy of `prepared.path`."""
     bundle, run, rows, request = prepared.bundle, prepared.run, prepared.rows, prepared.request
     _require_labels(rows, bundle)
-    if unknown := [name for name in request.by if name not in rows.column_names]:
-        raise ManifestError(f"the manifest has no column {unknown[0]}: choose {', '.join(rows.column_names)}")
+    require_columns(rows, [*request.by, *request.match])
+    require_match(rows, request.match, request.unit)
     require_patients(rows, request.unit)
     (folder / SUCCESS).unlink(missing_ok=True)
     leaked = find_leaked(rows, run, request.training_manifest)
@@ -166,6 +184,7 @@ def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path
         looks=None if looks is None else looks.looks,
         prevalence=request.prevalence,
         by=request.by,
+        match=request.match,
         show_burned_in=request.show_burned_in,
         command=request.command,
         unit=request.unit,
@@ -174,6 +193,7 @@ def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path
         request.on_notice(f"Note: {missing} sample(s) are left out: their {request.unit} is not known.")
     if evaluated.no_threshold is not None:
         request.on_notice(f"Note: no metric that needs a threshold has a value: {evaluated.no_threshold}.")
+    matched = evaluated.matched
     facts = EvaluationFacts(
         model=bundle.info.architecture,
         run=run.path.absolute().name,
@@ -191,6 +211,10 @@ def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path
         looks_note=None if looks is None else looks.not_logged,
         degenerate=evaluated.degenerate,
         unusual=None if bundle.novelty is None else unusual_rows(predictions),
+        matched_on=None if matched is None else matched.columns,
+        caliper=None if matched is None else matched.caliper,
+        pairs=None if matched is None else matched.pairs,
+        samples_without_pair=None if matched is None else matched.left_out,
         prevalence=request.prevalence,
         images_per_second=round(len(rows) / seconds, 2),
         parameters=bundle.info.parameters,
@@ -208,7 +232,13 @@ def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path
     write_success(folder, facts.to_json())
     tables = {"metrics": metrics, "predictions": predictions}
     unit_table = None if evaluated.of_units is None else evaluated.of_units.table
-    return Evaluation(**facts.to_json(), path=prepared.path, **tables, unit_table=unit_table)
+    return Evaluation(
+        **facts.to_json(),
+        path=prepared.path,
+        **tables,
+        unit_table=unit_table,
+        matched=None if matched is None else matched.table(),
+    )
 
 
 def _count_looks(prepared: PreparedEvaluation, folder: Path, source: Workspace) -> LookCount | None:

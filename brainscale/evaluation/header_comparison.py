@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -10,10 +9,9 @@ from brainscale.dataset.header_control import choose_rows, predict_from_headers,
 from brainscale.errors import ManifestError
 from brainscale.stats.estimate import Estimate
 from brainscale.stats.labelled import LabelledProbabilities
-from brainscale.stats.metrics import estimate_auroc
-from brainscale.stats.paired_tests import paired_tests
+from brainscale.stats.paired_tests import compare_with_control
 
-MODEL, CONTROL = "this model", "header-only control"
+CONTROL = "header-only control"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,22 +75,5 @@ def compare_with_headers(
     except ManifestError as error:
         return HeaderComparison(reason=str(error))
     votes = votes.select(sample_ids.to_pylist())
-    tumour = samples.tumour_probability
-    model, control = (
-        LabelledProbabilities(
-            labels=samples.has_tumour.astype(np.int64),
-            probabilities=probabilities,
-            classes=("no tumour", "a tumour"),
-            groups=samples.groups,
-        )
-        for probabilities in (np.stack([1 - tumour, tumour], 1), votes.probabilities)
-    )
-    (pair,) = paired_tests({MODEL: model, CONTROL: control}).to_pylist()
-    value, low, high = (pair[name] for name in ("difference", "low", "high"))
-    return HeaderComparison(
-        model=estimate_auroc(model),
-        control=estimate_auroc(control),
-        difference=Estimate(value=value, low=low, high=high, n=pair["n"], reason=pair["reason"]),
-        p=pair["p"],
-        n=pair["n"],
-    )
+    compared = compare_with_control(samples, votes.probabilities[:, 1])
+    return HeaderComparison(**vars(compared), n=len(samples))

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.dataset.manifest import read_manifest
-from brainscale.dataset.on_ray import choose_map
+from brainscale.dataset.on_ray import open_map
 from brainscale.dataset.overlap import find_overlap
 from brainscale.training.run_folder import RunFolder
 
@@ -31,7 +31,8 @@ def find_leaked(rows: pa.Table, run: RunFolder, training_manifest: str = "auto")
         return None
     seen = training.filter(pc.is_in(training["split"], pa.array(SEEN_SPLITS)))
     seen = seen if len(seen) else training
-    return find_overlap(seen, rows, run=choose_map(len(seen) + len(rows)))
+    with open_map(len(seen) + len(rows)) as run_map:
+        return find_overlap(seen, rows, run=run_map)
 
 
 def unseen_contents(rows: pa.Table) -> list[str]:

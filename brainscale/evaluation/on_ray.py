@@ -1,50 +1,19 @@
 """Train and evaluate the folds of a cross-validation side by side, each in a Ray task of its own."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from brainscale.config.sections import Config
 from brainscale.errors import BrainscaleError, TrainError, first_line
-from brainscale.evaluation.evaluator import evaluate_model
-from brainscale.storage.remote import join_address
-from brainscale.storage.workspace import Workspace, is_complete
-from brainscale.training.driver import STORE_POLL_SECONDS, train_model
-from brainscale.training.history import HISTORY_FILE, read_history
-from brainscale.training.notices import read_notices
-from brainscale.training.run_folder import RunFolder
+from brainscale.evaluation.folds import PROGRESS_FILES, Fold, follow_fold, train_and_evaluate
+from brainscale.storage.workspace import Workspace
+from brainscale.training.driver import STORE_POLL_SECONDS
 from brainscale.training.workers import count_workers, uses_gpu
 
 LOOK_S = 0.5
 """Seconds between two looks at what the folds have written."""
-PROGRESS_FILES = (f"repeat-*/{HISTORY_FILE}", "repeat-*/notices/*")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fold:
-    """One model of the cross-validation.
-
-    Attributes:
-        title: its repeat and number, for people.
-        name_of_run: its run folder, relative to the folder of all runs.
-        manifest: its manifest, a path or an address.
-        run: its run folder, a path or an address.
-        copy: its run folder, or a local copy of what is needed of it.
-    """
-
-    title: str
-    name_of_run: str
-    manifest: str
-    run: str
-    copy: Path
-
-    @property
-    def evaluation(self) -> Path:
-        """Local folder of its evaluation."""
-        return RunFolder(self.copy).evaluation("test")
 
 
 def folds_at_once(config: Config, parallel_folds: int | None = None) -> int:
@@ -88,7 +57,7 @@ def train_folds(
             while waiting and len(running) < parallel_folds:
                 fold = waiting.pop(0)
                 on_notice(fold.title)
-                publish = _publisher(fold, config.train.epochs, on_notice)
+                publish = follow_fold(fold, config.train.epochs, on_notice)
                 running[_train_and_evaluate.remote(fold.manifest, fold.run, config)] = fold, publish
             ended, _ = ray.wait(list(running), timeout=LOOK_S if workspace.store is None else STORE_POLL_SECONDS)
             workspace.pull(*PROGRESS_FILES)
@@ -103,9 +72,7 @@ def train_folds(
 
 @ray.remote(num_cpus=0, max_retries=0, max_calls=1)  # a process of its own: its actors and their CPUs end with it
 def _train_and_evaluate(manifest: str, run: str, config: Config) -> None:
-    train_model(manifest, run, config)
-    if not is_complete(join_address(run, "evaluation/test")):
-        evaluate_model(run, workers=1)  # the other folds hold the rest
+    train_and_evaluate(manifest, run, config)
 
 
 def _raise_error(fold: Fold, task: "ray.ObjectRef[None]") -> None:
@@ -118,20 +85,3 @@ def _raise_error(fold: Fold, task: "ray.ObjectRef[None]") -> None:
         raise
     except RayError as error:
         raise TrainError(f"{fold.title}: {first_line(error)}; run the same command again to resume") from error
-
-
-def _publisher(fold: Fold, epochs: int, on_notice: Callable[[str], None]) -> Callable[[], None]:
-    """Return a function that passes on what a fold's run has written since it was last called."""
-    published_epochs, published_notices = len(read_history(fold.copy)), set(read_notices(fold.copy))
-
-    def publish() -> None:
-        nonlocal published_epochs
-        for name, text in read_notices(fold.copy, skip=published_notices).items():
-            published_notices.add(name)
-            on_notice(f"{fold.title}: {text}")
-        for row in read_history(fold.copy)[published_epochs:]:
-            published_epochs += 1
-            losses = f"train loss {row['train_loss']:.4f}, val loss {row['val_loss']:.4f}"
-            on_notice(f"{fold.title}: epoch {row['epoch']}/{epochs}, {losses}")
-
-    return publish

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from brainscale.dataset.patients import describe_unknown_patients
 from brainscale.errors import ManifestError
 from brainscale.evaluation.header_comparison import HeaderComparison, compare_with_headers
+from brainscale.evaluation.matched import MatchedEvaluation, evaluate_matched, match_labelled, write_matched
 from brainscale.evaluation.provenance import find_source_name, format_time, group_facts, model_facts
 from brainscale.evaluation.report.cases import CaseRow
 from brainscale.evaluation.report.page import ReportPage, SampleFlow, write_report
@@ -54,6 +55,7 @@ class EvaluatedModel:
         looks: number of models that were evaluated on these samples; None for splits that training used.
         prevalence: share of tumours where the model will be used.
         by: columns whose subgroups get metrics of their own.
+        match: columns that pairs of samples are matched on.
         show_burned_in: whether the report shows pictures of samples with text burned in.
         command: the command line that makes this evaluation.
         unit: what is decided on.
@@ -68,6 +70,7 @@ class EvaluatedModel:
     looks: int | None = None
     prevalence: float | None = None
     by: Sequence[str] = ()
+    match: Sequence[str] = ()
     show_burned_in: bool = False
     command: str | None = None
     unit: Unit = "slice"
@@ -109,6 +112,14 @@ class EvaluatedModel:
         return LabelledProbabilities.from_predictions(
             self.labelled, list(info.classes), threshold=info.threshold, groups=self.rows
         )
+
+    @cached_property
+    def matched(self) -> MatchedEvaluation | None:
+        """The model on pairs of samples that agree in the columns `match`; None without such a column."""
+        if not self.match:
+            return None
+        matched = match_labelled(self.manifest, self.labelled["sample_id"], self.samples, self.match)
+        return evaluate_matched(matched, self.samples, no_threshold=self.no_threshold)
 
     @property
     def degenerate(self) -> str | None:
@@ -152,6 +163,7 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts, r
     _write_units(folder, model)
     subgroups = _write_subgroups(folder, model, run)
     without_leaked = _write_leakage(folder, model, run)
+    write_matched(folder, model.matched, model.bundle)
     metadata = {
         key: str(value) for key, value in _metadata(model, facts).items()
     }  # from here on torch takes memory too
@@ -165,6 +177,7 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts, r
         samples=model.samples,
         metrics=metrics,
         control=control,
+        matched=model.matched,
         threshold_source="none" if model.operating_point is None else model.operating_point.threshold_source,
         no_threshold=model.no_threshold,
         prevalence=model.prevalence,

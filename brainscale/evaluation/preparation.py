@@ -33,6 +33,7 @@ class EvaluationRequest:
     workers: int | None
     prevalence: float | None
     by: tuple[str, ...]
+    match: tuple[str, ...]
     training_manifest: str
     show_burned_in: bool
     unit: Unit
@@ -82,6 +83,7 @@ def prepare_evaluation(
     workers: int | None = None,
     prevalence: float | None = None,
     by: Sequence[str] = (),
+    match: Sequence[str] = (),
     training_manifest: str = "auto",
     show_burned_in: bool = False,
     unit: str = "slice",
@@ -102,6 +104,7 @@ def prepare_evaluation(
         workers: maximum number of engines.
         prevalence: share of tumours where the model will be used.
         by: columns of the manifest with subgroups.
+        match: columns of the manifest to match pairs of samples on.
         training_manifest: manifest that the model was trained on; auto: the run's.
         show_burned_in: whether the report shows pictures of samples with text burned in.
         unit: slice, scan or patient.
@@ -127,6 +130,7 @@ def prepare_evaluation(
         workers=workers,
         prevalence=prevalence,
         by=tuple(by),
+        match=tuple(match),
         training_manifest=training_manifest,
         show_burned_in=show_burned_in,
         unit=require_unit(unit),

@@ -12,7 +12,14 @@ import pyarrow.compute as pc
 from brainscale.dataset.manifest import PIECE, is_manifest, read_manifest
 from brainscale.errors import BrainscaleError
 from brainscale.evaluation.preparation import EvaluationRequest, PreparedEvaluation, prepare_evaluation
-from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, Evaluation, EvaluationFacts
+from brainscale.evaluation.results import (
+    MATCHED_FILE,
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    REPORT_FILE,
+    Evaluation,
+    EvaluationFacts,
+)
 from brainscale.evaluation.units import UNIT_FILES
 from brainscale.hashing import file_sha256, fingerprint
 from brainscale.schema import FORMATS
@@ -90,7 +97,7 @@ def read_repeated(location: str | Path, evaluation_sha256: str) -> Evaluation | 
         if facts is None or facts.get("evaluation_sha256") != evaluation_sha256:
             return None
         unit, kind = facts["unit"], f"{facts['unit']}s"
-        with fetch(location, METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, *UNIT_FILES) as folder:
+        with fetch(location, METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, MATCHED_FILE, *UNIT_FILES) as folder:
             if not (folder / REPORT_FILE).is_file():
                 return None
             return Evaluation(
@@ -98,6 +105,7 @@ def read_repeated(location: str | Path, evaluation_sha256: str) -> Evaluation | 
                 path=str(location),
                 metrics=read_table(folder / METRICS_FILE, "metrics"),
                 predictions=read_table(folder / PREDICTIONS_FILE, "predictions"),
+                matched=None if facts["matched_on"] is None else read_table(folder / MATCHED_FILE, "matched"),
                 unit_table=None if unit == "slice" else read_table(folder / f"{kind}.parquet", kind),
             )
     except (BrainscaleError, OSError, KeyError):  # damaged, or another version's: it is made again

@@ -11,6 +11,7 @@ from brainscale.stats.metrics import estimates_of
 
 PREDICTIONS_FILE, METRICS_FILE, REPORT_FILE = "predictions.parquet", "metrics.parquet", "report.html"
 CONFUSION_FILE = "confusion.parquet"
+MATCHED_FILE, PAIRS_FILE = "matched.parquet", "matched-pairs.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,10 @@ class EvaluationFacts:
         degenerate: one sentence where the model predicts one class, or gives one score, for every sample.
         unusual: number of samples that are more unusual than 99 % of the validation samples; None for a model without
             novelty.
+        matched_on: columns that pairs of samples were matched on; None without.
+        caliper: maximum difference within a pair; None without a column of numbers.
+        pairs: number of pairs; None without matching.
+        samples_without_pair: number of labelled samples in no pair; None without matching.
         prevalence: share of tumours that predictive values were computed for, if any.
         images_per_second: samples by seconds, start included.
         parameters: number of trainable parameters.
@@ -63,6 +68,10 @@ class EvaluationFacts:
     looks_note: str | None
     degenerate: str | None
     unusual: int | None = None
+    matched_on: str | None = None
+    caliper: float | None = None
+    pairs: int | None = None
+    samples_without_pair: int | None = None
     prevalence: float | None
     images_per_second: float
     parameters: int
@@ -86,12 +95,14 @@ class Evaluation(EvaluationFacts):
         metrics: table of schema METRICS.
         predictions: table of schema PREDICTIONS, one row for each sample.
         unit_table: table of schema SCANS or PATIENTS, one row for each; None for slices.
+        matched: table of schema MATCHED; None without matching.
     """
 
     path: str
     metrics: pa.Table
     predictions: pa.Table
     unit_table: pa.Table | None = None
+    matched: pa.Table | None = None
 
     @property
     def confusion(self) -> dict[str, dict[str, int]]:
@@ -102,12 +113,13 @@ class Evaluation(EvaluationFacts):
         return {label: {predicted: counts[label, predicted] for predicted in classes} for label in classes}
 
     def to_json(self) -> dict[str, Any]:
-        """Return the facts, the confusion matrix, the metrics with their intervals, and the folder as `out`."""
+        """Return the facts, confusion matrix, metrics with intervals, rows of `matched`, and the folder as `out`."""
         estimates = estimates_of(self.metrics)
         return {
             **super().to_json(),
             "confusion": self.confusion,
             "metrics": {name: estimate.value for name, estimate in estimates.items()},
             "intervals": {name: [estimate.low, estimate.high] for name, estimate in estimates.items()},
+            "matched": None if self.matched is None else self.matched.to_pylist(),
             "out": self.path,
         }

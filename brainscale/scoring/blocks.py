@@ -15,6 +15,8 @@ from brainscale.hashing import fingerprint
 from brainscale.reading.file_tables import file_table, files_in
 from brainscale.reading.sources import SourceFile
 
+BLOCK_FILES = 64
+"""Files of a block of an evaluation."""
 MAX_BLOCK_NBYTES = 256 * 2**20
 """Size of the files of a block at most, unless a single file or series is larger."""
 LONGEST = 4

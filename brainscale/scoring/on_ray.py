@@ -6,13 +6,12 @@ and predictions never leave the node that makes them.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice, pairwise
+from itertools import islice
 from math import ceil
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 from ray.exceptions import RayError, RayTaskError
 
@@ -26,20 +25,13 @@ from brainscale.cluster.capacity import (
 )
 from brainscale.cluster.placement import Engines, plan_engines
 from brainscale.cluster.telemetry import ScoringMeter
-from brainscale.dataset.columns import replace_column
-from brainscale.dataset.manifest import without_signatures
 from brainscale.errors import RERUN, BrainscaleError, ClusterError, first_line
 from brainscale.models import engines
-from brainscale.models.bundle import Bundle
 from brainscale.models.engines import EngineOptions
-from brainscale.reading.file_tables import files_of_manifest
 from brainscale.reading.on_ray import plan_parallel
 from brainscale.reading.plan import ReadingPlan
-from brainscale.reading.pseudonyms import read_key
-from brainscale.reading.reader import require_reachable
 from brainscale.reading.sources import SourceFile
-from brainscale.schema import PREDICTIONS
-from brainscale.scoring.blocks import BlockFile, PackedBlock, make_block, pack_block, unpack_blocks, version_of
+from brainscale.scoring.blocks import BLOCK_FILES, PackedBlock, unpack_blocks
 from brainscale.scoring.predictions import ScoringJob
 from brainscale.scoring.scorer import BlockDone, Scorer, request_of
 from brainscale.storage.folder import Folder
@@ -52,10 +44,6 @@ MAX_RESTARTS = 4
 """Times that an engine may die and start again."""
 GPU_WORTH_ROWS = 10_000
 """Rows from which on an autoscaler is asked for GPU nodes."""
-BLOCK_FILES = 64
-"""Files of a block of an evaluation."""
-PART_FILES = 64 * BLOCK_FILES
-"""Files of an evaluation that are made ready at a time."""
 
 
 class RayRunner:
@@ -273,71 +261,3 @@ class EngineActor:
 
     def _count(self, rows: pa.Table, seconds: float) -> None:
         self._meter.count_block(rows["error_code"].to_pylist(), seconds)
-
-
-def predict_rows(
-    rows: pa.Table,
-    bundle: Bundle,
-    engine: str = "auto",
-    workers: int | None = 1,
-    on_notice: Callable[[str], None] = lambda text: None,
-) -> pa.Table:
-    """Return the predictions of the rows of a manifest, with its labels, series and patients, sorted by sample_id.
-
-    Args:
-        rows: rows of a manifest.
-        bundle: the model.
-        engine: auto, onnx or torch.
-        workers: maximum number of engines; None for as many as the cluster has room for.
-        on_notice: called with a message if nodes are being waited for.
-    """
-    runner = _runner_of(bundle, len(rows), engine, workers, on_notice)
-    parts = runner.predict(blocks_of(rows, bundle))
-    table = pa.concat_tables([PREDICTIONS.empty_table(), *parts]).sort_by("sample_id")
-    require_reachable(table)
-    row_of = pc.index_in(table["sample_id"], rows["sample_id"].combine_chunks())
-    for name in ("label", "scan"):
-        table = replace_column(table, name, rows[name].take(row_of))
-    return table
-
-
-def extract_features(rows: pa.Table, bundle: Bundle) -> tuple[list[str], np.ndarray]:
-    """Return the ids of the rows of a manifest that can be read, sorted, and their features, float32 [N, D]."""
-    runner = _runner_of(bundle, len(rows), "auto", 1, lambda text: None)
-    some = list(runner.extract(blocks_of(rows, bundle)))
-    ids = [sample_id for names, _ in some for sample_id in names]
-    if not ids:
-        return [], np.empty((0, 0), np.float32)
-    order = sorted(range(len(ids)), key=ids.__getitem__)
-    return [ids[i] for i in order], np.concatenate([features for _, features in some])[order]
-
-
-def _runner_of(
-    bundle: Bundle, rows: int, engine: str, workers: int | None, on_notice: Callable[[str], None]
-) -> RayRunner:
-    options, key = EngineOptions(name=engine), read_key(None).secret
-    job = ScoringJob(bundle=bundle, threshold=bundle.info.threshold, engine=options, workers=workers, key=key)
-    return RayRunner(job, rows, on_notice)
-
-
-def blocks_of(rows: pa.Table, bundle: Bundle) -> Iterator[PackedBlock]:
-    """Yield the files of a manifest in blocks of `BLOCK_FILES`, made while they are wanted: all would fill the memory.
-
-    Args:
-        rows: rows of a manifest.
-        bundle: the model that they are for.
-
-    Raises:
-        ManifestError: as `files_of_manifest` raises, which sees `PART_FILES` at a time.
-    """
-    rows = without_signatures(rows)
-    file_ids = pc.replace_substring_regex(rows["sample_id"], r"(?s)[#!].*", "")
-    rows = rows.append_column("file", file_ids).sort_by([("file", "ascending"), ("sample_id", "ascending")])
-    file_ids = rows["file"]
-    is_other = pc.not_equal(file_ids.slice(1), file_ids.slice(0, max(0, len(rows) - 1)))
-    starts = 1 + np.flatnonzero(is_other.to_numpy())
-    for start, end in pairwise([0, *starts[PART_FILES - 1 :: PART_FILES].tolist(), len(rows)]):
-        files = files_of_manifest(rows.slice(start, end - start), bundle.info.preprocess)
-        named = [BlockFile(file=file, name=file.sample_id, version=version_of(file), uri=file.uri) for file in files]
-        for first in range(0, len(named), BLOCK_FILES):
-            yield pack_block(make_block(named[first : first + BLOCK_FILES], {}))

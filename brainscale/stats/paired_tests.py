@@ -14,9 +14,10 @@ from scipy.stats import binom, norm
 from brainscale.errors import UsageError
 from brainscale.schema import PAIRS
 from brainscale.stats.delong import delong_pair
-from brainscale.stats.estimate import NOT_FINITE, ONE_SAMPLE
+from brainscale.stats.estimate import NOT_FINITE, ONE_SAMPLE, Estimate, name_method
 from brainscale.stats.intervals import Z
-from brainscale.stats.labelled import Ints, LabelledProbabilities
+from brainscale.stats.labelled import Floats, Ints, LabelledProbabilities
+from brainscale.stats.metrics import estimate_auroc
 
 ALL: Mapping[str, Ints] = MappingProxyType({})
 """No model that has only some of the samples."""
@@ -126,6 +127,50 @@ def paired_tests(models: Mapping[str, LabelledProbabilities], some: Mapping[str,
         for row, p in zip(rows, holm([row[name] for row in rows]), strict=True):
             row[f"{name}_holm"] = p
     return pa.Table.from_pylist(rows, schema=PAIRS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlComparison:
+    """AUROCs of a model and of a control on the same samples: tumour against none.
+
+    Attributes:
+        model: AUROC of the model.
+        control: AUROC of the control.
+        difference: the first less the second, with DeLong's interval by group.
+        p: p-value of DeLong's test, two-sided.
+    """
+
+    model: Estimate
+    control: Estimate
+    difference: Estimate
+    p: float | None
+
+
+def compare_with_control(samples: LabelledProbabilities, tumour_probability: Floats) -> ControlComparison:
+    """Compare the AUROC of a model with that of a control.
+
+    Args:
+        samples: labels and probabilities of the model.
+        tumour_probability: float64 [n], the control's probability of a tumour of any kind.
+    """
+    model, control = (
+        LabelledProbabilities(
+            labels=samples.has_tumour.astype(np.int64),
+            probabilities=np.stack([1 - tumour, tumour], 1),
+            classes=("no tumour", "a tumour"),
+            groups=samples.groups,
+        )
+        for tumour in (samples.tumour_probability, tumour_probability)
+    )
+    (pair,) = paired_tests({"model": model, "control": control}).to_pylist()
+    low, high = pair["low"], pair["high"]
+    method = None if low is None else name_method("DeLong", samples.codes)
+    difference = Estimate(
+        value=pair["difference"], low=low, high=high, method=method, n=pair["n"], reason=pair["reason"]
+    )
+    return ControlComparison(
+        model=estimate_auroc(model), control=estimate_auroc(control), difference=difference, p=pair["p"]
+    )
 
 
 def _row(a: str, b: str, models: Mapping[str, LabelledProbabilities]) -> dict[str, Any]:

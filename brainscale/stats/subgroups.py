@@ -10,10 +10,13 @@ import pyarrow as pa
 from brainscale.errors import UsageError
 from brainscale.schema import METRICS, SUBGROUPS
 from brainscale.stats.labelled import LabelledProbabilities
+from brainscale.stats.matching import is_numeric
 from brainscale.stats.metrics import measure
 from brainscale.stats.resampling import Map, group_codes, is_missing
 
 SMALLEST = 20
+PARTS, PARTS_OF_TUMOURS = 3, 4
+"""Ranges that a column of numbers is cut into, and one that says something of tumours only."""
 
 
 def measure_subgroups(
@@ -28,7 +31,9 @@ def measure_subgroups(
 
     Args:
         samples: labels and probabilities.
-        values: [n], values of the column; numbers are cut into thirds, None and NaN are unknown.
+        values: [n], values of the column; None and NaN are unknown. Numbers are cut into thirds. Those that say
+            something of tumours only, such as their size (0 or unknown for every sample without one), are cut into
+            quarters of the samples with a tumour, and samples without are in none.
         column: name of the column.
         smallest: smallest subgroup that gets metrics: those of fewer samples would say little, and could point at a
             person.
@@ -43,7 +48,7 @@ def measure_subgroups(
     if len(values) != len(samples):
         raise UsageError(f"column {column} has {len(values)} values for {len(samples)} samples")
     lines: list[dict[str, Any]] = []
-    for value, rows in _members(values):
+    for value, rows in _members(values, samples.has_tumour):
         table = measure(samples.take(rows), run=run)
         if len(rows) < smallest:
             table = _suppressed(table, len(rows), smallest)
@@ -52,16 +57,17 @@ def measure_subgroups(
     return pa.Table.from_pylist(lines, schema=SUBGROUPS)
 
 
-def cut_thirds(values: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """Cut numbers at their terciles; equal ones stay together, so there may be fewer than three ranges.
+def cut_ranges(values: np.ndarray, parts: int = PARTS) -> list[tuple[str, np.ndarray]]:
+    """Cut numbers into ranges of as many each; equal ones stay together, so there may be fewer ranges.
 
     Args:
         values: float [n ≥ 1], finite.
+        parts: number of ranges.
 
     Returns:
         Name of each range, and which values are in it, bool [n].
     """
-    cuts = np.unique(np.percentile(values, (100 / 3, 200 / 3), method="lower"))
+    cuts = np.unique(np.percentile(values, [100 * i / parts for i in range(1, parts)], method="lower"))
     cuts = cuts[cuts < values.max()]
     edges = [-np.inf, *cuts, np.inf]
     ranges = []
@@ -71,17 +77,32 @@ def cut_thirds(values: np.ndarray) -> list[tuple[str, np.ndarray]]:
     return ranges
 
 
-def _members(values: Sequence[Any] | np.ndarray) -> list[tuple[str | None, np.ndarray]]:
-    """Return the sample indices of each value, or of each third of the numbers."""
+def _members(values: Sequence[Any] | np.ndarray, has_tumour: np.ndarray) -> list[tuple[str | None, np.ndarray]]:
+    """Return the sample indices of each value, or of each range of the numbers."""
     unknown = np.array([is_missing(value) for value in values], bool)
     rows, members = np.flatnonzero(~unknown), list[tuple[str | None, np.ndarray]]()
     kept = [values[int(i)] for i in rows]
-    if kept and all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in kept):
-        members += [(name, rows[in_range]) for name, in_range in cut_thirds(np.array(kept, np.float64))]
+    if is_numeric(kept):
+        numbers, parts = np.array(kept, np.float64), PARTS
+        if _are_of_tumours(numbers, has_tumour[rows], has_tumour):
+            numbers, rows, parts = numbers[has_tumour[rows]], rows[has_tumour[rows]], PARTS_OF_TUMOURS
+            unknown &= has_tumour
+        members += [(name, rows[in_range]) for name, in_range in cut_ranges(numbers, parts)]
     elif kept:
         names, codes = sorted({str(value) for value in kept}), group_codes(kept)
         members += [(name, rows[codes == code]) for code, name in enumerate(names)]
     return [*members, (None, np.flatnonzero(unknown))] if unknown.any() else members
+
+
+def _are_of_tumours(numbers: np.ndarray, has_tumour: np.ndarray, every: np.ndarray) -> bool:
+    """Return whether numbers say something of tumours only: 0 or unknown for each sample without one.
+
+    Args:
+        numbers: float [k], the known ones.
+        has_tumour: bool [k], of the same samples.
+        every: bool [n], of all samples.
+    """
+    return not every.all() and not numbers[~has_tumour].any() and bool(numbers[has_tumour].any())
 
 
 def _suppressed(table: pa.Table, n: int, smallest: int) -> pa.Table:

@@ -1,34 +1,34 @@
-"""Train a model from the driver's process: prepare the data, run the workers on Ray Train, and write the bundle."""
+"""Train a model from the driver's process: prepare the data, run the workers, and write the bundle.
+
+The workers are on Ray, or a small run on a CPU has one that needs no Ray.
+"""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from tensorboardX import SummaryWriter
 
-from brainscale.cluster.capacity import require_capacity, require_shared
 from brainscale.config.files import CONFIG_FILE
 from brainscale.config.sections import Config
 from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint
 from brainscale.errors import BrainscaleError
-from brainscale.reading.on_ray import READ_CPUS
 from brainscale.storage.local import SUCCESS
-from brainscale.storage.workspace import Workspace, open_workspace
+from brainscale.storage.workspace import Workspace, is_complete, open_workspace
 from brainscale.training.finish import finish_run
 from brainscale.training.history import HISTORY_FILE, Epoch, read_history, tracked_metrics
+from brainscale.training.locally import LocalTrainer, can_train_here
 from brainscale.training.mlflow_tracking import MLFLOW_FILE, check_tracking_uri, require_mlflow, track_run
 from brainscale.training.notices import read_notices, write_notice
 from brainscale.training.owner import OWNERS, own_run
-from brainscale.training.plane_blocks import StreamedBlocks
-from brainscale.training.plane_store import store_planes
 from brainscale.training.run_folder import ENVIRONMENT_FILE, Run, RunFolder
 from brainscale.training.samples import list_labelled_samples, prepare_manifest
-from brainscale.training.worker import SplitSamples, TrainingJob
-from brainscale.training.worker_group import fit
-from brainscale.training.workers import choose_workers, count_workers, fix_memory_format, resources_per_worker
+from brainscale.training.worker import SplitSamples, StoredSamples, TrainingJob
+from brainscale.training.workers import fix_memory_format
 
 SPLITS_IN_TRAINING = ("train", "val")
 DRIVER_FILES = (CONFIG_FILE, ENVIRONMENT_FILE, MANIFEST_FILE, HISTORY_FILE, "notices/*", MLFLOW_FILE, SUCCESS)
@@ -39,6 +39,37 @@ STORE_POLL_SECONDS = 2.0
 OnEpoch = Callable[[Epoch], None]
 
 
+class Planes(Protocol):
+    """The planes of a run."""
+
+    def locate(self, sample_ids: Sequence[str]) -> StoredSamples:
+        """Return the planes of the given samples, in their order."""
+
+
+class Trainer(Protocol):
+    """What keeps the planes of a run, and trains.
+
+    Attributes:
+        config: configuration of the run, with its number of workers.
+        on_gpu: whether it trains on GPUs.
+    """
+
+    config: Config
+    on_gpu: bool
+
+    def has_room(self, manifest: pa.Table) -> bool:
+        """Return whether the planes of a manifest fit."""
+
+    def begin(self) -> None:
+        """Start what takes long to start."""
+
+    def store(self, splits: Sequence[pa.Table], config: Config) -> Planes:
+        """Decode the planes of the rows of a manifest, without errors, one table for each split."""
+
+    def fit(self, job: TrainingJob, run: Workspace, on_restart: Callable[[str], None]) -> None:
+        """Train from the latest checkpoint to the end."""
+
+
 def train_model(
     data: str | pa.Table,
     out: str,
@@ -47,7 +78,10 @@ def train_model(
     on_notice: Callable[[str], None] = lambda text: None,
     tracking: str | None = None,
 ) -> Run:
-    """Train a model, or resume a run with the same configuration and data; needs a connected Ray.
+    """Train a model, or resume a run with the same configuration and data.
+
+    A run with one worker on a CPU, whose decoded planes fit in memory, needs no Ray; any other runs on the Ray that is
+    connected, or on a local one.
 
     Args:
         data: a manifest (a table, a path or an address), or a source to index and split.
@@ -63,24 +97,30 @@ def train_model(
     if tracking is not None:
         tracking = check_tracking_uri(tracking)
         require_mlflow()
-    require_shared([data if isinstance(data, str) else None, out], config.resources.shared)
-    config = choose_workers(config, on_notice)
-    if waiting := require_capacity(count_workers(config), resources_per_worker(config)):
-        on_notice(waiting)
-    manifest = prepare_manifest(data, config, on_notice)
-    require_shared(manifest["uri"].to_pylist(), config.resources.shared)
-    with (
-        open_workspace(out, DRIVER_FILES, own_files=[f"{OWNERS}/*"], what="run") as workspace,
-        own_run(workspace, on_notice),
-    ):
+    with ExitStack() as stack:
+        locations = [data if isinstance(data, str) else None, out]
+        trainer: Trainer = stack.enter_context(
+            LocalTrainer(config) if can_train_here(config) else _open_ray(config, locations, on_notice)
+        )
+        if not is_complete(out):
+            trainer.begin()
+        manifest = prepare_manifest(data, trainer.config, on_notice)
+        if not trainer.has_room(manifest):
+            stack.close()
+            trainer = stack.enter_context(_open_ray(config, locations, on_notice))
+            trainer.has_room(manifest)
+        config = trainer.config
+        workspace = stack.enter_context(open_workspace(out, DRIVER_FILES, own_files=[f"{OWNERS}/*"], what="run"))
+        stack.enter_context(own_run(workspace, on_notice))
         folder = RunFolder(workspace.path)
-        config = fix_memory_format(config, folder.config() if folder.is_started() else None)
+        config = fix_memory_format(config, folder.config() if folder.is_started() else None, on_gpu=trainer.on_gpu)
         finished = folder.start(config, manifest)
-        run = finished or _train(workspace, config, manifest, on_epoch, on_notice, tracking)
+        run = finished or _train(trainer, workspace, config, manifest, on_epoch, on_notice, tracking)
     return replace(run, path=str(workspace))
 
 
 def _train(
+    trainer: Trainer,
     workspace: Workspace,
     config: Config,
     manifest: pa.Table,
@@ -91,11 +131,7 @@ def _train(
     """Read the planes, train on the workers, and write the bundle."""
     workspace.push()
     splits = [manifest.filter(pc.equal(manifest["split"], split)) for split in SPLITS_IN_TRAINING]
-    planes = store_planes(splits, config, on_notice)
-    if isinstance(planes.blocks, StreamedBlocks):  # which are decoded while the workers have their CPUs
-        waiting = require_capacity(count_workers(config), resources_per_worker(config), READ_CPUS)
-        if waiting:
-            on_notice(waiting)
+    planes = trainer.store(splits, config)
     samples = {}
     for split in SPLITS_IN_TRAINING:
         ids, labels = list_labelled_samples(manifest, split, config)
@@ -117,7 +153,8 @@ def _train(
                 on_notice(text)
 
         with follow_workers(workspace, on_row, on_notice):
-            fit(TrainingJob(config=config, run=str(workspace), samples=samples), workspace, on_restart)
+            job = TrainingJob(config=config, run=str(workspace), samples=samples)
+            trainer.fit(job, workspace, on_restart)
         workspace.pull(HISTORY_FILE, "checkpoints/best-*", force=True)
 
         def on_finish(text: str) -> None:
@@ -127,6 +164,14 @@ def _train(
         run = finish_run(folder, config, manifest, on_finish)
         tracker.end("FINISHED", {"weights_sha256": run.weights_sha256}, folder.model)
     return run
+
+
+def _open_ray(
+    config: Config, locations: Sequence[str | None], on_notice: Callable[[str], None]
+) -> AbstractContextManager[Trainer]:
+    from brainscale.training.on_ray import RayTrainer  # here: its libraries take seconds to load
+
+    return RayTrainer(config, locations, on_notice)
 
 
 @contextmanager

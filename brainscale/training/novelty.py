@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from brainscale.models.bundle import Bundle
 from brainscale.models.novelty import NoveltyReference
 from brainscale.models.novelty_fit import fit_novelty
-from brainscale.scoring.on_ray import extract_features
+from brainscale.scoring.rows import extract_features
 from brainscale.seeds import derive
 
 MAX_SAMPLES = 5000
@@ -32,7 +32,7 @@ class NoveltyChoice:
 
 
 def choose_novelty(bundle: Bundle, manifest: pa.Table) -> NoveltyChoice:
-    """Return the novelty of a model from its training and validation samples; needs a connected Ray.
+    """Return the novelty of a model from its training and validation samples.
 
     Args:
         bundle: the model.

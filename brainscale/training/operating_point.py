@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from brainscale.config.sections import OperatingConfig
 from brainscale.dataset.columns import replace_column
 from brainscale.models.bundle import Bundle, OperatingPoint
-from brainscale.scoring.on_ray import predict_rows
+from brainscale.scoring.rows import predict_rows
 from brainscale.stats import thresholds
 from brainscale.stats.decisions import apply_temperature
 from brainscale.stats.labelled import LabelledProbabilities
@@ -65,7 +65,7 @@ def fixed_operating_points(config: OperatingConfig) -> OperatingPoints:
 
 
 def choose_operating_points(config: OperatingConfig, bundle: Bundle, manifest: pa.Table) -> OperatingPoints:
-    """Return what is chosen on the validation split; needs a connected Ray.
+    """Return what is chosen on the validation split.
 
     Scans and patients have an operating point where one of them has several slices there, and some have a tumour and
     some have none.

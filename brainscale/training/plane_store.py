@@ -21,14 +21,8 @@ from brainscale.reading.file_tables import files_of_manifest
 from brainscale.reading.on_ray import read_parallel
 from brainscale.reading.reader import read_tables
 from brainscale.reading.request import ReadRequest
-from brainscale.training.plane_blocks import (
-    IN_FLIGHT,
-    StreamedBlocks,
-    check_unchanged,
-    require_none_missing,
-    stream_blocks,
-    view_planes,
-)
+from brainscale.training.plane_blocks import IN_FLIGHT, StreamedBlocks, stream_blocks
+from brainscale.training.planes import check_unchanged, require_none_missing, view_planes
 
 STORE_SHARE = 0.5
 """Share of the object stores that decoded planes may take."""
@@ -67,6 +61,14 @@ class PlaneLocations:
     row: np.ndarray
     in_place: bool = True
     spread: bool = False
+
+    def open(self, side: int) -> "PlaneStore | WindowStore":
+        """Return access to the planes by position.
+
+        Args:
+            side: width and height of a plane in pixels.
+        """
+        return (PlaneStore if self.in_place else WindowStore)(self, side)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,16 +260,6 @@ class WindowStore:
         ref = self._locations.blocks.find([number])[0]
         selected: ray.ObjectRef[pa.Table] = _select_planes.remote(ref, rows) if self._locations.spread else ref
         return selected
-
-
-def open_planes(locations: PlaneLocations, side: int) -> PlaneStore | WindowStore:
-    """Return access to planes by position.
-
-    Args:
-        locations: locations of the samples.
-        side: width and height of a plane in pixels.
-    """
-    return (PlaneStore if locations.in_place else WindowStore)(locations, side)
 
 
 def _get(ref: "ray.ObjectRef[pa.Table]") -> pa.Table:

@@ -5,13 +5,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-import ray.train
-import ray.train.torch
 import torch
 
-from brainscale.cluster.telemetry import TrainingMeter
 from brainscale.config.sections import Config
 from brainscale.errors import RERUN, OutputError, TrainError, first_line
 from brainscale.models.registry import build_network
@@ -29,14 +27,24 @@ from brainscale.training.checkpoints import (
 from brainscale.training.environment import describe_arithmetic
 from brainscale.training.history import HISTORY_FILE, Epoch, write_history
 from brainscale.training.notices import write_notice
-from brainscale.training.plane_store import PlaneLocations, open_planes
 from brainscale.training.sampler import Batch, count_batches, cut_into_windows, epoch_order
-from brainscale.training.step import Learner, Samples, hold_windows, learning_rate
+from brainscale.training.step import Learner, Planes, Samples, hold_windows, learning_rate
 
 LASTING_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors of the operating system that last: a full disk, a quota, a read-only disk, missing permissions."""
 WORKER_FILES = ("checkpoints/*.safetensors", HISTORY_FILE)
 """Files that a worker needs in order to resume a run."""
+
+
+ReportEpoch = Callable[[int, int, float], None]
+"""Takes the number of an epoch, the images that this process trained on in it, and the seconds for them."""
+
+
+class StoredSamples(Protocol):
+    """Planes of some samples, as a driver sends them to its workers."""
+
+    def open(self, side: int) -> Planes:
+        """Return access by position to planes of a side, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +54,12 @@ class SplitSamples:
     Attributes:
         sample_ids: the n sample ids.
         labels: the n class indices.
-        planes: locations of the planes.
+        planes: where the planes are.
     """
 
     sample_ids: list[str]
     labels: list[int]
-    planes: PlaneLocations
+    planes: StoredSamples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,16 +77,17 @@ class TrainingJob:
     samples: Mapping[str, SplitSamples]
 
 
-def train_worker(arguments: Mapping[str, TrainingJob]) -> None:
-    """Train from the latest checkpoint of a run to its end; Ray Train calls this on each worker.
+def train_on(device: torch.device, job: TrainingJob, report_epoch: ReportEpoch) -> None:
+    """Train in this process from the latest checkpoint of a run to its end; sets up torch and the allocator for it.
 
     Args:
-        arguments: the training job under the key `job`.
+        device: where to train.
+        job: the input of every worker.
+        report_epoch: called by the first worker at the end of each epoch.
 
     Raises:
         BrainscaleError: training cannot continue, and would not if it were tried again.
     """
-    job = arguments["job"]
     config = job.config
     keep_buffers()
     make_deterministic(config.train.threads, tf32=config.train.precision == "tf32")
@@ -87,17 +96,17 @@ def train_worker(arguments: Mapping[str, TrainingJob]) -> None:
         network = build_network(
             model.name, len(config.data.classes), model.weights, derive(config.train.seed, "weights")
         )
-        learner = Learner(network, config.train, config.augment, ray.train.torch.get_device())
+        learner = Learner(network, config.train, config.augment, device)
         train, val = (
             Samples(
                 sample_ids=samples.sample_ids,
                 labels=np.asarray(samples.labels, np.int64),
-                planes=open_planes(samples.planes, config.data.image_size),
+                planes=samples.planes.open(config.data.image_size),
             )
             for samples in (job.samples["train"], job.samples["val"])
         )
         with open_workspace(job.run, WORKER_FILES, own_files=["*"]) as workspace:
-            TrainingLoop(config, workspace, learner, train, val).run()
+            TrainingLoop(config, workspace, learner, train, val, report_epoch).run()
 
 
 @contextmanager
@@ -130,9 +139,18 @@ class TrainingLoop:
         learner: the network and its optimiser.
         train: training samples.
         val: validation samples (model selection).
+        report_epoch: called by the first worker at the end of each epoch.
     """
 
-    def __init__(self, config: Config, workspace: Workspace, learner: Learner, train: Samples, val: Samples) -> None:
+    def __init__(
+        self,
+        config: Config,
+        workspace: Workspace,
+        learner: Learner,
+        train: Samples,
+        val: Samples,
+        report_epoch: ReportEpoch,
+    ) -> None:
         self.settings, self.resources = config.train, config.resources
         self.workspace, self.run_folder, self.checkpoints = workspace, workspace.path, workspace.path / "checkpoints"
         self.learner, self.train, self.val = learner, train, val
@@ -143,7 +161,7 @@ class TrainingLoop:
         self.arithmetic = describe_arithmetic(learner.device)
         self.progress = Progress()
         self.saved_at = time.monotonic()
-        self.meter = TrainingMeter()
+        self.report_epoch = report_epoch
 
     def run(self) -> None:
         """Train until the last epoch, or until the validation loss has stopped improving."""
@@ -212,7 +230,7 @@ class TrainingLoop:
                 self._save_checkpoint()
         if self.is_first:
             images = totals.samples - first_sample
-            self.meter.report_epoch(epoch, images, time.monotonic() - start_time)
+            self.report_epoch(epoch, images, time.monotonic() - start_time)
 
     def _step(self, batch: Batch, epoch: int, step: int, rate: float) -> trace.StepRow:
         """Take one step and return its row of the trace."""

@@ -1,28 +1,42 @@
 """Run the training loop on a group of workers with Ray Train, and start the group again after a failure.
 
 A worker that fails raises its error. Ray Train notices it within seconds, whatever the other workers wait for, and ends
-all of them. An error that a new group of workers would meet again, such as a full disk, ends the run.
+all of them.
 """
 
 import os
-import shutil
 import signal
 import threading
 import uuid
 from collections.abc import Callable, Mapping
 
+import ray.train.torch
 from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from brainscale.errors import RERUN, BrainscaleError, TrainError, first_line
+from brainscale.cluster.telemetry import TrainingMeter
+from brainscale.errors import BrainscaleError
 from brainscale.storage.workspace import Workspace
+from brainscale.training.attempts import AttemptError, clear_leftovers, run_with_restarts
 from brainscale.training.exact_sum import PeerError, choose_backend
-from brainscale.training.worker import TrainingJob, train_worker
+from brainscale.training.worker import TrainingJob, train_on
 from brainscale.training.workers import count_workers, resources_per_worker, uses_gpu
 
 HEALTH_CHECK = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
 """Seconds between two looks at the workers; the default of 2 s would delay every run."""
+
+
+def train_worker(arguments: Mapping[str, TrainingJob]) -> None:
+    """Train on the device of this worker; Ray Train calls this on each worker.
+
+    Args:
+        arguments: the training job under the key `job`.
+
+    Raises:
+        BrainscaleError: training cannot continue, and would not if it were tried again.
+    """
+    train_on(ray.train.torch.get_device(), arguments["job"], TrainingMeter().report_epoch)
 
 
 def fit(job: TrainingJob, run: Workspace, on_restart: Callable[[str], None] = lambda text: None) -> None:
@@ -36,22 +50,16 @@ def fit(job: TrainingJob, run: Workspace, on_restart: Callable[[str], None] = la
     Raises:
         BrainscaleError: training cannot continue; the message is one line with the reason.
     """
-    limit = job.config.resources.restarts
-    earlier, restarts = "", 0
-    while True:
+
+    def attempt() -> None:
         try:
-            return _fit_once(job, run)
+            _fit_once(job, run)
         except (TrainingFailedError, RayError) as error:
             rank, cause = find_cause(error)
-            if isinstance(cause, BrainscaleError):
-                raise cause from error
-            what = f"Ray stopped during this run: {first_line(cause)}"
-            if rank is not None:
-                what = f"worker {rank} failed: {first_line(cause)}"
-            if restarts == limit or not can_be_mended(cause, earlier):
-                raise TrainError(f"{what} (the run is kept up to its last checkpoint): {RERUN}") from error
-            restarts, earlier = restarts + 1, first_line(cause)
-            on_restart(f"{what}: restart {restarts} of {limit}")
+            what = "Ray stopped during this run" if rank is None else f"worker {rank} failed"
+            raise AttemptError(what, cause) from error
+
+    run_with_restarts(attempt, job.config.resources.restarts, on_restart)
 
 
 def _fit_once(job: TrainingJob, run: Workspace) -> None:
@@ -94,17 +102,6 @@ def _fit_once(job: TrainingJob, run: Workspace) -> None:
         clear_leftovers(run)
 
 
-def clear_leftovers(run: Workspace) -> None:
-    """Remove Ray's own files, and the incomplete files of a command that was killed."""
-    if run.store is not None:
-        run.store.remove(name for name in run.store.names() if name.startswith("checkpoints/.ray-"))
-        return
-    for folder in (run.path / "checkpoints").glob(".ray-*"):
-        shutil.rmtree(folder, ignore_errors=True)
-    for incomplete in run.path.rglob(".*.tmp"):
-        incomplete.unlink(missing_ok=True)
-
-
 def find_cause(error: TrainingFailedError | RayError) -> tuple[int | None, BaseException]:
     """Return the rank and the error of the worker that failed, or None and the reason why Ray stopped.
 
@@ -119,15 +116,3 @@ def find_cause(error: TrainingFailedError | RayError) -> tuple[int | None, BaseE
 
     rank = min(failures, key=order)
     return rank, failures[rank]
-
-
-def can_be_mended(error: BaseException, earlier: str) -> bool:
-    """Return whether a new group of workers may succeed after an error.
-
-    Args:
-        error: the error that ended the group.
-        earlier: first line of the error that ended the group before; torch's same error again is no accident.
-    """
-    if type(error).__module__.startswith("ray.") or isinstance(error, (PeerError, OSError)):
-        return True
-    return isinstance(error, RuntimeError) and first_line(error) != earlier

@@ -2,9 +2,6 @@
 
 from collections.abc import Callable
 
-import ray
-
-from brainscale.cluster.capacity import can_have_gpus, list_nodes
 from brainscale.cluster.placement import count_trainers
 from brainscale.config.sections import Config
 from brainscale.training.step import choose_memory_format
@@ -20,6 +17,10 @@ def choose_workers(config: Config, on_notice: Callable[[str], None] = lambda tex
     resources = config.resources
     if resources.workers != "auto":
         return config
+    import ray  # here: a run without Ray has one worker
+
+    from brainscale.cluster.capacity import list_nodes  # here, as above
+
     available = ray.cluster_resources()
     gpu_workers = min(
         available.get("GPU", 0) // resources.gpus_per_worker, available.get("CPU", 0) // resources.cpus_per_worker
@@ -62,16 +63,17 @@ def set_workers(config: Config, workers: int) -> Config:
     return config.model_copy(update={"resources": config.resources.model_copy(update={"workers": workers})})
 
 
-def fix_memory_format(config: Config, started: Config | None) -> Config:
+def fix_memory_format(config: Config, started: Config | None, *, on_gpu: bool) -> Config:
     """Return the configuration with `train.memory_format: auto` replaced by that of a started run, or of this machine.
 
     Args:
         config: the configuration.
         started: configuration of the run if it was started before.
+        on_gpu: whether the run trains on GPUs.
     """
     if config.train.memory_format != "auto":
         return config
-    chosen = started.train.memory_format if started else choose_memory_format(config.train, uses_gpu(config))
+    chosen = started.train.memory_format if started else choose_memory_format(config.train, on_gpu)
     return config.model_copy(update={"train": config.train.model_copy(update={"memory_format": chosen})})
 
 
@@ -81,8 +83,10 @@ def count_workers(config: Config) -> int:
 
 
 def uses_gpu(config: Config) -> bool:
-    """Return whether the run trains on GPUs: as configured, or whenever the cluster has one for each worker."""
+    """Return whether the run trains on GPUs: as configured, or whenever the connected Ray has one for each worker."""
     if config.resources.device == "auto":
+        from brainscale.cluster.capacity import can_have_gpus  # here, as above
+
         return can_have_gpus(count_workers(config), config.resources.gpus_per_worker)
     return config.resources.device == "cuda"
 

@@ -152,6 +152,9 @@ def test_split_by_hand(invoke: Invoke, tmp_path: Path) -> None:
         (["--verify", "--out", "s.parquet"], "--verify only checks a manifest: remove --out"),
         (["--out", "s.parquet", "--val", "nan"], "--val nan and --test 0.2 leave nothing to train on"),
         (["--verify", "--folds", "3"], "--verify only checks a manifest: remove --folds"),
+        (["--verify", "--folds-by", "site"], "--verify only checks a manifest: remove --folds-by"),
+        (["--out", "s.parquet", "--folds-by", "site", "--seed", "1"], "--folds-by cannot be combined with --seed"),
+        (["--out", "s.parquet", "--folds-by", "site", "--folds", "2"], "--folds-by cannot be combined with --folds"),
         (["--out", "s.parquet", "--similarity", "none"], "--similarity changes the groups only if they are made again"),
     ],
 )

@@ -133,6 +133,18 @@ def test_a_complete_folder_is_read_and_another_is_refused(manifest: pa.Table, we
         run_baseline("header_only", manifest, configured(weights), tmp_path / "mine")
 
 
+def test_without_a_validation_split_a_fixed_threshold_is_enough(manifest: pa.Table, tmp_path: Path) -> None:
+    """As where a study tests on the validation split."""
+    splits = pc.if_else(pc.equal(manifest["split"], "val"), "test", manifest["split"])
+    given = replace_column(manifest, "split", splits)
+    result = run_baseline("header_only", given, Config(), tmp_path / "a")
+    assert result.learned_from == ("train",)
+    assert len(result.predictions) == sum(split == "test" for split in splits.to_pylist())
+    youden = load_config("brainmrnet", ["operating.threshold=youden"])
+    with pytest.raises(ManifestError, match="no sample is in the split val"):
+        run_baseline("header_only", given, youden, tmp_path / "b")
+
+
 def test_headers_that_tell_the_classes_apart_are_found(manifest: pa.Table, weights: Path, tmp_path: Path) -> None:
     widths = pc.if_else(pc.equal(manifest["label"], "tumour"), 300, 200).cast(pa.int32())
     planted = run_baseline(
@@ -188,7 +200,7 @@ def test_what_cannot_be_is_explained(manifest: pa.Table, tmp_path: Path) -> None
     with pytest.raises(UsageError, match="no weights file gone.safetensors"):
         run_baseline("frozen_features", manifest, configured(Path("gone.safetensors")), tmp_path / "c")
     unsplit = replace_column(manifest, "split", pa.nulls(len(manifest), pa.string()))
-    with pytest.raises(ManifestError, match="no sample is in the split test"):
+    with pytest.raises(ManifestError, match="no sample is in the split train"):
         run_baseline("header_only", unsplit, Config(), tmp_path / "d")
     wrong = replace_column(manifest, "sha256", pa.array(["0"] * len(manifest)))
     pytest.importorskip("skimage", reason="NOT TESTED: scikit-image is not installed")

@@ -10,16 +10,19 @@ import pytest
 
 from brainscale.config.files import parse_config
 from brainscale.dataset.columns import replace_column
+from brainscale.dataset.folds_by_column import assign_folds_by
 from brainscale.dataset.manifest import read_manifest, write_manifest
 from brainscale.dataset.splits import assign_folds
-from brainscale.errors import ManifestError, OutputError
+from brainscale.errors import ManifestError, OutputError, UsageError
 from brainscale.evaluation.cross_validation import (
     CrossValidation,
     Spread,
     _assign,
     _name_fold,
+    _name_of,
     _write_manifests,
     combine_evaluations,
+    require_folds,
     splits_of_fold,
 )
 from brainscale.schema import PUBLISHED
@@ -142,8 +145,9 @@ def test_a_cross_validation_as_json_and_as_text() -> None:
         manifest_sha256="b",
     )
     facts = result.to_json()
-    keys = ["models", "figures", "spread", "combined", "folds", "repeats", "config_sha256", "manifest_sha256"]
-    assert list(facts) == keys
+    keys = ["models", "figures", "spread", "combined", "folds", "repeats", "folds_by", "fold_names"]
+    assert list(facts) == [*keys, "config_sha256", "manifest_sha256"]
+    assert (facts["folds_by"], facts["fold_names"]) == (None, [])
     assert facts["spread"]["auroc"] == {"mean": 0.625, "deviation": pytest.approx(0.125 * 2**0.5)}
     assert facts["combined"]["accuracy"]["n"] == 160
     assert Spread.of([None, 0.5]) == Spread(mean=0.5, deviation=None)
@@ -151,3 +155,45 @@ def test_a_cross_validation_as_json_and_as_text() -> None:
     assert " ".join(result.to_text().split()).endswith(PUBLISHED_NOTE)
     assert heading.split() == ["Metric", "Mean", "Deviation", "All", "folds", "95", "%", "interval"]
     assert accuracy.split()[:3] == ["Accuracy", "0.6250", "0.1768"]
+
+
+def test_folds_of_a_column_are_tested_by_the_model_of_their_number(tmp_path: Path) -> None:
+    table = manifest(np.arange(60) % 2).append_column("site", pa.array(["DU", "CS", "FG"] * 20))
+    assigned, names = assign_folds_by(table, "site")
+    folder = Workspace(tmp_path)
+    _, models = _assign(assigned, CONFIG, 3, 1, is_assigned=True)
+    for number, (name, model) in enumerate(zip(names, models, strict=True), 1):
+        assert set(model.filter(pc.equal(model["split"], "test"))["site"].to_pylist()) == {name}
+        assert {"train", "val"} <= set(model["split"].to_pylist())
+        value = _name_of({"folds_by": "site", "fold_names": names}, number)
+        assert (
+            _name_fold(folder, (1, 1), (number, 3), value).title == f"repeat 1 of 1, fold {number} of 3 (site {name})"
+        )
+    assert _name_of({"folds_by": None}, 1) == ""
+
+
+def test_metrics_of_each_fold_of_a_column_are_printed() -> None:
+    result = CrossValidation(
+        path="folds",
+        models=["repeat-1/fold-1", "repeat-1/fold-2"],
+        folds=2,
+        repeats=1,
+        by_fold={name: [0.5, None] for name in PUBLISHED},
+        metrics=measure(random_samples()),
+        config_sha256="a",
+        manifest_sha256="b",
+        folds_by="site",
+        fold_names=["CS", "DU"],
+    )
+    lines = [line.split() for line in result.to_text().splitlines()]
+    assert ["Tested", "on", "site", "AUROC", "Sensitivity", "Specificity"] in lines
+    assert ["CS", "0.5000", "0.5000", "0.5000"] in lines
+    assert ["DU", "–", "–", "–"] in lines
+
+
+def test_folds_are_drawn_or_values_of_a_column() -> None:
+    for folds, column in ((None, None), (3, "site")):
+        with pytest.raises(UsageError, match="folds are either drawn .* or values of a column"):
+            require_folds(folds, column, 1)
+    with pytest.raises(UsageError, match="--folds-by site has the same folds in each repeat: remove --repeats"):
+        require_folds(None, "site", 2)

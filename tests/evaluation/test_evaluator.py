@@ -212,7 +212,8 @@ def test_certainty_is_the_distance_to_another_prediction() -> None:
 def test_an_evaluation_as_json() -> None:
     facts = evaluation().to_json()
     assert list(facts)[:5] == ["model", "run", "data", "split", "samples"]
-    assert list(facts)[-4:] == ["confusion", "metrics", "intervals", "out"]
+    assert list(facts)[-5:] == ["confusion", "metrics", "intervals", "matched", "out"]
+    assert facts["matched"] is None
     assert facts["confusion"] == {
         "no_tumour": {"no_tumour": 3, "tumour": 3},
         "tumour": {"no_tumour": 3, "tumour": 3},

@@ -131,7 +131,7 @@ def test_what_is_read_needs_no_ray(
     done = succeed(invoke("evaluate", run, "--json"))
     assert json.loads(done.stdout) == first.to_json()
     assert COMPUTED in done.stderr
-    assert invoke("evaluate", run, "--prevalence", "0.1").exit_code == 1  # Ray was started
+    assert invoke("evaluate", run, "--prevalence", "0.1", "--workers", "2").exit_code == 1  # Ray was started
     assert "no split named 'tset'" in invoke("evaluate", run, "--split", "tset").stderr
 
 

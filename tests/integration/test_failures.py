@@ -15,7 +15,7 @@ import torch.distributed as dist
 from brainscale.config.files import load_config
 from brainscale.errors import BrainscaleError, OutputError, TrainError
 from brainscale.storage.workspace import Workspace
-from brainscale.training import worker_group
+from brainscale.training import attempts, worker_group
 from brainscale.training.exact_sum import PeerError, is_equal_on_all_workers
 from brainscale.training.worker import TrainingJob, errors_for_people
 from tests.support.processes import started, wait_for
@@ -98,10 +98,10 @@ def test_the_same_error_again_is_no_accident(
 
 
 def test_a_mistake_in_the_code_is_not_tried_again() -> None:
-    assert not worker_group.can_be_mended(TypeError("no such argument"), "")
-    assert worker_group.can_be_mended(PeerError("it ended"), "it ended")
-    assert worker_group.can_be_mended(OSError(116, "Stale file handle"), "")
-    assert worker_group.can_be_mended(RuntimeError("CUDA error"), "")
+    assert not attempts.can_be_mended(TypeError("no such argument"), "")
+    assert attempts.can_be_mended(PeerError("it ended"), "it ended")
+    assert attempts.can_be_mended(OSError(116, "Stale file handle"), "")
+    assert attempts.can_be_mended(RuntimeError("CUDA error"), "")
 
 
 def test_a_folder_that_cannot_be_written_is_named(run: Path, invoke: Invoke, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from brainscale.storage.workspace import Workspace
+from brainscale.training.attempts import clear_leftovers
 from brainscale.training.notices import read_notices
-from brainscale.training.worker_group import clear_leftovers
 from tests.support.processes import SECONDS, beside, kill, kill_with_workers, part_of, started, wait_for
 from tests.support.runs import SMALL, Invoke, succeed, weights
 
@@ -88,6 +88,7 @@ def test_a_kill_at_a_random_moment_changes_no_bit(number: int, run: Path, scans:
     other = tmp_path / "run"
     command = [sys.executable, "-m", "brainscale", "train", "--data", str(scans), "--out", str(other), *SETTINGS]
     kind = "raylet" if number % 5 == 4 else ("driver", "worker")[number % 2]
+    command += ["--set", "resources.ray=always"] if kind == "raylet" else []
     moment = random.Random(number)  # noqa: S311 (no secret)
     with started([*command, "--workers", str(1 + number % 2)]) as process:
         wait_for(lambda: part_of(process.pid, kind), process)

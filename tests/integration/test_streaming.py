@@ -16,7 +16,7 @@ from brainscale.dataset.phantoms import write_phantoms
 from brainscale.reading.reader import read_samples
 from brainscale.reading.request import ReadRequest
 from brainscale.training import plane_store
-from brainscale.training.plane_store import KeptBlocks, PlaneLocations, open_planes
+from brainscale.training.plane_store import KeptBlocks, PlaneLocations
 from tests.support.runs import SMALL, Invoke, succeed, weights
 
 pytestmark = [pytest.mark.ray]
@@ -47,7 +47,7 @@ def test_a_node_gets_the_rows_of_its_own_worker(ray_cluster: None) -> None:
     block, row = np.divmod(np.arange(24, dtype=np.int32), 8)
     blocks = KeptBlocks(refs=[ray.put(table) for table in tables])
     locations = PlaneLocations(blocks=blocks, block=block, row=row, in_place=False, spread=True)
-    store, positions = open_planes(locations, 8), np.array([17, 3, 20, 4])
+    store, positions = locations.open(8), np.array([17, 3, 20, 4])
     store.hold(positions)
     assert np.array_equal(store.take(positions), planes[positions])
 

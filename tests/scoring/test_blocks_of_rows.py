@@ -12,7 +12,7 @@ from brainscale.config.sections import PreprocessConfig
 from brainscale.reading.file_tables import files_of_manifest
 from brainscale.reading.sample_ids import file_of
 from brainscale.schema import MANIFEST
-from brainscale.scoring import on_ray
+from brainscale.scoring import rows
 from brainscale.scoring.blocks import unpack_blocks
 
 SPEC = PreprocessConfig()
@@ -31,9 +31,9 @@ def rows_of(ids: list[str]) -> pa.Table:
 @given(st.lists(IDS, unique=True, max_size=25), st.integers(1, 3), st.integers(1, 3))
 def test_each_file_is_in_one_block_with_all_of_its_samples(ids: list[str], parts: int, block: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(on_ray, "PART_FILES", parts * block)
-        patch.setattr(on_ray, "BLOCK_FILES", block)
-        blocks = list(on_ray.blocks_of(rows_of(ids), BUNDLE))
+        patch.setattr(rows, "PART_FILES", parts * block)
+        patch.setattr(rows, "BLOCK_FILES", block)
+        blocks = list(rows.blocks_of(rows_of(ids), BUNDLE))
     files = [one.file for packed in blocks for block in unpack_blocks(packed.table) for one in block.files]
     expected = files_of_manifest(rows_of(sorted(ids, key=lambda i: (file_of(i), i))), SPEC)
     assert [file.sample_id for file in files] == [file.sample_id for file in expected]

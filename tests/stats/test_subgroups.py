@@ -7,7 +7,7 @@ from brainscale.errors import UsageError
 from brainscale.schema import SUBGROUPS
 from brainscale.stats.labelled import LabelledProbabilities
 from brainscale.stats.metrics import measure
-from brainscale.stats.subgroups import cut_thirds, measure_subgroups
+from brainscale.stats.subgroups import cut_ranges, measure_subgroups
 from tests.support.samples import LONG, labelled, two_columns
 
 
@@ -64,7 +64,7 @@ def test_numbers_are_cut_into_thirds() -> None:
 @given(st.lists(st.floats(-1e3, 1e3) | st.integers(0, 3).map(float), min_size=1, max_size=80).map(np.array))
 @settings(max_examples=100 if LONG else 40)
 def test_each_number_is_in_one_third_and_equal_ones_in_the_same(values: np.ndarray) -> None:
-    thirds = cut_thirds(values)
+    thirds = cut_ranges(values)
     members = [in_range for _, in_range in thirds]
     assert (np.sum(members, 0) == 1).all()
     assert all(in_range.any() for in_range in members)
@@ -74,7 +74,7 @@ def test_each_number_is_in_one_third_and_equal_ones_in_the_same(values: np.ndarr
 
 
 def test_one_number_for_all_is_one_range() -> None:
-    assert [name for name, _ in cut_thirds(np.full(9, 512.0))] == ["all"]
+    assert [name for name, _ in cut_ranges(np.full(9, 512.0))] == ["all"]
 
 
 def test_no_samples_and_too_few_values() -> None:
@@ -82,3 +82,27 @@ def test_no_samples_and_too_few_values() -> None:
     assert len(measure_subgroups(samples.take(np.arange(0)), [], column="x")) == 0
     with pytest.raises(UsageError, match="column x has 3 values for 4 samples"):
         measure_subgroups(samples, [1, 2, 3], column="x")
+
+
+def test_the_size_of_tumours_is_cut_into_quarters_of_those_with_one() -> None:
+    samples = case(200)
+    sizes = np.where(samples.has_tumour, np.arange(200), 0).tolist()
+    sizes[1], sizes[0] = None, None  # a tumour of unknown size, and a sample without one
+    rows = measure_subgroups(samples, sizes, column="mask_pixels", smallest=1).to_pylist()
+    found = dict.fromkeys((r["subgroup"], r["samples"]) for r in rows)
+    expected = [("up to 51", 25), ("above 51 up to 101", 25), ("above 101 up to 149", 24), ("above 149", 25), (None, 1)]
+    assert list(found) == expected
+    by_name = {(r["subgroup"], r["metric"]): r for r in rows}
+    large = samples.take(np.array([size is not None and size > 149 for size in sizes]))
+    assert large.has_tumour.all()
+    sensitivity = by_name["above 149", "sensitivity"]
+    assert sensitivity["value"] == pytest.approx((large.predicted == 1).mean())
+    assert sensitivity["low"] < sensitivity["value"] < sensitivity["high"]
+    assert by_name["above 149", "specificity"]["value"] is None
+
+
+def test_numbers_that_samples_without_a_tumour_have_too_are_cut_into_thirds() -> None:
+    samples = case(90)
+    for values in (range(90), [0] * 90, np.where(samples.has_tumour, 0, np.arange(90)).tolist()):
+        rows = measure_subgroups(samples, list(values), column="x", smallest=1).to_pylist()
+        assert sum(n for _, n in dict.fromkeys((r["subgroup"], r["samples"]) for r in rows)) == 90

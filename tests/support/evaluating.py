@@ -58,7 +58,6 @@ def predict_without_ray(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return predictions(rows, scores, bundle.info.threshold).sort_by("sample_id")
 
     monkeypatch.setattr("brainscale.evaluation.evaluator.predict_rows", predict)
-    monkeypatch.setattr("brainscale.evaluation.evaluator.require_shared", lambda locations, shared: None)
     return evaluated
 
 

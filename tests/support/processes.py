@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 import psutil
 
 SECONDS = 300
+WORKERS = ("RayTrainWorker", "EngineActor", "brainscale.training.worker_main")
 
 
 def part_of(pid: int, kind: str) -> psutil.Process | None:
@@ -22,7 +23,7 @@ def part_of(pid: int, kind: str) -> psutil.Process | None:
         for child in driver.children(recursive=True):
             with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 command = " ".join(child.cmdline())
-                if kind == "worker" and ("RayTrainWorker" in command or "EngineActor" in command):
+                if kind == "worker" and any(name in command for name in WORKERS):
                     return child
                 if kind == "raylet" and child.name() == "raylet":
                     return child

@@ -18,7 +18,7 @@ from ray._private.internal_api import memory_summary
 from brainscale.cluster.session import session
 from brainscale.config.files import load_config
 from brainscale.training.plane_blocks import StreamedBlocks
-from brainscale.training.plane_store import open_planes, store_planes
+from brainscale.training.plane_store import store_planes
 from brainscale.training.sampler import cut_into_windows, epoch_order, own_positions
 from tests.support.indexing import index_folder
 
@@ -35,7 +35,7 @@ if __name__ == "__main__":
     with session(1, STORE_GIB):
         stored = store_planes([manifest], config, notices.append)
         ids = manifest["sample_id"].to_pylist()
-        planes = open_planes(stored.locate(ids), side)
+        planes = stored.locate(ids).open(side)
         hashes = [{} for _ in range(EPOCHS)]
         for epoch in range(EPOCHS):
             order = epoch_order(len(ids), 0, epoch + 1, WINDOW)

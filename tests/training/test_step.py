@@ -70,7 +70,9 @@ def learner(config: Config) -> Learner:
 def loop(config: Config, run: Path) -> TrainingLoop:
     make_deterministic(config.train.threads)
     run.mkdir(exist_ok=True)
-    return TrainingLoop(config, Workspace(run), learner(config), samples(19), samples(5))
+    return TrainingLoop(
+        config, Workspace(run), learner(config), samples(19), samples(5), lambda number, images, seconds: None
+    )
 
 
 def left_behind(run: Path) -> tuple[object, ...]:
@@ -330,11 +332,11 @@ def test_the_memory_format_is_fixed_when_a_run_starts(monkeypatch: pytest.Monkey
         assert choose_memory_format(settings, on_gpu=False) == expected
         assert choose_memory_format(settings, on_gpu=True) == "channels_last"
         started = load_config(None, ["train.memory_format=contiguous", "resources.device=cpu"])
-        assert fix_memory_format(load_config(None, []), started).fingerprint == started.fingerprint
-        fixed = fix_memory_format(load_config(None, ["resources.device=cpu"]), None)
+        assert fix_memory_format(load_config(None, []), started, on_gpu=False).fingerprint == started.fingerprint
+        fixed = fix_memory_format(load_config(None, []), None, on_gpu=False)
         assert fixed.train.memory_format == expected
         given = load_config(None, ["train.memory_format=contiguous"])
-        assert fix_memory_format(given, fixed) is given
+        assert fix_memory_format(given, fixed, on_gpu=False) is given
 
 
 def test_validation_is_a_sum_over_samples() -> None:

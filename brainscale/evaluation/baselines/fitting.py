@@ -45,8 +45,13 @@ def fit_baseline(baseline: Baseline, manifest: pa.Table, config: Config, cache: 
     """
     operating = config.operating
     needs_val = operating.threshold != "fixed" or operating.temperature
-    learned_from = ("train",) if needs_val else ("train", "val")
-    task, splits = _make_task(manifest, config, learned_from, cache)
+    rows = manifest.filter(pc.is_valid(manifest["split"]))
+    splits = np.array(rows["split"].to_pylist(), object)
+    for split in ("train", "test", *(["val"] if needs_val else [])):
+        if split not in splits:
+            raise ManifestError(f"no sample is in the split {split}: run `brainscale split` first")
+    learned_from = tuple(name for name in ("train", "val") if name in splits and not (needs_val and name == "val"))
+    task = _make_task(rows, np.isin(splits, learned_from), config, cache)
     is_predicted = {split: splits[task.predict] == split for split in ("val", "test")}
     probabilities = baseline(task).astype(np.float32)
     temperature, val = 1.0, is_predicted["val"]
@@ -68,29 +73,24 @@ def fit_baseline(baseline: Baseline, manifest: pa.Table, config: Config, cache: 
     )
 
 
-def _make_task(
-    manifest: pa.Table, config: Config, learned_from: tuple[str, ...], cache: Path | None
-) -> tuple[BaselineTask, np.ndarray]:
-    """Return the samples that have a split, as a task, and the split of each."""
-    rows = manifest.filter(pc.is_valid(manifest["split"]))
-    splits, classes = np.array(rows["split"].to_pylist(), object), list(config.data.classes)
-    if missing := {"train", "val", "test"} - set(splits.tolist()):
-        raise ManifestError(f"no sample is in the split {min(missing)}: run `brainscale split` first")
+def _make_task(rows: pa.Table, is_learned: np.ndarray, config: Config, cache: Path | None) -> BaselineTask:
+    """Return a task from the samples that have a split.
+
+    Raises:
+        ManifestError: a label is no class.
+    """
+    classes = list(config.data.classes)
     labels = pc.index_in(rows["label"], pa.array(classes, pa.string()))
     if labels.null_count:
         unknown = rows["label"].filter(pc.is_null(labels))[0].as_py()
         raise ManifestError(f"label '{unknown}' is not a class: the classes are {', '.join(classes)}")
-    is_learned = np.isin(splits, learned_from)
-    return (
-        BaselineTask(
-            rows=rows,
-            labels=labels.to_numpy().astype(np.int64),
-            groups=group_codes(pc.coalesce(rows["group"], rows["sample_id"])),
-            classes=classes,
-            learn=np.flatnonzero(is_learned),
-            predict=np.flatnonzero(~is_learned),
-            config=config,
-            cache=cache,
-        ),
-        splits,
+    return BaselineTask(
+        rows=rows,
+        labels=labels.to_numpy().astype(np.int64),
+        groups=group_codes(pc.coalesce(rows["group"], rows["sample_id"])),
+        classes=classes,
+        learn=np.flatnonzero(is_learned),
+        predict=np.flatnonzero(~is_learned),
+        config=config,
+        cache=cache,
     )

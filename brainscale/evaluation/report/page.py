@@ -14,6 +14,7 @@ import pyarrow as pa
 from markupsafe import Markup
 
 from brainscale.evaluation.header_comparison import CONTROL, HeaderComparison
+from brainscale.evaluation.matched import MatchedEvaluation
 from brainscale.evaluation.report import curves, svg_charts
 from brainscale.evaluation.report.cases import CaseRow, scale_colours
 from brainscale.evaluation.report.curves import ConfusionCounts, TumourScores
@@ -65,6 +66,7 @@ class ReportPage:
         metrics: table of schema METRICS; the important six stand large, the rest in a table.
         sampling: what the samples are, for the first sentence.
         control: the model beside the header-only control.
+        matched: the model on pairs of samples that agree in a column.
         threshold_source: how the threshold was chosen.
         no_threshold: why there is none, so that nothing is predicted; None where there is one.
         prevalence: share of tumours where the model will be used.
@@ -96,6 +98,7 @@ class ReportPage:
     about: Mapping[str, str] = field(default_factory=dict)
     sampling: Sampling = field(default_factory=Sampling)
     control: HeaderComparison | None = None
+    matched: MatchedEvaluation | None = None
     prevalence: float | None = None
     plots: Sequence[Plot] = ()
     history: Sequence[Mapping[str, Any]] | None = None

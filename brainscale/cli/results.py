@@ -1,0 +1,87 @@
+"""The command `results`: run studies, and write the page of their figures."""
+
+import click
+
+from brainscale.cli import options
+from brainscale.cli.console import handle_errors, print_facts
+from brainscale.errors import UsageError
+from brainscale.logs import notice
+
+
+@click.command("results")
+@click.argument("studies", nargs=-1, required=True, metavar="STUDY...")
+@click.option(
+    "--data",
+    "places",
+    multiple=True,
+    metavar="NAME=PATH",
+    help="Place of a data set of the studies. Can be given several times; parts without their data are left out.",
+)
+@click.option("--out", required=True, metavar="DIR", help="Folder of all runs; the same command again resumes.")
+@click.option("--part", "parts", multiple=True, metavar="NAME", help="Part to run. Can be given several times.")
+@click.option("--row", "rows", multiple=True, metavar="NAME", help="Row to run. Can be given several times.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    metavar="N",
+    show_default="until all is complete",
+    help="Time limit. A model that would not end within it is not begun.",
+)
+@click.option("--page", metavar="FILE.md", show_default="DIR/results.md", help="Page to write; its table lies beside.")
+@click.option("--dry-run", is_flag=True, help="Only print what is done, what is left, and how long it takes.")
+@click.option("--force", is_flag=True, help="Run studies that take longer than their budget.")
+@options.json
+@handle_errors
+def results_command(
+    studies: tuple[str, ...],
+    places: tuple[str, ...],
+    out: str,
+    parts: tuple[str, ...],
+    rows: tuple[str, ...],
+    minutes: float | None,
+    page: str | None,
+    dry_run: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Train and test every model of studies, and write a table and a page of their figures.
+
+    A study is a YAML file: data sets, and parts with rows that are trained and tested in one way. What is complete is
+    not computed again. STUDY is the name of a study that comes with brainscale, or the path of a file.
+
+    Example: brainscale results brain_mri_253 --data brain_mri_253=scans/ --out results/ --minutes 90
+    """
+    from brainscale.evaluation.study.files import read_study
+    from brainscale.evaluation.study.results import require_success, run_studies
+
+    by_name = dict(place.partition("=")[::2] for place in places)
+    if wrong := next((place for place in places if "=" not in place), None):
+        raise UsageError(f"--data takes NAME=PATH, not '{wrong}'")
+    if page is not None and not page.endswith(".md"):
+        raise UsageError(f"--page takes the path of a Markdown file, not '{page}'")
+    given = [f"--data {name}=PATH" for name in sorted(by_name)]
+    files = [read_study(study) for study in studies]
+    result = run_studies(
+        files,
+        by_name,
+        out,
+        parts=parts,
+        rows=rows,
+        minutes=minutes,
+        page=page,
+        dry_run=dry_run,
+        force=force,
+        command=" ".join(["brainscale results", *(file.name for file in files), *given, "--out DIR"]),
+        on_notice=notice,
+    )
+    if result is None:
+        return
+    facts = {
+        "page": str(result.page),
+        "table": str(result.table_file),
+        "models_finished": result.outcome.finished,
+        "models_left": result.outcome.left,
+        "hours_left": round(result.hours_left, 2),
+    }
+    print_facts(facts, as_json)
+    require_success(result.outcome)

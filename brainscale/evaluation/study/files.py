@@ -1,0 +1,83 @@
+"""Read study files."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from brainscale.config.explain import did_you_mean, explain
+from brainscale.config.files import load_config, read_yaml, resource_folder
+from brainscale.config.sections import Config
+from brainscale.errors import UsageError
+from brainscale.evaluation.study.sections import NAME, Part, Row, Study
+
+FOLDER = "configs/results"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyFile:
+    """A study and where it was read.
+
+    Attributes:
+        name: name of the file without its suffix; it names the study in tables and folders.
+        path: the file.
+        study: what it says.
+    """
+
+    name: str
+    path: Path
+    study: Study
+
+    def config_of(self, part: Part, row: Row) -> Config:
+        """Return the configuration of a row: the named one, then the recipe, then what part and row change.
+
+        Raises:
+            UsageError: a key or a value is wrong.
+        """
+        recipe = self.study.recipes[part.recipe] if part.recipe else ()
+        source = row.config or part.config
+        beside = self.path.parent / source
+        return load_config(str(beside) if beside.is_file() else source, [*recipe, *part.set, *row.set])
+
+
+def read_study(source: str) -> StudyFile:
+    """Read a study.
+
+    Args:
+        source: name of a file in configs/results/, or path of a YAML file.
+
+    Raises:
+        UsageError: there is no such file, or a key, a value or a row's configuration is wrong.
+    """
+    path = _find(source)
+    try:
+        study = Study.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise UsageError(f"{source}: {explain(error, Study)}") from None
+    file = StudyFile(name=path.stem, path=path, study=study)
+    for kind, names in (("data set", study.data), ("part", study.parts)):
+        _check_names(source, kind, names)
+    for part_name, part in study.parts.items():
+        _check_names(source, "row", part.rows)
+        for row_name, row in part.rows.items():
+            try:
+                file.config_of(part, row)
+            except UsageError as error:
+                raise UsageError(f"{source}, parts.{part_name}.rows.{row_name}: {error}") from None
+    return file
+
+
+def _check_names(source: str, kind: str, names: object) -> None:
+    assert isinstance(names, dict)  # noqa: S101 - for the type checker
+    if wrong := next((name for name in names if not re.match(NAME, name)), None):
+        raise UsageError(f"{source}: the {kind} '{wrong}' needs a name of letters, digits, '_', '-' and '.'")
+
+
+def _find(source: str) -> Path:
+    folder = resource_folder("configs") / "results"
+    for path in (folder / f"{source}.yaml", Path(source)):
+        if path.is_file():
+            return path
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    raise UsageError(f"no study '{source}'{did_you_mean(source, names)}, or give the path of a YAML file")

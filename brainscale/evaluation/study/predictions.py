@@ -1,0 +1,188 @@
+"""The predictions of a row's models: read from the complete pieces, or averaged over other rows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from brainscale.errors import FormatError, OutputError
+from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
+from brainscale.evaluation.study.piece_main import EVALUATION
+from brainscale.evaluation.study.pieces import Piece, RowPlan
+from brainscale.stats.labelled import labelled_rows, values_of
+from brainscale.stats.repeated_folds import RepeatedPredictions
+from brainscale.storage.local import read_success
+from brainscale.storage.tables import read_table
+
+Key = tuple[int, int, int]
+"""Seed, repeat and fold of a model."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModelPredictions:
+    """A model's predictions of its test samples, sorted by sample.
+
+    Attributes:
+        sample_ids: str [n].
+        has_tumour: bool [n].
+        scores: float64 [n], probability of a tumour.
+        threshold: probability of a tumour from which on one is predicted.
+        groups: str [n].
+    """
+
+    sample_ids: np.ndarray
+    has_tumour: np.ndarray
+    scores: np.ndarray
+    threshold: float
+    groups: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "ModelPredictions":
+        """Return the predictions of some samples: those of a mask, or of indices."""
+        taken = {name: getattr(self, name)[rows] for name in ("sample_ids", "has_tumour", "scores", "groups")}
+        return replace(self, **taken)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowPredictions:
+    """The predictions of a row under one condition, by model.
+
+    Attributes:
+        plan: the row.
+        models: seed, repeat and fold → predictions.
+        folders: the complete pieces that they come from.
+        planned: number of models that the row will have.
+    """
+
+    plan: RowPlan
+    models: Mapping[Key, ModelPredictions]
+    folders: Sequence[Path]
+    planned: int
+
+    def complete_repetitions(self) -> "RowPredictions":
+        """Return the row without repetitions that lack a fold, but for a row that has no other."""
+        folds = max((fold for _, _, fold in self._planned_keys()), default=0) + 1
+        counts: dict[tuple[int, int], int] = {}
+        for seed, repeat, _ in self.models:
+            counts[seed, repeat] = counts.get((seed, repeat), 0) + 1
+        complete = {key for key, count in counts.items() if count == folds}
+        if not complete:
+            return self
+        return replace(self, models={key: each for key, each in self.models.items() if key[:2] in complete})
+
+    def _planned_keys(self) -> Sequence[Key]:
+        return [key_of(piece) for piece in self.plan.pieces] or list(self.models)
+
+    def together(self, without: frozenset[str] = frozenset()) -> RepeatedPredictions | None:
+        """Return the predictions of all models together; None without any.
+
+        Args:
+            without: ids of samples to leave out.
+        """
+        kept = {}
+        for key, model in sorted(self.models.items()):
+            rows = ~np.isin(model.sample_ids, list(without)) if without else np.ones(len(model.scores), bool)
+            if rows.any():
+                kept[key] = model.take(rows)
+        if not kept:
+            return None
+        models, sizes = list(kept.values()), [len(model.scores) for model in kept.values()]
+        numbers = [1000 * repeat + seed for seed, repeat, _ in kept]  # the same for the same repetition of any row
+        return RepeatedPredictions(
+            has_tumour=np.concatenate([model.has_tumour for model in models]),
+            scores=np.concatenate([model.scores for model in models]),
+            predicted=np.concatenate([model.scores >= model.threshold for model in models]),
+            groups=np.concatenate([model.groups for model in models]),
+            repetitions=np.repeat(numbers, sizes),
+            folds=np.repeat([fold for _, _, fold in kept], sizes),
+        )
+
+
+def key_of(piece: Piece) -> Key:
+    """Return seed, repeat and fold of a piece."""
+    return piece.seed, piece.repeat, piece.fold
+
+
+def read_row(plan: RowPlan, rows: Sequence[RowPlan], done: Mapping[str, Path]) -> RowPredictions:
+    """Read the predictions of a row, or average those of the rows that it names.
+
+    Args:
+        plan: the row.
+        rows: all rows of its part.
+        done: identity → folder of the complete pieces.
+
+    Raises:
+        OutputError: predictions are missing or damaged.
+    """
+    _, section = plan.sections
+    if not section.average:
+        complete = [(piece, done[piece.identity]) for piece in plan.pieces if piece.identity in done]
+        models = {key_of(piece): read_piece(piece, folder) for piece, folder in complete}
+        folders = [folder for _, folder in complete]
+        return RowPredictions(plan=plan, models=models, folders=folders, planned=len(plan.pieces))
+    named = [each for each in rows if each.row in section.average and each.condition == plan.condition]
+    members = [read_row(each, rows, done) for each in named]
+    common = set.intersection(*(set(member.models) for member in members))
+    planned = set.intersection(*({key_of(piece) for piece in each.pieces} for each in named))
+    return RowPredictions(
+        plan=plan,
+        models={key: average([member.models[key] for member in members]) for key in common},
+        folders=[],
+        planned=len(planned),
+    )
+
+
+def average(models: Sequence[ModelPredictions]) -> ModelPredictions:
+    """Return the mean probabilities of several models of the same samples, at the mean of their thresholds.
+
+    Raises:
+        OutputError: they predicted different samples.
+    """
+    first = models[0]
+    if any(not np.array_equal(model.sample_ids, first.sample_ids) for model in models):
+        raise OutputError("rows that are averaged predicted different samples: train them on the same folds")
+    return replace(
+        first,
+        scores=np.mean([model.scores for model in models], 0),
+        threshold=float(np.mean([model.threshold for model in models])),
+    )
+
+
+def read_piece(piece: Piece, folder: Path) -> ModelPredictions:
+    """Read the predictions of a complete piece.
+
+    Raises:
+        OutputError: they are missing or damaged, or were written by another version.
+    """
+    evaluation = folder / EVALUATION
+    try:
+        columns = ["sample_id", "label", "prediction", "probability", "probabilities"]
+        table = labelled_rows(read_table(evaluation / PREDICTIONS_FILE, "predictions", columns)).sort_by("sample_id")
+    except (FileNotFoundError, FormatError) as error:
+        raise OutputError(f"{evaluation}: {error}; remove the folder, and run the same command again") from None
+    negative = next(iter(piece.config.data.classes))
+    samples = piece.manifest if piece.test_manifest is None else piece.test_manifest
+    groups = pc.coalesce(values_of(table["sample_id"], samples, "group"), table["sample_id"])
+    scores = table["probability"].to_numpy().astype(np.float64)
+    return ModelPredictions(
+        sample_ids=np.array(table["sample_id"].to_pylist()),
+        has_tumour=np.array(table["label"].to_pylist()) != negative,
+        scores=scores,
+        threshold=_threshold(evaluation, table, negative, scores),
+        groups=np.array(groups.to_pylist()),
+    )
+
+
+def _threshold(evaluation: Path, table: pa.Table, negative: str, scores: np.ndarray) -> float:
+    """Return the threshold of an evaluation, or one that gives the predictions of a baseline."""
+    if (evaluation / METRICS_FILE).is_file():
+        return float(read_table(evaluation / METRICS_FILE, "metrics").schema.metadata[b"threshold"])
+    facts = read_success(evaluation) or {}
+    if "threshold" in facts:
+        return float(facts["threshold"])
+    is_positive = np.array(table["prediction"].to_pylist()) != negative
+    if is_positive.any():
+        return float(scores[is_positive].min())
+    return float(np.nextafter(scores.max(), np.inf))

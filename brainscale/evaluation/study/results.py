@@ -1,0 +1,177 @@
+"""Run studies, and write the table of results, its plots, the released indices and the page."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from brainscale.errors import BrainscaleError, UsageError
+from brainscale.evaluation.study.budget import format_budget
+from brainscale.evaluation.study.data_sets import released_index
+from brainscale.evaluation.study.divisions import number_folds
+from brainscale.evaluation.study.files import StudyFile
+from brainscale.evaluation.study.measures import measure_studies
+from brainscale.evaluation.study.page import render_page
+from brainscale.evaluation.study.pausing import busy_file
+from brainscale.evaluation.study.plots import draw_plots
+from brainscale.evaluation.study.results_table import Results
+from brainscale.evaluation.study.runs import Outcome, StudyPlan, choose_pieces, make_plan, own_folder, run_pieces
+from brainscale.storage.local import make_folder, replacing
+from brainscale.storage.tables import write_table
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyResults:
+    """What `brainscale results` has done.
+
+    Attributes:
+        page: the page.
+        table_file: the table that it is made from.
+        table: the same, of schema RESULTS.
+        outcome: models that were completed, and what is left.
+        hours_left: hours that the rest of all parts takes.
+    """
+
+    page: Path
+    table_file: Path
+    table: pa.Table
+    outcome: Outcome
+    hours_left: float
+
+
+def run_studies(
+    files: Sequence[StudyFile],
+    places: Mapping[str, str],
+    out: str,
+    *,
+    parts: Sequence[str] = (),
+    rows: Sequence[str] = (),
+    minutes: float | None = None,
+    page: str | None = None,
+    dry_run: bool = False,
+    force: bool = False,
+    command: str = "brainscale results",
+    on_notice: Callable[[str], None] = lambda text: None,
+) -> StudyResults | None:
+    """Run what is missing of studies, and write the table and the page of what is complete.
+
+    Args:
+        files: the studies.
+        places: data set → where it lies.
+        out: folder of all runs.
+        parts: names of the parts to run; all without any.
+        rows: names of the rows to run; all without any.
+        minutes: time limit; None: until all is complete.
+        page: where to write the page; by default results.md in `out`.
+        dry_run: whether to say only what is done and left, and how long that takes.
+        force: whether to run studies that take longer than their budget.
+        command: command that the page names.
+        on_notice: called with each message for the user.
+
+    Returns:
+        What was done; None for a dry run.
+
+    Raises:
+        BrainscaleError: a data set cannot be used, a study takes longer than its budget, or another command runs in
+            the folder.
+    """
+    plan = make_plan(files, places, out, on_notice)
+    pieces = choose_pieces(plan, parts, rows)
+    on_notice(format_budget(plan.budget()))
+    for name, missing in plan.left_out.items():
+        given = " ".join(f"--data {each}=PATH" for each in missing)
+        on_notice(f"{name} is left out: its data was not given ({given})")
+    if not force:
+        _require_budget(plan)
+    if dry_run:
+        return None
+    with own_folder(plan.out):
+        try:
+            outcome = run_pieces(plan, pieces, minutes=minutes, busy=busy_file(), on_notice=on_notice)
+        except KeyboardInterrupt:
+            on_notice("stopped: writing the page of what is complete; run the same command again to resume")
+            write_results(plan, page, command, on_notice)
+            raise
+        table, page_file, table_file = write_results(plan, page, command, on_notice)
+    hours_left = sum(each.hours_left for each in plan.budget())
+    return StudyResults(page=page_file, table_file=table_file, table=table, outcome=outcome, hours_left=hours_left)
+
+
+def _require_budget(plan: StudyPlan) -> None:
+    """Refuse studies that would take longer than their budget, what was spent included.
+
+    Raises:
+        UsageError: one does.
+    """
+    for file in plan.files:
+        rows = [row for row in plan.rows if row.file is file]
+        part = StudyPlan(files=[file], out=plan.out, data=plan.data, rows=rows, left_out={})
+        hours = sum(each.hours_spent + each.hours_left for each in part.budget())
+        if hours > file.study.budget_hours:
+            raise UsageError(
+                f"{file.name} would take {hours:.1f} hours, and its budget_hours are {file.study.budget_hours:g}: "
+                "make it smaller, or use --force"
+            )
+
+
+def write_results(
+    plan: StudyPlan, page: str | None, command: str, on_notice: Callable[[str], None] = lambda text: None
+) -> tuple[pa.Table, Path, Path]:
+    """Write the table, plots, indices and page of what is complete; return the table, and where page and table are."""
+    page_file = plan.out / "results.md" if page is None else Path(page).absolute()
+    make_folder(page_file.parent)
+    table_file = page_file.with_suffix(".parquet")
+    table = measure_studies(plan, on_notice)
+    write_table(table, table_file, "results")
+    write_page(table, plan.files, page_file, command)
+    for name, index in released_indices(plan).items():
+        folder = make_folder(page_file.parent / page_file.stem)
+        with replacing(folder / f"{name}.parquet") as aside:
+            pq.write_table(index, aside, compression="zstd")
+    return table, page_file, table_file
+
+
+def write_page(table: pa.Table, files: Sequence[StudyFile], page_file: Path, command: str) -> None:
+    """Write the page of a table, and its plots beside it in images/ and the page's name."""
+    images = f"images/{page_file.stem}"
+    for file in files:
+        draw_plots(Results(table, file), page_file.parent / images)
+    table_name = page_file.with_suffix(".parquet").name
+    text = render_page(table, files, table_file=table_name, images=images, command=command)
+    with replacing(page_file) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def released_indices(plan: StudyPlan) -> dict[str, pa.Table]:
+    """Return data set → its index with the folds of every division of a part by folds."""
+    indices = {}
+    for name, data in plan.data.items():
+        folds = {}
+        hide_ids = False
+        for file in plan.files:
+            if name in file.study.data:
+                hide_ids = hide_ids or file.study.data[name].hide_ids
+            for part_name, part in file.study.parts.items():
+                if part.kind != "folds" or part.data != name:
+                    continue
+                config = file.config_of(part, next(iter(part.rows.values())))
+                for repeat in range(1, max(map(part.repeats_of, part.rows.values())) + 1):
+                    numbered = number_folds(
+                        data.manifest, config.split, folds=part.folds, fold_by=part.fold_by, repeat=repeat
+                    )
+                    folds[f"{file.name}_{part_name}_fold_{repeat}"] = numbered.select(["sample_id", "fold"])
+        indices[name] = released_index(data, folds, hide_ids=hide_ids)
+    return indices
+
+
+def require_success(outcome: Outcome) -> None:
+    """Raise an error if a model failed.
+
+    Raises:
+        BrainscaleError: one did; the message names the first.
+    """
+    if outcome.failures:
+        title, reason = next(iter(outcome.failures.items()))
+        raise BrainscaleError(f"{len(outcome.failures)} model(s) failed, the first of them {title}: {reason}")

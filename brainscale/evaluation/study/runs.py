@@ -1,0 +1,193 @@
+"""Run the pieces of studies in order of their importance, within a time limit."""
+
+import fcntl
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from brainscale.errors import OutputError, UsageError
+from brainscale.evaluation.study.budget import Estimator, RowBudget
+from brainscale.evaluation.study.data_sets import IndexedData, index_data
+from brainscale.evaluation.study.files import StudyFile
+from brainscale.evaluation.study.pieces import Piece, RowPlan, plan_part
+from brainscale.evaluation.study.processes import find_done, is_done, run_in_child
+from brainscale.storage.local import make_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPlan:
+    """What studies consist of, and what of it is done.
+
+    Attributes:
+        files: the studies.
+        out: folder of all runs.
+        data: data sets by name, those whose place was given.
+        rows: rows of the parts whose data is there, in order.
+        left_out: part → the data sets whose place was not given.
+    """
+
+    files: Sequence[StudyFile]
+    out: Path
+    data: Mapping[str, IndexedData]
+    rows: Sequence[RowPlan]
+    left_out: Mapping[str, Sequence[str]]
+
+    def done(self) -> dict[str, Path]:
+        """Return identity → folder of the complete pieces."""
+        return find_done(self.out)
+
+    def budget(self) -> list[RowBudget]:
+        """Return the hours of each row."""
+        return Estimator(self.out, self.rows, self.done()).budget(self.rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one call has done.
+
+    Attributes:
+        finished: number of pieces that it completed.
+        left: number of chosen pieces that are not complete.
+        failures: title of a piece → why it failed.
+    """
+
+    finished: int
+    left: int
+    failures: Mapping[str, str]
+
+
+def make_plan(
+    files: Sequence[StudyFile], places: Mapping[str, str], out: str, on_notice: Callable[[str], None]
+) -> StudyPlan:
+    """Index the data sets and plan the pieces of all parts.
+
+    Args:
+        files: the studies.
+        places: data set → where it lies.
+        out: folder of all runs.
+        on_notice: called with each message for the user.
+
+    Raises:
+        BrainscaleError: a data set is in no study or cannot be indexed, or a part cannot be divided so.
+    """
+    names = {name for file in files for name in file.study.data}
+    if unknown := sorted(set(places) - names):
+        raise UsageError(f"--data {unknown[0]}: the data sets of these studies are {', '.join(sorted(names))}")
+    folder = make_folder(out)
+    data: dict[str, IndexedData] = {}
+    for file in files:
+        for name in file.study.data:
+            if name in places and name not in data:
+                data[name] = index_data(file, name, places[name], folder, on_notice)
+    rows: list[RowPlan] = []
+    left_out: dict[str, list[str]] = {}
+    for file in files:
+        for name, part in file.study.parts.items():
+            missing = [each for each in (part.data, part.test_data) if each is not None and each not in data]
+            if missing:
+                left_out[f"{file.name}/{name}"] = missing
+            else:
+                rows += plan_part(file, name, data)
+    return StudyPlan(files=files, out=folder, data=data, rows=rows, left_out=left_out)
+
+
+def choose_pieces(plan: StudyPlan, parts: Sequence[str], rows: Sequence[str]) -> list[Piece]:
+    """Return the pieces to run, each model once: part by part, and in each the first repetition of every row first.
+
+    Args:
+        plan: the studies.
+        parts: names of the parts to run; all without any.
+        rows: names of the rows to run; all without any.
+
+    Raises:
+        UsageError: no study has such a part, or no part such a row.
+    """
+    known_parts = {name for file in plan.files for name in file.study.parts}
+    known_rows = {name for file in plan.files for part in file.study.parts.values() for name in part.rows}
+    for option, asked, known in (("--part", parts, known_parts), ("--row", rows, known_rows)):
+        if unknown := sorted(set(asked) - known):
+            raise UsageError(f"{option} {unknown[0]}: choose from {', '.join(sorted(known))}")
+    order = {(file.name, name): n for n, (file, name) in enumerate((f, p) for f in plan.files for p in f.study.parts)}
+    pieces = [
+        piece
+        for row in plan.rows
+        if (not parts or row.part in parts) and (not rows or row.row in rows)
+        for piece in row.pieces
+    ]
+    pieces.sort(key=lambda piece: (order[piece.study, piece.part], piece.repeat, piece.seed))
+    first: dict[str, Piece] = {}
+    for piece in pieces:
+        first.setdefault(piece.identity, piece)
+    return list(first.values())
+
+
+def run_pieces(
+    plan: StudyPlan,
+    pieces: Sequence[Piece],
+    *,
+    minutes: float | None,
+    busy: Path | None,
+    on_notice: Callable[[str], None],
+) -> Outcome:
+    """Run the pieces that are not complete, one after another.
+
+    A piece that would not end within the time is not begun, unless it alone takes longer than all of it: then it is
+    stopped at the end, and the next call resumes it.
+
+    Args:
+        plan: the studies.
+        pieces: the pieces, in order.
+        minutes: time limit; None: until all are complete.
+        busy: file whose lock pauses the computation, or None.
+        on_notice: called with a line when a piece begins and ends.
+    """
+    started = time.monotonic()
+    done = plan.done()
+    waiting = [piece for piece in pieces if piece.identity not in done]
+    finished, failures = 0, dict[str, str]()
+    for number, piece in enumerate(waiting, 1):
+        estimator = Estimator(plan.out, plan.rows, plan.done())
+        seconds = None if minutes is None else 60 * minutes - (time.monotonic() - started)
+        needed = estimator.seconds_left(piece)
+        if seconds is not None and not _fits(needed, seconds, 60 * (minutes or 0), is_first=not finished):
+            continue
+        on_notice(f"{number} of {len(waiting)}: {piece.title}, about {needed / 60:.1f} minutes")
+        folder = plan.out / piece.folder
+        failure = run_in_child(piece, folder, seconds=seconds, busy=busy, on_notice=on_notice)
+        if failure is not None:
+            failures[piece.title] = failure
+            on_notice(f"{piece.title} failed: {failure} ({folder}/log.txt)")
+        elif is_done(folder, piece.identity):
+            finished += 1
+    done = plan.done()
+    left = sum(piece.identity not in done for piece in pieces)
+    return Outcome(finished=finished, left=left, failures=failures)
+
+
+def _fits(needed: float, left: float, limit: float, *, is_first: bool) -> bool:
+    """Return whether a piece is begun: it ends in time, or is the first and would not end in any such time.
+
+    Args:
+        needed: seconds that it takes.
+        left: seconds that are left.
+        limit: seconds of the whole call.
+        is_first: whether no piece was completed yet.
+    """
+    return left > 0 and (needed <= left or (is_first and needed > limit))
+
+
+@contextmanager
+def own_folder(out: Path) -> Iterator[None]:
+    """Keep other commands from running pieces in a folder.
+
+    Raises:
+        OutputError: another command runs there.
+    """
+    with (out / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(f"{out}: another `brainscale results` runs there; wait for it, or stop it") from None
+        yield

@@ -1,0 +1,221 @@
+"""The table of results and the page that is made from it alone."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from brainscale.errors import OutputError
+from brainscale.evaluation.study.files import StudyFile, read_study
+from brainscale.evaluation.study.measures import ALL, WITHOUT_DOUBTFUL, measure_studies
+from brainscale.evaluation.study.page import render_page, signed_cell
+from brainscale.evaluation.study.pieces import Piece
+from brainscale.evaluation.study.predictions import average, read_piece, read_row
+from brainscale.evaluation.study.results import write_page, write_results
+from brainscale.evaluation.study.results_table import Results
+from brainscale.evaluation.study.runs import StudyPlan
+from brainscale.schema import RESULTS
+from brainscale.stats.paired_tests import holm
+from brainscale.stats.repeated_folds import METRICS, estimate_repeated
+from brainscale.storage.tables import read_table
+from tests.support.studies import FOLDS, complete, indexed, plan, study
+
+DOCS = Path(__file__).parents[3] / "docs"
+ONE = {"brainmrnet": {"title": "BrainMRNet"}}
+
+
+def whole(folder: Path, part: dict[str, Any] | None = None, **options: Any) -> StudyPlan:
+    """A study of which every piece is complete."""
+    file = study(folder, {"table": {**FOLDS, "reference": "brainmrnet", **(part or {})}})
+    made = plan(file, folder / "out", indexed(**options))
+    for row in made.rows:
+        for piece in row.pieces:
+            if piece.identity not in made.done():
+                complete(piece, made.out, shift=2.0 if piece.row == "brainmrnet" else 1.0)
+    return made
+
+
+def results(made: StudyPlan) -> Results:
+    return Results(measure_studies(made), made.files[0])
+
+
+def page(table: pa.Table, file: StudyFile) -> str:
+    return render_page(table, [file], table_file="results.parquet", images="images", command="brainscale results small")
+
+
+def test_a_row_has_the_metrics_of_its_predictions(tmp_path: Path) -> None:
+    made = whole(tmp_path)
+    found = results(made)
+    row = made.rows[0]
+    predictions = read_row(row, made.rows, made.done()).together()
+    assert predictions is not None
+    for name, estimate in estimate_repeated(predictions).items():
+        line = found.metric("table", "brainmrnet", "", name)
+        assert line is not None
+        assert (line["value"], line["low"], line["high"]) == (estimate.value, estimate.low, estimate.high)
+        assert (line["n"], line["groups"], line["models"]) == (80, 20, 2)
+    facts = {name: found.number("table", "brainmrnet", "", name) for name in ("models", "models_planned", "parameters")}
+    assert facts == {"models": 2, "models_planned": 2, "parameters": 1000}
+    hashes = found.fact("table", "brainmrnet", "", "models")
+    assert hashes is not None
+    assert hashes["config_sha256"] == row.pieces[0].config.fingerprint
+    assert hashes["seeds"] == [42, 42]
+    assert len(set(hashes["weights_sha256"])) == 2
+
+
+def test_an_average_is_that_of_the_probabilities_of_the_same_sample(tmp_path: Path) -> None:
+    made = whole(tmp_path)
+    one, paper, both = (read_row(row, made.rows, made.done()) for row in made.rows)
+    assert both.models.keys() == one.models.keys()
+    for key, model in both.models.items():
+        mean = (one.models[key].scores + paper.models[key].scores) / 2
+        assert model.scores == pytest.approx(mean)
+        assert model.sample_ids.tolist() == one.models[key].sample_ids.tolist()
+        assert model.threshold == 0.5
+    assert average([one.models[1, 1, 0]]).scores.tolist() == one.models[1, 1, 0].scores.tolist()
+
+
+def test_differences_are_adjusted_over_the_rows_of_a_part(tmp_path: Path) -> None:
+    made = whole(tmp_path)
+    found = results(made)
+    for metric in METRICS:
+        lines = [found.difference("table", row, "", metric, "brainmrnet") for row in ("paper", "both")]
+        assert [line["p_holm"] for line in lines if line] == holm([line["p"] for line in lines if line])
+        own, other = (found.metric("table", row, "", metric) for row in ("paper", "brainmrnet"))
+        assert lines[0] is not None
+        assert own is not None
+        assert other is not None
+        assert lines[0]["value"] == pytest.approx(own["value"] - other["value"])
+    assert found.difference("table", "brainmrnet", "", "auroc", "brainmrnet") is None
+
+
+def test_figures_without_doubtful_labels_stand_beside_those_of_all(tmp_path: Path) -> None:
+    made = whole(tmp_path, doubtful=["0000.png", "0007.png"])
+    found = results(made)
+    line = found.metric("table", "paper", "", "accuracy", WITHOUT_DOUBTFUL)
+    assert line is not None
+    assert line["n"] == 78
+    assert found.has_subset("table", ALL)
+    text = page(measure_studies(made), made.files[0])
+    assert "Without the samples whose label is doubtful" in text
+
+
+def test_a_repetition_without_all_its_folds_does_not_count_unless_it_is_the_only_one(tmp_path: Path) -> None:
+    file = study(tmp_path, {"table": {**FOLDS, "repeats": 2, "rows": ONE}})
+    made = plan(file, tmp_path / "out")
+    one, two, three, four = made.rows[0].pieces
+    complete(one, made.out)
+    assert read_row(made.rows[0], made.rows, made.done()).complete_repetitions().models.keys() == {(1, 1, 0)}
+    complete(two, made.out)
+    complete(three, made.out)
+    kept = read_row(made.rows[0], made.rows, made.done()).complete_repetitions()
+    assert kept.models.keys() == {(1, 1, 0), (1, 1, 1)}
+    text = page(measure_studies(made), file)
+    assert "Not complete, of 4 models: BrainMRNet (2 of 4 missing)." in text
+    complete(four, made.out)
+    assert "Not complete" not in page(measure_studies(made), file)
+
+
+def test_a_part_without_a_figure_says_so(tmp_path: Path) -> None:
+    parts = {"table": {**FOLDS, "rows": ONE}, "other": {**FOLDS, "title": "Elsewhere", "data": "others", "rows": ONE}}
+    file = study(tmp_path, parts)
+    text = page(measure_studies(plan(file, tmp_path / "out")), file)
+    assert "### Elsewhere\n\nNothing of this part has been computed yet." in text
+    assert "0 of 2 models are complete" in text
+    assert "Not complete, of 2 models: BrainMRNet (2 of 2 missing)." in text
+    empty = page(pa.Table.from_pylist([], schema=RESULTS), file)
+    assert empty.count("Nothing of this part has been computed yet.") == 2
+
+
+def test_a_leak_part_has_three_columns_and_what_each_leak_is_worth(tmp_path: Path) -> None:
+    made = whole(tmp_path, {"kind": "leak", "splits": 2, "rows": ONE, "reference": None})
+    found = results(made)
+    printed, leak_free = (found.metric("table", "brainmrnet", name, "auroc") for name in ("as_printed", "leak_free"))
+    worth = found.difference("table", "brainmrnet", "as_printed", "auroc", "leak_free")
+    assert printed is not None
+    assert leak_free is not None
+    assert worth is not None
+    assert worth["value"] == pytest.approx(printed["value"] - leak_free["value"])
+    copies = found.number("table", "brainmrnet", "as_printed", "tested_with_copy_in_training")
+    assert copies is not None
+    assert copies > 0 == found.number("table", "brainmrnet", "leak_free", "tested_with_copy_in_training")
+    text = page(measure_studies(made), made.files[0])
+    assert "| Row | Metric | As printed | Honest choice | Leak-free | Printed − leak-free |" in text
+    assert signed_cell(worth) in text
+
+
+def test_a_learning_curve_and_an_external_part_have_their_rows(tmp_path: Path) -> None:
+    made = whole(tmp_path, {"kind": "learning_curve", "shares": [0.5, 1.0], "rows": ONE, "reference": None})
+    text = page(measure_studies(made), made.files[0])
+    assert "| BrainMRNet, 50 % of the training data |" in text
+    found = results(made)
+    half, all_of_it = (found.number("table", "brainmrnet", share, "training_samples") for share in ("0.5", "1"))
+    assert half is not None
+    assert all_of_it is not None
+    assert half < all_of_it
+    part = {**FOLDS, "kind": "external", "test_data": "others", "rows": ONE}
+    other = plan(study(tmp_path, {"outside": part}), tmp_path / "more", indexed(), indexed("others", 40))
+    (piece,) = other.rows[0].pieces
+    complete(piece, other.out)
+    line = results(other).metric("outside", "brainmrnet", "", "auroc")
+    assert line is not None
+    assert line["n"] == 40
+
+
+def test_the_page_follows_from_its_table_alone(tmp_path: Path) -> None:
+    """The page that was written and the one that is made again of the stored table are equal, plots too."""
+    made = whole(tmp_path, {"repeats": 2}, doubtful=["0000.png"])
+    _, page_file, table_file = write_results(made, str(tmp_path / "docs" / "results.md"), "brainscale results small")
+    written = page_file.read_bytes()
+    plots = {path.name: path.read_bytes() for path in (tmp_path / "docs" / "images" / "results").iterdir()}
+    assert list(plots) == ["small-table.svg"]
+    again = tmp_path / "again" / "results.md"
+    again.parent.mkdir()
+    write_page(read_table(table_file, "results"), made.files, again, "brainscale results small")
+    assert again.read_bytes() == written
+    assert (again.parent / "images" / "results" / "small-table.svg").read_bytes() == plots["small-table.svg"]
+    text = written.decode()
+    assert "| BrainMRNet, published | 0.880 | 0.917 | – |" in text
+    index = pq.read_table(tmp_path / "docs" / "results" / "scans.parquet")
+    assert {"small_table_fold_1", "small_table_fold_2", "doubtful", "group"} <= set(index.column_names)
+    assert index["doubtful"].to_pylist().count(True) == 1
+
+
+def test_a_figure_that_was_changed_in_the_table_changes_the_page(tmp_path: Path) -> None:
+    made = whole(tmp_path)
+    table = measure_studies(made)
+    values = np.array(table["value"].to_pylist(), float)
+    rows = pc.and_(pc.equal(table["metric"], "accuracy"), pc.equal(table["measure"], "metric")).to_pylist()
+    values[np.array(rows)] += 0.01
+    changed = table.set_column(table.schema.get_field_index("value"), table.schema.field("value"), pa.array(values))
+    assert page(changed, made.files[0]) != page(table, made.files[0])
+
+
+def test_the_page_of_the_documentation_is_what_its_table_says(tmp_path: Path) -> None:
+    """docs/results.md and its plots, made again from docs/results.parquet and the studies that it names."""
+    table = read_table(DOCS / "results.parquet", "results")
+    text = (DOCS / "results.md").read_text(encoding="utf-8")
+    command = text.split("Made by `")[1].split("`")[0]
+    names = [
+        name
+        for name in command.split()
+        if name in {path.stem for path in (DOCS.parent / "configs" / "results").iterdir()}
+    ]
+    write_page(table, [read_study(name) for name in names], tmp_path / "results.md", command)
+    assert (tmp_path / "results.md").read_text(encoding="utf-8") == text, "run `make results` again"
+    for path in (tmp_path / "images" / "results").glob("*.svg"):
+        assert f"images/results/{path.name}" in text
+        assert (DOCS / "images" / "results" / path.name).is_file()
+
+
+def test_a_damaged_folder_is_named(tmp_path: Path) -> None:
+    made = whole(tmp_path)
+    piece: Piece = made.rows[0].pieces[0]
+    folder = made.out / piece.folder
+    (folder / "evaluation" / "predictions.parquet").unlink()
+    with pytest.raises(OutputError, match="remove the folder, and run the same command again"):
+        read_piece(piece, folder)

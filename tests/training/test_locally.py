@@ -1,0 +1,136 @@
+"""Training without Ray: when, its planes, and its worker, a process that ends with its driver and may be killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+import brainscale as bs
+from brainscale.config.files import load_config
+from brainscale.errors import ManifestError
+from brainscale.reading.reader import read_samples
+from brainscale.reading.request import ReadRequest
+from brainscale.training import locally
+from brainscale.training.attempts import AttemptError, WorkerEndedError, can_be_mended
+from brainscale.training.locally import LocalTrainer, can_train_here, planes_fit_here
+from brainscale.training.worker_process import WorkerProcess
+from tests.support.runs import SMALL
+
+SECONDS = 120
+SETTINGS = [value for flag, value in zip(SMALL[::2], SMALL[1::2], strict=True) if flag == "--set"]
+API = """
+import sys, torch
+import brainscale as bs
+threads = torch.get_num_threads()
+run = bs.train(sys.argv[1], sys.argv[2], epochs=1, overrides=sys.argv[3:], on_notice=print)
+evaluation = bs.evaluate(run)
+assert run.epochs == 1 and evaluation.samples == run.samples["test"] and evaluation.errors == 0
+assert "ray" not in sys.modules, "Ray was loaded"
+assert not torch.are_deterministic_algorithms_enabled() and torch.get_num_threads() == threads
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process of a user: other tests of this session may have connected to a Ray."""
+    monkeypatch.setattr(locally, "is_ray_near", lambda: False)
+
+
+def test_which_runs_need_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    def may(*settings: str) -> bool:
+        return can_train_here(load_config(None, settings))
+
+    monkeypatch.setattr(locally.torch.cuda, "device_count", lambda: 0)
+    assert may()
+    assert may("resources.workers=1")
+    for setting in ("workers=2", "ray=always", "device=cuda", "object_store_gib=1", "cpus_per_worker=4096"):
+        assert not may(f"resources.{setting}"), setting
+    monkeypatch.setattr(locally.torch.cuda, "device_count", lambda: 1)
+    assert not may()
+    assert may("resources.device=cpu")
+    monkeypatch.setattr(locally, "is_ray_near", lambda: True)
+    assert not may("resources.device=cpu")
+
+
+def test_planes_must_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(None, ["data.image_size=1024"])
+    monkeypatch.setattr(locally, "read_memory", lambda: 2**40)
+    assert planes_fit_here(2048, config)
+    assert not planes_fit_here(2049, config)
+    monkeypatch.setattr(locally, "read_memory", lambda: 2**30)
+    assert planes_fit_here(256, config)
+    assert not planes_fit_here(257, config)
+
+
+def test_planes_are_those_of_the_files(scans: Path) -> None:
+    config = load_config(None, ["data.image_size=64"])
+    manifest = bs.index(scans, overrides=["data.image_size=64"])
+    halves = [manifest.slice(0, 30), manifest.slice(30)]
+    request = ReadRequest(preprocess=config.data.preprocess, limits=config.limits)
+    expected = {sample.sample_id: sample.plane for sample in read_samples(scans, request)}
+    ids = manifest["sample_id"].to_pylist()[::-2]
+    with LocalTrainer(config) as trainer:
+        planes = trainer.store(halves, config).locate(ids).open(64)
+        taken = planes.take(np.arange(len(ids))[::-1])
+    assert np.array_equal(taken[::-1], np.stack([expected[i] for i in ids]))
+
+
+def test_a_file_that_changed_is_named(phantoms: Path, tmp_path: Path) -> None:
+    config = load_config(None, ["data.image_size=64"])
+    manifest = bs.index(phantoms, overrides=["data.image_size=64"])
+    one = manifest.slice(7, 1)
+    other = pa.array(["0" * 64])
+    changed = one.set_column(one.column_names.index("sha256"), "sha256", other)
+    with LocalTrainer(config) as trainer, pytest.raises(ManifestError, match="changed after it was indexed"):
+        trainer.store([manifest.slice(0, 7), changed], config)
+    assert pc.all(pc.is_null(manifest["error"])).as_py()
+
+
+def test_an_error_of_the_worker_is_raised_here() -> None:
+    job: Any = "no job"
+    with WorkerProcess() as worker, pytest.raises(AttemptError, match="worker 0 failed: 'str' object has") as caught:
+        worker.train(job)
+    assert isinstance(caught.value.cause, AttributeError)
+    assert "in train_on" in caught.value.cause.__notes__[0]  # the worker's traceback
+    assert not can_be_mended(caught.value.cause, "")
+
+
+def test_a_worker_that_was_killed_may_be_started_again() -> None:
+    job: Any = "no job"
+    with WorkerProcess() as worker:
+        worker._process.send_signal(signal.SIGKILL)
+        with pytest.raises(AttemptError, match=r"worker 0 failed: its process was killed \(SIGKILL\)") as caught:
+            worker.train(job)
+    assert isinstance(caught.value.cause, WorkerEndedError)
+    assert can_be_mended(caught.value.cause, str(caught.value.cause))
+
+
+def test_a_worker_ends_with_its_driver() -> None:
+    code = (
+        "import time; from brainscale.training.worker_process import WorkerProcess; "
+        "print(WorkerProcess()._process.pid, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        worker = psutil.Process(int(driver.stdout.readline()))
+        assert worker.is_running()
+        driver.kill()
+    worker.wait(SECONDS)
+
+
+def test_the_users_process_keeps_its_settings_and_loads_no_ray(scans: Path, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    begun = time.monotonic()
+    command = [sys.executable, "-c", API, str(scans), str(tmp_path / "run"), *SETTINGS]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    print(f"{time.monotonic() - begun:.1f} s")  # noqa: T201
