@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from brainscale.config.sections import Config
 from brainscale.dataset.columns import replace_column
 from brainscale.dataset.manifest import read_manifest
 from brainscale.errors import BrainscaleError
+from brainscale.evaluation.baselines.runner import run_baseline
 from brainscale.evaluation.evaluator import evaluate_model
 from brainscale.storage.local import read_success, write_json, write_success
 from brainscale.training.driver import train_model
@@ -46,8 +46,7 @@ def run_piece(folder: Path) -> None:
         facts = _train_and_evaluate(folder, config, request["tested"])
     else:
         manifest = _with_test_split(folder, request["tested"])
-        baselines = import_module("brainscale.evaluation.baselines")
-        baselines.run_baseline(request["baseline"], manifest, config, folder / EVALUATION)
+        run_baseline(request["baseline"], manifest, config, folder / EVALUATION, cache=folder.parents[2] / "features")
         facts = {"weights_sha256": None, "epochs": None, "parameters": None, "hardware": []}
     write_success(folder, {"identity": request["identity"], **facts})
 
