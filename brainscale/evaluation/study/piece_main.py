@@ -60,6 +60,7 @@ def _train_and_evaluate(folder: Path, config: Config, tested: str) -> dict[str, 
         data=str(other) if other.is_file() else None,
         split=tested,
         workers=1,
+        report=False,
     )
     return {
         "weights_sha256": run.weights_sha256,
