@@ -41,6 +41,7 @@ TABLES = {
     "STEPS": "Steps: `steps/epoch-*.parquet` of a run",
     "COMPARISON": "Comparison: `compare --out T.parquet`",
     "PAIRS": "Paired tests: `T-pairs.parquet` of compare",
+    "RESULTS": "Results: the table beside the page of results",
 }
 FILES = {
     "train --out RUN": {
@@ -93,6 +94,13 @@ FILES = {
         "repeat-*/fold-*/": "a RUN for each fold",
         "metrics.parquet": "metrics of all folds",
         "_SUCCESS.json": "written last: the cross-validation is complete",
+    },
+    "results --out DIR": {
+        "data/": "the manifest of each data set",
+        "runs/STUDY/PART/ROW/seed-*/repeat-*/fold-*/": "a model: `run/` (a RUN), `evaluation/`, and what it took",
+        "results.md": "the page, with its plots in `images/`",
+        "results.parquet": "the table that the page is made from",
+        "results/": "the index of each data set as it may be released",
     },
 }
 

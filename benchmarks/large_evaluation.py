@@ -109,7 +109,8 @@ def evaluate(folder: Path) -> None:
         without_signatures,
         write_manifest,
     )
-    from brainscale.evaluation.outputs import EvaluatedModel, write_outputs
+    from brainscale.evaluation.evaluated_model import EvaluatedModel
+    from brainscale.evaluation.outputs import write_outputs
     from brainscale.evaluation.results import EvaluationFacts
     from brainscale.models.bundle import open_bundle
     from brainscale.storage.local import write_success

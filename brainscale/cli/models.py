@@ -243,6 +243,7 @@ def train_command(
 )
 @options.show_burned_in
 @options.allow_edited_model
+@click.option("--no-report", is_flag=True, help="Write the tables only, without plots and report.")
 @options.engine
 @options.workers
 @options.shared
@@ -263,6 +264,7 @@ def evaluate_command(
     training_manifest: str,
     show_burned_in: bool,
     allow_edited_model: bool,
+    no_report: bool,
     shared: bool,
     address: str | None,
     no_wait: bool,
@@ -287,6 +289,7 @@ def evaluate_command(
         "match": match,
         "show_burned_in": show_burned_in,
         "allow_edited_model": allow_edited_model,
+        "report": not no_report,
         "shared": shared,
         "training_manifest": training_manifest if training_manifest == "auto" else make_absolute(training_manifest),
     }

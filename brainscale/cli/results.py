@@ -1,11 +1,28 @@
 """The command `results`: run studies, and write the page of their figures."""
 
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from brainscale.cli import options
 from brainscale.cli.console import handle_errors, print_facts
 from brainscale.errors import UsageError
 from brainscale.logs import notice
+
+if TYPE_CHECKING:
+    from brainscale.evaluation.study.budget import RowBudget
+
+
+def _show_budget(budget: "Sequence[RowBudget]", *, as_json: bool, dry_run: bool) -> None:
+    """Print the hours of each row; with --json only those of a dry run, as other results follow otherwise."""
+    from brainscale.evaluation.study.budget import format_budget
+
+    if not as_json:
+        click.echo(format_budget(budget))
+    elif dry_run:
+        click.echo(json.dumps([vars(row) for row in budget], indent=2))
 
 
 @click.command("results")
@@ -72,6 +89,7 @@ def results_command(
         dry_run=dry_run,
         force=force,
         command=" ".join(["brainscale results", *(file.name for file in files), *given, "--out DIR"]),
+        on_budget=lambda budget: _show_budget(budget, as_json=as_json, dry_run=dry_run),
         on_notice=notice,
     )
     if result is None:

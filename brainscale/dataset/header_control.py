@@ -67,20 +67,39 @@ def predict_from_headers(table: pa.Table, class_index: Mapping[str, int], min_gr
         raise ManifestError(
             f"a class has only {fewest} group(s): the header-only control needs {min_groups} of each class"
         )
-    from sklearn.ensemble import RandomForestClassifier  # here: small sets need none of it, and it loads for seconds
-    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.model_selection import StratifiedGroupKFold  # here: small sets need none of it; it loads for seconds
 
     from brainscale.stats.resampling import group_codes
 
-    headers, probabilities = _headers(rows), np.zeros((len(rows), len(set(class_index.values()))))
+    classes = len(set(class_index.values()))
+    headers, probabilities = header_features(rows), np.zeros((len(rows), classes))
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
     for train_rows, test_rows in folds.split(headers, labels, groups):
         learnt = train_rows[choose_rows(len(train_rows))]
-        forest = RandomForestClassifier(200, min_samples_leaf=3, random_state=0).fit(headers[learnt], labels[learnt])
-        probabilities[np.ix_(test_rows, forest.classes_)] = forest.predict_proba(headers[test_rows])
+        probabilities[test_rows] = predict_with_forest(headers, labels, learnt, test_rows, classes)
     return HeaderPredictions(
         sample_ids=rows["sample_id"].to_pylist(), labels=labels, probabilities=probabilities, codes=group_codes(groups)
     )
+
+
+def predict_with_forest(
+    headers: np.ndarray, labels: np.ndarray, learnt: np.ndarray, predicted: np.ndarray, classes: int
+) -> np.ndarray:
+    """Return probabilities of a random forest that learnt from some rows for others, float64 [predicted, classes].
+
+    Args:
+        headers: `header_features` of all rows.
+        labels: class index of each row.
+        learnt: indices of the rows to learn from.
+        predicted: indices of the rows to predict.
+        classes: number of classes.
+    """
+    from sklearn.ensemble import RandomForestClassifier  # here, as above
+
+    forest = RandomForestClassifier(200, min_samples_leaf=3, random_state=0).fit(headers[learnt], labels[learnt])
+    probabilities = np.zeros((len(predicted), classes))
+    probabilities[:, forest.classes_] = forest.predict_proba(headers[predicted])
+    return probabilities
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +183,7 @@ def control_of_rows(rows: pa.Table, negative: str) -> HeaderControl:
     return HeaderControl(auroc=auroc.value, low=auroc.low, high=auroc.high, n=auroc.n, reason=auroc.reason)
 
 
-def _headers(rows: pa.Table) -> np.ndarray:
+def header_features(rows: pa.Table) -> np.ndarray:
     """Return float64 [n, 4]: file size in bytes, width, height, and a number for the pixel mode."""
     modes: Sequence[str | None] = rows["mode"].to_pylist()
     mode_number = {mode: number for number, mode in enumerate(sorted({mode or "" for mode in modes}))}

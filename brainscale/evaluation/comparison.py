@@ -342,14 +342,19 @@ def _row(evaluated: _EvaluatedRun) -> dict[str, Any]:
         "model": facts["model"],
         "run": facts["run"],
         "unit": facts["unit"],
-        "parameters": int(facts["parameters"]),
-        "flops": int(facts["flops"]),
-        "images_per_second": float(facts["images_per_second"]),
+        "parameters": _number(facts["parameters"]),
+        "flops": _number(facts["flops"]),
+        "images_per_second": _number(facts["images_per_second"]),
         "weights_sha256": facts["weights_sha256"],
         "samples_sha256": facts["samples_sha256"],
         "degenerate": facts.get("degenerate"),
         "model_edited": facts["model_edited"] == "True",
     }
+
+
+def _number(text: str) -> float | None:
+    """Return a fact as a number; a baseline has no parameters or operations to count."""
+    return None if text == "None" else float(text)
 
 
 def _published(estimates: Mapping[str, Estimate], classes: int) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from brainscale.dataset.labels import describe_unclear_labels
 from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint, write_manifest
 from brainscale.dataset.on_ray import choose_map
 from brainscale.errors import ManifestError, OutputError, StorageError
+from brainscale.evaluation.evaluated_model import EvaluatedModel
 from brainscale.evaluation.leakage import find_leaked, unseen_contents
 from brainscale.evaluation.look_log import LookCount, log_look
 from brainscale.evaluation.matched import require_columns, require_match
-from brainscale.evaluation.outputs import EvaluatedModel, complete_card, write_outputs
+from brainscale.evaluation.outputs import complete_card, write_outputs
 from brainscale.evaluation.preparation import PreparedEvaluation, prepare_evaluation
 from brainscale.evaluation.provenance import describe_command
 from brainscale.evaluation.repeated import describe_repeated, fingerprint_evaluation, read_repeated
@@ -51,6 +52,7 @@ def evaluate_model(
     training_manifest: str = "auto",
     show_burned_in: bool = False,
     allow_edited_model: bool = False,
+    report: bool = True,
     shared: bool = False,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> Evaluation:
@@ -74,6 +76,7 @@ def evaluate_model(
         training_manifest: manifest that the model was trained on, to find data leakage; auto: the RUN's.
         show_burned_in: whether the report shows pictures of samples whose pixels may show text, such as a name.
         allow_edited_model: whether to evaluate a model whose model.json was edited; every output says so.
+        report: whether to write the plots and the report beside the tables.
         shared: whether paths are on storage that every node of a cluster mounts.
         on_notice: called with a line if nodes have to be waited for.
 
@@ -100,6 +103,7 @@ def evaluate_model(
                 training_manifest=training_manifest,
                 show_burned_in=show_burned_in,
                 allow_edited_model=allow_edited_model,
+                report=report,
                 shared=shared,
                 command=describe_command(
                     model,
@@ -114,12 +118,13 @@ def evaluate_model(
                         "--training-manifest": None if training_manifest == "auto" else training_manifest,
                         "--show-burned-in": show_burned_in,
                         "--allow-edited-model": allow_edited_model,
+                        "--no-report": not report,
                     },
                 ),
                 on_notice=on_notice,
             )
             evaluation_sha256 = fingerprint_evaluation(prepared)
-            if (repeated := read_repeated(prepared.path, evaluation_sha256)) is not None:
+            if (repeated := read_repeated(prepared.path, evaluation_sha256, report=report)) is not None:
                 on_notice(describe_repeated(repeated))
                 return repeated
             if needs_ray(len(prepared.rows), engine, workers):
@@ -188,6 +193,7 @@ def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path
         show_burned_in=request.show_burned_in,
         command=request.command,
         unit=request.unit,
+        report=request.report,
     )
     if evaluated.of_units is not None and (missing := evaluated.of_units.without_unit):
         request.on_notice(f"Note: {missing} sample(s) are left out: their {request.unit} is not known.")

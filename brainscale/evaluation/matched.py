@@ -73,8 +73,8 @@ def match_labelled(
         UsageError: several columns have numbers.
     """
     require_columns(manifest, names)
-    is_learnt = pc.and_(pc.is_null(manifest["error_code"]), pc.is_in(manifest["label"], pa.array(samples.classes)))
-    rows = manifest.select(list({"sample_id", "label", "group", *names})).filter(is_learnt)
+    is_learnt = pc.is_in(manifest["label"], pa.array(samples.classes))  # also where a file could not be read
+    rows = manifest.select(list(dict.fromkeys(["sample_id", "label", "group", *names]))).filter(is_learnt)
     has_tumour = pc.not_equal(rows["label"], samples.classes[0]).to_numpy()
     groups = group_codes(pc.coalesce(rows["group"], rows["sample_id"]))
     columns = MatchingColumns.of({name: rows[name].to_pylist() for name in names}, has_tumour)

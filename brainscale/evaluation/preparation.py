@@ -37,6 +37,7 @@ class EvaluationRequest:
     training_manifest: str
     show_burned_in: bool
     unit: Unit
+    report: bool
     command: str
     on_notice: Callable[[str], None]
 
@@ -89,6 +90,7 @@ def prepare_evaluation(
     unit: str = "slice",
     command: str = "",
     allow_edited_model: bool = False,
+    report: bool = True,
     shared: bool = False,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> PreparedEvaluation:
@@ -110,6 +112,7 @@ def prepare_evaluation(
         unit: slice, scan or patient.
         command: the command line, for the report.
         allow_edited_model: whether the model may have been edited.
+        report: whether plots and the report are written.
         shared: whether paths are on storage that every node of a cluster mounts.
         on_notice: called with each message for the user.
 
@@ -134,6 +137,7 @@ def prepare_evaluation(
         training_manifest=training_manifest,
         show_burned_in=show_burned_in,
         unit=require_unit(unit),
+        report=report,
         command=command,
         on_notice=on_notice,
     )

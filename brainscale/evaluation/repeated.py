@@ -84,12 +84,13 @@ def _hash_training(run: RunFolder, training_manifest: str) -> str | None:
     return file_sha256(run.manifest_file) if run.manifest_file.is_file() else None
 
 
-def read_repeated(location: str | Path, evaluation_sha256: str) -> Evaluation | None:
+def read_repeated(location: str | Path, evaluation_sha256: str, *, report: bool = True) -> Evaluation | None:
     """Return the complete evaluation of a folder if it is this one, or None.
 
     Args:
         location: path or address of the folder.
         evaluation_sha256: hash of the evaluation, as `fingerprint_evaluation` gives it.
+        report: whether it has a report.
     """
     try:
         with fetch(location, SUCCESS) as folder:
@@ -98,7 +99,7 @@ def read_repeated(location: str | Path, evaluation_sha256: str) -> Evaluation | 
             return None
         unit, kind = facts["unit"], f"{facts['unit']}s"
         with fetch(location, METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, MATCHED_FILE, *UNIT_FILES) as folder:
-            if not (folder / REPORT_FILE).is_file():
+            if report and not (folder / REPORT_FILE).is_file():
                 return None
             return Evaluation(
                 **{field.name: facts[field.name] for field in fields(EvaluationFacts)},
@@ -138,7 +139,8 @@ def find_repeated(
         return None
     notices: list[str] = []
     prepared = prepare_evaluation(Path(model), model, out, data=data, on_notice=notices.append, **options)
-    evaluation = read_repeated(prepared.path, fingerprint_evaluation(prepared))
+    report = prepared.request.report
+    evaluation = read_repeated(prepared.path, fingerprint_evaluation(prepared), report=report)
     if evaluation is not None:
         for text in [*notices, describe_repeated(evaluation)]:
             on_notice(text)

@@ -1,9 +1,10 @@
-"""Build EfficientNet-Lite0 (Tan and Le 2019; "Lite" without squeeze-and-excitation, with ReLU6) from torchvision's parts.
+"""Build EfficientNet-Lite0 from torchvision's parts: EfficientNet-B0 without squeeze-and-excitation, and with ReLU6.
 
-It is laid out like MobileNetV2, with other widths and with 5 × 5 depthwise convolutions in three stages. The network
-that its ImageNet weights come from was trained in TensorFlow, which pads a convolution of stride 2 at the end more
-than at the beginning, and on pixels as (grey − 127) / 128. Both are part of the network here, so that those weights
-mean the same: only their names differ.
+EfficientNet is by Tan and Le (ICML 2019). Lite0 is laid out like MobileNetV2, with other widths and with 5 × 5
+depthwise convolutions in three stages. Its ImageNet weights were trained in TensorFlow, which pads a convolution of
+stride 2 more at the end than at the beginning, and on pixels as (grey − 127) / 128. Both are part of the network here,
+so that the weights need no change. To fold the second into the first convolution would be wrong at the border, where
+the zeros of the padding stand for grey 127.
 """
 
 from functools import partial
@@ -18,7 +19,6 @@ STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 40, 2, 2), (6, 80, 3, 2), (6, 112, 3
 """Expansion, channels, blocks and stride of each stage."""
 WIDE_KERNELS = (40, 112, 192)
 """Channels of the stages whose depthwise convolutions are 5 × 5; all others are 3 × 3."""
-BATCH_NORM = {"eps": 1e-3, "momentum": 0.01}
 
 
 class SameConvolution(nn.Conv2d):
@@ -50,7 +50,7 @@ def efficientnet_lite0(classes: int) -> nn.Module:
         num_classes=classes,
         inverted_residual_setting=[list(stage) for stage in STAGES],
         block=_make_block,
-        norm_layer=partial(nn.BatchNorm2d, **BATCH_NORM),
+        norm_layer=partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01),
     )
     network.features[0][0] = _replace_convolution(network.features[0][0], Stem, 3)
     built: nn.Module = network

@@ -19,7 +19,6 @@ from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint
 from brainscale.errors import BrainscaleError
 from brainscale.storage.local import SUCCESS
 from brainscale.storage.workspace import Workspace, is_complete, open_workspace
-from brainscale.training.finish import finish_run
 from brainscale.training.history import HISTORY_FILE, Epoch, read_history, tracked_metrics
 from brainscale.training.locally import LocalTrainer, can_train_here
 from brainscale.training.mlflow_tracking import MLFLOW_FILE, check_tracking_uri, require_mlflow, track_run
@@ -156,6 +155,7 @@ def _train(
             job = TrainingJob(config=config, run=str(workspace), samples=samples)
             trainer.fit(job, workspace, on_restart)
         workspace.pull(HISTORY_FILE, "checkpoints/best-*", force=True)
+        from brainscale.training.finish import finish_run  # here: what it loads would delay the first step
 
         def on_finish(text: str) -> None:
             write_notice(workspace.path, text)  # a cross-validation reads it there

@@ -15,7 +15,6 @@ from brainscale.scoring.rows import predict_rows
 from brainscale.stats import thresholds
 from brainscale.stats.decisions import apply_temperature
 from brainscale.stats.labelled import LabelledProbabilities
-from brainscale.stats.threshold_bounds import threshold_for_target
 from brainscale.stats.units import (
     AGGREGATION_NAMES,
     AGGREGATIONS,
@@ -25,6 +24,7 @@ from brainscale.stats.units import (
     count_ordered_pairs,
     unit_ids,
 )
+from brainscale.training.threshold_choice import choose_threshold
 
 UNITS_OF_SLICES: tuple[Unit, ...] = ("scan", "patient")
 
@@ -87,7 +87,7 @@ def choose_operating_points(config: OperatingConfig, bundle: Bundle, manifest: p
         temperature_source = f"lowest log loss on {len(samples)} validation samples"
         table = _with_temperature(table, temperature)
     samples = LabelledProbabilities.from_predictions(table, classes, groups=rows)
-    points: dict[Unit, OperatingPoint] = {"slice": _choose_threshold(config, samples, "samples")}
+    points: dict[Unit, OperatingPoint] = {"slice": choose_threshold(config, samples, "samples")}
     for unit in UNITS_OF_SLICES:
         units = LabelledUnits.from_predictions(table, unit, classes, rows)
         if (point := choose_unit_point(config, units)) is not None:
@@ -120,7 +120,7 @@ def choose_unit_point(config: OperatingConfig, units: LabelledUnits) -> Operatin
     noun, count = f"{units.unit}s", int(counted.sum())
     aggregation, source = _choose_aggregation(config, units)
     rule = config.model_copy(update={"threshold": "youden"}) if config.threshold == "fixed" else config
-    point = _choose_threshold(rule, units.samples(aggregation), noun)
+    point = choose_threshold(rule, units.samples(aggregation), noun)
     return point.model_copy(
         update={"aggregation": aggregation, "aggregation_source": source, "validation_units": count}
     )
@@ -136,30 +136,6 @@ def _choose_aggregation(config: OperatingConfig, units: LabelledUnits) -> tuple[
     has_tumour = samples[best].has_tumour
     auroc = pairs[best] / (2 * int(has_tumour.sum()) * int((~has_tumour).sum()))
     return best, f"highest AUROC ({auroc:.4f}) on {len(has_tumour)} validation {units.unit}s"
-
-
-def _choose_threshold(config: OperatingConfig, samples: LabelledProbabilities, noun: str) -> OperatingPoint:
-    """Return the threshold that a configuration asks for, chosen on samples, scans or patients."""
-    scores = samples.tumour_probability
-    if config.threshold == "youden":
-        threshold = thresholds.youden_threshold(samples.labels, scores)
-        source = f"Youden's index on {len(samples)} validation {noun}"
-        return OperatingPoint(threshold=threshold, threshold_source=source)
-    if config.threshold == "fixed":
-        return OperatingPoint(threshold=config.value, threshold_source="fixed")
-    threshold, bound = threshold_for_target(
-        samples.labels,
-        scores,
-        config.threshold,
-        config.target,
-        confidence=config.confidence,
-        codes=samples.codes,
-    )
-    return OperatingPoint(
-        threshold=threshold,
-        threshold_source=bound.describe(noun),
-        threshold_bound=bound,
-    )
 
 
 def describe_operating_points(chosen: OperatingPoints) -> list[str]:

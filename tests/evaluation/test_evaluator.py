@@ -13,9 +13,10 @@ import pytest
 from brainscale.dataset.manifest import read_manifest
 from brainscale.dataset.phantoms import draw_phantom
 from brainscale.errors import ManifestError
+from brainscale.evaluation.evaluated_model import EvaluatedModel
 from brainscale.evaluation.gallery import certainty
 from brainscale.evaluation.leakage import find_leaked, unseen_contents
-from brainscale.evaluation.outputs import EvaluatedModel, write_outputs
+from brainscale.evaluation.outputs import write_outputs
 from brainscale.evaluation.preparation import choose_rows, data_name, with_splits_of_run
 from brainscale.evaluation.report.page import SampleFlow
 from brainscale.evaluation.results import Evaluation

@@ -190,8 +190,8 @@ def test_runs_are_compared_on_pairs(tmp_path: Path, invoke: Invoke) -> None:
 def test_evaluate_writes_pairs_and_reads_them_again(
     bundle: Bundle, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
-    monkeypatch.setattr("brainscale.evaluation.outputs.draw_plots", lambda *arguments, **options: [])
-    monkeypatch.setattr("brainscale.evaluation.outputs._measure_faithfulness", lambda model: None)
+    monkeypatch.setattr("brainscale.evaluation.drawing.draw_plots", lambda *arguments, **options: [])
+    monkeypatch.setattr("brainscale.evaluation.drawing._measure_faithfulness", lambda model: None)
     predict_without_ray(monkeypatch)
     run = make_run(tmp_path / "run", bundle, phantoms)
     table = pq.read_table(run / "manifest.parquet")

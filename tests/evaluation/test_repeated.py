@@ -38,7 +38,7 @@ def run(finished_run: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of samples of each evaluation that was computed."""
-    monkeypatch.setattr("brainscale.evaluation.outputs.draw_plots", lambda *arguments, **options: [])
+    monkeypatch.setattr("brainscale.evaluation.drawing.draw_plots", lambda *arguments, **options: [])
     return predict_without_ray(monkeypatch)
 
 
@@ -72,6 +72,18 @@ def test_another_option_is_computed_and_is_no_new_look(
     assert other.looks == len(read_looks(run)[0]) == 1
     assert find_repeated(str(run), out) is None
     assert find_repeated(str(run), out, **change) is not None
+
+
+def test_tables_alone_are_no_evaluation_with_a_report(run: Path, evaluated: list[int]) -> None:
+    tables = evaluate_model(str(run), engine="onnx", report=False)
+    folder = run / "evaluation" / "test"
+    assert not list(folder.glob("*.html"))
+    assert evaluate_model(str(run), engine="onnx", report=False).metrics.equals(tables.metrics)
+    assert len(evaluated) == 1
+    whole = evaluate_model(str(run), engine="onnx")
+    assert len(evaluated) == 2
+    assert (folder / "report.html").is_file()
+    assert whole.metrics.equals(tables.metrics)
 
 
 def test_another_threshold_is_a_new_look_and_stands_in_every_output(run: Path, evaluated: list[int]) -> None:

@@ -45,7 +45,7 @@ def test_the_logits_are_those_of_the_source(side: int) -> None:
 
 
 def test_the_padding_of_the_stem_is_grey_127() -> None:
-    """So a plane of that grey has the same features at its border as inside, which zeros after `normalise` would not."""
+    """A plane of that grey is nothing but zeros for it, at the border too."""
     network = build_network("efficientnet_lite0", 2).eval()
     with torch.no_grad():
         features = network.get_submodule("features.0.0")(normalise(torch.full((1, 64, 64), 127, dtype=torch.uint8)))

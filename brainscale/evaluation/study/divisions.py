@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 
 from brainscale.config.sections import Config, SplitConfig
 from brainscale.dataset.columns import replace_column
+from brainscale.dataset.folds_by_column import assign_folds_by
 from brainscale.dataset.splits import assign_folds, assign_splits
-from brainscale.errors import ManifestError
 from brainscale.evaluation.cross_validation import splits_of_fold
 from brainscale.seeds import derive
 
@@ -61,22 +61,7 @@ def number_folds(manifest: pa.Table, config: SplitConfig, *, folds: int, fold_by
     """Return the manifest with the folds of one repetition in the column `fold`."""
     if fold_by is None:
         return assign_folds(manifest, folds=folds, seed=config.seed + repeat - 1)
-    if fold_by not in manifest.column_names:
-        raise ManifestError(f"the manifest has no column '{fold_by}' to make folds of: name one of the label file")
-    usable = pc.and_(pc.is_valid(manifest[fold_by]), pc.and_(pc.is_valid(manifest["label"]), _usable(manifest)))
-    values = sorted(set(manifest[fold_by].filter(usable).to_pylist()))
-    if len(values) < 2:
-        raise ManifestError(f"the column '{fold_by}' has {len(values)} value(s): folds need two or more")
-    numbers = pc.if_else(usable, pc.index_in(manifest[fold_by], pa.array(values)), None)
-    pairs = set(zip(manifest["group"].to_pylist(), numbers.to_pylist(), strict=True))
-    groups = [group for group, number in pairs if number is not None]
-    if len(groups) != len(set(groups)):
-        raise ManifestError(f"a group of samples is in two values of '{fold_by}': such folds would leak")
-    return replace_column(manifest, "fold", pc.cast(numbers, pa.int32()))
-
-
-def _usable(manifest: pa.Table) -> pa.ChunkedArray:
-    return pc.and_(pc.is_null(manifest["error_code"]), pc.is_null(manifest["left_out"]))
+    return assign_folds_by(manifest, fold_by)[0]
 
 
 def divide_for_leak(manifest: pa.Table, config: SplitConfig, condition: str, number: int) -> Division:

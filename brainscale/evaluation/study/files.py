@@ -1,7 +1,8 @@
 """Read study files."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -11,6 +12,7 @@ from brainscale.config.files import load_config, read_yaml, resource_folder
 from brainscale.config.sections import Config
 from brainscale.errors import UsageError
 from brainscale.evaluation.study.sections import NAME, Part, Row, Study
+from brainscale.hashing import file_sha256
 
 FOLDER = "configs/results"
 
@@ -23,11 +25,13 @@ class StudyFile:
         name: name of the file without its suffix; it names the study in tables and folders.
         path: the file.
         study: what it says.
+        weights: file of initial weights by name, those whose place was given.
     """
 
     name: str
     path: Path
     study: Study
+    weights: Mapping[str, str] = field(default_factory=dict)
 
     def config_of(self, part: Part, row: Row) -> Config:
         """Return the configuration of a row: the named one, then the recipe, then what part and row change.
@@ -38,7 +42,39 @@ class StudyFile:
         recipe = self.study.recipes[part.recipe] if part.recipe else ()
         source = row.config or part.config
         beside = self.path.parent / source
-        return load_config(str(beside) if beside.is_file() else source, [*recipe, *part.set, *row.set])
+        config = load_config(str(beside) if beside.is_file() else source, [*recipe, *part.set, *row.set])
+        name = named_weights(config)
+        if name is None:
+            return config
+        if name not in self.study.weights:
+            raise UsageError(f"model.weights=@{name}{did_you_mean(name, self.study.weights)}")
+        return with_weights(config, self.weights[name]) if name in self.weights else config
+
+    def with_places(self, places: Mapping[str, str]) -> "StudyFile":
+        """Return the study with the weights whose place was given.
+
+        Raises:
+            UsageError: a file is missing, or is another than the study names.
+        """
+        weights = {name: str(Path(path).absolute()) for name, path in places.items() if name in self.study.weights}
+        for name, path in weights.items():
+            if not Path(path).is_file():
+                raise UsageError(f"--data {name}={path}: no such file of weights")
+            wanted = self.study.weights[name].sha256
+            if wanted is not None and file_sha256(Path(path)) != wanted:
+                raise UsageError(f"--data {name}={path}: its SHA-256 is not {wanted}, which {self.name} names")
+        return replace(self, weights=weights)
+
+
+def named_weights(config: Config) -> str | None:
+    """Return the name of weights whose place is not known, `@NAME` in a configuration, or None."""
+    weights = config.model.weights
+    return weights[1:] if weights is not None and weights.startswith("@") else None
+
+
+def with_weights(config: Config, weights: str) -> Config:
+    """Return the configuration with other initial weights."""
+    return config.model_copy(update={"model": config.model.model_copy(update={"weights": weights})})
 
 
 def read_study(source: str) -> StudyFile:

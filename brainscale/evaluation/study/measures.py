@@ -18,6 +18,15 @@ from brainscale.evaluation.study.pieces import Piece, RowPlan
 from brainscale.evaluation.study.predictions import RowPredictions, read_row
 from brainscale.evaluation.study.processes import read_spent
 from brainscale.evaluation.study.runs import StudyPlan
+from brainscale.evaluation.study.subsets import (
+    ALL,
+    MATCHED,
+    WITHOUT_DOUBTFUL,
+    Control,
+    Select,
+    by_size,
+    without_samples,
+)
 from brainscale.hashing import fingerprint
 from brainscale.models.registry import count_flops
 from brainscale.schema import RESULTS
@@ -32,8 +41,7 @@ from brainscale.stats.repeated_folds import (
 )
 from brainscale.storage.local import read_success
 
-ALL, WITHOUT_DOUBTFUL = "all", "without_doubtful"
-METRIC, DIFFERENCE, PUBLISHED, FACT = "metric", "difference", "published", "fact"
+METRIC, DIFFERENCE, PUBLISHED, FACT, CONTROL = "metric", "difference", "published", "fact", "control"
 Cells = dict[str, Any]
 """Some columns of a row of the table."""
 
@@ -53,8 +61,8 @@ def measure_studies(plan: StudyPlan, on_notice: Callable[[str], None] = lambda t
             if rows:
                 on_notice(f"measuring {file.name}/{part_name}")
             predicted = [read_row(row, rows, done).complete_repetitions() for row in rows]
-            doubtful = plan.data[rows[0].sections[0].test_data or rows[0].sections[0].data].doubtful if rows else None
-            cells += _measure_part(predicted, doubtful or frozenset(), done)
+            if rows:
+                cells += _measure_part(predicted, plan.data, done)
     return pa.Table.from_pylist(cells, schema=RESULTS)
 
 
@@ -82,22 +90,63 @@ def _data_facts(file: StudyFile, data: Mapping[str, IndexedData]) -> Iterator[Ce
         yield base | {"metric": "manifest", "manifest_sha256": manifest_fingerprint(manifest)}
 
 
-def _measure_part(rows: Sequence[RowPredictions], doubtful: frozenset[str], done: Mapping[str, Path]) -> list[Cells]:
+def _measure_part(
+    rows: Sequence[RowPredictions], data: Mapping[str, IndexedData], done: Mapping[str, Path]
+) -> list[Cells]:
     """Return the rows of the table for one part."""
+    part, _ = rows[0].plan.sections
+    tested = data[part.test_data or part.data]
+    negative = next(iter(rows[0].plan.file.config_of(part, next(iter(part.rows.values()))).data.classes))
     cells = [cell for row in rows for cell in _facts(row, done)]
-    subsets = {ALL: frozenset[str]()} | ({WITHOUT_DOUBTFUL: doubtful} if doubtful else {})
-    for subset, without in subsets.items():
-        together = {(row.plan.row, row.plan.condition): row.together(without) for row in rows}
-        measured = {key: each for key, each in together.items() if each is not None}
+    subsets: dict[str, Select] = {ALL: lambda model: model}
+    if tested.doubtful:
+        subsets[WITHOUT_DOUBTFUL] = without_samples(tested.doubtful)
+    control = Control.of(tested.manifest, part.match, negative) if part.match else None
+    if control is not None:
+        subsets[MATCHED] = control.pair
+    if part.size is not None:
+        thirds, bounds = by_size(tested.manifest, part.size, negative)
+        subsets |= thirds
+        base = _base(rows[0].plan) | {"subset": ALL, "measure": FACT}
+        cells += [base | {"metric": f"size_bound_{n}", "value": bound} for n, bound in enumerate(bounds, 1)]
+    for subset, select in subsets.items():
+        measured = _measure(rows, select)
+        for row in rows:
+            if (predictions := measured.get((row.plan.row, row.plan.condition))) is not None:
+                cells += _metrics(_base(row.plan) | {"subset": subset, "measure": METRIC}, predictions)
+        cells += _differences(rows, measured, subset)
+    if control is not None:
+        cells += _against_control(rows, {ALL: lambda model: model, MATCHED: control.pair}, control)
+    return cells
+
+
+def _measure(rows: Sequence[RowPredictions], select: Select) -> dict[tuple[str, str], RepeatedPredictions]:
+    """Return row and condition → its predictions of a subset, where it has some."""
+    together = {(row.plan.row, row.plan.condition): row.together(select) for row in rows}
+    return {key: each for key, each in together.items() if each is not None}
+
+
+def _metrics(base: Cells, predictions: RepeatedPredictions) -> list[Cells]:
+    """Return a row of the table for each metric."""
+    counts = {"models": len(predictions.models), "groups": len(np.unique(predictions.groups))}
+    estimates = estimate_repeated(predictions)
+    return [base | counts | {"metric": name} | _of_estimate(each) for name, each in estimates.items()]
+
+
+def _against_control(rows: Sequence[RowPredictions], subsets: Mapping[str, Select], control: Control) -> list[Cells]:
+    """Return the AUROC of the columns alone, on the test samples of each row, and the row's difference from it."""
+    alone = {ALL: control.predict, MATCHED: control.predict_in_pairs}
+    cells: list[Cells] = []
+    for subset, select in subsets.items():
+        measured, controls = _measure(rows, select), _measure(rows, alone[subset])
         for row in rows:
             key = row.plan.row, row.plan.condition
             if key in measured:
-                estimates = estimate_repeated(measured[key])
-                counts = {"models": len(measured[key].models), "groups": len(np.unique(measured[key].groups))}
-                base = _base(row.plan) | {"subset": subset, "measure": METRIC} | counts
-                cells += [base | {"metric": name} | _of_estimate(each) for name, each in estimates.items()]
-        if rows:
-            cells += _differences(rows, measured, subset)
+                base = _base(row.plan) | {"subset": subset, "metric": "auroc", "reference": " and ".join(control.names)}
+                alone_estimate = estimate_repeated(controls[key])["auroc"]
+                difference = compare_repeated(measured[key], controls[key])["auroc"]
+                cells.append(base | {"measure": CONTROL} | _of_estimate(alone_estimate))
+                cells.append(base | {"measure": DIFFERENCE} | _of_estimate(difference))
     return cells
 
 
@@ -169,7 +218,7 @@ def _hashes(pieces: Sequence[Piece], successes: Sequence[Mapping[str, Any]]) -> 
         return {}
     weights = [facts["weights_sha256"] for facts in successes if facts["weights_sha256"]]
     return {
-        "config_sha256": pieces[0].config.fingerprint,
+        "config_sha256": pieces[0].config_sha256,
         "manifest_sha256": fingerprint([piece.manifest_sha256 for piece in pieces]),
         "seeds": [piece.config.train.seed for piece in pieces],
         "weights_sha256": weights or None,

@@ -8,9 +8,9 @@ import pyarrow as pa
 
 from brainscale.evaluation.study.divisions import AS_PRINTED, CONDITIONS, HONEST, LEAK_FREE, TEST_SHARE
 from brainscale.evaluation.study.files import StudyFile
-from brainscale.evaluation.study.measures import ALL, WITHOUT_DOUBTFUL
 from brainscale.evaluation.study.results_table import Line, Results
 from brainscale.evaluation.study.sections import Part
+from brainscale.evaluation.study.subsets import ALL, MATCHED, SIZES, WITHOUT_DOUBTFUL
 from brainscale.formatting import escape_markdown, format_number
 from brainscale.schema import PUBLISHED
 from brainscale.stats.bootstrap import RESAMPLES
@@ -49,8 +49,9 @@ class PartView:
         table: its rows, or None where nothing is complete.
         differences: paired differences, or None.
         doubtful: the same without samples with a doubtful label, or None.
+        matched: AUROC beside that of columns alone, on all samples and in matched pairs, or None.
+        sizes: sensitivity by size of the tumour, or None.
         published: published figures beside those here, or None.
-        differs: name of a row → how its published figures were made otherwise.
         notes: sentences about rows.
         plot: file name of the plot, or None.
     """
@@ -63,6 +64,8 @@ class PartView:
     table: TableView | None
     differences: TableView | None
     doubtful: TableView | None
+    matched: TableView | None
+    sizes: TableView | None
     published: TableView | None
     notes: Sequence[str]
     plot: str | None
@@ -118,20 +121,27 @@ def render_page(table: pa.Table, files: Sequence[StudyFile], *, table_file: str,
 def view_study(results: Results) -> StudyView:
     """Return a study for the page."""
     study = results.file.study
-    planned = sum(line["value"] for line in results.facts("models_planned"))
+    planned = _count_planned(results)
     seeds = {seed for line in results.facts("models") for seed in line["seeds"] or ()}
     return StudyView(
         file=results.file,
         data=_data_table(results),
         parts=[_view_part(results, name, part) for name, part in study.parts.items()],
-        models=round(sum(line["value"] for line in results.facts("models"))),
-        planned=round(planned),
+        models=sum(len(line["seeds"] or ()) for line in results.facts("models")),
+        planned=planned,
         hours=sum(line["value"] for line in results.facts("hours")),
         cpu_hours=sum(line["value"] for line in results.facts("cpu_hours")),
         configurations=len({line["config_sha256"] for line in results.facts("models") if line["config_sha256"]}),
         hardware=sorted({line["text"] for line in results.facts("hardware")}),
         seeds=sorted(seeds),
     )
+
+
+def _count_planned(results: Results) -> int:
+    """Return the number of models that the rows will have, without averages."""
+    rows = {name: part.rows for name, part in results.file.study.parts.items()}
+    lines = results.facts("models_planned")
+    return sum(int(line["value"]) for line in lines if not rows[line["part"]][line["row"]].average)
 
 
 def _data_table(results: Results) -> TableView | None:
@@ -182,6 +192,8 @@ def _view_part(results: Results, name: str, part: Part) -> PartView:
         table=table,
         differences=_differences_table(results, name, part),
         doubtful=doubtful,
+        matched=_matched_table(results, name, part),
+        sizes=_sizes_table(results, name, part),
         published=_published_table(results, name, part) if table is not None else None,
         notes=[f"{escape_markdown(title_of(part, row))}: {each.note}" for row, each in part.rows.items() if each.note],
         plot=plot_of(results, name, part),
@@ -262,6 +274,37 @@ def _differences_table(results: Results, name: str, part: Part) -> TableView | N
     reference = escape_markdown(title_of(part, part.reference))
     headings = [text for metric in COMPARED for text in (f"{metric_name(metric).name} − {reference}", "p (Holm)")]
     return TableView(headings=("Row", *headings), lines=lines) if lines else None
+
+
+def _matched_table(results: Results, name: str, part: Part) -> TableView | None:
+    """Return AUROCs beside those of the columns alone, on all samples and in matched pairs."""
+    reference, lines = " and ".join(part.match), []
+    for row, condition in conditions_of(part) if part.match else ():
+        cells = []
+        for subset in (ALL, MATCHED):
+            cells.append(cell(results.metric(name, row, condition, "auroc", subset)))
+            cells.append(cell(results.control(name, row, condition, reference, subset)))
+            cells.append(signed_cell(results.difference(name, row, condition, "auroc", reference, subset)))
+        if set(cells) != {"–"}:
+            lines.append([escape_markdown(title_of(part, row, condition)), *cells])
+    alone = f"{escape_markdown(reference)} alone"
+    headings = [f"{text}, {where}" for where in ("all", "pairs") for text in ("AUROC", alone, "difference")]
+    return TableView(headings=("Row", *headings), lines=lines) if lines else None
+
+
+def _sizes_table(results: Results, name: str, part: Part) -> TableView | None:
+    """Return the sensitivity in each third of the tumours by size."""
+    lines = []
+    for row, condition in conditions_of(part) if part.size is not None else ():
+        found = [results.metric(name, row, condition, "sensitivity", size) for size in SIZES]
+        if any(found):
+            lines.append([escape_markdown(title_of(part, row, condition)), *map(cell, found)])
+    if not lines:
+        return None
+    first = conditions_of(part)[0]
+    low, high = (format_number(results.number(name, *first, f"size_bound_{n}"), 0) for n in (1, 2))
+    column = escape_markdown(part.size)
+    return TableView(headings=("Row", f"{column} ≤ {low}", f"{low} to {high}", f"> {high}"), lines=lines)
 
 
 def _published_table(results: Results, name: str, part: Part) -> TableView | None:

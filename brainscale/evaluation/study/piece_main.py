@@ -4,19 +4,21 @@ The folder has the request and the samples; what was computed before a stop is n
 """
 
 import json
+import os
+import signal
 import sys
-from importlib import import_module
+import threading
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from brainscale.cluster import session
 from brainscale.config.files import parse_config
 from brainscale.config.sections import Config
 from brainscale.dataset.columns import replace_column
 from brainscale.dataset.manifest import read_manifest
 from brainscale.errors import BrainscaleError
+from brainscale.evaluation.baselines.runner import run_baseline
 from brainscale.evaluation.evaluator import evaluate_model
 from brainscale.storage.local import read_success, write_json, write_success
 from brainscale.training.driver import train_model
@@ -44,23 +46,22 @@ def run_piece(folder: Path) -> None:
         facts = _train_and_evaluate(folder, config, request["tested"])
     else:
         manifest = _with_test_split(folder, request["tested"])
-        baselines = import_module("brainscale.evaluation.baselines")
-        baselines.run_baseline(request["baseline"], manifest, config, folder / EVALUATION)
+        run_baseline(request["baseline"], manifest, config, folder / EVALUATION, cache=folder.parents[2] / "features")
         facts = {"weights_sha256": None, "epochs": None, "parameters": None, "hardware": []}
     write_success(folder, {"identity": request["identity"], **facts})
 
 
 def _train_and_evaluate(folder: Path, config: Config, tested: str) -> dict[str, Any]:
     other = folder / TEST_SAMPLES
-    with session.session(1, config.resources.object_store_gib):
-        run = train_model(str(folder / SAMPLES), str(folder / RUN), config)
-        evaluation = evaluate_model(
-            str(folder / RUN),
-            str(folder / EVALUATION),
-            data=str(other) if other.is_file() else None,
-            split=tested,
-            workers=1,
-        )
+    run = train_model(str(folder / SAMPLES), str(folder / RUN), config)
+    evaluation = evaluate_model(
+        str(folder / RUN),
+        str(folder / EVALUATION),
+        data=str(other) if other.is_file() else None,
+        split=tested,
+        workers=1,
+        report=False,
+    )
     return {
         "weights_sha256": run.weights_sha256,
         "epochs": run.epochs,
@@ -83,7 +84,15 @@ def _with_test_split(folder: Path, tested: str) -> pa.Table:
     return pa.concat_tables([manifest.select(columns), other.select(columns)]).sort_by("sample_id")
 
 
+def end_with_parent() -> None:
+    """Interrupt this process when its standard input ends: where the parent was killed, nobody waits for the piece."""
+    while os.read(0, 1):  # not sys.stdin, whose lock a thread would hold when this process ends
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=end_with_parent, daemon=True).start()
     place = Path(sys.argv[1])
     if read_success(place) is None:
         try:

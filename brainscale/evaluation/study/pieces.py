@@ -19,9 +19,9 @@ from brainscale.evaluation.study.divisions import (
     equal_steps,
     take_share,
 )
-from brainscale.evaluation.study.files import StudyFile
+from brainscale.evaluation.study.files import StudyFile, named_weights, with_weights
 from brainscale.evaluation.study.sections import Part, Row
-from brainscale.hashing import fingerprint
+from brainscale.hashing import file_sha256, fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class Piece:
         """Hash of all that decides its predictions; two pieces with one identity are one model."""
         return fingerprint(
             {
-                "config": self.config.fingerprint,
+                "config": self.config_sha256,
                 "manifest": self.manifest_sha256,
                 "tested": self.tested,
                 "test_manifest": None if self.test_manifest is None else manifest_fingerprint(self.test_manifest),
@@ -70,9 +70,22 @@ class Piece:
         )
 
     @cached_property
+    def config_sha256(self) -> str:
+        """Fingerprint of its configuration, wherever a file of initial weights lies."""
+        weights = self.config.model.weights
+        if weights is None or not Path(weights).is_file():
+            return self.config.fingerprint
+        return with_weights(self.config, file_sha256(Path(weights))).fingerprint
+
+    @cached_property
     def manifest_sha256(self) -> str:
         """Fingerprint of its samples and splits."""
         return manifest_fingerprint(self.manifest)
+
+    @property
+    def missing_weights(self) -> str | None:
+        """Name of initial weights whose place was not given; without them it cannot be run."""
+        return named_weights(self.config)
 
     @property
     def folder(self) -> Path:

@@ -1,6 +1,6 @@
 """The predictions of a row's models: read from the complete pieces, or averaged over other rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -75,17 +75,16 @@ class RowPredictions:
     def _planned_keys(self) -> Sequence[Key]:
         return [key_of(piece) for piece in self.plan.pieces] or list(self.models)
 
-    def together(self, without: frozenset[str] = frozenset()) -> RepeatedPredictions | None:
+    def together(
+        self, select: Callable[[ModelPredictions], ModelPredictions] = lambda model: model
+    ) -> RepeatedPredictions | None:
         """Return the predictions of all models together; None without any.
 
         Args:
-            without: ids of samples to leave out.
+            select: takes some of a model's predictions.
         """
-        kept = {}
-        for key, model in sorted(self.models.items()):
-            rows = ~np.isin(model.sample_ids, list(without)) if without else np.ones(len(model.scores), bool)
-            if rows.any():
-                kept[key] = model.take(rows)
+        selected = {key: select(model) for key, model in sorted(self.models.items())}
+        kept = {key: model for key, model in selected.items() if len(model.scores)}
         if not kept:
             return None
         models, sizes = list(kept.values()), [len(model.scores) for model in kept.values()]

@@ -93,7 +93,7 @@ def run_in_child(
             [sys.executable, *CHILD, str(folder)],
             stdout=log,
             stderr=log,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # whose end tells it that this process has ended
             start_new_session=True,  # a process group of its own, which is paused and stopped as one
         )
         is_stopped = False
@@ -102,6 +102,8 @@ def run_in_child(
         finally:
             if child.poll() is None:
                 _stop(child)
+            if child.stdin is not None:
+                child.stdin.close()
             cpu = _children_cpu_seconds() - cpu_before
             _save(folder, piece, earlier, timer, cpu)
     if child.returncode == 0 or is_stopped:

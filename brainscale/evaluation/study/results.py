@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from brainscale.errors import BrainscaleError, UsageError
-from brainscale.evaluation.study.budget import format_budget
+from brainscale.evaluation.study.budget import RowBudget
 from brainscale.evaluation.study.data_sets import released_index
 from brainscale.evaluation.study.divisions import number_folds
 from brainscale.evaluation.study.files import StudyFile
@@ -53,6 +53,7 @@ def run_studies(
     dry_run: bool = False,
     force: bool = False,
     command: str = "brainscale results",
+    on_budget: Callable[[Sequence[RowBudget]], None] = lambda budget: None,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> StudyResults | None:
     """Run what is missing of studies, and write the table and the page of what is complete.
@@ -68,6 +69,7 @@ def run_studies(
         dry_run: whether to say only what is done and left, and how long that takes.
         force: whether to run studies that take longer than their budget.
         command: command that the page names.
+        on_budget: called with the hours of each row before anything is run.
         on_notice: called with each message for the user.
 
     Returns:
@@ -79,7 +81,7 @@ def run_studies(
     """
     plan = make_plan(files, places, out, on_notice)
     pieces = choose_pieces(plan, parts, rows)
-    on_notice(format_budget(plan.budget()))
+    on_budget(plan.budget())
     for name, missing in plan.left_out.items():
         given = " ".join(f"--data {each}=PATH" for each in missing)
         on_notice(f"{name} is left out: its data was not given ({given})")

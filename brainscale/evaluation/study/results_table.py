@@ -6,7 +6,8 @@ from typing import Any
 import pyarrow as pa
 
 from brainscale.evaluation.study.files import StudyFile
-from brainscale.evaluation.study.measures import ALL, DIFFERENCE, FACT, METRIC, PUBLISHED
+from brainscale.evaluation.study.measures import CONTROL, DIFFERENCE, FACT, METRIC, PUBLISHED
+from brainscale.evaluation.study.subsets import ALL
 
 Line = dict[str, Any]
 """A row of the table of results."""
@@ -38,6 +39,10 @@ class Results:
     ) -> Line | None:
         """Return a paired difference."""
         return self._lines.get((part, row, condition, subset, DIFFERENCE, metric, reference))
+
+    def control(self, part: str, row: str, condition: str, reference: str, subset: str = ALL) -> Line | None:
+        """Return the AUROC of columns alone, on the test samples of a row."""
+        return self._lines.get((part, row, condition, subset, CONTROL, "auroc", reference))
 
     def fact(self, part: str | None, row: str, condition: str, metric: str) -> Line | None:
         """Return a fact of a row; of a data set where there is no part."""

@@ -25,7 +25,7 @@ class StudyPlan:
         out: folder of all runs.
         data: data sets by name, those whose place was given.
         rows: rows of the parts whose data is there, in order.
-        left_out: part → the data sets whose place was not given.
+        left_out: part, or some of its rows → the data sets or weights whose place was not given.
     """
 
     files: Sequence[StudyFile]
@@ -72,9 +72,10 @@ def make_plan(
     Raises:
         BrainscaleError: a data set is in no study or cannot be indexed, or a part cannot be divided so.
     """
-    names = {name for file in files for name in file.study.data}
+    names = {name for file in files for name in (*file.study.data, *file.study.weights)}
     if unknown := sorted(set(places) - names):
-        raise UsageError(f"--data {unknown[0]}: the data sets of these studies are {', '.join(sorted(names))}")
+        raise UsageError(f"--data {unknown[0]}: these studies have the data {', '.join(sorted(names))}")
+    files = [file.with_places(places) for file in files]
     folder = make_folder(out)
     data: dict[str, IndexedData] = {}
     for file in files:
@@ -89,7 +90,10 @@ def make_plan(
             if missing:
                 left_out[f"{file.name}/{name}"] = missing
             else:
-                rows += plan_part(file, name, data)
+                planned = plan_part(file, name, data)
+                rows += planned
+                for weights in sorted({piece.missing_weights or "" for row in planned for piece in row.pieces} - {""}):
+                    left_out[f"the rows of {file.name}/{name} with these weights"] = [weights]
     return StudyPlan(files=files, out=folder, data=data, rows=rows, left_out=left_out)
 
 
@@ -115,6 +119,7 @@ def choose_pieces(plan: StudyPlan, parts: Sequence[str], rows: Sequence[str]) ->
         for row in plan.rows
         if (not parts or row.part in parts) and (not rows or row.row in rows)
         for piece in row.pieces
+        if piece.missing_weights is None
     ]
     pieces.sort(key=lambda piece: (order[piece.study, piece.part], piece.repeat, piece.seed))
     first: dict[str, Piece] = {}

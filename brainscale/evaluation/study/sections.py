@@ -30,6 +30,13 @@ class DataSet(Section):
     ] = False
 
 
+class Weights(Section):
+    """Initial weights in a file; where it lies is said on the command line, `--data NAME=FILE.safetensors`."""
+
+    title: Annotated[str, Field(description="Name for the page, with its source and its licence.")]
+    sha256: Annotated[str | None, Field(description="SHA-256 that the file must have; null: any.")] = None
+
+
 class Row(Section):
     """One row of a part: a network and how it is trained, a baseline, or the mean of other rows' probabilities."""
 
@@ -85,6 +92,13 @@ class Part(Section):
     fold_by: Annotated[
         str | None, Field(description="Column whose values are the folds, such as site; null: balanced folds.")
     ] = None
+    match: Annotated[
+        tuple[str, ...],
+        Field(description="Columns that test samples are matched on, beside what these columns alone predict."),
+    ] = ()
+    size: Annotated[
+        str | None, Field(description="Column with the size of a tumour, for sensitivity by thirds of it.")
+    ] = None
     repeats: Annotated[int, Field(ge=1, description="Number of divisions of the data.")] = 1
     seeds: Annotated[int, Field(ge=1, description="Number of training seeds on the same division.")] = 1
     splits: Annotated[int, Field(ge=1, description="Number of splits of a leak part.")] = 5
@@ -102,7 +116,7 @@ class Part(Section):
     reference: Annotated[str | None, Field(description="Row that the others are compared with.")] = None
     rows: Annotated[dict[str, Row], Field(min_length=1, description="Rows by name.")]
 
-    @field_validator("set", "shares", mode="before")
+    @field_validator("set", "shares", "match", mode="before")
     @classmethod
     def _from_list(cls, values: Any) -> Any:
         return tuple(values) if isinstance(values, list) else values
@@ -151,6 +165,10 @@ class Study(Section):
     published_source: Annotated[str, Field(description="Where the published figures come from.")] = ""
     budget_hours: Annotated[float, Field(gt=0, description="Hours that all its models may take on this machine.")] = 24
     data: Annotated[dict[str, DataSet], Field(min_length=1, description="Data sets by name.")]
+    weights: Annotated[
+        dict[str, Weights],
+        Field(default_factory=dict, description="Files of initial weights by name; rows set model.weights=@NAME."),
+    ]
     recipes: Annotated[dict[str, tuple[str, ...]], Field(default_factory=dict, description="Named sets of changes.")]
     parts: Annotated[dict[str, Part], Field(min_length=1, description="Parts by name, the most important first.")]
 

@@ -1,5 +1,6 @@
 """The table of results and the page that is made from it alone."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import pytest
 
 from brainscale.errors import OutputError
 from brainscale.evaluation.study.files import StudyFile, read_study
-from brainscale.evaluation.study.measures import ALL, WITHOUT_DOUBTFUL, measure_studies
+from brainscale.evaluation.study.measures import measure_studies
 from brainscale.evaluation.study.page import render_page, signed_cell
 from brainscale.evaluation.study.pieces import Piece
 from brainscale.evaluation.study.predictions import average, read_piece, read_row
 from brainscale.evaluation.study.results import write_page, write_results
 from brainscale.evaluation.study.results_table import Results
 from brainscale.evaluation.study.runs import StudyPlan
+from brainscale.evaluation.study.subsets import ALL, MATCHED, SIZES, WITHOUT_DOUBTFUL, Control
 from brainscale.schema import RESULTS
 from brainscale.stats.paired_tests import holm
 from brainscale.stats.repeated_folds import METRICS, estimate_repeated
@@ -118,6 +120,40 @@ def test_a_repetition_without_all_its_folds_does_not_count_unless_it_is_the_only
     assert "Not complete, of 4 models: BrainMRNet (2 of 4 missing)." in text
     complete(four, made.out)
     assert "Not complete" not in page(measure_studies(made), file)
+
+
+def test_pairs_are_compared_with_what_the_columns_alone_predict(tmp_path: Path) -> None:
+    """The position tells the classes apart here, on all samples but not in pairs; the model sees the tumour."""
+    file = study(tmp_path, {"table": {**FOLDS, "rows": ONE, "match": ["position"], "size": "pixels"}})
+    data = indexed()
+    tumour = np.array(data.manifest["label"].to_pylist()) == "tumour"
+    position = np.random.default_rng(0).integers(0, 10, 80) + 3 * tumour
+    sizes = np.where(tumour, np.arange(80), 0)
+    table = data.manifest.append_column("position", [position]).append_column("pixels", [sizes])
+    made = plan(file, tmp_path / "out", replace(data, manifest=table))
+    for piece in made.rows[0].pieces:
+        complete(piece, made.out, shift=4)
+    found = results(made)
+    everywhere, in_pairs = (found.control("table", "brainmrnet", "", "position", subset) for subset in (ALL, MATCHED))
+    assert everywhere is not None
+    assert in_pairs is not None
+    assert everywhere["value"] > 0.6
+    assert abs(in_pairs["value"] - 0.5) < abs(everywhere["value"] - 0.5)
+    difference = found.difference("table", "brainmrnet", "", "auroc", "position", MATCHED)
+    own = found.metric("table", "brainmrnet", "", "auroc", MATCHED)
+    assert difference is not None
+    assert own is not None
+    assert difference["value"] == pytest.approx(own["value"] - in_pairs["value"])
+    assert difference["low"] > 0
+    counts = [found.metric("table", "brainmrnet", "", "sensitivity", size) for size in SIZES]
+    assert [line["n"] - 40 for line in counts if line] == [14, 13, 13]
+    text = page(measure_studies(made), file)
+    assert "Beside what position alone predicts." in text
+    assert "Sensitivity by size of the tumour" in text
+    control = Control.of(table, ["position"], "no_tumour")
+    model = read_row(made.rows[0], made.rows, made.done()).models[1, 1, 0]
+    paired = control.pair(model)
+    assert paired.has_tumour.sum() * 2 == len(paired.scores) > 0
 
 
 def test_a_part_without_a_figure_says_so(tmp_path: Path) -> None:

@@ -50,9 +50,9 @@ def test_folds_by_a_column_leave_each_of_its_values_out_once(tmp_path: Path) -> 
         sites = dict(zip(piece.manifest["sample_id"].to_pylist(), piece.manifest["site"].to_pylist(), strict=True))
         assert Counter(sites[name] for name in ids(piece, "test")) == {site: 40}
         assert site not in {sites[name] for split in ("train", "val") for name in ids(piece, split)}
-    with pytest.raises(ManifestError, match="no column 'scanner'"):
+    with pytest.raises(ManifestError, match="no column scanner"):
         rows_of(tmp_path, {"fold_by": "scanner"})
-    with pytest.raises(ManifestError, match="a group of samples is in two values of 'label'"):
+    with pytest.raises(ManifestError, match="has several values of label"):
         rows_of(tmp_path, {"fold_by": "label"})
 
 
