@@ -17,6 +17,7 @@ from brainscale.dataset.manifest import (
     write_manifest,
 )
 from brainscale.errors import FormatError, OutputError
+from brainscale.models.bundle import Bundle
 from brainscale.schema import FORMATS
 from brainscale.storage.local import read_success, refuse_other_files, replacing, write_json
 from brainscale.storage.remote import is_address, join_address
@@ -185,6 +186,12 @@ class RunFolder:
             )
         if manifest_fingerprint(self.manifest()) != manifest_fingerprint(manifest):
             raise OutputError(f"{self} holds a run on other data (files, labels or splits differ): choose a new --out")
+
+
+def run_of(bundle: Bundle) -> RunFolder | None:
+    """Return the run that a bundle belongs to, also if the bundle was named: it counts evaluations of its test set."""
+    run = RunFolder(bundle.folder.absolute().parent)
+    return run if run.is_started() else None
 
 
 def find_differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
