@@ -318,8 +318,12 @@ def evaluate_command(
 @click.command("compare")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option(
-    "--out", metavar="T.parquet", help="Parquet file for the table; the paired tests go to T-pairs.parquet beside it."
+    "--out",
+    metavar="T.parquet",
+    help="File for the tables: .parquet, .csv, .json, .md or .tex. In Parquet and CSV the paired tests go to a second "
+    "file beside it, such as T-pairs.parquet.",
 )
+@options.overwrite
 @options.unit
 @options.match
 @click.option("--markdown", is_flag=True, help="Print Markdown tables.")
@@ -333,6 +337,7 @@ def evaluate_command(
 def compare_command(
     runs: tuple[str, ...],
     out: str | None,
+    overwrite: bool,
     unit: str,
     match: tuple[str, ...],
     markdown: bool,
@@ -347,10 +352,8 @@ def compare_command(
     """
     from contextlib import ExitStack
 
-    from brainscale.evaluation import comparison as comparing
-    from brainscale.evaluation.comparison_text import format_comparison, format_pairs
-    from brainscale.storage.remote import split_options
-    from brainscale.storage.tables import write_table
+    from brainscale.storage.ownership import describe_origin, require_own
+    from brainscale.storage.remote import make_absolute, split_options
     from brainscale.storage.workspace import fetch
 
     with ExitStack() as stack:
@@ -358,18 +361,11 @@ def compare_command(
         names = [split_options(run)[0] for run in runs]
         comparison = comparing.compare_runs(folders, unit=unit, match=match, force=force, names=names)
     if out:
-        write_table(comparison.table, out, "comparison")
-        if comparison.pairs is not None:
-            base, address_options = split_options(out)
-            pairs_out = f"{base.removesuffix('.parquet')}-pairs.parquet{address_options}"
-            write_table(comparison.pairs, pairs_out, "paired tests")
+        write_comparison(comparison, out, origin)
     if as_json:
         click.echo(json.dumps(comparison.to_json(), indent=2))
         return
-    click.echo(format_comparison(comparison.table, markdown=markdown))
-    if comparison.pairs is not None:
-        classes = max(comparison.table["classes"].to_pylist())
-        click.echo(f"\n{format_pairs(comparison.pairs, classes=classes, markdown=markdown)}")
+    click.echo(format_all(comparison, form="markdown" if markdown else "text"))
 
 
 @click.command("verify")
