@@ -2,17 +2,20 @@
 
 import json
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
-from brainscale.evaluation.comparison import Comparison
 from brainscale.evaluation.comparison_text import Form, format_comparison, format_pairs
 from brainscale.storage.formats import CSV, JSON, LATEX, MARKDOWN, TABLE, suffix_of, write_output, write_text
 from brainscale.storage.remote import split_options
+
+if TYPE_CHECKING:
+    from brainscale.evaluation.comparison import Comparison
 
 FORMATS = (TABLE, CSV, JSON, MARKDOWN, LATEX)
 FORMS: dict[str, Form] = {MARKDOWN: "markdown", LATEX: "latex"}
 
 
-def format_all(comparison: Comparison, *, form: Form = "text") -> str:
+def format_all(comparison: "Comparison", *, form: Form = "text") -> str:
     """Return the table of models and, where there are any, that of the paired tests."""
     texts = [format_comparison(comparison.table, form=form)]
     if comparison.pairs is not None:
@@ -34,7 +37,7 @@ def files_of(out: str) -> dict[str, str]:
     return {out: "comparison", f"{base[: -len(suffix)]}-pairs{PurePosixPath(base).suffix}{options}": "paired tests"}
 
 
-def write_comparison(comparison: Comparison, out: str, origin: str) -> None:
+def write_comparison(comparison: "Comparison", out: str, origin: str) -> None:
     """Write a comparison: in Parquet and CSV the paired tests to a file of their own, in other formats to the same.
 
     Args:

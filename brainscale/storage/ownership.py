@@ -40,6 +40,7 @@ def require_own(
     overwrite: bool = False,
     inputs: Iterable[str | Path | None] = (),
     option: str = "--out",
+    can_overwrite: bool = True,
 ) -> None:
     """Check that an output may be written: nothing is there, or what this very command made, or `overwrite` is given.
 
@@ -50,12 +51,13 @@ def require_own(
         overwrite: whether to replace what another command made, or an input.
         inputs: paths and addresses that the command reads.
         option: option that names the output, for the message.
+        can_overwrite: whether the command has the option `--overwrite`.
 
     Raises:
         OutputError: something else is there, or one of the inputs; a folder is never replaced by a file.
         StorageError: the object store does not answer.
     """
-    remedy = f"--overwrite replaces it, or choose another {option}"
+    remedy = f"{'--overwrite replaces it' if can_overwrite else 'remove it'}, or choose another {option}"
     if not overwrite and any(path is not None and is_same_place(location, path) for path in inputs):
         raise OutputError(f"{location} is an input of this command: {remedy}")
     is_folder = not is_address(location) and Path(location).is_dir()
