@@ -59,6 +59,15 @@ FILES = {
         "test_looks.jsonl": "each model that was evaluated on samples that training did not see",
         "_SUCCESS.json": "written last: the run is complete",
     },
+    "ensemble --out BUNDLE": {
+        "model.safetensors": "the weights of all members, under `member.0.`, `member.1.`, …",
+        "model.onnx": "the members and their mean as one network",
+        "model.json": "the members, and all else that a score depends on",
+        "novelty.safetensors": "what the first member's novelty is computed from, if it has one",
+        "manifest.parquet": "what any member was trained on, if that is known of all",
+        "README.md": "the model card",
+        "_SUCCESS.json": "written last: the model is complete",
+    },
     "evaluate --out DIR": {
         "predictions.parquet": "one row for each sample",
         "scans.parquet": "one row for each scan (`--unit scan`); `patients.parquet` with `--unit patient`",

@@ -32,6 +32,7 @@ from brainscale.config.sections import PreprocessConfig
 from brainscale.dataset.phantoms import draw_phantom
 from brainscale.models import engines
 from brainscale.models.bundle import ONNX, WEIGHTS, open_bundle, write_model_info
+from brainscale.models.network_spec import NetworkSpec
 from brainscale.models.onnx_export import export_onnx
 from brainscale.models.registry import build_network, count_parameters
 from brainscale.reading.decoder import decode
@@ -60,7 +61,7 @@ def make_bundle(folder: Path, size: int) -> Path:
             nn.init.uniform_(module.get_buffer("running_mean"), -0.2, 0.2)
             nn.init.uniform_(module.get_buffer("running_var"), 0.5, 1.5)
     save_file(network.state_dict(), folder / WEIGHTS)
-    export_onnx("brainmrnet", 2, size, network.state_dict(), folder / ONNX)
+    export_onnx(NetworkSpec(architecture="brainmrnet"), 2, size, network.state_dict(), folder / ONNX)
     points = {"slice": {"threshold": 0.5, "threshold_source": "fixed"}}
     facts = {"architecture": "brainmrnet", "classes": DEFAULT_CLASSES, "operating_points": points}
     sources = {"manifest_sha256": "", "config_sha256": "", "seed": 0, "epoch": 0, "versions": read_library_versions()}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from brainscale.reading.sample import Sample
     from brainscale.scoring.direct import ScoredRows
     from brainscale.scoring.result import Scores
+    from brainscale.training.ensemble import EnsembleModel
     from brainscale.training.run_folder import Run
 
 Location = str | os.PathLike[str]
@@ -380,6 +381,28 @@ def compare(
         folders = [str(stack.enter_context(fetch(run, *comparison.READ, push=True))) for run in locations]
         names = [split_options(run)[0] for run in locations]
         return comparison.compare_runs(folders, unit=unit, match=match, force=force, names=names)
+
+
+def ensemble(
+    models: "Sequence[Run | Location]", out: Location, *, on_notice: OnNotice = lambda text: None
+) -> "EnsembleModel":
+    """Write a model that averages the probabilities of others with equal weights.
+
+    The threshold is chosen on the validation split where all models share one; else it is 0.5.
+
+    Args:
+        models: runs, or run folders or model folders, with the same classes and preprocessing.
+        out: path or address of the folder to write, which is a model like any other.
+        on_notice: called with each message for the user.
+
+    Raises:
+        UsageError: a model is named twice, or is an ensemble itself.
+        BundleError: a folder holds no model, or the models differ in classes or preprocessing.
+        OutputError: `out` holds something else.
+    """
+    from brainscale.training.ensemble import make_ensemble
+
+    return make_ensemble([_model_location(model) for model in models], _absolute(out), on_notice)
 
 
 def score(

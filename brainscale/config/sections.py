@@ -23,6 +23,8 @@ from brainscale.hashing import fingerprint
 
 ARCHITECTURES = ("brainmrnet", "brainmrnet_paper", "vgg16", "resnet50", "densenet121", "efficientnet_lite0")
 """Names of the networks, which `models.registry` builds."""
+ViewCount = Literal[1, 2, 6]
+"""Number of views of an image whose probabilities a model averages."""
 
 
 class Section(BaseModel):
@@ -56,6 +58,13 @@ class ModelConfig(Section):
             "only), or the path of a .safetensors file."
         ),
     ] = None
+    views: Annotated[
+        ViewCount,
+        Field(
+            description="Views of an image whose probabilities the trained model averages: 1 (the image), 2 (and its "
+            "mirror image) or 6 (both turned by -10, 0 and 10 degrees too). Training and its validation loss use 1."
+        ),
+    ] = 1
 
     @model_validator(mode="after")
     def _check_name(self) -> "ModelConfig":

@@ -1,4 +1,4 @@
-"""Check the arguments of an evaluation or of a cross-validation before anything starts; needs neither torch nor the libraries of plots."""
+"""Check the arguments of evaluations and cross-validations before anything starts; needs no torch and no plots."""
 
 from pathlib import Path
 

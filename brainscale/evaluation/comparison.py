@@ -26,6 +26,7 @@ from brainscale.evaluation.evaluator import evaluate_model
 from brainscale.evaluation.matched import match_labelled, require_slices
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
 from brainscale.evaluation.units import UNIT_FILES, evaluation_name, read_labelled_units
+from brainscale.models.bundle import MODEL_JSON, NOVELTY, ONNX, WEIGHTS
 from brainscale.schema import COMPARISON, PAIRS, PUBLISHED, PUBLISHED_MULTICLASS
 from brainscale.stats.estimate import Estimate
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
@@ -40,7 +41,7 @@ from brainscale.training.run_folder import RunFolder
 
 READ = (
     *("*.json", CONFIG_FILE, MANIFEST_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE, *UNIT_FILES),
-    *("model/*", "evaluation/*"),
+    *("model/*", WEIGHTS, ONNX, NOVELTY, "evaluation/*"),
 )
 """Files that are read of a run or an evaluation in an object store."""
 COSTS = ("parameters", "flops", "images_per_second")
@@ -146,8 +147,13 @@ def _require_runs(runs: Sequence[str], unit: str) -> None:
     if len({Path(run).resolve() for run in runs}) < len(runs):
         raise UsageError("the same run is named twice: name each once")
     for run in map(Path, runs):
-        if find_evaluation(run, unit) is None and not RunFolder(run).config_file.is_file():
+        if find_evaluation(run, unit) is None and not _has_test_split(RunFolder(run)):
             raise BundleError(f"{run} is neither a run nor an evaluation: name a folder that train or evaluate wrote")
+
+
+def _has_test_split(run: RunFolder) -> bool:
+    """Return whether a folder is a run, or an ensemble that knows the manifests of its members."""
+    return run.config_file.is_file() or ((run.path / MODEL_JSON).is_file() and run.manifest_file.is_file())
 
 
 def compare_runs(

@@ -48,7 +48,7 @@ def measure_faithfulness(bundle: Bundle, manifest: pa.Table, predictions: pa.Tab
     )
     measured = [measure_beside_random(score, *pair) for pair in zip(greys, heatmaps, strict=True)]
     groups = values_of(pa.chunked_array([list(planes)], pa.string()), manifest, "group").to_pylist()
-    method = name_heatmap_method(bundle.info.architecture, len(bundle.info.classes))
+    method = name_heatmap_method(bundle.info)
     return summarise_faithfulness(method, measured, groups)
 
 

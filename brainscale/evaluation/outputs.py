@@ -95,10 +95,12 @@ def complete_card(model: EvaluatedModel, metrics: pa.Table, facts: EvaluationFac
 
 def _metadata(model: EvaluatedModel, facts: EvaluationFacts) -> dict[str, Any]:
     """Return what a comparison of models needs to know."""
-    from brainscale.models.registry import count_flops  # here: it needs torch, and the metrics of a million the memory
+    from brainscale.models.ensemble import (
+        count_model_flops,
+    )  # here: it needs torch, and the metrics of a million memory
 
     info = model.bundle.info
-    cost = count_flops(info.architecture, len(info.classes), info.preprocess.image_size)
+    cost = count_model_flops(info.network, len(info.classes), info.preprocess.image_size)
     classes = json.dumps(list(info.classes))
     known = {name: value for name, value in facts.to_json().items() if value is not None}
     point = model.operating_point

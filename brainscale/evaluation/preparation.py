@@ -20,7 +20,7 @@ from brainscale.evaluation.units import evaluation_name
 from brainscale.models.bundle import EDITED, Bundle, open_bundle
 from brainscale.stats.units import Unit, require_unit
 from brainscale.storage.remote import is_address, join_address, split_options
-from brainscale.training.run_folder import RunFolder
+from brainscale.training.run_folder import RunFolder, run_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,12 +156,6 @@ def prepare_evaluation(
         folder=folder,
         path=path,
     )
-
-
-def run_of(bundle: Bundle) -> RunFolder | None:
-    """Return the run that a bundle belongs to, also if the bundle was named: it counts evaluations of its test set."""
-    run = RunFolder(bundle.folder.absolute().parent)
-    return run if run.is_started() else None
 
 
 def data_name(data: str | pa.Table | None) -> str | None:

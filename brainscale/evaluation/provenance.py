@@ -59,7 +59,7 @@ def model_facts(info: ModelInfo) -> dict[str, object]:
         "threshold": f"{info.threshold:.6g} ({info.threshold_source})",
         "temperature": None if info.temperature == 1 else f"{info.temperature:.4g} ({info.temperature_source})",
         "image_size": f"{info.preprocess.image_size} px",
-        "seed": str(info.seed),  # a name, not a number of something
+        "seed": None if info.seed is None else str(info.seed),  # a name, not a number of something
         "epoch": info.epoch,
         "configuration": info.config_sha256,
         "training_manifest": info.manifest_sha256,

@@ -14,9 +14,10 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from brainscale.config.files import CONFIG_FILE
-from brainscale.config.sections import DataConfig, PreprocessConfig, Section
+from brainscale.config.sections import DataConfig, PreprocessConfig, Section, ViewCount
 from brainscale.errors import BundleError, FormatError
 from brainscale.hashing import file_sha256
+from brainscale.models.network_spec import ENSEMBLE, NetworkSpec
 from brainscale.models.novelty import NoveltyReference, read_novelty
 from brainscale.schema import FORMATS
 from brainscale.stats.target_bound import TargetBound
@@ -52,11 +53,46 @@ class OperatingPoint(Section):
     validation_units: int | None = None
 
 
+class Member(Section):
+    """A network of an ensemble, and the model that it came from.
+
+    Attributes:
+        architecture: name of the network in the registry.
+        views: number of views whose probabilities it averages.
+        temperature: number by which its log-probabilities are divided before they are averaged.
+        run: name of the folder of its run or model.
+        model_sha256: hash of that model.
+        weights_sha256: hash of that model's weights.
+        manifest_sha256: fingerprint of its training manifest.
+        config_sha256: fingerprint of its configuration.
+        seed: seed of its run.
+        epoch: number of the epoch with its weights.
+    """
+
+    architecture: str
+    views: ViewCount
+    temperature: float = Field(gt=0)
+    run: str
+    model_sha256: str
+    weights_sha256: str
+    manifest_sha256: str
+    config_sha256: str
+    seed: int
+    epoch: int
+
+    @property
+    def network(self) -> NetworkSpec:
+        """What its network is built from."""
+        return NetworkSpec(architecture=self.architecture, views=self.views, temperature=self.temperature)
+
+
 class ModelInfo(Section):
     """The contents of model.json: what the meaning of a score depends on, and how the model was made.
 
     Attributes:
-        architecture: name of the network in the registry.
+        architecture: name of the network in the registry, or `ensemble`.
+        views: number of views of an image whose probabilities it averages; the members of an ensemble have their own.
+        members: members of an ensemble; empty for a network.
         classes: class → folder names, in the order of the outputs; the class without a tumour is the first.
         preprocess: how to turn a frame into a plane.
         operating_points: unit → operating point: of slices always, of scans and patients where validation had enough.
@@ -69,8 +105,8 @@ class ModelInfo(Section):
         novelty_source: what novelty rests on, or why there is none.
         manifest_sha256: fingerprint of the training manifest.
         config_sha256: fingerprint of the configuration.
-        seed: seed of the run.
-        epoch: number of the epoch with these weights.
+        seed: seed of the run; None for an ensemble.
+        epoch: number of the epoch with these weights; None for an ensemble.
         epoch_source: how the epoch was chosen.
         versions: library → version at the time of training.
         model_sha256: hash of all the fields above, in their order, and so of the weights too.
@@ -78,6 +114,8 @@ class ModelInfo(Section):
 
     format: int = FORMATS["model"]
     architecture: str
+    views: ViewCount = 1
+    members: list[Member] = Field(default=[])
     classes: dict[str, list[str]] = Field(min_length=2)
     preprocess: PreprocessConfig
     operating_points: dict[Unit, OperatingPoint]
@@ -90,8 +128,8 @@ class ModelInfo(Section):
     novelty_source: str = "none: it was not computed"
     manifest_sha256: str
     config_sha256: str
-    seed: int
-    epoch: int
+    seed: int | None
+    epoch: int | None
     epoch_source: str = "lowest validation loss"
     versions: dict[str, str]
     model_sha256: str
@@ -101,6 +139,18 @@ class ModelInfo(Section):
         if "slice" not in self.operating_points:
             raise ValueError("operating_points has none of slices")
         return self
+
+    @model_validator(mode="after")
+    def _is_ensemble_or_network(self) -> "ModelInfo":
+        if (self.architecture == ENSEMBLE) != bool(self.members):
+            raise ValueError(f"architecture {self.architecture} with {len(self.members)} members")
+        return self
+
+    @property
+    def network(self) -> NetworkSpec:
+        """What the model's network is built from."""
+        members = tuple(member.network for member in self.members)
+        return NetworkSpec(architecture=self.architecture, views=self.views, members=members)
 
     @property
     def threshold(self) -> float:

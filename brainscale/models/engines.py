@@ -97,7 +97,7 @@ class TorchEngine:
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False  # TF32 would not agree with the CPU to 1e-5
         self._classes, self._batch = len(info.classes), GPU_BATCH if options.on_gpu else CPU_BATCH
-        classifier = load_classifier(info.architecture, len(info.classes), network).to(self._device)
+        classifier = load_classifier(info.network, len(info.classes), network).to(self._device)
         if options.on_gpu:
             classifier = classifier.to(memory_format=torch.channels_last)
         else:

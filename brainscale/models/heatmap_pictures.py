@@ -124,7 +124,7 @@ def write_heatmaps(
         OutputError: the folder or a file cannot be written.
     """
     folder = make_folder(folder)
-    method = name_heatmap_method(bundle.info.architecture, len(bundle.info.classes))
+    method = name_heatmap_method(bundle.info)
     engine = load_cpu_engine(bundle)
     score = score_of_engine(engine)
     batches = compute_heatmap_batches(bundle.info, bundle.weights.read_bytes(), planes, engine)

@@ -18,6 +18,7 @@ from brainscale.models.classifier import load_classifier
 from brainscale.models.engines import Engine, EngineOptions, load_engine, read_network, resolve_engine
 from brainscale.models.explained_score import Score, score_of_engine, score_of_network, take_structure_out
 from brainscale.models.integrated_gradients import integrated_gradients, smooth_attributions
+from brainscale.models.network_spec import ENSEMBLE, NetworkSpec
 from brainscale.models.perturbation import draw_masks, occlusion_map, rise_map
 from brainscale.models.registry import NETWORKS, HeatmapMethod
 from brainscale.models.resize import bilinear_matrix, resample
@@ -43,7 +44,7 @@ def compute_heatmaps(
         network: a network in evaluation mode; it is not changed.
         planes: uint8 [N, S, S], on the device of the network.
         target: index of a class; None for a tumour, that is any class but the first.
-        architecture: name of the network in the registry.
+        architecture: name of the network in the registry, or `ensemble` for any mean of several.
         method: method; by default the registry's for this network.
         score: a faster way to compute the network's score of `target`, for occlusion and RISE.
 
@@ -70,7 +71,7 @@ def compute_evidence(
     score: Score | None = None,
 ) -> Tensor:
     """Return the signed maps from which `compute_heatmaps` makes heatmaps, float32 [N, h, w]; the same arguments."""
-    method = method or NETWORKS[architecture].heatmap_method
+    method = method or _choose_method(architecture)
     if method == "cam":
         return class_activation_map(network, planes, target, architecture=architecture)
     pairs = [(plane, take_structure_out(plane)) for plane in planes.cpu().numpy()]
@@ -88,9 +89,19 @@ def compute_evidence(
     return torch.from_numpy(np.stack(maps)).to(planes.device)
 
 
-def name_heatmap_method(architecture: str, classes: int) -> str:
-    """Return the name of the method for a network: `occlusion`, …, or the kind of class activation map."""
-    method = NETWORKS[architecture].heatmap_method
+def _choose_method(architecture: str) -> HeatmapMethod:
+    """Return the method for a network; a mean of several has no single feature map for a class activation map."""
+    return "integrated gradients" if architecture == ENSEMBLE else NETWORKS[architecture].heatmap_method
+
+
+def _explained_architecture(spec: NetworkSpec) -> str:
+    return ENSEMBLE if spec.is_averaged else spec.architecture
+
+
+def name_heatmap_method(info: ModelInfo) -> str:
+    """Return the name of the method for a model: `occlusion`, …, or the kind of class activation map."""
+    architecture, classes = _explained_architecture(info.network), len(info.classes)
+    method = _choose_method(architecture)
     return cam_method(architecture, classes) if method == "cam" else method
 
 
@@ -105,11 +116,11 @@ def compute_heatmap_batches(
         planes: uint8 [S, S] each.
         engine: engine of the model, which is faster than its network.
     """
-    network = load_classifier(info.architecture, len(info.classes), weights).get_submodule("network")
-    score = score_of_engine(engine)
+    network = load_classifier(info.network, len(info.classes), weights).get_submodule("network")
+    architecture, score = _explained_architecture(info.network), score_of_engine(engine)
     for start in range(0, len(planes), BATCH):
         batch = torch.from_numpy(np.stack(list(planes[start : start + BATCH])))
-        yield compute_heatmaps(network, batch, architecture=info.architecture, score=score).numpy()
+        yield compute_heatmaps(network, batch, architecture=architecture, score=score).numpy()
 
 
 def load_cpu_engine(bundle: Bundle) -> Engine:

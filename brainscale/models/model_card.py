@@ -10,6 +10,7 @@ import pyarrow as pa
 from brainscale.formatting import escape_markdown, format_number
 from brainscale.models.bundle import EDITED, ModelInfo
 from brainscale.models.claim_checklist import ITEMS, OPEN
+from brainscale.models.network_spec import ANGLE
 from brainscale.stats.metric_names import CLASS_NAMES, PUBLISHED_NOTE, metric_name
 from brainscale.stats.metrics import estimates_of
 from brainscale.stats.multiclass import OF_EACH_CLASS, sort_into_blocks
@@ -17,6 +18,11 @@ from brainscale.stats.units import AGGREGATION_NAMES
 from brainscale.storage.local import replacing
 
 README = "README.md"
+VIEWS = {
+    2: "the image and its mirror image",
+    6: f"the image and its mirror image, each as it is and turned by {ANGLE:g}° to either side",
+}
+"""Number of views → what they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +91,7 @@ def write_model_card(folder: Path, facts: ModelFacts) -> Path:
         edited_note=EDITED,
         published_note=PUBLISHED_NOTE,
         aggregation_names=AGGREGATION_NAMES,
+        views_note=VIEWS,
     )
     with replacing(folder / README) as aside:
         aside.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -142,8 +149,8 @@ def _provenance(facts: ModelFacts) -> dict[str, object]:
         "novelty sha256": info.novelty_sha256 or "none",
         "training manifest sha256": info.manifest_sha256,
         "configuration sha256": info.config_sha256,
-        "seed": info.seed,
-        "epoch": info.epoch,
+        "seed": "those of the members" if info.seed is None else info.seed,
+        "epoch": "those of the members" if info.epoch is None else info.epoch,
         **info.versions,
         **facts.provenance,
     }
@@ -167,8 +174,8 @@ def _answers(facts: ModelFacts) -> dict[int, str]:
         + ", ".join(info.classes),
         23: ", ".join(f"{name} {version}" for name, version in info.versions.items()),
         25: f"given by the configuration with the fingerprint {info.config_sha256}, saved in the run as config.yaml",
-        26: f"{info.epoch_source}: epoch {info.epoch}",
-        27: "none: one model",
+        26: info.epoch_source if info.epoch is None else f"{info.epoch_source}: epoch {info.epoch}",
+        27: f"mean of the probabilities of {len(info.members)} models" if info.members else "none: one model",
         40: "see Intended use and limits, above; " + OPEN,
         41: "research use only; " + OPEN,
     }

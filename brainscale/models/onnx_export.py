@@ -15,23 +15,24 @@ from torch import Tensor
 
 from brainscale.models.classifier import Classifier
 from brainscale.models.engines import EngineOutput
-from brainscale.models.registry import NETWORKS, build_network
+from brainscale.models.ensemble import build_from_spec, first_stage, name_parameters
+from brainscale.models.network_spec import NetworkSpec
 from brainscale.storage.local import replacing
 
 
 @functools.lru_cache(maxsize=2)
-def make_onnx_program(name: str, classes: int, size: int) -> torch.onnx.ONNXProgram:
+def make_onnx_program(spec: NetworkSpec, classes: int, size: int) -> torch.onnx.ONNXProgram:
     """Return a network with normalisation and softmax as an ONNX graph with random weights; takes seconds.
 
     The input `planes` is uint8 [batch, size, size]; the outputs are `probabilities`, float32
     [batch, classes], and `features`, float32 [batch, D].
 
     Args:
-        name: name of the network.
+        spec: the network.
         classes: number of classes.
         size: width and height of a plane in pixels.
     """
-    classifier = Classifier(build_network(name, classes), NETWORKS[name].first_stage, winograd=True).eval()
+    classifier = Classifier(build_from_spec(spec, classes), first_stage(spec), winograd=True).eval()
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet_loggers():
         warnings.simplefilter("ignore")  # the exporter warns about deprecated functions of its own
         program = torch.onnx.export(
@@ -45,26 +46,27 @@ def make_onnx_program(name: str, classes: int, size: int) -> torch.onnx.ONNXProg
             verbose=False,
         )
     if program is None:
-        raise RuntimeError(f"the export of {name} returned no ONNX graph")
+        raise RuntimeError(f"the export of {spec.architecture} returned no ONNX graph")
     return program
 
 
-def export_onnx(name: str, classes: int, size: int, weights: Mapping[str, Tensor], path: Path) -> None:
+def export_onnx(spec: NetworkSpec, classes: int, size: int, weights: Mapping[str, Tensor], path: Path) -> None:
     """Write a network with its weights as one ONNX file.
 
     Args:
-        name: name of the network.
+        spec: the network.
         classes: number of classes.
         size: width and height of a plane in pixels.
-        weights: state of the network.
+        weights: contents of the model's file of weights.
         path: the file to write; it appears complete or not at all.
     """
-    program = make_onnx_program(name, classes, size)
+    program = make_onnx_program(spec, classes, size)
     # without the counters of batch norm, which the graph does not have
-    initializers = {f"network.{key}": value for key, value in weights.items() if value.is_floating_point()}
+    named = name_parameters(spec, weights)
+    initializers = {f"network.{key}": value for key, value in named.items() if value.is_floating_point()}
     missing = sorted(initializers.keys() - program.model.graph.initializers.keys())
     if missing:
-        raise RuntimeError(f"the ONNX graph of {name} has no {missing[0]}")
+        raise RuntimeError(f"the ONNX graph of {spec.architecture} has no {missing[0]}")
     program.apply_weights(initializers)
     with replacing(path) as temporary, _quiet_loggers():
         onnx.save(onnxscript.optimizer.optimize(program.model_proto), temporary)

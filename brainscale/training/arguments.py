@@ -55,13 +55,15 @@ def find_finished(
     """
     if isinstance(data, str):
         require_data(data)
-    require_folder(out, (*RUN_FILES, f"{OWNERS}/*"), "run")
+    require_folder(out, (CONFIG_FILE, ENVIRONMENT_FILE, f"{OWNERS}/*"), "run")
     if not is_complete(out):
         if not is_address(out):
             _require_resumable(RunFolder(Path(out)), config)
         return None
     with fetch(out, *RUN_FILES) as path:
         folder = RunFolder(path)
+        if not folder.is_started():  # a folder of another command, in a store: `RunFolder.start` refuses it
+            return None
         folder.require_config(adopt_memory_format(config, folder.config()))
         if not (isinstance(data, str) and _is_unchanged(data, folder)):
             from brainscale.training.samples import prepare_manifest  # here: most commands need no indexer

@@ -12,6 +12,7 @@ from brainscale.dataset.splits import SPLITS
 from brainscale.errors import RERUN, TrainError
 from brainscale.models.bundle import NOVELTY, ONNX, WEIGHTS, open_bundle, write_model_info
 from brainscale.models.model_card import ModelFacts, write_model_card
+from brainscale.models.network_spec import NetworkSpec
 from brainscale.models.novelty import write_novelty
 from brainscale.models.onnx_export import export_onnx
 from brainscale.models.registry import build_network, count_parameters
@@ -50,9 +51,11 @@ def finish_run(run: RunFolder, config: Config, manifest: pa.Table, on_notice: Ca
     network.load_state_dict(weights)
     folder = make_folder(run.model)
     write_tensors(folder / WEIGHTS, weights)
-    export_onnx(config.model.name, len(config.data.classes), config.data.image_size, weights, folder / ONNX)
+    spec = NetworkSpec(architecture=config.model.name, views=config.model.views)
+    export_onnx(spec, len(config.data.classes), config.data.image_size, weights, folder / ONNX)
     facts = {
         "architecture": config.model.name,
+        "views": config.model.views,
         "classes": config.data.classes,
         "preprocess": config.data.preprocess,
         "parameters": count_parameters(network),
@@ -66,7 +69,8 @@ def finish_run(run: RunFolder, config: Config, manifest: pa.Table, on_notice: Ca
     (folder / NOVELTY).unlink(missing_ok=True)  # of a driver that was stopped here
     fixed = vars(fixed_operating_points(config.operating))
     write_model_info(folder, facts | fixed)
-    novelty = choose_novelty(open_bundle(folder), manifest)  # this and what follows need a complete bundle
+    # this and what follows need a complete bundle
+    novelty = choose_novelty(open_bundle(folder), manifest, config.train.seed)
     facts["novelty_source"] = novelty.source
     if novelty.reference is not None:
         write_novelty(novelty.reference, folder / NOVELTY)

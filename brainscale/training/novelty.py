@@ -31,14 +31,15 @@ class NoveltyChoice:
     source: str
 
 
-def choose_novelty(bundle: Bundle, manifest: pa.Table) -> NoveltyChoice:
+def choose_novelty(bundle: Bundle, manifest: pa.Table, seed: int) -> NoveltyChoice:
     """Return the novelty of a model from its training and validation samples.
 
     Args:
         bundle: the model.
         manifest: manifest of the run.
+        seed: seed of the run, by which samples are drawn where there are too many.
     """
-    train, val = (_draw(manifest, split, bundle.info.seed) for split in ("train", "val"))
+    train, val = (_draw(manifest, split, seed) for split in ("train", "val"))
     if len(val) < MIN_VALIDATION:
         return NoveltyChoice(
             reference=None, source=f"none: it needs {MIN_VALIDATION} validation samples, and there are {len(val)}"

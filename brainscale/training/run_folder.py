@@ -17,6 +17,7 @@ from brainscale.dataset.manifest import (
     write_manifest,
 )
 from brainscale.errors import FormatError, OutputError
+from brainscale.models.bundle import Bundle
 from brainscale.schema import FORMATS
 from brainscale.storage.local import read_success, refuse_other_files, replacing, write_json
 from brainscale.storage.remote import is_address, join_address
@@ -207,6 +208,12 @@ def adopt_memory_format(config: Config, started: Config) -> Config:
         return config
     train = config.train.model_copy(update={"memory_format": started.train.memory_format})
     return config.model_copy(update={"train": train})
+
+
+def run_of(bundle: Bundle) -> RunFolder | None:
+    """Return the run that a bundle belongs to, also if the bundle was named: it counts evaluations of its test set."""
+    run = RunFolder(bundle.folder.absolute().parent)
+    return run if run.is_started() else None
 
 
 def find_differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -15,6 +15,7 @@ from brainscale.config.files import load_config
 from brainscale.dataset.phantoms import draw_phantom
 from brainscale.models.bundle import ModelInfo
 from brainscale.models.engines import EngineOptions, load_engine
+from brainscale.models.network_spec import NetworkSpec
 from brainscale.models.onnx_export import export_onnx
 from brainscale.models.registry import build_network
 from brainscale.reading.reader import read_samples
@@ -127,7 +128,7 @@ def measure_scoring(*, gpu: bool, threads: int) -> float:
         if gpu:
             write_tensors(path, weights)
         else:
-            export_onnx(name, 2, side, weights, path)
+            export_onnx(NetworkSpec(architecture=name), 2, side, weights, path)
         network = path.read_bytes()
     info = ModelInfo.model_construct(architecture=name, classes=config.data.classes)
     engine = load_engine(info, network, EngineOptions(name="torch" if gpu else "onnx", on_gpu=gpu), threads=threads)

@@ -17,13 +17,13 @@ from brainscale.evaluation.evaluated_model import EvaluatedModel
 from brainscale.evaluation.gallery import certainty
 from brainscale.evaluation.leakage import find_leaked, unseen_contents
 from brainscale.evaluation.outputs import write_outputs
-from brainscale.evaluation.preparation import choose_rows, data_name, run_of, with_splits_of_run
+from brainscale.evaluation.preparation import choose_rows, data_name, with_splits_of_run
 from brainscale.evaluation.report.page import SampleFlow
 from brainscale.evaluation.results import Evaluation
 from brainscale.evaluation.sample_flow import count_flow
 from brainscale.schema import MANIFEST
 from brainscale.stats.metrics import measure
-from brainscale.training.run_folder import RunFolder
+from brainscale.training.run_folder import RunFolder, run_of
 from tests.support.copies import recognisable
 from tests.support.pages import random_samples
 from tests.support.samples import CLASSES, labelled

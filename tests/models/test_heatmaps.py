@@ -6,7 +6,9 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
+from brainscale.config.class_names import DEFAULT_CLASSES
 from brainscale.config.sections import ARCHITECTURES
+from brainscale.models.bundle import ModelInfo
 from brainscale.models.classifier import Classifier
 from brainscale.models.engines import EngineOutput
 from brainscale.models.explained_score import log_odds, score_of_engine, score_of_network, take_structure_out
@@ -171,6 +173,7 @@ def test_the_method_of_a_network_is_the_registrys() -> None:
     planes = textured_planes(1)
     for name in ("brainmrnet", "brainmrnet_paper"):
         network, method = build_network(name, 2, seed=3).eval(), NETWORKS[name].heatmap_method
-        assert name_heatmap_method(name, 2) == method == "integrated gradients"
+        info = ModelInfo.model_construct(architecture=name, classes=DEFAULT_CLASSES)
+        assert name_heatmap_method(info) == method == "integrated gradients"
         named = compute_heatmaps(network, torch.from_numpy(planes), architecture=name, method=method)
         assert torch.equal(compute_heatmaps(network, torch.from_numpy(planes), architecture=name), named)

@@ -11,6 +11,7 @@ from brainscale.config.class_names import DEFAULT_CLASSES
 from brainscale.config.sections import PreprocessConfig
 from brainscale.models.bundle import NOVELTY, ONNX, WEIGHTS, Bundle, open_bundle, write_model_info
 from brainscale.models.classifier import Classifier
+from brainscale.models.network_spec import NetworkSpec
 from brainscale.models.novelty import write_novelty
 from brainscale.models.novelty_fit import fit_novelty
 from brainscale.models.onnx_export import export_onnx
@@ -45,16 +46,17 @@ def write_novelty_of(network: nn.Module, name: str, side: int, path: Path) -> No
     write_novelty(reference, path)
 
 
-def make_bundle(folder: Path, network: nn.Module, name: str, side: int = 64) -> Bundle:
+def make_bundle(folder: Path, network: nn.Module, name: str, side: int = 64, views: int = 1) -> Bundle:
     """A model folder of a network for two classes; the ONNX export takes seconds."""
     folder.mkdir(parents=True)
     save_file(network.state_dict(), folder / WEIGHTS)
-    export_onnx(name, 2, side, network.state_dict(), folder / ONNX)
+    export_onnx(NetworkSpec(architecture=name, views=views), 2, side, network.state_dict(), folder / ONNX)
     write_novelty_of(network, name, side, folder / NOVELTY)
     write_model_info(
         folder,
         {
             "architecture": name,
+            "views": views,
             "classes": DEFAULT_CLASSES,
             "preprocess": PreprocessConfig(image_size=side),
             "operating_points": {"slice": {"threshold": 0.5, "threshold_source": "fixed"}},

@@ -1,0 +1,27 @@
+"""The command that makes one model of several."""
+
+import click
+
+from brainscale.cli import options
+from brainscale.cli.console import handle_errors, print_facts
+from brainscale.logs import notice
+
+
+@click.command("ensemble")
+@click.argument("models", nargs=-1, required=True, metavar="RUN...")
+@click.option("--out", required=True, metavar="BUNDLE", help="Folder of the new model.")
+@options.json
+@handle_errors
+def ensemble_command(models: tuple[str, ...], out: str, as_json: bool) -> None:
+    """Make one model that averages the probabilities of several runs or models.
+
+    They need the same classes and the same preprocessing. What any of them was trained on counts as seen when the new
+    model is evaluated.
+
+    Example: brainscale ensemble runs/a runs/b --out models/both
+    """
+    from brainscale.storage.remote import make_absolute
+    from brainscale.training.ensemble import make_ensemble
+
+    made = make_ensemble([make_absolute(model) for model in models], make_absolute(out), notice)
+    print_facts({"model": out, **made.facts()}, as_json)
