@@ -359,10 +359,11 @@ def compare_command(
     """
     from contextlib import ExitStack
 
+    from brainscale.evaluation.arguments import require_runs
     from brainscale.evaluation.comparison_files import FORMATS, files_of, format_all, write_comparison
     from brainscale.storage.formats import require_format
     from brainscale.storage.ownership import describe_origin, require_own
-    from brainscale.storage.remote import make_absolute, split_options
+    from brainscale.storage.remote import is_address, make_absolute, split_options
     from brainscale.storage.workspace import fetch
 
     options_used = {"unit": unit, "match": match, "force": force}
@@ -371,6 +372,7 @@ def compare_command(
         require_format(out, FORMATS)
         for file, kind in files_of(out).items():
             require_own(file, origin, kind=kind, overwrite=overwrite)
+    require_runs([run for run in runs if not is_address(run)], unit)
     from brainscale.evaluation.comparison import READ, compare_runs  # here: it takes a second to load
 
     with ExitStack() as stack:

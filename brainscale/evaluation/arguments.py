@@ -1,18 +1,22 @@
-"""Check the arguments of evaluations and cross-validations before anything starts; needs no torch and no plots."""
+"""Check the arguments of evaluations, cross-validations and comparisons before anything starts; needs no torch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from brainscale.dataset.arguments import require_data
 from brainscale.dataset.splits import SPLITS
-from brainscale.errors import ManifestError, UsageError
+from brainscale.errors import BundleError, ManifestError, UsageError
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
-from brainscale.models.bundle import find_bundle
+from brainscale.evaluation.units import evaluation_name
+from brainscale.models.bundle import MODEL_JSON, find_bundle
 from brainscale.models.engines import EngineOptions, resolve_engine
-from brainscale.storage.local import SUCCESS
+from brainscale.stats.units import require_unit
+from brainscale.storage.local import SUCCESS, read_success
 from brainscale.storage.remote import is_address
 from brainscale.storage.workspace import require_folder
+from brainscale.training.run_folder import RunFolder
 
 OWN_FILES = (PREDICTIONS_FILE, METRICS_FILE)
 """Files of which a folder with an evaluation that is not complete has one at least."""
@@ -88,3 +92,28 @@ def require_folds(folds: int | None, folds_by: str | None, repeats: int) -> None
         )
     if folds_by is not None and repeats > 1:
         raise UsageError(f"--folds-by {folds_by} has the same folds in each repeat: remove --repeats")
+
+
+def require_runs(runs: Sequence[str], unit: str) -> None:
+    """Refuse folders that are no runs and hold no evaluation.
+
+    Raises:
+        UsageError: two arguments mean the same folder.
+        BundleError: a folder is neither a run nor an evaluation.
+    """
+    if len({Path(run).resolve() for run in runs}) < len(runs):
+        raise UsageError("the same run is named twice: name each once")
+    for run in map(Path, runs):
+        if find_evaluation(run, unit) is None and not _has_test_split(RunFolder(run)):
+            raise BundleError(f"{run} is neither a run nor an evaluation: name a folder that train or evaluate wrote")
+
+
+def _has_test_split(run: RunFolder) -> bool:
+    """Return whether a folder is a run, or an ensemble that knows the manifests of its members."""
+    return run.config_file.is_file() or ((run.path / MODEL_JSON).is_file() and run.manifest_file.is_file())
+
+
+def find_evaluation(run: Path, unit: str = "slice") -> Path | None:
+    """Return the complete evaluation that a folder is, or holds by this unit, or None."""
+    folders = (run, RunFolder(run).evaluation(evaluation_name("test", require_unit(unit))))
+    return next((f for f in folders if (f / METRICS_FILE).is_file() and read_success(f) is not None), None)

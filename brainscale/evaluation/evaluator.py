@@ -17,7 +17,7 @@ from brainscale.evaluation.arguments import OWN_FILES, check_evaluation
 from brainscale.evaluation.evaluated_model import EvaluatedModel
 from brainscale.evaluation.leakage import find_leaked, unseen_contents
 from brainscale.evaluation.look_log import LookCount, log_look
-from brainscale.evaluation.matched import require_columns, require_match
+from brainscale.evaluation.matched import require_match
 from brainscale.evaluation.outputs import complete_card, write_outputs
 from brainscale.evaluation.preparation import PreparedEvaluation, prepare_evaluation
 from brainscale.evaluation.provenance import describe_command
@@ -261,10 +261,9 @@ def _count_looks(prepared: PreparedEvaluation, folder: Path, source: Workspace) 
 
 
 def _require_usable(prepared: PreparedEvaluation) -> None:
-    """Check that the samples have the labels, columns and patients that were asked for, before anything is written."""
+    """Check that the samples have the labels and patients that were asked for, before anything is written."""
     rows, request = prepared.rows, prepared.request
     _require_labels(rows, prepared.bundle)
-    require_columns(rows, [*request.by, *request.match])
     require_match(rows, request.match, request.unit)
     require_patients(rows, request.unit)
 

@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -59,13 +60,14 @@ def require_format(location: str | Path, suffixes: Sequence[str], option: str = 
 
 def format_csv(table: pa.Table) -> str:
     """Return a table as CSV with a header; nulls are empty, and lists and other values within values are JSON."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    rows: list[str] = []
+    sink = SimpleNamespace(write=lambda row: rows.append(row.removesuffix("\r\n")))
+    writer = csv.writer(sink)  # whose line ends make it quote both kinds of them within a text
     writer.writerow(table.column_names)
     for batch in table.to_batches():
         columns = [column.to_pylist() for column in batch.columns]
         writer.writerows([_cell(value) for value in row] for row in zip(*columns, strict=True))
-    return text.getvalue()
+    return "\n".join([*rows, ""])
 
 
 def _cell(value: Any) -> Any:

@@ -92,7 +92,7 @@ def _is_unchanged(data: str, folder: RunFolder) -> bool:
         return False
     listed = folder.manifest_file.stat().st_mtime_ns
     manifest = folder.manifest().select(["sample_id", "nbytes"])
-    sizes = {}
+    sizes: dict[str, int | None] = {}
     for name, nbytes in zip(*(column.to_pylist() for column in manifest.columns), strict=True):
         sizes.setdefault(file_of_sample(name), None)
         if name == file_of_sample(name):
