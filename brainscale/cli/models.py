@@ -274,10 +274,11 @@ def evaluate_command(
 
     Example: brainscale evaluate runs/first --split test --out evaluation/
     """
+    from brainscale.models.shipped import make_model_absolute
     from brainscale.storage.remote import make_absolute
 
     request: dict[str, Any] = {
-        "model": make_absolute(model),
+        "model": make_model_absolute(model),
         "out": out and make_absolute(out),
         "data": data and make_absolute(data),
         "split": split,

@@ -127,10 +127,11 @@ def score_command(
 
     Example: brainscale score runs/first archive/ --out scores/
     """
+    from brainscale.models.shipped import make_model_absolute
     from brainscale.storage.remote import make_absolute
 
     request: dict[str, Any] = {
-        "model": make_absolute(model),
+        "model": make_model_absolute(model),
         "sources": [make_absolute(source) for source in sources],
         "out": make_absolute(out),
         "patient_key": patient_key and make_absolute(patient_key),

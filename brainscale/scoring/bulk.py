@@ -9,8 +9,9 @@ from brainscale.config.sections import PreprocessConfig
 from brainscale.dataset.manifest import is_manifest
 from brainscale.dataset.manifest_files import walk_manifest
 from brainscale.errors import OutputError, UsageError
-from brainscale.models.bundle import BUNDLE_FILES, EDITED, open_bundle
+from brainscale.models.bundle import BUNDLE_FILES, open_bundle
 from brainscale.models.engines import EngineOptions
+from brainscale.models.shipped import describe_origin, locate_model
 from brainscale.reading.pseudonyms import GIVE_KEY, find_key, keep_new_key, kept_key_file, read_key
 from brainscale.reading.small_jobs import MAX_FILES, is_ray_near, is_small
 from brainscale.reading.sources import SourceFile, walk_files
@@ -62,7 +63,7 @@ def score_files(
     A small job runs in this process, any other on Ray: on the one that is connected, or on a local one.
 
     Args:
-        model: a run folder or a model folder.
+        model: a run folder or a model folder, or the name of a model that comes with brainscale.
         sources: folders, files, globs, lists of files (`@files.txt`) or addresses; or one manifest.
         out: path or address of the scores folder.
         engine: auto, onnx or torch.
@@ -93,10 +94,10 @@ def score_files(
     Raises:
         BrainscaleError: there is no model or no file, the folder belongs to another model, or rows are missing.
     """
-    with fetch(model, *BUNDLE_FILES) as bundle_folder:
+    with fetch(locate_model(model), *BUNDLE_FILES) as bundle_folder:
         bundle = open_bundle(bundle_folder, allow_edited=allow_edited_model)
-        if bundle.edited:
-            on_notice(f"Note: {bundle.folder}: {EDITED}.")
+        for text in describe_origin(bundle):
+            on_notice(text)
         files = SpooledFiles(_list_files(sources, bundle.info.preprocess))
         folder = open_scores_folder(out)
         unit_of_table = None if unit is None else require_unit(unit, ("scan", "patient"))
