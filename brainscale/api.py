@@ -570,8 +570,8 @@ def load_model(
     """Load a trained model into this process, without Ray.
 
     Args:
-        model: a run, path or address of a run folder or model folder, or the name of a model that comes with brainscale,
-            such as `phantoms`.
+        model: a run, path or address of a run folder or model folder, or the name of a model that comes with
+            brainscale, such as `phantoms`.
         engine: auto (ONNX Runtime), onnx or torch.
         threads: number of CPU threads; by default one for each CPU.
         allow_edited: whether to load a model whose model.json was edited; its text and the metadata of its predictions
