@@ -402,6 +402,7 @@ def score(
     sources: Location | Sequence[Location],
     out: Location,
     *,
+    overwrite: bool = False,
     engine: str = "auto",
     workers: int | None = None,
     threshold: float | None = None,
@@ -417,12 +418,13 @@ def score(
     allow_edited: bool = False,
     on_notice: OnNotice = lambda text: None,
 ) -> "Scores":
-    """Score every sample of the sources into Parquet parts, or resume the job in `out`.
+    """Score every sample of the sources into Parquet parts or a single file, or resume the job in `out`.
 
     Args:
         model: a run, a run folder or model folder, or the name of a model that comes with brainscale.
         sources: folders, files, globs, lists of files (`@files.txt`) or addresses; or one manifest.
-        out: path or address of the scores folder.
+        out: path or address of the scores folder, or of one file ending in .parquet or .csv, of a million rows at most.
+        overwrite: whether to replace a file that is not of this job.
         engine: auto, onnx or torch.
         workers: maximum number of engines.
         threshold: operating threshold, instead of the model's own.
@@ -440,14 +442,15 @@ def score(
         on_notice: called with each message for the user.
 
     Raises:
-        BrainscaleError: there is no model or no file, or `out` holds scores of another job.
+        BrainscaleError: there is no model or no file, or `out` holds something else.
     """
-    from brainscale.scoring.bulk import score_files
+    from brainscale.scoring.single_file import score_to
 
-    return score_files(
+    return score_to(
         _model_location(model),
         _list_sources(sources),
         _absolute(out),
+        overwrite=overwrite,
         engine=engine,
         workers=workers,
         threshold=threshold,

@@ -11,6 +11,7 @@ from brainscale.cli import (
     jobs,
     models,
     predict,
+    reporting,
     results,
     scoring,
     splitting,
@@ -35,7 +36,7 @@ for command in (
     *(scoring.demo_command, indexing.index_command, splitting.split_command, splitting.overlap_command),
     *(models.train_command, models.evaluate_command, scoring.score_command, predict.predict_command),
     *(models.compare_command, models.verify_command, results.results_command, ensembling.ensemble_command),
-    *(catalogue.models_command, doctor.doctor_command),
+    *(reporting.report_command, catalogue.models_command, doctor.doctor_command),
     *(configs.config_group, jobs.jobs_group),
 ):
     main.add_command(command)

@@ -314,6 +314,8 @@ def evaluate_command(
     facts = evaluation.to_json()
     said = {"degenerate", "unusual", "matched"} | {name for name in OPTIONAL_FACTS if facts[name] is None}
     print_facts(facts if as_json else {name: facts[name] for name in facts if name not in said}, as_json)
+    if not (as_json or no_report):
+        click.echo(f"\nReport: {evaluation.report}")
 
 
 @click.command("compare")

@@ -9,12 +9,14 @@ from brainscale.config.sections import PreprocessConfig
 from brainscale.dataset.manifest import is_manifest
 from brainscale.dataset.manifest_files import walk_manifest
 from brainscale.errors import OutputError, UsageError
+from brainscale.hashing import fingerprint
 from brainscale.models.bundle import BUNDLE_FILES, open_bundle
 from brainscale.models.engines import EngineOptions
 from brainscale.models.shipped import describe_origin, locate_model
 from brainscale.reading.pseudonyms import GIVE_KEY, find_key, keep_new_key, kept_key_file, read_key
 from brainscale.reading.small_jobs import MAX_FILES, is_ray_near, is_small
 from brainscale.reading.sources import SourceFile, walk_files
+from brainscale.scoring.blocks import version_of
 from brainscale.scoring.folder_job import Callbacks, FolderJob, Runner
 from brainscale.scoring.folders import open_scores_folder, parts_that_count, read_finished
 from brainscale.scoring.locally import LocalRunner
@@ -130,6 +132,16 @@ def score_files(
             scores = replace(scores, heatmaps=drawn)
     kept = hash_paths and read_key(patient_key).random
     return replace(scores, key_file=str(kept_key_file(out))) if kept else scores
+
+
+def fingerprint_sources(sources: Sequence[str], spec: PreprocessConfig) -> tuple[int, str]:
+    """Return the number of files of the sources, and a hash that changes when one of them comes, changes or goes.
+
+    Raises:
+        BrainscaleError: a source is missing or empty, or a manifest is not the only source.
+    """
+    versions = sorted((file.sample_id, version_of(file)) for file in _list_files(sources, spec))
+    return len(versions), fingerprint(versions)
 
 
 def _list_files(sources: Sequence[str], spec: PreprocessConfig) -> Iterable[SourceFile]:
