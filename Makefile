@@ -59,13 +59,13 @@ ALONE := -m brainscale.evaluation.study.pausing
 bench: $(READY) ## every side-by-side measurement
 	set -e; for script in $(filter-out $(HELPERS:%=benchmarks/%.py),$(wildcard benchmarks/*.py)); do echo "== $$script"; PYTHONPATH=. $(BIN)/python $(ALONE) $(BIN)/python $$script; done
 
-STUDIES ?= brain_mri_253 lgg_flair
+STUDIES ?= brain_mri_253 training_options lgg_flair
 SETS := $(patsubst %/,%,$(sort $(dir $(wildcard $(DATA)/brain_mri_253/ $(DATA)/lgg_flair/))))
 # Hours; the same command again resumes. MINUTES=90 ends it after so long.
 results: $(READY) ## docs/results.md from configs/results/, with DATA=folder-with-the-two-sets; resumable, with MINUTES=90
 	@test -n "$(DATA)" || { echo "make results DATA=folder-with-the-two-sets [MINUTES=90]"; exit 2; }
 	nice -n 10 $(BIN)/brainscale results $(STUDIES) $(foreach set,$(SETS),--data $(notdir $(set))=$(set)) \
-		--out results $(if $(MINUTES),--minutes $(MINUTES)) --page docs/results.md
+		$(if $(WEIGHTS),--data efficientnet_lite0=$(WEIGHTS)) --out results $(if $(MINUTES),--minutes $(MINUTES)) --page docs/results.md
 
 lock: ## pin what .venv holds now, with hashes from pip's index (no set-up first: that would put the old pins back)
 	$(BIN)/python .ci/lock.py

@@ -12,8 +12,10 @@ from brainscale.evaluation.study.pieces import Piece, RowPlan
 from brainscale.evaluation.study.processes import read_spent
 from brainscale.models.registry import count_flops
 
-DEFAULT_FLOPS_PER_SECOND = 3e10
-"""Speed of training on two CPU cores until a piece has been measured."""
+DEFAULT_FLOPS_PER_SECOND = 5e10
+"""Speed of training on two CPU cores until a piece has been measured; see docs/performance.md."""
+EARLY_SHARE = 0.5
+"""Share of the epochs that a training which may stop early is taken to need, until one has been measured."""
 OVERHEAD_SECONDS = 20.0
 """Seconds of a piece that are not training: its start, reading, and the evaluation."""
 BASELINE_SECONDS = 60.0
@@ -129,9 +131,11 @@ def _row_of(piece: Piece) -> tuple[str, str, str, str]:
 
 
 def count_operations(piece: Piece) -> float:
-    """Return the floating-point operations of a network's training and validation, if no epoch is saved."""
+    """Return the floating-point operations of a network's training and validation."""
     counts = {split: pc.sum(pc.equal(piece.manifest["split"], split)).as_py() or 0 for split in ("train", "val")}
-    images = piece.config.train.epochs * (BACKWARD * counts["train"] + counts["val"])
+    train = piece.config.train
+    epochs = train.epochs * (EARLY_SHARE if train.keep == "best" and train.patience < train.epochs else 1)
+    images = epochs * (BACKWARD * counts["train"] + counts["val"])
     return images * _flops(piece.config.model.name, len(piece.config.data.classes), piece.config.data.image_size)
 
 

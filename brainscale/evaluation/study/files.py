@@ -47,7 +47,7 @@ class StudyFile:
         if name is None:
             return config
         if name not in self.study.weights:
-            raise UsageError(f"model.weights=@{name}{did_you_mean(name, self.study.weights)}")
+            raise UsageError(f"model.weights=${name}{did_you_mean(name, self.study.weights)}")
         return with_weights(config, self.weights[name]) if name in self.weights else config
 
     def with_places(self, places: Mapping[str, str]) -> "StudyFile":
@@ -67,9 +67,9 @@ class StudyFile:
 
 
 def named_weights(config: Config) -> str | None:
-    """Return the name of weights whose place is not known, `@NAME` in a configuration, or None."""
+    """Return the name of weights whose place is not known, `$NAME` in a configuration, or None."""
     weights = config.model.weights
-    return weights[1:] if weights is not None and weights.startswith("@") else None
+    return weights[1:] if weights is not None and weights.startswith("$") else None
 
 
 def with_weights(config: Config, weights: str) -> Config:

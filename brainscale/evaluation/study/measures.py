@@ -226,12 +226,12 @@ def _hashes(pieces: Sequence[Piece], successes: Sequence[Mapping[str, Any]]) -> 
 
 
 def _costs(piece: Piece | None) -> dict[str, float]:
-    """Return GFLOP of an image, side and epochs of a row's network; nothing for other rows."""
+    """Return GFLOP of a prediction (all views), side and epochs of a row's network; nothing for other rows."""
     if piece is None or piece.baseline is not None:
         return {}
     name, classes, size = piece.config.model.name, len(piece.config.data.classes), piece.config.data.image_size
     return {
-        "gflop": _flops(name, classes, size) / 1e9,
+        "gflop": piece.config.model.views * _flops(name, classes, size) / 1e9,
         "image_size": float(size),
         "epochs": float(piece.config.train.epochs),
         "training_tflop": count_operations(piece) / 1e12,

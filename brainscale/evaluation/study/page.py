@@ -107,6 +107,9 @@ def render_page(table: pa.Table, files: Sequence[StudyFile], *, table_file: str,
     views = [view_study(Results(table, file)) for file in files]
     return environment.get_template("results.md.j2").render(
         studies=views,
+        data_sets={name: section for file in files for name, section in file.study.data.items()},
+        seeds=sorted({seed for view in views for seed in view.seeds}),
+        hardware=sorted({text for view in views for text in view.hardware}),
         table_file=table_file,
         images=images,
         command=command,
@@ -202,18 +205,21 @@ def _view_part(results: Results, name: str, part: Part) -> PartView:
 
 def _missing(results: Results, name: str, part: Part) -> str | None:
     """Return one sentence that says what of a part is not complete."""
-    left, planned = list[str](), 0
+    left, planned, complete = list[str](), 0, 0
     for row, condition in conditions_of(part):
         all_models = results.number(name, row, condition, "models_planned")
         if all_models is None:
             return "Nothing of this part has been computed yet."
         done = results.number(name, row, condition, "models") or 0
-        planned += round(all_models)
+        planned += 0 if part.rows[row].average else round(all_models)
+        complete += round(done)
         if done < all_models:
             title = escape_markdown(title_of(part, row, condition))
             left.append(f"{title} ({round(all_models - done)} of {round(all_models)} missing)")
     if not left:
         return None
+    if not complete:
+        return f"None of the {planned} models of this part is complete."
     return f"Not complete, of {planned} models: {'; '.join(left)}."
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from brainscale.config.files import parse_config
 from brainscale.config.sections import Config
@@ -20,11 +19,8 @@ from brainscale.dataset.columns import replace_column
 from brainscale.dataset.manifest import read_manifest
 from brainscale.errors import BrainscaleError
 from brainscale.evaluation.baselines.runner import run_baseline
-from brainscale.evaluation.results import PREDICTIONS_FILE
-from brainscale.models.bundle import open_bundle
-from brainscale.scoring.rows import predict_rows
+from brainscale.evaluation.evaluator import evaluate_model
 from brainscale.storage.local import read_success, write_json, write_success
-from brainscale.storage.tables import write_table
 from brainscale.training.driver import train_model
 
 REQUEST, SAMPLES, TEST_SAMPLES = "request.json", "samples.parquet", "test-samples.parquet"
@@ -47,7 +43,7 @@ def run_piece(folder: Path) -> None:
     request = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
     config = parse_config(request["config"], str(folder / REQUEST))
     if request["baseline"] is None:
-        facts = _train_and_predict(folder, config, request["tested"])
+        facts = _train_and_evaluate(folder, config, request["tested"])
     else:
         manifest = _with_test_split(folder, request["tested"])
         run_baseline(request["baseline"], manifest, config, folder / EVALUATION, cache=folder.parents[2] / "features")
@@ -55,19 +51,21 @@ def run_piece(folder: Path) -> None:
     write_success(folder, {"identity": request["identity"], **facts})
 
 
-def _train_and_predict(folder: Path, config: Config, tested: str) -> dict[str, Any]:
-    """Train a network and predict its test samples, as `evaluate` would, but without its plots and report."""
-    run = train_model(str(folder / SAMPLES), str(folder / RUN), config)
+def _train_and_evaluate(folder: Path, config: Config, tested: str) -> dict[str, Any]:
     other = folder / TEST_SAMPLES
-    manifest = read_manifest(other if other.is_file() else folder / SAMPLES)
-    rows = manifest if tested == "all" else manifest.filter(pc.equal(manifest["split"], tested))
-    bundle = open_bundle(run.model)
-    write_table(predict_rows(rows, bundle), folder / EVALUATION / PREDICTIONS_FILE, "predictions")
-    write_success(folder / EVALUATION, {"threshold": bundle.info.threshold, "weights_sha256": run.weights_sha256})
+    run = train_model(str(folder / SAMPLES), str(folder / RUN), config)
+    evaluation = evaluate_model(
+        str(folder / RUN),
+        str(folder / EVALUATION),
+        data=str(other) if other.is_file() else None,
+        split=tested,
+        workers=1,
+        report=False,
+    )
     return {
         "weights_sha256": run.weights_sha256,
         "epochs": run.epochs,
-        "parameters": bundle.info.parameters,
+        "parameters": evaluation.parameters,
         "hardware": list(run.hardware),
     }
 

@@ -84,7 +84,7 @@ def run_studies(
     on_budget(plan.budget())
     for name, missing in plan.left_out.items():
         given = " ".join(f"--data {each}=PATH" for each in missing)
-        on_notice(f"{name} is left out: its data was not given ({given})")
+        on_notice(f"left out for want of data: {name} ({given})")
     if not force:
         _require_budget(plan)
     if dry_run:

@@ -167,7 +167,7 @@ class Study(Section):
     data: Annotated[dict[str, DataSet], Field(min_length=1, description="Data sets by name.")]
     weights: Annotated[
         dict[str, Weights],
-        Field(default_factory=dict, description="Files of initial weights by name; rows set model.weights=@NAME."),
+        Field(default_factory=dict, description="Files of initial weights by name; rows set model.weights=$NAME."),
     ]
     recipes: Annotated[dict[str, tuple[str, ...]], Field(default_factory=dict, description="Named sets of changes.")]
     parts: Annotated[dict[str, Part], Field(min_length=1, description="Parts by name, the most important first.")]

@@ -162,7 +162,7 @@ def test_a_part_without_a_figure_says_so(tmp_path: Path) -> None:
     text = page(measure_studies(plan(file, tmp_path / "out")), file)
     assert "### Elsewhere\n\nNothing of this part has been computed yet." in text
     assert "0 of 2 models are complete" in text
-    assert "Not complete, of 2 models: BrainMRNet (2 of 2 missing)." in text
+    assert "None of the 2 models of this part is complete." in text
     empty = page(pa.Table.from_pylist([], schema=RESULTS), file)
     assert empty.count("Nothing of this part has been computed yet.") == 2
 
