@@ -22,8 +22,8 @@ from brainscale.training.run_folder import RunFolder, describe_training_data
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "brainscale" / "shipped" / "phantoms"
-COUNT, SEED = 400, 7  # other phantoms than those of `brainscale demo`; so few are read without Ray
-OVERRIDES = ("data.image_size=64", "resources.workers=1", "resources.device=cpu")
+COUNT, SEED = 360, 42  # the phantoms of `brainscale demo`
+OVERRIDES = ("train.memory_format=contiguous", "resources.workers=1", "resources.device=cpu")
 
 
 def main(work: Path) -> None:
