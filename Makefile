@@ -7,9 +7,9 @@ IN_LOCK := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c '$(IN_LOCK)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test check site fuzz kills faults lint format bench lock reference clean
+.PHONY: help demo test check site fuzz kills faults lint format bench lock reference shipped-model clean
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
 demo: $(READY) ## the whole way on phantoms, in demo/
 	$(BIN)/brainscale demo --out demo
@@ -74,6 +74,9 @@ lock: ## pin what .venv holds now, with hashes from pip's index (no set-up first
 reference: $(READY) ## write docs/reference.md from the code, and the README's table from docs/results.parquet
 	$(BIN)/python .ci/reference.py > .reference.tmp && mv .reference.tmp docs/reference.md
 	PYTHONPATH=. $(BIN)/python .ci/readme.py > .readme.tmp && mv .readme.tmp README.md
+
+shipped-model: $(READY) ## train the model that comes with brainscale again, in build/; minutes
+	$(BIN)/python .ci/shipped_model.py build/shipped-model
 
 site: $(READY) ## the documentation as a site, in site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -1,5 +1,6 @@
-"""Write the table of README.md from docs/results.parquet: `PYTHONPATH=. python .ci/readme.py` prints the whole README."""
+"""Print README.md with the table that docs/results.parquet gives: `PYTHONPATH=. python .ci/readme.py`."""
 
+import sys
 from pathlib import Path
 
 from brainscale.evaluation.study.files import read_study
@@ -40,4 +41,4 @@ def make_table() -> str:
 
 
 if __name__ == "__main__":
-    print(page(), end="")
+    sys.stdout.write(page())

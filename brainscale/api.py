@@ -313,7 +313,7 @@ def evaluate(
     An evaluation that is there already, of the same model and samples with the same options, is read and returned.
 
     Args:
-        model: a run, or a run folder or model folder.
+        model: a run, a run folder or model folder, or the name of a model that comes with brainscale.
         data: a manifest or a source; by default the manifest of the run.
         split: train, val, test or all; by default test, if there is one.
         out: path or address of the output folder; by default a folder in the run folder.
@@ -377,7 +377,7 @@ def compare(
     from brainscale.storage.workspace import fetch
 
     with ExitStack() as stack:
-        locations = [_model_location(run) for run in runs]
+        locations = [_run_location(run) for run in runs]
         folders = [str(stack.enter_context(fetch(run, *comparison.READ, push=True))) for run in locations]
         names = [split_options(run)[0] for run in locations]
         return comparison.compare_runs(folders, unit=unit, match=match, force=force, names=names)
@@ -402,7 +402,7 @@ def ensemble(
     """
     from brainscale.training.ensemble import make_ensemble
 
-    return make_ensemble([_model_location(model) for model in models], _absolute(out), on_notice)
+    return make_ensemble([_run_location(model) for model in models], _absolute(out), on_notice)
 
 
 def score(
@@ -410,6 +410,7 @@ def score(
     sources: Location | Sequence[Location],
     out: Location,
     *,
+    overwrite: bool = False,
     engine: str = "auto",
     workers: int | None = None,
     threshold: float | None = None,
@@ -425,12 +426,13 @@ def score(
     allow_edited: bool = False,
     on_notice: OnNotice = lambda text: None,
 ) -> "Scores":
-    """Score every sample of the sources into Parquet parts, or resume the job in `out`.
+    """Score every sample of the sources into Parquet parts or a single file, or resume the job in `out`.
 
     Args:
-        model: a run, or a run folder or model folder.
+        model: a run, a run folder or model folder, or the name of a model that comes with brainscale.
         sources: folders, files, globs, lists of files (`@files.txt`) or addresses; or one manifest.
-        out: path or address of the scores folder.
+        out: path or address of the scores folder, or of one file ending in .parquet or .csv, of a million rows at most.
+        overwrite: whether to replace a file that is not of this job.
         engine: auto, onnx or torch.
         workers: maximum number of engines.
         threshold: operating threshold, instead of the model's own.
@@ -448,14 +450,15 @@ def score(
         on_notice: called with each message for the user.
 
     Raises:
-        BrainscaleError: there is no model or no file, or `out` holds scores of another job.
+        BrainscaleError: there is no model or no file, or `out` holds something else.
     """
-    from brainscale.scoring.bulk import score_files
+    from brainscale.scoring.single_file import score_to
 
-    return score_files(
+    return score_to(
         _model_location(model),
         _list_sources(sources),
         _absolute(out),
+        overwrite=overwrite,
         engine=engine,
         workers=workers,
         threshold=threshold,
@@ -484,11 +487,13 @@ class Model:
         self.bundle, self._engine, self._weights = bundle, engine, weights
 
     def __repr__(self) -> str:
+        from brainscale.models.shipped import find_shipped
+
         info = self.bundle.info
         edited = ", edited" if self.bundle.edited else ""
-        return (
-            f"Model({info.architecture}, classes={list(info.classes)}, image_size={info.preprocess.image_size}{edited})"
-        )
+        shipped = ", for trying only" if find_shipped(self.bundle) else ""
+        size = info.preprocess.image_size
+        return f"Model({info.architecture}, classes={list(info.classes)}, image_size={size}{edited}{shipped})"
 
     def predict(self, sources: Location | Sequence[Location]) -> "pa.Table":
         """Score every sample of the sources, and return the predictions.
@@ -576,7 +581,8 @@ def load_model(
     """Load a trained model into this process, without Ray.
 
     Args:
-        model: a run, or path or address of a run folder or model folder.
+        model: a run, path or address of a run folder or model folder, or the name of a model that comes with
+            brainscale, such as `phantoms`.
         engine: auto (ONNX Runtime), onnx or torch.
         threads: number of CPU threads; by default one for each CPU.
         allow_edited: whether to load a model whose model.json was edited; its text and the metadata of its predictions
@@ -588,10 +594,11 @@ def load_model(
     """
     from brainscale.models.bundle import BUNDLE_FILES, open_bundle
     from brainscale.models.engines import EngineOptions, load_engine, read_network, resolve_engine
+    from brainscale.models.shipped import locate_model
     from brainscale.storage.workspace import fetch
 
     options = resolve_engine(EngineOptions(name=engine), gpus=0)
-    with fetch(_model_location(model), *BUNDLE_FILES) as folder:
+    with fetch(locate_model(_model_location(model)), *BUNDLE_FILES) as folder:
         bundle = open_bundle(folder, allow_edited=allow_edited)
         network, weights = read_network(bundle, options), bundle.weights.read_bytes()
     return Model(bundle, load_engine(bundle.info, network, options, threads=threads or os.cpu_count() or 1), weights)
@@ -705,4 +712,10 @@ def _manifest(manifest: "pa.Table | Location") -> "pa.Table":
 
 
 def _model_location(model: "Run | Location") -> str:
-    return _absolute(model if isinstance(model, str | os.PathLike) else model.path)
+    from brainscale.models.shipped import is_shipped_name
+
+    return model if isinstance(model, str) and is_shipped_name(model) else _run_location(model)
+
+
+def _run_location(run: "Run | Location") -> str:
+    return _absolute(run if isinstance(run, str | os.PathLike) else run.path)

@@ -5,14 +5,14 @@ from typing import Any
 from brainscale.cli.progress import Bar
 from brainscale.cluster.job_main import run_job
 from brainscale.logs import notice
-from brainscale.scoring.bulk import score_files
+from brainscale.scoring.single_file import score_to
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
-    """Score the sources; return the counts and the output folder."""
+    """Score the sources; return the counts and the output folder or file."""
     fail_above = request.pop("fail_above")
     with Bar() as bar:
-        scores = score_files(**request, on_start=bar.start, on_part=bar.advance, on_notice=notice)
+        scores = score_to(**request, on_start=bar.start, on_part=bar.advance, on_notice=notice)
     scores.require_few_errors(fail_above)
     return {"scores": request["out"], **scores.to_json()}
 

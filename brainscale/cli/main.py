@@ -2,7 +2,20 @@
 
 import click
 
-from brainscale.cli import configs, doctor, ensembling, indexing, jobs, models, predict, results, scoring, splitting
+from brainscale.cli import (
+    catalogue,
+    configs,
+    doctor,
+    ensembling,
+    indexing,
+    jobs,
+    models,
+    predict,
+    reporting,
+    results,
+    scoring,
+    splitting,
+)
 from brainscale.cli.console import Group, log_format
 from brainscale.version import __version__
 
@@ -23,7 +36,7 @@ for command in (
     *(scoring.demo_command, indexing.index_command, splitting.split_command, splitting.overlap_command),
     *(models.train_command, models.evaluate_command, scoring.score_command, predict.predict_command),
     *(models.compare_command, models.verify_command, results.results_command, ensembling.ensemble_command),
-    doctor.doctor_command,
+    *(reporting.report_command, catalogue.models_command, doctor.doctor_command),
     *(configs.config_group, jobs.jobs_group),
 ):
     main.add_command(command)

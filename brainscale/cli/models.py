@@ -277,10 +277,11 @@ def evaluate_command(
 
     Example: brainscale evaluate runs/first --split test --out evaluation/
     """
+    from brainscale.models.shipped import make_model_absolute
     from brainscale.storage.remote import make_absolute
 
     request: dict[str, Any] = {
-        "model": make_absolute(model),
+        "model": make_model_absolute(model),
         "out": out and make_absolute(out),
         "data": data and make_absolute(data),
         "split": split,
@@ -320,6 +321,8 @@ def evaluate_command(
     facts = evaluation.to_json()
     said = {"degenerate", "unusual", "matched"} | {name for name in OPTIONAL_FACTS if facts[name] is None}
     print_facts(facts if as_json else {name: facts[name] for name in facts if name not in said}, as_json)
+    if not (as_json or no_report):
+        click.echo(f"\nReport: {evaluation.report}")
 
 
 @click.command("compare")

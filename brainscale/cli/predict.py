@@ -51,11 +51,11 @@ def predict_command(
     A FILE is an image, a DICOM file, a NIfTI volume, an archive, or a folder with a DICOM series; `-` reads one of them
     from standard input. The exit status is 1 if a sample could not be scored.
 
-    Example: brainscale predict runs/first scan.dcm
+    Example: brainscale predict phantoms scan.dcm
     """
     from brainscale import api
     from brainscale.errors import UsageError
-    from brainscale.models.bundle import EDITED
+    from brainscale.models.shipped import describe_origin
     from brainscale.schema import SKIPPED
 
     if as_csv and as_json:
@@ -64,8 +64,8 @@ def predict_command(
         raise UsageError(f"{heatmaps} is not empty: choose a new folder for --heatmap, or remove this one")
     with _sources(files) as sources:
         trained = api.load_model(model, engine=engine, allow_edited=allow_edited_model)
-        if trained.bundle.edited:
-            notice(f"Note: {trained.bundle.folder}: {EDITED}.")
+        for text in describe_origin(trained.bundle):
+            notice(text)
         scored = list(trained.score_directly(sources))
     rows = [_row(row, trained.bundle) for some in scored for row in some.predictions.to_pylist()]
     click.echo(json.dumps(rows, indent=2) if as_json else format_csv(rows) if as_csv else format_table(rows))

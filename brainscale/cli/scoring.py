@@ -17,9 +17,11 @@ from brainscale.logs import notice
 @click.option(
     "--out",
     required=True,
-    metavar="DIR",
-    help="Output folder for Parquet parts; the same command again resumes a stopped job.",
+    metavar="DIR|FILE.parquet|FILE.csv",
+    help="Output folder for Parquet parts, or one file of a million rows at most; the same command again resumes a "
+    "stopped job.",
 )
+@click.option("--overwrite", is_flag=True, help="Replace a single file that is not of this job.")
 @click.option("--update", is_flag=True, help="Score also the files that are new in the sources.")
 @click.option("--prune", is_flag=True, help="Drop the rows of files that are gone from the sources.")
 @click.option(
@@ -127,12 +129,13 @@ def score_command(
 
     Example: brainscale score runs/first archive/ --out scores/
     """
+    from brainscale.models.shipped import make_model_absolute
     from brainscale.storage.remote import make_absolute
 
     request: dict[str, Any] = {
-        "model": make_absolute(model),
+        "model": make_model_absolute(model),
         "sources": [make_absolute(source) for source in sources],
-        "out": make_absolute(out),
+        "out": options.make_absolute_output(out),
         "patient_key": patient_key and make_absolute(patient_key),
         "heatmaps": heatmaps and make_absolute(heatmaps),
         "max_heatmaps": max_heatmaps,
@@ -142,10 +145,10 @@ def score_command(
         options.run_as_job(address, no_wait, "score", {**request, "fail_above": fail_above}, as_json)
     from brainscale.cli.progress import Bar
     from brainscale.models.novelty import describe_unusual
-    from brainscale.scoring.bulk import score_files
+    from brainscale.scoring.single_file import score_to
 
     with Bar() as bar:
-        scores = score_files(**request, on_start=bar.start, on_part=bar.advance, on_notice=notice)
+        scores = score_to(**request, on_start=bar.start, on_part=bar.advance, on_notice=notice)
     options.notice_if_complete(scores.progress is None, out)
     if scores.unusual is not None and not as_json:
         click.echo(describe_unusual(scores.unusual, scores.scored))

@@ -34,7 +34,13 @@ class ReportTables(NamedTuple):
     without_leaked: pa.Table | None
 
 
-def draw_report(folder: Path, model: EvaluatedModel, facts: EvaluationFacts, tables: ReportTables) -> None:
+def draw_report(
+    folder: Path,
+    model: EvaluatedModel,
+    facts: EvaluationFacts,
+    tables: ReportTables,
+    evaluated: datetime | None = None,
+) -> None:
     """Draw the plots and write the report.
 
     Args:
@@ -42,8 +48,9 @@ def draw_report(folder: Path, model: EvaluatedModel, facts: EvaluationFacts, tab
         model: the model, and what it predicted.
         facts: what the outputs say of the evaluation.
         tables: the tables to show.
+        evaluated: when the model was evaluated; None for now.
     """
-    time, name = format_time(datetime.now(UTC)), facts.data or find_source_name(model.manifest)
+    time, name = format_time(evaluated or datetime.now(UTC)), facts.data or find_source_name(model.manifest)
     page = ReportPage(
         title=_title(facts, name),
         about=_about(model, facts, name, time),

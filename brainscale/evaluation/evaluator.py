@@ -25,6 +25,7 @@ from brainscale.evaluation.repeated import describe_repeated, fingerprint_evalua
 from brainscale.evaluation.results import Evaluation, EvaluationFacts
 from brainscale.evaluation.units import require_patients
 from brainscale.models.bundle import BUNDLE_FILES, Bundle, mark_edited
+from brainscale.models.shipped import locate_model
 from brainscale.scoring.parts import unusual_rows
 from brainscale.scoring.rows import needs_ray, predict_rows
 from brainscale.stats.labelled import labelled_rows
@@ -62,7 +63,7 @@ def evaluate_model(
     A small evaluation runs in this process, any other on Ray: on the one that is connected, or on a local one.
 
     Args:
-        model: a RUN or a bundle folder.
+        model: a RUN or a bundle folder, or the name of a model that comes with brainscale.
         out: where to write; by default RUN/evaluation/SPLIT, and RUN/evaluation/DATA-SPLIT for other data than its own,
             with -UNIT behind it for scans and patients.
         data: a manifest (a table, a path or an address), or a source; by default the RUN's own manifest.
@@ -90,7 +91,7 @@ def evaluate_model(
         is_source = isinstance(data, str) and not is_manifest(data)
         if is_source and needs_ray(0, engine, workers):  # to index it
             _open_ray(stack, workers, locations, shared=shared)
-        with fetch_workspace(model, *BUNDLE_FILES, *RUN_FILES) as source:
+        with fetch_workspace(locate_model(model), *BUNDLE_FILES, *RUN_FILES) as source:
             prepared = prepare_evaluation(
                 source.path,
                 model,

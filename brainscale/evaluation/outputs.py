@@ -13,7 +13,16 @@ from brainscale.errors import ManifestError
 from brainscale.evaluation.drawing import ReportTables, draw_report
 from brainscale.evaluation.evaluated_model import EvaluatedModel
 from brainscale.evaluation.matched import write_matched
-from brainscale.evaluation.results import CONFUSION_FILE, METRICS_FILE, PREDICTIONS_FILE, EvaluationFacts
+from brainscale.evaluation.results import (
+    CONFUSION_FILE,
+    LEAKED_FILE,
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    REPORT_OPTIONS,
+    SUBGROUPS_FILE,
+    WITHOUT_LEAKED_FILE,
+    EvaluationFacts,
+)
 from brainscale.evaluation.units import UNIT_FILES, drop_threshold_metrics
 from brainscale.models.bundle import mark_edited
 from brainscale.models.model_card import ModelFacts, write_model_card
@@ -104,7 +113,14 @@ def _metadata(model: EvaluatedModel, facts: EvaluationFacts) -> dict[str, Any]:
     classes = json.dumps(list(info.classes))
     known = {name: value for name, value in facts.to_json().items() if value is not None}
     point = model.operating_point
-    return {**known, "flops": cost, "classes": classes, "threshold": None if point is None else point.threshold}
+    options = {"command": model.command, "match": list(model.match), "show_burned_in": model.show_burned_in}
+    return {
+        **known,
+        "flops": cost,
+        "classes": classes,
+        "threshold": None if point is None else point.threshold,
+        REPORT_OPTIONS: json.dumps(options),
+    }
 
 
 def _write_confusion(folder: Path, model: EvaluatedModel) -> None:
@@ -117,7 +133,7 @@ def _write_confusion(folder: Path, model: EvaluatedModel) -> None:
 
 def _write_subgroups(folder: Path, model: EvaluatedModel, run: Map) -> pa.Table | None:
     """Write and return the metrics of the subgroups, where columns are given."""
-    path = folder / "subgroups.parquet"
+    path = folder / SUBGROUPS_FILE
     path.unlink(missing_ok=True)  # of an evaluation before this one
     if not model.by:
         return None
@@ -129,7 +145,7 @@ def _write_subgroups(folder: Path, model: EvaluatedModel, run: Map) -> pa.Table 
 
 def _write_leakage(folder: Path, model: EvaluatedModel, run: Map) -> pa.Table | None:
     """Write which samples the model has seen; write and return the metrics of the others, where there are both."""
-    leaked_path, path = folder / "shared.parquet", folder / "metrics-without-shared.parquet"
+    leaked_path, path = folder / LEAKED_FILE, folder / WITHOUT_LEAKED_FILE
     for stale in (leaked_path, path):
         stale.unlink(missing_ok=True)  # of an evaluation before this one
     if model.leaked is None:

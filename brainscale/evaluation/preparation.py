@@ -15,10 +15,11 @@ from brainscale.dataset.columns import replace_column
 from brainscale.dataset.indexer import open_or_index
 from brainscale.dataset.manifest import is_manifest, manifest_fingerprint, without_signatures
 from brainscale.dataset.splits import SPLITS
-from brainscale.errors import ManifestError
+from brainscale.errors import ManifestError, UsageError
 from brainscale.evaluation.matched import require_columns
 from brainscale.evaluation.units import evaluation_name
-from brainscale.models.bundle import EDITED, Bundle, open_bundle
+from brainscale.models.bundle import Bundle, open_bundle
+from brainscale.models.shipped import describe_origin, is_shipped_name
 from brainscale.stats.units import Unit, require_unit
 from brainscale.storage.remote import is_address, join_address, split_options
 from brainscale.training.run_folder import RunFolder, run_of
@@ -99,7 +100,7 @@ def prepare_evaluation(
 
     Args:
         local_model: the folder of the model, or a local copy of what is needed of it.
-        model: path or address of that folder.
+        model: path or address of that folder, or the name of a model that comes with brainscale.
         out: where to write, as `evaluate_model` takes it.
         data: a manifest or a source; by default the run's own manifest.
         split: train, val, test or all; by default test where there is one, else all.
@@ -121,8 +122,10 @@ def prepare_evaluation(
         BrainscaleError: no model, or no such split, column or unit.
     """
     bundle = open_bundle(local_model, allow_edited=allow_edited_model)
-    if bundle.edited:
-        on_notice(f"Note: {bundle.folder}: {EDITED}.")
+    if out is None and is_shipped_name(model):
+        raise UsageError(f"the model {model} is part of brainscale: say where to write the evaluation with --out")
+    for text in describe_origin(bundle):
+        on_notice(text)
     own_run = run_of(bundle)
     run = own_run or RunFolder(local_model)
     manifest = _read_manifest(run, data, split, bundle, shared, on_notice)

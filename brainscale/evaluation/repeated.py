@@ -22,6 +22,7 @@ from brainscale.evaluation.results import (
 )
 from brainscale.evaluation.units import UNIT_FILES
 from brainscale.hashing import file_sha256, fingerprint
+from brainscale.models.shipped import locate_model
 from brainscale.schema import FORMATS
 from brainscale.storage.local import SUCCESS, read_success
 from brainscale.storage.remote import is_address
@@ -138,7 +139,7 @@ def find_repeated(
     if is_address(model) or (isinstance(data, str) and not is_manifest(data)):
         return None
     notices: list[str] = []
-    prepared = prepare_evaluation(Path(model), model, out, data=data, on_notice=notices.append, **options)
+    prepared = prepare_evaluation(Path(locate_model(model)), model, out, data=data, on_notice=notices.append, **options)
     report = prepared.request.report
     evaluation = read_repeated(prepared.path, fingerprint_evaluation(prepared), report=report)
     if evaluation is not None:

@@ -3,14 +3,20 @@
 import json
 from collections import Counter
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from brainscale.stats.metrics import estimates_of
+from brainscale.storage.remote import is_address, join_address
 
 PREDICTIONS_FILE, METRICS_FILE, REPORT_FILE = "predictions.parquet", "metrics.parquet", "report.html"
 CONFUSION_FILE = "confusion.parquet"
+SUBGROUPS_FILE = "subgroups.parquet"
+LEAKED_FILE, WITHOUT_LEAKED_FILE = "shared.parquet", "metrics-without-shared.parquet"
+REPORT_OPTIONS = "report_options"
+"""Metadata key of metrics.parquet: what the report shows besides the tables, as JSON."""
 MATCHED_FILE, PAIRS_FILE = "matched.parquet", "matched-pairs.parquet"
 
 
@@ -103,6 +109,11 @@ class Evaluation(EvaluationFacts):
     predictions: pa.Table
     unit_table: pa.Table | None = None
     matched: pa.Table | None = None
+
+    @property
+    def report(self) -> str:
+        """Path or address of its report, where one was made."""
+        return join_address(self.path, REPORT_FILE) if is_address(self.path) else str(Path(self.path, REPORT_FILE))
 
     @property
     def confusion(self) -> dict[str, dict[str, int]]:

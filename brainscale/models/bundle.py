@@ -213,7 +213,7 @@ def open_bundle(model: str | Path, *, allow_edited: bool = False) -> Bundle:
         FormatError: another version of brainscale wrote it.
     """
     folder = find_bundle(Path(model))
-    info, edited = _read_info(folder / MODEL_JSON, allow_edited)
+    info, edited = read_model_info(folder, allow_edited=allow_edited)
     for name, expected in ((WEIGHTS, info.weights_sha256), (ONNX, info.onnx_sha256), (NOVELTY, info.novelty_sha256)):
         if expected is None:
             continue
@@ -226,8 +226,18 @@ def open_bundle(model: str | Path, *, allow_edited: bool = False) -> Bundle:
     return Bundle(folder=folder, info=info, edited=edited, novelty=novelty)
 
 
-def _read_info(path: Path, allow_edited: bool) -> tuple[ModelInfo, bool]:
-    """Return the contents of model.json, with their true hash, and whether they were edited."""
+def read_model_info(folder: Path, *, allow_edited: bool = False) -> tuple[ModelInfo, bool]:
+    """Return the contents of model.json, with their true hash, and whether they were edited.
+
+    Args:
+        folder: the model folder, whose other files are not read.
+        allow_edited: whether the contents may have been edited.
+
+    Raises:
+        BundleError: model.json is missing or unreadable, or was edited.
+        FormatError: another version of brainscale wrote it.
+    """
+    path = folder / MODEL_JSON
     try:
         facts = json.loads(path.read_bytes())
         version = facts.get("format")

@@ -38,6 +38,7 @@ class ModelFacts:
         prevalence: share of tumours where the model will be used, of the metrics that depend on it.
         degenerate: one sentence where the model does not tell the samples of the evaluation apart.
         edited: whether model.json was edited after training.
+        for_trying: why the model is for trying only, for one that comes with brainscale.
         provenance: more facts about the origin of the model, name → value.
         claim: answers to items of CLAIM 2024 by number, from 1; they replace what the run can answer.
     """
@@ -50,6 +51,7 @@ class ModelFacts:
     prevalence: float | None = None
     degenerate: str | None = None
     edited: bool = False
+    for_trying: str | None = None
     provenance: Mapping[str, object] = field(default_factory=dict)
     claim: Mapping[int, str] = field(default_factory=dict)
 

@@ -9,11 +9,14 @@ from brainscale.config.sections import PreprocessConfig
 from brainscale.dataset.manifest import is_manifest
 from brainscale.dataset.manifest_files import walk_manifest
 from brainscale.errors import OutputError, UsageError
-from brainscale.models.bundle import BUNDLE_FILES, EDITED, open_bundle
+from brainscale.hashing import fingerprint
+from brainscale.models.bundle import BUNDLE_FILES, open_bundle
 from brainscale.models.engines import EngineOptions, resolve_engine
+from brainscale.models.shipped import describe_origin, locate_model
 from brainscale.reading.pseudonyms import GIVE_KEY, find_key, keep_new_key, kept_key_file, read_key
 from brainscale.reading.small_jobs import MAX_FILES, is_ray_near, is_small
 from brainscale.reading.sources import SourceFile, walk_files
+from brainscale.scoring.blocks import version_of
 from brainscale.scoring.folder_job import Callbacks, FolderJob, Runner
 from brainscale.scoring.folders import open_scores_folder, parts_that_count, read_finished
 from brainscale.scoring.locally import LocalRunner
@@ -63,7 +66,7 @@ def score_files(
     A small job runs in this process, any other on Ray: on the one that is connected, or on a local one.
 
     Args:
-        model: a run folder or a model folder.
+        model: a run folder or a model folder, or the name of a model that comes with brainscale.
         sources: folders, files, globs, lists of files (`@files.txt`) or addresses; or one manifest.
         out: path or address of the scores folder.
         engine: auto, onnx or torch.
@@ -96,10 +99,10 @@ def score_files(
     """
     options = EngineOptions(name=engine, bf16=precision == "bf16", compiled=compiled)
     resolve_engine(options, 0)
-    with removing_if_empty(out), fetch(model, *BUNDLE_FILES) as bundle_folder:
+    with removing_if_empty(out), fetch(locate_model(model), *BUNDLE_FILES) as bundle_folder:
         bundle = open_bundle(bundle_folder, allow_edited=allow_edited_model)
-        if bundle.edited:
-            on_notice(f"Note: {bundle.folder}: {EDITED}.")
+        for text in describe_origin(bundle):
+            on_notice(text)
         files = SpooledFiles(_list_files(sources, bundle.info.preprocess))
         folder = open_scores_folder(out)
         unit_of_table = None if unit is None else require_unit(unit, ("scan", "patient"))
@@ -134,6 +137,16 @@ def score_files(
             scores = replace(scores, heatmaps=drawn)
     kept = hash_paths and read_key(patient_key).random
     return replace(scores, key_file=str(kept_key_file(out))) if kept else scores
+
+
+def fingerprint_sources(sources: Sequence[str], spec: PreprocessConfig) -> tuple[int, str]:
+    """Return the number of files of the sources, and a hash that changes when one of them comes, changes or goes.
+
+    Raises:
+        BrainscaleError: a source is missing or empty, or a manifest is not the only source.
+    """
+    versions = sorted((file.sample_id, version_of(file)) for file in _list_files(sources, spec))
+    return len(versions), fingerprint(versions)
 
 
 def _list_files(sources: Sequence[str], spec: PreprocessConfig) -> Iterable[SourceFile]:

@@ -48,10 +48,10 @@ class ScoringProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """A complete folder of predictions.
+    """A complete folder or file of predictions.
 
     Attributes:
-        path: path or address of the folder.
+        path: path or address of the folder, or of the single file.
         files: number of files; an archive counts as one.
         rows: number of rows, one for each sample.
         scored: number of rows with a probability.
@@ -60,7 +60,7 @@ class Scores:
             novelty.
         architecture: name of the network.
         identity: what a score depends on: hash of the weights (`model`), preprocessing, threshold, and so on.
-        parts: names of the parts.
+        parts: names of the parts; none for a single file.
         listing: name of the listing that the parts follow.
         progress: what this call did; None if the folder was complete already.
         files_not_in_it: number of files of the sources that a complete folder does not hold.
@@ -126,5 +126,5 @@ class Scores:
             codes = ", ".join(f"{code} {count}" for code, count in errors.items())
             raise SourceError(
                 f"{failed} of {samples} sample(s) could not be scored ({codes}), more than --fail-above {share:g} "
-                f"allows; all rows are in {self.path}: see the column `error` of its parts"
+                f"allows; all rows are in {self.path}: see its column `error`"
             )

@@ -52,6 +52,18 @@ class CaseRow:
     cases: Sequence[Case] = ()
 
 
+def describe_missing(rows: Sequence[CaseRow]) -> str | None:
+    """Return in one sentence that images could not be read again for their pictures; None where all could."""
+    shown = [case for row in rows for case in row.cases if not case.withheld]
+    missing = sum(case.picture is None for case in shown)
+    if not missing:
+        return None
+    return (
+        f"{missing} of {len(shown)} images could not be read for this report, because they are gone or have changed, "
+        "and have no picture."
+    )
+
+
 @cache
 def scale_colours() -> list[str]:
     """Return the colours of a heatmap over grey tissue, from no evidence to the strongest, each as #rrggbb."""

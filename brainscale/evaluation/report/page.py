@@ -16,7 +16,7 @@ from markupsafe import Markup
 from brainscale.evaluation.header_comparison import CONTROL, HeaderComparison
 from brainscale.evaluation.matched import MatchedEvaluation
 from brainscale.evaluation.report import curves, svg_charts
-from brainscale.evaluation.report.cases import CaseRow, scale_colours
+from brainscale.evaluation.report.cases import CaseRow, describe_missing, scale_colours
 from brainscale.evaluation.report.curves import ConfusionCounts, TumourScores
 from brainscale.evaluation.report.novelty import NoveltySection
 from brainscale.evaluation.report.plots import Plot
@@ -192,6 +192,7 @@ def _contents(page: ReportPage) -> dict[str, Any]:
         "leakage": describe_leakage(leak_count) if leak_count else None,
         "control_name": CONTROL,
         "cases_note": describe_slices(page.sampling.unit),
+        "missing_pictures": describe_missing(page.cases),
         "scale": scale_colours(),
         "headline": headline,
         "others": [metrics[name] for name in blocks.together if name not in important],
