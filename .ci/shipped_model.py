@@ -32,7 +32,7 @@ def main(work: Path) -> None:
     scans, run = make_folder(work) / "scans", RunFolder(work / "run")
     write_phantoms(scans, COUNT, SEED)
     split = config.split
-    manifest = assign_splits(index_sources([str(scans)], config), val=split.val, test=split.test, seed=split.seed)
+    manifest = assign_splits(index_sources([str(scans)], config), val=split.val, test=split.test, seed=SEED)
     trained = train_model(manifest, str(run.path), config, on_epoch=print, on_notice=print)
     evaluation = evaluate_model(str(run.path), report=False, on_notice=print)
     for name in (MODEL_JSON, WEIGHTS, ONNX, NOVELTY):

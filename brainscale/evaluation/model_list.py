@@ -85,8 +85,10 @@ def _candidates(folder: Path) -> Iterator[Path]:
     """Yield the folder and those directly in it that are a run or a model."""
     children = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     for path in (folder, *children):
-        inside_run = path.name == "model" and (path.parent / CONFIG_FILE).is_file()
-        if not inside_run and any((path / name).is_file() for name in (MODEL_JSON, f"model/{MODEL_JSON}", CONFIG_FILE)):
+        of_this_run = path == folder / "model" and (folder / CONFIG_FILE).is_file()
+        if not of_this_run and any(
+            (path / name).is_file() for name in (MODEL_JSON, f"model/{MODEL_JSON}", CONFIG_FILE)
+        ):
             yield path
 
 

@@ -69,7 +69,18 @@ def export_onnx(spec: NetworkSpec, classes: int, size: int, weights: Mapping[str
         raise RuntimeError(f"the ONNX graph of {spec.architecture} has no {missing[0]}")
     program.apply_weights(initializers)
     with replacing(path) as temporary, _quiet_loggers():
-        onnx.save(onnxscript.optimizer.optimize(program.model_proto), temporary)
+        onnx.save(_drop_traces(onnxscript.optimizer.optimize(program.model_proto)), temporary)
+
+
+def _drop_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Delete what the exporter notes of the source code: it names folders of this machine, which bytes depend on."""
+    graphs = [model.graph, *model.functions]
+    nodes = (node for graph in graphs for node in graph.node)
+    values = (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer)
+    for item in (model, *graphs, *nodes, *values):
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
+    return model
 
 
 @contextlib.contextmanager

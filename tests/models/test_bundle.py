@@ -155,3 +155,9 @@ def test_the_bound_of_a_threshold_comes_back_from_model_json() -> None:
     assert OperatingPoint.model_validate_json(point.model_dump_json()) == point
     with pytest.raises(ValueError, match="sensitivity"):
         OperatingPoint.model_validate_json(point.model_dump_json().replace("sensitivity", "luck"))
+
+
+def test_the_onnx_file_names_no_folder_of_the_machine_that_made_it(bundle: Bundle) -> None:
+    contents = bundle.onnx.read_bytes()
+    assert b'File "' not in contents
+    assert b"onnx_export.py" not in contents
