@@ -154,10 +154,19 @@ def test_split_by_hand(invoke: Invoke, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert pq.read_table(tmp_path / "k.parquet")["split"].to_pylist() == splits
     assert "no --out: name the manifest to write" in invoke("split", tmp_path / "m.parquet").output
-    folds = ["split", tmp_path / "m.parquet", "--keep", tmp_path / "f.parquet", "--seed", "9", "--out", tmp_path / "k"]
+    folds = [
+        "split",
+        tmp_path / "m.parquet",
+        "--keep",
+        tmp_path / "f.parquet",
+        "--seed",
+        "9",
+        "--out",
+        tmp_path / "l.parquet",
+    ]
     done = invoke(*folds, "--folds", "4")
     assert done.exit_code == 0, done.output
-    assert pq.read_table(tmp_path / "k.parquet")["fold"] == pq.read_table(tmp_path / "f.parquet")["fold"]
+    assert pq.read_table(tmp_path / "l.parquet")["fold"] == pq.read_table(tmp_path / "f.parquet")["fold"]
     done = invoke(*folds, "--folds", "5")
     assert (done.exit_code, done.output.splitlines()) == (
         1,
