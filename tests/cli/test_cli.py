@@ -108,9 +108,13 @@ def test_the_help_of_train_names_every_network(invoke: Invoke) -> None:
             2,
             "--label-column names a column of a label file",
         ),
-        (["split", "none.parquet", "--out", "y"], 1, "no manifest at none.parquet"),
-        (["split", "m.parquet", "--out", "y", "--folds", "3", "--val", "0.1"], 2, "--folds cannot be combined with"),
-        (["split", "m.parquet", "--out", "y", "--val", "0.5", "--test", "0.5"], 2, "leave nothing to train on"),
+        (["split", "none.parquet", "--out", "y.parquet"], 1, "no manifest at none.parquet"),
+        (
+            ["split", "m.parquet", "--out", "y.parquet", "--folds", "3", "--val", "0.1"],
+            2,
+            "--folds cannot be combined with",
+        ),
+        (["split", "m.parquet", "--out", "y.parquet", "--val", "0.5", "--test", "0.5"], 2, "leave nothing to train on"),
         (["compare", "nowhere", "nowhere"], 2, "the same run is named twice"),
     ],
 )
@@ -138,16 +142,32 @@ def test_split_by_hand(invoke: Invoke, tmp_path: Path) -> None:
     assert set(pq.read_table(tmp_path / "f.parquet")["fold"].to_pylist()) == {0, 1, 2, 3}
     assert invoke("split", "--verify", tmp_path / "f.parquet").exit_code == 0
     done = invoke(
-        "split", tmp_path / "m.parquet", "--keep", tmp_path / "s.parquet", "--seed", "9", "--out", tmp_path / "k"
+        "split",
+        tmp_path / "m.parquet",
+        "--keep",
+        tmp_path / "s.parquet",
+        "--seed",
+        "9",
+        "--out",
+        tmp_path / "k.parquet",
     )
     assert done.exit_code == 0, done.output
-    assert pq.read_table(tmp_path / "k")["split"].to_pylist() == splits
+    assert pq.read_table(tmp_path / "k.parquet")["split"].to_pylist() == splits
     assert "no --out: name the manifest to write" in invoke("split", tmp_path / "m.parquet").output
-    folds = ["split", tmp_path / "m.parquet", "--keep", tmp_path / "f.parquet", "--seed", "9", "--out", tmp_path / "k"]
+    folds = [
+        "split",
+        tmp_path / "m.parquet",
+        "--keep",
+        tmp_path / "f.parquet",
+        "--seed",
+        "9",
+        "--out",
+        tmp_path / "l.parquet",
+    ]
     done = invoke(*folds, "--folds", "4")
     assert done.exit_code == 0, done.output
-    assert pq.read_table(tmp_path / "k")["fold"] == pq.read_table(tmp_path / "f.parquet")["fold"]
-    done = invoke(*folds, "--folds", "5")
+    assert pq.read_table(tmp_path / "l.parquet")["fold"] == pq.read_table(tmp_path / "f.parquet")["fold"]
+    done = invoke(*folds, "--folds", "5", "--overwrite")
     assert (done.exit_code, done.output.splitlines()) == (
         1,
         ["Error: the earlier manifest has 4 folds, not 5: use its number of folds"],
@@ -229,9 +249,9 @@ def test_more_groups_than_can_be_balanced_are_said(
 
 def test_a_file_that_is_no_manifest(invoke: Invoke, tmp_path: Path) -> None:
     (tmp_path / "text.parquet").write_text("hello")
-    assert "cannot be read as a Parquet file" in invoke("split", tmp_path / "text.parquet", "--out", "y").output
+    assert "cannot be read as a Parquet file" in invoke("split", tmp_path / "text.parquet", "--out", "y.parquet").output
     pq.write_table(manifest([(1, "tumour", False)]).drop_columns(["sha256"]), tmp_path / "less.parquet")
-    assert "it has no column sha256" in invoke("split", tmp_path / "less.parquet", "--out", "y").output
+    assert "it has no column sha256" in invoke("split", tmp_path / "less.parquet", "--out", "y.parquet").output
 
 
 def test_figures_stand_beside_their_intervals(capsys: pytest.CaptureFixture[str]) -> None:
@@ -257,7 +277,7 @@ def test_figures_stand_beside_their_intervals(capsys: pytest.CaptureFixture[str]
 
 
 def test_debug_shows_the_traceback(invoke: Invoke) -> None:
-    result = invoke("split", "none.parquet", "--out", "y", "--debug")
+    result = invoke("split", "none.parquet", "--out", "y.parquet", "--debug")
     assert result.exit_code == 1
     assert "no manifest" in str(result.exception)
 
