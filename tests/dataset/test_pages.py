@@ -444,14 +444,14 @@ def test_only_its_own_pages_are_replaced(copied: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["--pairs", "nowhere/p.html"], "--pairs nowhere/p.html: its folder does not exist"),
+        (["--pairs", "nowhere/p.html"], "nowhere/p.html: its folder does not exist"),
         (["--pairs", "p.parquet"], "--pairs p.parquet is no HTML file: give a name that ends with .html"),
         (["--audit", "s3://bucket/a"], "--audit s3://bucket/a is no HTML file"),
         (["--pairs", "p.html", "--audit", "./p.html"], "--pairs and --audit name the same file"),
         (["--audit", "a.html", "--hash-paths"], "--audit writes a page with file names and pictures, which --hash-"),
         (["--audit-run", "run"], "--audit-run needs --audit"),
-        (["--audit", "a.html", "--audit-run", "no-run"], "--audit-run no-run is no folder"),
-        (["--audit", "a.html", "--audit-run", "."], "--audit-run . holds no predictions"),
+        (["--audit", "a.html", "--audit-run", "no-run"], "no-run is no folder"),
+        (["--audit", "a.html", "--audit-run", "."], " holds no predictions"),
     ],
 )
 def test_wrong_options_are_one_line_before_anything_starts(
