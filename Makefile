@@ -66,12 +66,14 @@ results: $(READY) ## docs/results.md from configs/results/, with DATA=folder-wit
 	@test -n "$(DATA)" || { echo "make results DATA=folder-with-the-two-sets [MINUTES=90]"; exit 2; }
 	nice -n 10 $(BIN)/brainscale results $(STUDIES) $(foreach set,$(SETS),--data $(notdir $(set))=$(set)) \
 		$(if $(WEIGHTS),--data efficientnet_lite0=$(WEIGHTS)) --out results $(if $(MINUTES),--minutes $(MINUTES)) --page docs/results.md
+	PYTHONPATH=. $(BIN)/python .ci/readme.py > .readme.tmp && mv .readme.tmp README.md
 
 lock: ## pin what .venv holds now, with hashes from pip's index (no set-up first: that would put the old pins back)
 	$(BIN)/python .ci/lock.py
 
-reference: $(READY) ## write docs/reference.md from the code
+reference: $(READY) ## write docs/reference.md from the code, and the README's table from docs/results.parquet
 	$(BIN)/python .ci/reference.py > .reference.tmp && mv .reference.tmp docs/reference.md
+	PYTHONPATH=. $(BIN)/python .ci/readme.py > .readme.tmp && mv .readme.tmp README.md
 
 shipped-model: $(READY) ## train the model that comes with brainscale again, in build/; minutes
 	$(BIN)/python .ci/shipped_model.py build/shipped-model

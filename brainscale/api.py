@@ -46,6 +46,7 @@ def index(
     pairs: Location | None = None,
     audit: Location | None = None,
     audit_run: Location | None = None,
+    overwrite: bool = False,
     workers: int | None = None,
     on_notice: OnNotice = lambda text: None,
 ) -> "pa.Table":
@@ -67,6 +68,7 @@ def index(
         pairs: page to write with the pictures of near duplicates, worst first.
         audit: page to write with the pictures of doubtful labels and unusual images.
         audit_run: run, evaluation or cross-validation whose wrong predictions are shown on the latter.
+        overwrite: whether these pages may replace files that another call made.
         workers: maximum number of Ray tasks that read at the same time. By default, a small source is read without Ray
             if none is connected, and Ray runs as many tasks as it has CPUs.
         on_notice: called with each message for the user, such as the number of samples without a known patient.
@@ -80,6 +82,7 @@ def index(
     from brainscale.dataset.indexer import index_sources
     from brainscale.dataset.label_file import LabelColumns
     from brainscale.dataset.on_ray import open_map
+    from brainscale.dataset.outputs import describe_index
     from brainscale.dataset.pages.request import PageRequest
     from brainscale.dataset.subject_names import compile_patient_pattern
     from brainscale.dataset.summary import describe_gaps
@@ -93,13 +96,18 @@ def index(
         compile_patient_pattern(patient_from)
     key = read_key(None if patient_key is None else os.fspath(patient_key))
     locations = {"pairs": pairs, "audit": audit, "audit_run": audit_run}
+    source_list = _list_sources(sources)
+    options = {"labels": label_file, "columns": [id_column, label_column, patient_column], "patient_from": patient_from}
+    origin = describe_index(source_list, settings, key, options, hash_paths=hash_paths)
     pages = PageRequest(
-        **{name: None if location is None else _absolute(location) for name, location in locations.items()}
+        origin=origin,
+        overwrite=overwrite,
+        **{name: None if location is None else _absolute(location) for name, location in locations.items()},
     )
     pages.check_options(hash_paths=hash_paths)
     predictions = pages.check_files()
     manifest = index_sources(
-        _list_sources(sources),
+        source_list,
         settings,
         label_file,
         columns=columns,

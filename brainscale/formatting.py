@@ -7,6 +7,22 @@ from decimal import ROUND_HALF_UP, Decimal
 SIGNS = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_[]|#~!$"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 """Characters that Markdown or HTML would read as markup, and what stands for them."""
 
+LATEX_SIGNS = str.maketrans(
+    {
+        **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "−": "$-$",
+        "±": r"$\pm$",
+        "–": "--",
+        "≥": r"$\geq$",
+        "≤": r"$\leq$",
+        "×": r"$\times$",
+    }
+)
+"""Characters that LaTeX would read as markup, or may have no glyph for, and what stands for them."""
+
 
 def format_number(value: object, digits: int = 3) -> str:
     """Return a number as text, or a dash for None, NaN and infinity; halves are rounded up, as JavaScript does."""
@@ -24,3 +40,8 @@ def escape_markdown(value: object) -> str:
     line = " ".join(str(value).split()).translate(SIGNS)
     line = re.sub(r":(?=//)", "&#58;", line)  # GitHub makes links of bare addresses
     return re.sub(r"(?i)\bwww\.", lambda match: f"{match[0][:-1]}&#46;", line).replace("@", "&#64;")
+
+
+def escape_latex(value: object) -> str:
+    """Return a value as one line of plain text in LaTeX."""
+    return " ".join(str(value).split()).translate(LATEX_SIGNS)

@@ -29,20 +29,23 @@ def test_errors_and_facts_are_objects_and_the_result_stays(invoke: Invoke, tmp_p
     table = manifest([(i, "tumour" if i % 2 else "no_tumour", False) for i in range(20)])
     patients = pa.array([f"patient {i}" for i in range(20)])
     pq.write_table(replace_column(table, "patient", patients), tmp_path / "m")
-    arguments = ["split", tmp_path / "m", "--out", tmp_path / "s"]
+    out = tmp_path / "s.parquet"
+    arguments = ["split", tmp_path / "m", "--out", out]
     plain, done = invoke(*arguments), invoke("--log-format", "json", *arguments)
     assert (done.exit_code, done.stdout, plain.stderr) == (0, plain.stdout, "")
     (line,) = lines(done.stderr)
-    assert (line["level"], line["event"], line["facts"]["manifest"]) == ("info", "done", str(tmp_path / "s"))  # type: ignore[index]
+    assert (line["level"], line["event"], line["facts"]["manifest"]) == ("info", "done", str(out))  # type: ignore[index]
     assert lines(invoke(*arguments, "--log-format", "json").stderr)[0]["facts"] == line["facts"]
     assert invoke("config", "show", "demo", "--log-format", "xml").exit_code == 2
-    for wrong, status in ((["split", "none", "--out", "y"], 1), (["bogus"], 2), (["train"], 2)):
+    for wrong, status in ((["split", "none", "--out", "y.parquet"], 1), (["bogus"], 2), (["train"], 2)):
         failed = invoke("--log-format", "json", *wrong)
         (line,) = lines(failed.stderr)
         assert (failed.exit_code, failed.stdout, line["level"], line["exit_status"]) == (status, "", "error", status)
         assert line["message"]
         assert "Error:" not in str(line["message"])
-    assert invoke("split", "none", "--out", "y").stderr.startswith("Error: ")  # one call's choice is not the next's
+    assert invoke("split", "none", "--out", "y.parquet").stderr.startswith(
+        "Error: "
+    )  # one call's choice is not the next's
 
 
 def test_progress_is_objects(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,7 +99,7 @@ def test_a_job_s_objects_read_like_the_command_s_own_lines(
 
 
 def test_the_environment_asks_too() -> None:
-    command = [sys.executable, "-m", "brainscale", "split", "none.parquet", "--out", "y"]
+    command = [sys.executable, "-m", "brainscale", "split", "none.parquet", "--out", "y.parquet"]
     done = subprocess.run(command, env=os.environ | {logs.VARIABLE: "json"}, capture_output=True, text=True)
     (line,) = lines(done.stderr)
     assert (done.returncode, line["event"], line["exit_status"]) == (1, "error", 1)

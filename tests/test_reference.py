@@ -1,4 +1,4 @@
-"""docs/reference.md is what the code says, and every error code of the code stands in it."""
+"""docs/reference.md is what the code says, the README has the table of results, and every error code has a meaning."""
 
 import ast
 import runpy
@@ -13,6 +13,12 @@ ROOT = Path(__file__).parents[1]
 def test_the_reference_is_what_the_code_says() -> None:
     page = runpy.run_path(str(ROOT / ".ci" / "reference.py"))["page"]()
     assert (ROOT / "docs" / "reference.md").read_text(encoding="utf-8") == page, "run `make reference`"
+
+
+def test_the_readme_begins_with_the_table_of_results() -> None:
+    page = runpy.run_path(str(ROOT / ".ci" / "readme.py"))["page"]()
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == page, "run `make reference`"
+    assert page.index("leak-free, 95 % interval") < page.index("## Start")
 
 
 def codes_of(path: Path) -> Iterator[str]:

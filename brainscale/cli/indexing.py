@@ -11,7 +11,13 @@ from brainscale.logs import notice
 
 @click.command("index")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--out", required=True, metavar="M.parquet", help="Manifest to write, or folder/ for one in shards.")
+@click.option(
+    "--out",
+    required=True,
+    metavar="M.parquet",
+    help="Manifest to write: a .parquet file, or folder/ for one in shards. "
+    "A .csv or .json file is a listing for people and other programs, which no command reads.",
+)
 @click.option(
     "--labels",
     default="folder",
@@ -56,6 +62,7 @@ from brainscale.logs import notice
     help="With --audit: run, evaluation or cross-validation whose wrong predictions are shown too.",
 )
 @options.shard_rows
+@options.overwrite
 @click.option(
     "--workers",
     type=click.IntRange(1),
@@ -82,6 +89,7 @@ def index_command(
     audit: str | None,
     audit_run: str | None,
     shard_rows: int | None,
+    overwrite: bool,
     workers: int | None,
     shared: bool,
     address: str | None,
@@ -95,11 +103,14 @@ def index_command(
     Example: brainscale index scans/ --out scans.parquet
     """
     from brainscale.config import files
-    from brainscale.dataset.label_file import LabelColumns, read_label_file
+    from brainscale.dataset.label_file import LabelColumns
+    from brainscale.dataset.outputs import ManifestOutput
     from brainscale.dataset.pages.request import PageRequest
     from brainscale.dataset.subject_names import compile_patient_pattern
     from brainscale.storage.remote import make_absolute
 
+    absolute = options.make_absolute_output(out)
+    ManifestOutput(location=absolute, origin="", shard_rows=shard_rows).check_format(listing=True)
     pages = PageRequest(pairs=pairs, audit=audit, audit_run=audit_run)
     pages.check_options(hash_paths=hash_paths)
     columns = LabelColumns(id=id_column, label=label_column, patient=patient_column)
@@ -108,7 +119,7 @@ def index_command(
         compile_patient_pattern(patient_from)
     request: dict[str, Any] = {
         "sources": [make_absolute(source) for source in sources],
-        "out": options.make_absolute_output(out),
+        "out": absolute,
         "labels": labels if labels == "folder" else make_absolute(labels),
         "id_column": id_column,
         "label_column": label_column,
@@ -121,16 +132,12 @@ def index_command(
         "audit_run": audit_run and make_absolute(audit_run),
         "shard_rows": shard_rows,
         "workers": workers,
+        "overwrite": overwrite,
     }
     settings = files.load_config(config, ["resources.shared=true"] if shared else [])
     if address:
         options.run_as_job(address, no_wait, "index", {**request, "config": settings.model_dump(mode="json")}, as_json)
-    if labels != "folder":  # what is wrong with it is said before Ray starts
-        read_label_file(request["labels"], settings.data, columns)
-    pages.check_files()
     from brainscale.dataset.indexer import write_index
-    from brainscale.storage.shards import require_replaceable_form
 
-    require_replaceable_form(request["out"], "manifest")
     result = write_index(**request, config=settings, on_notice=notice)
     print_facts({**result.to_json(), "manifest": out}, as_json)

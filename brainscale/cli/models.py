@@ -180,28 +180,31 @@ def train_command(
     }
     tracking_uri = tracking and check_tracking_uri(tracking)
     if is_cross_validation:
-        from brainscale.evaluation.cross_validation import require_folds
+        from brainscale.evaluation.arguments import check_cross_validation, require_folds
 
         require_folds(folds, folds_by, repeats)
     if address:
         options.run_as_job(address, no_wait, "train", request | {"tracking": tracking_uri}, as_json)
     if tracking_uri:
         require_mlflow()
-    from brainscale.cli.progress import show_epochs
-
     if is_cross_validation:
-        from brainscale.evaluation.cross_validation import cross_validate
+        check_cross_validation(request["data"], request["out"], folds, folds_by, repeats)
+        from brainscale.evaluation.cross_validation import cross_validate  # here: torch takes seconds to load
 
         result = cross_validate(**request | {"config": settings}, on_notice=notice)
         click.echo(json.dumps(result.to_json(), indent=2) if as_json else result.to_text())
         return
-    from brainscale.storage.workspace import is_complete
-    from brainscale.training.driver import train_model
+    from brainscale.training.arguments import find_finished
 
-    complete = is_complete(request["out"])
-    with show_epochs(settings.train.epochs) as (on_epoch, on_notice):
-        run = train_model(request["data"], request["out"], settings, on_epoch, on_notice, tracking_uri)
-    options.notice_if_complete(complete, out)
+    run = find_finished(request["data"], request["out"], settings, notice)
+    if run is not None:
+        options.notice_if_complete(True, out)
+    else:
+        from brainscale.cli.progress import show_epochs
+        from brainscale.training.driver import train_model  # here: torch takes seconds to load
+
+        with show_epochs(settings.train.epochs) as (on_epoch, on_notice):
+            run = train_model(request["data"], request["out"], settings, on_epoch, on_notice, tracking_uri)
     print_facts({"run": out, **run.facts()}, as_json)
 
 
@@ -296,6 +299,10 @@ def evaluate_command(
     }
     if address:
         options.run_as_job(address, no_wait, "evaluate", request, as_json)
+    from brainscale.evaluation.arguments import check_evaluation
+
+    named = {name: request[name] for name in ("data", "split", "engine", "training_manifest")}
+    check_evaluation(request["model"], request["out"], **named)
     from brainscale.evaluation.matched import describe_matched
     from brainscale.evaluation.repeated import find_repeated
     from brainscale.models.novelty import describe_unusual
@@ -321,8 +328,12 @@ def evaluate_command(
 @click.command("compare")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option(
-    "--out", metavar="T.parquet", help="Parquet file for the table; the paired tests go to T-pairs.parquet beside it."
+    "--out",
+    metavar="T.parquet",
+    help="File for the tables: .parquet, .csv, .json, .md or .tex. In Parquet and CSV the paired tests go to a second "
+    "file beside it, such as T-pairs.parquet.",
 )
+@options.overwrite
 @options.unit
 @options.match
 @click.option("--markdown", is_flag=True, help="Print Markdown tables.")
@@ -336,6 +347,7 @@ def evaluate_command(
 def compare_command(
     runs: tuple[str, ...],
     out: str | None,
+    overwrite: bool,
     unit: str,
     match: tuple[str, ...],
     markdown: bool,
@@ -350,29 +362,32 @@ def compare_command(
     """
     from contextlib import ExitStack
 
-    from brainscale.evaluation import comparison as comparing
-    from brainscale.evaluation.comparison_text import format_comparison, format_pairs
-    from brainscale.storage.remote import split_options
-    from brainscale.storage.tables import write_table
+    from brainscale.evaluation.arguments import require_runs
+    from brainscale.evaluation.comparison_files import FORMATS, files_of, format_all, write_comparison
+    from brainscale.storage.formats import require_format
+    from brainscale.storage.ownership import describe_origin, require_own
+    from brainscale.storage.remote import is_address, make_absolute, split_options
     from brainscale.storage.workspace import fetch
 
-    with ExitStack() as stack:
-        folders = [str(stack.enter_context(fetch(run, *comparing.READ, push=True))) for run in runs]
-        names = [split_options(run)[0] for run in runs]
-        comparison = comparing.compare_runs(folders, unit=unit, match=match, force=force, names=names)
+    options_used = {"unit": unit, "match": match, "force": force}
+    origin = describe_origin("compare", {"runs": [make_absolute(run) for run in runs], **options_used})
     if out:
-        write_table(comparison.table, out, "comparison")
-        if comparison.pairs is not None:
-            base, address_options = split_options(out)
-            pairs_out = f"{base.removesuffix('.parquet')}-pairs.parquet{address_options}"
-            write_table(comparison.pairs, pairs_out, "paired tests")
+        require_format(out, FORMATS)
+        for file, kind in files_of(out).items():
+            require_own(file, origin, kind=kind, overwrite=overwrite)
+    require_runs([run for run in runs if not is_address(run)], unit)
+    from brainscale.evaluation.comparison import READ, compare_runs  # here: it takes a second to load
+
+    with ExitStack() as stack:
+        folders = [str(stack.enter_context(fetch(run, *READ, push=True))) for run in runs]
+        names = [split_options(run)[0] for run in runs]
+        comparison = compare_runs(folders, unit=unit, match=match, force=force, names=names)
+    if out:
+        write_comparison(comparison, out, origin)
     if as_json:
         click.echo(json.dumps(comparison.to_json(), indent=2))
         return
-    click.echo(format_comparison(comparison.table, markdown=markdown))
-    if comparison.pairs is not None:
-        classes = max(comparison.table["classes"].to_pylist())
-        click.echo(f"\n{format_pairs(comparison.pairs, classes=classes, markdown=markdown)}")
+    click.echo(format_all(comparison, form="markdown" if markdown else "text"))
 
 
 @click.command("verify")

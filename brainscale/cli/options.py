@@ -39,6 +39,7 @@ shared = click.option(
     show_envvar=True,
     help="Allow local paths on a cluster whose nodes all mount them.",
 )
+overwrite = click.option("--overwrite", is_flag=True, help="Replace an output that this command did not make.")
 unit = click.option(
     "--unit",
     type=click.Choice(["slice", "scan", "patient"]),

@@ -45,6 +45,7 @@ def _show_budget(budget: "Sequence[RowBudget]", *, as_json: bool, dry_run: bool)
     help="Time limit. A model that would not end within it is not begun.",
 )
 @click.option("--page", metavar="FILE.md", show_default="DIR/results.md", help="Page to write; its table lies beside.")
+@options.overwrite
 @click.option("--dry-run", is_flag=True, help="Only print what is done, what is left, and how long it takes.")
 @click.option("--force", is_flag=True, help="Run studies that take longer than their budget.")
 @options.json
@@ -57,6 +58,7 @@ def results_command(
     rows: tuple[str, ...],
     minutes: float | None,
     page: str | None,
+    overwrite: bool,
     dry_run: bool,
     force: bool,
     as_json: bool,
@@ -86,6 +88,7 @@ def results_command(
         rows=rows,
         minutes=minutes,
         page=page,
+        overwrite=overwrite,
         dry_run=dry_run,
         force=force,
         command=" ".join(["brainscale results", *(file.name for file in files), *given, "--out DIR"]),

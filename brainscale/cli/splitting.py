@@ -15,6 +15,7 @@ from brainscale.logs import notice
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from brainscale.dataset.outputs import ManifestOutput
     from brainscale.dataset.overlap import ManifestFacts
     from brainscale.dataset.split_check import SplitCheck
     from brainscale.storage.shards import ShardedTable
@@ -52,7 +53,8 @@ SHOWN_PAIRS = 20
 
 @click.command("split")
 @click.argument("manifest", metavar="M.parquet")
-@click.option("--out", metavar="M2.parquet", help="Manifest to write, or folder/ for one in shards.")
+@click.option("--out", metavar="M2.parquet", help="Manifest to write: a .parquet file, or folder/ for one in shards.")
+@options.overwrite
 @click.option(
     "--val",
     type=click.FloatRange(0, 1, True, True),
@@ -93,6 +95,7 @@ SHOWN_PAIRS = 20
 def split_command(
     manifest: str,
     out: str | None,
+    overwrite: bool,
     val: float | None,
     test: float | None,
     folds: int | None,
@@ -112,7 +115,9 @@ def split_command(
     Example: brainscale split scans.parquet --test 0.2 --out split.parquet
     """
     from brainscale.dataset.manifest import open_manifest_shards
-    from brainscale.storage.shards import require_replaceable_form
+    from brainscale.dataset.outputs import ManifestOutput
+    from brainscale.storage.ownership import describe_origin
+    from brainscale.storage.remote import make_absolute
 
     _check_options(verify=verify, regroup=regroup, folds_by=folds_by)
     if folds is not None and (val is not None or test is not None):
@@ -125,20 +130,26 @@ def split_command(
         return
     if out is None:
         raise UsageError("no --out: name the manifest to write, or check the one at hand with --verify")
-    require_replaceable_form(out, "manifest")
+    inputs = [make_absolute(path) for path in (manifest, keep) if path]
+    drawn = {"val": val, "test": test, "folds": folds, "folds_by": folds_by, "seed": seed}
+    grouped = {"regroup": regroup, "similarity": similarity if regroup else None}
+    origin = describe_origin("split", {"inputs": inputs, **drawn, **grouped})
+    output = ManifestOutput(location=options.make_absolute_output(out), origin=origin)
+    output.check_format()
+    output.check_owner(inputs, overwrite=overwrite)
     sharded = open_manifest_shards(manifest)
     if sharded is not None and folds_by is not None:
         raise UsageError(f"--folds-by needs a manifest of one file, and {manifest} is in shards: write it as one file")
     if sharded is None:
-        facts = _split_one_file(manifest, out, (val, test), folds, folds_by, seed, keep, regroup, similarity)
+        facts = _split_one_file(manifest, output, (val, test), folds, folds_by, seed, keep, regroup, similarity)
     else:
-        facts = _split_shards(sharded, out, (val, test), folds, seed, keep, regroup, similarity, shared)
+        facts = _split_shards(sharded, output, (val, test), folds, seed, keep, regroup, similarity, shared)
     print_facts({"manifest": out, **facts}, as_json)
 
 
 def _split_one_file(
     manifest: str,
-    out: str,
+    output: "ManifestOutput",
     fractions: tuple[float, float],
     folds: int | None,
     folds_by: str | None,
@@ -152,7 +163,7 @@ def _split_one_file(
     from brainscale.dataset import groups, splits
     from brainscale.dataset.folds_by_column import assign_folds_by, describe_missing_values
     from brainscale.dataset.inclusion import clear_left_out
-    from brainscale.dataset.manifest import describe_form, read_manifest, write_either_form
+    from brainscale.dataset.manifest import describe_form, read_manifest
     from brainscale.dataset.on_ray import open_map
     from brainscale.dataset.summary import describe_gaps, summarise
 
@@ -175,13 +186,12 @@ def _split_one_file(
         notice(hashing)
     for text in describe_gaps(table, DataConfig()):
         notice(text)
-    shard_count = write_either_form(table, options.make_absolute_output(out))
-    return {"form": describe_form(shard_count), **asdict(summarise(table))}
+    return {"form": describe_form(output.write(table)), **asdict(summarise(table))}
 
 
 def _split_shards(
     sharded: "ShardedTable",
-    out: str,
+    output: "ManifestOutput",
     fractions: tuple[float, float],
     folds: int | None,
     seed: int,
@@ -197,12 +207,13 @@ def _split_shards(
     from brainscale.dataset.sharded import SplitRequest, split_shards
     from brainscale.dataset.sharded_summary import add_counts, count_shards, describe_gaps_of_shards
 
-    absolute = options.make_absolute_output(out)
-    with open_columns(sharded, out=absolute, shared=shared) as columns:
+    with open_columns(sharded, out=output.location, shared=shared) as columns:
         earlier = replace(columns, tables=(open_as_shards(keep),)) if keep else None
         val, test = fractions
         request = SplitRequest(val=val, test=test, folds=folds, seed=seed, keep=earlier)
-        written, hashing = split_shards(columns, absolute, request, regroup=regroup, similarity=similarity)
+        written, hashing = split_shards(
+            columns, output.location, request, regroup=regroup, similarity=similarity, origin=output.origin
+        )
         result = replace(columns, tables=(written,))
         counts = count_shards(result, DataConfig())
         summary = add_counts(result, counts)
@@ -242,7 +253,7 @@ def _check_options(*, verify: bool, regroup: bool, folds_by: str | None) -> None
     context = click.get_current_context()
     given = [
         name
-        for name in ("out", "val", "test", "folds", "folds_by", "seed", "keep", "regroup", "similarity")
+        for name in ("out", "val", "test", "folds", "folds_by", "seed", "keep", "regroup", "similarity", "overwrite")
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     ]
     if verify and (ignored := [name for name in given if name != "similarity"]):
@@ -285,12 +296,19 @@ def _print_check(check: "SplitCheck", unknown: str | None, manifest: str, as_jso
 @click.argument("training", metavar="A.parquet")
 @click.argument("external", metavar="B.parquet")
 @SIMILARITY
-@click.option("--out", metavar="T.parquet", help="Parquet file to write the list to as well.")
+@click.option("--out", metavar="T.parquet", help="File to write the list to as well: .parquet, .csv, .json or .md.")
+@options.overwrite
 @options.shared
 @options.json
 @handle_errors
 def overlap_command(
-    training: str, external: str, similarity: float | None, out: str | None, shared: bool, as_json: bool
+    training: str,
+    external: str,
+    similarity: float | None,
+    out: str | None,
+    overwrite: bool,
+    shared: bool,
+    as_json: bool,
 ) -> None:
     """List the samples of manifest B that are also in manifest A, as duplicates or near duplicates.
 
@@ -299,13 +317,18 @@ def overlap_command(
     Example: brainscale overlap training.parquet external.parquet
     """
     from brainscale.dataset.overlap import KINDS, count_overlap, describe_missed_matches, have_one_key
-    from brainscale.storage.tables import require_replaceable, write_table
+    from brainscale.storage.formats import CSV, JSON, MARKDOWN, TABLE, require_format, write_output
+    from brainscale.storage.ownership import describe_origin, require_own
+    from brainscale.storage.remote import make_absolute
 
+    inputs = [make_absolute(training), make_absolute(external)]
+    origin = describe_origin("overlap", {"inputs": inputs, "similarity": similarity})
     if out:
-        require_replaceable(out, "overlap")
+        require_format(out, (TABLE, CSV, JSON, MARKDOWN))
+        require_own(out, origin, kind="overlap", overwrite=overwrite, inputs=inputs)
     matches, first, second = _compare_manifests(training, external, similarity, shared)
     if out:
-        write_table(matches, out, "overlap")
+        write_output(matches, out, "overlap", origin)
     for facts, name in ((first, training), (second, external)):
         for text in describe_missed_matches(facts, name):
             notice(text)

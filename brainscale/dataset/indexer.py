@@ -23,10 +23,10 @@ from brainscale.dataset.manifest import (
     is_manifest,
     read_manifest,
     require_readable,
-    write_either_form,
 )
 from brainscale.dataset.manifest_rows import RowRules, count_notes, describe_notes, hide_paths
 from brainscale.dataset.on_ray import open_map
+from brainscale.dataset.outputs import ManifestOutput, describe_index
 from brainscale.dataset.pages.request import PageRequest
 from brainscale.dataset.patients import find_patients
 from brainscale.dataset.streamed import write_streamed
@@ -37,7 +37,7 @@ from brainscale.reading.pseudonyms import KEY_VARIABLE, PatientKey, read_key
 from brainscale.reading.reader import read_tables
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.small_jobs import is_ray_near, is_small, read_here
-from brainscale.reading.sources import SourceFile, walk_files
+from brainscale.reading.sources import SourceFile, require_sources, walk_files
 from brainscale.storage.remote import is_address
 
 MAX_FILES = 2**18
@@ -202,13 +202,15 @@ def write_index(
     audit_run: str | None = None,
     workers: int | None = None,
     shard_rows: int | None = None,
+    overwrite: bool = False,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> IndexResult:
     """Index sources and write the manifest, and pages to look at.
 
     Args:
         sources: folders, files, globs, lists of files (`@files.txt`) or addresses.
-        out: path or address of the manifest to write, as one file or a folder of shards (`write_either_form`).
+        out: path or address of the manifest to write, as one file or a folder of shards (`write_either_form`); or of
+            a listing in CSV or JSON, which no command reads.
         config: class names of folders, preprocessing and limits.
         labels: `folder`, or a CSV file.
         id_column: column of the CSV file that names samples.
@@ -222,23 +224,36 @@ def write_index(
         audit_run: run, evaluation or cross-validation whose predictions the latter compares with the labels.
         workers: as in `index_sources`.
         shard_rows: rows of a shard, and of one file at most; `SHARD_ROWS` by default.
+        overwrite: whether to replace outputs that another command made.
         on_notice: called with each message for the user.
 
     Raises:
-        BrainscaleError: a source, the label file or the key cannot be used, a page cannot be written, no file can be
-            read, or the cluster has no CPU.
+        BrainscaleError: an output is another's, a source, the label file or the key cannot be used, a page cannot be
+            written, no file can be read, or the cluster has no CPU.
     """
-    pages = PageRequest(pairs=pairs, audit=audit, audit_run=audit_run)
-    pages.check_options(hash_paths=hash_paths)
     key = read_key(patient_key)
+    options = {
+        "labels": labels,
+        "columns": [id_column, label_column, patient_column],
+        "patient_from": patient_from,
+        "patient_key": patient_key,
+    }
+    origin = describe_index(sources, config, key, options, hash_paths=hash_paths)
+    output = ManifestOutput(location=out, origin=origin, shard_rows=shard_rows)
+    output.check_format(listing=True)
+    pages = PageRequest(pairs=pairs, audit=audit, audit_run=audit_run, origin=origin, overwrite=overwrite)
+    pages.check_options(hash_paths=hash_paths)
     columns = LabelColumns(id=id_column, label=label_column, patient=patient_column)
     rules = _make_rules(config, labels, columns, patient_from, key, hash_paths)
+    predictions = pages.check_files()
+    require_sources(sources)
+    output.check_owner([*sources, labels, patient_key, audit_run], overwrite=overwrite)
     with _open_cluster(workers, [*sources, out, pairs, audit, audit_run], config.resources.shared):
-        predictions = pages.check_files()
         walk = _walk(sources, labels)
         first = deque(islice(walk, MAX_FILES + 1))
         if len(first) > MAX_FILES:
             pages.refuse(MAX_FILES)
+            output.refuse_listing(MAX_FILES)
             files = chain((first.popleft() for _ in range(len(first))), walk)
             on_notice(
                 f"More than {MAX_FILES:,} files: the manifest becomes a folder of shards. If this command is "
@@ -246,13 +261,13 @@ def write_index(
             )
             name = " ".join(sources)
             written = write_streamed(
-                files, name, out, rules, workers=workers, shard_rows=shard_rows, on_notice=on_notice
+                files, name, out, rules, workers=workers, shard_rows=shard_rows, origin=origin, on_notice=on_notice
             )
             shards, summary, control = written.shards, written.summary, written.header_only_control
         else:
             manifest = _index_files(list(first), rules, workers, on_notice)
             require_readable(manifest, " ".join(sources))
-            shards = write_either_form(manifest, out, shard_rows)
+            shards = output.write(manifest)
             with open_map(len(manifest)) as run:
                 pages.write(manifest, config, predictions, run)
             for text in describe_gaps(manifest, config.data):

@@ -17,6 +17,7 @@ from brainscale.hashing import fingerprint_of_lists
 from brainscale.reading.signature import SIDE
 from brainscale.schema import HIDDEN, MANIFEST
 from brainscale.storage import shards
+from brainscale.storage.formats import CSV, JSON, is_folder_name, suffix_of
 from brainscale.storage.remote import is_address, split_options
 from brainscale.storage.shards import ShardedTable
 from brainscale.storage.tables import read_table, write_table
@@ -41,7 +42,7 @@ def is_manifest(path: str) -> bool:
     """
     if split_options(path)[0].endswith((".parquet", ".parquet/")):
         return True
-    return (not is_address(path) or shards.is_folder_name(path)) and shards.has_shards(path, "manifest")
+    return (not is_address(path) or is_folder_name(path)) and shards.has_shards(path, "manifest")
 
 
 def open_manifest_shards(path: str | Path) -> ShardedTable | None:
@@ -79,6 +80,7 @@ def read_manifest(path: str | Path) -> pa.Table:
     Raises:
         ManifestError: there is no such manifest, it is not complete, or it is something else.
     """
+    require_no_listing(path)
     try:
         table = _read_either_form(path)
     except FileNotFoundError:
@@ -88,12 +90,22 @@ def read_manifest(path: str | Path) -> pa.Table:
     return check_manifest(table, str(path))
 
 
+def require_no_listing(path: str | Path) -> None:
+    """Check that a manifest is not given as the listing for people that `index --out M.csv` writes.
+
+    Raises:
+        ManifestError: the suffix is that of a listing.
+    """
+    if suffix_of(path) in (CSV, JSON):
+        raise ManifestError(f"{path} is a listing and no manifest: give the .parquet file or the folder of a manifest")
+
+
 def _missing_manifest(path: str | Path) -> ManifestError:
     return ManifestError(f"no manifest at {path}: make one with `brainscale index SOURCE --out M.parquet`")
 
 
 def _read_either_form(path: str | Path) -> pa.Table:
-    if not shards.is_folder_name(path) and (is_address(path) or not Path(path).is_dir()):
+    if not is_folder_name(path) and (is_address(path) or not Path(path).is_dir()):
         with suppress(FileNotFoundError):
             return read_table(path, "manifest", unstamped=True)
     sharded = open_manifest_shards(path)
@@ -196,16 +208,28 @@ def require_paths(table: pa.Table, source: str) -> None:
         )
 
 
-def write_manifest(manifest: pa.Table, path: str | Path) -> None:
+def write_manifest(manifest: pa.Table, path: str | Path, origin: str | None = None) -> None:
     """Write a manifest as one file to a path or an address; the file appears complete or not at all.
+
+    Args:
+        manifest: rows sorted by sample_id.
+        path: path or address.
+        origin: as in `write_table`.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    write_table(manifest, path, "manifest")
+    write_table(manifest, path, "manifest", origin)
 
 
-def write_either_form(manifest: pa.Table, path: str, shard_rows: int | None = None, *, as_folder: bool = False) -> int:
+def write_either_form(
+    manifest: pa.Table,
+    path: str,
+    shard_rows: int | None = None,
+    *,
+    as_folder: bool = False,
+    origin: str | None = None,
+) -> int:
     """Write a manifest as one file or, if it has many rows or the path is that of a folder, as a folder of shards.
 
     Args:
@@ -213,6 +237,7 @@ def write_either_form(manifest: pa.Table, path: str, shard_rows: int | None = No
         path: path or address; one that ends with a slash, or a folder that holds a manifest already, is for shards.
         shard_rows: rows of a shard, and of one file at most; `SHARD_ROWS` by default.
         as_folder: whether to write a folder of shards in any case.
+        origin: as in `write_table`.
 
     Returns:
         The number of shards; 0 for one file.
@@ -222,10 +247,10 @@ def write_either_form(manifest: pa.Table, path: str, shard_rows: int | None = No
         StorageError: the object store refuses, or does not answer.
     """
     limit = shard_rows or SHARD_ROWS
-    is_folder = as_folder or shards.is_folder_name(path) or (not is_address(path) and Path(path).is_dir())
+    is_folder = as_folder or is_folder_name(path) or (not is_address(path) and Path(path).is_dir())
     if is_folder or len(manifest) > limit:
-        return len(shards.write_shards(cut_shards(manifest, limit), path, "manifest").shards)
-    write_manifest(manifest, path)
+        return len(shards.write_shards(cut_shards(manifest, limit), path, "manifest", origin).shards)
+    write_manifest(manifest, path, origin)
     if is_address(path):
         shards.remove_shards(path, "manifest")
     return 0

@@ -161,7 +161,12 @@ def assign_rows(columns: ManifestColumns, groups: Groups, request: SplitRequest)
 
 
 def write_split(
-    columns: ManifestColumns, out: str, groups: Groups | None, rows: np.ndarray, request: SplitRequest
+    columns: ManifestColumns,
+    out: str,
+    groups: Groups | None,
+    rows: np.ndarray,
+    request: SplitRequest,
+    origin: str | None = None,
 ) -> ShardedTable:
     """Write a sharded manifest with a new split, and new groups if they are given; `left_out` is cleared.
 
@@ -171,6 +176,7 @@ def write_split(
         groups: new group of each row; None to leave the column as it is.
         rows: what `assign_rows` returned.
         request: how the rows were split.
+        origin: as in `write_table`.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -190,12 +196,18 @@ def write_split(
             )
             for number, (source, low, high) in enumerate(zip(columns.sources, starts, starts[1:], strict=False))
         ]
-        table = finish_shards(folder, "manifest", list(columns.run(_write_shard, requests)))
+        table = finish_shards(folder, "manifest", list(columns.run(_write_shard, requests)), origin)
     return replace(table, location=out)
 
 
 def split_shards(
-    columns: ManifestColumns, out: str, request: SplitRequest, *, regroup: bool, similarity: float | None
+    columns: ManifestColumns,
+    out: str,
+    request: SplitRequest,
+    *,
+    regroup: bool,
+    similarity: float | None,
+    origin: str | None = None,
 ) -> tuple[ShardedTable, str | None]:
     """Split a sharded manifest and write it, as `assign_splits` and `assign_folds` do; and return a notice.
 
@@ -205,6 +217,7 @@ def split_shards(
         request: how to split.
         regroup: whether to make the groups again.
         similarity: minimum similarity of near duplicates for this; None: near duplicates are not looked for.
+        origin: as in `write_table`.
 
     Raises:
         ManifestError: there are no labels, too few groups of a class, or the earlier manifest cannot be used.
@@ -213,7 +226,7 @@ def split_shards(
     """
     groups = find_groups(columns, similarity) if regroup else read_groups(columns)
     rows, hashing = assign_rows(columns, groups, request)
-    return write_split(columns, out, groups if regroup else None, rows, request), hashing
+    return write_split(columns, out, groups if regroup else None, rows, request, origin), hashing
 
 
 def _derive_keys(seed: int, column: str, names: np.ndarray) -> Counts:

@@ -59,6 +59,7 @@ def write_streamed(
     *,
     workers: int | None = None,
     shard_rows: int | None = None,
+    origin: str | None = None,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> StreamedManifest:
     """Index files on Ray, and write the manifest as a folder of shards.
@@ -70,6 +71,7 @@ def write_streamed(
         rules: how samples become rows.
         workers: number of tasks that read at the same time; by default as many as there is room for.
         shard_rows: rows of a shard at most; `SHARD_ROWS` by default.
+        origin: as in `write_table`.
         on_notice: called with each message for the user.
 
     Raises:
@@ -90,7 +92,7 @@ def write_streamed(
             on_notice(waiting)
         portions = cut_portions(files, PORTION_FILES)
         return _write(
-            _require_shared(portions, shared), source, out, rules, workers, shard_rows or SHARD_ROWS, on_notice
+            _require_shared(portions, shared), source, out, rules, workers, shard_rows or SHARD_ROWS, origin, on_notice
         )
 
 
@@ -109,6 +111,7 @@ def _write(
     rules: RowRules,
     workers: int | None,
     limit: int,
+    origin: str | None,
     on_notice: Callable[[str], None],
 ) -> StreamedManifest:
     with prepare_folder(out) as folder, _clean_after_failure(folder):
@@ -133,7 +136,7 @@ def _write(
         ]
         if rules.hash_paths:
             shards = _sort_again(_columns_of(shards, folder), limit)
-        finish_shards(folder, "manifest", shards)
+        finish_shards(folder, "manifest", shards, origin)
     for text in notices:
         on_notice(text)
     columns = _columns_of(shards, out)

@@ -20,13 +20,14 @@ from brainscale.dataset.header_control import (
     rows_to_learn_from,
 )
 from brainscale.dataset.manifest import MANIFEST_FILE
-from brainscale.errors import BundleError, ManifestError, UsageError
+from brainscale.errors import BundleError, ManifestError
+from brainscale.evaluation.arguments import find_evaluation, require_runs
 from brainscale.evaluation.comparability import require_comparable
 from brainscale.evaluation.evaluator import evaluate_model
 from brainscale.evaluation.matched import match_labelled, require_slices
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
-from brainscale.evaluation.units import UNIT_FILES, evaluation_name, read_labelled_units
-from brainscale.models.bundle import MODEL_JSON, NOVELTY, ONNX, WEIGHTS
+from brainscale.evaluation.units import UNIT_FILES, read_labelled_units
+from brainscale.models.bundle import NOVELTY, ONNX, WEIGHTS
 from brainscale.schema import COMPARISON, PAIRS, PUBLISHED, PUBLISHED_MULTICLASS
 from brainscale.stats.estimate import Estimate
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
@@ -34,10 +35,8 @@ from brainscale.stats.metrics import estimates_of, measure
 from brainscale.stats.paired_tests import paired_tests
 from brainscale.stats.resampling import group_codes
 from brainscale.stats.units import require_unit
-from brainscale.storage.local import read_success
 from brainscale.storage.tables import read_table
 from brainscale.training.history import HISTORY_FILE
-from brainscale.training.run_folder import RunFolder
 
 READ = (
     *("*.json", CONFIG_FILE, MANIFEST_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE, *UNIT_FILES),
@@ -137,25 +136,6 @@ class _EvaluatedRun:
         return replace(restricted, estimates=estimates_of(measure(restricted.samples)))
 
 
-def _require_runs(runs: Sequence[str], unit: str) -> None:
-    """Refuse folders that are no runs and hold no evaluation.
-
-    Raises:
-        UsageError: two arguments mean the same folder.
-        BundleError: a folder is neither a run nor an evaluation.
-    """
-    if len({Path(run).resolve() for run in runs}) < len(runs):
-        raise UsageError("the same run is named twice: name each once")
-    for run in map(Path, runs):
-        if find_evaluation(run, unit) is None and not _has_test_split(RunFolder(run)):
-            raise BundleError(f"{run} is neither a run nor an evaluation: name a folder that train or evaluate wrote")
-
-
-def _has_test_split(run: RunFolder) -> bool:
-    """Return whether a folder is a run, or an ensemble that knows the manifests of its members."""
-    return run.config_file.is_file() or ((run.path / MODEL_JSON).is_file() and run.manifest_file.is_file())
-
-
 def compare_runs(
     runs: Sequence[str],
     *,
@@ -184,7 +164,7 @@ def compare_runs(
         BrainscaleError: as `evaluate_model` raises.
     """
     require_slices(match, require_unit(unit))
-    _require_runs(runs, unit)
+    require_runs(runs, unit)
     run_of = dict(zip(names or runs, runs, strict=True))
     found = {name: find_evaluation(Path(run), unit) for name, run in run_of.items()}
     existing = {name: _read_evaluation(folder) for name, folder in found.items() if folder is not None}
@@ -241,12 +221,6 @@ def _mark_pairs(pairs: pa.Table | None, reason: str | None) -> pa.Table | None:
         return None
     place = pairs.schema.get_field_index("not_comparable")
     return pairs.set_column(place, PAIRS.field("not_comparable"), pa.array([reason] * len(pairs), pa.string()))
-
-
-def find_evaluation(run: Path, unit: str = "slice") -> Path | None:
-    """Return the complete evaluation that a folder is, or holds by this unit, or None."""
-    folders = (run, RunFolder(run).evaluation(evaluation_name("test", require_unit(unit))))
-    return next((f for f in folders if (f / METRICS_FILE).is_file() and read_success(f) is not None), None)
 
 
 def _control(first: _EvaluatedRun) -> HeaderPredictions | None:

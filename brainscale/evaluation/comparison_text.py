@@ -1,12 +1,12 @@
-"""A comparison as text for a terminal, and as Markdown."""
+"""A comparison as text for a terminal, as Markdown and as LaTeX."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from textwrap import fill
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
-from brainscale.formatting import escape_markdown
+from brainscale.formatting import escape_latex, escape_markdown
 from brainscale.models.bundle import EDITED
 from brainscale.schema import PUBLISHED, PUBLISHED_MULTICLASS
 from brainscale.stats.metric_names import MULTICLASS_NOTE, PUBLISHED_NOTE, metric_name
@@ -14,6 +14,8 @@ from brainscale.stats.metric_names import MULTICLASS_NOTE, PUBLISHED_NOTE, metri
 WIDTH, NAME_WIDTH = 80, 28
 """Columns of a terminal, and of a model's name in it."""
 COST_HEADINGS = ("Test samples", "Parameters", "GFLOP", "Images/s")
+Form = Literal["text", "markdown", "latex"]
+"""Text for a terminal, or a table in one of two markup languages."""
 SHARED_ONLY = "These tests take only the samples that all of them have."
 PAIR_HEADINGS = (
     "A",
@@ -26,27 +28,30 @@ PAIR_HEADINGS = (
     "p (McNemar, Holm)",
 )
 
+ESCAPES: Mapping[Form, Callable[[object], str]] = {"markdown": escape_markdown, "latex": escape_latex}
 
-def format_comparison(table: pa.Table, *, markdown: bool = False) -> str:
+
+def format_comparison(table: pa.Table, *, form: Form = "text") -> str:
     """Return a table of schema COMPARISON as text, each metric with its 95 % interval.
 
     The first lines say if the models cannot be compared, and which of them are degenerate or were edited.
 
     Args:
         table: a row for each model.
-        markdown: whether to write a Markdown table.
+        form: text or a markup language.
     """
     models = list(zip(_names(table), table.to_pylist(), strict=True))
     marks = _marks(models)
     metrics, notes = _metrics_and_notes(table)
     headings = [metric_name(metric).name for metric in metrics]
-    if markdown:
+    if form != "text":
         heading = ["Model", *(f"{heading} (95 % CI)" for heading in headings), *COST_HEADINGS]
         lines = [
             [name, *(f"{_number(row[metric])} {_interval(row, metric)}".strip() for metric in metrics), *_costs(row)]
             for name, row in models
         ]
-        return "\n\n".join([*map(escape_markdown, marks), _markdown([heading, *lines]), *notes])
+        shown = [*map(ESCAPES[form], marks), _in_markup([heading, *lines], form)]
+        return "\n\n".join([*shown, *(notes if form == "markdown" else map(escape_latex, notes))])
     lines = [["Model", *headings, *COST_HEADINGS]]
     for name, row in models:
         lines.append([name, *(_number(row[metric]) for metric in metrics), *_costs(row)])
@@ -65,13 +70,13 @@ def _marks(models: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     return marks + [f"{name}: {EDITED}." for name, row in models if row["model_edited"]]
 
 
-def format_pairs(table: pa.Table, *, classes: int = 2, markdown: bool = False) -> str:
+def format_pairs(table: pa.Table, *, classes: int = 2, form: Form = "text") -> str:
     """Return a table of schema PAIRS as text.
 
     Args:
         table: a row for each pair of models.
         classes: number of classes of the models; with more than two, the AUROCs are those of any tumour against none.
-        markdown: whether to write a Markdown table.
+        form: text or a markup language.
     """
     rows = table.to_pylist()
     auroc = metric_name("auroc" if classes == 2 else "tumour_auroc").name
@@ -81,9 +86,11 @@ def format_pairs(table: pa.Table, *, classes: int = 2, markdown: bool = False) -
         counts = [str(row["only_a"]), str(row["only_b"])]
         tests = [_number(row["difference"]), interval, _number(row["p_holm"])]
         lines.append([row["a"], row["b"], *tests, *counts, _number(row["mcnemar_p_holm"])])
-    text = _markdown(lines) if markdown else _in_blocks(lines, 2)
+    text = _in_blocks(lines, 2) if form == "text" else _in_markup(lines, form)
     reason = f"{rows[0]['not_comparable']} {SHARED_ONLY}" if rows[0]["not_comparable"] else None
-    return "\n\n".join(filter(None, [reason and (escape_markdown(reason) if markdown else fill(reason, WIDTH)), text]))
+    return "\n\n".join(
+        filter(None, [reason and (fill(reason, WIDTH) if form == "text" else ESCAPES[form](reason)), text])
+    )
 
 
 def _metrics_and_notes(table: pa.Table) -> tuple[list[str], list[str]]:
@@ -100,12 +107,16 @@ def _names(table: pa.Table) -> list[str]:
     return [f"{model} ({run})" if models.count(model) > 1 else model for model, run in runs]
 
 
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Return cells as a Markdown table, the first line its heading; names come from folders, and are no markup."""
+def _in_markup(lines: Sequence[Sequence[str]], form: Form) -> str:
+    """Return cells as a table, the first line its heading; names come from folders, and are no markup."""
     heading, *rows = lines
-    rule = ["---", *["---:"] * (len(heading) - 1)]
-    escaped = [[escape_markdown(cell) for cell in row] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [heading, rule, *escaped])
+    escaped = [[ESCAPES[form](cell) for cell in row] for row in rows]
+    if form == "markdown":
+        rule = ["---", *["---:"] * (len(heading) - 1)]
+        return "\n".join(f"| {' | '.join(line)} |" for line in [heading, rule, *escaped])
+    body = [f"{' & '.join(line)} \\\\" for line in [list(map(escape_latex, heading)), *escaped]]
+    begin = f"\\begin{{tabular}}{{l{'r' * (len(heading) - 1)}}}"
+    return "\n".join([begin, "\\hline", body[0], "\\hline", *body[1:], "\\hline", "\\end{tabular}"])
 
 
 def _costs(row: Mapping[str, Any]) -> list[str]:

@@ -16,10 +16,11 @@ from brainscale.dataset.columns import replace_column
 from brainscale.dataset.folds_by_column import assign_folds_by, describe_missing_values
 from brainscale.dataset.inclusion import describe_left_out, mark_left_out
 from brainscale.dataset.indexer import open_or_index
-from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint, read_manifest, write_manifest
+from brainscale.dataset.manifest import MANIFEST_FILE, is_manifest, manifest_fingerprint, read_manifest, write_manifest
 from brainscale.dataset.splits import assign_folds, assign_splits, notice_of_hashing
 from brainscale.dataset.summary import describe_gaps
-from brainscale.errors import ManifestError, OutputError, UsageError
+from brainscale.errors import ManifestError, OutputError
+from brainscale.evaluation.arguments import FOLDS_FILES, check_cross_validation
 from brainscale.evaluation.folds import Fold, can_train_folds_here, train_folds_here
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
 from brainscale.hashing import fingerprint
@@ -181,14 +182,13 @@ def cross_validate(
     Raises:
         BrainscaleError: the data cannot be folded or trained on, or the folder is another's.
     """
-    require_folds(folds, folds_by, repeats)
+    check_cross_validation(data, out, folds, folds_by, repeats)
+    is_source = isinstance(data, str) and not is_manifest(data)
     locations = [data if isinstance(data, str) else None, out]
     with ExitStack() as stack:
-        if not can_train_folds_here(config, parallel_folds):
+        if is_source and not can_train_folds_here(config, parallel_folds):  # to index it
             _open_ray(stack, config, locations)
-        workspace = stack.enter_context(
-            open_workspace(out, (SUCCESS,), own_files=("repeat-*", "folds-*.parquet"), what="cross-validation")
-        )
+        workspace = stack.enter_context(open_workspace(out, (SUCCESS,), own_files=FOLDS_FILES, what="cross-validation"))
         facts: dict[str, Any] = {"folds_by": folds_by, "repeats": repeats, "config_sha256": config.fingerprint}
         finished = read_success(workspace.path)
         _refuse_other(workspace, finished, facts)
@@ -240,20 +240,6 @@ def cross_validate(
         )
         write_success(workspace.path, result.to_json())
     return result
-
-
-def require_folds(folds: int | None, folds_by: str | None, repeats: int) -> None:
-    """Check that folds are either drawn or the values of a column.
-
-    Raises:
-        UsageError: both or none are asked for, or repeats of the same folds.
-    """
-    if (folds is None) == (folds_by is None):
-        raise UsageError(
-            "folds are either drawn (--folds N) or values of a column (--folds-by COLUMN): give one of both"
-        )
-    if folds_by is not None and repeats > 1:
-        raise UsageError(f"--folds-by {folds_by} has the same folds in each repeat: remove --repeats")
 
 
 def _open_ray(stack: ExitStack, config: Config, locations: Sequence[str | None]) -> None:

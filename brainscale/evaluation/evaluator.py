@@ -10,18 +10,19 @@ import pyarrow.compute as pc
 
 from brainscale.dataset.inclusion import describe_measured
 from brainscale.dataset.labels import describe_unclear_labels
-from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint, write_manifest
+from brainscale.dataset.manifest import MANIFEST_FILE, is_manifest, manifest_fingerprint, write_manifest
 from brainscale.dataset.on_ray import choose_map
 from brainscale.errors import ManifestError, OutputError, StorageError
+from brainscale.evaluation.arguments import OWN_FILES, check_evaluation
 from brainscale.evaluation.evaluated_model import EvaluatedModel
 from brainscale.evaluation.leakage import find_leaked, unseen_contents
 from brainscale.evaluation.look_log import LookCount, log_look
-from brainscale.evaluation.matched import require_columns, require_match
+from brainscale.evaluation.matched import require_match
 from brainscale.evaluation.outputs import complete_card, write_outputs
 from brainscale.evaluation.preparation import PreparedEvaluation, prepare_evaluation
 from brainscale.evaluation.provenance import describe_command
 from brainscale.evaluation.repeated import describe_repeated, fingerprint_evaluation, read_repeated
-from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE, Evaluation, EvaluationFacts
+from brainscale.evaluation.results import Evaluation, EvaluationFacts
 from brainscale.evaluation.units import require_patients
 from brainscale.models.bundle import BUNDLE_FILES, Bundle, mark_edited
 from brainscale.models.shipped import locate_model
@@ -84,9 +85,11 @@ def evaluate_model(
     Raises:
         BrainscaleError: no model, no such split or column, no labels, or labels that are not classes of the model.
     """
+    check_evaluation(model, out, data=data, split=split, engine=engine, training_manifest=training_manifest)
     locations = [data if isinstance(data, str) else None, out]
     with ExitStack() as stack:
-        if needs_ray(0, engine, workers):
+        is_source = isinstance(data, str) and not is_manifest(data)
+        if is_source and needs_ray(0, engine, workers):  # to index it
             _open_ray(stack, workers, locations, shared=shared)
         with fetch_workspace(locate_model(model), *BUNDLE_FILES, *RUN_FILES) as source:
             prepared = prepare_evaluation(
@@ -124,6 +127,7 @@ def evaluate_model(
                 ),
                 on_notice=on_notice,
             )
+            _require_usable(prepared)
             evaluation_sha256 = fingerprint_evaluation(prepared)
             if (repeated := read_repeated(prepared.path, evaluation_sha256, report=report)) is not None:
                 on_notice(describe_repeated(repeated))
@@ -131,9 +135,7 @@ def evaluate_model(
             if needs_ray(len(prepared.rows), engine, workers):
                 _open_ray(stack, workers, [*locations, *prepared.rows["uri"].to_pylist()], shared=shared)
             try:
-                with open_workspace(
-                    prepared.folder, (SUCCESS,), own_files=(PREDICTIONS_FILE, METRICS_FILE), what="evaluation"
-                ) as workspace:
+                with open_workspace(prepared.folder, (SUCCESS,), own_files=OWN_FILES, what="evaluation") as workspace:
                     return _evaluate(prepared, evaluation_sha256, workspace.path, source)
             finally:
                 _publish(source, prepared)
@@ -161,10 +163,6 @@ def _publish(source: Workspace, prepared: PreparedEvaluation) -> None:
 def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path, source: Workspace) -> Evaluation:
     """Predict, compare with the labels, and write the outputs to a local folder, the copy of `prepared.path`."""
     bundle, run, rows, request = prepared.bundle, prepared.run, prepared.rows, prepared.request
-    _require_labels(rows, bundle)
-    require_columns(rows, [*request.by, *request.match])
-    require_match(rows, request.match, request.unit)
-    require_patients(rows, request.unit)
     (folder / SUCCESS).unlink(missing_ok=True)
     leaked = find_leaked(rows, run, request.training_manifest)
     write_manifest(prepared.manifest, folder / MANIFEST_FILE)
@@ -261,6 +259,14 @@ def _count_looks(prepared: PreparedEvaluation, folder: Path, source: Workspace) 
         publish=source.push,
         on_notice=prepared.request.on_notice,
     )
+
+
+def _require_usable(prepared: PreparedEvaluation) -> None:
+    """Check that the samples have the labels and patients that were asked for, before anything is written."""
+    rows, request = prepared.rows, prepared.request
+    _require_labels(rows, prepared.bundle)
+    require_match(rows, request.match, request.unit)
+    require_patients(rows, request.unit)
 
 
 def _require_labels(rows: pa.Table, bundle: Bundle) -> None:

@@ -16,6 +16,7 @@ from brainscale.dataset.indexer import open_or_index
 from brainscale.dataset.manifest import is_manifest, manifest_fingerprint, without_signatures
 from brainscale.dataset.splits import SPLITS
 from brainscale.errors import ManifestError, UsageError
+from brainscale.evaluation.matched import require_columns
 from brainscale.evaluation.units import evaluation_name
 from brainscale.models.bundle import Bundle, open_bundle
 from brainscale.models.shipped import describe_origin, is_shipped_name
@@ -118,7 +119,7 @@ def prepare_evaluation(
         on_notice: called with each message for the user.
 
     Raises:
-        BrainscaleError: no model, or no such split or unit.
+        BrainscaleError: no model, or no such split, column or unit.
     """
     bundle = open_bundle(local_model, allow_edited=allow_edited_model)
     if out is None and is_shipped_name(model):
@@ -129,6 +130,7 @@ def prepare_evaluation(
     run = own_run or RunFolder(local_model)
     manifest = _read_manifest(run, data, split, bundle, shared, on_notice)
     split, rows = choose_rows(manifest, split)
+    require_columns(rows, [*by, *match])
     request = EvaluationRequest(
         data_name=data_name(data),
         split=split,

@@ -28,6 +28,7 @@ from brainscale.evaluation.results import (
 )
 from brainscale.models.bundle import BUNDLE_FILES, Bundle, open_bundle
 from brainscale.models.shipped import describe_origin, locate_model
+from brainscale.stats.units import require_unit
 from brainscale.storage.local import SUCCESS, read_success
 from brainscale.storage.remote import is_address, join_address
 from brainscale.storage.tables import read_table
@@ -120,7 +121,7 @@ def _read_evaluated(folder: Path, bundle: Bundle, evaluation: Evaluation) -> Eva
         match=options.get("match", ()),
         show_burned_in=options.get("show_burned_in", False),
         command=options.get("command"),
-        unit=evaluation.unit,
+        unit=require_unit(evaluation.unit),
     )
 
 

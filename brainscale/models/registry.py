@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -15,6 +14,7 @@ from brainscale.config.explain import did_you_mean
 from brainscale.errors import UsageError
 from brainscale.models.brainmrnet import BrainMRNet, BrainMRNetPaper
 from brainscale.models.efficientnet_lite import efficientnet_lite0
+from brainscale.models.pretrained import require_weights_file
 from brainscale.models.torchvision_networks import densenet121, load_imagenet_weights, resnet50, vgg16
 
 HeatmapMethod = Literal["occlusion", "rise", "integrated gradients", "cam"]
@@ -127,11 +127,7 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def _read_weights(path: str, name: str) -> dict[str, Tensor]:
-    if not Path(path).is_file():
-        raise UsageError(
-            f"no weights file {path} for {name}: give the path of a .safetensors file, "
-            "or set model.weights to imagenet (downloads) or null (random)"
-        )
+    require_weights_file(path, name)
     try:
         weights: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:

@@ -8,7 +8,7 @@ import heapq
 import io
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -101,6 +101,17 @@ def walk_files(sources: Sequence[str]) -> Iterator[SourceFile]:
             )
         previous = file.sample_id
         yield file
+
+
+def require_sources(sources: Iterable[str]) -> None:
+    """Check that each source exists and holds a file, by listing no more than the first.
+
+    Raises:
+        SourceError: one does not exist, or holds no files.
+        StorageError: an object store refuses, or does not answer.
+    """
+    for source in sources:
+        next(_walk_below(source, ""))
 
 
 def _walk_below(source: str, root: str) -> Iterator[SourceFile]:

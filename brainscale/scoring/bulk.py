@@ -11,7 +11,7 @@ from brainscale.dataset.manifest_files import walk_manifest
 from brainscale.errors import OutputError, UsageError
 from brainscale.hashing import fingerprint
 from brainscale.models.bundle import BUNDLE_FILES, open_bundle
-from brainscale.models.engines import EngineOptions
+from brainscale.models.engines import EngineOptions, resolve_engine
 from brainscale.models.shipped import describe_origin, locate_model
 from brainscale.reading.pseudonyms import GIVE_KEY, find_key, keep_new_key, kept_key_file, read_key
 from brainscale.reading.small_jobs import MAX_FILES, is_ray_near, is_small
@@ -20,12 +20,13 @@ from brainscale.scoring.blocks import version_of
 from brainscale.scoring.folder_job import Callbacks, FolderJob, Runner
 from brainscale.scoring.folders import open_scores_folder, parts_that_count, read_finished
 from brainscale.scoring.locally import LocalRunner
-from brainscale.scoring.outputs import draw_heatmaps, write_units
+from brainscale.scoring.outputs import draw_heatmaps, require_own_units, write_units
 from brainscale.scoring.predictions import ScoringJob
 from brainscale.scoring.result import Amount, Scores
 from brainscale.scoring.spool import SpooledFiles
 from brainscale.stats.units import require_unit
 from brainscale.storage.folder import Folder
+from brainscale.storage.local import removing_if_empty
 from brainscale.storage.workspace import fetch
 
 STORE_SECONDS = 300.0
@@ -96,13 +97,17 @@ def score_files(
     Raises:
         BrainscaleError: there is no model or no file, the folder belongs to another model, or rows are missing.
     """
-    with fetch(locate_model(model), *BUNDLE_FILES) as bundle_folder:
+    options = EngineOptions(name=engine, bf16=precision == "bf16", compiled=compiled)
+    resolve_engine(options, 0)
+    with removing_if_empty(out), fetch(locate_model(model), *BUNDLE_FILES) as bundle_folder:
         bundle = open_bundle(bundle_folder, allow_edited=allow_edited_model)
         for text in describe_origin(bundle):
             on_notice(text)
         files = SpooledFiles(_list_files(sources, bundle.info.preprocess))
         folder = open_scores_folder(out)
         unit_of_table = None if unit is None else require_unit(unit, ("scan", "patient"))
+        if unit_of_table is not None:
+            require_own_units(folder, unit_of_table, bundle)
         key, has_key = _open_key(folder, patient_key, hash_paths=hash_paths, extends=update or prune)
         if unit == "patient" and not has_key and not any(is_manifest(source) for source in sources):
             raise UsageError(f"Patients need a key, or a manifest that names them. {GIVE_KEY}, or score a manifest.")
@@ -112,7 +117,7 @@ def score_files(
         job = ScoringJob(
             bundle=bundle,
             threshold=bundle.info.threshold if threshold is None else threshold,
-            engine=EngineOptions(name=engine, bf16=precision == "bf16", compiled=compiled),
+            engine=options,
             workers=workers,
             min_workers=min_workers,
             cpus_per_worker=cpus_per_worker,

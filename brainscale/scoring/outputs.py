@@ -17,8 +17,9 @@ from brainscale.scoring.result import Scores
 from brainscale.scoring.scorer import request_of
 from brainscale.stats.units import UNIT_COLUMNS, Unit, UnitScores, unit_ids
 from brainscale.storage.folder import Folder
+from brainscale.storage.ownership import describe_origin, require_own
 from brainscale.storage.remote import split_options
-from brainscale.storage.tables import require_replaceable, write_table
+from brainscale.storage.tables import write_table
 from brainscale.storage.workspace import open_workspace
 
 
@@ -26,6 +27,21 @@ def units_file(folder: Folder, unit: Unit) -> str:
     """Return the path or address of the table of units: beside the folder, where a glob for its parts meets it not."""
     base, options = split_options(folder.location)
     return f"{base.rstrip('/')}.{table_kind(unit)}.parquet{options}"
+
+
+def require_own_units(folder: Folder, unit: Unit, bundle: Bundle) -> None:
+    """Check that the table of units may be written: nothing is in its place, or a table of the same model.
+
+    Raises:
+        OutputError: another file is there.
+        StorageError: the object store does not answer.
+    """
+    file = units_file(folder, unit)
+    require_own(file, _origin_of_units(unit, bundle), kind=table_kind(unit), can_overwrite=False)
+
+
+def _origin_of_units(unit: Unit, bundle: Bundle) -> str:
+    return describe_origin("score", {"unit": unit, "model": bundle.info.weights_sha256})
 
 
 def write_units(
@@ -41,14 +57,13 @@ def write_units(
         on_notice: called with each message for the user, such as that the model has no operating point for the unit.
     """
     file = units_file(folder, unit)
-    require_replaceable(file, table_kind(unit))
     info, parts, without = bundle.info, [], 0
     for part in scores.parts:
         rows = read_rows(folder, part, list(UNIT_COLUMNS))
         without += unit_ids(rows, unit).null_count
         parts.append(UnitScores.from_predictions(rows, unit, len(info.classes)))
     table = mark_edited(tabulate_units(UnitScores.merge(parts), unit, info), bundle)
-    write_table(table, file, table_kind(unit))
+    write_table(table, file, table_kind(unit), _origin_of_units(unit, bundle))
     if unit not in info.operating_points:
         on_notice(f"Note: no {unit} has a prediction: {describe_missing_point(unit)}.")
     if without:

@@ -87,7 +87,8 @@ class FileJob:
         folder = Folder(self.parts)
         table = pa.concat_tables(read_rows(folder, part) for part in scores.parts).sort_by("sample_id")
         facts = {"request": self.request, "sources": self.sources, "scores": scores.facts()}
-        table = table.replace_schema_metadata({**scores.identity, FILE_KEY: json.dumps(facts)})
+        metadata = dict(scores.identity) | {FILE_KEY: json.dumps(facts)}
+        table = table.replace_schema_metadata(metadata)
         return _encode(mark_edited(table, self.bundle), self.out, "predictions", list(self.bundle.info.classes))
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -146,6 +147,63 @@ def make_folder(out: str | Path) -> Path:
     if not os.access(folder, os.W_OK):
         raise OutputError(f"{out} cannot be written (permission denied): give another path")
     return folder
+
+
+def require_writable(out: str | Path) -> None:
+    """Check that a folder can be created and written, without creating it.
+
+    Raises:
+        OutputError: `out` is a file or lies in one, or its folder cannot be written.
+    """
+    folder = Path(out).absolute()
+    if folder.is_dir():
+        if not os.access(folder, os.W_OK):
+            raise OutputError(f"{out} cannot be written (permission denied): give another path")
+        return
+    above = nearest_folder(folder)
+    if above.exists() and not above.is_dir():
+        kind = f"{out} is a file" if above == folder else f"{above} is a file"
+        raise OutputError(f"{kind}, not a folder: give another path")
+    if not os.access(above, os.W_OK):
+        raise OutputError(f"{out} cannot be created (permission denied in {above}): give another path")
+
+
+def nearest_folder(path: Path) -> Path:
+    """Return an absolute path, or the first above it that exists."""
+    return next(place for place in (path, *path.parents) if os.path.lexists(place))
+
+
+def require_space(out: str | Path, nbytes: int) -> None:
+    """Check that the disk of a folder, which need not exist, has room for so many bytes.
+
+    Raises:
+        OutputError: it has less.
+    """
+    free = shutil.disk_usage(nearest_folder(Path(out).absolute())).free
+    if free < nbytes:
+        mib = 2**20
+        raise OutputError(
+            f"{out} needs at least {-(-nbytes // mib):,} MiB, and its disk has {free // mib:,} MiB free: "
+            "make room, or give another path"
+        )
+
+
+@contextmanager
+def removing_if_empty(out: str | Path) -> Iterator[None]:
+    """Remove the folders that a failed with-block created and left empty.
+
+    Args:
+        out: the output folder; nothing is done for an address.
+    """
+    folder = Path(out).absolute()
+    missing = [] if "://" in str(out) else [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # the first that is not empty
+            for path in missing:
+                path.rmdir()
+        raise
 
 
 def refuse_other_files(folder: Path, own_names: set[str], what: str) -> None:

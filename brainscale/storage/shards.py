@@ -22,9 +22,10 @@ import pyarrow.parquet as pq
 
 from brainscale.errors import RERUN, FormatError, OutputError, StorageError
 from brainscale.schema import FORMATS
+from brainscale.storage.formats import is_folder_name
 from brainscale.storage.local import SUCCESS, make_folder, read_success, replacing, write_success
 from brainscale.storage.remote import ObjectStore, is_address, join_address, split_address
-from brainscale.storage.tables import read_table, require_replaceable, stamp_table
+from brainscale.storage.tables import read_table, stamp_table
 from brainscale.version import __version__
 
 
@@ -92,11 +93,6 @@ def place_in(location: str | Path, name: str) -> str:
     return join_address(str(location), name) if is_address(location) else str(Path(location) / name)
 
 
-def is_folder_name(location: str | Path) -> bool:
-    """Return whether a path or an address ends with a slash, as that of a folder of shards may."""
-    return str(location).partition("?")[0].endswith("/") if is_address(location) else str(location).endswith("/")
-
-
 def has_shards(location: str | Path, kind: str) -> bool:
     """Return whether a folder has shards of a kind of table, complete or not."""
     if is_address(location):
@@ -124,17 +120,15 @@ def open_shards(location: str | Path, kind: str) -> ShardedTable | None:
     return None
 
 
-def require_replaceable_form(location: str | Path, kind: str) -> None:
-    """Check that a table may be written to a path, as one file or as a folder of shards. Addresses are not checked.
+def origin_of_shards(location: str | Path, kind: str) -> str | None:
+    """Return the origin of a complete folder of shards, empty if it does not say; None for anything else.
 
     Raises:
-        OutputError: a file or folder is there that is no table of this kind.
+        FormatError: another version of brainscale wrote it.
+        StorageError: the object store refuses, or does not answer.
     """
-    path = Path(location)
-    if is_address(location) or not path.is_dir():
-        require_replaceable(str(location).rstrip("/") if not is_address(location) else location, kind)
-    elif any(path.iterdir()) and not has_shards(location, kind):
-        raise OutputError(f"{location} is a folder that holds no {kind}: give another path")
+    facts = _facts_of(location, kind)
+    return None if facts is None else str(facts.get("origin") or "")
 
 
 def write_shard(table: pa.Table, location: str | Path, kind: str, number: int) -> Shard:
@@ -159,8 +153,14 @@ def write_shard(table: pa.Table, location: str | Path, kind: str, number: int) -
     return Shard(name=name, rows=len(table), first=ids[0].as_py(), last=ids[-1].as_py())
 
 
-def finish_shards(location: str | Path, kind: str, shards: Sequence[Shard]) -> ShardedTable:
+def finish_shards(location: str | Path, kind: str, shards: Sequence[Shard], origin: str | None = None) -> ShardedTable:
     """List the shards that count, and remove those of an earlier version of the table.
+
+    Args:
+        location: path or address of the folder.
+        kind: a name in `schema.FORMATS`.
+        shards: in the order of their ids.
+        origin: as in `write_table`.
 
     Raises:
         OutputError: the shards are not in the order of their ids, or the list cannot be written.
@@ -168,7 +168,8 @@ def finish_shards(location: str | Path, kind: str, shards: Sequence[Shard]) -> S
     """
     if any(one.last >= other.first for one, other in pairwise(shards)):
         raise OutputError(f"the shards of {location} overlap: {RERUN}")
-    facts = {"table": kind, "rows": sum(shard.rows for shard in shards), "shards": [asdict(shard) for shard in shards]}
+    facts: dict[str, Any] = {"table": kind, "origin": origin, "rows": sum(shard.rows for shard in shards)}
+    facts["shards"] = [asdict(shard) for shard in shards]
     listed = {shard.name for shard in shards}
     if is_address(location):
         text = json.dumps({**facts, "brainscale": __version__, "format": FORMATS["folder"]}, indent=2)
@@ -247,7 +248,9 @@ def prepare_folder(location: str | Path) -> Iterator[str]:
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def write_shards(tables: Iterable[pa.Table], location: str | Path, kind: str) -> ShardedTable:
+def write_shards(
+    tables: Iterable[pa.Table], location: str | Path, kind: str, origin: str | None = None
+) -> ShardedTable:
     """Write a folder of shards: a table for each, in the order of their ids. It is complete, or its old version stays.
 
     Raises:
@@ -256,7 +259,7 @@ def write_shards(tables: Iterable[pa.Table], location: str | Path, kind: str) ->
     """
     with prepare_folder(location) as folder:
         shards = [write_shard(table, folder, kind, number) for number, table in enumerate(tables)]
-        finish_shards(folder, kind, shards)
+        finish_shards(folder, kind, shards, origin)
     return ShardedTable(location=str(location), kind=kind, shards=tuple(shards))
 
 

@@ -14,15 +14,18 @@ from brainscale.storage.remote import ObjectStore, filesystem_of, is_address, re
 
 KEY = b"brainscale.format"
 """Metadata key of a table: its value is the table's kind and the version of its format, such as `manifest 1`."""
+ORIGIN = b"brainscale.origin"
+"""Metadata key of a table that a user named: the command that made it, with a hash of its inputs and options."""
 
 
-def write_table(table: pa.Table, location: str | Path, kind: str) -> None:
+def write_table(table: pa.Table, location: str | Path, kind: str, origin: str | None = None) -> None:
     """Write a table whole or not at all; a missing local folder is created.
 
     Args:
         table: the table.
         location: path or address of the file.
         kind: a name in `schema.FORMATS`.
+        origin: what `ownership.describe_origin` returned, for a table that the same command may replace.
 
     Raises:
         OutputError: the file cannot be written.
@@ -30,55 +33,37 @@ def write_table(table: pa.Table, location: str | Path, kind: str) -> None:
     """
     if is_address(location):
         folder, name = split_address(str(location))
-        ObjectStore(folder).put(name, io.BytesIO(table_bytes(table, kind)))
+        ObjectStore(folder).put(name, io.BytesIO(table_bytes(table, kind, origin)))
         return
     path = Path(location).absolute()
     make_folder(path.parent)
     # the file is closed on a full disk too, where pyarrow would leave it open
     with replacing(path) as aside, pa.OSFile(str(aside), "wb") as sink:
-        pq.write_table(stamp_table(table, kind), sink, compression="zstd")
+        pq.write_table(stamp_table(table, kind, origin), sink, compression="zstd")
     pa.default_memory_pool().release_unused()  # the columns in one piece: hundreds of megabytes of a large table
 
 
-def table_bytes(table: pa.Table, kind: str) -> pa.Buffer:
+def table_bytes(table: pa.Table, kind: str, origin: str | None = None) -> pa.Buffer:
     """Return the bytes of a Parquet file with a table.
 
     Args:
         table: the table.
         kind: a name in `schema.FORMATS`.
+        origin: as in `write_table`.
     """
     sink = pa.BufferOutputStream()  # not BytesIO, which pyarrow may close before an upload is tried again
-    pq.write_table(stamp_table(table, kind), sink, compression="zstd")
+    pq.write_table(stamp_table(table, kind, origin), sink, compression="zstd")
     return sink.getvalue()
 
 
-def stamp_table(table: pa.Table, kind: str) -> pa.Table:
-    """Return a table marked with its kind and the version of its format.
+def stamp_table(table: pa.Table, kind: str, origin: str | None = None) -> pa.Table:
+    """Return a table marked with its kind, the version of its format, and its origin instead of that of what it is of.
 
     Each column is one piece, since pages are cut at the ends of pieces: so the same rows give the same bytes.
     """
-    stamp = {KEY: f"{kind} {FORMATS[kind]}".encode()}
-    return table.replace_schema_metadata({**(table.schema.metadata or {}), **stamp}).combine_chunks()
-
-
-def require_replaceable(location: str | Path, kind: str) -> None:
-    """Check that a table may be written to a path: that no other file is there. Addresses are not checked.
-
-    Args:
-        location: path or address of the table to write.
-        kind: a name in `schema.FORMATS`.
-
-    Raises:
-        OutputError: a file is there that is no table of this kind.
-    """
-    if is_address(location) or not Path(location).exists():
-        return
-    try:
-        metadata = pq.read_schema(location).metadata or {}
-    except (pa.ArrowInvalid, OSError):
-        metadata = {}
-    if not metadata.get(KEY, b"").startswith(f"{kind} ".encode()):
-        raise OutputError(f"{location} exists and is no {kind} table: give another path, or remove it first")
+    stamp = {KEY: f"{kind} {FORMATS[kind]}".encode(), **({} if origin is None else {ORIGIN: origin.encode()})}
+    kept = {name: value for name, value in (table.schema.metadata or {}).items() if name != ORIGIN}
+    return table.replace_schema_metadata(kept | stamp).combine_chunks()
 
 
 def read_table(

@@ -13,7 +13,7 @@ from pathlib import Path
 from pyarrow import fs as pafs
 
 from brainscale.errors import BrainscaleError, OutputError
-from brainscale.storage.local import SUCCESS, make_folder, read_success, replacing
+from brainscale.storage.local import SUCCESS, make_folder, read_success, removing_if_empty, replacing, require_writable
 from brainscale.storage.remote import ObjectStore, filesystem_of, is_address, join_address, split_address
 
 
@@ -96,10 +96,10 @@ def open_workspace(
         OutputError: the folder cannot be written, or it holds other files only.
     """
     if not is_address(out):
-        folder = make_folder(out)
-        names = [path.name for path in folder.iterdir() if path.suffix != ".tmp"]
-        _refuse_other_files(out, names, [*pulled, *own_files], what)
-        yield Workspace(folder)
+        with removing_if_empty(out):
+            folder = make_folder(out)
+            _refuse_other_files(out, _names_in(folder), [*pulled, *own_files], what)
+            yield Workspace(folder)
         return
     with _copy(str(out)) as workspace:
         _refuse_other_files(out, ObjectStore(str(out)).names(), [*pulled, *own_files], what)
@@ -168,6 +168,28 @@ def _errors_name_the_address(workspace: Workspace) -> Iterator[None]:
         if str(workspace.path) not in str(error):
             raise
         raise type(error)(str(error).replace(str(workspace.path), str(workspace))) from None
+
+
+def require_folder(out: str | Path, own_files: Sequence[str], what: str) -> None:
+    """Check an output folder without creating it; a folder in a store is checked when it is opened.
+
+    Args:
+        out: a path or an address.
+        own_files: patterns of the names that the command writes.
+        what: noun for messages, such as `scores`.
+
+    Raises:
+        OutputError: the folder cannot be written, or it holds other files only.
+    """
+    if is_address(out):
+        return
+    require_writable(out)
+    if Path(out).is_dir():
+        _refuse_other_files(out, _names_in(Path(out)), own_files, what)
+
+
+def _names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.suffix != ".tmp"]
 
 
 def _refuse_other_files(out: str | Path, names: Collection[str], patterns: Sequence[str], what: str) -> None:

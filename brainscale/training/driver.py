@@ -15,10 +15,11 @@ from tensorboardX import SummaryWriter
 
 from brainscale.config.files import CONFIG_FILE
 from brainscale.config.sections import Config
-from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint
+from brainscale.dataset.manifest import MANIFEST_FILE, is_manifest, manifest_fingerprint
 from brainscale.errors import BrainscaleError
 from brainscale.storage.local import SUCCESS
-from brainscale.storage.workspace import Workspace, is_complete, open_workspace
+from brainscale.storage.workspace import Workspace, open_workspace
+from brainscale.training.arguments import find_finished
 from brainscale.training.history import HISTORY_FILE, Epoch, read_history, tracked_metrics
 from brainscale.training.locally import LocalTrainer, can_train_here
 from brainscale.training.mlflow_tracking import MLFLOW_FILE, check_tracking_uri, require_mlflow, track_run
@@ -96,14 +97,18 @@ def train_model(
     if tracking is not None:
         tracking = check_tracking_uri(tracking)
         require_mlflow()
+    if (finished := find_finished(data, out, config, on_notice)) is not None:
+        return finished
+    is_source = isinstance(data, str) and not is_manifest(data)
+    manifest = None if is_source else prepare_manifest(data, config, on_notice)
     with ExitStack() as stack:
         locations = [data if isinstance(data, str) else None, out]
         trainer: Trainer = stack.enter_context(
             LocalTrainer(config) if can_train_here(config) else _open_ray(config, locations, on_notice)
         )
-        if not is_complete(out):
-            trainer.begin()
-        manifest = prepare_manifest(data, trainer.config, on_notice)
+        trainer.begin()
+        if manifest is None:
+            manifest = prepare_manifest(data, trainer.config, on_notice)
         if not trainer.has_room(manifest):
             stack.close()
             trainer = stack.enter_context(_open_ray(config, locations, on_notice))

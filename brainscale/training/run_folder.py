@@ -162,7 +162,8 @@ class RunFolder:
         """
         refuse_other_files(self.path, {CONFIG_FILE, ENVIRONMENT_FILE, OWNERS}, "run")
         if self.config_file.exists():
-            self._refuse_other_run(config, manifest)
+            self.require_config(config)
+            self.require_data(manifest)
         else:
             environment = asdict(describe_environment(config))
             write_json(self.environment_file, {**environment, "format": FORMATS["folder"]})
@@ -171,7 +172,13 @@ class RunFolder:
                 temporary.write_text(config.to_yaml(), encoding="utf-8")
         return self.result()
 
-    def _refuse_other_run(self, config: Config, manifest: pa.Table) -> None:
+    def require_config(self, config: Config) -> None:
+        """Check that the run has this configuration, save for what changes no result.
+
+        Raises:
+            OutputError: it has another.
+            FormatError: another version of brainscale wrote the run.
+        """
         version = json.loads(self.environment_file.read_bytes()).get("format")
         if version != FORMATS["folder"]:
             raise FormatError(
@@ -184,8 +191,23 @@ class RunFolder:
             raise OutputError(
                 f"{self} holds a run with another configuration ({key} is {old} there, {new} here): choose a new --out"
             )
+
+    def require_data(self, manifest: pa.Table) -> None:
+        """Check that the run is on these samples, labels and splits.
+
+        Raises:
+            OutputError: it is on others.
+        """
         if manifest_fingerprint(self.manifest()) != manifest_fingerprint(manifest):
             raise OutputError(f"{self} holds a run on other data (files, labels or splits differ): choose a new --out")
+
+
+def adopt_memory_format(config: Config, started: Config) -> Config:
+    """Return the configuration with `train.memory_format: auto` replaced by that of a started run."""
+    if config.train.memory_format != "auto":
+        return config
+    train = config.train.model_copy(update={"memory_format": started.train.memory_format})
+    return config.model_copy(update={"train": train})
 
 
 def run_of(bundle: Bundle) -> RunFolder | None:

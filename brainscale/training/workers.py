@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from brainscale.cluster.placement import count_trainers
 from brainscale.config.sections import Config
+from brainscale.training.run_folder import adopt_memory_format
 from brainscale.training.step import choose_memory_format
 
 
@@ -73,7 +74,9 @@ def fix_memory_format(config: Config, started: Config | None, *, on_gpu: bool) -
     """
     if config.train.memory_format != "auto":
         return config
-    chosen = started.train.memory_format if started else choose_memory_format(config.train, on_gpu)
+    if started is not None:
+        return adopt_memory_format(config, started)
+    chosen = choose_memory_format(config.train, on_gpu)
     return config.model_copy(update={"train": config.train.model_copy(update={"memory_format": chosen})})
 
 

@@ -97,9 +97,17 @@ def test_the_help_of_train_names_every_network(invoke: Invoke) -> None:
         (["score", "m", "x", "--out", "y", "--no-wait"], 2, "--no-wait needs --address"),
         (["jobs", "stop", "an-id"], 2, "no --address: give the URL of the Jobs server"),
         (["jobs", "list", "--address", "http://me:sesame@127.0.0.1:9"], 2, "--address contains a password"),
-        (["index", "x", "--out", "y", "--patient-from", "("], 2, "--patient-from '(' is not a regular expression"),
-        (["index", "x", "--out", "y", "--patient-from", "p.*"], 2, "--patient-from 'p.*' has no group"),
-        (["index", "x", "--out", "y", "--label-column", "d"], 2, "--label-column names a column of a label file"),
+        (
+            ["index", "x", "--out", "y.parquet", "--patient-from", "("],
+            2,
+            "--patient-from '(' is not a regular expression",
+        ),
+        (["index", "x", "--out", "y.parquet", "--patient-from", "p.*"], 2, "--patient-from 'p.*' has no group"),
+        (
+            ["index", "x", "--out", "y.parquet", "--label-column", "d"],
+            2,
+            "--label-column names a column of a label file",
+        ),
         (["split", "none.parquet", "--out", "y"], 1, "no manifest at none.parquet"),
         (["split", "m.parquet", "--out", "y", "--folds", "3", "--val", "0.1"], 2, "--folds cannot be combined with"),
         (["split", "m.parquet", "--out", "y", "--val", "0.5", "--test", "0.5"], 2, "leave nothing to train on"),
@@ -171,13 +179,13 @@ def test_an_output_replaces_no_other_file(invoke: Invoke, tmp_path: Path) -> Non
     notes.write_text("mine")
     done = invoke("split", tmp_path / "m.parquet", "--out", notes)
     assert (done.exit_code, done.output) == (
-        1,
-        f"Error: {notes} exists and is no manifest table: give another path, or remove it first\n",
+        2,
+        f"Error: --out {notes}: the suffix decides the format, and must be .parquet or that of a folder/\n",
     )
     assert notes.read_text() == "mine"
     assert [invoke("split", tmp_path / "m.parquet", "--out", split).exit_code for _ in range(2)] == [0, 0]
     done = invoke("overlap", split, tmp_path / "m.parquet", "--out", split)
-    assert (done.exit_code, "no overlap table" in done.output) == (1, True)
+    assert (done.exit_code, f"Error: {split} is an input of this command: --overwrite" in done.output) == (1, True)
     assert "split" in pq.read_schema(split).names
 
 

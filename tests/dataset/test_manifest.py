@@ -25,6 +25,7 @@ from brainscale.dataset.summary import summarise
 from brainscale.errors import FormatError, ManifestError, OutputError
 from brainscale.storage import shards
 from brainscale.storage.local import SUCCESS
+from brainscale.storage.ownership import require_own
 from brainscale.storage.tables import KEY
 from tests.support.runs import Invoke, succeed
 from tests.support.tables import manifest
@@ -114,12 +115,12 @@ def test_a_file_gives_way_to_a_folder_and_other_things_stay(tmp_path: Path) -> N
     assert write_either_form(TABLE, str(tmp_path / "m.parquet"), 15) == 3
     assert len(read_manifest(tmp_path / "m.parquet")) == 40
     assert names(tmp_path) == ["m.parquet"]
-    shards.require_replaceable_form(tmp_path / "m.parquet", "manifest")
+    require_own(tmp_path / "m.parquet", "", kind="manifest")
     (tmp_path / "scans").mkdir()
-    shards.require_replaceable_form(tmp_path / "scans", "manifest")
+    require_own(tmp_path / "scans", "", kind="manifest")
     (tmp_path / "scans" / "a.png").touch()
     with pytest.raises(OutputError, match="scans/ is a folder that holds no manifest"):
-        shards.require_replaceable_form(f"{tmp_path}/scans/", "manifest")
+        require_own(f"{tmp_path}/scans/", "", kind="manifest", overwrite=True)
     with pytest.raises(ManifestError, match="no manifest at"):
         read_manifest(tmp_path / "scans")
 
@@ -141,12 +142,14 @@ def test_what_takes_a_manifest_takes_a_folder_of_shards(tmp_path: Path) -> None:
 def test_a_sharded_manifest_is_split_into_shards(tmp_path: Path, invoke: Invoke) -> None:
     write_either_form(TABLE, str(tmp_path / "m"), 15, as_folder=True)
     write_manifest(TABLE, tmp_path / "m.parquet")
-    for place, out in (("m", "split"), ("m.parquet", "split.parquet")):
-        facts = json.loads(succeed(invoke("split", tmp_path / place, "--out", tmp_path / out, "--json")).stdout)
+    for place, out in (("m", "split/"), ("m.parquet", "split.parquet")):
+        facts = json.loads(succeed(invoke("split", tmp_path / place, "--out", f"{tmp_path}/{out}", "--json")).stdout)
         assert facts["form"] == ("one file" if place == "m.parquet" else "folder of 3 shards")
     assert read_manifest(tmp_path / "split").equals(read_manifest(tmp_path / "split.parquet"))
     succeed(invoke("split", tmp_path / "split", "--verify"))
-    succeed(invoke("split", tmp_path / "split", "--out", tmp_path / "split", "--folds", 2, "--regroup"))
+    in_place = ("split", tmp_path / "split", "--out", tmp_path / "split", "--folds", 2, "--regroup")
+    assert "is an input of this command: --overwrite replaces it" in invoke(*in_place).stderr
+    succeed(invoke(*in_place, "--overwrite"))
     again = read_manifest(tmp_path / "split")
     assert len(again) == 40, "in its own place"
     assert again["fold"].null_count == 0

@@ -113,13 +113,13 @@ def copied(tmp_path: Path) -> Path:
 
 
 def write_pairs(manifest: pa.Table, path: Path) -> Read:
-    pairs.write_pairs_page(manifest, find_near_duplicates(manifest), str(path), Config())
+    pairs.write_pairs_page(manifest, find_near_duplicates(manifest), str(path), Config(), "brainscale index")
     return Read(path.read_text(encoding="utf-8"))
 
 
 def write_audit(manifest: pa.Table, path: Path, predictions: pa.Table | None = None) -> Read:
     near = find_near_duplicates(manifest)
-    audit_page.write_audit_page(manifest, near, str(path), Config(), predictions)
+    audit_page.write_audit_page(manifest, near, str(path), Config(), "brainscale index", predictions)
     return Read(path.read_text(encoding="utf-8"))
 
 
@@ -430,13 +430,14 @@ def test_only_its_own_pages_are_replaced(copied: Path, tmp_path: Path) -> None:
         request.write(manifest, Config(), None)
     page.write_text("<html>mine</html>")
     with pytest.raises(
-        OutputError, match=r"--pairs .*p\.html exists and was not written by `brainscale index`: give an"
+        OutputError,
+        match=r"p\.html exists, and this command with these options did not make it: --overwrite replaces it",
     ):
         request.check_files()
     assert page.read_text() == "<html>mine</html>"
     page.unlink()
     page.mkdir()
-    with pytest.raises(OutputError, match="cannot be read"):
+    with pytest.raises(OutputError, match="is a folder that holds no page"):
         request.check_files()
 
 
@@ -467,8 +468,8 @@ def test_wrong_options_are_one_line_before_anything_starts(
 def test_a_page_of_another_tool_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text('<meta name="generator" content="another tool">')
-    with pytest.raises(BrainscaleError, match="was not written by"):
-        document.check_location(str(path), "--audit")
+    with pytest.raises(BrainscaleError, match="did not make it"):
+        document.check_location(str(path), "--audit", "brainscale index")
 
 
 def test_both_pages_fit_a_phone_and_a_desk(copied: Path, tmp_path: Path) -> None:
@@ -502,7 +503,7 @@ def test_pages_lie_in_stores_too(copied: Path, tmp_path: Path, monkeypatch: pyte
             request.write(index_folder(copied), Config(), None)
         assert b"Near duplicates" in ObjectStore(folder).get("p.html")
         ObjectStore(folder).put("p.html", io.BytesIO(b"mine"))
-        with pytest.raises(OutputError, match="was not written by"):
+        with pytest.raises(OutputError, match="did not make it"):
             request.check_files()
 
 

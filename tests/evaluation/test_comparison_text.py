@@ -55,7 +55,7 @@ def test_runs_of_one_model_are_told_apart() -> None:
     costs = text.split("\n\n")[2].splitlines()
     assert costs[2].split() == ["brainmrnet", "(good)", "2.0", "1.5"]
     assert " ".join(note.split()) == PUBLISHED_NOTE
-    markdown = format_comparison(table, markdown=True).splitlines()
+    markdown = format_comparison(table, form="markdown").splitlines()
     assert markdown[0].startswith("| Model | Accuracy (95 % CI) | AUROC (95 % CI) |")
     assert markdown[2].startswith("| brainmrnet (good) | 0.7500 (0.500–0.875) |")
     assert markdown[-1] == PUBLISHED_NOTE
@@ -73,17 +73,17 @@ def test_models_of_four_classes_have_their_own_names_and_footnote() -> None:
     assert "  Sensitivity" not in text
     assert " ".join(" ".join(text.split("\n\n")[-2:]).split()) == f"{PUBLISHED_NOTE} {MULTICLASS_NOTE}"
     both = [row, {"model": "resnet50", "run": "two", **METRICS, **ROW}]
-    markdown = format_comparison(pa.Table.from_pylist(both, schema=COMPARISON), markdown=True).splitlines()
+    markdown = format_comparison(pa.Table.from_pylist(both, schema=COMPARISON), form="markdown").splitlines()
     assert " Sensitivity (95 % CI) |" in markdown[0]
     assert " Tumour sensitivity (95 % CI) |" in markdown[0]
     pair = pa.Table.from_pylist([{"a": "x", "b": "y"} | PAIR], schema=PAIRS)
-    assert "| Tumour AUROC A − B |" in format_pairs(pair, classes=4, markdown=True)
+    assert "| Tumour AUROC A − B |" in format_pairs(pair, classes=4, form="markdown")
 
 
 def test_a_name_is_never_markup() -> None:
     tested = {"a": "runs/po|or*", "b": "runs/good", "difference": -0.25, "low": -0.5, "high": 0.0, "p_holm": 0.04}
     table = pa.Table.from_pylist([tested | PAIR, {"a": "x", "b": "y", "reason": "…"} | PAIR], schema=PAIRS)
-    heading, rule, *rows = format_pairs(table, markdown=True).splitlines()
+    heading, rule, *rows = format_pairs(table, form="markdown").splitlines()
     assert heading.startswith("| A | B | AUROC A − B | 95 % interval | p (DeLong, Holm) | only A correct |")
     assert all(line.replace("\\|", "").count("|") == rule.count("|") for line in rows)
     assert "po\\|or\\*" in rows[0]

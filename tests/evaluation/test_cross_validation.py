@@ -14,6 +14,7 @@ from brainscale.dataset.folds_by_column import assign_folds_by
 from brainscale.dataset.manifest import read_manifest, write_manifest
 from brainscale.dataset.splits import assign_folds
 from brainscale.errors import ManifestError, OutputError, UsageError
+from brainscale.evaluation.arguments import require_folds
 from brainscale.evaluation.cross_validation import (
     CrossValidation,
     Spread,
@@ -22,7 +23,6 @@ from brainscale.evaluation.cross_validation import (
     _name_of,
     _write_manifests,
     combine_evaluations,
-    require_folds,
     splits_of_fold,
 )
 from brainscale.schema import PUBLISHED

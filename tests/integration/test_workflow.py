@@ -172,7 +172,7 @@ def test_evaluate_and_compare(run: Path, scans: Path, invoke: Invoke, tmp_path: 
     assert any(line.startswith("| A | B | AUROC A − B |") for line in markdown)
     bad = invoke("evaluate", run, "--split", "holdout")
     assert bad.exit_code == 1
-    assert "no split named 'holdout' in the manifest: choose train, val, test or all" in bad.output
+    assert "no split named 'holdout': choose train, val, test or all" in bad.output
 
 
 def test_rays_token_is_its_owners_alone(ray_cluster: None) -> None:

@@ -115,7 +115,12 @@ def audit(manifest: pa.Table, near: NearPairs, classes: Sequence[str], predictio
 
 
 def write_audit_page(
-    manifest: pa.Table, near: NearPairs, location: str, config: Config, predictions: pa.Table | None = None
+    manifest: pa.Table,
+    near: NearPairs,
+    location: str,
+    config: Config,
+    origin: str,
+    predictions: pa.Table | None = None,
 ) -> None:
     """Write the page of doubtful labels and images.
 
@@ -124,6 +129,7 @@ def write_audit_page(
         near: its near duplicates.
         location: path or address of the page.
         config: classes, window and orientation of slices, and limits.
+        origin: says which command makes it.
         predictions: predictions of these samples, if there are any.
     """
     found = audit(manifest, near, list(config.data.classes), predictions)
@@ -142,6 +148,7 @@ def write_audit_page(
     write_document(
         location,
         "audit.html.j2",
+        origin,
         samples=manifest["error_code"].null_count,
         found=found,
         two_labels=show_pairs(manifest, two_labels, pictures),

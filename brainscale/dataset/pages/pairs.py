@@ -111,7 +111,7 @@ def are_identical(manifest: pa.Table, pairs: NearPairs) -> np.ndarray:
     return np.asarray((contents[pairs.first] == contents[pairs.second]) & same_frame)
 
 
-def write_pairs_page(manifest: pa.Table, near: NearPairs, location: str, config: Config) -> None:
+def write_pairs_page(manifest: pa.Table, near: NearPairs, location: str, config: Config, origin: str) -> None:
     """Write the page of near duplicates.
 
     Args:
@@ -119,6 +119,7 @@ def write_pairs_page(manifest: pa.Table, near: NearPairs, location: str, config:
         near: its near duplicates.
         location: path or address of the page.
         config: window and orientation of slices, limits, and the minimum similarity.
+        origin: says which command makes it.
     """
     pairs = sort_pairs(manifest, near)
     two_labels = pairs.two_labels.where(np.arange(len(pairs.two_labels)) < MAX_PAIRS)
@@ -128,6 +129,7 @@ def write_pairs_page(manifest: pa.Table, near: NearPairs, location: str, config:
     write_document(
         location,
         "pairs.html.j2",
+        origin,
         two_labels=show_pairs(manifest, two_labels, pictures),
         others=show_pairs(manifest, others, pictures),
         pairs=pairs,

@@ -8,6 +8,7 @@ import pyarrow as pa
 from brainscale.config.sections import Config
 from brainscale.dataset.near_duplicates import Map, find_near_duplicates
 from brainscale.errors import UsageError
+from brainscale.storage.ownership import describe_origin
 from brainscale.storage.remote import is_address
 
 
@@ -19,11 +20,15 @@ class PageRequest:
         pairs: path or address of the page of near duplicates; None: not written.
         audit: path or address of the page of doubtful labels and images; None: not written.
         audit_run: run, evaluation or cross-validation whose predictions the latter compares with the labels.
+        origin: of the manifest that they are beside; says which command makes them.
+        overwrite: whether to replace other files.
     """
 
     pairs: str | None = None
     audit: str | None = None
     audit_run: str | None = None
+    origin: str = ""
+    overwrite: bool = False
 
     @property
     def locations(self) -> dict[str, str]:
@@ -75,7 +80,7 @@ class PageRequest:
         from brainscale.dataset.pages.predictions import read_predictions
 
         for option, page in self.locations.items():
-            check_location(page, option)
+            check_location(page, option, self._origin(option), overwrite=self.overwrite)
         return None if self.audit_run is None else read_predictions(self.audit_run)
 
     def write(self, manifest: pa.Table, config: Config, predictions: pa.Table | None, run: Map = map) -> None:
@@ -97,9 +102,14 @@ class PageRequest:
 
         near = find_near_duplicates(manifest, config.split.similarity, run)
         if self.pairs is not None:
-            write_pairs_page(manifest, near, self.pairs, config)
+            write_pairs_page(manifest, near, self.pairs, config, self._origin("--pairs"))
         if self.audit is not None:
-            write_audit_page(manifest, near, self.audit, config, predictions)
+            write_audit_page(manifest, near, self.audit, config, self._origin("--audit"), predictions)
+
+    def _origin(self, option: str) -> str:
+        """Return the origin of a page: that of the manifest, the option, and what the page shows besides."""
+        run = self.audit_run if option == "--audit" else None
+        return describe_origin("index", {"manifest": self.origin, "page": option, "run": run})
 
     def _is_one_file(self) -> bool:
         first, second = (page if is_address(page) else str(Path(page).resolve()) for page in self.locations.values())

@@ -19,6 +19,7 @@ from brainscale.evaluation.study.plots import draw_plots
 from brainscale.evaluation.study.results_table import Results
 from brainscale.evaluation.study.runs import Outcome, StudyPlan, choose_pieces, make_plan, own_folder, run_pieces
 from brainscale.storage.local import make_folder, replacing
+from brainscale.storage.ownership import describe_origin, require_own
 from brainscale.storage.tables import write_table
 
 
@@ -50,6 +51,7 @@ def run_studies(
     rows: Sequence[str] = (),
     minutes: float | None = None,
     page: str | None = None,
+    overwrite: bool = False,
     dry_run: bool = False,
     force: bool = False,
     command: str = "brainscale results",
@@ -66,6 +68,7 @@ def run_studies(
         rows: names of the rows to run; all without any.
         minutes: time limit; None: until all is complete.
         page: where to write the page; by default results.md in `out`.
+        overwrite: whether to replace a page of other studies, or another file in its place.
         dry_run: whether to say only what is done and left, and how long that takes.
         force: whether to run studies that take longer than their budget.
         command: command that the page names.
@@ -79,6 +82,11 @@ def run_studies(
         BrainscaleError: a data set cannot be used, a study takes longer than its budget, or another command runs in
             the folder.
     """
+    origin = describe_origin(
+        "results", {"studies": [file.name for file in files], "data": dict(places), "out": str(Path(out).absolute())}
+    )
+    if page is not None:
+        require_own_page(page, origin, overwrite=overwrite)
     plan = make_plan(files, places, out, on_notice)
     pieces = choose_pieces(plan, parts, rows)
     on_budget(plan.budget())
@@ -94,9 +102,9 @@ def run_studies(
             outcome = run_pieces(plan, pieces, minutes=minutes, busy=busy_file(), on_notice=on_notice)
         except KeyboardInterrupt:
             on_notice("stopped: writing the page of what is complete; run the same command again to resume")
-            write_results(plan, page, command, on_notice)
+            write_results(plan, page, command, origin, on_notice)
             raise
-        table, page_file, table_file = write_results(plan, page, command, on_notice)
+        table, page_file, table_file = write_results(plan, page, command, origin, on_notice)
     hours_left = sum(each.hours_left for each in plan.budget())
     return StudyResults(page=page_file, table_file=table_file, table=table, outcome=outcome, hours_left=hours_left)
 
@@ -118,15 +126,31 @@ def _require_budget(plan: StudyPlan) -> None:
             )
 
 
+def require_own_page(page: str, origin: str, *, overwrite: bool) -> None:
+    """Check that a page may be written, and the table beside it, which says for both which command made them.
+
+    Raises:
+        OutputError: another file is there.
+    """
+    table_file = Path(page).with_suffix(".parquet")
+    require_own(table_file, origin, kind="results", overwrite=overwrite, option="--page")
+    if not table_file.exists():
+        require_own(page, origin, overwrite=overwrite, option="--page")
+
+
 def write_results(
-    plan: StudyPlan, page: str | None, command: str, on_notice: Callable[[str], None] = lambda text: None
+    plan: StudyPlan,
+    page: str | None,
+    command: str,
+    origin: str | None = None,
+    on_notice: Callable[[str], None] = lambda text: None,
 ) -> tuple[pa.Table, Path, Path]:
     """Write the table, plots, indices and page of what is complete; return the table, and where page and table are."""
     page_file = plan.out / "results.md" if page is None else Path(page).absolute()
     make_folder(page_file.parent)
     table_file = page_file.with_suffix(".parquet")
     table = measure_studies(plan, on_notice)
-    write_table(table, table_file, "results")
+    write_table(table, table_file, "results", origin)
     write_page(table, plan.files, page_file, command)
     for name, index in released_indices(plan).items():
         folder = make_folder(page_file.parent / page_file.stem)

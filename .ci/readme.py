@@ -1,0 +1,44 @@
+"""Print README.md with the table that docs/results.parquet gives: `PYTHONPATH=. python .ci/readme.py`."""
+
+import sys
+from pathlib import Path
+
+from brainscale.evaluation.study.files import read_study
+from brainscale.evaluation.study.page import cell, title_of
+from brainscale.evaluation.study.results_table import Results
+from brainscale.formatting import escape_markdown, format_number
+from brainscale.storage.tables import read_table
+
+ROOT = Path(__file__).parents[1]
+STUDY, PART = "brain_mri_253", "table"
+BEGIN, END = "<!-- table of docs/results.parquet: .ci/readme.py -->\n", "<!-- end of the table -->\n"
+
+
+def page() -> str:
+    """Return README.md with the table that docs/results.parquet gives."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    return before + BEGIN + make_table() + END + rest.partition(END)[2]
+
+
+def make_table() -> str:
+    """Return accuracy and AUROC of each row that has been computed, beside the published ones, in Markdown."""
+    results = Results(read_table(ROOT / "docs" / "results.parquet", "results"), read_study(STUDY))
+    part = results.file.study.parts[PART]
+    lines = [
+        "| leak-free, 95 % interval | accuracy | AUROC | parameters | published: accuracy | AUROC |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in part.rows:
+        if results.metric(PART, row, "", "accuracy") is None:
+            continue
+        measured = [cell(results.metric(PART, row, "", name)) for name in ("accuracy", "auroc")]
+        parameters = results.number(PART, row, "", "parameters")
+        published = [format_number(results.published(PART, row, name)) for name in ("accuracy", "auroc")]
+        cells = [*measured, format_number(None if parameters is None else round(parameters)), *published]
+        lines.append(f"| {escape_markdown(title_of(part, row))} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

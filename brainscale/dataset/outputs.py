@@ -1,0 +1,120 @@
+"""The manifest that a command writes: its format, whose it is, and how it is written."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from brainscale.config.sections import Config
+from brainscale.dataset.manifest import without_signatures, write_either_form
+from brainscale.errors import UsageError
+from brainscale.reading.pseudonyms import PatientKey
+from brainscale.storage.formats import (
+    CSV,
+    FOLDER,
+    JSON,
+    TABLE,
+    format_csv,
+    format_json,
+    require_format,
+    suffix_of,
+    write_text,
+)
+from brainscale.storage.ownership import describe_origin, require_own
+from brainscale.storage.remote import is_address
+
+SECTIONS = {"data", "limits", "split"}
+"""Sections of a configuration that a manifest depends on."""
+
+
+def describe_index(
+    sources: Iterable[str], config: Config, key: PatientKey, options: Mapping[str, Any], *, hash_paths: bool
+) -> str:
+    """Return the origin of a manifest or a page that `index` writes.
+
+    Args:
+        sources: paths and addresses.
+        config: class names, preprocessing, limits and similarity.
+        key: keys the hash where paths are hidden, so that nobody can guess them from it.
+        options: other options that change the manifest, as JSON.
+        hash_paths: whether paths are hidden.
+    """
+    sections = config.model_dump(mode="json", include=SECTIONS)
+    secret = key.secret.hex() if hash_paths else None
+    return describe_origin("index", {"sources": list(sources), "config": sections, "key": secret, **options})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestOutput:
+    """Where a command writes a manifest.
+
+    Attributes:
+        location: path or address; its suffix decides the format.
+        origin: says which command made it.
+        shard_rows: rows of a shard, and of one file at most; by default `SHARD_ROWS`.
+    """
+
+    location: str
+    origin: str
+    shard_rows: int | None = None
+
+    @property
+    def is_listing(self) -> bool:
+        """Whether it is a listing in CSV or JSON, which no command reads."""
+        return suffix_of(self.location) in (CSV, JSON)
+
+    def check_format(self, *, listing: bool = False) -> None:
+        """Check the suffix; the folder of a manifest needs no slash where it is there already.
+
+        Args:
+            listing: whether CSV and JSON are allowed too.
+
+        Raises:
+            UsageError: it is another one, or a listing is asked for in shards.
+        """
+        if not is_address(self.location) and Path(self.location).is_dir():
+            return
+        require_format(self.location, (TABLE, FOLDER, CSV, JSON) if listing else (TABLE, FOLDER))
+        if self.is_listing and self.shard_rows is not None:
+            raise UsageError(f"--shard-rows needs a manifest, and {self.location} is a listing: remove one of the two")
+
+    def check_owner(self, inputs: Iterable[str | None], *, overwrite: bool) -> None:
+        """Check that it may be written; see `require_own`.
+
+        Args:
+            inputs: paths and addresses that the command reads.
+            overwrite: whether to replace what another command made.
+
+        Raises:
+            OutputError: something else is there.
+            StorageError: the object store does not answer.
+        """
+        require_own(self.location, self.origin, kind="manifest", overwrite=overwrite, inputs=inputs)
+
+    def refuse_listing(self, files: int) -> None:
+        """Refuse a listing of more files than this, whose rows are not in memory together.
+
+        Raises:
+            UsageError: the output is a listing.
+        """
+        if self.is_listing:
+            raise UsageError(
+                f"--out {self.location}: a listing in CSV or JSON is made in memory, and the sources contain more than "
+                f"{files:,} files: name a .parquet file or a folder/"
+            )
+
+    def write(self, manifest: pa.Table) -> int:
+        """Write a manifest, or a listing of it without signatures, and return the number of shards; 0 for one file.
+
+        Raises:
+            OutputError: it cannot be written.
+            StorageError: the object store refuses, or does not answer.
+        """
+        if not self.is_listing:
+            return write_either_form(manifest, self.location, self.shard_rows, origin=self.origin)
+        table = without_signatures(manifest)
+        text = format_csv(table) if suffix_of(self.location) == CSV else format_json(table)
+        write_text(text, self.location, self.origin)
+        return 0

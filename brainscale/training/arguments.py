@@ -1,0 +1,108 @@
+"""Check the arguments of a training before anything starts, and find a run that is complete; needs no torch."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from brainscale.config.files import CONFIG_FILE
+from brainscale.config.sections import Config
+from brainscale.dataset.arguments import file_of_sample, require_data
+from brainscale.dataset.manifest import MANIFEST_FILE, is_manifest
+from brainscale.errors import SourceError
+from brainscale.models.pretrained import require_weights_file
+from brainscale.reading.sources import walk_files
+from brainscale.storage.local import SUCCESS, require_space
+from brainscale.storage.remote import is_address
+from brainscale.storage.workspace import fetch, is_complete, require_folder
+from brainscale.training.owner import OWNERS
+from brainscale.training.run_folder import ENVIRONMENT_FILE, Run, RunFolder, adopt_memory_format
+
+RUN_FILES = (CONFIG_FILE, ENVIRONMENT_FILE, MANIFEST_FILE, SUCCESS)
+"""Files that tell which run a folder holds."""
+PARAMETERS = {
+    "brainmrnet": 550_016,
+    "brainmrnet_paper": 603_262,
+    "vgg16": 134_268_738,
+    "resnet50": 23_512_130,
+    "densenet121": 6_955_906,
+    "efficientnet_lite0": 3_373_570,
+}
+"""Network → number of its parameters with two classes, to know what a run writes before torch is loaded."""
+WEIGHTS_IN_RUN = 6
+"""Times that a run writes its weights: the latest checkpoint with the optimiser's two moments, the best, and twice in
+the model."""
+
+
+def find_finished(
+    data: str | pa.Table, out: str, config: Config, on_notice: Callable[[str], None] = lambda text: None
+) -> Run | None:
+    """Check the arguments of a training, and return the run if the folder holds it complete.
+
+    Args:
+        data: a manifest (a table, a path or an address), or a source.
+        out: path or address of the run folder.
+        config: configuration of the run.
+        on_notice: called with each message for the user, if the run is complete.
+
+    Returns:
+        None if there is something to train.
+
+    Raises:
+        BrainscaleError: there is no such data, the folder cannot be written or holds another run or other files, or its
+            disk is full.
+    """
+    if isinstance(data, str):
+        require_data(data)
+    require_folder(out, (CONFIG_FILE, ENVIRONMENT_FILE, f"{OWNERS}/*"), "run")
+    if not is_complete(out):
+        if not is_address(out):
+            _require_resumable(RunFolder(Path(out)), config)
+        return None
+    with fetch(out, *RUN_FILES) as path:
+        folder = RunFolder(path)
+        if not folder.is_started():  # a folder of another command, in a store: `RunFolder.start` refuses it
+            return None
+        folder.require_config(adopt_memory_format(config, folder.config()))
+        if not (isinstance(data, str) and _is_unchanged(data, folder)):
+            from brainscale.training.samples import prepare_manifest  # here: most commands need no indexer
+
+            folder.require_data(prepare_manifest(data, config, on_notice))
+        run = folder.result()
+    return None if run is None else replace(run, path=out if is_address(out) else str(Path(out).absolute()))
+
+
+def _require_resumable(folder: RunFolder, config: Config) -> None:
+    """Check the configuration of a run that was begun, or the disk for a new one."""
+    if folder.is_started():
+        folder.require_config(adopt_memory_format(config, folder.config()))
+    else:
+        if config.model.weights not in (None, "imagenet"):
+            require_weights_file(config.model.weights, config.model.name)
+        require_space(folder.path, WEIGHTS_IN_RUN * 4 * PARAMETERS[config.model.name])
+
+
+def _is_unchanged(data: str, folder: RunFolder) -> bool:
+    """Return whether a source holds the very files of a run, and none was changed after the run listed them.
+
+    A source that seems to have changed has to be indexed to know.
+    """
+    if is_address(data) or is_manifest(data):
+        return False
+    listed = folder.manifest_file.stat().st_mtime_ns
+    manifest = folder.manifest().select(["sample_id", "nbytes"])
+    sizes: dict[str, int | None] = {}
+    for name, nbytes in zip(*(column.to_pylist() for column in manifest.columns), strict=True):
+        sizes.setdefault(file_of_sample(name), None)
+        if name == file_of_sample(name):
+            sizes[name] = nbytes
+    try:
+        for file in walk_files([data]):
+            if file.sample_id not in sizes or file.modified is None or file.modified >= listed:
+                return False
+            if sizes.pop(file.sample_id) not in (None, file.nbytes):
+                return False
+    except SourceError:
+        return False
+    return not sizes
