@@ -1,6 +1,6 @@
 """Make the model that comes with brainscale: train it on phantoms, evaluate it, and copy it into the package.
 
-The same processor and library versions give the same bytes. A stopped run is resumed.
+Like every run, it has the same weights on the same processor and library versions. A stopped run is resumed.
 """
 
 import shutil

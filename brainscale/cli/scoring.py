@@ -21,7 +21,7 @@ from brainscale.logs import notice
     help="Output folder for Parquet parts, or one file of a million rows at most; the same command again resumes a "
     "stopped job.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace a single file that is not of this job.")
+@options.overwrite
 @click.option("--update", is_flag=True, help="Score also the files that are new in the sources.")
 @click.option("--prune", is_flag=True, help="Drop the rows of files that are gone from the sources.")
 @click.option(

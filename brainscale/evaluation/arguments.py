@@ -12,6 +12,7 @@ from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
 from brainscale.evaluation.units import evaluation_name
 from brainscale.models.bundle import MODEL_JSON, find_bundle
 from brainscale.models.engines import EngineOptions, resolve_engine
+from brainscale.models.shipped import locate_model
 from brainscale.stats.units import require_unit
 from brainscale.storage.local import SUCCESS, read_success
 from brainscale.storage.remote import is_address
@@ -37,7 +38,7 @@ def check_evaluation(
     """Check the arguments of an evaluation that can be checked without reading the samples.
 
     Args:
-        model: path or address of a run or a model folder.
+        model: path or address of a run or a model folder, or the name of a model that comes with brainscale.
         out: path or address of the output folder, if it was named.
         data: a manifest or a source, if it was given.
         split: name of the split, if it was given.
@@ -51,7 +52,7 @@ def check_evaluation(
     if split is not None and split not in (*SPLITS, "all"):
         raise ManifestError(f"no split named '{split}': choose {', '.join(SPLITS)} or all")
     if not is_address(model):
-        find_bundle(Path(model))
+        find_bundle(Path(locate_model(model)))
     for table in (data, None if training_manifest == "auto" else training_manifest):
         if isinstance(table, str):
             require_data(table)

@@ -18,6 +18,7 @@ from brainscale.evaluation.preparation import choose_rows
 from brainscale.evaluation.repeated import read_repeated
 from brainscale.evaluation.results import (
     LEAKED_FILE,
+    METRICS_FILE,
     REPORT_FILE,
     REPORT_OPTIONS,
     SUBGROUPS_FILE,
@@ -101,7 +102,7 @@ def _redraw(folder: Path, model: Path, on_notice: Callable[[str], None]) -> None
         _read(folder / WITHOUT_LEAKED_FILE, "metrics"),
     )
     known = EvaluationFacts(**{field.name: getattr(evaluation, field.name) for field in fields(EvaluationFacts)})
-    time = datetime.fromtimestamp((folder / SUCCESS).stat().st_mtime, UTC)
+    time = datetime.fromtimestamp((folder / METRICS_FILE).stat().st_mtime, UTC)
     draw_report(folder, evaluated, known, tables, time)
 
 

@@ -49,7 +49,8 @@ def test_the_report_is_the_same_without_a_prediction_or_a_look(
     result = invoke("report", run)
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines() == [str(folder / "report.html")]
-    assert (folder / "report.html").read_text() == first
+    minute = re.compile(r"\d\d:\d\d UTC")  # the tables may be older than their report by one
+    assert minute.sub("", (folder / "report.html").read_text()) == minute.sub("", first)
     assert any((folder / "plots").iterdir())
     assert read_looks(run)[0] == looks
     assert {path: path.read_bytes() for path in marks} == marks

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -23,6 +24,7 @@ from brainscale.models.shipped import (
     make_model_absolute,
     shipped_folders,
 )
+from brainscale.stats.metrics import estimates_of
 from tests.support.runs import Invoke, scores
 
 NOTE = "Note: the model phantoms was trained on phantoms (synthetic images), for trying brainscale only"
@@ -65,6 +67,14 @@ def test_commands_take_its_name_and_print_one_note(
         assert result.stderr.count(NOTE) == 1
     (row,), (same,) = json.loads(predicted.stdout), scores(tmp_path / "scores")
     assert row["probability"] == same["probability"]
+
+
+def test_it_can_be_evaluated(invoke: Invoke, phantoms: Path, tmp_path: Path) -> None:
+    result = invoke("evaluate", "phantoms", "--data", phantoms, "--out", tmp_path / "out", "--no-report")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count(NOTE) == 1
+    metrics = estimates_of(pq.read_table(tmp_path / "out" / "metrics.parquet"))
+    assert (metrics["auroc"].value or 0) > 0.8
 
 
 def test_an_evaluation_needs_a_place_outside_the_package(invoke: Invoke, scan: Path) -> None:
