@@ -219,7 +219,7 @@ def _missing(results: Results, name: str, part: Part) -> str | None:
     if not left:
         return None
     if not complete:
-        return f"None of the {planned} models of this part is complete."
+        return f"No row of this part is complete; it has {planned} models."
     return f"Not complete, of {planned} models: {'; '.join(left)}."
 
 

@@ -62,14 +62,12 @@ class RowPredictions:
     planned: int
 
     def complete_repetitions(self) -> "RowPredictions":
-        """Return the row without repetitions that lack a fold, but for a row that has no other."""
+        """Return the row without repetitions that lack a fold: a few folds say nothing of a whole data set."""
         folds = max((fold for _, _, fold in self._planned_keys()), default=0) + 1
         counts: dict[tuple[int, int], int] = {}
         for seed, repeat, _ in self.models:
             counts[seed, repeat] = counts.get((seed, repeat), 0) + 1
         complete = {key for key, count in counts.items() if count == folds}
-        if not complete:
-            return self
         return replace(self, models={key: each for key, each in self.models.items() if key[:2] in complete})
 
     def _planned_keys(self) -> Sequence[Key]:

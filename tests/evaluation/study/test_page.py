@@ -106,12 +106,13 @@ def test_figures_without_doubtful_labels_stand_beside_those_of_all(tmp_path: Pat
     assert "Without the samples whose label is doubtful" in text
 
 
-def test_a_repetition_without_all_its_folds_does_not_count_unless_it_is_the_only_one(tmp_path: Path) -> None:
+def test_a_repetition_without_all_its_folds_does_not_count(tmp_path: Path) -> None:
     file = study(tmp_path, {"table": {**FOLDS, "repeats": 2, "rows": ONE}})
     made = plan(file, tmp_path / "out")
     one, two, three, four = made.rows[0].pieces
     complete(one, made.out)
-    assert read_row(made.rows[0], made.rows, made.done()).complete_repetitions().models.keys() == {(1, 1, 0)}
+    assert not read_row(made.rows[0], made.rows, made.done()).complete_repetitions().models
+    assert "No row of this part is complete; it has 4 models." in page(measure_studies(made), file)
     complete(two, made.out)
     complete(three, made.out)
     kept = read_row(made.rows[0], made.rows, made.done()).complete_repetitions()
@@ -162,7 +163,7 @@ def test_a_part_without_a_figure_says_so(tmp_path: Path) -> None:
     text = page(measure_studies(plan(file, tmp_path / "out")), file)
     assert "### Elsewhere\n\nNothing of this part has been computed yet." in text
     assert "0 of 2 models are complete" in text
-    assert "None of the 2 models of this part is complete." in text
+    assert "No row of this part is complete; it has 2 models." in text
     empty = page(pa.Table.from_pylist([], schema=RESULTS), file)
     assert empty.count("Nothing of this part has been computed yet.") == 2
 
