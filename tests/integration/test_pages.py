@@ -22,7 +22,7 @@ def test_index_writes_the_pages(ray_cluster: None, phantoms: Path, invoke: Invok
     text = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert "Duplicates with two labels: 1 pair<" in text
     assert "no/copy.png" in text
-    manifest = bs.index(source, pairs=tmp_path / "p.html", audit=tmp_path / "other.html")
+    manifest = bs.index(source, pairs=tmp_path / "pairs.html", audit=tmp_path / "other.html")
     assert len(manifest) == 61
     assert (tmp_path / "other.html").read_text(encoding="utf-8") == text
 
