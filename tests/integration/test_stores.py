@@ -67,7 +67,7 @@ def test_scores_in_a_store_are_complete_whatever_the_store_does(
             ObjectStore(join_address(home, "scans")).put(path.relative_to(scans).as_posix(), source)
     out, elsewhere = join_address(home, "scores"), tmp_path / "scores"
     score = ("score", run, join_address(home, "scans"), "--out", out, "--unit", "scan")
-    gate.refused, gate.busy = 0, range(gate.asked + 10, gate.asked + 40)  # the listing passes; files and parts wait
+    gate.refused, gate.busy = 0, range(gate.asked + 14, gate.asked + 44)  # the listing passes; files and parts wait
     succeed(invoke(*score))
     assert gate.refused == len(gate.busy)
     succeed(invoke("score", run, scans, "--out", elsewhere))
