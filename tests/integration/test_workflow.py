@@ -310,7 +310,10 @@ def test_folders_of_others_are_left_alone(run: Path, scans: Path, invoke: Invoke
         assert result.exit_code == 1
         assert "holds other files" in result.output
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
-    assert "is a file" in invoke("score", run, scans, "--out", tmp_path / "thesis.tex").output
+    result = invoke("score", run, scans, "--out", tmp_path / "thesis.tex")
+    assert result.exit_code == 2
+    assert "scores are written to a folder, or to a file ending in .parquet or .csv" in result.output
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
 
 
 def test_nothing_readable_to_index_or_score(run: Path, invoke: Invoke, tmp_path: Path) -> None:
@@ -375,9 +378,11 @@ def test_files_that_changed_since_they_were_indexed(scans: Path, invoke: Invoke,
     succeed(invoke("index", tmp_path / "scans", "--out", tmp_path / "m.parquet"))
     changed = min((tmp_path / "scans" / "no").iterdir())
     write_image(changed, seed=99)
-    arguments = ["train", "--data", tmp_path / "m.parquet", "--out", tmp_path / "run", *SMALL]
+    arguments = ["train", "--data", tmp_path / "split.parquet", "--out", tmp_path / "run", *SMALL]
     # whether it stands in the test part or not depends on the split, so it is named for every side that trains
-    succeed(invoke("split", tmp_path / "m.parquet", "--test", "0", "--out", tmp_path / "m.parquet"))
+    refused = invoke("split", tmp_path / "m.parquet", "--test", "0", "--out", tmp_path / "m.parquet")
+    assert "is an input of this command: --overwrite replaces it, or choose another --out" in refused.output
+    succeed(invoke("split", tmp_path / "m.parquet", "--test", "0", "--out", tmp_path / "split.parquet"))
     result = invoke(*arguments)
     assert result.exit_code == 1
     assert f"'no/{changed.name}' changed after it was indexed: index the source again" in result.output
