@@ -141,7 +141,7 @@ def test_it_is_evaluated_on_the_test_split_of_all(
     ensemble: Path, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predict_without_ray(monkeypatch)
-    monkeypatch.setattr("brainscale.evaluation.outputs.draw_plots", lambda *arguments, **options: [])
+    monkeypatch.setattr("brainscale.evaluation.drawing.draw_plots", lambda *arguments, **options: [])
     found = evaluate_model(str(ensemble), str(tmp_path / "evaluation"))
     assert (found.model, found.split, found.shared_with_training) == ("ensemble", "test", 0)
     assert found.manifest_sha256 == open_bundle(runs[0]).info.manifest_sha256
