@@ -5,7 +5,6 @@ ended, and the worker ends too. The answer comes through its standard output: No
 """
 
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import brainscale
 from brainscale.errors import first_line
 from brainscale.training.attempts import AttemptError, WorkerEndedError
 from brainscale.training.worker import TrainingJob
+from brainscale.training.worker_messages import decode_error, encode_job
 
 MODULE = "brainscale.training.worker_main"
 
@@ -60,10 +60,10 @@ class WorkerProcess:
             AttemptError: the worker failed, or its process ended.
         """
         try:
-            pickle.dump(job, self._jobs)
+            self._jobs.write(encode_job(job))
             self._jobs.flush()
-            error: BaseException | None = pickle.load(self._answers)  # noqa: S301 (of our own process)
-        except (BrokenPipeError, EOFError, pickle.UnpicklingError):
+            error = decode_error(self._answers.readline())
+        except (BrokenPipeError, ValueError):  # an answer that is not there, or not whole
             error = WorkerEndedError(self._describe_end(self._process.wait()))
         if error is not None:
             raise AttemptError("worker 0 failed", error) from error

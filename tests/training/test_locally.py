@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -16,12 +15,15 @@ import pytest
 
 import brainscale as bs
 from brainscale.config.files import load_config
-from brainscale.errors import ManifestError
+from brainscale.errors import ManifestError, TrainError
 from brainscale.reading.reader import read_samples
 from brainscale.reading.request import ReadRequest
 from brainscale.training import locally
 from brainscale.training.attempts import AttemptError, WorkerEndedError, can_be_mended
 from brainscale.training.locally import LocalTrainer, can_train_here, planes_fit_here
+from brainscale.training.shared_planes import SharedPlanes
+from brainscale.training.worker import SplitSamples, TrainingJob
+from brainscale.training.worker_messages import WorkerError, decode_error, decode_job, encode_error, encode_job
 from brainscale.training.worker_process import WorkerProcess
 from tests.support.runs import SMALL
 
@@ -37,6 +39,39 @@ assert run.epochs == 1 and evaluation.samples == run.samples["test"] and evaluat
 assert "ray" not in sys.modules, "Ray was loaded"
 assert not torch.are_deterministic_algorithms_enabled() and torch.get_num_threads() == threads
 """
+
+
+WITHOUT_SAMPLES = TrainingJob(config=load_config(None, SETTINGS), run="/no/such/run", samples={})
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (TrainError("the loss is not finite"), (TrainError, "the loss is not finite", False)),
+        (FileNotFoundError(2, "No such file", "/x"), (OSError, "[Errno 2] No such file: '/x'", True)),
+        (RuntimeError("out of memory\nmore"), (RuntimeError, "out of memory", True)),
+        (KeyError("a"), (WorkerError, "KeyError: 'a'", False)),
+    ],
+)
+def test_an_error_crosses_as_text(error: Exception, expected: tuple[type, str, bool]) -> None:
+    crossed = decode_error(encode_error(error))
+    assert crossed is not None
+    assert (type(crossed), str(crossed), can_be_mended(crossed, "")) == expected
+    assert decode_error(encode_error(None)) is None
+
+
+def test_a_job_crosses_whole() -> None:
+    planes = SharedPlanes(descriptor=7, count=3, rows=np.array([2, 0], np.int64))
+    samples = SplitSamples(sample_ids=["a", "é\n"], labels=[0, 1], planes=planes)
+    job = TrainingJob(config=load_config(None, SETTINGS), run="s3://bucket/run", samples={"train": samples})
+    line = encode_job(job)
+    assert line.count(b"\n") == 1
+    crossed = decode_job(line)
+    assert (crossed.config, crossed.run) == (job.config, job.run)
+    received = crossed.samples["train"]
+    assert (received.sample_ids, received.labels) == (samples.sample_ids, samples.labels)
+    assert isinstance(received.planes, SharedPlanes)
+    assert (received.planes.descriptor, received.planes.count, received.planes.rows.tolist()) == (7, 3, [2, 0])
 
 
 @pytest.fixture(autouse=True)
@@ -96,20 +131,18 @@ def test_a_file_that_changed_is_named(phantoms: Path, tmp_path: Path) -> None:
 
 
 def test_an_error_of_the_worker_is_raised_here() -> None:
-    job: Any = "no job"
-    with WorkerProcess() as worker, pytest.raises(AttemptError, match="worker 0 failed: 'str' object has") as caught:
-        worker.train(job)
-    assert isinstance(caught.value.cause, AttributeError)
+    with WorkerProcess() as worker, pytest.raises(AttemptError, match="worker 0 failed: KeyError: 'train'") as caught:
+        worker.train(WITHOUT_SAMPLES)
+    assert isinstance(caught.value.cause, WorkerError)
     assert "in train_on" in caught.value.cause.__notes__[0]  # the worker's traceback
     assert not can_be_mended(caught.value.cause, "")
 
 
 def test_a_worker_that_was_killed_may_be_started_again() -> None:
-    job: Any = "no job"
     with WorkerProcess() as worker:
         worker._process.send_signal(signal.SIGKILL)
         with pytest.raises(AttemptError, match=r"worker 0 failed: its process was killed \(SIGKILL\)") as caught:
-            worker.train(job)
+            worker.train(WITHOUT_SAMPLES)
     assert isinstance(caught.value.cause, WorkerEndedError)
     assert can_be_mended(caught.value.cause, str(caught.value.cause))
 

@@ -1,0 +1,73 @@
+"""What a driver and its worker process say to each other, as lines of JSON: nothing is unpickled."""
+
+import json
+import traceback
+from typing import Any, cast
+
+import numpy as np
+
+from brainscale import errors
+from brainscale.config.files import parse_config
+from brainscale.errors import BrainscaleError, first_line
+from brainscale.training.shared_planes import SharedPlanes
+from brainscale.training.worker import SplitSamples, TrainingJob
+
+MENDABLE = (OSError, RuntimeError)
+"""Errors that keep their class, because new workers may succeed after them."""
+
+
+class WorkerError(Exception):
+    """An error of a worker that new workers would meet again."""
+
+
+def encode_job(job: TrainingJob) -> bytes:
+    """Return a job, with planes in memory that both processes share, as one line."""
+    samples = {
+        split: {
+            "sample_ids": list(each.sample_ids),
+            "labels": list(each.labels),
+            "planes": vars(each.planes) | {"rows": cast("SharedPlanes", each.planes).rows.tolist()},
+        }
+        for split, each in job.samples.items()
+    }
+    facts = {"config": job.config.model_dump(mode="json"), "run": job.run, "samples": samples}
+    return json.dumps(facts).encode() + b"\n"
+
+
+def decode_job(line: bytes) -> TrainingJob:
+    """Return the job of a line that `encode_job` wrote."""
+    facts: dict[str, Any] = json.loads(line)
+    samples = {
+        split: SplitSamples(
+            sample_ids=each["sample_ids"],
+            labels=each["labels"],
+            planes=SharedPlanes(**each["planes"] | {"rows": np.array(each["planes"]["rows"], np.int64)}),
+        )
+        for split, each in facts["samples"].items()
+    }
+    return TrainingJob(config=parse_config(facts["config"]), run=facts["run"], samples=samples)
+
+
+def encode_error(error: BaseException | None) -> bytes:
+    """Return an error, or None, as one line."""
+    if error is None:
+        return b"null\n"
+    facts: dict[str, str | None] = {"name": type(error).__name__, "text": str(error), "traceback": None}
+    if not isinstance(error, BrainscaleError):
+        kind = next((kind.__name__ for kind in MENDABLE if isinstance(error, kind)), None)
+        text = first_line(error) if kind else f"{type(error).__name__}: {first_line(error)}"
+        facts = {"name": kind, "text": text, "traceback": "".join(traceback.format_exception(error))}
+    return json.dumps(facts).encode() + b"\n"
+
+
+def decode_error(line: bytes) -> BaseException | None:
+    """Return the error of a line that `encode_error` wrote, or None; one of another class is a WorkerError."""
+    facts: dict[str, Any] | None = json.loads(line)
+    if facts is None:
+        return None
+    classes: dict[str | None, type[Exception]] = {kind.__name__: kind for kind in MENDABLE}
+    kind = classes.get(facts["name"]) or getattr(errors, facts["name"] or "", WorkerError)
+    error: Exception = kind(facts["text"])
+    if facts["traceback"]:
+        error.add_note(facts["traceback"])
+    return error
