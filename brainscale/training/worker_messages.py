@@ -66,7 +66,7 @@ def decode_error(line: bytes) -> BaseException | None:
     if facts is None:
         return None
     classes: dict[str | None, type[Exception]] = {kind.__name__: kind for kind in MENDABLE}
-    kind = classes.get(facts["name"]) or getattr(errors, facts["name"] or "", WorkerError)
+    kind: type[Exception] = classes.get(facts["name"]) or getattr(errors, facts["name"] or "", WorkerError)
     error: Exception = kind(facts["text"])
     if facts["traceback"]:
         error.add_note(facts["traceback"])
