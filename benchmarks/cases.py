@@ -19,7 +19,7 @@ import ray
 from PIL import Image
 
 from brainscale import api
-from brainscale.config.sections import PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
 from brainscale.errors import BrainscaleError, SampleError
 from brainscale.reading import decoder
 from brainscale.reading.formats.volume import NO_WINDOWS

@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from brainscale.config.sections import PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
 from brainscale.dataset.phantoms import draw_outline, draw_phantom
 from brainscale.models.explained_score import Score, score_of_network, take_structure_out
 from brainscale.models.faithfulness import centre_map, is_peak_in, measure_heatmap, random_map

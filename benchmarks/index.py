@@ -26,7 +26,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 from torchvision import transforms
 
 from benchmarks.reading_process import ReadingProcess
-from brainscale.config.sections import PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
 from brainscale.dataset.phantoms import draw_phantom
 from brainscale.reading import decoder
 from brainscale.reading.preprocess import resized_side

@@ -74,7 +74,7 @@ class ReadingProcess:
 def find_reader(window_source: str) -> Reader:
     """Return how the package on the path reads."""
     try:
-        from brainscale.config.sections import PreprocessConfig
+        from brainscale.config.data_sections import PreprocessConfig
     except ImportError:  # of before the rooms
         return find_old_reader()
     from brainscale.reading.children import decoder_of

@@ -28,7 +28,7 @@ from score_peers import MEAN, PEERS, STD, network, rows
 from torch import nn
 
 from brainscale.config.class_names import DEFAULT_CLASSES
-from brainscale.config.sections import PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
 from brainscale.dataset.phantoms import draw_phantom
 from brainscale.models import engines
 from brainscale.models.bundle import ONNX, WEIGHTS, open_bundle, write_model_info

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from benchmarks.reading_process import ReadingProcess
-from brainscale.config.sections import PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
 from brainscale.reading import children, plan
 from brainscale.reading.file_tables import file_table
 from brainscale.reading.kept import KEPT_NBYTES

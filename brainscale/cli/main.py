@@ -7,9 +7,11 @@ from brainscale.cli import (
     configs,
     doctor,
     ensembling,
+    evaluating,
     indexing,
     jobs,
     models,
+    overlapping,
     predict,
     reporting,
     results,
@@ -33,9 +35,9 @@ def main() -> None:
 
 
 for command in (
-    *(scoring.demo_command, indexing.index_command, splitting.split_command, splitting.overlap_command),
-    *(models.train_command, models.evaluate_command, scoring.score_command, predict.predict_command),
-    *(models.compare_command, models.verify_command, results.results_command, ensembling.ensemble_command),
+    *(scoring.demo_command, indexing.index_command, splitting.split_command, overlapping.overlap_command),
+    *(models.train_command, evaluating.evaluate_command, scoring.score_command, predict.predict_command),
+    *(evaluating.compare_command, models.verify_command, results.results_command, ensembling.ensemble_command),
     *(reporting.report_command, catalogue.models_command, doctor.doctor_command),
     *(configs.config_group, jobs.jobs_group),
 ):

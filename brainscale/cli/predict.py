@@ -83,7 +83,7 @@ def _sources(files: Sequence[str]) -> Iterator[list[str]]:
     Raises:
         UsageError: standard input is named with other files, or a file beyond the limit of one file is in it.
     """
-    from brainscale.config.sections import LimitsConfig
+    from brainscale.config.data_sections import LimitsConfig
     from brainscale.errors import UsageError
     from brainscale.storage.remote import make_absolute
 

@@ -6,7 +6,7 @@ A sample whose file says nothing, such as a PNG, is kept.
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.config.sections import DataConfig
+from brainscale.config.data_sections import DataConfig
 from brainscale.dataset.columns import replace_column
 from brainscale.dataset.manifest import count_values
 

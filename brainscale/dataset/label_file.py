@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from brainscale.config.class_names import normalise_name
-from brainscale.config.sections import DataConfig
+from brainscale.config.data_sections import DataConfig
 from brainscale.errors import ManifestError, UsageError
 from brainscale.reading import sample_ids
 from brainscale.reading.acquisition import Acquisition

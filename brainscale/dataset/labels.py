@@ -7,7 +7,7 @@ from functools import cache
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.config.sections import DataConfig
+from brainscale.config.data_sections import DataConfig
 from brainscale.reading.sample_ids import split_folders
 
 

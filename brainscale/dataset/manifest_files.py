@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from brainscale.config.sections import PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
 from brainscale.dataset.manifest import check_manifest, open_manifest_shards, read_manifest, require_paths
 from brainscale.reading.file_tables import files_of_manifest
 from brainscale.reading.sample_ids import file_of

@@ -9,7 +9,7 @@ from functools import cache
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.config.sections import DataConfig
+from brainscale.config.data_sections import DataConfig
 from brainscale.dataset.label_file import LabelFile
 from brainscale.dataset.subject_names import find_bids_subject, match_patient
 from brainscale.reading.placeholders import find_placeholder

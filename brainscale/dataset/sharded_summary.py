@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow.compute as pc
 
-from brainscale.config.sections import DataConfig
+from brainscale.config.data_sections import DataConfig
 from brainscale.dataset.labels import UnclearLabels, describe_unclear, find_unclear_labels
 from brainscale.dataset.manifest import count_values
 from brainscale.dataset.patients import REMEDY, describe_patients

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.config.sections import DataConfig
+from brainscale.config.data_sections import DataConfig
 from brainscale.dataset.labels import describe_unclear_labels
 from brainscale.dataset.manifest import count_values
 from brainscale.dataset.patients import REMEDY, describe_unknown_patients

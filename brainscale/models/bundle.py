@@ -13,8 +13,9 @@ from typing import Any
 import pyarrow as pa
 from pydantic import Field, model_validator
 
+from brainscale.config.data_sections import DataConfig, PreprocessConfig, Section
 from brainscale.config.files import CONFIG_FILE
-from brainscale.config.sections import DataConfig, PreprocessConfig, Section, ViewCount
+from brainscale.config.sections import ViewCount
 from brainscale.errors import BundleError, FormatError
 from brainscale.hashing import file_sha256
 from brainscale.models.network_spec import ENSEMBLE, NetworkSpec

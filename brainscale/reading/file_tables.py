@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.config.sections import PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
 from brainscale.errors import ManifestError
 from brainscale.reading.sample_ids import file_of, split_id
 from brainscale.reading.series import SliceWindow

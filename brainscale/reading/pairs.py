@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from brainscale.config.sections import LimitsConfig
+from brainscale.config.data_sections import LimitsConfig
 from brainscale.errors import SampleError
 from brainscale.reading.archives import Member, read_members
 from brainscale.reading.partners import suffix_of

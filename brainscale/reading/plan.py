@@ -14,7 +14,7 @@ from itertools import chain
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.config.sections import PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
 from brainscale.errors import SampleError
 from brainscale.reading.sample import as_slice
 from brainscale.reading.sample_ids import file_of

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from brainscale.config.sections import PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
 from brainscale.hashing import fingerprint
 from brainscale.reading.formats.frame import Frame, count_frame, percentile_range
 from brainscale.reading.histogram import GreyRange

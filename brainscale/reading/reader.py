@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.config.sections import PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
 from brainscale.errors import RERUN, SampleError, StorageError
 from brainscale.reading import children
 from brainscale.reading.answers import FACTS, check_facts, fields_of, is_path, nonsense, plane_of

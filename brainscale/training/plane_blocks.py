@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from brainscale.config.sections import LimitsConfig, PreprocessConfig
+from brainscale.config.data_sections import LimitsConfig, PreprocessConfig
 from brainscale.dataset.manifest import without_signatures
 from brainscale.reading.file_tables import file_table, files_of_manifest
 from brainscale.reading.on_ray import READ_CPUS

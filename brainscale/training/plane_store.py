@@ -16,7 +16,8 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayTaskError
 
-from brainscale.config.sections import Config, LimitsConfig, PreprocessConfig
+from brainscale.config.data_sections import LimitsConfig, PreprocessConfig
+from brainscale.config.sections import Config
 from brainscale.reading.file_tables import files_of_manifest
 from brainscale.reading.on_ray import read_parallel
 from brainscale.reading.reader import read_tables

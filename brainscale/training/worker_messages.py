@@ -54,7 +54,7 @@ def encode_error(error: BaseException | None) -> bytes:
         return b"null\n"
     facts: dict[str, str | None] = {"name": type(error).__name__, "text": str(error), "traceback": None}
     if not isinstance(error, BrainscaleError):
-        kind = next((kind.__name__ for kind in MENDABLE if isinstance(error, kind)), None)
+        kind = next((kind.__name__ for kind in MENDABLE if isinstance(error, kind)), "")
         text = first_line(error) if kind else f"{type(error).__name__}: {first_line(error)}"
         facts = {"name": kind, "text": text, "traceback": "".join(traceback.format_exception(error))}
     return json.dumps(facts).encode() + b"\n"
@@ -65,8 +65,8 @@ def decode_error(line: bytes) -> BaseException | None:
     facts: dict[str, Any] | None = json.loads(line)
     if facts is None:
         return None
-    classes: dict[str | None, type[Exception]] = {kind.__name__: kind for kind in MENDABLE}
-    kind: type[Exception] = classes.get(facts["name"]) or getattr(errors, facts["name"] or "", WorkerError)
+    classes: dict[str, type[Exception]] = {kind.__name__: kind for kind in MENDABLE}
+    kind: type[Exception] = classes.get(facts["name"], getattr(errors, facts["name"], WorkerError))
     error: Exception = kind(facts["text"])
     if facts["traceback"]:
         error.add_note(facts["traceback"])

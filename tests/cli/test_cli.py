@@ -16,8 +16,10 @@ import pytest
 import brainscale as bs
 from brainscale.cli.console import print_facts
 from brainscale.cli.main import main
-from brainscale.cli.splitting import overlap_command, split_command
-from brainscale.config.sections import ARCHITECTURES, SplitConfig
+from brainscale.cli.overlapping import overlap_command
+from brainscale.cli.splitting import split_command
+from brainscale.config.data_sections import SplitConfig
+from brainscale.config.sections import ARCHITECTURES
 from brainscale.dataset.manifest import check_manifest
 from brainscale.dataset.near_duplicates import SIMILARITY
 from brainscale.schema import MANIFEST

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brainscale.config.data_sections import DataConfig
 from brainscale.config.files import load_config
-from brainscale.config.sections import Config, DataConfig
+from brainscale.config.sections import Config
 from brainscale.dataset.inclusion import clear_left_out, describe_left_out, describe_measured, mark_left_out
 from brainscale.dataset.manifest import count_values
 from brainscale.dataset.splits import assign_splits

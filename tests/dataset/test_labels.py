@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brainscale.config.data_sections import DataConfig
 from brainscale.config.files import load_config
-from brainscale.config.sections import DataConfig
 from brainscale.dataset.label_file import DEFAULT_COLUMNS, LabelColumns, LabelFile, read_label_file
 from brainscale.dataset.labels import choose_folder_labels, describe_unclear_labels, find_folder_labels
 from brainscale.dataset.manifest_rows import hide_paths

@@ -6,7 +6,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brainscale.config.sections import PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
 from brainscale.dataset.manifest import write_either_form, write_manifest
 from brainscale.dataset.manifest_files import walk_manifest
 from brainscale.schema import MANIFEST

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainscale.config.sections import DataConfig, PreprocessConfig
+from brainscale.config.data_sections import DataConfig, PreprocessConfig
 from brainscale.dataset.label_file import LabelFile
 from brainscale.dataset.labels import choose_folder_labels
 from brainscale.dataset.patients import Patients, describe_unknown_patients, find_patients, resolve_issuers

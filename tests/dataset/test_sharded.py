@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pytest
 
 from benchmarks.manifest import made_up_rows
-from brainscale.config.sections import DataConfig
+from brainscale.config.data_sections import DataConfig
 from brainscale.dataset import shard_columns, sharded, sharded_checks
 from brainscale.dataset.columns import replace_column
 from brainscale.dataset.groups import assign_groups

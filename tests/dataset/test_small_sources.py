@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from brainscale.config.sections import PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
 from brainscale.reading.reader import read_tables
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.small_jobs import MAX_ARCHIVE_NBYTES, MAX_FILES, MAX_NBYTES, is_small, read_here

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import pytest
 import ray
 
+from brainscale.config.data_sections import LimitsConfig
 from brainscale.config.files import load_config
-from brainscale.config.sections import LimitsConfig
 from brainscale.dataset.indexer import index_sources
 from brainscale.errors import ManifestError
 from brainscale.models.bundle import Bundle

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
-from brainscale.config.sections import PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
 from brainscale.reading.acquisition import UNSTATED, name_orientation
 from brainscale.reading.decoder import decode
 from brainscale.reading.formats import dicom_acquisition as header

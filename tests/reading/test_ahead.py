@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from brainscale.config.sections import PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
 from brainscale.reading.ahead import Readers
 from brainscale.reading.file_tables import file_table
 from brainscale.reading.reader import read_tables

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainscale.config.sections import PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
 from brainscale.errors import SampleError
 from brainscale.reading import look, reader
 from brainscale.reading.answers import FACTS, check_facts, fields_of, is_text

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainscale.config.sections import LimitsConfig
+from brainscale.config.data_sections import LimitsConfig
 from brainscale.reading.archives import Member, read_members
 from tests.support.files import tarred, zipped, zstd
 

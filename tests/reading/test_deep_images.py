@@ -8,7 +8,7 @@ import pytest
 from openjpeg.utils import encode_array
 from PIL import Image
 
-from brainscale.config.sections import LimitsConfig
+from brainscale.config.data_sections import LimitsConfig
 from brainscale.errors import SampleError
 from brainscale.reading.formats import raster
 from brainscale.reading.formats.frame import Frame

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from pydicom.uid import JPEG2000, BasicTextSRStorage, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
-from brainscale.config.sections import LimitsConfig
+from brainscale.config.data_sections import LimitsConfig
 from brainscale.errors import SampleError
 from brainscale.reading.formats import dicom, dicom_pixels
 from tests.support.dicom import (

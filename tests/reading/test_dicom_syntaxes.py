@@ -18,7 +18,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from brainscale.config.sections import LimitsConfig
+from brainscale.config.data_sections import LimitsConfig
 from brainscale.reading.formats import dicom
 from tests.support.dicom import PLANE, dataset, encapsulated, frame, frames, installed, refusal, written
 

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from brainscale.config.sections import LimitsConfig, PreprocessConfig
+from brainscale.config.data_sections import LimitsConfig, PreprocessConfig
 from brainscale.errors import ERROR_CODES
 from brainscale.reading.archives import ALLOWANCE_MIB, read_members
 from brainscale.reading.children import decoder_of

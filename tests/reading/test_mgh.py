@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from brainscale.config.sections import LimitsConfig, PreprocessConfig
+from brainscale.config.data_sections import LimitsConfig, PreprocessConfig
 from brainscale.errors import SampleError
 from brainscale.reading.decoder import decode
 from brainscale.reading.formats import mgh, nifti

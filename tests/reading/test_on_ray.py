@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from brainscale.config.sections import PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
 from brainscale.reading.file_tables import files_of_manifest
 from brainscale.reading.on_ray import MAX_BLOCK_NBYTES, cut_blocks
 from brainscale.reading.sources import SourceFile

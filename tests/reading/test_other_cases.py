@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainscale.config.sections import LimitsConfig, PreprocessConfig
+from brainscale.config.data_sections import LimitsConfig, PreprocessConfig
 from brainscale.errors import SampleError
 from brainscale.reading.formats import dicom, raster
 from brainscale.reading.preprocess import to_grey

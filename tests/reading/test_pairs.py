@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from brainscale.config.sections import PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
 from brainscale.errors import SampleError
 from brainscale.reading import pairs, partners
 from brainscale.reading.decoder import decode_members

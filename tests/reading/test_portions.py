@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from brainscale.config.sections import LimitsConfig, PreprocessConfig
+from brainscale.config.data_sections import LimitsConfig, PreprocessConfig
 from brainscale.errors import SampleError
 from brainscale.reading import plan, portions, reader
 from brainscale.reading.archives import Member, read_members

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from brainscale.config.sections import PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
 from brainscale.reading.formats.frame import Frame, percentile_range
 from brainscale.reading.preprocess import make_plane, to_grey, to_uint8
 from tests.support.files import GREY

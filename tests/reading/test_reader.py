@@ -11,7 +11,7 @@ import pydicom
 import pytest
 from PIL import Image
 
-from brainscale.config.sections import PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
 from brainscale.errors import SourceError
 from brainscale.reading import reader
 from brainscale.reading.file_tables import file_table, files_of_manifest, windows_in

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainscale.config.sections import LimitsConfig, PreprocessConfig
+from brainscale.config.data_sections import LimitsConfig, PreprocessConfig
 from brainscale.errors import SampleError, StorageError
 from brainscale.reading.children import decoder_of
 from brainscale.reading.confinement import Confinement, confine

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from brainscale.config.sections import LimitsConfig, PreprocessConfig
+from brainscale.config.data_sections import LimitsConfig, PreprocessConfig
 from brainscale.reading.archives import read_members
 from brainscale.reading.reader import read_samples
 from brainscale.reading.request import ReadRequest

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainscale.config.sections import PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
 from brainscale.reading.file_tables import files_of_manifest
 from brainscale.reading.sample_ids import file_of
 from brainscale.schema import MANIFEST

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from brainscale.config.sections import PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
 from brainscale.reading import plan, portions
 from brainscale.reading.file_tables import groups_of
 from brainscale.reading.plan import ReadingPlan

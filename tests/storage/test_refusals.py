@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainscale.config.sections import PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
 from brainscale.errors import ERROR_CODES, SampleError, SourceError, StorageError
 from brainscale.reading.reader import read_samples
 from brainscale.reading.request import ReadRequest

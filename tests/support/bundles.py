@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from brainscale.config.class_names import DEFAULT_CLASSES
-from brainscale.config.sections import PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
 from brainscale.models.bundle import NOVELTY, ONNX, WEIGHTS, Bundle, open_bundle, write_model_info
 from brainscale.models.classifier import Classifier
 from brainscale.models.network_spec import NetworkSpec

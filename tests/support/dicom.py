@@ -19,7 +19,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from brainscale.config.sections import LimitsConfig
+from brainscale.config.data_sections import LimitsConfig
 from brainscale.errors import SampleError
 from brainscale.reading.formats import dicom
 from brainscale.reading.formats.frame import Frame

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from brainscale.config.class_names import DEFAULT_CLASSES
-from brainscale.config.sections import PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
 from brainscale.errors import SampleError
 from brainscale.models.bundle import Bundle, ModelInfo, OperatingPoint
 from brainscale.models.engines import EngineOutput

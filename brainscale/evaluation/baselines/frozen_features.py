@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 from safetensors.numpy import load, save
 
-from brainscale.config.sections import Config, PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
+from brainscale.config.sections import Config
 from brainscale.errors import UsageError
 from brainscale.evaluation.baselines.task import BaselineTask, Floats, read_planes
 from brainscale.hashing import file_sha256, fingerprint

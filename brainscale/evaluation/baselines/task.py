@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from brainscale.config.sections import Config, PreprocessConfig
+from brainscale.config.data_sections import PreprocessConfig
+from brainscale.config.sections import Config
 from brainscale.errors import ManifestError
 from brainscale.reading.file_tables import file_table, files_of_manifest
 from brainscale.reading.reader import read_tables

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.config.sections import Config, SplitConfig
+from brainscale.config.data_sections import SplitConfig
+from brainscale.config.sections import Config
 from brainscale.dataset.columns import replace_column
 from brainscale.dataset.folds_by_column import assign_folds_by
 from brainscale.dataset.splits import assign_folds, assign_splits

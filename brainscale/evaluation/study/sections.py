@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from brainscale.config.data_sections import Section
 from brainscale.config.explain import did_you_mean
-from brainscale.config.sections import Section
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 """What names of parts, rows and data sets look like: they name folders too."""

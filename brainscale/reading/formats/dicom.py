@@ -21,7 +21,7 @@ from pydicom.pixels.common import PhotometricInterpretation
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 from pydicom.valuerep import STANDARD_VR
 
-from brainscale.config.sections import LimitsConfig
+from brainscale.config.data_sections import LimitsConfig
 from brainscale.errors import SampleError
 from brainscale.reading.acquisition import Acquisition
 from brainscale.reading.formats.dicom_acquisition import describe_frames

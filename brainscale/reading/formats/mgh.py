@@ -5,7 +5,7 @@ from struct import unpack_from
 
 import numpy as np
 
-from brainscale.config.sections import LimitsConfig
+from brainscale.config.data_sections import LimitsConfig
 from brainscale.errors import SampleError
 from brainscale.reading.formats.frame import Frame
 from brainscale.reading.formats.volume import NO_WINDOWS, Volumes, Windows, cut_slices, has_directions

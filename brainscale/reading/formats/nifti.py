@@ -13,7 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from brainscale.config.sections import LimitsConfig
+from brainscale.config.data_sections import LimitsConfig
 from brainscale.errors import SampleError
 from brainscale.reading.formats.frame import Frame
 from brainscale.reading.formats.volume import NO_WINDOWS, Volumes, Windows, cut_slices, has_directions

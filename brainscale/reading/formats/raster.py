@@ -16,7 +16,7 @@ from openjpeg.utils import decode as decode_jpeg_2000
 from PIL import ExifTags, Image, ImageChops, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
-from brainscale.config.sections import LimitsConfig
+from brainscale.config.data_sections import LimitsConfig
 from brainscale.errors import SampleError
 from brainscale.reading.formats import tiff
 from brainscale.reading.formats.dicom_pixels import codestream_header

@@ -16,7 +16,7 @@ import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.orientations import apply_orientation, io_orientation
 
-from brainscale.config.sections import LimitsConfig
+from brainscale.config.data_sections import LimitsConfig
 from brainscale.errors import SampleError
 from brainscale.reading.acquisition import Acquisition, name_orientation
 from brainscale.reading.formats.frame import Frame
