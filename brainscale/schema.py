@@ -168,7 +168,7 @@ HISTORY = pa.schema(
         pa.field("train_accuracy", pa.float64(), nullable=False),  # training accuracy, with augmentation
         pa.field("val_loss", pa.float64(), nullable=False),  # mean validation loss per sample
         pa.field("val_accuracy", pa.float64(), nullable=False),  # validation accuracy
-        pa.field("best", pa.bool_(), nullable=False),  # whether the validation loss is the lowest so far
+        pa.field("best", pa.bool_(), nullable=False),  # whether these weights are the best so far, or kept as the last
         pa.field("weights_sha256", pa.string(), nullable=False),  # SHA-256 of the weights at the end of the epoch
         pa.field("hardware", pa.string(), nullable=False),  # processor and versions; " then " between two in one epoch
     ]

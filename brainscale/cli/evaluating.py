@@ -108,7 +108,6 @@ def evaluate_command(
 
     named = {name: request[name] for name in ("data", "split", "engine", "training_manifest")}
     check_evaluation(request["model"], request["out"], **named)
-    from brainscale.evaluation.matched import describe_matched
     from brainscale.evaluation.repeated import find_repeated
     from brainscale.models.novelty import describe_unusual
 
@@ -122,6 +121,8 @@ def evaluate_command(
     if evaluation.unusual is not None and not as_json:
         click.echo(describe_unusual(evaluation.unusual, evaluation.samples - evaluation.errors))
     if evaluation.matched is not None and not as_json:
+        from brainscale.evaluation.matched import describe_matched  # here: scipy is slow to load
+
         click.echo(describe_matched(evaluation.matched))
     facts = evaluation.to_json()
     said = {"degenerate", "unusual", "matched"} | {name for name in OPTIONAL_FACTS if facts[name] is None}

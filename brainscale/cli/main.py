@@ -3,7 +3,6 @@
 import click
 
 from brainscale.cli import (
-    catalogue,
     configs,
     doctor,
     ensembling,
@@ -17,6 +16,7 @@ from brainscale.cli import (
     results,
     scoring,
     splitting,
+    training,
 )
 from brainscale.cli.console import Group, log_format
 from brainscale.version import __version__
@@ -36,9 +36,9 @@ def main() -> None:
 
 for command in (
     *(scoring.demo_command, indexing.index_command, splitting.split_command, overlapping.overlap_command),
-    *(models.train_command, evaluating.evaluate_command, scoring.score_command, predict.predict_command),
-    *(evaluating.compare_command, models.verify_command, results.results_command, ensembling.ensemble_command),
-    *(reporting.report_command, catalogue.models_command, doctor.doctor_command),
+    *(training.train_command, evaluating.evaluate_command, scoring.score_command, predict.predict_command),
+    *(evaluating.compare_command, training.verify_command, results.results_command, ensembling.ensemble_command),
+    *(reporting.report_command, models.models_command, doctor.doctor_command),
     *(configs.config_group, jobs.jobs_group),
 ):
     main.add_command(command)

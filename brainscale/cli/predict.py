@@ -55,7 +55,7 @@ def predict_command(
     """
     from brainscale import api
     from brainscale.errors import UsageError
-    from brainscale.models.shipped import describe_origin
+    from brainscale.models.shipped import describe_model_notes
     from brainscale.schema import SKIPPED
 
     if as_csv and as_json:
@@ -64,7 +64,7 @@ def predict_command(
         raise UsageError(f"{heatmaps} is not empty: choose a new folder for --heatmap, or remove this one")
     with _sources(files) as sources:
         trained = api.load_model(model, engine=engine, allow_edited=allow_edited_model)
-        for text in describe_origin(trained.bundle):
+        for text in describe_model_notes(trained.bundle):
             notice(text)
         scored = list(trained.score_directly(sources))
     rows = [_row(row, trained.bundle) for some in scored for row in some.predictions.to_pylist()]

@@ -32,7 +32,7 @@ def _show_budget(budget: "Sequence[RowBudget]", *, as_json: bool, dry_run: bool)
     "places",
     multiple=True,
     metavar="NAME=PATH",
-    help="Place of a data set of the studies. Can be given several times; parts without their data are left out.",
+    help="Path of a data set. Can be given several times; parts whose data set is not given are skipped.",
 )
 @click.option("--out", required=True, metavar="DIR", help="Folder of all runs; the same command again resumes.")
 @click.option("--part", "parts", multiple=True, metavar="NAME", help="Part to run. Can be given several times.")
@@ -42,9 +42,14 @@ def _show_budget(budget: "Sequence[RowBudget]", *, as_json: bool, dry_run: bool)
     type=click.FloatRange(0, min_open=True),
     metavar="N",
     show_default="until all is complete",
-    help="Time limit. A model that would not end within it is not begun.",
+    help="Time limit. A model that would not finish in time is not started.",
 )
-@click.option("--page", metavar="FILE.md", show_default="DIR/results.md", help="Page to write; its table lies beside.")
+@click.option(
+    "--page",
+    metavar="FILE.md",
+    show_default="DIR/results.md",
+    help="Markdown page to write; its table is written beside it.",
+)
 @options.overwrite
 @click.option("--dry-run", is_flag=True, help="Only print what is done, what is left, and how long it takes.")
 @click.option("--force", is_flag=True, help="Run studies that take longer than their budget.")
@@ -73,9 +78,11 @@ def results_command(
     from brainscale.evaluation.study.files import read_study
     from brainscale.evaluation.study.results import require_success, run_studies
 
-    by_name = dict(place.partition("=")[::2] for place in places)
     if wrong := next((place for place in places if "=" not in place), None):
         raise UsageError(f"--data takes NAME=PATH, not '{wrong}'")
+    by_name = dict(place.partition("=")[::2] for place in places)
+    if len(by_name) < len(places):
+        raise UsageError("--data gives a data set twice: give each once")
     if page is not None and not page.endswith(".md"):
         raise UsageError(f"--page takes the path of a Markdown file, not '{page}'")
     given = [f"--data {name}=PATH" for name in sorted(by_name)]

@@ -1,6 +1,5 @@
 """Check `--data` before anything starts: a manifest, or a source with files."""
 
-import re
 from pathlib import Path
 
 from brainscale.dataset.manifest import is_manifest, open_manifest_shards, read_manifest, require_no_listing
@@ -45,8 +44,3 @@ def require_manifest(path: str) -> None:
         return
     if "sample_id" not in table.column_names:
         read_manifest(path)
-
-
-def file_of_sample(sample_id: str) -> str:
-    """Return the id of the file that a sample is a member or a frame of."""
-    return re.sub(r"(?s)[#!].*", "", sample_id)

@@ -39,10 +39,10 @@ def assign_folds_by(manifest: pa.Table, column: str) -> tuple[pa.Table, list[str
     if not len(rows):
         raise missing_labels()
     used = manifest.select(list(dict.fromkeys(["sample_id", "group", column]))).take(pa.array(rows))
-    values = list_fold_values(used[column], column)
+    values = _list_fold_values(used[column], column)
     codes = pc.index_in(used[column], pa.array(values, used[column].type)).fill_null(-1).to_numpy()
     group_names = used["group"].combine_chunks().dictionary_encode()
-    fold_of_group = find_fold_of_group(group_names.indices.to_numpy(), codes, len(group_names.dictionary))
+    fold_of_group = _find_fold_of_group(group_names.indices.to_numpy(), codes, len(group_names.dictionary))
     conflict = np.flatnonzero((codes >= 0) & (codes != fold_of_group[group_names.indices.to_numpy()]))
     if len(conflict):
         raise _describe_conflict(used, int(conflict[0]), column)
@@ -66,14 +66,14 @@ def describe_missing_values(manifest: pa.Table, column: str) -> str | None:
     return f"{count:,} labelled sample(s) are in no fold: their {column} is unknown" if count else None
 
 
-def list_fold_values(values: pa.ChunkedArray, column: str) -> list[object]:
+def _list_fold_values(values: pa.ChunkedArray, column: str) -> list[object]:
     """Return the values of a column that become folds, in order.
 
     Raises:
         ManifestError: the column has fractions, or fewer than two values.
     """
     if pa.types.is_floating(values.type):
-        raise ManifestError(f"column {column} has numbers with fractions, which name no folds: choose another column")
+        raise ManifestError(f"column {column} holds decimal numbers, which cannot name folds: choose another column")
     distinct: list[object] = sorted(pc.unique(values.drop_null()).to_pylist())
     if len(distinct) < 2:
         raise ManifestError(
@@ -82,7 +82,7 @@ def list_fold_values(values: pa.ChunkedArray, column: str) -> list[object]:
     return distinct
 
 
-def find_fold_of_group(groups: np.ndarray, folds: np.ndarray, count: int) -> np.ndarray:
+def _find_fold_of_group(groups: np.ndarray, folds: np.ndarray, count: int) -> np.ndarray:
     """Return the fold of each group, the lowest of its samples' folds: int64 [count], −1 for none.
 
     Args:
@@ -106,10 +106,10 @@ def _describe_conflict(used: pa.Table, row: int, column: str) -> ManifestError:
     second = used.slice(row, 1).to_pylist()[0]
     of_group = used.filter(pc.and_(pc.equal(used["group"], second["group"]), pc.is_valid(used[column])))
     first = next(sample for sample in of_group.to_pylist() if sample[column] != second[column])
-    return conflicting_values(column, second["group"], (first, second))
+    return _conflicting_values(column, second["group"], (first, second))
 
 
-def conflicting_values(column: str, group: str, samples: Sequence[dict[str, object]]) -> ManifestError:
+def _conflicting_values(column: str, group: str, samples: Sequence[dict[str, object]]) -> ManifestError:
     """Return the error for a group whose samples have different values.
 
     Args:

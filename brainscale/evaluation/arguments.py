@@ -89,7 +89,7 @@ def require_folds(folds: int | None, folds_by: str | None, repeats: int) -> None
     """
     if (folds is None) == (folds_by is None):
         raise UsageError(
-            "folds are either drawn (--folds N) or values of a column (--folds-by COLUMN): give one of both"
+            "folds are either drawn (--folds N) or values of a column (--folds-by COLUMN): give one of the two"
         )
     if folds_by is not None and repeats > 1:
         raise UsageError(f"--folds-by {folds_by} has the same folds in each repeat: remove --repeats")

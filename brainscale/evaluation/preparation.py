@@ -19,7 +19,7 @@ from brainscale.errors import ManifestError, UsageError
 from brainscale.evaluation.matched import require_columns
 from brainscale.evaluation.units import evaluation_name
 from brainscale.models.bundle import Bundle, open_bundle
-from brainscale.models.shipped import describe_origin, is_shipped_name
+from brainscale.models.shipped import describe_model_notes, is_shipped_name
 from brainscale.stats.units import Unit, require_unit
 from brainscale.storage.remote import is_address, join_address, split_options
 from brainscale.training.run_folder import RunFolder, run_of
@@ -124,7 +124,7 @@ def prepare_evaluation(
     bundle = open_bundle(local_model, allow_edited=allow_edited_model)
     if out is None and is_shipped_name(model):
         raise UsageError(f"the model {model} is part of brainscale: say where to write the evaluation with --out")
-    for text in describe_origin(bundle):
+    for text in describe_model_notes(bundle):
         on_notice(text)
     own_run = run_of(bundle)
     run = own_run or RunFolder(local_model)

@@ -27,7 +27,7 @@ from brainscale.evaluation.results import (
     EvaluationFacts,
 )
 from brainscale.models.bundle import BUNDLE_FILES, Bundle, open_bundle
-from brainscale.models.shipped import describe_origin, locate_model
+from brainscale.models.shipped import describe_model_notes, locate_model
 from brainscale.stats.units import require_unit
 from brainscale.storage.local import SUCCESS, read_success
 from brainscale.storage.remote import is_address, join_address
@@ -92,7 +92,7 @@ def _redraw(folder: Path, model: Path, on_notice: Callable[[str], None]) -> None
     if evaluation is None:
         raise OutputError(f"{folder} is damaged, or of another version of brainscale: run `brainscale evaluate` again")
     bundle = open_bundle(model, allow_edited=evaluation.model_edited)
-    for text in describe_origin(bundle):
+    for text in describe_model_notes(bundle):
         on_notice(text)
     evaluated = _read_evaluated(folder, bundle, evaluation)
     _require_same_model(evaluated, evaluation, folder, model)

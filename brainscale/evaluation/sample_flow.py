@@ -6,11 +6,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.evaluation.report.page import SampleFlow
+from brainscale.reading.sample_ids import IN_FILE
 from brainscale.stats.labelled import labelled_rows
 from brainscale.training.samples import count_left_out
-
-IN_FILE = r"(?s)[#!].*"
-"""What a sample's id adds to its file's, as `brainscale.reading.sample_ids.file_of` cuts it."""
 
 
 def count_flow(manifest: pa.Table, rows: pa.Table, predictions: pa.Table) -> SampleFlow:

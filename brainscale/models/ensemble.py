@@ -49,7 +49,7 @@ class Ensemble(nn.Module):
 
         Args:
             planes: float [N, ..., S, S]; black is 0.
-            run: returns the logits of a member for views of the planes; the first view are the planes themselves.
+            run: returns the logits of a member for views of the planes; the first view is the planes themselves.
             together: whether all views are one batch, the N planes themselves first; else one follows the other.
         """
         of_members = []

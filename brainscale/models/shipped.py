@@ -67,7 +67,7 @@ def find_shipped(bundle: Bundle) -> str | None:
     return None
 
 
-def describe_origin(bundle: Bundle) -> Iterator[str]:
+def describe_model_notes(bundle: Bundle) -> Iterator[str]:
     """Yield the notes that every use of a model shows: that it was edited, or is for trying only."""
     if bundle.edited:
         yield f"Note: {bundle.folder}: {EDITED}."

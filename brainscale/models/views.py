@@ -20,9 +20,9 @@ def iterate_views(planes: Tensor, views: int) -> Iterator[Tensor]:
     Yields:
         Tensors of the shape of the planes. Pixels from outside the plane are 0, as in the augmentation of training.
     """
-    angles = (0.0, -ANGLE, ANGLE) if views == 6 else (0.0,)
-    for angle in angles:
-        for source in (planes, planes.flip(-1))[: min(views, 2)]:
+    sources = (planes,) if views == 1 else (planes, planes.flip(-1))
+    for angle in (0.0, -ANGLE, ANGLE) if views == 6 else (0.0,):
+        for source in sources:
             yield rotate(source, angle) if angle else source
 
 

@@ -134,3 +134,12 @@ def sample_table(samples: Sequence[Sample]) -> pa.Table:
     columns |= {f.name: [one and getattr(one.facts, f.name) for one in waiting] for f in fields(SliceFacts)}
     columns["plane"] = [None if plane is None else plane.data for plane in columns["plane"]]  # copied once, by Arrow
     return pa.Table.from_pydict(columns, schema=COLUMNS)
+
+
+def view_planes(column: pa.Array, side: int) -> np.ndarray:
+    """Return a binary column of equal lengths as uint8 [n, S, S], without a copy."""
+    if len(column) == 0:
+        return np.empty((0, side, side), np.uint8)
+    offsets = np.frombuffer(column.buffers()[1], np.int32)[column.offset :]
+    data = np.frombuffer(column.buffers()[2], np.uint8, count=len(column) * side * side, offset=int(offsets[0]))
+    return data.reshape(len(column), side, side)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from brainscale.seeds import derive
 
+IN_FILE = r"(?s)[#!].*"
+"""What a sample's id adds to its file's, as a regular expression for whole columns; `file_of` cuts the same."""
 _ARCHIVE_SUFFIXES = re.compile(r"(\.(tar|zip|tgz|tbz2?|txz|tzst|gz|bz2|xz|zst))+$", re.IGNORECASE)
 _NUMBER = re.compile(r"~\d+$")  # of a name that came before
 

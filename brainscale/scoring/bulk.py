@@ -12,7 +12,7 @@ from brainscale.errors import OutputError, UsageError
 from brainscale.hashing import fingerprint
 from brainscale.models.bundle import BUNDLE_FILES, open_bundle
 from brainscale.models.engines import EngineOptions, resolve_engine
-from brainscale.models.shipped import describe_origin, locate_model
+from brainscale.models.shipped import describe_model_notes, locate_model
 from brainscale.reading.pseudonyms import GIVE_KEY, find_key, keep_new_key, kept_key_file, read_key
 from brainscale.reading.small_jobs import MAX_FILES, is_ray_near, is_small
 from brainscale.reading.sources import SourceFile, walk_files
@@ -101,7 +101,7 @@ def score_files(
     resolve_engine(options, 0)
     with removing_if_empty(out), fetch(locate_model(model), *BUNDLE_FILES) as bundle_folder:
         bundle = open_bundle(bundle_folder, allow_edited=allow_edited_model)
-        for text in describe_origin(bundle):
+        for text in describe_model_notes(bundle):
             on_notice(text)
         files = SpooledFiles(_list_files(sources, bundle.info.preprocess))
         folder = open_scores_folder(out)

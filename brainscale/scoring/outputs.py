@@ -41,7 +41,7 @@ def require_own_units(folder: Folder, unit: Unit, bundle: Bundle) -> None:
 
 
 def _origin_of_units(unit: Unit, bundle: Bundle) -> str:
-    return describe_origin("score", {"unit": unit, "model": bundle.info.weights_sha256})
+    return describe_origin("score", {"unit": unit, "model": bundle.sha256})
 
 
 def write_units(

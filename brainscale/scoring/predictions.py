@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from brainscale.dataset.columns import replace_column
 from brainscale.models.bundle import Bundle
 from brainscale.models.engines import Engine, EngineOptions
+from brainscale.reading.sample import view_planes
 from brainscale.schema import PREDICTIONS
 from brainscale.stats.decisions import apply_temperature, predicted_classes, tumour_probability
 
@@ -76,11 +77,7 @@ def stack_planes(column: pa.ChunkedArray, size: int) -> np.ndarray:
     planes = column.drop_null()
     chunks = planes.chunks or [pa.array([], pa.binary())]
     (array,) = chunks if len(chunks) == 1 else [pa.concat_arrays(chunks)]
-    if not len(array):
-        return np.empty((0, size, size), np.uint8)
-    _, offsets, values = array.buffers()
-    first = np.frombuffer(offsets, np.int32, 1, 4 * array.offset)[0]  # values without nulls follow each other
-    return np.frombuffer(values, np.uint8, len(array) * size**2, first).reshape(-1, size, size)
+    return view_planes(array, size)
 
 
 def make_predictions(

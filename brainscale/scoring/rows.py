@@ -17,6 +17,7 @@ from brainscale.models.processor import has_gpu
 from brainscale.reading.file_tables import files_of_manifest
 from brainscale.reading.pseudonyms import read_key
 from brainscale.reading.reader import require_reachable
+from brainscale.reading.sample_ids import IN_FILE
 from brainscale.reading.small_jobs import MAX_FILES, is_ray_near
 from brainscale.schema import PREDICTIONS
 from brainscale.scoring.blocks import BLOCK_FILES, BlockFile, PackedBlock, make_block, pack_block, version_of
@@ -29,7 +30,7 @@ PART_FILES = 64 * BLOCK_FILES
 """Files of an evaluation that are made ready at a time."""
 
 
-class Runner(Protocol):
+class RowRunner(Protocol):
     """Predicts blocks of files."""
 
     def predict(self, blocks: Iterator[PackedBlock]) -> Iterator[pa.Table]:
@@ -92,7 +93,7 @@ def extract_features(rows: pa.Table, bundle: Bundle) -> tuple[list[str], np.ndar
 @contextmanager
 def _open_runner(
     bundle: Bundle, rows: int, engine: str, workers: int | None, on_notice: Callable[[str], None]
-) -> Iterator[Runner]:
+) -> Iterator[RowRunner]:
     options, key = EngineOptions(name=engine), read_key(None).secret
     job = ScoringJob(bundle=bundle, threshold=bundle.info.threshold, engine=options, workers=workers, key=key)
     if not needs_ray(rows, engine, workers):
@@ -116,7 +117,7 @@ def blocks_of(rows: pa.Table, bundle: Bundle) -> Iterator[PackedBlock]:
         ManifestError: as `files_of_manifest` raises, which sees `PART_FILES` at a time.
     """
     rows = without_signatures(rows)
-    file_ids = pc.replace_substring_regex(rows["sample_id"], r"(?s)[#!].*", "")
+    file_ids = pc.replace_substring_regex(rows["sample_id"], IN_FILE, "")
     rows = rows.append_column("file", file_ids).sort_by([("file", "ascending"), ("sample_id", "ascending")])
     file_ids = rows["file"]
     is_other = pc.not_equal(file_ids.slice(1), file_ids.slice(0, max(0, len(rows) - 1)))

@@ -3,7 +3,6 @@
 A stopped job is resumed from its parts. The file is written whole or not at all.
 """
 
-import io
 import json
 import shutil
 from collections.abc import Sequence
@@ -26,20 +25,20 @@ from brainscale.scoring.bulk import fingerprint_sources, score_files
 from brainscale.scoring.parts import read_rows
 from brainscale.scoring.result import Scores, ScoringProgress
 from brainscale.storage.folder import Folder
-from brainscale.storage.local import make_folder, replacing
+from brainscale.storage.formats import write_file
 from brainscale.storage.remote import (
     ObjectStore,
     filesystem_of,
     is_address,
-    join_address,
     retrying,
     split_address,
     split_options,
 )
+from brainscale.storage.shards import place_in
 from brainscale.storage.tables import read_table, table_bytes
 from brainscale.storage.workspace import fetch
 
-MAX_ROWS = 1_000_000
+MAX_FILE_ROWS = 1_000_000
 """Rows of a single file at most: they are sorted in memory, and a spreadsheet holds no more."""
 SUFFIXES = (".parquet", ".csv")
 OTHER_TABLES = (".tsv", ".txt", ".json", ".jsonl", ".xls", ".xlsx", ".md", ".tex", ".html", ".feather", ".arrow")
@@ -68,7 +67,13 @@ class FileJob:
     def parts(self) -> str:
         """Path or address of the folder of its parts, beside the file; a job with another model has another one."""
         folder, name = _split(self.out)
-        return _join(folder, f".{name}.{self.request[:8]}.parts")
+        return place_in(folder, f".{name}.{self.request[:8]}.parts")
+
+    def is_begun(self) -> bool:
+        """Return whether this job was stopped: it has parts."""
+        if is_address(self.parts):
+            return bool(ObjectStore(self.parts).names())
+        return Path(self.parts).is_dir()
 
     def read_finished(self) -> Scores | None:
         """Return the scores in the file, if it is this job's own; a CSV file does not say whose it is."""
@@ -154,7 +159,7 @@ def score_to(
     }
     if not names_file(out):
         if overwrite:
-            raise UsageError(f"--overwrite is for a single file, but --out {out} is a folder: choose a new folder")
+            raise UsageError(f"--overwrite is for a single file, but --out {out} is a folder: remove --overwrite")
         folder = out if is_address(out) else str(Path(out))  # without a slash at its end
         return score_files(model, sources, folder, update=update, prune=prune, **settings)
     if update or prune:
@@ -162,28 +167,31 @@ def score_to(
     with fetch(locate_model(model), *BUNDLE_FILES) as bundle_folder:
         bundle = open_bundle(bundle_folder, allow_edited=allow_edited_model)
     count, of_sources = fingerprint_sources(sources, bundle.info.preprocess)
-    if count > MAX_ROWS:
-        raise UsageError(f"{count:,} files are too many for one file ({MAX_ROWS:,} rows): give a folder as --out")
+    if count > MAX_FILE_ROWS:
+        raise UsageError(f"{count:,} files are too many for one file ({MAX_FILE_ROWS:,} rows): give a folder as --out")
     key = read_key(patient_key)
-    request = [bundle.sha256, threshold, precision, hash_paths, None if key.random else key_fingerprint(key.secret)]
+    secret = None if key.random else key_fingerprint(key.secret)
+    request = [bundle.sha256, threshold, precision, hash_paths, secret, unit, heatmaps]
     job = FileJob(out=out, request=fingerprint(request), sources=None if hash_paths else of_sources, bundle=bundle)
-    outputs = [out, *([] if unit is None else [_name_units(out, unit)])]
-    if not overwrite and (existing := next(filter(_exists, outputs), None)):
-        finished = None if unit or heatmaps else job.read_finished()
-        if finished is not None:
-            return finished
-        raise OutputError(f"{existing} exists and is not of this job: give another path, or add --overwrite")
+    outputs = [*([] if unit is None else [_name_units(out, unit)]), out]
+    existing = [] if overwrite else [output for output in outputs if _exists(output)]
+    if len(existing) == len(outputs) and (finished := job.read_finished()) is not None:
+        return finished
+    if out in existing or (existing and not job.is_begun()):
+        raise OutputError(
+            f"{existing[0]} exists, and not as the finished work of this job: give another path, or add --overwrite"
+        )
     # of files that came, changed or went since the job was stopped, the rows are as if it began now
     scores = score_files(model, sources, job.parts, update=True, prune=True, **settings)
-    if scores.rows > MAX_ROWS:
+    if scores.rows > MAX_FILE_ROWS:
         raise OutputError(
-            f"{scores.rows:,} rows are too many for one file ({MAX_ROWS:,}): they are in the folder {job.parts}, which "
-            "you can rename and use as it is"
+            f"{scores.rows:,} rows are too many for one file ({MAX_FILE_ROWS:,}): they are in the folder {job.parts}, "
+            "which you can rename and use as it is"
         )
-    _write(out, job.encode(scores))
     if scores.unit is not None and scores.units_file is not None:
         moved = _move_units(scores.units_file, scores.unit, out, list(bundle.info.classes))
         scores = replace(scores, units_file=moved)
+    write_file(job.encode(scores).to_pybytes(), out)
     _remove(job.parts)
     progress = scores.progress or ScoringProgress(rows_now=0, seconds_now=0.0, rows_a_second=0.0)
     return replace(scores, path=out, parts=(), progress=progress)
@@ -192,7 +200,7 @@ def score_to(
 def _move_units(file: str, unit: str, out: str, classes: Sequence[str]) -> str:
     """Move the table of scans or patients beside the file, in its format, and return its place."""
     kind, target = f"{unit}s", _name_units(out, unit)
-    _write(target, _encode(read_table(file, kind), target, kind, classes))
+    write_file(_encode(read_table(file, kind), target, kind, classes).to_pybytes(), target)
     _remove(file)
     return target
 
@@ -200,7 +208,7 @@ def _move_units(file: str, unit: str, out: str, classes: Sequence[str]) -> str:
 def _name_units(out: str, unit: str) -> str:
     folder, name = _split(out)
     path = PurePosixPath(name)
-    return _join(folder, f"{path.stem}.{unit}s{path.suffix}")
+    return place_in(folder, f"{path.stem}.{unit}s{path.suffix}")
 
 
 def _encode(table: pa.Table, out: str, kind: str, classes: Sequence[str]) -> pa.Buffer:
@@ -226,10 +234,6 @@ def _split(out: str) -> tuple[str, str]:
     return split_address(out) if is_address(out) else (str(Path(out).parent), Path(out).name)
 
 
-def _join(folder: str, name: str) -> str:
-    return join_address(folder, name) if is_address(folder) else str(Path(folder, name))
-
-
 def _exists(location: str) -> bool:
     if not is_address(location):
         return Path(location).exists()
@@ -243,17 +247,6 @@ def _read_schema(location: str) -> pa.Schema:
     folder, name = _split(location)
     with Folder(folder).open(name) as source:
         return pq.ParquetFile(source).schema_arrow
-
-
-def _write(location: str, data: pa.Buffer) -> None:
-    """Write a file whole or not at all."""
-    folder, name = _split(location)
-    if is_address(location):
-        ObjectStore(folder).put(name, io.BytesIO(data))
-        return
-    make_folder(folder)
-    with replacing(Path(location)) as aside:
-        aside.write_bytes(data)
 
 
 def _remove(location: str) -> None:

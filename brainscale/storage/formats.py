@@ -28,7 +28,7 @@ COMMENTS = {MARKDOWN: "<!-- {} -->", LATEX: "% {}"}
 
 def is_folder_name(location: str | Path) -> bool:
     """Return whether a path or an address ends with a slash, as that of a folder of shards may."""
-    return str(location).partition("?")[0].endswith("/") if is_address(location) else str(location).endswith("/")
+    return split_options(str(location))[0].endswith("/")
 
 
 def suffix_of(location: str | Path) -> str:
@@ -52,7 +52,7 @@ def require_format(location: str | Path, suffixes: Sequence[str], option: str = 
     suffix = suffix_of(location)
     if suffix in suffixes:
         return suffix
-    names = ["that of a folder/" if name == FOLDER else name for name in suffixes]
+    names = ["a slash for a folder" if name == FOLDER else name for name in suffixes]
     raise UsageError(
         f"{option} {location}: the suffix decides the format, and must be {', '.join(names[:-1])} or {names[-1]}"
     )

@@ -169,7 +169,7 @@ def require_writable(out: str | Path) -> None:
 
 
 def nearest_folder(path: Path) -> Path:
-    """Return an absolute path, or the first above it that exists."""
+    """Return the path if it exists, otherwise its nearest existing parent."""
     return next(place for place in (path, *path.parents) if os.path.lexists(place))
 
 

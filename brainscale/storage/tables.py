@@ -57,7 +57,7 @@ def table_bytes(table: pa.Table, kind: str, origin: str | None = None) -> pa.Buf
 
 
 def stamp_table(table: pa.Table, kind: str, origin: str | None = None) -> pa.Table:
-    """Return a table marked with its kind, the version of its format, and its origin instead of that of what it is of.
+    """Return a table marked with its kind, the version of its format, and its origin, which replaces an earlier one.
 
     Each column is one piece, since pages are cut at the ends of pieces: so the same rows give the same bytes.
     """

@@ -8,10 +8,11 @@ import pyarrow as pa
 
 from brainscale.config.files import CONFIG_FILE
 from brainscale.config.sections import Config
-from brainscale.dataset.arguments import file_of_sample, require_data
+from brainscale.dataset.arguments import require_data
 from brainscale.dataset.manifest import MANIFEST_FILE, is_manifest
 from brainscale.errors import SourceError
 from brainscale.models.pretrained import require_weights_file
+from brainscale.reading.sample_ids import file_of
 from brainscale.reading.sources import walk_files
 from brainscale.storage.local import SUCCESS, require_space
 from brainscale.storage.remote import is_address
@@ -32,7 +33,7 @@ PARAMETERS = {
 """Network → number of its parameters with two classes, to know what a run writes before torch is loaded."""
 WEIGHTS_IN_RUN = 6
 """Times that a run writes its weights: the latest checkpoint with the optimiser's two moments, the best, and twice in
-the model."""
+the model; once more with a moving average."""
 
 
 def find_finished(
@@ -80,7 +81,8 @@ def _require_resumable(folder: RunFolder, config: Config) -> None:
     else:
         if config.model.weights not in (None, "imagenet"):
             require_weights_file(config.model.weights, config.model.name)
-        require_space(folder.path, WEIGHTS_IN_RUN * 4 * PARAMETERS[config.model.name])
+        copies = WEIGHTS_IN_RUN + (config.train.ema > 0)
+        require_space(folder.path, copies * 4 * PARAMETERS[config.model.name])
 
 
 def _is_unchanged(data: str, folder: RunFolder) -> bool:
@@ -94,8 +96,8 @@ def _is_unchanged(data: str, folder: RunFolder) -> bool:
     manifest = folder.manifest().select(["sample_id", "nbytes"])
     sizes: dict[str, int | None] = {}
     for name, nbytes in zip(*(column.to_pylist() for column in manifest.columns), strict=True):
-        sizes.setdefault(file_of_sample(name), None)
-        if name == file_of_sample(name):
+        sizes.setdefault(file_of(name), None)
+        if name == file_of(name):
             sizes[name] = nbytes
     try:
         for file in walk_files([data]):

@@ -39,7 +39,7 @@ STORE_POLL_SECONDS = 2.0
 OnEpoch = Callable[[Epoch], None]
 
 
-class Planes(Protocol):
+class PlaneIndex(Protocol):
     """The planes of a run."""
 
     def locate(self, sample_ids: Sequence[str]) -> StoredSamples:
@@ -63,7 +63,7 @@ class Trainer(Protocol):
     def begin(self) -> None:
         """Start what takes long to start."""
 
-    def store(self, splits: Sequence[pa.Table], config: Config) -> Planes:
+    def store(self, splits: Sequence[pa.Table], config: Config) -> PlaneIndex:
         """Decode the planes of the rows of a manifest, without errors, one table for each split."""
 
     def fit(self, job: TrainingJob, run: Workspace, on_restart: Callable[[str], None]) -> None:

@@ -25,6 +25,7 @@ from brainscale.models.bundle import (
     Bundle,
     Member,
     open_bundle,
+    read_model_info,
     write_model_info,
 )
 from brainscale.models.ensemble import MEMBER
@@ -173,7 +174,7 @@ def _read_finished(folder: Path, sources: Sequence[_Source], path: str) -> Ensem
     """
     if not (folder / MODEL_JSON).is_file():
         return None
-    members = open_bundle(folder).info.members
+    members = read_model_info(folder)[0].members  # its files may be those of a stopped command
     if [member.model_sha256 for member in members] != [source.member.model_sha256 for source in sources]:
         raise OutputError(f"{path} holds another model: choose a new --out")
     facts = read_success(folder)

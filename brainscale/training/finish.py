@@ -1,4 +1,4 @@
-"""Finish a run: write the bundle of the best epoch and mark the run as complete."""
+"""Finish a run: write the bundle of the kept epoch and mark the run as complete."""
 
 from collections.abc import Callable
 
@@ -30,12 +30,12 @@ from brainscale.training.operating_point import (
 from brainscale.training.run_folder import Run, RunFolder, describe_training_data
 from brainscale.training.samples import count_left_out
 
-EPOCH_SOURCES = {"best": "lowest validation loss", "last": "last"}
+EPOCH_SOURCES = {"best": "lowest validation loss", "last": "the last"}
 """`train.keep` → why an epoch was kept."""
 
 
 def finish_run(run: RunFolder, config: Config, manifest: pa.Table, on_notice: Callable[[str], None]) -> Run:
-    """Write the bundle of the best epoch, then `_SUCCESS.json`.
+    """Write the bundle of the kept epoch, then `_SUCCESS.json`.
 
     Args:
         run: folder of the run.

@@ -15,18 +15,19 @@ from typing import IO
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from brainscale.config.sections import Config
 from brainscale.dataset.manifest import without_signatures
+from brainscale.models.processor import has_gpu
 from brainscale.reading.file_tables import files_of_manifest
 from brainscale.reading.reader import read_tables
 from brainscale.reading.request import ReadRequest
+from brainscale.reading.sample import view_planes
 from brainscale.reading.small_jobs import is_ray_near, read_here
 from brainscale.storage.workspace import Workspace
 from brainscale.training.attempts import clear_leftovers, run_with_restarts
 from brainscale.training.machine import GIB, count_cpus, read_memory
-from brainscale.training.planes import read_unchanged, view_planes
+from brainscale.training.planes import read_unchanged
 from brainscale.training.shared_planes import SharedPlanes
 from brainscale.training.worker import TrainingJob
 from brainscale.training.worker_process import WorkerProcess
@@ -51,7 +52,7 @@ def can_train_here(config: Config) -> bool:
         and resources.workers in ("auto", 1)
         and resources.cpus_per_worker <= count_cpus()
         and not is_ray_near()
-        and (resources.device == "cpu" or (resources.device == "auto" and not torch.cuda.device_count()))
+        and (resources.device == "cpu" or (resources.device == "auto" and not has_gpu()))
     )
 
 

@@ -22,8 +22,9 @@ from brainscale.reading.file_tables import files_of_manifest
 from brainscale.reading.on_ray import read_parallel
 from brainscale.reading.reader import read_tables
 from brainscale.reading.request import ReadRequest
+from brainscale.reading.sample import view_planes
 from brainscale.training.plane_blocks import IN_FLIGHT, StreamedBlocks, stream_blocks
-from brainscale.training.planes import check_unchanged, require_none_missing, view_planes
+from brainscale.training.planes import check_unchanged, require_none_missing
 
 STORE_SHARE = 0.5
 """Share of the object stores that decoded planes may take."""

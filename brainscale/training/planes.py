@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 import pyarrow as pa
 
 from brainscale.errors import ManifestError
@@ -38,12 +37,3 @@ def require_none_missing(expected: dict[str, str]) -> None:
     """Raise a ManifestError if samples are left over that were expected."""
     if expected:
         raise ManifestError(f"'{next(iter(expected))}' is no longer in its file: index the source again")
-
-
-def view_planes(column: pa.Array, side: int) -> np.ndarray:
-    """Return a binary column of equal lengths as uint8 [n, S, S], without a copy."""
-    if len(column) == 0:
-        return np.empty((0, side, side), np.uint8)
-    offsets = np.frombuffer(column.buffers()[1], np.int32)[column.offset :]
-    data = np.frombuffer(column.buffers()[2], np.uint8, count=len(column) * side * side, offset=int(offsets[0]))
-    return data.reshape(len(column), side, side)

@@ -272,7 +272,7 @@ class TrainingLoop:
             "train_accuracy": totals.correct / totals.samples,
             "val_loss": val_loss,
             "val_accuracy": outcome.correct / val_count,
-            "best": self.settings.keep == "last" or progress.is_best(val_loss),
+            "best": self._is_kept(progress.epoch + 1, val_loss),
             "weights_sha256": hash_weights(self.learner.evaluated.state_dict()),
             "hardware": progress.hardware,
         }
@@ -282,6 +282,12 @@ class TrainingLoop:
             self._save_checkpoint()
             write_history(progress.history, self.run_folder)
             self.workspace.push()
+
+    def _is_kept(self, epoch: int, val_loss: float) -> bool:
+        """Return whether the weights of an epoch are the best so far, or those of the last epoch if that is kept."""
+        if self.settings.keep == "last":
+            return epoch == self.settings.epochs
+        return self.progress.is_best(val_loss)
 
     def _write_steps(self, rows: list[trace.StepRow]) -> None:
         """Write a shard of the trace, before any checkpoint that leaves these rows out."""

@@ -6,7 +6,6 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 import torch
 
@@ -27,16 +26,17 @@ def main() -> None:
     line = sys.stdin.buffer.readline()
     if not line.endswith(b"\n"):  # the driver has ended, or has nothing to train
         return
-    threading.Thread(target=_end_with_driver, args=(sys.stdin.buffer,), daemon=True).start()
+    threading.Thread(target=_end_with_driver, daemon=True).start()
     answer = encode_error(_train(line))
     with suppress(BrokenPipeError):
         answers.write(answer)
         answers.flush()
 
 
-def _end_with_driver(stream: IO[bytes]) -> None:
+def _end_with_driver() -> None:
     """End this process as soon as the driver has ended."""
-    stream.read()
+    while os.read(0, 1):  # not sys.stdin, whose lock this thread would hold when the process ends
+        pass
     os._exit(1)
 
 

@@ -52,11 +52,11 @@ def encode_error(error: BaseException | None) -> bytes:
     """Return an error, or None, as one line."""
     if error is None:
         return b"null\n"
-    facts: dict[str, str | None] = {"name": type(error).__name__, "text": str(error), "traceback": None}
+    facts: dict[str, Any] = {"name": type(error).__name__, "arguments": error.args, "traceback": None}
     if not isinstance(error, BrainscaleError):
         kind = next((kind.__name__ for kind in MENDABLE if isinstance(error, kind)), "")
         text = first_line(error) if kind else f"{type(error).__name__}: {first_line(error)}"
-        facts = {"name": kind, "text": text, "traceback": "".join(traceback.format_exception(error))}
+        facts = {"name": kind, "arguments": [text], "traceback": "".join(traceback.format_exception(error))}
     return json.dumps(facts).encode() + b"\n"
 
 
@@ -67,7 +67,7 @@ def decode_error(line: bytes) -> BaseException | None:
         return None
     classes: dict[str, type[Exception]] = {kind.__name__: kind for kind in MENDABLE}
     kind: type[Exception] = classes.get(facts["name"], getattr(errors, facts["name"], WorkerError))
-    error: Exception = kind(facts["text"])
+    error: Exception = kind(*facts["arguments"])
     if facts["traceback"]:
         error.add_note(facts["traceback"])
     return error

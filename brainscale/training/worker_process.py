@@ -59,8 +59,9 @@ class WorkerProcess:
         Raises:
             AttemptError: the worker failed, or its process ended.
         """
+        line = encode_job(job)
         try:
-            self._jobs.write(encode_job(job))
+            self._jobs.write(line)
             self._jobs.flush()
             error = decode_error(self._answers.readline())
         except (BrokenPipeError, ValueError):  # an answer that is not there, or not whole

@@ -7,13 +7,16 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import brainscale as bs
 from brainscale.config.files import load_config
 from brainscale.dataset.manifest import write_manifest
+from brainscale.errors import OutputError
 from brainscale.models.bundle import Bundle
+from brainscale.training.arguments import find_finished
 from brainscale.training.run_folder import RunFolder
 from tests.support.runs import SMALL
 
@@ -126,11 +129,15 @@ def test_a_mistake_is_one_line_before_anything_starts(folder: Path, arguments: s
     assert contents(folder) == before, "nothing is written, and no empty folder is left"
 
 
-def test_a_full_disk_is_said_before_the_run_begins(folder: Path) -> None:
-    """A disk without any room is at hand on Linux: /proc has none."""
-    done = run(folder, ["train", "--data", "m.parquet", "--out", "/proc/run", "--model", "vgg16"])
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "/proc/run needs at least 3,074 MiB, and its disk has 0 MiB free: make room, or give" in done.stderr
+def test_a_full_disk_is_said_before_the_run_begins(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=2**40, used=2**40, free=0))
+    config = load_config(None, ["model.name=vgg16"])
+    with pytest.raises(OutputError, match=r"new needs at least 3,07\d MiB, and its disk has 0 MiB free: make room"):
+        find_finished("m.parquet", str(folder / "new"), config)
+    averaged = load_config(None, ["model.name=vgg16", "train.ema=0.9"])
+    with pytest.raises(OutputError, match=r"new needs at least 3,58\d MiB"):
+        find_finished("m.parquet", str(folder / "new"), averaged)
 
 
 @pytest.mark.parametrize("data", ["split.parquet", "scans"])

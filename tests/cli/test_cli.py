@@ -202,7 +202,7 @@ def test_an_output_replaces_no_other_file(invoke: Invoke, tmp_path: Path) -> Non
     done = invoke("split", tmp_path / "m.parquet", "--out", notes)
     assert (done.exit_code, done.output) == (
         2,
-        f"Error: --out {notes}: the suffix decides the format, and must be .parquet or that of a folder/\n",
+        f"Error: --out {notes}: the suffix decides the format, and must be .parquet or a slash for a folder\n",
     )
     assert notes.read_text() == "mine"
     assert [invoke("split", tmp_path / "m.parquet", "--out", split).exit_code for _ in range(2)] == [0, 0]

@@ -11,16 +11,8 @@ from brainscale.errors import UsageError
 from brainscale.models.brainmrnet import BrainMRNet, BrainMRNetPaper
 from brainscale.models.registry import NETWORKS, build_network, count_parameters
 from brainscale.models.resize import AdaptiveAverage, average_matrix, bilinear_matrix
+from brainscale.training.arguments import PARAMETERS
 from tests.support.shared import shared
-
-PARAMETERS = {
-    "brainmrnet": 550_016,
-    "brainmrnet_paper": 603_262,
-    "vgg16": 134_268_738,
-    "resnet50": 23_512_130,
-    "densenet121": 6_955_906,
-    "efficientnet_lite0": 3_373_570,
-}
 
 
 def test_the_names_are_the_builders() -> None:

@@ -17,7 +17,7 @@ from brainscale.dataset.phantoms import draw_phantom
 from brainscale.errors import UsageError
 from brainscale.models.bundle import open_bundle
 from brainscale.models.shipped import (
-    describe_origin,
+    describe_model_notes,
     find_shipped,
     is_shipped_name,
     locate_model,
@@ -43,7 +43,7 @@ def test_it_is_small_and_whole_and_says_what_it_is_for() -> None:
     bundle = open_bundle(folder)
     assert bundle.novelty is not None
     assert "for trying brainscale only" in (folder / "README.md").read_text()
-    assert list(describe_origin(bundle)) == [f"{NOTE}: its predictions say nothing about real scans."]
+    assert list(describe_model_notes(bundle)) == [f"{NOTE}: its predictions say nothing about real scans."]
 
 
 def test_it_tells_new_phantoms_apart() -> None:

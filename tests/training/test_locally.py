@@ -84,12 +84,12 @@ def test_which_runs_need_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     def may(*settings: str) -> bool:
         return can_train_here(load_config(None, settings))
 
-    monkeypatch.setattr(locally.torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(locally, "has_gpu", lambda: False)
     assert may()
     assert may("resources.workers=1")
     for setting in ("workers=2", "ray=always", "device=cuda", "object_store_gib=1", "cpus_per_worker=4096"):
         assert not may(f"resources.{setting}"), setting
-    monkeypatch.setattr(locally.torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(locally, "has_gpu", lambda: True)
     assert not may()
     assert may("resources.device=cpu")
     monkeypatch.setattr(locally, "is_ray_near", lambda: True)

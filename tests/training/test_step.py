@@ -387,7 +387,8 @@ def test_the_average_of_the_weights_is_what_is_validated_and_kept(regularised: P
     assert all(torch.allclose(kept[name], value, atol=1e-6) for name, value in expected.items())
     assert not torch.equal(kept["head.classifier.weight"], one.network.state_dict()["head.classifier.weight"])
     rows = read_history(regularised)
-    assert [row["best"] for row in rows] == [True, True]
+    assert [row["best"] for row in rows] == [False, True]
+    assert [path.name for path in (regularised / "checkpoints").glob("best-*")] == ["best-0002.safetensors"]
     best = checkpoints.load_best_weights(regularised / "checkpoints", checkpoints.Progress(rows))
     assert hash_weights(best) == rows[-1]["weights_sha256"]
 
