@@ -85,13 +85,14 @@ class FileJob:
             return None
         if (facts["request"], facts["sources"]) != (self.request, self.sources):
             return None
-        return Scores.from_facts(self.out, facts["scores"], ())
+        return replace(Scores.from_facts(self.out, facts["scores"], ()), **facts["beside"])
 
     def encode(self, scores: Scores) -> pa.Buffer:
         """Return the bytes of the file, from the parts."""
         folder = Folder(self.parts)
         table = pa.concat_tables(read_rows(folder, part) for part in scores.parts).sort_by("sample_id")
-        facts = {"request": self.request, "sources": self.sources, "scores": scores.facts()}
+        beside = {name: getattr(scores, name) for name in ("unit", "units", "units_file", "heatmaps")}
+        facts = {"request": self.request, "sources": self.sources, "scores": scores.facts(), "beside": beside}
         metadata = dict(scores.identity) | {FILE_KEY: json.dumps(facts)}
         table = table.replace_schema_metadata(metadata)
         return _encode(mark_edited(table, self.bundle), self.out, "predictions", list(self.bundle.info.classes))

@@ -403,7 +403,7 @@ def test_memory_of_parent_and_child_at_their_peak(tmp_path: Path) -> None:
     (tmp_path / "many.zip").write_bytes(many)
     code = """
 import resource, sys
-from brainscale.config.sections import LimitsConfig, PreprocessConfig
+from brainscale.config.data_sections import LimitsConfig, PreprocessConfig
 from brainscale.reading import reader
 from brainscale.reading.children import decoder_of
 from brainscale.reading.request import ReadRequest

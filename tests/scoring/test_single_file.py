@@ -56,7 +56,7 @@ def test_a_file_holds_the_rows_of_a_folder_and_nothing_is_left_beside_it(
 def test_a_file_that_is_there_is_kept(bundle: Bundle, images: Path, tmp_path: Path) -> None:
     text, model, sources = tmp_path / "precious.csv", str(bundle.folder), [str(images)]
     text.write_text("mine")
-    with pytest.raises(OutputError, match="precious.csv exists and is not of this job"):
+    with pytest.raises(OutputError, match="precious.csv exists, and not as the finished work of this job"):
         score_to(model, sources, str(text))
     assert text.read_text() == "mine"
     assert score_to(model, sources, str(text), overwrite=True).rows == 4
@@ -68,10 +68,12 @@ def test_a_file_that_is_there_is_kept(bundle: Bundle, images: Path, tmp_path: Pa
     again = score_to(model, sources, str(table))
     assert (again.progress, again.rows, again.errors) == (None, first.rows, first.errors)
     assert table.read_bytes() == before
-    with pytest.raises(OutputError, match="not of this job"):  # another threshold, so other predictions
+    with pytest.raises(
+        OutputError, match="not as the finished work of this job"
+    ):  # another threshold, so other predictions
         score_to(model, sources, str(table), threshold=0.9)
     write_image(images / "new.png")
-    with pytest.raises(OutputError, match="not of this job"):
+    with pytest.raises(OutputError, match="not as the finished work of this job"):
         score_to(model, sources, str(table))
     assert bs.score(bundle.folder, images, table, overwrite=True).rows == 5
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "precious.csv", "scores.parquet"]
@@ -86,7 +88,7 @@ def test_a_stopped_job_is_resumed_from_its_parts(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(single_file, "_write", stop)
+        patch.setattr(single_file, "write_file", stop)
         with pytest.raises(KeyboardInterrupt):
             score_to(str(bundle.folder), [str(images)], str(out))
     (parts,) = tmp_path.glob(".scores.csv.*.parts")
@@ -107,11 +109,29 @@ def test_a_table_of_scans_lies_beside_the_file(bundle: Bundle, images: Path, tmp
         score_to(str(bundle.folder), [str(images)], str(tmp_path / "a.csv"), unit="scan")
 
 
+def test_two_tables_are_finished_together_and_resumed_between_them(
+    bundle: Bundle, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, job = tmp_path / "a.parquet", (str(bundle.folder), [str(images)], str(tmp_path / "a.parquet"))
+    with monkeypatch.context() as patch:
+        patch.setattr(single_file.FileJob, "encode", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            score_to(*job, unit="scan")
+    assert (tmp_path / "a.scans.parquet").exists()
+    assert not out.exists()
+    resumed = score_to(*job, unit="scan")
+    before = out.read_bytes()
+    again = score_to(*job, unit="scan")
+    assert again.progress is None
+    assert (again.units, again.units_file) == (resumed.units, str(tmp_path / "a.scans.parquet"))
+    assert out.read_bytes() == before
+
+
 def test_too_many_rows_stay_in_their_folder(
     bundle: Bundle, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, sources, out = str(bundle.folder), [str(images)], str(tmp_path / "scores.parquet")
-    monkeypatch.setattr(single_file, "MAX_ROWS", 3)
+    monkeypatch.setattr(single_file, "MAX_FILE_ROWS", 3)
     with pytest.raises(UsageError, match="4 files are too many for one file"):
         score_to(model, sources, out)
     monkeypatch.setattr(single_file, "fingerprint_sources", lambda *arguments: (1, "of one archive"))
