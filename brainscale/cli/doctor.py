@@ -1,12 +1,12 @@
 """The command `doctor`: what a machine or cluster is, and what to set."""
 
 import json
-import os
 
 import click
 
 from brainscale.cli import options
 from brainscale.cli.console import handle_errors
+from brainscale.config.environment import surrounding_ray
 
 
 @click.command("doctor")
@@ -27,7 +27,7 @@ def doctor_command(no_speed: bool, as_json: bool, address: str | None, no_wait: 
     from brainscale.training.diagnosis_text import format_diagnosis
     from brainscale.training.doctor import diagnose_cluster, diagnose_machine
 
-    if os.environ.get("RAY_ADDRESS"):  # inside a job, or on nodes that a scheduler started
+    if surrounding_ray():  # inside a job, or on nodes that a scheduler started
         from brainscale.cluster.session import session
 
         with session():

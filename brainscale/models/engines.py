@@ -4,17 +4,20 @@ Both engines take uint8 planes and return float32 probabilities, and the feature
 Normalisation is part of the engine, on its device.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import onnxruntime
 
 from brainscale.errors import UsageError
 from brainscale.models.bundle import Bundle, ModelInfo
 from brainscale.models.processor import read_cpu_model
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # otherwise ONNX Runtime reports its use to its makers
+import onnxruntime
 
 ENGINES = ("auto", "onnx", "torch")
 

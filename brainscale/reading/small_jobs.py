@@ -8,6 +8,7 @@ from itertools import chain
 
 import pyarrow as pa
 
+from brainscale.config.environment import surrounding_ray
 from brainscale.reading.file_tables import file_table, groups_of
 from brainscale.reading.sources import SourceFile
 from brainscale.storage.remote import is_address
@@ -40,7 +41,7 @@ def is_small(files: Sequence[SourceFile]) -> bool:
 def is_ray_near() -> bool:
     """Return whether this process is connected to Ray, or runs on a cluster; Ray is not imported for this."""
     ray = sys.modules.get("ray")
-    return "RAY_ADDRESS" in os.environ or bool(ray is not None and ray.is_initialized())
+    return surrounding_ray() is not None or bool(ray is not None and ray.is_initialized())
 
 
 def read_here(

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from brainscale.config.sections import Config
-from brainscale.errors import RERUN, OutputError, TrainError, first_line
+from brainscale.errors import OutputError, TrainError, first_line
 from brainscale.models.registry import build_network
 from brainscale.seeds import derive, make_deterministic
+from brainscale.storage.local import describe_unwritable
 from brainscale.storage.workspace import Workspace, open_workspace
 from brainscale.training import exact_sum, trace
 from brainscale.training.allocator import keep_buffers
@@ -122,7 +123,7 @@ def errors_for_people(run: str) -> Iterator[None]:
         if error.errno not in LASTING_ERRNO:
             raise
         path = error.filename or run
-        raise OutputError(f"{path} cannot be written ({error.strerror}): fix the cause and {RERUN}") from None
+        raise OutputError(describe_unwritable(path, error)) from None
     except torch.OutOfMemoryError as error:
         raise TrainError(
             f"the GPU has too little memory ({first_line(error)}): use a larger GPU, or a new --out with a smaller "

@@ -10,11 +10,9 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 
-import ray.train.torch
 from ray.exceptions import RayError
-from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchConfig, TorchTrainer
 
+from brainscale.cluster.local_folders import ensure_home
 from brainscale.cluster.telemetry import TrainingMeter
 from brainscale.errors import BrainscaleError
 from brainscale.storage.workspace import Workspace
@@ -22,6 +20,11 @@ from brainscale.training.attempts import AttemptError, clear_leftovers, run_with
 from brainscale.training.exact_sum import PeerError, choose_backend
 from brainscale.training.worker import TrainingJob, train_on
 from brainscale.training.workers import count_workers, resources_per_worker, uses_gpu
+
+ensure_home()  # Ray Train looks for it when it is imported
+import ray.train.torch  # noqa: E402
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError  # noqa: E402
+from ray.train.torch import TorchConfig, TorchTrainer  # noqa: E402
 
 HEALTH_CHECK = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
 """Seconds between two looks at the workers; the default of 2 s would delay every run."""
