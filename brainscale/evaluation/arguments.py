@@ -7,14 +7,14 @@ import pyarrow as pa
 
 from brainscale.dataset.arguments import require_data
 from brainscale.dataset.splits import SPLITS
-from brainscale.errors import BundleError, ManifestError, UsageError
+from brainscale.errors import BundleError, ManifestError, OutputError, UsageError
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
 from brainscale.evaluation.units import evaluation_name
 from brainscale.models.bundle import MODEL_JSON, find_bundle
 from brainscale.models.engines import EngineOptions, resolve_engine
 from brainscale.models.shipped import locate_model
 from brainscale.stats.units import require_unit
-from brainscale.storage.local import SUCCESS, read_success
+from brainscale.storage.local import SUCCESS, read_success, require_writable
 from brainscale.storage.remote import is_address
 from brainscale.storage.workspace import require_folder
 from brainscale.training.run_folder import RunFolder
@@ -58,6 +58,18 @@ def check_evaluation(
             require_data(table)
     if out is not None:
         require_folder(out, (SUCCESS, *OWN_FILES), "evaluation")
+
+
+def require_default_output(folder: str) -> None:
+    """Check that the folder of an evaluation can be written where the user named none: a run may be read-only.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        require_writable(folder)
+    except OutputError as error:
+        raise OutputError(f"{str(error).rpartition(': ')[0]}: name another folder with --out") from None
 
 
 def check_cross_validation(

@@ -13,7 +13,7 @@ from brainscale.dataset.labels import describe_unclear_labels
 from brainscale.dataset.manifest import MANIFEST_FILE, is_manifest, manifest_fingerprint, write_manifest
 from brainscale.dataset.on_ray import choose_map
 from brainscale.errors import ManifestError, OutputError, StorageError
-from brainscale.evaluation.arguments import OWN_FILES, check_evaluation
+from brainscale.evaluation.arguments import OWN_FILES, check_evaluation, require_default_output
 from brainscale.evaluation.evaluated_model import EvaluatedModel
 from brainscale.evaluation.leakage import find_leaked, unseen_contents
 from brainscale.evaluation.look_log import LookCount, log_look
@@ -132,6 +132,8 @@ def evaluate_model(
             if (repeated := read_repeated(prepared.path, evaluation_sha256, report=report)) is not None:
                 on_notice(describe_repeated(repeated))
                 return repeated
+            if out is None:
+                require_default_output(prepared.folder)
             if needs_ray(len(prepared.rows), engine, workers):
                 _open_ray(stack, workers, [*locations, *prepared.rows["uri"].to_pylist()], shared=shared)
             try:
