@@ -35,6 +35,16 @@ def format_number(value: object, digits: int = 3) -> str:
     return str(Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)).replace("-", "−")
 
 
+def format_duration(seconds: float) -> str:
+    """Return a duration as text in its two largest units, such as `2 h 5 min`; minutes without seconds."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours_of_day = divmod(hours, 24)
+    if days > 1:
+        return f"{days} days {hours_of_day} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{rest} s"
+
+
 def escape_markdown(value: object) -> str:
     """Return a value as one line of plain text in Markdown: no markup, no links, no further table cells."""
     line = " ".join(str(value).split()).translate(SIGNS)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from brainscale.cli.options import notice_if_complete
 from brainscale.cli.progress import Bar
 from brainscale.cluster.job_main import run_job
 from brainscale.logs import notice
@@ -13,6 +14,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     fail_above = request.pop("fail_above")
     with Bar() as bar:
         scores = score_to(**request, on_start=bar.start, on_part=bar.advance, on_notice=notice)
+    notice_if_complete(scores.progress is None, request["out"])
     scores.require_few_errors(fail_above)
     return {"scores": request["out"], **scores.to_json()}
 

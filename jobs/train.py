@@ -2,11 +2,13 @@
 
 from typing import Any
 
+from brainscale.cli.options import notice_if_complete
 from brainscale.cli.progress import show_epochs
 from brainscale.cluster.job_main import run_job
 from brainscale.config.files import parse_config
 from brainscale.evaluation.cross_validation import cross_validate
 from brainscale.logs import notice
+from brainscale.training.arguments import find_finished
 from brainscale.training.driver import train_model
 
 
@@ -18,6 +20,9 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
         arguments = {name: request[name] for name in names}
         result = cross_validate(**arguments, config=config, on_notice=notice)
         return {"out": request["out"], **result.to_json(), "text": result.to_text()}
+    if (finished := find_finished(request["data"], request["out"], config, notice)) is not None:
+        notice_if_complete(True, request["out"])
+        return {"run": request["out"], **finished.facts()}
     with show_epochs(config.train.epochs) as (on_epoch, on_notice):
         run = train_model(request["data"], request["out"], config, on_epoch, on_notice, request["tracking"])
     return {"run": request["out"], **run.facts()}

@@ -131,7 +131,7 @@ def run_as_job(address: str, no_wait: bool, command: str, request: dict[str, Any
 def follow_job(address: str, client: "Client", job: str, as_json: bool) -> NoReturn:
     """Show a job as if it ran here, and exit with its status.
 
-    Ctrl-C leaves the job running; on a terminal, it asks whether to stop the job too.
+    Ctrl-C leaves the job running, which is no error; on a terminal, it asks whether to stop the job too.
 
     Args:
         address: URL of the Jobs server.
@@ -140,7 +140,7 @@ def follow_job(address: str, client: "Client", job: str, as_json: bool) -> NoRet
         as_json: whether to print the result as JSON.
 
     Raises:
-        ClusterError: the job failed without a result, or the user pressed Ctrl-C.
+        ClusterError: the job failed without a result, or the user stopped it.
     """
     from brainscale.cli.progress import show_job_log
     from brainscale.cluster import jobs
@@ -152,10 +152,11 @@ def follow_job(address: str, client: "Client", job: str, as_json: bool) -> NoRet
         if _wants_to_stop():
             raise ClusterError(f"job {job} {jobs.stop(client, job)}; run the same command again to resume") from None
         arguments = f"{job} --address {address}"
-        raise ClusterError(
-            f"the job keeps running: follow it with `brainscale jobs logs {arguments} --follow`, or stop it with "
+        notice(
+            f"the job goes on: follow it again with `brainscale jobs logs {arguments} --follow`, or stop it with "
             f"`brainscale jobs stop {arguments}`"
-        ) from None
+        )
+        sys.exit(0)
     if outcome.result is not None:
         text = outcome.result.pop("text", None)
         if text and not as_json:

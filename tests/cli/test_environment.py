@@ -155,20 +155,12 @@ def test_an_output_that_cannot_be_written(folder: Path, arguments: str) -> None:
 def test_a_run_that_one_may_only_read(folder: Path, open_folder: Path) -> None:
     evaluate = ("evaluate", "run", "--split", "val", "--no-report")
     require_line(run(folder, *evaluate, before=NOBODY), "run/evaluation/val", "name another folder with --out")
-    done = run(folder, *evaluate, "--out", open_folder / "evaluation", before=NOBODY)
-    require_success(done)
-    assert (open_folder / "evaluation" / "_SUCCESS.json").exists()
-
-
-def test_half_a_line_in_the_log_of_looks(folder: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(folder / "run", tmp_path / "run"))
-    (copy / "test_looks.jsonl").write_text('{"time": "2026-11')
-    done = run(tmp_path, "evaluate", "run", "--no-report", "--out", "evaluation")
+    (folder / "run" / "test_looks.jsonl").write_text('{"time": "2026-11')  # half a line, as a kill leaves it
+    done = run(folder, "evaluate", "run", "--no-report", "--out", open_folder / "evaluation", before=NOBODY)
     require_success(done)
     assert "Note: run/test_looks.jsonl: line 1 is damaged and not counted" in done.stderr
-    half, whole = (copy / "test_looks.jsonl").read_text().splitlines()
-    assert half == '{"time": "2026-11'
-    assert whole.endswith("}")
+    assert "Note: the run run cannot be written (Permission denied): this look at its test set" in done.stderr
+    assert (open_folder / "evaluation" / "_SUCCESS.json").exists()
 
 
 def small_disk(place: Path, size: str) -> list[str]:
