@@ -92,7 +92,7 @@ MISTAKES = [
     ("train --data m.parquet --out foreign --workers 2", "foreign holds other files and no run"),
     ("train --data m.parquet --out foreign --folds 2", "foreign holds other files and no cross-validation"),
     ("train --data m.parquet --out run --workers 2", "holds a run with another configuration"),
-    ("train --data m.parquet --config wrong.yaml --out new", "unknown key 'trian': did you mean 'train'?"),
+    ("train --data m.parquet --config wrong.yaml --out new", "unknown key 'trian': did you mean train?"),
     ("train --data m.parquet --set model.weights=none.safetensors --out new --workers 2", "no weights file"),
     ("evaluate /no/such --out new", "neither a run nor a model folder"),
     ("evaluate run --split tset --out new", "no split named 'tset': choose train, val, test or all"),
