@@ -59,8 +59,7 @@ def _show(value: object) -> str:
 
 
 def _key_of(problem: ErrorDetails, root: type[BaseModel]) -> tuple[str, bool]:
-    """Return the key that a problem is about, without pydantic's names for the types of a union; and whether it is a
-    section."""
+    """Return the key that a problem is about, and whether it is a section; pydantic's names for types are left out."""
     model: Any = root
     names: list[str] = []
     for part in map(str, problem["loc"]):

@@ -12,23 +12,44 @@ import torch
 from PIL import Image
 
 from brainscale.config.files import load_config
+from brainscale.config.sections import Config
 from brainscale.dataset.phantoms import draw_phantom
 from brainscale.models.bundle import ModelInfo
 from brainscale.models.engines import EngineOptions, load_engine
 from brainscale.models.network_spec import NetworkSpec
 from brainscale.models.onnx_export import export_onnx
 from brainscale.models.registry import build_network
+from brainscale.reading.pace import count_rate
 from brainscale.reading.reader import read_samples
 from brainscale.reading.request import ReadRequest
 from brainscale.seeds import make_deterministic
+from brainscale.training.allocator import keep_buffers
 from brainscale.training.checkpoints import write_tensors
 from brainscale.training.exactness import noise
-from brainscale.training.step import Learner
+from brainscale.training.sampler import Batch
+from brainscale.training.step import Learner, Samples
 
 FILES, FILE_SIDE = 48, 512
 CPU_IMAGES, GPU_IMAGES = 4, 64
 SECONDS = 1.0
 """Time after which a measurement ends, once it has two rounds."""
+
+
+STEP_SECONDS = 4.0
+"""Time for the steps of one configuration, roughly; one step at least is taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSpeed:
+    """Images per second of one worker with one configuration.
+
+    Attributes:
+        training: augmentation, forward, backward and optimiser.
+        validation: forward alone.
+    """
+
+    training: float
+    validation: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +134,36 @@ def measure_training(device: torch.device, threads: int) -> float:
     return _rate(images, lambda: learner.step(samples, batch, 1, 0, 1e-3))
 
 
+def measure_steps(config: Config, device: torch.device) -> StepSpeed:
+    """Measure training steps and validation of a configuration for a few seconds, in this process.
+
+    The first step is not counted. It takes two images, and tells how many of a batch there is time for.
+
+    Args:
+        config: network, image size, batch, augmentation and threads.
+        device: device to train on.
+    """
+    train, side = config.train, config.data.image_size
+    keep_buffers()
+    make_deterministic(train.threads, tf32=train.precision == "tf32")
+    network = build_network(config.model.name, len(config.data.classes))
+    learner = Learner(network, train, config.augment, device)
+
+    def take_step(samples: Samples, batch: Batch) -> None:
+        learner.step(samples, batch, 1, 0, rate=0.0)  # noise must not carry the weights away
+
+    start = time.perf_counter()
+    take_step(noise(2, side), [np.arange(2)])
+    affordable = int(STEP_SECONDS / (time.perf_counter() - start))  # half of what that speed allows
+    whole = min(train.batch_size, affordable) // train.micro_batch * train.micro_batch
+    images = whole or max(2, min(train.micro_batch, affordable))
+    samples, batch = noise(images, side), np.split(np.arange(images), max(1, images // train.micro_batch))
+    return StepSpeed(
+        training=count_rate(images, lambda: take_step(samples, batch), STEP_SECONDS),
+        validation=count_rate(images, lambda: learner.validate(samples), STEP_SECONDS / 4),
+    )
+
+
 def measure_scoring(*, gpu: bool, threads: int) -> float:
     """Return images a second of the engine that `score` chooses for the default network.
 
@@ -139,8 +190,4 @@ def measure_scoring(*, gpu: bool, threads: int) -> float:
 def _rate(images: int, run: Callable[[], object]) -> float:
     """Return images a second, after one round that is not counted."""
     run()
-    start, rounds = time.perf_counter(), 0
-    while rounds < 2 or time.perf_counter() - start < SECONDS:
-        run()
-        rounds += 1
-    return round(rounds * images / (time.perf_counter() - start), 2)
+    return count_rate(images, run, SECONDS, least=2)

@@ -1,0 +1,46 @@
+"""Dry runs of commands: print what would be done."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from brainscale import logs
+from brainscale.cli import options
+from brainscale.config.sections import Config
+from brainscale.errors import UsageError
+from brainscale.logs import notice
+
+
+def _begin(address: str | None) -> None:
+    """Say what is done, and refuse a plan for a cluster."""
+    if address:
+        raise UsageError(f"--dry-run plans for this machine: remove --address, or unset {options.ADDRESS}")
+    notice("dry run: reading the data, then measuring this machine for a few seconds; nothing is written")
+
+
+def _show(facts: Mapping[str, Any], text: str, as_json: bool) -> None:
+    logs.log("done", facts=facts)
+    click.echo(json.dumps(facts, indent=2) if as_json else text)
+
+
+def show_training_plan(request: Mapping[str, Any], config: Config, address: str | None, as_json: bool) -> None:
+    """Print the plan of a training or a cross-validation.
+
+    Args:
+        request: arguments of the command, by name.
+        config: configuration of the run.
+        address: URL of a Jobs server, which is refused.
+        as_json: whether to print JSON.
+
+    Raises:
+        BrainscaleError: the command itself would refuse these arguments.
+    """
+    _begin(address)
+    from brainscale.training.plan import plan_training
+
+    plan = plan_training(request["data"], request["out"], config, notice)
+    from brainscale.training.plan_text import format_training_plan
+
+    _show(plan.to_json(), format_training_plan(plan), as_json)
