@@ -44,3 +44,22 @@ def show_training_plan(request: Mapping[str, Any], config: Config, address: str 
     from brainscale.training.plan_text import format_training_plan
 
     _show(plan.to_json(), format_training_plan(plan), as_json)
+
+
+def show_scoring_plan(request: Mapping[str, Any], address: str | None, as_json: bool) -> None:
+    """Print the plan of a scoring job.
+
+    Args:
+        request: arguments of the command, by name.
+        address: URL of a Jobs server, which is refused.
+        as_json: whether to print JSON.
+
+    Raises:
+        BrainscaleError: the command itself would refuse these arguments.
+    """
+    _begin(address)
+    from brainscale.scoring.plan import plan_scoring
+    from brainscale.scoring.plan_text import format_scoring_plan
+
+    plan = plan_scoring(**request, on_notice=notice)
+    _show(plan.to_json(), format_scoring_plan(plan), as_json)
