@@ -38,6 +38,12 @@ def show_training_plan(request: Mapping[str, Any], config: Config, address: str 
         BrainscaleError: the command itself would refuse these arguments.
     """
     _begin(address)
+    if request["folds"] is not None or request["folds_by"] is not None:
+        from brainscale.evaluation.plan import plan_cross_validation
+
+        folded = plan_cross_validation(**{**request, "config": config}, on_notice=notice)
+        _show(folded.to_json(), folded.to_text(), as_json)
+        return
     from brainscale.training.plan import plan_training
 
     plan = plan_training(request["data"], request["out"], config, notice)

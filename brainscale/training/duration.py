@@ -1,7 +1,9 @@
 """How long a training may take: extrapolated from a few seconds of its steps, and from reading some of its files."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import torch
 
@@ -10,7 +12,7 @@ from brainscale.reading.pace import measure_reading
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import SourceFile
 from brainscale.training.machine import count_cpus
-from brainscale.training.planned_data import SPLITS_READ, DataPlan
+from brainscale.training.planned_data import DataPlan
 from brainscale.training.speed import measure_steps
 from brainscale.training.workplace import Workplace
 
@@ -25,7 +27,7 @@ class Duration:
         train_rate: images that one worker trains on a second.
         validation_rate: images that it validates a second.
         read_seconds: reading and decoding of all samples, by as many processes as there are CPUs.
-        epoch_seconds: one epoch with its validation.
+        epoch_seconds: one epoch with its validation; the mean of several runs, as of the reading.
         total_seconds: what is left: reading, and all epochs that are not finished.
 
     The last three are None where the samples are not known.
@@ -41,21 +43,20 @@ class Duration:
 
 
 def measure_duration(
-    config: Config, data: DataPlan, workplace: Workplace, epochs_done: Iterable[int], files: Iterable[SourceFile]
+    config: Config, runs: Sequence[tuple[DataPlan, int]], workplace: Workplace, files: Iterable[SourceFile]
 ) -> Duration | None:
     """Return how long runs take one after another, from a few steps and files; None for a GPU that is not here.
 
     Args:
         config: configuration of each run.
-        data: the samples of each run.
+        runs: samples and finished epochs of each run that is not complete, of one at least.
         workplace: where they would train.
-        epochs_done: finished epochs of each run that is not complete.
         files: files to read some of.
     """
-    wants_gpu = workplace.device != "cpu"
-    if workplace.device == "cuda" and not torch.cuda.is_available():
+    has_cuda = torch.cuda.is_available()
+    if workplace.device == "cuda" and not has_cuda:
         return None
-    device = torch.device("cuda" if wants_gpu and torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if workplace.device != "cpu" and has_cuda else "cpu")
     request = ReadRequest(preprocess=config.data.preprocess, limits=config.limits)
     speed = measure_steps(config, device)
     measured = Duration(
@@ -64,10 +65,11 @@ def measure_duration(
         train_rate=speed.training,
         validation_rate=speed.validation,
     )
-    if not data.is_known:
+    if not all(data.is_known for data, _ in runs):
         return measured
-    train, val = map(data.count, SPLITS_READ)
-    reading = 0.0 if measured.read_rate is None else (train + val) / (measured.read_rate * count_cpus())
-    epoch = train / speed.training + val / speed.validation
-    total = sum(reading + max(0, config.train.epochs - done) * epoch for done in epochs_done)
-    return replace(measured, read_seconds=reading, epoch_seconds=epoch, total_seconds=total)
+    read_rate = math.inf if measured.read_rate is None else measured.read_rate * count_cpus()
+    reading = [data.count_read() / read_rate for data, _ in runs]
+    epochs = [data.count("train") / speed.training + data.count("val") / speed.validation for data, _ in runs]
+    left = [max(0, config.train.epochs - done) for _, done in runs]
+    total = sum(reading) + sum(epoch * count for epoch, count in zip(epochs, left, strict=True))
+    return replace(measured, read_seconds=fmean(reading), epoch_seconds=fmean(epochs), total_seconds=total)

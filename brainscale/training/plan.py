@@ -133,7 +133,7 @@ def plan_training(
     from brainscale.training.duration import measure_duration  # here: torch takes seconds to load
 
     files = list_files_to_read(data, manifest, config)
-    duration = measure_duration(config, data_plan, workplace, [output.epochs_done], files)
+    duration = measure_duration(config, [(data_plan, output.epochs_done)], workplace, files)
     recipe = describe_recipe(config, data_plan)
     return TrainingPlan(data=data_plan, recipe=recipe, workplace=workplace, output=output, duration=duration)
 

@@ -72,12 +72,17 @@ def plan_data(
     Raises:
         BrainscaleError: the data cannot be used for training.
     """
-    if not is_manifest(data):
-        files = list(islice(walk_files([data]), MAX_FILES + 1))
-        if is_ray_near() or not is_small(files):
-            return None, _count_files(data)
+    if not can_open(data):
+        return None, _count_files(data)
     manifest = prepare_manifest(data, config, on_notice)
     return manifest, describe_data(data, manifest, config)
+
+
+def can_open(data: str) -> bool:
+    """Return whether a plan knows the samples: data is a manifest, or a source that is indexed without Ray."""
+    if is_manifest(data):
+        return True
+    return not is_ray_near() and is_small(list(islice(walk_files([data]), MAX_FILES + 1)))
 
 
 def _count_files(data: str) -> DataPlan:

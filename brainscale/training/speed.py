@@ -26,8 +26,7 @@ from brainscale.seeds import make_deterministic
 from brainscale.training.allocator import keep_buffers
 from brainscale.training.checkpoints import write_tensors
 from brainscale.training.exactness import noise
-from brainscale.training.sampler import Batch
-from brainscale.training.step import Learner, Samples
+from brainscale.training.step import Learner
 
 FILES, FILE_SIDE = 48, 512
 CPU_IMAGES, GPU_IMAGES = 4, 64
@@ -35,8 +34,10 @@ SECONDS = 1.0
 """Time after which a measurement ends, once it has two rounds."""
 
 
-STEP_SECONDS = 4.0
-"""Time for the steps of one configuration, roughly; one step at least is taken."""
+STEPS_SECONDS = 5.0
+"""Seconds after which no larger step is measured."""
+LONGEST_STEP_SECONDS = 12.0
+"""Seconds of the longest step that is measured, if its images took as long as those of the step before; they do not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,9 +136,10 @@ def measure_training(device: torch.device, threads: int) -> float:
 
 
 def measure_steps(config: Config, device: torch.device) -> StepSpeed:
-    """Measure training steps and validation of a configuration for a few seconds, in this process.
+    """Measure training steps and validation of a configuration for some seconds, in this process.
 
-    The first step is not counted. It takes two images, and tells how many of a batch there is time for.
+    Steps begin with two images and grow to a whole batch as long as there is time, because much of a step costs the
+    same for any number of images. The best rate counts: the first steps are slow.
 
     Args:
         config: network, image size, batch, augmentation and threads.
@@ -149,18 +151,24 @@ def measure_steps(config: Config, device: torch.device) -> StepSpeed:
     network = build_network(config.model.name, len(config.data.classes))
     learner = Learner(network, train, config.augment, device)
 
-    def take_step(samples: Samples, batch: Batch) -> None:
+    def time_step(images: int) -> float:
+        samples, batch = noise(images, side), np.split(np.arange(images), max(1, images // train.micro_batch))
+        start = time.perf_counter()
         learner.step(samples, batch, 1, 0, rate=0.0)  # noise must not carry the weights away
+        return time.perf_counter() - start
 
-    start = time.perf_counter()
-    take_step(noise(2, side), [np.arange(2)])
-    affordable = int(STEP_SECONDS / (time.perf_counter() - start))  # half of what that speed allows
-    whole = min(train.batch_size, affordable) // train.micro_batch * train.micro_batch
-    images = whole or max(2, min(train.micro_batch, affordable))
-    samples, batch = noise(images, side), np.split(np.arange(images), max(1, images // train.micro_batch))
+    sizes = [2, *(train.micro_batch << power for power in range(train.micro_batches.bit_length()))]
+    began, images, seconds = time.perf_counter(), 2, min(time_step(2), time_step(2))
+    rate = images / seconds
+    for size in sizes[1:]:
+        if time.perf_counter() - began > STEPS_SECONDS or seconds * size / images > LONGEST_STEP_SECONDS:
+            break
+        images, seconds = size, time_step(size)
+        rate = max(rate, images / seconds)
+    samples = noise(images, side)
     return StepSpeed(
-        training=count_rate(images, lambda: take_step(samples, batch), STEP_SECONDS),
-        validation=count_rate(images, lambda: learner.validate(samples), STEP_SECONDS / 4),
+        training=round(rate, 2),
+        validation=count_rate(images, lambda: learner.validate(samples), SECONDS),
     )
 
 
