@@ -141,7 +141,7 @@ def plan_training(
 def describe_recipe(config: Config, data: DataPlan) -> Recipe:
     """Return what a configuration trains on some data."""
     model, train = config.model, config.train
-    steps = count_batches(data.count("train"), train.window, train.batch_size, train.micro_batches)
+    sizes = train.window, train.batch_size, train.micro_batches
     return Recipe(
         network=model.name,
         parameters=PARAMETERS[model.name],
@@ -151,7 +151,7 @@ def describe_recipe(config: Config, data: DataPlan) -> Recipe:
         epochs=train.epochs,
         patience=train.patience if train.keep == "best" else None,
         batch_size=train.batch_size,
-        steps=steps if data.is_known else None,
+        steps=count_batches(data.count("train"), *sizes) if data.is_known else None,
         seed=train.seed,
     )
 

@@ -102,10 +102,11 @@ def duration_lines(duration: Duration, *, at_most: bool, runs: int = 1) -> dict[
         lines["reading"] = f"{duration.read_rate:,.0f} samples a second by one process"
     if duration.total_seconds is None or duration.epoch_seconds is None or duration.read_seconds is None:
         return lines
-    limit = " at most, if no epoch is saved by early stopping" if at_most else ""
-    each = "" if runs == 1 else f", {runs} runs one after another"
+    limit = " at most; early stopping may end it before" if at_most else ""
+    each = "" if runs == 1 else f" for {runs} runs one after another"
     return lines | {
         "reading all": f"about {format_duration(duration.read_seconds)}",
         "an epoch": f"about {format_duration(duration.epoch_seconds)}",
-        "in all": f"about {format_duration(duration.total_seconds)}{limit}{each}",
+        "in all": f"about {format_duration(duration.total_seconds)}{each}{limit}",
+        "besides": "the start, checkpoints, and the export of the model",
     }
