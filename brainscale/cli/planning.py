@@ -13,11 +13,9 @@ from brainscale.errors import UsageError
 from brainscale.logs import notice
 
 
-def _begin(address: str | None) -> None:
-    """Say what is done, and refuse a plan for a cluster."""
+def _refuse_address(address: str | None) -> None:
     if address:
         raise UsageError(f"--dry-run plans for this machine: remove --address, or unset {options.ADDRESS}")
-    notice("dry run: reading the data, then measuring this machine for a few seconds; nothing is written")
 
 
 def _show(facts: Mapping[str, Any], text: str, as_json: bool) -> None:
@@ -37,9 +35,13 @@ def show_training_plan(request: Mapping[str, Any], config: Config, address: str 
     Raises:
         BrainscaleError: the command itself would refuse these arguments.
     """
-    _begin(address)
+    _refuse_address(address)
     if request["folds"] is not None or request["folds_by"] is not None:
-        from brainscale.evaluation.plan import plan_cross_validation
+        from brainscale.evaluation.arguments import check_cross_validation
+
+        asked = {name: request[name] for name in ("data", "out", "folds", "folds_by", "repeats")}
+        check_cross_validation(**asked)
+        from brainscale.evaluation.plan import plan_cross_validation  # here: torch takes seconds to load
 
         folded = plan_cross_validation(**{**request, "config": config}, on_notice=notice)
         _show(folded.to_json(), folded.to_text(), as_json)
@@ -63,7 +65,7 @@ def show_scoring_plan(request: Mapping[str, Any], address: str | None, as_json: 
     Raises:
         BrainscaleError: the command itself would refuse these arguments.
     """
-    _begin(address)
+    _refuse_address(address)
     from brainscale.scoring.plan import plan_scoring
     from brainscale.scoring.plan_text import format_scoring_plan
 

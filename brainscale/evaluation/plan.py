@@ -17,6 +17,7 @@ from brainscale.evaluation.cross_validation import name_folds, refuse_other, req
 from brainscale.evaluation.fold_data import divide_into_folds
 from brainscale.evaluation.folds import Fold, can_train_folds_here
 from brainscale.formatting import format_sections
+from brainscale.reading.pace import MEASURING
 from brainscale.reading.small_jobs import is_ray_near
 from brainscale.storage.local import SUCCESS, read_success
 from brainscale.storage.remote import is_address
@@ -130,6 +131,7 @@ def plan_cross_validation(
         raise UsageError(
             f"{data} takes longer to index than a plan: run `brainscale index`, and plan with the manifest as --data"
         )
+    on_notice(MEASURING)
     folded = divide_into_folds(data, config, folds, folds_by, repeats, on_notice)
     config = set_workers(config, count_workers(config))  # as the cross-validation does
     facts = {

@@ -8,6 +8,8 @@ from brainscale.reading.reader import read_file
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import SourceFile
 
+MEASURING = "dry run: reading some files and measuring this machine for a few seconds; nothing is written"
+"""Message of a plan whose arguments are in order so far."""
 READ_SECONDS = 2.0
 """Seconds for which files are read."""
 READ_FILES = 32

@@ -12,6 +12,7 @@ from typing import Any, Literal, NoReturn
 from brainscale.models.bundle import BUNDLE_FILES, Bundle, open_bundle
 from brainscale.models.engines import EngineOptions, resolve_engine
 from brainscale.models.shipped import describe_model_notes, locate_model
+from brainscale.reading.pace import MEASURING
 from brainscale.reading.pseudonyms import kept_key_file, read_key
 from brainscale.scoring.bulk import list_source_files, open_job, read_complete
 from brainscale.scoring.duration import ScoringDuration, ScoringWorkplace, find_workplace, measure_duration
@@ -178,6 +179,7 @@ class _Draft:
         outlook = folder_job.look()
         if outlook.scores is not None:
             return self.complete(outlook.scores)
+        on_notice(MEASURING)
         total, left = folder_job.count_work(outlook.listing)
         workplace = find_workplace(job, files, self.asked["object_store_gib"])
         new = outlook.changes.new if outlook.listing is not None and not update else 0

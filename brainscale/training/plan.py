@@ -15,6 +15,7 @@ from brainscale.config.files import CONFIG_FILE
 from brainscale.config.sections import Config
 from brainscale.dataset.manifest import MANIFEST_FILE
 from brainscale.errors import TrainError
+from brainscale.reading.pace import MEASURING
 from brainscale.storage.remote import is_address
 from brainscale.storage.workspace import Workspace, fetch, open_workspace
 from brainscale.training.arguments import PARAMETERS, find_finished
@@ -127,6 +128,7 @@ def plan_training(
         output = OutputPlan(run=out, state="complete", epochs_done=finished.epochs)
         recipe = describe_recipe(config, data_plan)
         return TrainingPlan(data=data_plan, recipe=recipe, workplace=None, output=output, duration=None)
+    on_notice(MEASURING)
     manifest, data_plan = plan_data(data, config, on_notice)
     workplace = find_workplace(config, data_plan.count_read())
     output = plan_run(out, config, manifest, workplace)
