@@ -15,7 +15,6 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from brainscale.training.fingerprints import Fingerprints, select_float_tensors
 from safetensors.torch import save
 
 from brainscale.config.files import load_config
@@ -25,6 +24,7 @@ from brainscale.models.engines import EngineOptions, TorchEngine
 from brainscale.models.registry import build_network
 from brainscale.seeds import make_deterministic
 from brainscale.training.exactness import noise
+from brainscale.training.fingerprints import Fingerprints, select_float_tensors
 from brainscale.training.step import Learner
 
 SIDE, IMAGES = 224, 1024

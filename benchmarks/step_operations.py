@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from brainscale.training.fingerprints import Fingerprints, select_float_tensors
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from brainscale.config.files import load_config
@@ -28,6 +27,7 @@ from brainscale.seeds import derive, make_deterministic
 from brainscale.training.augment import augment
 from brainscale.training.checkpoints import hash_weights
 from brainscale.training.exactness import noise
+from brainscale.training.fingerprints import Fingerprints, select_float_tensors
 from brainscale.training.step import Learner
 
 SETTINGS = ["data.image_size=64", "train.batch_size=8", "train.micro_batch=2", "train.threads=1"]
