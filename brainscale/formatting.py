@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 from decimal import ROUND_HALF_UP, Decimal
 
 SIGNS = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_[]|#~!$"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;"})
@@ -36,13 +37,33 @@ def format_number(value: object, digits: int = 3) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration as text in its two largest units, such as `2 h 5 min`; minutes without seconds."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours_of_day = divmod(hours, 24)
-    if days > 1:
-        return f"{days} days {hours_of_day} h"
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{rest} s"
+    """Return a duration in two units at most, such as `3 h 10 min`; below ten seconds with a digit after the point."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    return f"{hours:,} h {minutes_left} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def format_nbytes(nbytes: int) -> str:
+    """Return a size in kiB, MiB or GiB."""
+    unit, size = next(
+        ((unit, size) for unit, size in (("GiB", 2**30), ("MiB", 2**20)) if nbytes >= size), ("kiB", 1024)
+    )
+    return f"{nbytes / size:,.1f} {unit}"
+
+
+def format_sections(sections: Mapping[str, Mapping[str, str]]) -> str:
+    """Return sections of labelled lines as text: each with its heading, the texts below each other.
+
+    Args:
+        sections: heading → label → text.
+    """
+    width = max(len(label) for facts in sections.values() for label in facts)
+    blocks = [
+        [name, *(f"  {label:<{width}}  {text}" for label, text in facts.items())] for name, facts in sections.items()
+    ]
+    return "\n".join("\n".join(block) for block in blocks)
 
 
 def escape_markdown(value: object) -> str:

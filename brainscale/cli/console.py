@@ -168,6 +168,10 @@ def _format(value: Any) -> str:
             key: f"({_format(inner)})" if isinstance(inner, dict) else _format(inner) for key, inner in value.items()
         }
         return ", ".join(f"{key} {text}" for key, text in texts.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_format, value)) or "none"
     if value is None:
         return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.4f}" if isinstance(value, float) else str(value)

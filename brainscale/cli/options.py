@@ -40,6 +40,11 @@ shared = click.option(
     help="Allow local paths on a cluster whose nodes all mount them.",
 )
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an output that this command did not make.")
+dry_run = click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only print what would be read, used and written, and about how long it would take.",
+)
 unit = click.option(
     "--unit",
     type=click.Choice(["slice", "scan", "patient"]),

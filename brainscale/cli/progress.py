@@ -13,7 +13,6 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
 from brainscale import logs
-from brainscale.formatting import format_duration
 from brainscale.scoring.result import Amount
 
 SHOWN_EPOCHS = 15
@@ -149,7 +148,13 @@ def _scored(counts: dict[str, Any]) -> str:
     left = counts["seconds_left"]
     parts = [f"{counts['files']}/{counts['of']} files", f"{counts['images_a_second']:.0f} images/s"]
     parts += [f"{counts['errors']} errors"] if counts["errors"] else []
-    return ", ".join([*parts, *([f"{format_duration(left)} left"] if left else [])])
+    return ", ".join([*parts, *([f"{_duration(left)} left"] if left else [])])
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{rest} s"
 
 
 def _scored_line(counts: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from brainscale.cli import options
+from brainscale.cli import options, planning
 from brainscale.cli.console import handle_errors, print_facts
 from brainscale.errors import FAIL_ABOVE
 from brainscale.logs import notice
@@ -107,6 +107,7 @@ from brainscale.logs import notice
     help="Time for which the object store of the sources may be away before the job ends.",
 )
 @options.shared
+@options.dry_run
 @options.address
 @options.json
 @handle_errors
@@ -118,6 +119,7 @@ def score_command(
     max_heatmaps: int,
     patient_key: str | None,
     fail_above: float,
+    dry_run: bool,
     address: str | None,
     no_wait: bool,
     as_json: bool,
@@ -141,6 +143,9 @@ def score_command(
         "max_heatmaps": max_heatmaps,
         **settings,
     }
+    if dry_run:
+        planning.show_scoring_plan(request, address, as_json)
+        return
     if address:
         options.run_as_job(address, no_wait, "score", {**request, "fail_above": fail_above}, as_json)
     from brainscale.cli.progress import Bar

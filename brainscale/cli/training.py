@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from brainscale.cli import options
+from brainscale.cli import options, planning
 from brainscale.cli.console import handle_errors, print_facts
 from brainscale.errors import UsageError
 from brainscale.logs import notice
@@ -117,6 +117,7 @@ KEYS = {
     metavar="section.key=value",
     help="Override a value of the configuration. Can be given several times.",
 )
+@options.dry_run
 @options.address
 @options.json
 @handle_errors
@@ -136,6 +137,7 @@ def train_command(
     allow_other_hardware: bool,
     tracking: str | None,
     shared: bool,
+    dry_run: bool,
     address: str | None,
     no_wait: bool,
     as_json: bool,
@@ -180,6 +182,11 @@ def train_command(
         from brainscale.evaluation.arguments import check_cross_validation, require_folds
 
         require_folds(folds, folds_by, repeats)
+    if dry_run:
+        if tracking_uri:
+            require_mlflow()
+        planning.show_training_plan(request, settings, address, as_json)
+        return
     if address:
         options.run_as_job(address, no_wait, "train", request | {"tracking": tracking_uri}, as_json)
     if tracking_uri:

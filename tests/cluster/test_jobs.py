@@ -272,7 +272,7 @@ def test_the_list_of_jobs_is_a_table() -> None:
         id="brainscale-22", status="pending", command="train", out=None, started=None, seconds=None
     )
     assert _format_jobs([job, waiting]) == [
-        "job            status   started        duration  output",
-        "brainscale-1   running  2 h 1 min ago  1 min     /o",
-        "brainscale-22  pending  –              –         –",
+        "job            status   started        duration   output",
+        "brainscale-1   running  2 h 1 min ago  1 min 5 s  /o",
+        "brainscale-22  pending  –              –          –",
     ]
