@@ -11,6 +11,7 @@ from pathlib import Path
 
 import ray
 
+from brainscale import progress
 from brainscale.cluster.ray_private import send_raylet_messages_to_stderr
 from brainscale.errors import ClusterError, first_line
 
@@ -47,6 +48,7 @@ def session(workers: int | None = None, object_store_gib: float | None = None) -
     if ray.is_initialized():
         yield
         return
+    progress.stage("starting Ray" if "RAY_ADDRESS" not in os.environ else "connecting to Ray")
     if surrounding := os.environ.get("RAY_ADDRESS"):  # inside a job, or on nodes that a scheduler started
         try:
             ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)

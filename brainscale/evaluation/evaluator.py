@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from brainscale import progress
 from brainscale.dataset.inclusion import describe_measured
 from brainscale.dataset.labels import describe_unclear_labels
 from brainscale.dataset.manifest import MANIFEST_FILE, is_manifest, manifest_fingerprint, write_manifest
@@ -132,6 +133,7 @@ def evaluate_model(
             if (repeated := read_repeated(prepared.path, evaluation_sha256, report=report)) is not None:
                 on_notice(describe_repeated(repeated))
                 return repeated
+            progress.announce(f"Evaluating {model} on {len(prepared.rows)} samples, in {prepared.path}")
             if needs_ray(len(prepared.rows), engine, workers):
                 _open_ray(stack, workers, [*locations, *prepared.rows["uri"].to_pylist()], shared=shared)
             try:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from brainscale import progress
 from brainscale.config.data_sections import PreprocessConfig
 from brainscale.dataset.manifest import is_manifest
 from brainscale.dataset.manifest_files import walk_manifest
@@ -103,7 +104,7 @@ def score_files(
         bundle = open_bundle(bundle_folder, allow_edited=allow_edited_model)
         for text in describe_model_notes(bundle):
             on_notice(text)
-        files = SpooledFiles(_list_files(sources, bundle.info.preprocess))
+        files = SpooledFiles(progress.each(_list_files(sources, bundle.info.preprocess), "listing", unit="files"))
         folder = open_scores_folder(out)
         unit_of_table = None if unit is None else require_unit(unit, ("scan", "patient"))
         if unit_of_table is not None:
