@@ -72,7 +72,6 @@ class Progress:
         """Return the fields, and the speed and the time left, for a machine; `parse_progress` reads them."""
         speed, left = self.samples_a_second, self.seconds_left
         return asdict(self) | {
-            "seconds": round(self.seconds, 3),
             "samples_a_second": None if speed is None else round(speed, 1),
             "seconds_left": None if left is None else round(left),
         }

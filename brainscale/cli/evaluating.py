@@ -116,8 +116,10 @@ def evaluate_command(
     if evaluation is None:
         from brainscale.cli.progress import show_progress
 
-        with show_progress():
-            from brainscale.evaluation.evaluator import evaluate_model  # here: it takes a second to load
+        with show_progress() as display:
+            if not (by or match):  # whose columns are checked in the manifest first
+                display.announce(f"Evaluating {model}")
+            from brainscale.evaluation.evaluator import evaluate_model  # here: it takes seconds to load
 
             evaluation = evaluate_model(**request, on_notice=notice)
     if evaluation.degenerate and not as_json:

@@ -190,7 +190,7 @@ def _details(progress: Progress) -> dict[str, str]:
     if (speed := progress.samples_a_second) is not None:
         details["speed"] = f"{speed:,.0f} samples/s" if speed >= 10 else f"{speed:.1f} samples/s"
     if progress.errors:
-        details["errors"] = f"{progress.errors:,} errors"
+        details["errors"] = f"{progress.errors:,} error{'' if progress.errors == 1 else 's'}"
     if left := progress.seconds_left:
         details["left"] = f"{format_duration(left)} left"
     return details

@@ -133,7 +133,7 @@ def evaluate_model(
             if (repeated := read_repeated(prepared.path, evaluation_sha256, report=report)) is not None:
                 on_notice(describe_repeated(repeated))
                 return repeated
-            progress.announce(f"Evaluating {model} on {len(prepared.rows)} samples, in {prepared.path}")
+            progress.announce(f"{len(prepared.rows):,} samples to predict; the results go to {prepared.path}")
             if needs_ray(len(prepared.rows), engine, workers):
                 _open_ray(stack, workers, [*locations, *prepared.rows["uri"].to_pylist()], shared=shared)
             try:
