@@ -14,7 +14,7 @@ help: ## this list
 demo: $(READY) ## the whole way on phantoms, in demo/
 	$(BIN)/brainscale demo --out demo
 
-# What starts Ray nodes of its own, and half of what needs no Ray: beside the others, two cores are never idle.
+# What starts Ray nodes of its own, which a crowded machine may start too slowly; and half of what needs no Ray.
 OWN_NODES := $(patsubst %,tests/integration/test_%.py,autoscaling jobs kills)
 HALF := tests/models tests/training $(wildcard tests/test_*.py)
 HELPERS := score_peers score_plain reading_process
@@ -24,11 +24,11 @@ CLOSING := sed -s -n '/= short test summary\|= .* in .* =/,$$p'
 test check: SHELL := /bin/bash
 test check: .SHELLFLAGS := -o pipefail -c
 # The tests on Ray take longest: its workers, which yield to everybody otherwise, do not, and the other tests do.
-test: $(READY) ## all tests: on Ray, on Ray nodes of their own beside them, and without Ray; ends with all summaries
-	@nice -n 19 $(BIN)/pytest -m "not ray" > .others.log 2>&1 & others=$$!; \
-	RAY_worker_niceness=0 $(BIN)/pytest -m ray $(OWN_NODES) > .nodes.log 2>&1 & nodes=$$!; \
-	RAY_worker_niceness=0 $(BIN)/pytest -m ray $(OWN_NODES:%=--ignore=%) 2>&1 | tee .ray.log; status=$$?; \
-	wait $$nodes || status=$$?; cat .nodes.log; wait $$others || status=$$?; cat .others.log; \
+test: $(READY) ## all tests: on Ray, then on Ray nodes of their own, and those without Ray beside them; ends with all summaries
+	@nice -n 19 $(BIN)/pytest -m "not ray" > .others.log 2>&1 & others=$$!; status=0; \
+	RAY_worker_niceness=0 $(BIN)/pytest -m ray $(OWN_NODES) 2>&1 | tee .nodes.log || status=$$?; \
+	RAY_worker_niceness=0 $(BIN)/pytest -m ray $(OWN_NODES:%=--ignore=%) 2>&1 | tee .ray.log || status=$$?; \
+	wait $$others || status=$$?; cat .others.log; \
 	$(CLOSING) .ray.log .nodes.log; exit $$status
 
 check: $(READY) ## style, types, the import rule, and the tests that need no Ray

@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from brainscale.cli.demo import PHANTOMS, SEED
 from brainscale.config.files import load_config
 from brainscale.dataset.indexer import index_sources
 from brainscale.dataset.phantoms import write_phantoms
@@ -22,7 +23,6 @@ from brainscale.training.run_folder import RunFolder, describe_training_data
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "brainscale" / "shipped" / "phantoms"
-COUNT, SEED = 360, 42  # the phantoms of `brainscale demo`
 OVERRIDES = ("train.memory_format=contiguous", "resources.workers=1", "resources.device=cpu")
 
 
@@ -30,7 +30,7 @@ def main(work: Path) -> None:
     """Make the model in `work`, and copy it to `SHIPPED`."""
     config = load_config("demo", OVERRIDES)
     scans, run = make_folder(work) / "scans", RunFolder(work / "run")
-    write_phantoms(scans, COUNT, SEED)
+    write_phantoms(scans, PHANTOMS, SEED)
     split = config.split
     manifest = assign_splits(index_sources([str(scans)], config), val=split.val, test=split.test, seed=SEED)
     trained = train_model(manifest, str(run.path), config, on_epoch=print, on_notice=print)

@@ -24,8 +24,8 @@ from brainscale.models.engines import EngineOptions, TorchEngine
 from brainscale.models.registry import build_network
 from brainscale.seeds import make_deterministic
 from brainscale.training.exactness import noise
+from brainscale.training.fingerprints import Fingerprints, select_float_tensors
 from brainscale.training.step import Learner
-from brainscale.training.trace import Fingerprints, select_float_tensors
 
 SIDE, IMAGES = 224, 1024
 

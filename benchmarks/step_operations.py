@@ -24,10 +24,10 @@ from brainscale.models.registry import build_network
 from brainscale.reading.sample import Sample, sample_table
 from brainscale.scoring.predictions import make_predictions, stack_planes
 from brainscale.seeds import derive, make_deterministic
-from brainscale.training import trace
 from brainscale.training.augment import augment
 from brainscale.training.checkpoints import hash_weights
 from brainscale.training.exactness import noise
+from brainscale.training.fingerprints import Fingerprints, select_float_tensors
 from brainscale.training.step import Learner
 
 SETTINGS = ["data.image_size=64", "train.batch_size=8", "train.micro_batch=2", "train.threads=1"]
@@ -64,7 +64,7 @@ def measure(name: str, layout: str) -> None:
     batch = list(np.arange(IMAGES).reshape(4, -1))
     learner.step(samples, batch, 1, 0, 1e-3)
     step = count(lambda: learner.step(samples, batch, 1, 1, 1e-3))
-    fingerprints = trace.Fingerprints(list(trace.select_float_tensors(network.state_dict()).values()))
+    fingerprints = Fingerprints(list(select_float_tensors(network.state_dict()).values()))
     traced = count(fingerprints.compute)
     parameters = list(network.parameters())
     others = sum(p.grad is None or p.grad.stride() != p.stride() for p in parameters)

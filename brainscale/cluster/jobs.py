@@ -40,6 +40,10 @@ QUIET_S = 60.0  # time without a line after which the connection to a log is mad
 LIMIT = 100 * 2**20  # bytes that a Jobs server accepts as one upload
 SERVER_LINE = re.compile(r"\S+ \S+\tINFO job_manager\.py|Running entrypoint for job ")
 """Lines that a Jobs server adds to a job's log."""
+AGENT_S = 90.0
+"""Seconds that a head which has just started gets for the agent that starts jobs."""
+NO_AGENT = "No available agent"
+"""What a Jobs server says meanwhile."""
 UNREACHED = (RuntimeError, ConnectionError, OSError, ClientError, asyncio.TimeoutError)
 """Exceptions of Ray's client for a server that does not answer, or answers with an error."""
 
@@ -108,17 +112,27 @@ def submit(client: Client, command: str, request: dict[str, Any], log_format: st
                 f"the job's upload has {nbytes / 2**20:.0f} MiB, but a Jobs server accepts {LIMIT / 2**20:.0f} MiB: "
                 "list the sources in a file on the cluster's storage (@FILE) or in a manifest"
             )
+        return _submit(
+            client,
+            entrypoint=f"python jobs/{command}.py {REQUEST}",
+            submission_id=job,
+            runtime_env={"working_dir": str(folder), "env_vars": {logs.VARIABLE: log_format}},
+            metadata={"brainscale": __version__, "command": command, "out": str(request.get("out") or "")},
+        )
+
+
+def _submit(client: JobSubmissionClient, **job: Any) -> str:
+    """Submit a job; a head that has just started and has no agent yet is asked again."""
+    deadline = time.monotonic() + AGENT_S
+    while True:
         try:
-            return client.submit_job(
-                entrypoint=f"python jobs/{command}.py {REQUEST}",
-                submission_id=job,
-                runtime_env={"working_dir": str(folder), "env_vars": {logs.VARIABLE: log_format}},
-                metadata={"brainscale": __version__, "command": command, "out": str(request.get("out") or "")},
-            )
+            return client.submit_job(**job)
         except UNREACHED as error:
-            raise ClusterError(
-                f"the Jobs server did not accept the job ({first_line(error)}): check the cluster and {RERUN}"
-            ) from error
+            if NO_AGENT not in str(error) or time.monotonic() > deadline:
+                raise ClusterError(
+                    f"the Jobs server did not accept the job ({first_line(error)}): check the cluster and {RERUN}"
+                ) from error
+        time.sleep(1)
 
 
 @dataclass(frozen=True, kw_only=True)

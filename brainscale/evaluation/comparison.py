@@ -23,7 +23,6 @@ from brainscale.dataset.manifest import MANIFEST_FILE
 from brainscale.errors import BundleError, ManifestError
 from brainscale.evaluation.arguments import find_evaluation, require_runs
 from brainscale.evaluation.comparability import require_comparable
-from brainscale.evaluation.evaluator import evaluate_model
 from brainscale.evaluation.matched import match_labelled, require_slices
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
 from brainscale.evaluation.units import UNIT_FILES, read_labelled_units
@@ -169,10 +168,7 @@ def compare_runs(
     found = {name: find_evaluation(Path(run), unit) for name, run in run_of.items()}
     existing = {name: _read_evaluation(folder) for name, folder in found.items() if folder is not None}
     require_comparable(_facts_of(existing), force=force)  # before the others are evaluated, which takes long
-    evaluated = {
-        name: existing.get(name) or _read_evaluation(Path(evaluate_model(run, unit=unit).path))
-        for name, run in run_of.items()
-    }
+    evaluated = {name: existing.get(name) or _evaluate(run, unit) for name, run in run_of.items()}
     reason = require_comparable(_facts_of(evaluated), force=force)
     alone = dict[str, HeaderPredictions]()
     if match:
@@ -186,6 +182,12 @@ def compare_runs(
     marks = {"matched_on": ", ".join(match) or None, "not_comparable": reason}
     table = pa.Table.from_pylist([row | marks for row in rows], schema=COMPARISON)
     return Comparison(table=table, pairs=_mark_pairs(pairs, reason), not_comparable=reason)
+
+
+def _evaluate(run: str, unit: str) -> _EvaluatedRun:
+    from brainscale.evaluation.evaluator import evaluate_model  # here: what draws reports loads for half a second
+
+    return _read_evaluation(Path(evaluate_model(run, unit=unit).path))
 
 
 def _match(

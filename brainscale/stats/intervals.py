@@ -3,9 +3,9 @@
 import math
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.special import ndtr, ndtri, stdtrit  # scipy.stats has the same and loads for half a second
 
-Z = float(norm.ppf(0.975))
+Z = float(ndtri(0.975))
 
 
 def wilson(successes: float, n: float) -> tuple[float, float]:
@@ -38,7 +38,7 @@ def effective_size(correct: np.ndarray, codes: np.ndarray) -> float:
 
 def t_quantile(size: int) -> float:
     """Return the 97.5 % quantile of Student's t for a spread estimated from `size` groups; near Z with many."""
-    return float(t.ppf(0.975, max(1, size - 1)))
+    return float(stdtrit(max(1, size - 1), 0.975))
 
 
 def bca_levels(value: float, draws: np.ndarray, jackknife: np.ndarray, size: int) -> tuple[float, float]:
@@ -55,7 +55,7 @@ def bca_levels(value: float, draws: np.ndarray, jackknife: np.ndarray, size: int
     """
     below = float(((draws < value).mean() + (draws <= value).mean()) / 2)
     least = 1 / (len(draws) + 1)
-    bias = float(norm.ppf(min(max(below, least), 1 - least)))
+    bias = float(ndtri(min(max(below, least), 1 - least)))
     pull = jackknife.mean() - jackknife if np.isfinite(jackknife).all() else np.zeros(1)
     spread = float((pull**2).sum())
     acceleration = float((pull**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
@@ -63,5 +63,5 @@ def bca_levels(value: float, draws: np.ndarray, jackknife: np.ndarray, size: int
     ends = np.array([bias - reach, bias + reach])
     if (acceleration * ends >= 1).any():  # the correction has no meaning so far out
         acceleration = 0.0
-    low, high = 100 * norm.cdf(bias + ends / (1 - acceleration * ends))
+    low, high = 100 * ndtr(bias + ends / (1 - acceleration * ends))
     return float(low), float(high)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scipy.stats import binom, norm
+from scipy.special import ndtr
 
 from brainscale.errors import UsageError
 from brainscale.schema import PAIRS
@@ -68,7 +68,9 @@ def _p_of_signs(differences: np.ndarray) -> float:
     """Return the two-sided p of the sum of integers [K], had each its sign by a coin."""
     sizes, times = np.unique(np.abs(differences[differences != 0]), return_counts=True)
     if len(sizes) > 1 and sizes @ times > EXACT:
-        return float(2 * norm.sf(abs(differences.sum()) / math.sqrt(sizes**2 @ times)))
+        return float(2 * ndtr(-abs(differences.sum()) / math.sqrt(sizes**2 @ times)))
+    from scipy.stats import binom  # here: it loads for half a second
+
     distribution = np.ones(1)  # probability that the positive ones sum to 0, 1, 2 …
     for size, count in zip(sizes.tolist(), times.tolist(), strict=True):
         spread = np.zeros(size * count + 1)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtr
 
 from brainscale.errors import UsageError
 from brainscale.seeds import derive
@@ -249,7 +249,7 @@ def p_value(value: float, draws: np.ndarray, left_out: np.ndarray, size: int) ->
     """
     least = 1 / (len(draws) + 1)
     below, at_zero = (
-        norm.ppf(np.clip(((draws < point).mean() + (draws <= point).mean()) / 2, least, 1 - least))
+        ndtri(np.clip(((draws < point).mean() + (draws <= point).mean()) / 2, least, 1 - least))
         for point in (value, 0.0)
     )
     pull = left_out.mean() - left_out if np.isfinite(left_out).all() else np.zeros(1)
@@ -257,4 +257,4 @@ def p_value(value: float, draws: np.ndarray, left_out: np.ndarray, size: int) ->
     acceleration = float((pull**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
     distance = at_zero - below
     reach = abs(distance / max(1 + acceleration * distance, least) - below)
-    return float(2 * t.sf(reach / math.sqrt(size / max(1, size - 1)), max(1, size - 1)))
+    return float(2 * stdtr(max(1, size - 1), -reach / math.sqrt(size / max(1, size - 1))))

@@ -25,6 +25,7 @@ from brainscale.training.checkpoints import (
     save_checkpoint,
 )
 from brainscale.training.environment import describe_arithmetic
+from brainscale.training.fingerprints import Fingerprints, select_float_tensors
 from brainscale.training.history import HISTORY_FILE, Epoch, write_history
 from brainscale.training.notices import write_notice
 from brainscale.training.pace import ReportStep, StepReporter, ignore_step
@@ -161,8 +162,8 @@ class TrainingLoop:
         self.workspace, self.run_folder, self.checkpoints = workspace, workspace.path, workspace.path / "checkpoints"
         self.learner, self.train, self.val = learner, train, val
         self.is_first = exact_sum.rank_and_world_size()[0] == 0  # the worker that writes the files
-        self.tensors = trace.select_float_tensors(learner.network.state_dict())
-        self.fingerprints = trace.Fingerprints(list(self.tensors.values()))
+        self.tensors = select_float_tensors(learner.network.state_dict())
+        self.fingerprints = Fingerprints(list(self.tensors.values()))
         self.unfetched: list[tuple[trace.StepRow, torch.Tensor]] = []
         self.arithmetic = describe_arithmetic(learner.device)
         self.progress = Progress()

@@ -97,6 +97,25 @@ def test_the_package_travels_and_nothing_else() -> None:
     assert server.sent["metadata"]["out"] == "s3://b/c"
 
 
+def test_a_head_that_has_just_started_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Starting(Server):
+        asked = 0
+
+        def submit_job(self, **sent: Any) -> str:
+            self.asked += 1
+            if self.asked < 3:
+                raise RuntimeError("status code 500: No available agent to submit job, please try again later..")
+            return super().submit_job(**sent)
+
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    server = Starting(iter([]))
+    assert jobs.submit(server, "score", {"out": "o"}) == server.sent["submission_id"]  # type: ignore[arg-type]
+    assert server.asked == 3
+    monkeypatch.setattr(jobs, "AGENT_S", 0.0)
+    with pytest.raises(ClusterError, match=r"did not accept the job \(.*No available agent"):
+        jobs.submit(Starting(iter([])), "score", {"out": "o"})  # type: ignore[arg-type]
+
+
 def test_what_is_too_large_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "LIMIT", 10_000)
     with pytest.raises(

@@ -12,8 +12,8 @@ from brainscale.models.registry import build_network
 from brainscale.seeds import derive, make_deterministic
 from brainscale.training.checkpoints import Progress, hash_weights, load_latest_checkpoint, save_checkpoint
 from brainscale.training.exactness import check_exactness, noise, train_a_little
+from brainscale.training.fingerprints import Fingerprints, select_float_tensors
 from brainscale.training.step import Learner
-from brainscale.training.trace import Fingerprints, select_float_tensors
 from brainscale.training.upload import Uploader
 
 pytestmark = [pytest.mark.gpu]

@@ -13,7 +13,7 @@ from brainscale.dataset.manifest import write_manifest
 from brainscale.errors import SourceError
 from brainscale.schema import MANIFEST
 from brainscale.storage.local import write_success
-from brainscale.training import trace
+from brainscale.training import fingerprints, trace
 from brainscale.training.history import write_history
 from brainscale.training.run_folder import Run
 from brainscale.training.verification import BitComparison, compare_bits
@@ -22,7 +22,7 @@ from tests.support.steps import step_row
 
 
 def fingerprint(tensor: torch.Tensor) -> int:
-    (number,) = trace.Fingerprints([tensor]).compute().tolist()
+    (number,) = fingerprints.Fingerprints([tensor]).compute().tolist()
     return int(number)
 
 
@@ -37,10 +37,10 @@ def test_any_bit_that_differs_shows(count: int, at: int, bit: int, seed: int) ->
     assert fingerprint(tensor.clone()) == fingerprint(tensor)
 
 
-@pytest.mark.parametrize("chunk", [trace.CHUNK, 60, 50, 7])
+@pytest.mark.parametrize("chunk", [fingerprints.CHUNK, 60, 50, 7])
 def test_places_count(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     """Also where a tensor is cut into chunks that could change places."""
-    monkeypatch.setattr(trace, "CHUNK", chunk)
+    monkeypatch.setattr(fingerprints, "CHUNK", chunk)
     tensor = torch.randn(2, 3, 4, 5)
     assert fingerprint(tensor.flip(0)) != fingerprint(tensor)
     assert fingerprint(torch.zeros(3)) != fingerprint(-torch.zeros(3))
@@ -51,8 +51,8 @@ def test_each_tensor_has_its_own_number(sizes: list[int], chunk: int, seed: int)
     """A change of one tensor, in place, changes its number and no other."""
     generator = torch.Generator().manual_seed(seed)
     tensors = [torch.randn(size, generator=generator) for size in sizes]
-    with patch.object(trace, "CHUNK", chunk):
-        numbers = trace.Fingerprints(tensors)
+    with patch.object(fingerprints, "CHUNK", chunk):
+        numbers = fingerprints.Fingerprints(tensors)
     before = numbers.compute()
     changed = seed % len(sizes)
     tensors[changed][seed % sizes[changed]] += 1
