@@ -97,7 +97,7 @@ def test_the_whole_is_estimated_once_after_a_minute(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(pace.time, "monotonic", lambda: clock[0])
     recorder = Recorder()
     shown = TrainingPace(recorder, TrainConfig(epochs=30))
-    for step in range(0, 21):
+    for step in range(21):
         clock[0] = 6.0 * step
         shown.show(StepReport(epoch=1, step=step, steps=20, first_step=0, samples=step, seconds=clock[0]))
         assert len(recorder.lines) == (step >= 10)

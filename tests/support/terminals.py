@@ -83,7 +83,7 @@ def terminal(command: list[str | Path], environment: dict[str, str], columns: in
 
 
 def screen(shown: str, columns: int) -> list[str]:
-    """The lines that a terminal shows in the end, longer ones wrapped: cursor up, erase line and column 1 are obeyed."""
+    """The lines that a terminal shows in the end, longer ones wrapped; cursor up, erase line and return are obeyed."""
     lines, row, column = [""], 0, 0
     for move in MOVES.finditer(shown):
         number, letter = move.group(1), move.group(2)
