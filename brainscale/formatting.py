@@ -37,12 +37,14 @@ def format_number(value: object, digits: int = 3) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration in two units at most, such as `3 h 10 min`; below ten seconds with a digit after the point."""
-    if seconds < 10:
+    """Return a duration to about three digits, such as `4.2 s`, `3 min 20 s`, `12 min` or `3 h 10 min`."""
+    if seconds < 9.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes_left = divmod(minutes, 60)
-    return f"{hours:,} h {minutes_left} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    if hours:
+        return f"{hours:,} h {minutes_left} min"
+    return f"{minutes} min" if minutes >= 10 else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def format_nbytes(nbytes: int) -> str:

@@ -9,6 +9,7 @@ import click
 
 from brainscale import logs
 from brainscale.cli.console import print_facts
+from brainscale.cli.next_steps import print_next
 from brainscale.errors import ClusterError
 from brainscale.logs import notice
 
@@ -111,7 +112,9 @@ def make_absolute_output(location: str) -> str:
     return f"{absolute}/" if location.endswith("/") and not absolute.endswith("/") else absolute
 
 
-def run_as_job(address: str, no_wait: bool, command: str, request: dict[str, Any], as_json: bool) -> NoReturn:
+def run_as_job(
+    address: str, no_wait: bool, command: str, request: dict[str, Any], as_json: bool, then: str | None = None
+) -> NoReturn:
     """Submit a command as a job, follow it, and exit with its status.
 
     Args:
@@ -120,6 +123,7 @@ def run_as_job(address: str, no_wait: bool, command: str, request: dict[str, Any
         command: name of the command.
         request: arguments of the command, as JSON.
         as_json: whether to print the result as JSON.
+        then: what comes next, if the job succeeds.
     """
     from brainscale.cluster import jobs
 
@@ -130,10 +134,10 @@ def run_as_job(address: str, no_wait: bool, command: str, request: dict[str, Any
         click.echo(job)
         sys.exit(0)
     notice(f"submitted job {job}")
-    follow_job(address, client, job, as_json)
+    follow_job(address, client, job, as_json, then)
 
 
-def follow_job(address: str, client: "Client", job: str, as_json: bool) -> NoReturn:
+def follow_job(address: str, client: "Client", job: str, as_json: bool, then: str | None = None) -> NoReturn:
     """Show a job as if it ran here, and exit with its status.
 
     Ctrl-C leaves the job running, which is no error; on a terminal, it asks whether to stop the job too.
@@ -143,6 +147,7 @@ def follow_job(address: str, client: "Client", job: str, as_json: bool) -> NoRet
         client: connection to that server.
         job: id of the job.
         as_json: whether to print the result as JSON.
+        then: what comes next, if the job succeeds.
 
     Raises:
         ClusterError: the job failed without a result, or the user stopped it.
@@ -168,6 +173,8 @@ def follow_job(address: str, client: "Client", job: str, as_json: bool) -> NoRet
             click.echo(text)
         else:
             print_facts(outcome.result, as_json)
+    if outcome.status == 0:
+        print_next(then)
     sys.exit(outcome.status)
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import ray
 from ray.exceptions import AuthenticationError
 
+from brainscale import progress
 from brainscale.cluster.local_folders import LocalFolders, ensure_home, ensure_private_token, open_folders
 from brainscale.cluster.ray_private import require_answer, send_raylet_messages_to_stderr
 from brainscale.config.environment import surrounding_ray
@@ -50,7 +51,9 @@ def session(workers: int | None = None, object_store_gib: float | None = None) -
         yield
         return
     ensure_home()
-    if (surrounding := surrounding_ray()) is not None:
+    surrounding = surrounding_ray()
+    progress.stage("starting Ray" if surrounding is None else "connecting to Ray")
+    if surrounding is not None:
         _connect(surrounding)
         try:
             yield

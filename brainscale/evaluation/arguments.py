@@ -10,7 +10,7 @@ from brainscale.dataset.splits import SPLITS
 from brainscale.errors import BundleError, ManifestError, OutputError, UsageError
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
 from brainscale.evaluation.units import evaluation_name
-from brainscale.models.bundle import MODEL_JSON, find_bundle
+from brainscale.models.bundle import MODEL_JSON, require_bundle
 from brainscale.models.engines import EngineOptions, resolve_engine
 from brainscale.models.shipped import locate_model
 from brainscale.stats.units import require_unit
@@ -52,7 +52,7 @@ def check_evaluation(
     if split is not None and split not in (*SPLITS, "all"):
         raise ManifestError(f"no split named '{split}': choose {', '.join(SPLITS)} or all")
     if not is_address(model):
-        find_bundle(Path(locate_model(model)))
+        require_bundle(locate_model(model))
     for table in (data, None if training_manifest == "auto" else training_manifest):
         if isinstance(table, str):
             require_data(table)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from brainscale import progress
 from brainscale.dataset.inclusion import describe_measured
 from brainscale.dataset.labels import describe_unclear_labels
 from brainscale.dataset.manifest import MANIFEST_FILE, is_manifest, manifest_fingerprint, write_manifest
@@ -134,6 +135,7 @@ def evaluate_model(
                 return repeated
             if out is None:
                 require_default_output(prepared.folder)
+            progress.announce(f"{len(prepared.rows):,} samples to predict; the results go to {prepared.path}")
             if needs_ray(len(prepared.rows), engine, workers):
                 _open_ray(stack, workers, [*locations, *prepared.rows["uri"].to_pylist()], shared=shared)
             try:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from brainscale import progress
 from brainscale.config.data_sections import PreprocessConfig
 from brainscale.dataset.manifest import is_manifest
 from brainscale.dataset.manifest_files import walk_manifest
@@ -103,7 +104,8 @@ def score_files(
         bundle = open_bundle(bundle_folder, allow_edited=allow_edited_model)
         for text in describe_model_notes(bundle):
             on_notice(text)
-        files = SpooledFiles(list_source_files(sources, bundle.info.preprocess))
+        listed = list_source_files(sources, bundle.info.preprocess)
+        files = SpooledFiles(progress.each(listed, "listing", unit="files"))
         folder = open_scores_folder(out)
         job = open_job(
             folder,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
+from brainscale import progress
 from brainscale.errors import RERUN, OutputError, StorageError
 from brainscale.models.bundle import EDITED_KEY
 from brainscale.reading.plan import ReadingPlan
@@ -144,6 +145,7 @@ class FolderJob:
                 f"{outlook.changes.new} file(s) are new since this job began and are left out: --update scores them too"
             )
         self._folder.remove_abandoned()
+        progress.announce(f"Scoring {self._files.count:,} files into {self._folder}")
         with self._open_runner() as runner:
             return self._complete(runner, outlook.listing)
 
