@@ -76,10 +76,10 @@ def test_a_bar_is_never_wider_than_the_terminal(width: int, **fields: object) ->
 def test_what_matters_least_is_left_out_first() -> None:
     one = Progress(stage="epoch 13/30", done=12, total=40, unit="steps", samples=384, seconds=4)
     wide, narrow = (cli.format_bar(one, "", width) for width in (114, 54))
-    assert wide == "epoch 13/30 ━━━━━━────────────── " + " 30 %  12/40 steps, 96 samples/s, 9 s left"
-    assert narrow == "epoch 13/30  12/40 steps, 96 samples/s, 9 s left"
+    assert wide == "epoch 13/30 ━━━━━━────────────── " + " 30 %  12/40 steps, 96 samples/s, 9.3 s left"
+    assert narrow == "epoch 13/30  12/40 steps, 96 samples/s, 9.3 s left"
     titled = Progress(**{**vars(one), "stage": "repeat 1 of 2, fold 2 of 5, epoch 13/30"})
-    assert cli.format_bar(titled, "", 54) == "repeat 1 of 2, fold 2 of 5, epoch 13/30  9 s left"
+    assert cli.format_bar(titled, "", 54) == "repeat 1 of 2, fold 2 of 5, epoch 13/30  9.3 s left"
     assert cli.format_bar(Progress(stage="starting Ray"), "7 s", 54) == "starting Ray  7 s"
 
 
