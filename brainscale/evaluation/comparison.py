@@ -28,9 +28,9 @@ from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
 from brainscale.evaluation.units import UNIT_FILES, read_labelled_units
 from brainscale.models.bundle import NOVELTY, ONNX, WEIGHTS
 from brainscale.schema import COMPARISON, PAIRS, PUBLISHED, PUBLISHED_MULTICLASS
-from brainscale.stats.estimate import Estimate
+from brainscale.stats.estimate import Estimate, estimates_of
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
-from brainscale.stats.metrics import estimates_of, measure
+from brainscale.stats.metrics import measure
 from brainscale.stats.paired_tests import paired_tests
 from brainscale.stats.resampling import group_codes
 from brainscale.stats.units import require_unit

@@ -19,10 +19,10 @@ from brainscale.evaluation.fold_data import FoldedData, divide_into_folds
 from brainscale.evaluation.folds import Fold, can_train_folds_here, train_folds_here
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
 from brainscale.schema import PUBLISHED, PUBLISHED_MULTICLASS
+from brainscale.stats.estimate import estimates_of
 from brainscale.stats.folds import measure_folds
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
 from brainscale.stats.metric_names import PUBLISHED_NOTE, metric_name
-from brainscale.stats.metrics import estimates_of
 from brainscale.storage.local import SUCCESS, read_success, write_success
 from brainscale.storage.tables import read_table, write_table
 from brainscale.storage.workspace import Workspace, open_workspace

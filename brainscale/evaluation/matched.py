@@ -16,10 +16,10 @@ from brainscale.evaluation.units import drop_threshold_metrics
 from brainscale.models.bundle import Bundle, mark_edited
 from brainscale.schema import MATCHED, MATCHED_PAIRS
 from brainscale.seeds import derive
-from brainscale.stats.estimate import Estimate
+from brainscale.stats.estimate import Estimate, estimates_of
 from brainscale.stats.labelled import Floats, LabelledProbabilities
 from brainscale.stats.matching import MatchingColumns, Pairs, match_samples, predict_from_columns
-from brainscale.stats.metrics import estimates_of, measure
+from brainscale.stats.metrics import measure
 from brainscale.stats.paired_tests import ControlComparison, compare_with_control
 from brainscale.stats.resampling import Map, group_codes
 from brainscale.stats.units import Unit

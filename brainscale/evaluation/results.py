@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from brainscale.stats.metrics import estimates_of
+from brainscale.stats.estimate import estimates_of
 from brainscale.storage.remote import is_address, join_address
 
 PREDICTIONS_FILE, METRICS_FILE, REPORT_FILE = "predictions.parquet", "metrics.parquet", "report.html"

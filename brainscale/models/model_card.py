@@ -11,8 +11,8 @@ from brainscale.formatting import escape_markdown, format_number
 from brainscale.models.bundle import EDITED, ModelInfo
 from brainscale.models.claim_checklist import ITEMS, OPEN
 from brainscale.models.network_spec import ANGLE
+from brainscale.stats.estimate import estimates_of
 from brainscale.stats.metric_names import CLASS_NAMES, PUBLISHED_NOTE, metric_name
-from brainscale.stats.metrics import estimates_of
 from brainscale.stats.multiclass import OF_EACH_CLASS, sort_into_blocks
 from brainscale.stats.units import AGGREGATION_NAMES
 from brainscale.storage.local import replacing

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from brainscale.stats.resampling import count_distinct
 
@@ -45,3 +46,8 @@ def name_method(method: str, codes: np.ndarray) -> str:
         codes: int [n], number of each sample's group.
     """
     return f"{method} by group" if count_distinct(codes) < len(codes) else method
+
+
+def estimates_of(table: pa.Table) -> dict[str, Estimate]:
+    """Return the rows of a table of schema METRICS by the name of the metric, in its order."""
+    return {row.pop("metric"): Estimate(**row) for row in table.to_pylist()}

@@ -16,19 +16,11 @@ from scipy.special import expit, logit
 from brainscale.stats import multiclass
 from brainscale.stats.bootstrap import metric_values, metrics_left_out
 from brainscale.stats.delong import placements
-from brainscale.stats.estimate import ONE_SAMPLE, Estimate, missing_class, name_method
+from brainscale.stats.estimate import ONE_SAMPLE, Estimate, estimates_of, missing_class, name_method
 from brainscale.stats.grouped_samples import GroupedSamples
 from brainscale.stats.intervals import t_quantile
 from brainscale.stats.labelled import LabelledProbabilities
-from brainscale.stats.metrics import (
-    DISJOINT_PAIRS,
-    NO_VARIANCE,
-    as_table,
-    disjoint_pairs,
-    estimate_perfect,
-    estimates_of,
-    measure,
-)
+from brainscale.stats.metrics import DISJOINT_PAIRS, NO_VARIANCE, as_table, disjoint_pairs, estimate_perfect, measure
 from brainscale.stats.resampling import count_distinct, jackknife_blocks
 
 WITHIN_FOLDS = ("auroc", "average_precision", "ece", "calibration_slope", "calibration_intercept")

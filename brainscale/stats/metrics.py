@@ -139,11 +139,6 @@ def _estimates(samples: LabelledProbabilities, prevalence: float | None, run: Ma
     return {name: estimates[name] for name in names if name in estimates}
 
 
-def estimates_of(table: pa.Table) -> dict[str, Estimate]:
-    """Return the rows of a table of schema METRICS by the name of the metric, in its order."""
-    return {row.pop("metric"): Estimate(**row) for row in table.to_pylist()}
-
-
 def as_table(estimates: Mapping[str, Estimate]) -> pa.Table:
     """Return metrics by name as a table of schema METRICS."""
     rows = [{"metric": name, **vars(estimate)} for name, estimate in estimates.items()]

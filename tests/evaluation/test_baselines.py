@@ -21,7 +21,7 @@ from brainscale.evaluation.cross_validation import combine_evaluations
 from brainscale.evaluation.results import PREDICTIONS_FILE
 from brainscale.models.registry import build_network
 from brainscale.schema import PREDICTIONS
-from brainscale.stats.metrics import estimates_of
+from brainscale.stats.estimate import estimates_of
 from brainscale.storage.tables import read_table
 
 NAMES = [*BASELINES]

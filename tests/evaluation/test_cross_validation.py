@@ -23,9 +23,10 @@ from brainscale.evaluation.cross_validation import (
 )
 from brainscale.evaluation.fold_data import assign_splits_of_folds, divide_into_folds, splits_of_fold
 from brainscale.schema import PUBLISHED
+from brainscale.stats.estimate import estimates_of
 from brainscale.stats.folds import measure_folds
 from brainscale.stats.metric_names import PUBLISHED_NOTE
-from brainscale.stats.metrics import estimates_of, measure
+from brainscale.stats.metrics import measure
 from brainscale.storage.workspace import Workspace
 from tests.support.pages import random_samples
 from tests.support.samples import CLASSES, labelled, two_columns

@@ -11,7 +11,7 @@ from brainscale.evaluation.evaluator import evaluate_model
 from brainscale.evaluation.model_list import METRICS, ListedModel, list_models
 from brainscale.evaluation.results import METRICS_FILE
 from brainscale.models.bundle import MODEL_JSON, Bundle
-from brainscale.stats.metrics import estimates_of
+from brainscale.stats.estimate import estimates_of
 from tests.support.evaluating import edit_threshold, make_run, predict_without_ray
 from tests.support.runs import Invoke
 

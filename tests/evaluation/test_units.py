@@ -16,7 +16,8 @@ from brainscale.evaluation.comparison import compare_runs
 from brainscale.evaluation.evaluator import evaluate_model
 from brainscale.evaluation.units import EvaluatedUnits, drop_threshold_metrics, evaluation_name, require_patients
 from brainscale.models.bundle import MODEL_JSON, Bundle, ModelInfo, OperatingPoint, write_model_info
-from brainscale.stats.metrics import METRIC_NAMES, estimates_of, measure
+from brainscale.stats.estimate import estimates_of
+from brainscale.stats.metrics import METRIC_NAMES, measure
 from tests.support.evaluating import make_run, predict_without_ray
 from tests.support.pages import random_samples
 from tests.support.scoring import made_up_bundle

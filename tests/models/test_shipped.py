@@ -24,7 +24,7 @@ from brainscale.models.shipped import (
     make_model_absolute,
     shipped_folders,
 )
-from brainscale.stats.metrics import estimates_of
+from brainscale.stats.estimate import estimates_of
 from tests.support.runs import Invoke, scores
 
 NOTE = "Note: the model phantoms was trained on phantoms (synthetic images), for trying brainscale only"

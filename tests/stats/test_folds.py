@@ -9,11 +9,11 @@ from scipy.stats import binom
 
 from brainscale.stats.bootstrap import metric_values
 from brainscale.stats.delong import delong
-from brainscale.stats.estimate import Estimate
+from brainscale.stats.estimate import Estimate, estimates_of
 from brainscale.stats.folds import measure_folds
 from brainscale.stats.grouped_samples import GroupedSamples
 from brainscale.stats.labelled import LabelledProbabilities
-from brainscale.stats.metrics import estimates_of, measure
+from brainscale.stats.metrics import measure
 from tests.support.samples import LONG, labelled, two_columns
 
 STUDIES = 400 if LONG else 60

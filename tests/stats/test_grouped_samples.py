@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from brainscale.stats import bootstrap, calibration, resampling
 from brainscale.stats.bootstrap import metric_values
+from brainscale.stats.estimate import estimates_of
 from brainscale.stats.folds import measure_folds
 from brainscale.stats.grouped_samples import GroupedSamples
 from brainscale.stats.labelled import LabelledProbabilities
-from brainscale.stats.metrics import estimates_of, measure
+from brainscale.stats.metrics import measure
 from tests.support.samples import LONG, labelled
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_metrics.json").read_text())

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from brainscale.stats.estimate import Estimate
+from brainscale.stats.estimate import Estimate, estimates_of
 from brainscale.stats.labelled import LabelledProbabilities
-from brainscale.stats.metrics import compute_metrics, estimates_of
+from brainscale.stats.metrics import compute_metrics
 from brainscale.stats.resampling import group_codes
 
 LONG = "BRAINSCALE_LONG" in os.environ

@@ -24,10 +24,9 @@ from brainscale.evaluation.report.summary import Sampling, describe_findings, de
 from brainscale.formatting import format_number
 from brainscale.models.faithfulness import FaithfulnessSummary
 from brainscale.stats.confusion import confusion_matrix
-from brainscale.stats.estimate import Estimate
+from brainscale.stats.estimate import Estimate, estimates_of
 from brainscale.stats.labelled import LabelledProbabilities
 from brainscale.stats.metric_names import CLASS_NAMES, metric_name
-from brainscale.stats.metrics import estimates_of
 from brainscale.stats.multiclass import ANY_TUMOUR, OF_EACH_CLASS, sort_into_blocks
 from brainscale.stats.weighted_metrics import predictive_values
 from brainscale.storage.local import replacing

@@ -18,7 +18,8 @@ from brainscale.evaluation.report.cases import SCALE_GREY, SCALE_STEPS
 from brainscale.evaluation.report.plots import draw_plots
 from brainscale.seeds import derive
 from brainscale.stats.calibration import ECE_BINS
-from brainscale.stats.metrics import estimates_of, measure
+from brainscale.stats.estimate import estimates_of
+from brainscale.stats.metrics import measure
 from brainscale.stats.resampling import draw_groups
 from tests.support import pages
 from tests.support.pages import EVIL

@@ -15,9 +15,9 @@ from brainscale.evaluation.report.summary import (
     describe_leakage,
     describe_slices,
 )
-from brainscale.stats.estimate import Estimate
+from brainscale.stats.estimate import Estimate, estimates_of
 from brainscale.stats.labelled import LabelledProbabilities
-from brainscale.stats.metrics import estimates_of, measure
+from brainscale.stats.metrics import measure
 from tests.support.samples import LONG, labelled
 
 PATIENT = Unit("patient", "patients")
