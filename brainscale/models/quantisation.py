@@ -1,4 +1,4 @@
-"""Write the int8 graph of a model: its convolutions multiply 8-bit integers, and everything else stays in float32."""
+"""Write the int8 graph of a model: its convolutions multiply 8-bit integers, and most of the rest stays in float32."""
 
 import contextlib
 import logging
@@ -20,8 +20,8 @@ from brainscale.models.onnx_export import export_onnx
 MIN_CHANNELS = 8
 """Fewest input channels, of a group, of a convolution that is quantised: others gain nothing, and lose most."""
 CALIBRATION = (
-    f"Convolutions of {MIN_CHANNELS} or more input channels compute in int8 (7-bit weights, scaled for each output "
-    "channel; activations from their minimum to their maximum)"
+    f"Convolutions of {MIN_CHANNELS} or more input channels, with ReLU and max pooling behind them, compute in int8 "
+    "(7-bit weights, scaled for each output channel; activations from their minimum to their maximum)"
 )
 
 
@@ -48,7 +48,7 @@ def export_int8(
         exported, prepared = Path(scratch, "exported.onnx"), Path(scratch, "prepared.onnx")
         export_onnx(spec, classes, size, weights, exported, winograd=False)
         quant_pre_process(exported, prepared, skip_symbolic_shape=True)  # folds batch norms into convolutions
-        nodes = _list_convolutions(onnx.load(prepared))
+        nodes = _list_quantised_nodes(onnx.load(prepared))
         if not nodes:
             raise UsageError(f"{spec.architecture} has no convolution that gains by int8: score it with fp32")
         quantize_static(
@@ -65,11 +65,20 @@ def export_int8(
         )
 
 
-def _list_convolutions(model: onnx.ModelProto) -> list[str]:
-    """Return the names of the convolutions with at least `MIN_CHANNELS` input channels."""
+def _list_quantised_nodes(model: onnx.ModelProto) -> list[str]:
+    """Return the names of the convolutions with at least `MIN_CHANNELS` input channels, and of what stays in int8.
+
+    ReLU and max pooling behind them cost nothing in int8, and spare a conversion to float32 and back.
+    """
     shapes = {one.name: one.dims for one in model.graph.initializer}
-    convolutions = (node for node in model.graph.node if node.op_type == "Conv" and node.input[1] in shapes)
-    return [node.name for node in convolutions if shapes[node.input[1]][1] >= MIN_CHANNELS]
+    names: list[str] = []
+    outputs: set[str] = set()
+    for node in model.graph.node:  # in the order of their computation
+        is_wide = node.op_type == "Conv" and shapes.get(node.input[1], (0, 0))[1] >= MIN_CHANNELS
+        if is_wide or (node.op_type in ("Relu", "MaxPool") and node.input[0] in outputs):
+            names.append(node.name)
+            outputs.add(node.output[0])
+    return names
 
 
 class _Planes(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types

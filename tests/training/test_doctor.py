@@ -90,7 +90,7 @@ def test_a_machine_that_suits_needs_no_advice() -> None:
         (
             {
                 "machine": replace(
-                    MACHINE, gpus=("NVIDIA H100",) * 8, gpu_memory_gib=(80.0,) * 8, cuda="12.8", precision="bf16"
+                    MACHINE, gpus=("NVIDIA H100",) * 8, gpu_memory_gib=(80.0,) * 8, cuda="12.8", bf16=True
                 )
             },
             "4 of 8 GPUs stay idle",
