@@ -17,7 +17,8 @@ from brainscale.dataset.inclusion import mark_left_out
 from brainscale.dataset.indexer import open_or_index
 from brainscale.dataset.splits import assign_folds
 from brainscale.evaluation.baselines.runner import BASELINES, run_baseline
-from brainscale.evaluation.cross_validation import combine_evaluations, splits_of_fold
+from brainscale.evaluation.cross_validation import combine_evaluations
+from brainscale.evaluation.fold_data import splits_of_fold
 from brainscale.seeds import derive
 from brainscale.stats.metrics import estimates_of
 

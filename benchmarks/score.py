@@ -1,9 +1,10 @@
 """What bulk scoring costs, side by side with what users would otherwise pick, on the same images and weights.
 
-python benchmarks/score.py [FOLDER] [--images 2000] [--rounds 1] [--parts peers steady start memory]
+python benchmarks/score.py [FOLDER] [--images 10 400 2000] [--rounds 3] [--parts peers steady start memory]
 
 FOLDER holds images, repeated until there are enough (phantoms as JPEG without one). Peers and ours are processes
-from start to exit: imports, Ray, and writing Parquet included. They take turns within a round.
+from start to exit: imports, compilation, Ray, and writing Parquet included. They take turns within a round. The sides
+with OpenVINO are measured where it is installed. The part `steady` takes the largest number of images.
 """
 
 import argparse
@@ -17,6 +18,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -34,21 +37,37 @@ from brainscale.models import engines
 from brainscale.models.bundle import ONNX, WEIGHTS, open_bundle, write_model_info
 from brainscale.models.network_spec import NetworkSpec
 from brainscale.models.onnx_export import export_onnx
+from brainscale.models.processor import read_cpu_model
 from brainscale.models.registry import build_network, count_parameters
 from brainscale.reading.decoder import decode
 from brainscale.reading.request import ReadRequest
 from brainscale.training.environment import read_library_versions
 
 PARTS = ["peers", "steady", "start", "memory"]
+EXPORTED = "exported.onnx"
+PLAIN_SCRIPTS = {
+    "plain-exported": (EXPORTED, "onnxruntime"),
+    "plain": (ONNX, "onnxruntime"),
+    "openvino-exported": (EXPORTED, "openvino"),
+    "openvino": (ONNX, "openvino"),
+}
+"""Side of the plain script → graph and engine."""
 WHAT = {
-    "notebook": "(a) the published notebook's evaluation loop",
-    "timm": "(b) the way of timm's inference script",
-    "ray": "(c) Ray's documented example",
+    "notebook": "the published notebook's evaluation loop",
+    "compiled": "a loop with torch.compile and frozen weights",
+    "timm": "the way of timm's inference script",
+    "timm-compiled": "the way of timm's inference script, --torchcompile",
+    "ray": "Ray's documented example",
+    "plain-exported": "plain script, ONNX Runtime, torch's export",
+    "plain": "plain script, ONNX Runtime, the bundle's graph",
+    "openvino-exported": "plain script, OpenVINO, torch's export",
+    "openvino": "plain script, OpenVINO, the bundle's graph",
     "ours": "brainscale score",
 }
 PLAIN = "(d) ONNX Runtime alone, the network as torch exports it"
 OUR_GRAPH = "(d) ONNX Runtime alone, the bundle's graph"
 BATCHES = (1, 8, 32)
+INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16")
 
 
 def make_bundle(folder: Path, size: int) -> Path:
@@ -92,9 +111,14 @@ def make_images(source: Path | None, folder: Path, count: int) -> Path:
 
 
 def command(side: str, bundle: Path, images: Path, out: Path) -> list[str]:
+    """Return the command of a side; a script's output is a file, Ray's and ours are folders."""
     if side == "ours":
         return [sys.executable, "-m", "brainscale", "score", str(bundle), str(images), "--out", str(out)]
-    return [sys.executable, str(Path(__file__).with_name("score_peers.py")), side, str(bundle), str(images), str(out)]
+    here = Path(__file__).parent
+    if side in PLAIN_SCRIPTS:
+        graph, engine = PLAIN_SCRIPTS[side]
+        return [*(sys.executable, str(here / "score_plain.py"), str(bundle / graph), str(images), str(out)), engine]
+    return [sys.executable, str(here / "score_peers.py"), side, str(bundle), str(images), str(out)]
 
 
 def run(arguments: list[str]) -> float:
@@ -107,6 +131,38 @@ def run(arguments: list[str]) -> float:
     return seconds
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a process and all below it took, from start to exit.
+
+    Attributes:
+        seconds: wall time.
+        cpu_seconds: user and system time.
+        mebibytes: peak memory; shared pages count once.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    mebibytes: float
+
+
+def measure(arguments: list[str], environment: dict[str, str] | None = None) -> Cost:
+    """Run a command that must succeed."""
+    before, began = os.times(), time.perf_counter()
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            arguments, stdout=subprocess.DEVNULL, stderr=said, env=os.environ | (environment or {})
+        )
+        peak = watch(process, 0.1)
+        seconds, after = time.perf_counter() - began, os.times()
+        if process.returncode:
+            said.seek(0)
+            text = said.read().decode(errors="replace")[-4000:]
+            raise SystemExit(f"{' '.join(arguments)} ended with {process.returncode}:\n{text}")
+    cpu = after.children_user - before.children_user + after.children_system - before.children_system
+    return Cost(seconds, cpu, peak / 2**20)
+
+
 def scored(out: Path, count: int) -> dict[str, float]:
     """Probability by file name: so many rows, each file once."""
     written = list(rows(out))
@@ -116,22 +172,53 @@ def scored(out: Path, count: int) -> dict[str, float]:
     return found
 
 
-def peers(scratch: Path, images: Path, rounds: int) -> None:
-    bundle, sides = make_bundle(scratch / "bundle", 224), [*PEERS, "ours"]
-    taken: dict[str, list[float]] = {side: [] for side in sides}
-    found, count = {}, len(list(images.iterdir()))
+def peers(scratch: Path, source: Path | None, counts: list[int], rounds: int) -> None:
+    """Whole jobs of several sizes, the sides in turns."""
+    bundle = make_bundle(scratch / "bundle", 224)
+    plain_export(bundle, bundle / EXPORTED)
+    sides = [*PEERS, *(side for side in PLAIN_SCRIPTS if find_spec(PLAIN_SCRIPTS[side][1])), "ours"]
+    print(f"brainmrnet at 224² on {os.cpu_count()} cores of {describe_processor()}; from start to exit,")
+    print(f"median (range) of {rounds} rounds; CPU-seconds and memory of all processes of a side")
+    for count in counts:
+        compare_sides(scratch / str(count), bundle, source, count, sides, rounds)
+
+
+def compare_sides(scratch: Path, bundle: Path, source: Path | None, count: int, sides: list[str], rounds: int) -> None:
+    """Measure and print the sides of one size; each round compiles anew, as a first run does."""
+    scratch.mkdir()
+    images = make_images(source, scratch / "images", count)
+    taken: dict[str, list[Cost]] = {side: [] for side in sides}
+    found = {}
     for turn in range(rounds):
         for side in sides[turn % len(sides) :] + sides[: turn % len(sides)]:
-            out = scratch / f"{side}-{turn}"
-            taken[side].append(run(command(side, bundle, images, out)))
+            out, cache = scratch / f"{side}-{turn}", scratch / f"cache-{side}-{turn}"
+            taken[side].append(measure(command(side, bundle, images, out), {"TORCHINDUCTOR_CACHE_DIR": str(cache)}))
             found[side] = scored(out, count)
-    seconds = {side: statistics.median(times) for side, times in taken.items()}
-    print(f"{count} JPEGs, brainmrnet at 224², {os.cpu_count()} cores, from start to exit, median of {rounds}")
-    for side, value in seconds.items():
+    ours = statistics.median(cost.seconds for cost in taken["ours"])
+    print(f"{count} JPEGs")
+    for side, costs in taken.items():
         apart = max(abs(p - found["ours"][name]) for name, p in found[side].items())
-        print(f"  {WHAT[side]:<46}{value:8.1f} s{count / value:7.1f} images/s{value / seconds['ours']:7.2f} × ours")
-        print(f"      {len(found[side])} rows, probabilities at most {apart:.1e} from ours", flush=True)
-    print(f"  over the images, ours spread by {np.ptp(list(found['ours'].values())):.1e}", flush=True)
+        wall = statistics.median(cost.seconds for cost in costs)
+        columns = [spread([getattr(cost, name) for cost in costs]) for name in ("seconds", "cpu_seconds", "mebibytes")]
+        print(
+            f"  {WHAT[side]:<52}{columns[0]:>24} s{columns[1]:>24} CPU-s{columns[2]:>24} MiB"
+            f"{wall / ours:7.2f} × ours; at most {apart:.1e} from ours",
+            flush=True,
+        )
+
+
+def spread(values: list[float]) -> str:
+    """Return the median with the range."""
+    return f"{statistics.median(values):.1f} ({min(values):.1f}–{max(values):.1f})"
+
+
+def describe_processor() -> str:
+    """Return the CPU's name and the vector instructions that matter here."""
+    flags = Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split()
+    known = [
+        name for name in ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16") if name in flags
+    ]
+    return f"{read_cpu_model()} ({', '.join(known)})"
 
 
 PROBE = """
@@ -284,16 +371,16 @@ def main() -> None:
     """Run the parts that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path)
-    parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--images", type=int, nargs="+", default=[10, 400, 2000])
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory-images", type=int, nargs=2, default=[1000, 20_000])
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        images = make_images(given.folder, scratch / "images", given.images)
         if "peers" in given.parts:
-            peers(scratch, images, given.rounds)
+            peers(scratch, given.folder, given.images, given.rounds)
+        images = make_images(given.folder, scratch / "images", max(given.images))
         if "steady" in given.parts:
             steady(scratch, images, given.rounds)
         if "start" in given.parts:

@@ -1,11 +1,13 @@
 """What people use today to score a folder, written plainly: python benchmarks/score_peers.py PEER BUNDLE FOLDER OUT.
 
-notebook: the published evaluation loop. timm: the way of timm's inference script. ray: Ray's documented example of
-batch inference. Each reads the same JPEGs, runs the same weights eagerly and writes path and probability as Parquet.
+notebook: the published evaluation loop. compiled: a loop with torch.compile and frozen weights. timm: the way of timm's
+inference script; timm-compiled: with its option --torchcompile. ray: Ray's documented example of batch inference. Each
+reads the same JPEGs, runs the same weights and writes path and probability as Parquet.
 """
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +66,26 @@ def notebook(bundle: Path, folder: Path, out: Path) -> None:
     write(images.files, found, out)
 
 
-def timm(bundle: Path, folder: Path, out: Path) -> None:
+def compiled(bundle: Path, folder: Path, out: Path) -> None:
+    """Batches of 16, the last one filled up, so that one shape is compiled."""
+    from torch._inductor import config
+
+    config.freezing = True
+    images = Images(folder)
+    model = torch.compile(network(bundle), dynamic=False)
+    found: list[float] = []
+    with torch.inference_mode():
+        for batch, _ in DataLoader(images, batch_size=16, num_workers=2):
+            full = torch.cat([batch, batch.new_zeros(16 - len(batch), *batch.shape[1:])])
+            found += torch.softmax(model(full), 1)[: len(batch), 1].tolist()
+    write(images.files, found, out)
+
+
+def timm(bundle: Path, folder: Path, out: Path, *, compiles: bool = False) -> None:
     """Channels last, inference mode, top-k; its default batch of 256 needs 10 GB of activations here, so 64."""
     model, images = network(bundle).to(memory_format=torch.channels_last), Images(folder)
+    if compiles:
+        model = torch.compile(model)
     tops, places = [], []
     with torch.inference_mode():
         for batch, _ in DataLoader(images, batch_size=64, num_workers=2):
@@ -112,7 +131,13 @@ def ray(bundle: Path, folder: Path, out: Path) -> None:
     scored.write_parquet(str(out))
 
 
-PEERS: dict[str, Callable[[Path, Path, Path], None]] = {"notebook": notebook, "timm": timm, "ray": ray}
+PEERS: dict[str, Callable[[Path, Path, Path], None]] = {
+    "notebook": notebook,
+    "compiled": compiled,
+    "timm": timm,
+    "timm-compiled": partial(timm, compiles=True),
+    "ray": ray,
+}
 
 
 def rows(out: Path) -> Iterator[tuple[str, float]]:

@@ -126,7 +126,7 @@ def notebook_epoch(files: list[Path]) -> Callable[[], None]:
 def our_epoch(samples: Samples) -> Callable[[], None]:
     """`Loop`'s own epoch: sampler, augmentation, exact steps, trace of every step; no validation on either side."""
     config = load_config(None, ["resources.checkpoint_seconds=1e9"])
-    loop = TrainingLoop(config, Workspace(Path()), our_learner(config), samples, samples)
+    loop = TrainingLoop(config, Workspace(Path()), our_learner(config), samples, samples, report_epoch=lambda *_: None)
 
     def epoch() -> None:
         loop.progress = Progress()

@@ -15,6 +15,8 @@ BrainscaleError          exit 1: the command failed
 A message is one line: what is wrong, where, and what to do.
 """
 
+import errno
+
 RERUN = "run the same command again to resume"
 
 
@@ -136,3 +138,30 @@ def first_line(error: object) -> str:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:300] if lines else type(error).__name__
+
+
+REMEDIES = {
+    errno.ENOSPC: f"make room and {RERUN}",
+    errno.EDQUOT: f"make room and {RERUN}",
+    errno.EFBIG: f"raise the limit of file sizes (ulimit -f) and {RERUN}",
+    errno.EROFS: "choose a folder that can be written",
+    errno.EACCES: "choose a folder that this user can use, or change its permissions",
+    errno.EPERM: "choose a folder that this user can use, or change its permissions",
+    errno.EMFILE: f"raise the limit of open files (ulimit -n) and {RERUN}",
+    errno.ENFILE: f"end other programs and {RERUN}",
+    errno.ENOMEM: f"free memory and {RERUN}",
+    errno.EIO: f"check the disk and {RERUN}",
+    errno.ESTALE: f"mount the file system again and {RERUN}",
+}
+"""Error of the operating system → what to do about it."""
+NO_TEMPORARY_FOLDER = "No usable temporary directory found"
+"""Beginning of the message of Python's tempfile where no folder can be written."""
+
+
+def describe_remedy(error: BaseException) -> str | None:
+    """Return what to do about an error of the operating system; None for any other error."""
+    if not isinstance(error, OSError):
+        return None
+    if NO_TEMPORARY_FOLDER in str(error):
+        return "set TMPDIR to a folder that can be written and has room"
+    return REMEDIES.get(error.errno or 0)

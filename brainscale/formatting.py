@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 from decimal import ROUND_HALF_UP, Decimal
 
 SIGNS = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_[]|#~!$"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;"})
@@ -33,6 +34,38 @@ def format_number(value: object, digits: int = 3) -> str:
     if not math.isfinite(value):
         return "–"
     return str(Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)).replace("-", "−")
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration to about three digits, such as `4.2 s`, `3 min 20 s`, `12 min` or `3 h 10 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {minutes_left} min"
+    return f"{minutes} min" if minutes >= 10 else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def format_nbytes(nbytes: int) -> str:
+    """Return a size in kiB, MiB or GiB."""
+    unit, size = next(
+        ((unit, size) for unit, size in (("GiB", 2**30), ("MiB", 2**20)) if nbytes >= size), ("kiB", 1024)
+    )
+    return f"{nbytes / size:,.1f} {unit}"
+
+
+def format_sections(sections: Mapping[str, Mapping[str, str]]) -> str:
+    """Return sections of labelled lines as text: each with its heading, the texts below each other.
+
+    Args:
+        sections: heading → label → text.
+    """
+    width = max(len(label) for facts in sections.values() for label in facts)
+    blocks = [
+        [name, *(f"  {label:<{width}}  {text}" for label, text in facts.items())] for name, facts in sections.items()
+    ]
+    return "\n".join("\n".join(block) for block in blocks)
 
 
 def escape_markdown(value: object) -> str:

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from brainscale.cli.progress import Bar
+from brainscale.cli.options import notice_if_complete
+from brainscale.cli.progress import show_progress
 from brainscale.cluster.job_main import run_job
 from brainscale.logs import notice
 from brainscale.scoring.single_file import score_to
@@ -11,8 +12,9 @@ from brainscale.scoring.single_file import score_to
 def main(request: dict[str, Any]) -> dict[str, Any]:
     """Score the sources; return the counts and the output folder or file."""
     fail_above = request.pop("fail_above")
-    with Bar() as bar:
-        scores = score_to(**request, on_start=bar.start, on_part=bar.advance, on_notice=notice)
+    with show_progress() as display:
+        scores = score_to(**request, on_start=display.start_scoring, on_part=display.advance_scoring, on_notice=notice)
+    notice_if_complete(scores.progress is None, request["out"])
     scores.require_few_errors(fail_above)
     return {"scores": request["out"], **scores.to_json()}
 

@@ -1,12 +1,15 @@
 """Entry point on the cluster of `brainscale train --address`."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from brainscale.cli.progress import show_epochs
+from brainscale.cli.options import notice_if_complete
+from brainscale.cli.progress import show_progress
 from brainscale.cluster.job_main import run_job
 from brainscale.config.files import parse_config
 from brainscale.evaluation.cross_validation import cross_validate
 from brainscale.logs import notice
+from brainscale.training.arguments import find_finished
 from brainscale.training.driver import train_model
 
 
@@ -16,10 +19,18 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     if request["folds"] is not None or request["folds_by"] is not None:
         names = ("data", "out", "folds", "folds_by", "repeats", "parallel_folds")
         arguments = {name: request[name] for name in names}
-        result = cross_validate(**arguments, config=config, on_notice=notice)
+        with show_progress():
+            result = cross_validate(**arguments, config=config, on_notice=notice)
         return {"out": request["out"], **result.to_json(), "text": result.to_text()}
-    with show_epochs(config.train.epochs) as (on_epoch, on_notice):
-        run = train_model(request["data"], request["out"], config, on_epoch, on_notice, request["tracking"])
+    if (finished := find_finished(request["data"], request["out"], config, notice)) is not None:
+        notice_if_complete(True, request["out"])
+        return {"run": request["out"], **finished.facts()}
+    with show_progress() as display:
+
+        def on_epoch(row: Mapping[str, Any]) -> None:
+            display.show_epoch(row, config.train.epochs)
+
+        run = train_model(request["data"], request["out"], config, on_epoch, notice, request["tracking"])
     return {"run": request["out"], **run.facts()}
 
 

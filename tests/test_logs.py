@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,8 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from brainscale import logs
-from brainscale.cli.progress import Bar, format_log_line, show_epochs, show_job_log
+from brainscale.cli import progress as shown
+from brainscale.cli.progress import format_log_line, show_job_log, show_progress
 from brainscale.dataset.columns import replace_column
+from brainscale.logs import notice
 from brainscale.scoring.result import Amount
 from tests.support.manifests import manifest
 from tests.support.runs import Invoke
@@ -32,10 +35,11 @@ def test_errors_and_facts_are_objects_and_the_result_stays(invoke: Invoke, tmp_p
     out = tmp_path / "s.parquet"
     arguments = ["split", tmp_path / "m", "--out", out]
     plain, done = invoke(*arguments), invoke("--log-format", "json", *arguments)
-    assert (done.exit_code, done.stdout, plain.stderr) == (0, plain.stdout, "")
-    (line,) = lines(done.stderr)
+    assert (done.exit_code, done.stdout) == (0, plain.stdout)
+    what, line, then = lines(done.stderr)
+    assert [str(one["message"]) for one in (what, then)] == plain.stderr.splitlines()
     assert (line["level"], line["event"], line["facts"]["manifest"]) == ("info", "done", str(out))  # type: ignore[index]
-    assert lines(invoke(*arguments, "--log-format", "json").stderr)[0]["facts"] == line["facts"]
+    assert lines(invoke(*arguments, "--log-format", "json").stderr)[1]["facts"] == line["facts"]
     assert invoke("config", "show", "demo", "--log-format", "xml").exit_code == 2
     for wrong, status in ((["split", "none", "--out", "y.parquet"], 1), (["bogus"], 2), (["train"], 2)):
         failed = invoke("--log-format", "json", *wrong)
@@ -48,46 +52,54 @@ def test_errors_and_facts_are_objects_and_the_result_stays(invoke: Invoke, tmp_p
     )  # one call's choice is not the next's
 
 
-def test_progress_is_objects(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def speak(seconds: float) -> None:
+    """Show an epoch, a notice and the progress of scoring, for as long as progress is told once."""
+    row = dict.fromkeys(("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy"), 0.5)
+    with show_progress() as display:
+        display.show_epoch({"epoch": 1, "best": True, **row}, 3)
+        notice("worker 0 failed")
+        display.start_scoring(Amount(files=4, nbytes=400), Amount())
+        display.advance_scoring(Amount(files=2, nbytes=100, rows=3, errors=1))
+        time.sleep(1.5 * seconds)
+
+
+@pytest.fixture
+def seconds(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Time between two lines of progress, without a terminal."""
+    for name in ("LINE_SECONDS", "OBJECT_SECONDS"):
+        monkeypatch.setattr(shown, name, 0.4)
+    return 0.4
+
+
+def test_progress_is_objects(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seconds: float
+) -> None:
     monkeypatch.setenv(logs.VARIABLE, "json")
-    with show_epochs(3) as (on_epoch, on_notice):
-        on_epoch({"epoch": 1, "val_loss": 0.5})
-        on_notice("worker 0 failed")
-    with Bar() as bar:
-        bar.start(Amount(files=4, nbytes=400), Amount())
-        bar.advance(Amount(files=2, nbytes=100, rows=3, errors=1))
+    speak(seconds)
     epoch, said, scored = lines(capsys.readouterr().err)
     assert (epoch["event"], epoch["epoch"], epoch["epochs"], epoch["val_loss"]) == ("epoch", 1, 3, 0.5)
     assert (said["event"], said["message"]) == ("notice", "worker 0 failed")
-    assert (scored["files"], scored["of"], scored["rows"], scored["errors"]) == (2, 4, 3, 1)
-    assert (scored["nbytes"], scored["of_nbytes"]) == (100, 400)
+    assert (scored["event"], scored["stage"], scored["done"], scored["total"]) == ("progress", "scoring", 2, 4)
+    assert (scored["nbytes"], scored["total_nbytes"], scored["samples"], scored["errors"]) == (100, 400, 3, 1)
 
 
 def test_a_job_s_objects_read_like_the_command_s_own_lines(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seconds: float
 ) -> None:
-    row = dict.fromkeys(("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy"), 0.5)
-
-    def speak() -> str:
-        with show_epochs(3) as (on_epoch, on_notice):
-            on_epoch({"epoch": 1, "best": True, **row})
-            on_notice("worker 0 failed")
-        with Bar() as bar:
-            bar.start(Amount(files=4, nbytes=400), Amount())
-            bar.advance(Amount(files=2, nbytes=100, rows=3, errors=1))
-        return capsys.readouterr().err
-
-    own = speak()
+    speak(seconds)
+    own = capsys.readouterr().err
     monkeypatch.setenv(logs.VARIABLE, "json")
-    job = speak()
+    speak(seconds)
+    job = capsys.readouterr().err
     monkeypatch.delenv(logs.VARIABLE)
     with show_job_log() as show:
         for line in [*job.splitlines(), "a line of Ray's", '{"no": "event"}']:
             show(line)
-    rate = re.compile(r"\d+ images/s|, \d+ s left")
-    shown = capsys.readouterr().err
-    assert rate.sub("", shown) == rate.sub("", own) + "a line of Ray's\n" + '{"no": "event"}\n'
+    rate = re.compile(r"[\d,.]+ samples/s|(, \d+ s left)?$", re.MULTILINE)
+    lines_shown = capsys.readouterr().err
+    assert rate.sub("", lines_shown) == rate.sub("", own) + "a line of Ray's\n" + '{"no": "event"}\n'
     assert len(own.splitlines()) == 3
+    assert "scoring: 2/4 files, 0 kB of 0 kB" in own
     monkeypatch.setenv(logs.VARIABLE, "json")
     with show_job_log() as show:
         show(job.splitlines()[0])

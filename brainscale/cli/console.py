@@ -1,6 +1,7 @@
 """Errors in one line, exit codes, whole sentences in help, and results as text or JSON."""
 
 import json
+import logging
 import os
 import shlex
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 import click
 
 from brainscale import logs
-from brainscale.errors import BrainscaleError
+from brainscale.errors import BrainscaleError, describe_remedy, first_line
 
 Command = Callable[..., Any]
 WHOLE = 1000
@@ -49,6 +50,7 @@ class Group(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command and exit: status 0 if it succeeded, 1 if it failed, 2 for wrong usage."""
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # otherwise it says where it keeps its cache
         earlier_format = os.environ.get(logs.VARIABLE)
         try:
             return super().main(*args, **{**kwargs, "standalone_mode": False})
@@ -114,10 +116,18 @@ def handle_errors(command: Command) -> Command:
                 raise
             if isinstance(error, BrainscaleError):
                 _exit(str(error), error.exit_code)
+            if (remedy := describe_remedy(error)) is not None:
+                _exit(f"{_describe_fault(error)}: {remedy}", 1)
             name = type(error).__name__
             _exit(f"unexpected {name}: {str(error)[:300]} (run again with --debug for the traceback)", 1)
 
     return run
+
+
+def _describe_fault(error: Exception) -> str:
+    """Return the file and the reason of an error of the operating system."""
+    file, reason = getattr(error, "filename", None), getattr(error, "strerror", None) or first_line(error)
+    return f"{file}: {reason}" if file else reason
 
 
 def print_facts(facts: dict[str, Any], as_json: bool) -> None:
@@ -158,6 +168,10 @@ def _format(value: Any) -> str:
             key: f"({_format(inner)})" if isinstance(inner, dict) else _format(inner) for key, inner in value.items()
         }
         return ", ".join(f"{key} {text}" for key, text in texts.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_format, value)) or "none"
     if value is None:
         return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,12 +1,12 @@
 """The command `doctor`: what a machine or cluster is, and what to set."""
 
 import json
-import os
 
 import click
 
 from brainscale.cli import options
 from brainscale.cli.console import handle_errors
+from brainscale.config.environment import surrounding_ray
 
 
 @click.command("doctor")
@@ -24,14 +24,18 @@ def doctor_command(no_speed: bool, as_json: bool, address: str | None, no_wait: 
     """
     if address:
         options.run_as_job(address, no_wait, "doctor", {"speed": not no_speed}, as_json)
+    from brainscale.cli.progress import show_progress
     from brainscale.training.diagnosis_text import format_diagnosis
     from brainscale.training.doctor import diagnose_cluster, diagnose_machine
 
-    if os.environ.get("RAY_ADDRESS"):  # inside a job, or on nodes that a scheduler started
-        from brainscale.cluster.session import session
+    with show_progress() as display:
+        if surrounding_ray():  # inside a job, or on nodes that a scheduler started
+            display.announce("Examining this cluster")
+            from brainscale.cluster.session import session
 
-        with session():
-            diagnosis = diagnose_cluster(speed=not no_speed)
-    else:
-        diagnosis = diagnose_machine(speed=not no_speed)
+            with session():
+                diagnosis = diagnose_cluster(speed=not no_speed)
+        else:
+            display.announce("Examining this machine")
+            diagnosis = diagnose_machine(speed=not no_speed)
     click.echo(json.dumps(diagnosis.to_json(), indent=2) if as_json else format_diagnosis(diagnosis))

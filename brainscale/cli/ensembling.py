@@ -4,6 +4,7 @@ import click
 
 from brainscale.cli import options
 from brainscale.cli.console import handle_errors, print_facts
+from brainscale.cli.next_steps import after_training, print_next
 from brainscale.logs import notice
 
 
@@ -20,8 +21,11 @@ def ensemble_command(models: tuple[str, ...], out: str, as_json: bool) -> None:
 
     Example: brainscale ensemble runs/a runs/b --out models/both
     """
+    from brainscale.cli.progress import show_progress
     from brainscale.storage.remote import make_absolute
     from brainscale.training.ensemble import make_ensemble
 
-    made = make_ensemble([make_absolute(model) for model in models], make_absolute(out), notice)
+    with show_progress():
+        made = make_ensemble([make_absolute(model) for model in models], make_absolute(out), notice)
     print_facts({"model": out, **made.facts()}, as_json)
+    print_next(after_training(out))

@@ -7,6 +7,7 @@ import click
 
 from brainscale.cli import options
 from brainscale.cli.console import handle_errors, print_facts
+from brainscale.cli.next_steps import after_comparison, after_evaluation, print_next
 from brainscale.logs import notice
 
 OPTIONAL_FACTS = ("looks_note", "matched_on", "caliper", "pairs", "samples_without_pair")
@@ -103,7 +104,7 @@ def evaluate_command(
         "training_manifest": training_manifest if training_manifest == "auto" else make_absolute(training_manifest),
     }
     if address:
-        options.run_as_job(address, no_wait, "evaluate", request, as_json)
+        options.run_as_job(address, no_wait, "evaluate", request, as_json, after_evaluation(model, None))
     from brainscale.evaluation.arguments import check_evaluation
 
     named = {name: request[name] for name in ("data", "split", "engine", "training_manifest")}
@@ -113,9 +114,14 @@ def evaluate_command(
 
     evaluation = find_repeated(**request, on_notice=notice)
     if evaluation is None:
-        from brainscale.evaluation.evaluator import evaluate_model
+        from brainscale.cli.progress import show_progress
 
-        evaluation = evaluate_model(**request, on_notice=notice)
+        with show_progress() as display:
+            if not (by or match):  # whose columns are checked in the manifest first
+                display.announce(f"Evaluating {model}")
+            from brainscale.evaluation.evaluator import evaluate_model  # here: it takes seconds to load
+
+            evaluation = evaluate_model(**request, on_notice=notice)
     if evaluation.degenerate and not as_json:
         click.echo(evaluation.degenerate)
     if evaluation.unusual is not None and not as_json:
@@ -129,6 +135,7 @@ def evaluate_command(
     print_facts(facts if as_json else {name: facts[name] for name in facts if name not in said}, as_json)
     if not (as_json or no_report):
         click.echo(f"\nReport: {evaluation.report}")
+    print_next(after_evaluation(model, None if no_report else str(evaluation.report)))
 
 
 @click.command("compare")
@@ -168,6 +175,7 @@ def compare_command(
     """
     from contextlib import ExitStack
 
+    from brainscale.cli.progress import show_progress
     from brainscale.evaluation.arguments import require_runs
     from brainscale.evaluation.comparison_files import FORMATS, files_of, format_all, write_comparison
     from brainscale.storage.formats import require_format
@@ -182,9 +190,10 @@ def compare_command(
         for file, kind in files_of(out).items():
             require_own(file, origin, kind=kind, overwrite=overwrite)
     require_runs([run for run in runs if not is_address(run)], unit)
-    from brainscale.evaluation.comparison import READ, compare_runs  # here: it takes a second to load
+    with show_progress() as display, ExitStack() as stack:
+        display.announce(f"Comparing {' '.join(runs)}")
+        from brainscale.evaluation.comparison import READ, compare_runs  # here: it takes a second to load
 
-    with ExitStack() as stack:
         folders = [str(stack.enter_context(fetch(run, *READ, push=True))) for run in runs]
         names = [split_options(run)[0] for run in runs]
         comparison = compare_runs(folders, unit=unit, match=match, force=force, names=names)
@@ -192,5 +201,6 @@ def compare_command(
         write_comparison(comparison, out, origin)
     if as_json:
         click.echo(json.dumps(comparison.to_json(), indent=2))
-        return
-    click.echo(format_all(comparison, form="markdown" if markdown else "text"))
+    else:
+        click.echo(format_all(comparison, form="markdown" if markdown else "text"))
+    print_next(after_comparison(runs))

@@ -6,6 +6,7 @@ import click
 
 from brainscale.cli import options
 from brainscale.cli.console import handle_errors, print_facts
+from brainscale.cli.next_steps import after_index, print_next
 from brainscale.logs import notice
 
 
@@ -136,8 +137,13 @@ def index_command(
     }
     settings = files.load_config(config, ["resources.shared=true"] if shared else [])
     if address:
-        options.run_as_job(address, no_wait, "index", {**request, "config": settings.model_dump(mode="json")}, as_json)
-    from brainscale.dataset.indexer import write_index
+        job = {**request, "config": settings.model_dump(mode="json")}
+        options.run_as_job(address, no_wait, "index", job, as_json, after_index(out, {"unknown": None}))
+    from brainscale.cli.progress import show_progress
 
-    result = write_index(**request, config=settings, on_notice=notice)
+    with show_progress():
+        from brainscale.dataset.indexer import write_index  # here: it takes a second to load
+
+        result = write_index(**request, config=settings, on_notice=notice)
     print_facts({**result.to_json(), "manifest": out}, as_json)
+    print_next(after_index(out, result.summary.labels))

@@ -1,15 +1,21 @@
 """Commands on the jobs of a cluster: list, logs, stop."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import click
 
 from brainscale.cli import options
 from brainscale.cli.console import Group, handle_errors
 from brainscale.errors import UsageError
+from brainscale.formatting import format_duration
 from brainscale.logs import is_structured, notice
+
+if TYPE_CHECKING:
+    from brainscale.cluster.jobs import JobRecord
 
 
 @click.group("jobs", cls=Group)
@@ -27,7 +33,7 @@ def jobs_group() -> None:
 def list_command(address: str | None, as_json: bool) -> None:
     """List the jobs that brainscale submitted, the latest first.
 
-    Each line has the job's id, status, start (UTC), seconds and output.
+    Each line has the job's id, status, the time since its start, how long it took or has been running, and its output.
 
     Example: brainscale jobs list --address http://127.0.0.1:8265
     """
@@ -37,10 +43,11 @@ def list_command(address: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(job) for job in jobs], indent=2))
         return
-    for job in jobs:
-        click.echo("  ".join(_cell(value) for value in (job.id, job.status, job.started, job.seconds, job.out)))
     if not jobs:
         notice("no jobs of brainscale on this cluster")
+        return
+    for line in _format_jobs(jobs):
+        click.echo(line)
 
 
 @jobs_group.command("logs")
@@ -61,7 +68,7 @@ def logs_command(job: str, follow: bool, address: str | None, as_json: bool) -> 
     client = connect(address)
     if follow:
         options.follow_job(address, client, job, as_json)
-    for line in read_log(client, job).splitlines():
+    for line in read_log(client, job):
         text = line if is_structured() else format_log_line(line)
         if text is not None:
             click.echo(text)
@@ -91,5 +98,14 @@ def _require_address(address: str | None) -> str:
     return address
 
 
-def _cell(value: Any) -> str:
-    return "–" if value is None or value == "" else str(value)
+def _format_jobs(jobs: "Sequence[JobRecord]") -> list[str]:
+    """Return a table of jobs: a header, and a line for each."""
+    now = datetime.now(UTC)
+    rows = [("job", "status", "started", "duration", "output")]
+    for job in jobs:
+        age = None if job.started is None else (now - datetime.fromisoformat(job.started)).total_seconds()
+        started = "–" if age is None else f"{format_duration(max(age, 0))} ago"
+        duration = "–" if job.seconds is None else format_duration(job.seconds)
+        rows.append((job.id, job.status, started, duration, job.out or "–"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

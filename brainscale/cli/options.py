@@ -9,6 +9,7 @@ import click
 
 from brainscale import logs
 from brainscale.cli.console import print_facts
+from brainscale.cli.next_steps import print_next
 from brainscale.errors import ClusterError
 from brainscale.logs import notice
 
@@ -40,6 +41,11 @@ shared = click.option(
     help="Allow local paths on a cluster whose nodes all mount them.",
 )
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an output that this command did not make.")
+dry_run = click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only print what would be read, used and written, and about how long it would take.",
+)
 unit = click.option(
     "--unit",
     type=click.Choice(["slice", "scan", "patient"]),
@@ -113,7 +119,9 @@ def make_absolute_output(location: str) -> str:
     return f"{absolute}/" if location.endswith("/") and not absolute.endswith("/") else absolute
 
 
-def run_as_job(address: str, no_wait: bool, command: str, request: dict[str, Any], as_json: bool) -> NoReturn:
+def run_as_job(
+    address: str, no_wait: bool, command: str, request: dict[str, Any], as_json: bool, then: str | None = None
+) -> NoReturn:
     """Submit a command as a job, follow it, and exit with its status.
 
     Args:
@@ -122,6 +130,7 @@ def run_as_job(address: str, no_wait: bool, command: str, request: dict[str, Any
         command: name of the command.
         request: arguments of the command, as JSON.
         as_json: whether to print the result as JSON.
+        then: what comes next, if the job succeeds.
     """
     from brainscale.cluster import jobs
 
@@ -132,22 +141,23 @@ def run_as_job(address: str, no_wait: bool, command: str, request: dict[str, Any
         click.echo(job)
         sys.exit(0)
     notice(f"submitted job {job}")
-    follow_job(address, client, job, as_json)
+    follow_job(address, client, job, as_json, then)
 
 
-def follow_job(address: str, client: "Client", job: str, as_json: bool) -> NoReturn:
+def follow_job(address: str, client: "Client", job: str, as_json: bool, then: str | None = None) -> NoReturn:
     """Show a job as if it ran here, and exit with its status.
 
-    Ctrl-C leaves the job running; on a terminal, it asks whether to stop the job too.
+    Ctrl-C leaves the job running, which is no error; on a terminal, it asks whether to stop the job too.
 
     Args:
         address: URL of the Jobs server.
         client: connection to that server.
         job: id of the job.
         as_json: whether to print the result as JSON.
+        then: what comes next, if the job succeeds.
 
     Raises:
-        ClusterError: the job failed without a result, or the user pressed Ctrl-C.
+        ClusterError: the job failed without a result, or the user stopped it.
     """
     from brainscale.cli.progress import show_job_log
     from brainscale.cluster import jobs
@@ -159,16 +169,19 @@ def follow_job(address: str, client: "Client", job: str, as_json: bool) -> NoRet
         if _wants_to_stop():
             raise ClusterError(f"job {job} {jobs.stop(client, job)}; run the same command again to resume") from None
         arguments = f"{job} --address {address}"
-        raise ClusterError(
-            f"the job keeps running: follow it with `brainscale jobs logs {arguments} --follow`, or stop it with "
+        notice(
+            f"the job goes on: follow it again with `brainscale jobs logs {arguments} --follow`, or stop it with "
             f"`brainscale jobs stop {arguments}`"
-        ) from None
+        )
+        sys.exit(0)
     if outcome.result is not None:
         text = outcome.result.pop("text", None)
         if text and not as_json:
             click.echo(text)
         else:
             print_facts(outcome.result, as_json)
+    if outcome.status == 0:
+        print_next(then)
     sys.exit(outcome.status)
 
 

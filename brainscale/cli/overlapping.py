@@ -8,8 +8,10 @@ import click
 
 from brainscale.cli import options
 from brainscale.cli.console import handle_errors
+from brainscale.cli.next_steps import after_overlap, print_next
 from brainscale.cli.similarity import SIMILARITY
 from brainscale.logs import notice
+from brainscale.progress import announce
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,7 +53,10 @@ def overlap_command(
     if out:
         require_format(out, (TABLE, CSV, JSON, MARKDOWN))
         require_own(out, origin, kind="overlap", overwrite=overwrite, inputs=inputs)
-    matches, first, second = _compare_manifests(training, external, similarity, shared)
+    from brainscale.cli.progress import show_progress
+
+    with show_progress():
+        matches, first, second = _compare_manifests(training, external, similarity, shared)
     if out:
         write_output(matches, out, "overlap", origin)
     for facts, name in ((first, training), (second, external)):
@@ -65,6 +70,7 @@ def overlap_command(
         )
     if as_json:
         click.echo(json.dumps(matches.to_pylist(), indent=2))
+        print_next(after_overlap(external, len(matches)))
         return
     for row in matches.to_pylist():
         value = f" ({row['similarity']:.3f})" if row["kind"] == "near" else ""
@@ -81,6 +87,7 @@ def overlap_command(
         cells = [f"{count.kind:<10}{count.samples:>9}{count.share:>9.1%}"]
         click.echo("".join([*cells, *(f"{count.labels.get(label, 0):>13}" for label in labels)]))
     notice(f"{len(matches)} of {second.samples} samples of {external} are also in {training}")
+    print_next(after_overlap(external, len(matches)))
 
 
 def _compare_manifests(
@@ -94,9 +101,11 @@ def _compare_manifests(
 
     if open_manifest_shards(training) is None and open_manifest_shards(external) is None:
         tables = read_manifest(training), read_manifest(external)
+        announce(f"Looking for samples of {training} in {external}")
         with open_map(sum(map(len, tables))) as run:
             return find_overlap(*tables, similarity, run), *map(ManifestFacts.of, tables)
     first, second = open_as_shards(training), open_as_shards(external)
+    announce(f"Looking for samples of {training} in {external}")
     with open_columns(first, second, shared=shared) as columns:
         matches = find_shared_samples(columns, first.rows, similarity)
         return matches, *(count_facts(replace(columns, tables=(table,))) for table in (first, second))

@@ -1,53 +1,207 @@
-"""Progress of this process or of a job, on standard error: live on a terminal, otherwise one line for each step."""
+"""Progress of this process or of a job, on standard error: a bar on a terminal, otherwise a line every 30 s."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from types import TracebackType
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-from rich.table import Table
+from rich.text import Text
 
 from brainscale import logs
+from brainscale.formatting import format_duration
+from brainscale.progress import Progress, parse_progress, shown_by
 from brainscale.scoring.result import Amount
 
-SHOWN_EPOCHS = 15
+LINE_SECONDS = 30.0
+"""Seconds between two lines of progress without a terminal."""
+OBJECT_SECONDS = 5.0
+"""Seconds between two JSON objects of progress: a job's terminal elsewhere draws its bar from them."""
+BAR_WIDTHS = (20, 10)
+SPARE_COLUMNS = 4
+"""Columns at the end of a line that stay empty, so that the ^C which a terminal writes there begins no other line."""
+SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 EPOCH_COLUMNS = ("epoch", "learning rate", "train loss", "train acc.", "val loss", "val acc.", "")
+EPOCH_HEADING = f"{'epoch':>7}{'rate':>10}{'train loss':>12}{'acc.':>7}{'val loss':>10}{'acc.':>7}"
+
+
+class Display:
+    """Shows what a command tells: announcements and epochs as lines, stages as a bar or as lines now and then."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._is_live = self._console.is_terminal and not logs.is_structured()
+        self._progress: Progress | None = None
+        self._told: Progress | None = None
+        self._stage_began = self._scoring_began = time.monotonic()
+        self._scored = self._to_score = self._scored_before = Amount()
+        self._has_heading = False
+        self._stop = threading.Event()
+        self._teller = threading.Thread(target=self._tell_regularly, name="progress", daemon=True)
+        self._live = Live(
+            get_renderable=self._draw,
+            console=self._console,
+            refresh_per_second=4,
+            transient=True,
+            redirect_stdout=False,
+        )
+
+    def __enter__(self) -> "Display":
+        if self._is_live:
+            self._live.start()
+        else:
+            self._teller.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._is_live:
+            self._live.stop()
+        else:
+            self._stop.set()
+            self._teller.join()
+
+    def announce(self, text: str) -> None:
+        """Show a line that stays, such as what the command does."""
+        logs.notice(text)
+
+    def show(self, progress: Progress) -> None:
+        """Show how far a stage is."""
+        if self._progress is None or self._progress.stage != progress.stage:
+            self._stage_began = time.monotonic()
+        self._progress = progress
+
+    def show_epoch(self, row: Mapping[str, Any], total: int) -> None:
+        """Show the results of an epoch.
+
+        Args:
+            row: of schema HISTORY.
+            total: maximum number of epochs of the run.
+        """
+        if logs.is_structured():
+            logs.log("epoch", **{"epochs": total, **row})
+        elif not self._is_live:
+            logs.log("epoch", _epoch_line(row, total))
+        else:
+            heading = [] if self._has_heading else [EPOCH_HEADING]
+            self._has_heading = True
+            for line in (*heading, _epoch_row(row, total)):
+                self._console.print(line, highlight=False, markup=False, no_wrap=True, overflow="crop")
+
+    def start_scoring(self, total: Amount, done: Amount) -> None:
+        """Start with the whole work, and with what an earlier job has done of it."""
+        self._to_score, self._scored, self._scored_before = total, done, done
+        self._scoring_began = time.monotonic()
+        self._show_scored()
+
+    def advance_scoring(self, done: Amount) -> None:
+        """Add what was scored."""
+        self._scored += done
+        self._show_scored()
+
+    def _show_scored(self) -> None:
+        done, total, before = self._scored, self._to_score, self._scored_before
+        self.show(
+            Progress(
+                stage="scoring",
+                done=done.files,
+                total=total.files,
+                unit="files",
+                nbytes=done.nbytes,
+                total_nbytes=total.nbytes,
+                samples=done.rows - before.rows,
+                errors=done.errors,
+                seconds=time.monotonic() - self._scoring_began,
+                done_before=before.files,
+                nbytes_before=before.nbytes,
+            )
+        )
+
+    def _draw(self) -> Text:
+        """Return the bar, as narrow as the terminal asks for."""
+        now = time.monotonic()
+        progress = self._progress or Progress(stage="starting")
+        spinner = SPINNER[int(now * 8) % len(SPINNER)]
+        elapsed = format_duration(now - self._stage_began)
+        line = format_bar(progress, elapsed, self._console.width - SPARE_COLUMNS - 2)
+        return Text(f"{spinner} {line}", no_wrap=True, overflow="crop", end="")
+
+    def _tell_regularly(self) -> None:
+        while not self._stop.wait(OBJECT_SECONDS if logs.is_structured() else LINE_SECONDS):
+            progress = self._progress
+            if progress is None:
+                continue
+            if not logs.is_structured():
+                elapsed = format_duration(time.monotonic() - self._stage_began)
+                logs.log("progress", format_line(progress, elapsed))
+            elif progress is not self._told:
+                logs.log("progress", **progress.to_json())
+            self._told = progress
 
 
 @contextmanager
-def show_epochs(total: int) -> Iterator[tuple[Callable[[Mapping[str, Any]], None], Callable[[str], None]]]:
-    """Show a table with one row for each epoch, and messages above it.
+def show_progress() -> Iterator[Display]:
+    """Show what the with-block tells."""
+    with Display() as display, shown_by(display):
+        yield display
+
+
+def format_line(progress: Progress, elapsed: str = "") -> str:
+    """Return a progress as a line of text.
 
     Args:
-        total: maximum number of epochs of the run.
-
-    Yields:
-        A function that takes a row of schema HISTORY, and one that takes a message.
+        progress: how far a stage is.
+        elapsed: time since it began, which is shown where nothing is counted.
     """
-    if logs.is_structured():
-        yield lambda row: logs.log("epoch", epochs=total, **row), lambda text: logs.log("notice", text)
-        return
-    console = Console(stderr=True)
-    rows: list[Mapping[str, Any]] = []
+    details = _details(progress)
+    return f"{progress.stage}: {', '.join(details.values()) or elapsed or 'under way'}"
 
-    def show_message(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True, markup=False)
 
-    if not console.is_terminal:
-        yield lambda row: show_message(_epoch_line(row, total)), show_message
-        return
-    with Live(console=console, refresh_per_second=4) as live:
+def format_bar(progress: Progress, elapsed: str, width: int) -> str:
+    """Return a progress as a bar with text that fits a width; what matters least is left out first.
 
-        def show_epoch(row: Mapping[str, Any]) -> None:
-            rows.append(row)
-            live.update(_epoch_table(rows[-SHOWN_EPOCHS:], total))
+    Args:
+        progress: how far a stage is.
+        elapsed: time since it began, which is shown where nothing is counted.
+        width: columns that there are.
+    """
+    details, fraction = _details(progress) or {"elapsed": elapsed}, progress.fraction
+    candidates = []
+    for bar in BAR_WIDTHS if fraction is not None else ():
+        full = int((fraction or 0) * bar)
+        percent = f"{100 * (fraction or 0):3.0f} %"
+        candidates.append(f"{progress.stage} {'━' * full}{'─' * (bar - full)} {percent}  {', '.join(details.values())}")
+    for dropped in ("", "bytes", "counts", "speed"):
+        details.pop(dropped, None)
+        candidates.append(f"{progress.stage}  {', '.join(details.values())}")
+    return next((line for line in candidates if len(line) <= width), candidates[-1][:width])
 
-        yield show_epoch, show_message
+
+def _details(progress: Progress) -> dict[str, str]:
+    """Return what there is to say about a progress, by kind, in the order in which it is said."""
+    details = {}
+    if progress.total:
+        details["counts"] = f"{min(progress.done, progress.total):,}/{progress.total:,} {progress.unit}"
+    elif progress.done:
+        details["counts"] = f"{progress.done:,} {progress.unit}"
+    if progress.total_nbytes:
+        details["bytes"] = f"{_format_bytes(progress.nbytes)} of {_format_bytes(progress.total_nbytes)}"
+    if (speed := progress.samples_a_second) is not None:
+        details["speed"] = f"{speed:,.0f} samples/s" if speed >= 10 else f"{speed:.1f} samples/s"
+    if progress.errors:
+        details["errors"] = f"{progress.errors:,} error{'' if progress.errors == 1 else 's'}"
+    if left := progress.seconds_left:
+        details["left"] = f"{format_duration(left)} left"
+    return details
+
+
+def _format_bytes(nbytes: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6)):
+        if nbytes >= size:
+            return f"{nbytes / size:.1f} {unit}"
+    return f"{nbytes / 1000:.0f} kB"
 
 
 def _epoch_cells(row: Mapping[str, Any], total: int) -> tuple[str, ...]:
@@ -67,98 +221,10 @@ def _epoch_line(row: Mapping[str, Any], total: int) -> str:
     return "  ".join(f"{name} {value}".strip() for name, value in pairs if value)
 
 
-def _epoch_table(rows: list[Mapping[str, Any]], total: int) -> Table:
-    table = Table()
-    for name in EPOCH_COLUMNS:
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(*_epoch_cells(row, total))
-    return table
-
-
-class Bar:
-    """Progress of scoring: files and bytes done, images per second, errors and the time that is left."""
-
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        self._total = self._done = self._before = Amount()
-        self._began = time.monotonic()
-        live = self._console.is_terminal and not logs.is_structured()
-        self._bar = Progress(
-            TextColumn("scoring"),
-            BarColumn(bar_width=20),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=self._console,
-            disable=not live,
-        )
-        self._task = self._bar.add_task("scoring", total=None, note="")
-
-    def __enter__(self) -> "Bar":
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def show_message(self, text: str) -> None:
-        """Print a message above the bar."""
-        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
-
-    def start(self, total: Amount, done: Amount) -> None:
-        """Start with the whole work, and with what an earlier job has done of it."""
-        self._total, self._done, self._before, self._began = total, done, done, time.monotonic()
-
-    def advance(self, done: Amount) -> None:
-        """Add what was done."""
-        self._done += done
-        seconds = max(time.monotonic() - self._began, 1e-9)
-        now, all_now = self._size(self._done), self._size(self._total)
-        share_a_second = (now - self._size(self._before)) / seconds
-        self.show(
-            {
-                "files": self._done.files,
-                "of": self._total.files,
-                "nbytes": self._done.nbytes,
-                "of_nbytes": self._total.nbytes,
-                "rows": self._done.rows,
-                "errors": self._done.errors,
-                "images_a_second": round(self._done.rows / seconds, 1),
-                "seconds_left": round((all_now - now) / share_a_second) if share_a_second > 0 else None,
-            }
-        )
-
-    def _size(self, amount: Amount) -> int:
-        """Return bytes, or files where sizes are unknown, as in a manifest."""
-        return amount.nbytes if self._total.nbytes else amount.files
-
-    def show(self, counts: dict[str, Any]) -> None:
-        """Show the counts so far, of this process or of a job, as `advance` makes them."""
-        done, total = (counts[n] for n in (("nbytes", "of_nbytes") if counts["of_nbytes"] else ("files", "of")))
-        self._bar.update(self._task, total=total, completed=done, note=_scored(counts))
-        if logs.is_structured():
-            logs.log("scored", **counts)
-        elif not self._console.is_terminal:
-            self.show_message(_scored_line(counts))
-
-
-def _scored(counts: dict[str, Any]) -> str:
-    left = counts["seconds_left"]
-    parts = [f"{counts['files']}/{counts['of']} files", f"{counts['images_a_second']:.0f} images/s"]
-    parts += [f"{counts['errors']} errors"] if counts["errors"] else []
-    return ", ".join([*parts, *([f"{_duration(left)} left"] if left else [])])
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{rest} s"
-
-
-def _scored_line(counts: dict[str, Any]) -> str:
-    return f"scored {_scored(counts)}"
+def _epoch_row(row: Mapping[str, Any], total: int) -> str:
+    """Return an epoch as a row of 59 columns at most, below `EPOCH_HEADING`."""
+    epoch, rate, train_loss, train_accuracy, val_loss, val_accuracy, best = _epoch_cells(row, total)
+    return f"{epoch:>7}{rate:>10}{train_loss:>12}{train_accuracy:>7}{val_loss:>10}{val_accuracy:>7}  {best}".rstrip()
 
 
 def format_log_line(line: str) -> str | None:
@@ -167,8 +233,8 @@ def format_log_line(line: str) -> str | None:
     if message is None:
         return line
     match message["event"]:
-        case "scored":
-            return _scored_line(message)
+        case "progress":
+            return format_line(parse_progress(message))
         case "epoch":
             return _epoch_line(message, message["epochs"])
         case "error":
@@ -190,21 +256,16 @@ def show_job_log() -> Iterator[Callable[[str], None]]:
     if not Console(stderr=True).is_terminal:
         yield lambda line: _write(format_log_line(line))
         return
-    with ExitStack() as live:
-        bar: Bar | None = None
-        epochs: tuple[Callable[[Mapping[str, Any]], None], Callable[[str], None]] | None = None
+    with Display() as display:
 
         def show(line: str) -> None:
-            nonlocal bar, epochs
             message = logs.parse_line(line)
-            if message is not None and message["event"] == "scored":
-                bar = bar or live.enter_context(Bar())
-                bar.show(message)
+            if message is not None and message["event"] == "progress":
+                display.show(parse_progress(message))
             elif message is not None and message["event"] == "epoch":
-                epochs = epochs or live.enter_context(show_epochs(message["epochs"]))
-                epochs[0](message)
-            elif (text := format_log_line(line)) is not None:
-                (epochs[1] if epochs else bar.show_message if bar else _write)(text)
+                display.show_epoch(message, message["epochs"])
+            else:
+                _write(format_log_line(line))
 
         yield show
 

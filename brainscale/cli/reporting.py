@@ -1,9 +1,12 @@
 """The command report: render report.html again."""
 
+import shlex
+
 import click
 
 from brainscale.cli import options
 from brainscale.cli.console import handle_errors, print_facts
+from brainscale.cli.next_steps import print_next
 from brainscale.logs import notice
 
 
@@ -25,12 +28,16 @@ def report_command(evaluation: str, model: str | None, as_json: bool) -> None:
 
     Example: brainscale report runs/first
     """
+    from brainscale.cli.progress import show_progress
     from brainscale.evaluation.redrawing import redraw_reports
     from brainscale.models.shipped import make_model_absolute
 
-    reports = redraw_reports(evaluation, model=model and make_model_absolute(model), on_notice=notice)
+    with show_progress() as display:
+        display.announce(f"Rendering the report of {evaluation}")
+        reports = redraw_reports(evaluation, model=model and make_model_absolute(model), on_notice=notice)
     if as_json:
         print_facts({"reports": reports}, as_json)
-        return
-    for report in reports:
-        click.echo(report)
+    else:
+        for report in reports:
+            click.echo(report)
+    print_next(f"open {shlex.quote(str(reports[0]))}")

@@ -1,13 +1,16 @@
 """The command `results`: run studies, and write the page of their figures."""
 
 import json
+import shlex
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import click
 
 from brainscale.cli import options
 from brainscale.cli.console import handle_errors, print_facts
+from brainscale.cli.next_steps import print_next
 from brainscale.errors import UsageError
 from brainscale.logs import notice
 
@@ -75,6 +78,7 @@ def results_command(
 
     Example: brainscale results brain_mri_253 --data brain_mri_253=scans/ --out results/ --minutes 90
     """
+    from brainscale.cli.progress import show_progress
     from brainscale.evaluation.study.files import read_study
     from brainscale.evaluation.study.results import require_success, run_studies
 
@@ -87,21 +91,22 @@ def results_command(
         raise UsageError(f"--page takes the path of a Markdown file, not '{page}'")
     given = [f"--data {name}=PATH" for name in sorted(by_name)]
     files = [read_study(study) for study in studies]
-    result = run_studies(
-        files,
-        by_name,
-        out,
-        parts=parts,
-        rows=rows,
-        minutes=minutes,
-        page=page,
-        overwrite=overwrite,
-        dry_run=dry_run,
-        force=force,
-        command=" ".join(["brainscale results", *(file.name for file in files), *given, "--out DIR"]),
-        on_budget=lambda budget: _show_budget(budget, as_json=as_json, dry_run=dry_run),
-        on_notice=notice,
-    )
+    with show_progress() if not dry_run else nullcontext():
+        result = run_studies(
+            files,
+            by_name,
+            out,
+            parts=parts,
+            rows=rows,
+            minutes=minutes,
+            page=page,
+            overwrite=overwrite,
+            dry_run=dry_run,
+            force=force,
+            command=" ".join(["brainscale results", *(file.name for file in files), *given, "--out DIR"]),
+            on_budget=lambda budget: _show_budget(budget, as_json=as_json, dry_run=dry_run),
+            on_notice=notice,
+        )
     if result is None:
         return
     facts = {
@@ -113,3 +118,4 @@ def results_command(
     }
     print_facts(facts, as_json)
     require_success(result.outcome)
+    print_next(f"open {shlex.quote(str(result.page))}")

@@ -5,8 +5,9 @@ from typing import Any
 
 import click
 
-from brainscale.cli import options
+from brainscale.cli import options, planning
 from brainscale.cli.console import handle_errors, print_facts
+from brainscale.cli.next_steps import after_scoring, print_next
 from brainscale.errors import FAIL_ABOVE
 from brainscale.logs import notice
 
@@ -101,6 +102,7 @@ from brainscale.logs import notice
     help="Time for which the object store of the sources may be away before the job ends.",
 )
 @options.shared
+@options.dry_run
 @options.address
 @options.json
 @handle_errors
@@ -112,6 +114,7 @@ def score_command(
     max_heatmaps: int,
     patient_key: str | None,
     fail_above: float,
+    dry_run: bool,
     address: str | None,
     no_wait: bool,
     as_json: bool,
@@ -135,20 +138,26 @@ def score_command(
         "max_heatmaps": max_heatmaps,
         **settings,
     }
+    if dry_run:
+        planning.show_scoring_plan(request, address, as_json)
+        return
     if address:
-        options.run_as_job(address, no_wait, "score", {**request, "fail_above": fail_above}, as_json)
-    from brainscale.cli.progress import Bar
-    from brainscale.models.novelty import describe_unusual
-    from brainscale.scoring.single_file import score_to
+        job = {**request, "fail_above": fail_above}
+        options.run_as_job(address, no_wait, "score", job, as_json, after_scoring(out))
+    from brainscale.cli.progress import show_progress
 
-    with Bar() as bar:
-        scores = score_to(**request, on_start=bar.start, on_part=bar.advance, on_notice=notice)
+    with show_progress() as display:
+        from brainscale.models.novelty import describe_unusual  # here: they take a second to load
+        from brainscale.scoring.single_file import score_to
+
+        scores = score_to(**request, on_start=display.start_scoring, on_part=display.advance_scoring, on_notice=notice)
     options.notice_if_complete(scores.progress is None, out)
     if scores.unusual is not None and not as_json:
         click.echo(describe_unusual(scores.unusual, scores.scored))
     facts = {"scores": out, **scores.to_json()}
     print_facts(facts if as_json else {name: facts[name] for name in facts if name != "unusual"}, as_json)
     scores.require_few_errors(fail_above)
+    print_next(after_scoring(out))
 
 
 @click.command("demo")
@@ -164,3 +173,4 @@ def demo_command(out: str) -> None:
     from brainscale.cli.demo import run_demo
 
     run_demo(Path(out), on_line=click.echo)
+    print_next("brainscale index YOUR_SCANS --out scans.parquet")

@@ -8,9 +8,11 @@ from click.core import ParameterSource
 
 from brainscale.cli import options
 from brainscale.cli.console import handle_errors, print_facts
+from brainscale.cli.next_steps import after_split, print_next
 from brainscale.cli.similarity import SIMILARITY
 from brainscale.errors import UsageError
 from brainscale.logs import notice
+from brainscale.progress import announce
 
 if TYPE_CHECKING:
     from brainscale.dataset.outputs import ManifestOutput
@@ -98,6 +100,7 @@ def split_command(
         raise UsageError(f"--val {val:g} and --test {test:g} leave nothing to train on: keep their sum below 1")
     if verify:
         _verify(manifest, similarity, shared, as_json)
+        print_next(after_split(manifest, None, None))
         return
     if out is None:
         raise UsageError("no --out: name the manifest to write, or check the one at hand with --verify")
@@ -111,11 +114,15 @@ def split_command(
     sharded = open_manifest_shards(manifest)
     if sharded is not None and folds_by is not None:
         raise UsageError(f"--folds-by needs a manifest of one file, and {manifest} is in shards: write it as one file")
-    if sharded is None:
-        facts = _split_one_file(manifest, output, (val, test), folds, folds_by, seed, keep, regroup, similarity)
-    else:
-        facts = _split_shards(sharded, output, (val, test), folds, seed, keep, regroup, similarity, shared)
+    from brainscale.cli.progress import show_progress
+
+    with show_progress():
+        if sharded is None:
+            facts = _split_one_file(manifest, output, (val, test), folds, folds_by, seed, keep, regroup, similarity)
+        else:
+            facts = _split_shards(sharded, output, (val, test), folds, seed, keep, regroup, similarity, shared)
     print_facts({"manifest": out, **facts}, as_json)
+    print_next(after_split(out, folds, folds_by))
 
 
 def _split_one_file(
@@ -139,6 +146,7 @@ def _split_one_file(
     from brainscale.dataset.summary import describe_gaps, summarise
 
     table = read_manifest(manifest)
+    announce(f"Splitting {manifest}")
     if regroup:
         with open_map(len(table)) as run:
             table = groups.assign_groups(table, similarity, run)
@@ -178,6 +186,7 @@ def _split_shards(
     from brainscale.dataset.sharded import SplitRequest, split_shards
     from brainscale.dataset.sharded_summary import add_counts, count_shards, describe_gaps_of_shards
 
+    announce(f"Splitting {sharded.location}")
     with open_columns(sharded, out=output.location, shared=shared) as columns:
         earlier = replace(columns, tables=(open_as_shards(keep),)) if keep else None
         val, test = fractions
@@ -195,6 +204,7 @@ def _split_shards(
 
 def _verify(manifest: str, similarity: float | None, shared: bool, as_json: bool) -> None:
     """Check the splits of a manifest in either form, and print the result."""
+    from brainscale.cli.progress import show_progress
     from brainscale.dataset.manifest import open_manifest_shards, read_manifest
     from brainscale.dataset.on_ray import open_columns, open_map
     from brainscale.dataset.patients import count_unknown_patients, describe_patients
@@ -204,11 +214,13 @@ def _verify(manifest: str, similarity: float | None, shared: bool, as_json: bool
     sharded = open_manifest_shards(manifest)
     if sharded is None:
         table = read_manifest(manifest)
-        with open_map(len(table)) as run:
+        with show_progress() as display, open_map(len(table)) as run:
+            display.announce(f"Checking the splits of {manifest}")
             check = verify_split(table, similarity, run)
         unknown = describe_patients(*count_unknown_patients(table))
     else:
-        with open_columns(sharded, shared=shared) as columns:
+        with show_progress() as display, open_columns(sharded, shared=shared) as columns:
+            display.announce(f"Checking the splits of {manifest}")
             check = verify_shards(columns, similarity)
             facts = count_facts(columns)
         unknown = describe_patients(facts.without_patient, facts.readable)

@@ -2,12 +2,14 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from brainscale.cli import options
+from brainscale.cli import options, planning
 from brainscale.cli.console import handle_errors, print_facts
+from brainscale.cli.next_steps import after_cross_validation, after_training, print_next
 from brainscale.errors import UsageError
 from brainscale.logs import notice
 
@@ -117,6 +119,7 @@ KEYS = {
     metavar="section.key=value",
     help="Override a value of the configuration. Can be given several times.",
 )
+@options.dry_run
 @options.address
 @options.json
 @handle_errors
@@ -136,6 +139,7 @@ def train_command(
     allow_other_hardware: bool,
     tracking: str | None,
     shared: bool,
+    dry_run: bool,
     address: str | None,
     no_wait: bool,
     as_json: bool,
@@ -180,16 +184,27 @@ def train_command(
         from brainscale.evaluation.arguments import check_cross_validation, require_folds
 
         require_folds(folds, folds_by, repeats)
+    if dry_run:
+        if tracking_uri:
+            require_mlflow()
+        planning.show_training_plan(request, settings, address, as_json)
+        return
     if address:
-        options.run_as_job(address, no_wait, "train", request | {"tracking": tracking_uri}, as_json)
+        then = None if is_cross_validation else after_training(out)
+        options.run_as_job(address, no_wait, "train", request | {"tracking": tracking_uri}, as_json, then)
     if tracking_uri:
         require_mlflow()
+    from brainscale.cli.progress import show_progress
+
     if is_cross_validation:
         check_cross_validation(request["data"], request["out"], folds, folds_by, repeats)
-        from brainscale.evaluation.cross_validation import cross_validate  # here: torch takes seconds to load
+        with show_progress() as display:
+            display.announce(f"Cross-validating {settings.model.name} on {data}, in {out}")
+            from brainscale.evaluation.cross_validation import cross_validate  # here: torch takes seconds to load
 
-        result = cross_validate(**request | {"config": settings}, on_notice=notice)
+            result = cross_validate(**request | {"config": settings}, on_notice=notice)
         click.echo(json.dumps(result.to_json(), indent=2) if as_json else result.to_text())
+        print_next(after_cross_validation(out, list(result.models)))
         return
     from brainscale.training.arguments import find_finished
 
@@ -197,12 +212,17 @@ def train_command(
     if run is not None:
         options.notice_if_complete(True, out)
     else:
-        from brainscale.cli.progress import show_epochs
-        from brainscale.training.driver import train_model  # here: torch takes seconds to load
+        epochs = settings.train.epochs
+        with show_progress() as display:
+            display.announce(f"Training {settings.model.name} on {data}, for {epochs} epochs at most, in {out}")
+            from brainscale.training.driver import train_model  # here: torch takes seconds to load
 
-        with show_epochs(settings.train.epochs) as (on_epoch, on_notice):
-            run = train_model(request["data"], request["out"], settings, on_epoch, on_notice, tracking_uri)
+            def on_epoch(row: Mapping[str, Any]) -> None:
+                display.show_epoch(row, epochs)
+
+            run = train_model(request["data"], request["out"], settings, on_epoch, notice, tracking_uri)
     print_facts({"run": out, **run.facts()}, as_json)
+    print_next(after_training(out))
 
 
 @click.command("verify")
@@ -217,10 +237,13 @@ def verify_command(one: str, other: str, as_json: bool) -> None:
 
     Example: brainscale verify runs/first runs/second
     """
+    from brainscale.cli.progress import show_progress
     from brainscale.storage.workspace import fetch
     from brainscale.training.verification import READ, compare_bits
 
-    with fetch(one, *READ) as one_folder, fetch(other, *READ) as other_folder:
+    with show_progress(), fetch(one, *READ) as one_folder, fetch(other, *READ) as other_folder:
         comparison = compare_bits(one_folder, other_folder)
     click.echo(json.dumps(comparison.to_json(), indent=2) if as_json else comparison.to_text())
+    if comparison.equal:
+        print_next(after_training(one))
     sys.exit(0 if comparison.equal else 1)

@@ -38,8 +38,14 @@ GONE_S = 30.0  # time without an answer after which a server counts as lost
 STOP_S = 60.0  # time that a job may take to end after it was told to stop
 QUIET_S = 60.0  # time without a line after which the connection to a log is made again
 LIMIT = 100 * 2**20  # bytes that a Jobs server accepts as one upload
-SERVER_LINE = re.compile(r"\S+ \S+\tINFO job_manager\.py|Running entrypoint for job ")
-"""Lines that a Jobs server adds to a job's log."""
+SERVER_LINE = re.compile(
+    r"Running entrypoint for job "
+    r"|\d{4}-\S+ [\d:,]+\t(INFO|WARNING|ERROR) \S+\.py:\d+ -- "  # of Ray's Python
+    r"|\[\d{4}-\S+ [\d:,]+ [DIWE] \d+ \d+\] (\(\S+\) )?\S+\.(cc|h):\d+: "  # of Ray's core
+)
+"""Beginnings of the lines that a Jobs server, or Ray in the job, adds to a job's log."""
+QUIET_RAY = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DATA_LOG_LEVEL": "ERROR"}
+"""Environment of a job: its log is for a person, and Ray's own logs stay in Ray's folder."""
 AGENT_S = 90.0
 """Seconds that a head which has just started gets for the agent that starts jobs."""
 NO_AGENT = "No available agent"
@@ -83,7 +89,9 @@ def connect(address: str) -> Client:
             "path of its file in RAY_AUTH_TOKEN_PATH"
         ) from None
     except (RuntimeError, ConnectionError) as error:
-        raise ClusterError(f"{address} does not accept jobs ({first_line(error)}): check its version of Ray") from error
+        raise ClusterError(
+            f"{address} does not accept jobs ({first_line(error)}): check the address, and its version of Ray"
+        ) from error
 
 
 def submit(client: Client, command: str, request: dict[str, Any], log_format: str = "text") -> str:
@@ -116,7 +124,7 @@ def submit(client: Client, command: str, request: dict[str, Any], log_format: st
             client,
             entrypoint=f"python jobs/{command}.py {REQUEST}",
             submission_id=job,
-            runtime_env={"working_dir": str(folder), "env_vars": {logs.VARIABLE: log_format}},
+            runtime_env={"working_dir": str(folder), "env_vars": {**QUIET_RAY, logs.VARIABLE: log_format}},
             metadata={"brainscale": __version__, "command": command, "out": str(request.get("out") or "")},
         )
 
@@ -264,13 +272,15 @@ def _record(info: JobDetails) -> JobRecord:
     )
 
 
-def read_log(client: Client, job: str) -> str:
-    """Return a job's log so far.
+def read_log(client: Client, job: str) -> list[str]:
+    """Return the lines of a job's log so far, without its result and the lines of Ray.
 
     Raises:
         ClusterError: there is no such job, or the server does not answer.
     """
-    return str(_request(lambda: client.get_job_logs(job), job))
+    lines: list[str] = []
+    _Log(lines.append).end(str(_request(lambda: client.get_job_logs(job), job)))
+    return lines
 
 
 def stop(client: Client, job: str) -> str:

@@ -8,14 +8,17 @@ next, the tests in tests/cluster and tests/integration must pass with it, and th
 | `has_autoscaler` | tells whether the cluster has an autoscaler |
 | `autoscaler_status` | tells whether the autoscaler can start nodes for a placement group |
 | `job_client` | sets a time-out for `JobSubmissionClient`, which would wait for a silent server for ever |
+| `require_answer` | `ray.init` has no time-out: it tries an address that does not answer for a quarter of an hour |
 | `send_raylet_messages_to_stderr` | keeps the raylet's messages out of standard output, where the results are |
 
 Each function imports what it needs when it is called, since the Jobs client alone takes a quarter of a second.
 """
 
+import socket
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from ray._private import worker
 
@@ -78,6 +81,42 @@ def job_client(address: str, request_seconds: float) -> "JobSubmissionClient":
             return super()._do_request(*args, **{"timeout": request_seconds, **kwargs})
 
     return TimedClient(address)
+
+
+def require_answer(address: str, seconds: float) -> None:
+    """Ask the Ray at an address whether it is alive; a Ray that refuses our token is.
+
+    Args:
+        address: host and port of its GCS, `auto` to find one on this machine, or an address of Ray Client (ray://).
+        seconds: time that it may take to answer.
+
+    Raises:
+        OSError: it does not answer, or there is none on this machine.
+        AuthenticationError: this machine has no token.
+        ValueError: it is no address.
+    """
+    import grpc
+    from ray._private import services
+    from ray._private.gcs_utils import create_gcs_channel
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+    found = services.get_ray_address_from_environment(address, None).removeprefix("ray://")
+    target = urlsplit(f"//{found}")
+    if not target.hostname or not target.port:
+        raise ValueError("not host:port")
+    with socket.create_connection((target.hostname, target.port), timeout=seconds):
+        pass
+    if address.startswith("ray://"):  # another service, on a port of its own
+        return
+    messages: Any = gcs_service_pb2  # its classes are made when it is imported
+    with create_gcs_channel(found) as channel:
+        try:
+            gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel).CheckAlive(
+                messages.CheckAliveRequest(), timeout=seconds
+            )
+        except grpc.RpcError as error:
+            if error.code() not in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+                raise ConnectionError("another service listens there, or a Ray that is busy") from None
 
 
 def send_raylet_messages_to_stderr(*unless: str) -> None:

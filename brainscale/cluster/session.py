@@ -2,17 +2,19 @@
 
 import logging
 import os
-import secrets
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
 import ray
+from ray.exceptions import AuthenticationError
 
-from brainscale.cluster.ray_private import send_raylet_messages_to_stderr
-from brainscale.errors import ClusterError, first_line
+from brainscale import progress
+from brainscale.cluster.local_folders import LocalFolders, ensure_home, ensure_private_token, open_folders
+from brainscale.cluster.ray_private import require_answer, send_raylet_messages_to_stderr
+from brainscale.config.environment import surrounding_ray
+from brainscale.errors import ClusterError, describe_remedy, first_line
 
 LOGGERS = ("ray", "ray.data", "ray.train", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 """Loggers of Ray that set their own level."""
@@ -28,7 +30,8 @@ ENVIRONMENT = {
 EXPECTED = ("worker processes have been started", "it was killed by `ray.kill`")
 """Messages of Ray that are no news: of folds that run in parallel, and of engines that a job ends before their work."""
 
-CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+ANSWER_S = 10.0
+"""Time that a surrounding Ray may take to answer, seconds."""
 
 
 @contextmanager
@@ -47,15 +50,11 @@ def session(workers: int | None = None, object_store_gib: float | None = None) -
     if ray.is_initialized():
         yield
         return
-    if surrounding := os.environ.get("RAY_ADDRESS"):  # inside a job, or on nodes that a scheduler started
-        try:
-            ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ClusterError(
-                f"no Ray answers at RAY_ADDRESS={surrounding} ({first_line(error)}): start it, or unset RAY_ADDRESS to "
-                "use this machine alone"
-            ) from None
-        quiet()
+    ensure_home()
+    surrounding = surrounding_ray()
+    progress.stage("starting Ray" if surrounding is None else "connecting to Ray")
+    if surrounding is not None:
+        _connect(surrounding)
         try:
             yield
         finally:
@@ -63,42 +62,68 @@ def session(workers: int | None = None, object_store_gib: float | None = None) -
         return
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    _ensure_private_token()
+    ensure_private_token()
+    with open_folders() as folders:
+        _start(folders, max(os.cpu_count() or 1, (workers or 1) + 1), object_store_gib)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    """Connect to the Ray that surrounds this process.
+
+    Raises:
+        ClusterError: it does not answer; Ray itself would try for a quarter of an hour.
+    """
+    if address.startswith(("http://", "https://")):
+        raise ClusterError(f"RAY_ADDRESS={address} is a Jobs URL: unset RAY_ADDRESS, and pass --address {address}")
+    try:
+        require_answer(address, ANSWER_S)
+        ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
+    except AuthenticationError:
+        raise ClusterError(
+            f"the Ray at RAY_ADDRESS={address} does not accept the token of this machine: set the cluster's token in "
+            "RAY_AUTH_TOKEN, or the path of its file in RAY_AUTH_TOKEN_PATH"
+        ) from None
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ClusterError(
+            f"no Ray answers at RAY_ADDRESS={address} ({first_line(error)}): start it, or unset RAY_ADDRESS to "
+            "use this machine alone"
+        ) from None
+    quiet()
+
+
+def _start(folders: LocalFolders, cpus: int, object_store_gib: float | None) -> None:
+    """Start a local Ray.
+
+    Raises:
+        ClusterError: it does not start.
+    """
     try:
         with _held_standard_error():  # Ray reports there that it changed its log level
             ray.init(
                 address="local",
-                num_cpus=max(os.cpu_count() or 1, (workers or 1) + 1),
+                num_cpus=cpus,
                 include_dashboard=False,
                 object_store_memory=None if object_store_gib is None else int(object_store_gib * 2**30),
                 log_to_driver=False,
                 logging_level=logging.ERROR,
+                _temp_dir=folders.temporary,
+                object_spilling_directory=folders.spill,
             )
     except Exception as error:  # Ray has no exception of its own for processes that do not start in time
         ray.shutdown()
-        raise ClusterError(f"a local Ray did not start ({first_line(error)}): run the same command again") from error
+        remedy = describe_remedy(error) or "run the same command again"
+        raise ClusterError(f"a local Ray did not start ({first_line(error)}): {remedy}") from error
     quiet()
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _ensure_private_token() -> None:
-    """Create Ray's token file for its owner only, since Ray would create one that everybody can read."""
-    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
-        return
-    token = Path.home() / ".ray" / "auth_token"
-    with suppress(OSError):  # a home folder that cannot be written: Ray reports it if it needs the file
-        token.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError), os.fdopen(os.open(token, CREATE, 0o600), "w") as stream:
-            stream.write(secrets.token_hex(32))
-        token.chmod(0o600)
 
 
 def quiet() -> None:
     """Keep Ray's messages out of standard output; warnings and errors of its raylet go to standard error."""
     send_raylet_messages_to_stderr(*EXPECTED)
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")  # Ray Data sets its level again when it is imported
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from brainscale import progress
 from brainscale.config.sections import Config
 from brainscale.dataset.groups import assign_groups
 from brainscale.dataset.header_control import HeaderControl, estimate_header_control
@@ -248,9 +249,10 @@ def write_index(
     predictions = pages.check_files()
     require_sources(sources)
     output.check_owner([*sources, labels, patient_key, audit_run], overwrite=overwrite)
+    progress.announce(f"Indexing {' '.join(sources)} into {out}")
     with _open_cluster(workers, [*sources, out, pairs, audit, audit_run], config.resources.shared):
         walk = _walk(sources, labels)
-        first = deque(islice(walk, MAX_FILES + 1))
+        first = deque(islice(progress.each(walk, "listing", unit="files"), MAX_FILES + 1))
         if len(first) > MAX_FILES:
             pages.refuse(MAX_FILES)
             output.refuse_listing(MAX_FILES)
@@ -272,6 +274,7 @@ def write_index(
                 pages.write(manifest, config, predictions, run)
             for text in describe_gaps(manifest, config.data):
                 on_notice(text)
+            progress.stage("estimating the header-only control")
             control = estimate_header_control(manifest, negative=next(iter(config.data.classes)))
             summary = summarise(manifest)
     if key.random and (summary.patients or hash_paths):
@@ -320,4 +323,5 @@ def open_or_index(
         return check_manifest(data, "the manifest")
     if is_manifest(data):
         return read_manifest(data)
+    progress.announce(f"Indexing {data}")
     return index_sources([data], config, on_notice=on_notice)

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from brainscale import progress
 from brainscale.dataset.candidates import ORIENTATIONS, ROUNDS, find_candidates, orient, orient_hashes
 from brainscale.dataset.registration import similarities
 from brainscale.reading.signature import SIDE
@@ -125,7 +126,8 @@ def compare_signatures(manifest: pa.Table, similarity: float | None, run: Map = 
 
     def compare(first: np.ndarray, second: np.ndarray, turns: np.ndarray) -> np.ndarray:
         chunks = run(compare_pairs, _cut(signatures, first, second, turns))
-        return np.concatenate([np.empty(0, np.float32), *chunks])
+        told = progress.each(chunks, "grouping: comparing pairs", len(first), "pairs", len)
+        return np.concatenate([np.empty(0, np.float32), *told])
 
     return numbers, find_pairs(heads, images, similarity, run, compare)
 
@@ -152,7 +154,7 @@ def find_pairs(heads: np.ndarray, images: np.ndarray, similarity: float, run: Ma
         for number in range(ROUNDS)
     ]
     found = np.empty(0, np.int64)
-    for more in run(_search, searches):
+    for more in progress.each(run(_search, searches), "grouping: looking for near duplicates", len(searches), "rounds"):
         found = np.union1d(found, more)
     first, second = np.divmod(found, max(1, len(heads)))
     values = compare(first, second, _orientations(first, second, heads, images))

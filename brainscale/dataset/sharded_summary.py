@@ -14,7 +14,7 @@ from brainscale.dataset.labels import UnclearLabels, describe_unclear, find_uncl
 from brainscale.dataset.manifest import count_values
 from brainscale.dataset.patients import REMEDY, describe_patients
 from brainscale.dataset.shard_columns import ManifestColumns
-from brainscale.dataset.summary import ManifestSummary, count_labels_by, describe_sides, image_sides
+from brainscale.dataset.summary import ManifestSummary, count_labels_by, image_sides, measure_sides
 from brainscale.reading.sample_ids import split_id
 from brainscale.schema import SKIPPED
 from brainscale.storage.shards import ShardedTable
@@ -86,7 +86,7 @@ def add_counts(columns: ManifestColumns, counts: list[ShardCounts]) -> ManifestS
         errors={code: n for code, n in sorted(codes.items()) if code not in SKIPPED},
         labels=values["label"],
         formats=values["format"],
-        sides_in_pixels=describe_sides(*_sorted_items(sides)),
+        sides_in_pixels=measure_sides(*_sorted_items(sides)),
         empty_slices=sum(count.empty for count in counts),
         modalities=values["modality"],
         image_kinds=values["image_kind"],
@@ -141,7 +141,7 @@ def _content_sizes(columns: ManifestColumns, readable: np.ndarray) -> np.ndarray
     return np.unique_counts(contents[readable]).counts
 
 
-def _find_mixed_groups(columns: ManifestColumns, groups: np.ndarray, readable: np.ndarray) -> tuple[int, str]:
+def _find_mixed_groups(columns: ManifestColumns, groups: np.ndarray, readable: np.ndarray) -> tuple[int, str | None]:
     """Return the number of groups whose samples have different labels, and two samples of one of them."""
     labels = columns.numbers("label")
     rows = np.flatnonzero(readable & (labels >= 0))
@@ -151,7 +151,7 @@ def _find_mixed_groups(columns: ManifestColumns, groups: np.ndarray, readable: n
     np.maximum.at(most, inverse, labels[rows])
     is_mixed = least < most
     if not is_mixed.any():
-        return 0, "none"
+        return 0, None
     first = rows[np.argmax(is_mixed[inverse])]
     second = rows[np.argmax((groups[rows] == groups[first]) & (labels[rows] != labels[first]))]
     return int(is_mixed.sum()), " and ".join(columns.texts("sample_id", np.array([first, second])))

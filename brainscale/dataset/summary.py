@@ -40,7 +40,7 @@ class ManifestSummary:
         byte_identical_copies: number of exact duplicates, the first of each content not counted.
         samples_beyond_one_a_group: number of samples minus number of groups.
         groups_with_two_labels: number of groups whose samples have different labels.
-        example_of_two_labels: two samples of one group with different labels, or `none`.
+        example_of_two_labels: two samples of one group with different labels, if there are any.
         splits: split → label → number of samples.
         folds: fold → label → number of samples.
     """
@@ -51,7 +51,7 @@ class ManifestSummary:
     errors: Mapping[str, int]
     labels: Mapping[str, int]
     formats: Mapping[str, int]
-    sides_in_pixels: str
+    sides_in_pixels: Mapping[str, float]
     empty_slices: int
     modalities: Mapping[str, int]
     image_kinds: Mapping[str, int]
@@ -65,7 +65,7 @@ class ManifestSummary:
     byte_identical_copies: int
     samples_beyond_one_a_group: int
     groups_with_two_labels: int
-    example_of_two_labels: str
+    example_of_two_labels: str | None
     splits: Mapping[str, Mapping[str, int]]
     folds: Mapping[str, Mapping[str, int]]
 
@@ -86,7 +86,7 @@ def summarise(manifest: pa.Table) -> ManifestSummary:
         errors={code: n for code, n in codes.items() if code not in SKIPPED},
         labels=count_values(readable, "label"),
         formats=count_values(readable, "format"),
-        sides_in_pixels=describe_sides(*np.unique_counts(image_sides(readable))),
+        sides_in_pixels=measure_sides(*np.unique_counts(image_sides(readable))),
         empty_slices=pc.sum(readable["empty"]).as_py() or 0,
         modalities=count_values(readable, "modality"),
         image_kinds=count_values(readable, "image_kind"),
@@ -118,18 +118,23 @@ def image_sides(readable: pa.Table) -> np.ndarray:
     return np.concatenate([readable[name].drop_null().to_numpy() for name in ("width", "height")])
 
 
-def describe_sides(sides: np.ndarray, counts: np.ndarray) -> str:
-    """Return the smallest, largest and median side of images as text.
+def measure_sides(sides: np.ndarray, counts: np.ndarray) -> dict[str, float]:
+    """Return the smallest, largest and median side of images; nothing where there are no images.
 
     Args:
         sides: the different sides, sorted.
         counts: how often each occurs.
     """
     if not sides.size:
-        return "none"
+        return {}
     total = counts.sum()
     low, high = sides[np.searchsorted(np.cumsum(counts), [(total - 1) // 2, total // 2], side="right")]
-    return f"{sides[0]} to {sides[-1]}, median {(low + high) / 2:g}"
+    median = int(low + high) / 2
+    return {
+        "smallest": int(sides[0]),
+        "largest": int(sides[-1]),
+        "median": int(median) if median.is_integer() else median,
+    }
 
 
 def _count_rows(table: pa.Table, keys: list[str]) -> pa.Table:
@@ -137,16 +142,16 @@ def _count_rows(table: pa.Table, keys: list[str]) -> pa.Table:
     return table.group_by(keys).aggregate([([], "count_all")]).rename_columns({"count_all": "n"})
 
 
-def _find_label_conflict(labelled: pa.Table, groups: pa.ChunkedArray) -> str:
-    """Return the ids of the first two samples that are in one group but have different labels."""
+def _find_label_conflict(labelled: pa.Table, groups: pa.ChunkedArray) -> str | None:
+    """Return the ids of the first two samples that are in one group but have different labels, if there are any."""
     rows = labelled.filter(pc.is_in(labelled["group"], groups)).sort_by("sample_id").to_pylist()
     conflicts = (
-        (first["sample_id"], second["sample_id"])
+        f"{first['sample_id']} and {second['sample_id']}"
         for first in rows
         for second in rows
         if first["group"] == second["group"] and first["label"] != second["label"]
     )
-    return " and ".join(next(conflicts, ("none",)))
+    return next(conflicts, None)
 
 
 def count_labels_by(readable: pa.Table, column: str) -> dict[str, dict[str, int]]:

@@ -7,14 +7,14 @@ import pyarrow as pa
 
 from brainscale.dataset.arguments import require_data
 from brainscale.dataset.splits import SPLITS
-from brainscale.errors import BundleError, ManifestError, UsageError
+from brainscale.errors import BundleError, ManifestError, OutputError, UsageError
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
 from brainscale.evaluation.units import evaluation_name
-from brainscale.models.bundle import MODEL_JSON, find_bundle
+from brainscale.models.bundle import MODEL_JSON, require_bundle
 from brainscale.models.engines import EngineOptions, resolve_engine
 from brainscale.models.shipped import locate_model
 from brainscale.stats.units import require_unit
-from brainscale.storage.local import SUCCESS, read_success
+from brainscale.storage.local import SUCCESS, read_success, require_writable
 from brainscale.storage.remote import is_address
 from brainscale.storage.workspace import require_folder
 from brainscale.training.run_folder import RunFolder
@@ -52,12 +52,24 @@ def check_evaluation(
     if split is not None and split not in (*SPLITS, "all"):
         raise ManifestError(f"no split named '{split}': choose {', '.join(SPLITS)} or all")
     if not is_address(model):
-        find_bundle(Path(locate_model(model)))
+        require_bundle(locate_model(model))
     for table in (data, None if training_manifest == "auto" else training_manifest):
         if isinstance(table, str):
             require_data(table)
     if out is not None:
         require_folder(out, (SUCCESS, *OWN_FILES), "evaluation")
+
+
+def require_default_output(folder: str) -> None:
+    """Check that the folder of an evaluation can be written where the user named none: a run may be read-only.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        require_writable(folder)
+    except OutputError as error:
+        raise OutputError(f"{str(error).rpartition(': ')[0]}: name another folder with --out") from None
 
 
 def check_cross_validation(

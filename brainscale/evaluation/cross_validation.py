@@ -12,20 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.config.sections import Config
-from brainscale.dataset.columns import replace_column
-from brainscale.dataset.folds_by_column import assign_folds_by, describe_missing_values
-from brainscale.dataset.inclusion import describe_left_out, mark_left_out
-from brainscale.dataset.indexer import open_or_index
 from brainscale.dataset.manifest import MANIFEST_FILE, is_manifest, manifest_fingerprint, read_manifest, write_manifest
-from brainscale.dataset.splits import assign_folds, assign_splits, notice_of_hashing
-from brainscale.dataset.summary import describe_gaps
-from brainscale.errors import ManifestError, OutputError
+from brainscale.errors import OutputError
 from brainscale.evaluation.arguments import FOLDS_FILES, check_cross_validation
+from brainscale.evaluation.fold_data import FoldedData, divide_into_folds
 from brainscale.evaluation.folds import Fold, can_train_folds_here, train_folds_here
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
-from brainscale.hashing import fingerprint
 from brainscale.schema import PUBLISHED, PUBLISHED_MULTICLASS
-from brainscale.seeds import derive
 from brainscale.stats.folds import measure_folds
 from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
 from brainscale.stats.metric_names import PUBLISHED_NOTE, metric_name
@@ -191,38 +184,21 @@ def cross_validate(
         workspace = stack.enter_context(open_workspace(out, (SUCCESS,), own_files=FOLDS_FILES, what="cross-validation"))
         facts: dict[str, Any] = {"folds_by": folds_by, "repeats": repeats, "config_sha256": config.fingerprint}
         finished = read_success(workspace.path)
-        _refuse_other(workspace, finished, facts)
-        manifest = mark_left_out(open_or_index(data, config, on_notice), config.data)
-        if left_out := describe_left_out(manifest):
-            on_notice(left_out)
-        for text in describe_gaps(manifest, config.data):
-            on_notice(text)
-        if hashing := notice_of_hashing(manifest):
-            on_notice(hashing)
-        if folds_by is not None:
-            manifest, facts["fold_names"] = assign_folds_by(manifest, folds_by)
-            if missing := describe_missing_values(manifest, folds_by):
-                on_notice(missing)
-        folds = len(facts["fold_names"]) if folds is None else folds
-        facts["folds"] = folds
-        is_assigned = folds_by is not None
-        tables = [_assign(manifest, config, folds, n, is_assigned=is_assigned) for n in range(1, repeats + 1)]
-        splits = [model["split"].to_pylist() for _, models in tables for model in models]
-        facts["manifest_sha256"] = fingerprint([manifest_fingerprint(manifest), *splits])
-        _refuse_other(workspace, finished, facts)
+        refuse_other(workspace, finished, facts)
+        folded = divide_into_folds(data, config, folds, folds_by, repeats, on_notice)
+        folds = folded.folds
+        facts |= {"folds": folds, "manifest_sha256": folded.fingerprint}
+        facts |= {} if folds_by is None else {"fold_names": folded.fold_names}
+        refuse_other(workspace, finished, facts)
         if finished is not None:
             workspace.pull(METRICS_FILE)
             metrics = read_table(workspace.path / METRICS_FILE, "metrics")
             models, by_fold = finished["models"], finished["figures"]
             return CrossValidation(path=str(workspace), models=models, by_fold=by_fold, metrics=metrics, **facts)
         config = set_workers(config, count_workers(config))  # a fold each, side by side, rather than one on many
-        every_fold = [
-            _name_fold(workspace, (repeat, repeats), (number, folds), _name_of(facts, number))
-            for repeat in range(1, repeats + 1)
-            for number in range(1, folds + 1)
-        ]
-        _write_manifests(workspace, every_fold, tables)
-        if can_train_folds_here(config, parallel_folds, len(manifest)):
+        every_fold = name_folds(workspace, folded, repeats, folds_by)
+        _write_manifests(workspace, every_fold, folded)
+        if can_train_folds_here(config, parallel_folds, len(folded.manifest)):
             train_folds_here(every_fold, workspace, config, on_notice)
         else:
             _open_ray(stack, config, locations)
@@ -269,21 +245,21 @@ def _train_on_ray(
     train_folds(folds, workspace, config, folds_at_once(config, parallel_folds), on_notice)
 
 
-def _assign(
-    manifest: pa.Table, config: Config, folds: int, repeat: int, *, is_assigned: bool = False
-) -> tuple[pa.Table, list[pa.Table]]:
-    """Return the manifest with the folds of a repeat, and a manifest with splits for each of its models."""
-    keep = manifest if repeat == 1 and manifest["fold"].null_count < len(manifest) else None
-    assigned = manifest
-    if not is_assigned:
-        assigned = assign_folds(manifest, folds=folds, seed=config.split.seed + repeat - 1, keep=keep)
-    seeds = [derive(config.split.seed, "validation", repeat, number) for number in range(folds)]
-    return assigned, [splits_of_fold(assigned, n, val=config.split.val, seed=seed) for n, seed in enumerate(seeds)]
+def name_folds(workspace: Workspace, folded: FoldedData, repeats: int, folds_by: str | None) -> list[Fold]:
+    """Return the models of a cross-validation in their order.
 
-
-def _name_of(facts: Mapping[str, Any], number: int) -> str:
-    """Return the value of a fold's column in brackets, with a space before; nothing where folds were drawn."""
-    return f" ({facts['folds_by']} {facts['fold_names'][number - 1]})" if facts["folds_by"] is not None else ""
+    Args:
+        workspace: folder of all runs.
+        folded: the data, in folds.
+        repeats: number of times that the data is divided into folds.
+        folds_by: column whose values are the folds, if they are not drawn.
+    """
+    values = [f" ({folds_by} {name})" for name in folded.fold_names] or [""] * folded.folds
+    return [
+        _name_fold(workspace, (repeat, repeats), (number, folded.folds), value)
+        for repeat in range(1, repeats + 1)
+        for number, value in enumerate(values, 1)
+    ]
 
 
 def _name_fold(workspace: Workspace, repeat: tuple[int, int], number: tuple[int, int], value: str = "") -> Fold:
@@ -298,16 +274,13 @@ def _name_fold(workspace: Workspace, repeat: tuple[int, int], number: tuple[int,
     )
 
 
-def _write_manifests(
-    workspace: Workspace, every_fold: Sequence[Fold], tables: Sequence[tuple[pa.Table, Sequence[pa.Table]]]
-) -> None:
-    """Write the manifests of all repeats and models.
+def require_same_manifests(workspace: Workspace, every_fold: Sequence[Fold], folded: FoldedData) -> None:
+    """Check the manifests that are in the folder of a cross-validation.
 
     Raises:
-        OutputError: the folder has a model whose splits are others, as those of an earlier version would be.
+        OutputError: a model has other samples or splits, as those of an earlier version would be.
     """
-    models = [model for _, models in tables for model in models]
-    for fold, model in zip(every_fold, models, strict=True):
+    for fold, model in zip(every_fold, folded.models, strict=True):
         try:
             earlier = read_table(fold.manifest, "manifest")
         except FileNotFoundError:
@@ -317,41 +290,22 @@ def _write_manifests(
                 f"{workspace} holds a cross-validation with other samples or splits ({fold.name_of_run}.parquet): "
                 "choose a new --out"
             )
-    for repeat, (assigned, _) in enumerate(tables, 1):
+
+
+def _write_manifests(workspace: Workspace, every_fold: Sequence[Fold], folded: FoldedData) -> None:
+    """Write the manifests of all repeats and models."""
+    require_same_manifests(workspace, every_fold, folded)
+    for repeat, assigned in enumerate(folded.repeats, 1):
         write_manifest(assigned, workspace.locate(f"folds-{repeat}.parquet"))
-    for fold, model in zip(every_fold, models, strict=True):
+    for fold, model in zip(every_fold, folded.models, strict=True):
         write_manifest(model, fold.manifest)
 
 
-def _refuse_other(workspace: Workspace, finished: Mapping[str, Any] | None, facts: Mapping[str, Any]) -> None:
+def refuse_other(workspace: Workspace, finished: Mapping[str, Any] | None, facts: Mapping[str, Any]) -> None:
     """Refuse to take another cross-validation's results for these."""
     other = next((name for name, value in facts.items() if finished is not None and finished.get(name) != value), None)
     if other is not None:
         raise OutputError(f"{workspace} is a cross-validation with another {other}: choose a new --out")
-
-
-def splits_of_fold(manifest: pa.Table, number: int, *, val: float, seed: int) -> pa.Table:
-    """Return a manifest with folds as one with splits.
-
-    Args:
-        manifest: samples with folds.
-        number: the fold that becomes the test split, from 0.
-        val: share of the other folds that becomes the validation split; their rest becomes the training split.
-        seed: seed of that choice.
-
-    Raises:
-        ManifestError: the other folds have a label in one group only.
-    """
-    folds = manifest["fold"].fill_null(-1).to_numpy()
-    is_rest = (folds >= 0) & (folds != number)
-    try:
-        rest = assign_splits(manifest.filter(pa.array(is_rest)), val=val, test=0, seed=seed)
-    except ManifestError as error:
-        raise ManifestError(f"with fold {number + 1} as the test split, {error}") from None
-    splits = np.full(len(manifest), None, object)
-    splits[folds == number] = "test"
-    splits[is_rest] = rest["split"].to_pylist()
-    return replace_column(manifest, "split", pa.array(splits, pa.string()))
 
 
 def _by_fold(evaluations: Sequence[Path]) -> dict[str, list[float | None]]:

@@ -8,12 +8,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from brainscale import progress
 from brainscale.dataset.inclusion import describe_measured
 from brainscale.dataset.labels import describe_unclear_labels
 from brainscale.dataset.manifest import MANIFEST_FILE, is_manifest, manifest_fingerprint, write_manifest
 from brainscale.dataset.on_ray import choose_map
 from brainscale.errors import ManifestError, OutputError, StorageError
-from brainscale.evaluation.arguments import OWN_FILES, check_evaluation
+from brainscale.evaluation.arguments import OWN_FILES, check_evaluation, require_default_output
 from brainscale.evaluation.evaluated_model import EvaluatedModel
 from brainscale.evaluation.leakage import find_leaked, unseen_contents
 from brainscale.evaluation.look_log import LookCount, log_look
@@ -132,6 +133,9 @@ def evaluate_model(
             if (repeated := read_repeated(prepared.path, evaluation_sha256, report=report)) is not None:
                 on_notice(describe_repeated(repeated))
                 return repeated
+            if out is None:
+                require_default_output(prepared.folder)
+            progress.announce(f"{len(prepared.rows):,} samples to predict; the results go to {prepared.path}")
             if needs_ray(len(prepared.rows), engine, workers):
                 _open_ray(stack, workers, [*locations, *prepared.rows["uri"].to_pylist()], shared=shared)
             try:
@@ -233,7 +237,8 @@ def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path
     try:
         complete_card(evaluated, metrics, facts)
     except OutputError as error:
-        request.on_notice(f"Note: the model card stays as it was: {error}")
+        reason = str(error).rpartition(": ")[0]  # a run that one may only read is no fault to mend
+        request.on_notice(f"Note: the model card stays as it was: {reason}")
     write_success(folder, facts.to_json())
     tables = {"metrics": metrics, "predictions": predictions}
     unit_table = None if evaluated.of_units is None else evaluated.of_units.table

@@ -1,11 +1,14 @@
 """Train and evaluate the folds of a cross-validation one after another, and pass on what their runs write."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from brainscale import progress
 from brainscale.config.sections import Config
 from brainscale.evaluation.evaluator import evaluate_model
+from brainscale.formatting import format_duration
 from brainscale.storage.remote import join_address
 from brainscale.storage.workspace import Workspace, is_complete
 from brainscale.training.driver import train_model
@@ -15,6 +18,8 @@ from brainscale.training.machine import count_cpus
 from brainscale.training.notices import read_notices
 from brainscale.training.run_folder import RunFolder
 
+WORTH_TELLING_SECONDS = 60.0
+"""Seconds for a fold beyond which the time for the others is told."""
 PROGRESS_FILES = (f"repeat-*/{HISTORY_FILE}", "repeat-*/notices/*")
 
 
@@ -69,16 +74,24 @@ def train_folds_here(
         BrainscaleError: a fold failed; it resumes when the command is run again.
     """
     workspace.pull(*PROGRESS_FILES)
-    for fold in folds:
+    for number, fold in enumerate(folds, 1):
         on_notice(fold.title)
+        began = time.monotonic()
         publish = follow_fold(fold, config.train.epochs, on_notice)
 
         def publish_news(news: object) -> None:  # noqa: ARG001 (it is in the run's files, too)
             workspace.pull(*PROGRESS_FILES)
             publish()  # noqa: B023 (called before the next fold begins)
 
-        train_and_evaluate(fold.manifest, fold.run, config, publish_news)
+        with progress.within(fold.title):
+            train_and_evaluate(fold.manifest, fold.run, config, publish_news)
         publish_news(None)
+        seconds, left = time.monotonic() - began, len(folds) - number
+        if left and seconds > WORTH_TELLING_SECONDS:
+            duration = format_duration(seconds)
+            progress.announce(
+                f"{fold.title} took {duration}: about {format_duration(left * seconds)} for the other {left}"
+            )
 
 
 def train_and_evaluate(

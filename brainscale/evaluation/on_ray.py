@@ -1,15 +1,21 @@
 """Train and evaluate the folds of a cross-validation side by side, each in a Ray task of its own."""
 
+import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from brainscale import progress
 from brainscale.config.sections import Config
 from brainscale.errors import BrainscaleError, TrainError, first_line
 from brainscale.evaluation.folds import PROGRESS_FILES, Fold, follow_fold, train_and_evaluate
+from brainscale.progress import Progress
+from brainscale.reading.on_ray import Mailbox
 from brainscale.storage.workspace import Workspace
 from brainscale.training.driver import STORE_POLL_SECONDS
+from brainscale.training.pace import REPORT_SECONDS
 from brainscale.training.workers import count_workers, uses_gpu
 
 LOOK_S = 0.5
@@ -51,28 +57,56 @@ def train_folds(
     """
     workspace.pull(*PROGRESS_FILES)
     waiting = list(folds)
+    mailbox, listener = Mailbox() if progress.is_watched() else None, progress.current_listener()
+    watching = nullcontext() if mailbox is None else mailbox.received_by(listener.show)
     running: dict[ray.ObjectRef[None], tuple[Fold, Callable[[], None]]] = {}
     try:
-        while waiting or running:
-            while waiting and len(running) < parallel_folds:
-                fold = waiting.pop(0)
-                on_notice(fold.title)
-                publish = follow_fold(fold, config.train.epochs, on_notice)
-                running[_train_and_evaluate.remote(fold.manifest, fold.run, config)] = fold, publish
-            ended, _ = ray.wait(list(running), timeout=LOOK_S if workspace.store is None else STORE_POLL_SECONDS)
-            workspace.pull(*PROGRESS_FILES)
-            for _, publish in running.values():
-                publish()
-            for task in ended:
-                _raise_error(running.pop(task)[0], task)
+        with watching:
+            while waiting or running:
+                while waiting and len(running) < parallel_folds:
+                    fold = waiting.pop(0)
+                    on_notice(fold.title)
+                    publish = follow_fold(fold, config.train.epochs, on_notice)
+                    task = _train_and_evaluate.remote(fold.manifest, fold.run, config, fold.title, mailbox)
+                    running[task] = fold, publish
+                ended, _ = ray.wait(list(running), timeout=LOOK_S if workspace.store is None else STORE_POLL_SECONDS)
+                workspace.pull(*PROGRESS_FILES)
+                for _, publish in running.values():
+                    publish()
+                for task in ended:
+                    _raise_error(running.pop(task)[0], task)
     finally:
         for task in running:
             ray.cancel(task, force=True)  # its trainer and workers are its own, and end with it
 
 
 @ray.remote(num_cpus=0, max_retries=0, max_calls=1)  # a process of its own: its actors and their CPUs end with it
-def _train_and_evaluate(manifest: str, run: str, config: Config) -> None:
-    train_and_evaluate(manifest, run, config)
+def _train_and_evaluate(manifest: str, run: str, config: Config, title: str, mailbox: Mailbox | None) -> None:
+    if mailbox is None:
+        train_and_evaluate(manifest, run, config)
+        return
+    with progress.shown_by(_MailedProgress(mailbox)), progress.within(title):
+        train_and_evaluate(manifest, run, config)
+
+
+class _MailedProgress:
+    """Sends the progress of a fold to the driver of all folds, once a second at most.
+
+    Args:
+        mailbox: where to.
+    """
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self._mailbox, self._sent = mailbox, 0.0
+
+    def announce(self, text: str) -> None:
+        """Do nothing: the driver of all folds tells what a fold writes down."""
+
+    def show(self, progress: Progress) -> None:
+        """Send how far a stage is."""
+        if time.monotonic() - self._sent >= REPORT_SECONDS:
+            self._sent = time.monotonic()
+            self._mailbox.send(progress)
 
 
 def _raise_error(fold: Fold, task: "ray.ObjectRef[None]") -> None:

@@ -205,6 +205,30 @@ class Bundle:
         return self.folder / ONNX
 
 
+def require_bundle(model: str | Path) -> None:
+    """Check that a run folder or a model folder has all its files, without reading the large ones.
+
+    Raises:
+        BundleError: the folder is missing or incomplete.
+        FormatError: another version of brainscale wrote it.
+    """
+    folder = find_bundle(Path(model))
+    info, _ = read_model_info(folder, allow_edited=True)
+    _require_files(folder, info)
+
+
+def _expected_files(info: ModelInfo) -> dict[str, str]:
+    """Return the name of each file beside model.json and its hash."""
+    files = {WEIGHTS: info.weights_sha256, ONNX: info.onnx_sha256, NOVELTY: info.novelty_sha256}
+    return {name: sha256 for name, sha256 in files.items() if sha256 is not None}
+
+
+def _require_files(folder: Path, info: ModelInfo) -> None:
+    for name in _expected_files(info):
+        if not (folder / name).is_file():
+            raise BundleError(f"{folder} has no {name}: copy the whole model folder")
+
+
 def open_bundle(model: str | Path, *, allow_edited: bool = False) -> Bundle:
     """Open a run folder or a model folder, and check model.json and every other file against their hashes.
 
@@ -219,12 +243,9 @@ def open_bundle(model: str | Path, *, allow_edited: bool = False) -> Bundle:
     """
     folder = find_bundle(Path(model))
     info, edited = read_model_info(folder, allow_edited=allow_edited)
-    for name, expected in ((WEIGHTS, info.weights_sha256), (ONNX, info.onnx_sha256), (NOVELTY, info.novelty_sha256)):
-        if expected is None:
-            continue
+    _require_files(folder, info)
+    for name, expected in _expected_files(info).items():
         path = folder / name
-        if not path.is_file():
-            raise BundleError(f"{folder} has no {name}: copy the whole model folder")
         if file_sha256(path) != expected:
             raise BundleError(f"{path} is not the file that {MODEL_JSON} describes: copy the whole model folder again")
     novelty = None if info.novelty_sha256 is None else read_novelty(folder / NOVELTY)

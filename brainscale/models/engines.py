@@ -4,18 +4,21 @@ Both engines take uint8 planes and return float32 probabilities, and the feature
 Normalisation is part of the engine, on its device.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
-import onnxruntime
 
 from brainscale.errors import BundleError, UsageError
 from brainscale.models.bundle import MODEL_JSON, Bundle, ModelInfo
 from brainscale.models.int8 import INT8_ONNX, Int8Record
 from brainscale.models.processor import BF16_INSTRUCTIONS, INT8_INSTRUCTIONS, read_cpu_instructions, read_cpu_model
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # otherwise ONNX Runtime reports its use to its makers
+import onnxruntime
 
 ENGINES = ("auto", "onnx", "torch")
 Precision = Literal["fp32", "bf16", "int8"]

@@ -15,7 +15,13 @@ from brainscale.errors import UsageError
 from brainscale.models.brainmrnet import BrainMRNet, BrainMRNetPaper
 from brainscale.models.efficientnet_lite import efficientnet_lite0
 from brainscale.models.pretrained import require_weights_file
-from brainscale.models.torchvision_networks import densenet121, load_imagenet_weights, resnet50, vgg16
+from brainscale.models.torchvision_networks import (
+    densenet121,
+    load_imagenet_weights,
+    missing_imagenet_weights,
+    resnet50,
+    vgg16,
+)
 
 HeatmapMethod = Literal["occlusion", "rise", "integrated gradients", "cam"]
 
@@ -119,6 +125,23 @@ def build_network(name: str, classes: int, weights: str | None = None, seed: int
             pretrained = _read_weights(weights, name)
         _load_weights(network, pretrained, architecture.head, weights)
     return network
+
+
+def check_initial_weights(name: str, classes: int, weights: str | None) -> None:
+    """Check that initial weights fit a network; ImageNet weights are not downloaded for this.
+
+    Args:
+        name: name in the registry.
+        classes: number of classes.
+        weights: as `build_network` takes them.
+
+    Raises:
+        UsageError: they are missing or do not fit the network.
+    """
+    if weights == "imagenet" and NETWORKS[name].imagenet is None:
+        raise missing_imagenet_weights(name)
+    if weights not in (None, "imagenet"):
+        build_network(name, classes, weights)
 
 
 def count_parameters(network: nn.Module) -> int:

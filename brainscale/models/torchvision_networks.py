@@ -34,6 +34,11 @@ def densenet121(classes: int) -> nn.Module:
     return network
 
 
+def missing_imagenet_weights(name: str) -> UsageError:
+    """Return the error for a network that torchvision has no ImageNet weights of."""
+    return UsageError(f"there are no ImageNet weights for {name}: set model.weights to null or to a .safetensors file")
+
+
 def load_imagenet_weights(name: str, weights_name: str | None) -> dict[str, Tensor]:
     """Return torchvision's ImageNet weights, from torch's cache or by download; only tensors are unpickled.
 
@@ -45,9 +50,7 @@ def load_imagenet_weights(name: str, weights_name: str | None) -> dict[str, Tens
         UsageError: there are no such weights, or they cannot be downloaded.
     """
     if weights_name is None:
-        raise UsageError(
-            f"there are no ImageNet weights for {name}: set model.weights to null or to a .safetensors file"
-        )
+        raise missing_imagenet_weights(name)
     try:
         weights: dict[str, Tensor] = load_state_dict_from_url(
             _torchvision().get_weight(weights_name).url, progress=False, check_hash=True, weights_only=True

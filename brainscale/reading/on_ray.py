@@ -1,13 +1,19 @@
 """Reading with Ray Data: small blocks of files, fractions of a CPU, a row for every sample."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 from ray.data import DataContext, Dataset
+from ray.exceptions import GetTimeoutError, RayError
 
+from brainscale import progress
 from brainscale.reading.file_tables import file_table, groups_of
 from brainscale.reading.look import look_into
 from brainscale.reading.plan import ReadingPlan, Run, plan_reading
@@ -24,13 +30,77 @@ MAX_BLOCK_NBYTES = 64 * 2**20
 """Bytes that a task reads at most, unless a single file is larger. Blocks never depend on the cluster."""
 READ_CPUS = 0.4
 """CPUs that a reading task asks for: trainers and scorers beside it must find theirs."""
+LOOK_SECONDS = 1.0
+"""Seconds between two looks at what tasks have sent."""
+LATE_SECONDS = 5.0
+"""Seconds after which an answer is not waited for: progress is no reason to hold up the work."""
+
+
+@ray.remote(num_cpus=0)
+class _Messages:
+    """Messages of tasks until the driver takes them."""
+
+    def __init__(self) -> None:
+        self._messages: list[Any] = []
+
+    def put(self, message: Any) -> None:
+        """Add a message."""
+        self._messages.append(message)
+
+    def take(self) -> list[Any]:
+        """Return all messages since the last call."""
+        taken, self._messages = self._messages, []
+        return taken
+
+
+class Mailbox:
+    """Takes small messages of tasks and workers to the driver, on the connected Ray; one may be lost."""
+
+    def __init__(self) -> None:
+        self._messages: Any = _Messages.remote()  # type: ignore[attr-defined]
+
+    def send(self, message: Any) -> None:
+        """Send a message, from any process, without waiting."""
+        self._messages.put.remote(message)
+
+    @contextmanager
+    def received_by(self, on_message: Callable[[Any], None]) -> Iterator[None]:
+        """Call a function, in a thread, with the messages that arrive during the with-block."""
+        stop = threading.Event()
+
+        def take() -> None:
+            with suppress(RayError, GetTimeoutError):
+                for message in ray.get(self._messages.take.remote(), timeout=LATE_SECONDS):
+                    on_message(message)
+
+        def follow() -> None:
+            while not stop.wait(LOOK_SECONDS):
+                take()
+
+        thread = threading.Thread(target=follow, name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join(LATE_SECONDS)
 
 
 @dataclass(frozen=True)
 class LazyRows:
-    """A table that Ray computes when it is asked for."""
+    """A table that Ray computes when it is asked for; the driver tells how far that is.
+
+    Attributes:
+        dataset: computes it.
+        files: number of files to read.
+        nbytes: their size; 0 if it is not known.
+        mailbox: where tasks tell how many files they have read, and their bytes; None if nobody watches.
+    """
 
     dataset: Dataset
+    files: int = 0
+    nbytes: int = 0
+    mailbox: Mailbox | None = None
 
     def to_table(self) -> pa.Table:
         """Return all rows in this process: for tables without planes."""
@@ -49,8 +119,11 @@ class LazyRows:
 
     def blocks(self) -> list["ray.ObjectRef[pa.Table]"]:
         """Compute the rows once and return references to their Arrow tables in Ray's object store."""
-        refs: list[ray.ObjectRef[pa.Table]] = self.dataset.materialize().to_arrow_refs()
-        return refs
+        if self.mailbox is None:
+            return list(self.dataset.materialize().to_arrow_refs())
+        stage = progress.stage("reading", self.files, "files", self.nbytes)
+        with self.mailbox.received_by(lambda read: stage.advance(read[0], nbytes=read[1])):
+            return list(self.dataset.materialize().to_arrow_refs())
 
 
 def read_parallel(
@@ -69,9 +142,19 @@ def read_parallel(
     """
     quiet_ray_data()
     dataset = ray.data.from_arrow([file_table(block) for block in cut_blocks(files, block_files)])
-    return LazyRows(
-        dataset.map_batches(read, batch_format="pyarrow", batch_size=None, num_cpus=READ_CPUS, concurrency=workers)
-    )
+    mailbox = Mailbox() if progress.is_watched() else None
+    read_block = read if mailbox is None else partial(_read_and_tell, read=read, mailbox=mailbox)
+    options: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "num_cpus": READ_CPUS}
+    mapped = dataset.map_batches(read_block, **options, concurrency=workers)
+    return LazyRows(mapped, len(files), sum(file.nbytes or 0 for file in files), mailbox)
+
+
+def _read_and_tell(
+    table: pa.Table, read: Callable[[pa.Table], Iterator[pa.Table]], mailbox: Mailbox
+) -> Iterator[pa.Table]:
+    """Read the files of a block and send how many they were, and their bytes."""
+    yield from read(table)
+    mailbox.send((len(table), pc.sum(table["nbytes"]).as_py() or 0))
 
 
 @ray.remote(num_cpus=0)

@@ -4,10 +4,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+from contextlib import nullcontext
 
 import pyarrow as pa
 
+from brainscale import progress
+from brainscale.config.environment import surrounding_ray
 from brainscale.reading.file_tables import file_table, groups_of
 from brainscale.reading.sources import SourceFile
 from brainscale.storage.remote import is_address
@@ -40,13 +42,13 @@ def is_small(files: Sequence[SourceFile]) -> bool:
 def is_ray_near() -> bool:
     """Return whether this process is connected to Ray, or runs on a cluster; Ray is not imported for this."""
     ray = sys.modules.get("ray")
-    return "RAY_ADDRESS" in os.environ or bool(ray is not None and ray.is_initialized())
+    return surrounding_ray() is not None or bool(ray is not None and ray.is_initialized())
 
 
 def read_here(
     files: Sequence[SourceFile], read: Callable[[pa.Table], Iterator[pa.Table]], threads: int | None = None
 ) -> Iterator[pa.Table]:
-    """Apply a reading function to files in this process, a block of files in each thread at a time.
+    """Apply a reading function to files in this process, a block of files in each thread at a time; tells its progress.
 
     Args:
         files: what to read; those of one group are read together.
@@ -56,13 +58,13 @@ def read_here(
     Yields:
         The tables, in the order of the files.
     """
-    tables = [file_table(block) for block in _cut_blocks(files)]
-    threads = min(len(tables), threads or len(os.sched_getaffinity(0)))
-    if threads < 2:
-        yield from chain.from_iterable(map(read, tables))
-        return
-    with ThreadPoolExecutor(threads, "read") as pool:
-        for rows in pool.map(lambda table: list(read(table)), tables):
+    blocks = list(_cut_blocks(files))
+    threads = min(len(blocks), threads or len(os.sched_getaffinity(0)))
+    stage = progress.stage("reading", len(files), "files", sum(file.nbytes or 0 for file in files))
+    with ThreadPoolExecutor(threads, "read") if threads > 1 else nullcontext() as pool:
+        apply = map if pool is None else pool.map
+        for block, rows in zip(blocks, apply(lambda block: list(read(file_table(block))), blocks), strict=True):
+            stage.advance(len(block), nbytes=sum(file.nbytes or 0 for file in block))
             yield from rows
 
 

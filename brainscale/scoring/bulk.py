@@ -5,12 +5,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from brainscale import progress
 from brainscale.config.data_sections import PreprocessConfig
 from brainscale.dataset.manifest import is_manifest
 from brainscale.dataset.manifest_files import walk_manifest
 from brainscale.errors import OutputError, UsageError
 from brainscale.hashing import fingerprint
-from brainscale.models.bundle import BUNDLE_FILES, open_bundle
+from brainscale.models.bundle import BUNDLE_FILES, Bundle, open_bundle
 from brainscale.models.engines import EngineOptions, Precision, describe_slow_choice, resolve_engine
 from brainscale.models.shipped import describe_model_notes, locate_model
 from brainscale.reading.pseudonyms import GIVE_KEY, find_key, keep_new_key, kept_key_file, read_key
@@ -103,28 +104,27 @@ def score_files(
         bundle = open_bundle(bundle_folder, allow_edited=allow_edited_model)
         for text in describe_model_notes(bundle):
             on_notice(text)
-        files = SpooledFiles(_list_files(sources, bundle.info.preprocess))
+        listed = list_source_files(sources, bundle.info.preprocess)
+        files = SpooledFiles(progress.each(listed, "listing", unit="files"))
         folder = open_scores_folder(out)
-        unit_of_table = None if unit is None else require_unit(unit, ("scan", "patient"))
-        if unit_of_table is not None:
-            require_own_units(folder, unit_of_table, bundle)
-        key, has_key = _open_key(folder, patient_key, hash_paths=hash_paths, extends=update or prune)
-        if unit == "patient" and not has_key and not any(is_manifest(source) for source in sources):
-            raise UsageError(f"Patients need a key, or a manifest that names them. {GIVE_KEY}, or score a manifest.")
-        if key is None:
-            scores = _already_complete(folder)
-            return scores if unit_of_table is None else write_units(folder, scores, unit_of_table, bundle, on_notice)
-        job = ScoringJob(
-            bundle=bundle,
-            threshold=bundle.info.threshold if threshold is None else threshold,
+        job = open_job(
+            folder,
+            bundle,
+            sources,
             engine=options,
+            threshold=threshold,
+            unit=unit,
+            patient_key=patient_key,
+            hash_paths=hash_paths,
+            extends=update or prune,
             workers=workers,
             min_workers=min_workers,
             cpus_per_worker=cpus_per_worker,
-            key=key,
-            has_key=has_key,
-            hash_paths=hash_paths,
         )
+        unit_of_table = None if unit is None else require_unit(unit, ("scan", "patient"))
+        if job is None:
+            scores = read_complete(folder)
+            return scores if unit_of_table is None else write_units(folder, scores, unit_of_table, bundle, on_notice)
         start = _Runners(job, files, [*sources, out, heatmaps], object_store_gib, on_notice, shared=shared)
         callbacks = Callbacks(on_start, on_part, on_notice)
         scores = FolderJob(
@@ -139,17 +139,73 @@ def score_files(
     return replace(scores, key_file=str(kept_key_file(out))) if kept else scores
 
 
+def open_job(
+    folder: Folder,
+    bundle: Bundle,
+    sources: Sequence[str],
+    *,
+    engine: EngineOptions,
+    threshold: float | None,
+    unit: str | None,
+    patient_key: str | None,
+    hash_paths: bool,
+    extends: bool,
+    workers: int | None,
+    min_workers: int | None,
+    cpus_per_worker: int | None,
+    make_key: Callable[[str], bytes] = keep_new_key,
+) -> ScoringJob | None:
+    """Check what a job on a folder needs, and return it; None for a complete folder whose key is not here.
+
+    Args:
+        folder: the scores folder.
+        bundle: the model.
+        sources: as `score_files` takes them, like most of the others.
+        engine: the engine, and how it computes.
+        threshold: operating threshold, instead of the model's own.
+        unit: scan or patient, if there is a second table.
+        patient_key: file with the secret key for the hashes.
+        hash_paths: whether names become hashes.
+        extends: whether files are added to the folder, or dropped from it.
+        workers: maximum number of engines.
+        min_workers: number of engines to start with.
+        cpus_per_worker: number of CPUs of each engine.
+        make_key: location of a new folder → the key that it keeps.
+
+    Raises:
+        BrainscaleError: the table of units is another's, the key is missing, or patients have none.
+    """
+    if unit is not None:
+        require_own_units(folder, require_unit(unit, ("scan", "patient")), bundle)
+    key, has_key = _open_key(folder, patient_key, make_key, hash_paths=hash_paths, extends=extends)
+    if unit == "patient" and not has_key and not any(is_manifest(source) for source in sources):
+        raise UsageError(f"Patients need a key, or a manifest that names them. {GIVE_KEY}, or score a manifest.")
+    if key is None:
+        return None
+    return ScoringJob(
+        bundle=bundle,
+        threshold=bundle.info.threshold if threshold is None else threshold,
+        engine=engine,
+        workers=workers,
+        min_workers=min_workers,
+        cpus_per_worker=cpus_per_worker,
+        key=key,
+        has_key=has_key,
+        hash_paths=hash_paths,
+    )
+
+
 def fingerprint_sources(sources: Sequence[str], spec: PreprocessConfig) -> tuple[int, str]:
     """Return the number of files of the sources, and a hash that changes when one of them comes, changes or goes.
 
     Raises:
         BrainscaleError: a source is missing or empty, or a manifest is not the only source.
     """
-    versions = sorted((file.sample_id, version_of(file)) for file in _list_files(sources, spec))
+    versions = sorted((file.sample_id, version_of(file)) for file in list_source_files(sources, spec))
     return len(versions), fingerprint(versions)
 
 
-def _list_files(sources: Sequence[str], spec: PreprocessConfig) -> Iterable[SourceFile]:
+def list_source_files(sources: Sequence[str], spec: PreprocessConfig) -> Iterable[SourceFile]:
     """Return the files of the sources, or the files with the samples of a manifest.
 
     Raises:
@@ -163,7 +219,9 @@ def _list_files(sources: Sequence[str], spec: PreprocessConfig) -> Iterable[Sour
     return walk_manifest(manifests[0], spec)
 
 
-def _open_key(folder: Folder, patient_key: str | None, *, hash_paths: bool, extends: bool) -> tuple[bytes | None, bool]:
+def _open_key(
+    folder: Folder, patient_key: str | None, make_key: Callable[[str], bytes], *, hash_paths: bool, extends: bool
+) -> tuple[bytes | None, bool]:
     """Return the key of a folder's hashes, and whether they are the same in every job.
 
     Without hashed names and without a given key, the key is drawn for this job: series are called by a sample then.
@@ -177,7 +235,7 @@ def _open_key(folder: Folder, patient_key: str | None, *, hash_paths: bool, exte
         return given.secret, not given.random
     key = find_key(folder.location, patient_key)
     if key is None and not folder.list_names("*.json", "_listing"):
-        key = keep_new_key(folder.location)
+        key = make_key(folder.location)
     if key is None and (extends or read_finished(folder) is None):
         raise OutputError(
             f"The key of the hashes in {folder} is not on this machine. {GIVE_KEY}, or choose a new --out."
@@ -185,7 +243,8 @@ def _open_key(folder: Folder, patient_key: str | None, *, hash_paths: bool, exte
     return key, True
 
 
-def _already_complete(folder: Folder) -> Scores:
+def read_complete(folder: Folder) -> Scores:
+    """Return the scores of a complete folder, as its own file says."""
     finished = read_finished(folder) or {}
     return Scores.from_facts(str(folder), finished, parts_that_count(folder, finished))
 
@@ -204,7 +263,7 @@ class _Runners:
     @contextmanager
     def open(self) -> Iterator[Runner]:
         """Yield what plans and scores: this process for a small job, or else a Ray that is connected or started."""
-        if not self._needs_ray():
+        if not needs_ray(self.job, self.files, self.object_store_gib):
             if (note := describe_slow_choice(resolve_engine(self.job.engine, 0))) is not None:
                 self.on_notice(note)
             yield LocalRunner(self.job)
@@ -218,8 +277,15 @@ class _Runners:
             require_shared([self.files.first_uri], self.shared)
             yield RayRunner(self.job, self.files.rows, self.on_notice)
 
-    def _needs_ray(self) -> bool:
-        job = self.job
-        asked = job.workers or job.min_workers or job.cpus_per_worker or self.object_store_gib
-        needs_torch = job.engine.name == "torch" or job.engine.needs_torch  # which a GPU may run
-        return bool(asked or needs_torch or is_ray_near() or not is_small(list(islice(self.files, MAX_FILES + 1))))
+
+def needs_ray(job: ScoringJob, files: SpooledFiles, object_store_gib: float | None) -> bool:
+    """Return whether a job runs on Ray: it is large, or asks for what only Ray or torch has.
+
+    Args:
+        job: the job.
+        files: the files of its sources.
+        object_store_gib: size of a local Ray's object store, if it was given.
+    """
+    asked = job.workers or job.min_workers or job.cpus_per_worker or object_store_gib
+    needs_torch = job.engine.name == "torch" or job.engine.needs_torch  # which a GPU may run
+    return bool(asked or needs_torch or is_ray_near() or not is_small(list(islice(files, MAX_FILES + 1))))

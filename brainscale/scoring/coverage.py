@@ -1,14 +1,15 @@
 """What a job covers: the files of the sources beside those of the folder's listing, in blocks."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
 from brainscale.reading.plan import ReadingPlan
 from brainscale.reading.sources import SourceFile
-from brainscale.scoring.blocks import Block, BlockFile, cut_blocks, version_of
+from brainscale.scoring.blocks import Block, BlockFile, cut_blocks, estimate_rows, version_of
 from brainscale.scoring.listing import ListedFile, merge_by_file
 from brainscale.scoring.parts import PartsThere
+from brainscale.scoring.result import Amount
 
 Pair = tuple[SourceFile | None, ListedFile | None]
 Plan = Callable[[Sequence[SourceFile]], ReadingPlan]
@@ -44,6 +45,27 @@ def count_changes(pairs: Iterable[Pair]) -> Changes:
         elif version_of(file) != listed.version:
             changed += 1
     return Changes(new=new, changed=changed, gone=gone, first_gone=first_gone)
+
+
+def count_work(pairs: Iterable[Pair], done: Container[str], *, first: bool, update: bool) -> tuple[Amount, Amount]:
+    """Return the files that a job covers, and those of them that are left to score, with approximate numbers of rows.
+
+    Args:
+        pairs: files of the sources and of the listing that counts.
+        done: names of the blocks that are there.
+        first: whether there is no listing yet, so that all files are covered.
+        update: whether files that are new are covered too.
+    """
+    total = left = Amount()
+    for file, listed in pairs:
+        if file is None or (listed is None and not (first or update)):
+            continue
+        amount = Amount(files=1, nbytes=file.nbytes or 0, rows=estimate_rows(file))
+        total += amount
+        is_same = listed is not None and version_of(file) == listed.version
+        if listed is None or not is_same or not all(block in done for block in listed.blocks):
+            left += amount
+    return total, left
 
 
 def pair_files(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
+from brainscale import progress
 from brainscale.errors import RERUN, OutputError, StorageError
 from brainscale.models.bundle import EDITED_KEY
 from brainscale.models.engines import identify_precision
@@ -24,7 +25,7 @@ from brainscale.reading.reader import namer_of
 from brainscale.reading.sources import UNREACHABLE, SourceFile
 from brainscale.schema import HIDDEN
 from brainscale.scoring.blocks import PackedBlock, choose_block_files, pack_block, version_of
-from brainscale.scoring.coverage import Changes, Pair, count_changes, cover, pair_files, plan_blocks
+from brainscale.scoring.coverage import Changes, Pair, count_changes, count_work, cover, pair_files, plan_blocks
 from brainscale.scoring.folders import parts_that_count, read_finished, remove_other_parts, write_finished
 from brainscale.scoring.listing import (
     SHARD_ROWS,
@@ -77,6 +78,23 @@ class Bound:
     blocks: SpooledBlocks
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """What a job finds in its folder.
+
+    Attributes:
+        listing: the listing that counts; None in a new folder.
+        changes: what differs between the sources and that listing.
+        scores: what the folder holds if there is nothing to do.
+        there: names of the parts that are there then.
+    """
+
+    listing: Listing | None
+    changes: Changes
+    scores: Scores | None = None
+    there: Sequence[str] = ()
+
+
 class FolderJob:
     """A job on a scores folder.
 
@@ -119,25 +137,46 @@ class FolderJob:
         Raises:
             BrainscaleError: the folder belongs to another model, cannot be written, or rows are missing.
         """
+        outlook = self.look()
+        if outlook.scores is not None:  # another part is one that a job wrote which was killed after that
+            remove_other_parts(self._folder, outlook.scores.parts, outlook.there)
+            return outlook.scores
+        if outlook.changes.new and outlook.listing is not None and not self._update:
+            self._callbacks.on_notice(
+                f"{outlook.changes.new} file(s) are new since this job began and are left out: --update scores them too"
+            )
+        self._folder.remove_abandoned()
+        progress.announce(f"Scoring {self._files.count:,} files into {self._folder}")
+        with self._open_runner() as runner:
+            return self._complete(runner, outlook.listing)
+
+    def look(self) -> Outlook:
+        """Return what is in the folder, and whether there is something to do; nothing is changed.
+
+        Raises:
+            BrainscaleError: the folder belongs to another model, or holds scores of files that are not in the sources.
+        """
         bound = find_listing(self._folder)
         if bound is not None:
             self._require_identity(bound)
         changes = self._count_changes(bound)
-        if bound is not None and (scores := self._find_complete(bound, changes)) is not None:
-            return scores
+        if bound is not None and (complete := self._find_complete(bound, changes)) is not None:
+            return complete
         if changes.gone and not (self._update or self._prune):
             raise OutputError(
                 f"{self._folder} holds scores of {changes.gone} file(s) that are not in these sources, for example "
                 f"'{changes.first_gone}': give all its sources again, keep these rows with --update, drop them with "
                 "--prune, or choose a new --out"
             )
-        if changes.new and bound is not None and not self._update:
-            self._callbacks.on_notice(
-                f"{changes.new} file(s) are new since this job began and are left out: --update scores them too"
-            )
-        self._folder.remove_abandoned()
-        with self._open_runner() as runner:
-            return self._complete(runner, bound)
+        return Outlook(listing=bound, changes=changes)
+
+    def count_work(self, bound: Listing | None) -> tuple[Amount, Amount]:
+        """Return what the job covers, and how much of it is left to score, from the sizes of files.
+
+        Args:
+            bound: the listing that counts, if there is one.
+        """
+        return count_work(self._pairs(bound), list_parts(self._folder).done, first=bound is None, update=self._update)
 
     def _count_changes(self, bound: Listing | None) -> Changes:
         if bound is None:
@@ -160,8 +199,8 @@ class FolderJob:
                     f"{self._folder} holds scores with another {key} ({there} there, {here} here): choose a new --out"
                 )
 
-    def _find_complete(self, bound: Listing, changes: Changes) -> Scores | None:
-        """Return the scores of a folder in which there is nothing to do."""
+    def _find_complete(self, bound: Listing, changes: Changes) -> Outlook | None:
+        """Return the outlook of a folder in which there is nothing to do."""
         finished = read_finished(self._folder)
         if finished is None or finished["listing"] != bound.name or has_passing(finished["errors"]):
             return None
@@ -171,8 +210,8 @@ class FolderJob:
         there = self._folder.list_names(PART_FILES)
         if not set(parts) <= set(there):
             return None
-        remove_other_parts(self._folder, parts, there)  # such as one that a job wrote which was killed after that
-        return Scores.from_facts(str(self._folder), finished, parts, files_not_in_it=changes.new or None)
+        scores = Scores.from_facts(str(self._folder), finished, parts, files_not_in_it=changes.new or None)
+        return Outlook(listing=bound, changes=changes, scores=scores, there=tuple(there))
 
     def _complete(self, runner: Runner, known: Listing | None) -> Scores:
         for _ in range(ATTEMPTS):

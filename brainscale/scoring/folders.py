@@ -29,12 +29,22 @@ def open_scores_folder(out: str) -> Folder:
     """
     folder = Folder(out)
     folder.create()
+    require_scores(folder)
+    return folder
+
+
+def require_scores(folder: Folder) -> None:
+    """Check that a folder is empty or holds scores of this version, if it is there.
+
+    Raises:
+        OutputError: it holds other files only.
+        FormatError: another version of brainscale wrote it.
+    """
     names = [name for name in folder.list_names() if not name.endswith(".tmp")]
     if names and not any(fnmatchcase(name, own) for name in names for own in OWN_FILES):
-        raise OutputError(f"{out} holds other files and no scores: choose a new folder")
+        raise OutputError(f"{folder} holds other files and no scores: choose a new folder")
     if foreign := next((name for name in names if fnmatchcase(name, PART_FILES) and not parse_part(name)), None):
-        raise FormatError(f"{out} holds {foreign}, which another version of brainscale wrote: choose a new --out")
-    return folder
+        raise FormatError(f"{folder} holds {foreign}, which another version of brainscale wrote: choose a new --out")
 
 
 def read_finished(folder: Folder) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """The result of a scoring job: counts of a scores folder, and what its `_SUCCESS.json` says."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,6 +9,8 @@ from brainscale.errors import FAIL_ABOVE, SourceError
 from brainscale.schema import SKIPPED
 
 _COUNTS = ("files", "rows", "scored", "errors", "unusual", "architecture")
+_TYPED = ("hash_paths", "threshold", "temperature", "classes")
+"""Parts of the identity, which is text in the metadata of every part, that are JSON in it."""
 _PLACES = ("listing", "parts", "parts_list")
 
 
@@ -109,7 +112,12 @@ class Scores:
         progress = {} if self.progress is None else asdict(self.progress)
         names = ("files_not_in_it", "unit", "units", "units_file", "heatmaps", "key_file")
         optional = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return {**self.facts(), **progress, **optional}
+        return {
+            **self.facts(),
+            **{name: _typed(name, text) for name, text in self.identity.items()},
+            **progress,
+            **optional,
+        }
 
     def require_few_errors(self, share: float = FAIL_ABOVE) -> None:
         """Refuse a result most of which are errors.
@@ -128,3 +136,10 @@ class Scores:
                 f"{failed} of {samples} sample(s) could not be scored ({codes}), more than --fail-above {share:g} "
                 f"allows; all rows are in {self.path}: see its column `error`"
             )
+
+
+def _typed(name: str, text: str) -> Any:
+    """Return a value of the identity with its type."""
+    if name in _TYPED:
+        return json.loads(text)
+    return None if text == "none" else text

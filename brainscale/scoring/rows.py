@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from brainscale import progress
 from brainscale.dataset.columns import replace_column
 from brainscale.dataset.manifest import without_signatures
 from brainscale.models.bundle import Bundle
@@ -70,7 +71,8 @@ def predict_rows(
         on_notice: called with a message if nodes are being waited for.
     """
     with _open_runner(bundle, len(rows), engine, workers, on_notice) as runner:
-        parts = list(runner.predict(blocks_of(rows, bundle)))
+        tables = runner.predict(blocks_of(rows, bundle))
+        parts = list(progress.each(tables, "predicting", len(rows), "samples", len))
     table = pa.concat_tables([PREDICTIONS.empty_table(), *parts]).sort_by("sample_id")
     require_reachable(table)
     row_of = pc.index_in(table["sample_id"], rows["sample_id"].combine_chunks())
@@ -82,7 +84,8 @@ def predict_rows(
 def extract_features(rows: pa.Table, bundle: Bundle) -> tuple[list[str], np.ndarray]:
     """Return the ids of the rows of a manifest that can be read, sorted, and their features, float32 [N, D]."""
     with _open_runner(bundle, len(rows), "auto", 1, lambda text: None) as runner:
-        some = list(runner.extract(blocks_of(rows, bundle)))
+        extracted = runner.extract(blocks_of(rows, bundle))
+        some = list(progress.each(extracted, "extracting features", len(rows), "samples", lambda one: len(one[0])))
     ids = [sample_id for names, _ in some for sample_id in names]
     if not ids:
         return [], np.empty((0, 0), np.float32)

@@ -112,6 +112,63 @@ def names_file(out: str) -> bool:
     return suffix in SUFFIXES and not (not is_address(out) and Path(out).is_dir())
 
 
+def wants_file(out: str, *, overwrite: bool, extends: bool) -> bool:
+    """Return whether an output is a single file, and check the options that are for one kind only.
+
+    Args:
+        out: path or address of a folder or a file.
+        overwrite: whether `--overwrite` was given.
+        extends: whether `--update` or `--prune` was given.
+
+    Raises:
+        UsageError: it has the suffix of another table, or an option is for the other kind.
+    """
+    is_file = names_file(out)
+    if overwrite and not is_file:
+        raise UsageError(f"--overwrite is for a single file, but --out {out} is a folder: remove --overwrite")
+    if extends and is_file:
+        raise UsageError(f"--update and --prune extend a folder, but --out {out} is a single file: remove them")
+    return is_file
+
+
+def open_file_job(
+    bundle: Bundle,
+    sources: Sequence[str],
+    out: str,
+    *,
+    overwrite: bool,
+    threshold: float | None,
+    precision: str,
+    unit: str | None,
+    patient_key: str | None,
+    hash_paths: bool,
+    heatmaps: str | None,
+    **settings: object,  # noqa: ARG001 (on which no score depends)
+) -> tuple[FileJob, Scores | None]:
+    """Return the job that writes a single file, and its scores if they are complete; all arguments as in `score_to`.
+
+    Raises:
+        BrainscaleError: the file is not this job's own, there are too many files, or the key cannot be read.
+    """
+    count, of_sources = fingerprint_sources(sources, bundle.info.preprocess)
+    if count > MAX_FILE_ROWS:
+        raise UsageError(f"{count:,} files are too many for one file ({MAX_FILE_ROWS:,} rows): give a folder as --out")
+    key = read_key(patient_key)
+    secret = None if key.random else key_fingerprint(key.secret)
+    computed = identify_precision(bundle, precision)
+    request = [bundle.sha256, threshold, computed, hash_paths, secret, unit, heatmaps]
+    job = FileJob(out=out, request=fingerprint(request), sources=None if hash_paths else of_sources, bundle=bundle)
+    outputs = [*([] if unit is None else [name_units(out, unit)]), out]
+    existing = [] if overwrite else [output for output in outputs if _exists(output)]
+    if len(existing) == len(outputs) and (finished := job.read_finished()) is not None:
+        return job, finished
+    if out in existing or (existing and not job.is_begun()):
+        raise OutputError(
+            f"{existing[0]} exists, and not as the finished work of this job: give another path, or add --overwrite"
+        )
+    return job, None
+
+
 def score_to(
     model: str,
     sources: Sequence[str],
@@ -159,31 +216,14 @@ def score_to(
         "heatmaps": heatmaps,
         "allow_edited_model": allow_edited_model,
     }
-    if not names_file(out):
-        if overwrite:
-            raise UsageError(f"--overwrite is for a single file, but --out {out} is a folder: remove --overwrite")
+    if not wants_file(out, overwrite=overwrite, extends=update or prune):
         folder = out if is_address(out) else str(Path(out))  # without a slash at its end
         return score_files(model, sources, folder, update=update, prune=prune, **settings)
-    if update or prune:
-        raise UsageError(f"--update and --prune extend a folder, but --out {out} is a single file: remove them")
     with fetch(locate_model(model), *BUNDLE_FILES) as bundle_folder:
         bundle = open_bundle(bundle_folder, allow_edited=allow_edited_model)
-    count, of_sources = fingerprint_sources(sources, bundle.info.preprocess)
-    if count > MAX_FILE_ROWS:
-        raise UsageError(f"{count:,} files are too many for one file ({MAX_FILE_ROWS:,} rows): give a folder as --out")
-    key = read_key(patient_key)
-    secret = None if key.random else key_fingerprint(key.secret)
-    computed = identify_precision(bundle, precision)
-    request = [bundle.sha256, threshold, computed, hash_paths, secret, unit, heatmaps]
-    job = FileJob(out=out, request=fingerprint(request), sources=None if hash_paths else of_sources, bundle=bundle)
-    outputs = [*([] if unit is None else [_name_units(out, unit)]), out]
-    existing = [] if overwrite else [output for output in outputs if _exists(output)]
-    if len(existing) == len(outputs) and (finished := job.read_finished()) is not None:
+    job, finished = open_file_job(bundle, sources, out, overwrite=overwrite, **settings)
+    if finished is not None:
         return finished
-    if out in existing or (existing and not job.is_begun()):
-        raise OutputError(
-            f"{existing[0]} exists, and not as the finished work of this job: give another path, or add --overwrite"
-        )
     # of files that came, changed or went since the job was stopped, the rows are as if it began now
     scores = score_files(model, sources, job.parts, update=True, prune=True, **settings)
     if scores.rows > MAX_FILE_ROWS:
@@ -202,13 +242,14 @@ def score_to(
 
 def _move_units(file: str, unit: str, out: str, classes: Sequence[str]) -> str:
     """Move the table of scans or patients beside the file, in its format, and return its place."""
-    kind, target = f"{unit}s", _name_units(out, unit)
+    kind, target = f"{unit}s", name_units(out, unit)
     write_file(_encode(read_table(file, kind), target, kind, classes).to_pybytes(), target)
     _remove(file)
     return target
 
 
-def _name_units(out: str, unit: str) -> str:
+def name_units(out: str, unit: str) -> str:
+    """Return the path or address of the table of scans or patients of a single file."""
     folder, name = _split(out)
     path = PurePosixPath(name)
     return place_in(folder, f"{path.stem}.{unit}s{path.suffix}")

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from brainscale import progress
 from brainscale.seeds import derive
 from brainscale.stats.estimate import Estimate, missing_class, name_method
 from brainscale.stats.grouped_samples import ECE_NOISE, GroupedSamples
@@ -62,8 +63,24 @@ def bootstrap_metrics(samples: LabelledProbabilities, prevalence: float | None, 
         drawn = _draw_and_measure(grouped, prevalence, resamples)
     else:
         resamples = FEWER_RESAMPLES
-        left_out = _concatenate(run(partial(metrics_left_out, grouped, block, prevalence), _parts(blocks)))
-        drawn = _concatenate(run(partial(_measure_numbered, grouped, prevalence), _parts(resamples)))
+        left_out = _concatenate(
+            progress.each(
+                run(partial(metrics_left_out, grouped, block, prevalence), _parts(blocks)),
+                "jackknife",
+                blocks,
+                "blocks",
+                _count,
+            )
+        )
+        drawn = _concatenate(
+            progress.each(
+                run(partial(_measure_numbered, grouped, prevalence), _parts(resamples)),
+                "bootstrap",
+                resamples,
+                "resamples",
+                _count,
+            )
+        )
     estimates, method = {}, name_method("bootstrap", samples.codes)
     is_separated = not (math.isfinite(values["calibration_slope"]) and np.isfinite(left_out["calibration_slope"]).all())
     for name, value in values.items():
@@ -83,6 +100,11 @@ def bootstrap_metrics(samples: LabelledProbabilities, prevalence: float | None, 
     return {**estimates, "ece": _beyond_noise(estimates["ece"], drawn[ECE_NOISE])}
 
 
+def _count(part: Mapping[str, np.ndarray]) -> int:
+    """Return the number of resamples in a part of them."""
+    return len(part["ece"])
+
+
 def _parts(count: int) -> list[range]:
     return [range(start, min(start + TASK, count)) for start in range(0, count, TASK)]
 
@@ -90,7 +112,8 @@ def _parts(count: int) -> list[range]:
 def _draw_and_measure(grouped: GroupedSamples, prevalence: float | None, resamples: int) -> dict[str, np.ndarray]:
     """Return the metrics of resamples drawn one after another: name → float64 [R]."""
     draws = draw_groups(grouped.groups, resamples, derive(0, "bootstrap"), width=len(grouped))
-    return _concatenate(grouped.measure(counts, prevalence) for counts in draws)
+    told = progress.each(draws, "bootstrap", resamples, "resamples", len)
+    return _concatenate(grouped.measure(counts, prevalence) for counts in told)
 
 
 def _measure_numbered(grouped: GroupedSamples, prevalence: float | None, numbers: range) -> dict[str, np.ndarray]:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs as pafs
 
-from brainscale.errors import RERUN, OutputError
-from brainscale.storage.local import make_folder, remove_abandoned, replacing
+from brainscale.errors import OutputError
+from brainscale.storage.local import describe_unwritable, make_folder, remove_abandoned, replacing
 from brainscale.storage.remote import ObjectStore, filesystem_of, is_address, join_address, retrying
 
 
@@ -91,8 +91,7 @@ class Folder:
             return
         path = Path(self.location, name)
         if not Path(self.location).is_dir():
-            problem = os.strerror(errno.ENOENT)
-            raise OutputError(f"{self.location} cannot be written ({problem}): fix the cause and {RERUN}")
+            raise OutputError(describe_unwritable(self.location, FileNotFoundError(errno.ENOENT, "")))
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as aside:
             aside.write_bytes(data)

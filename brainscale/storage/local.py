@@ -1,5 +1,6 @@
 """Local output folders and files: written whole or not at all, and marked when they are complete."""
 
+import errno
 import json
 import os
 import platform
@@ -11,13 +12,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from brainscale.errors import RERUN, FormatError, OutputError
+from brainscale.errors import RERUN, FormatError, OutputError, describe_remedy
 from brainscale.hashing import fingerprint
 from brainscale.schema import FORMATS
 from brainscale.version import __version__
 
 SUCCESS = "_SUCCESS.json"
 """Name of the file that marks a folder as complete. It is written last."""
+
+UNWRITABLE_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Errors of the operating system that can only come from writing."""
 
 
 def write_success(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -97,10 +101,32 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())  # a rename may reach the disk before the bytes
         aside.replace(path)
     except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror or error}): fix the cause and {RERUN}") from error
+        raise OutputError(describe_unwritable(path, error)) from error
     finally:
         with suppress(OSError):  # a file system that is read-only refuses even to delete what is not there
             aside.unlink(missing_ok=True)
+
+
+def describe_unwritable(place: object, error: OSError) -> str:
+    """Return a message: what cannot be written, why, and what to do.
+
+    Args:
+        place: path of a file or folder.
+        error: the error of the operating system, or of a library that keeps its number only.
+    """
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return f"{place} cannot be written ({reason}): {describe_remedy(error) or f'fix the cause and {RERUN}'}"
+
+
+@contextmanager
+def naming_folder(out: str | Path) -> Iterator[None]:
+    """Name the output folder in an error of the with-block that says that nothing can be written, but not where."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNWRITABLE_ERRNO or error.filename is not None:
+            raise
+        raise OutputError(describe_unwritable(out, error)) from error
 
 
 @cache

@@ -13,7 +13,15 @@ from pathlib import Path
 from pyarrow import fs as pafs
 
 from brainscale.errors import BrainscaleError, OutputError
-from brainscale.storage.local import SUCCESS, make_folder, read_success, removing_if_empty, replacing, require_writable
+from brainscale.storage.local import (
+    SUCCESS,
+    make_folder,
+    naming_folder,
+    read_success,
+    removing_if_empty,
+    replacing,
+    require_writable,
+)
 from brainscale.storage.remote import ObjectStore, filesystem_of, is_address, join_address, split_address
 
 
@@ -96,7 +104,7 @@ def open_workspace(
         OutputError: the folder cannot be written, or it holds other files only.
     """
     if not is_address(out):
-        with removing_if_empty(out):
+        with removing_if_empty(out), naming_folder(out):
             folder = make_folder(out)
             _refuse_other_files(out, _names_in(folder), [*pulled, *own_files], what)
             yield Workspace(folder)

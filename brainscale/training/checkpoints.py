@@ -11,8 +11,9 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pyarrow as pa
@@ -242,6 +243,13 @@ def _delete_old_checkpoints(folder: Path) -> None:
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in the order of the run, for any number of epochs and steps."""
     return sorted(folder.glob("last-*.safetensors"), key=_position)
+
+
+def last_position(names: Iterable[str]) -> tuple[int, int]:
+    """Return the finished epochs, and the steps of the next one, of the last checkpoint among some names of files."""
+    paths = [Path(name) for name in names if fnmatch(name, "*last-*.safetensors")]
+    epoch, step = max(map(_position, paths), default=(0, 0))
+    return epoch, step
 
 
 def _position(path: Path) -> tuple[int, ...]:

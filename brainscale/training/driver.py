@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tensorboardX import SummaryWriter
 
+from brainscale import progress
 from brainscale.config.files import CONFIG_FILE
 from brainscale.config.sections import Config
 from brainscale.dataset.manifest import MANIFEST_FILE, is_manifest, manifest_fingerprint
@@ -25,6 +26,7 @@ from brainscale.training.locally import LocalTrainer, can_train_here
 from brainscale.training.mlflow_tracking import MLFLOW_FILE, check_tracking_uri, require_mlflow, track_run
 from brainscale.training.notices import read_notices, write_notice
 from brainscale.training.owner import OWNERS, own_run
+from brainscale.training.pace import ReportStep, TrainingPace
 from brainscale.training.run_folder import ENVIRONMENT_FILE, Run, RunFolder
 from brainscale.training.samples import list_labelled_samples, prepare_manifest
 from brainscale.training.worker import SplitSamples, StoredSamples, TrainingJob
@@ -66,7 +68,7 @@ class Trainer(Protocol):
     def store(self, splits: Sequence[pa.Table], config: Config) -> PlaneIndex:
         """Decode the planes of the rows of a manifest, without errors, one table for each split."""
 
-    def fit(self, job: TrainingJob, run: Workspace, on_restart: Callable[[str], None]) -> None:
+    def fit(self, job: TrainingJob, run: Workspace, on_restart: Callable[[str], None], report_step: ReportStep) -> None:
         """Train from the latest checkpoint to the end."""
 
 
@@ -158,7 +160,9 @@ def _train(
 
         with follow_workers(workspace, on_row, on_notice):
             job = TrainingJob(config=config, run=str(workspace), samples=samples)
-            trainer.fit(job, workspace, on_restart)
+            progress.stage("starting the workers" if config.resources.workers != 1 else "starting the worker")
+            trainer.fit(job, workspace, on_restart, TrainingPace(progress.current_listener(), config.train).show)
+        progress.stage("writing the model")
         workspace.pull(HISTORY_FILE, "checkpoints/best-*", force=True)
         from brainscale.training.finish import finish_run  # here: what it loads would delay the first step
 

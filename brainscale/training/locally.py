@@ -27,6 +27,7 @@ from brainscale.reading.small_jobs import is_ray_near, read_here
 from brainscale.storage.workspace import Workspace
 from brainscale.training.attempts import clear_leftovers, run_with_restarts
 from brainscale.training.machine import GIB, count_cpus, read_memory
+from brainscale.training.pace import ReportStep
 from brainscale.training.planes import read_unchanged
 from brainscale.training.shared_planes import SharedPlanes
 from brainscale.training.worker import TrainingJob
@@ -131,7 +132,7 @@ class LocalTrainer:
             descriptor=self._planes.fileno(), row_of={sample_id: row for row, sample_id in enumerate(ids.to_pylist())}
         )
 
-    def fit(self, job: TrainingJob, run: Workspace, on_restart: Callable[[str], None]) -> None:
+    def fit(self, job: TrainingJob, run: Workspace, on_restart: Callable[[str], None], report_step: ReportStep) -> None:
         """Run the training loop in the worker, and start it again when it fails.
 
         Raises:
@@ -139,17 +140,17 @@ class LocalTrainer:
         """
         clear_leftovers(run)
         try:
-            run_with_restarts(lambda: self._attempt(job), job.config.resources.restarts, on_restart)
+            run_with_restarts(lambda: self._attempt(job, report_step), job.config.resources.restarts, on_restart)
         finally:
             os.ftruncate(self._planes.fileno(), 0)  # what follows needs the memory, and no planes
             clear_leftovers(run)
 
-    def _attempt(self, job: TrainingJob) -> None:
+    def _attempt(self, job: TrainingJob, report_step: ReportStep) -> None:
         """Train from the latest checkpoint, in the process that has begun or in a new one."""
         worker = self._worker or WorkerProcess((self._planes.fileno(),))
         self._worker = None
         with worker:
-            worker.train(job)
+            worker.train(job, report_step)
 
 
 def _open_memory() -> IO[bytes]:

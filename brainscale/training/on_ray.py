@@ -10,6 +10,7 @@ from brainscale.cluster.session import session
 from brainscale.config.sections import Config
 from brainscale.reading.on_ray import READ_CPUS
 from brainscale.storage.workspace import Workspace
+from brainscale.training.pace import ReportStep
 from brainscale.training.plane_blocks import StreamedBlocks
 from brainscale.training.plane_store import StoredPlanes, store_planes
 from brainscale.training.worker import TrainingJob
@@ -62,9 +63,9 @@ class RayTrainer:
             self._require_capacity(READ_CPUS)
         return planes
 
-    def fit(self, job: TrainingJob, run: Workspace, on_restart: Callable[[str], None]) -> None:
+    def fit(self, job: TrainingJob, run: Workspace, on_restart: Callable[[str], None], report_step: ReportStep) -> None:
         """Train to the end; see `worker_group.fit`."""
-        fit(job, run, on_restart)
+        fit(job, run, on_restart, report_step)
 
     def _require_capacity(self, reading_cpus: float = 0) -> None:
         config = self.config

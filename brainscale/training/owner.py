@@ -61,6 +61,17 @@ def own_run(run: Workspace, on_notice: Callable[[str], None] = lambda text: None
         raise OutputError(f"{run} was taken over by another command, because this one stood still: {RERUN}")
 
 
+def require_unowned(run: Workspace) -> None:
+    """Check, without a trace, that no command of this machine trains in a run folder.
+
+    Raises:
+        OutputError: one does.
+    """
+    for claim in map(_parse_claim, _claims_of(run).read().values()):
+        if claim.get("host") == _host() and not _has_ended(claim):
+            raise _owned_by_other(claim, str(run))
+
+
 class FolderOfClaims:
     """Claims as files in a folder of a disk.
 
@@ -230,9 +241,7 @@ class Owner:
             self.claims.remove(name)
 
     def _refuse(self, claim: Claim) -> None:
-        raise OutputError(
-            f"{_describe_claim(claim)} already trains in {self.run}: wait for its end, or choose a new --out"
-        )
+        raise _owned_by_other(claim, self.run)
 
     def keep(self, interrupt: bool) -> None:
         """Rewrite the claim until the work is over or another command took over.
@@ -295,6 +304,10 @@ def _parse_claim(content: bytes) -> Claim:
     except ValueError:
         return {}
     return claim
+
+
+def _owned_by_other(claim: Claim, run: str) -> OutputError:
+    return OutputError(f"{_describe_claim(claim)} already trains in {run}: wait for its end, or choose a new --out")
 
 
 def _describe_claim(claim: Claim) -> str:

@@ -17,7 +17,7 @@ from brainscale.dataset.manifest import (
     write_manifest,
 )
 from brainscale.errors import FormatError, OutputError
-from brainscale.models.bundle import Bundle
+from brainscale.models.bundle import WEIGHTS, Bundle
 from brainscale.schema import FORMATS
 from brainscale.storage.local import read_success, refuse_other_files, replacing, write_json
 from brainscale.storage.remote import is_address, join_address
@@ -187,10 +187,24 @@ class RunFolder:
             )
         earlier = self.config()
         if earlier.fingerprint != config.fingerprint:
-            key, old, new = next(find_differences(earlier.model_dump(mode="json"), config.model_dump(mode="json")))
+            differences = list(find_differences(earlier.model_dump(mode="json"), config.model_dump(mode="json")))
+            key, old, new = differences[0]
+            if key == "train.epochs" and len(differences) == 1:
+                raise OutputError(self._describe_epochs(earlier.train.epochs, config.train.epochs))
             raise OutputError(
                 f"{self} holds a run with another configuration ({key} is {old} there, {new} here): choose a new --out"
             )
+
+    def _describe_epochs(self, earlier: int, wanted: int) -> str:
+        """Return why a run does not get another number of epochs, and what to do."""
+        text = (
+            f"{self} is a run of {earlier} epochs, over which its learning rate falls to 0, so it cannot become one of "
+            f"{wanted}: choose a new --out, which trains {wanted} epochs from the start"
+        )
+        weights = self.model / WEIGHTS
+        if wanted < earlier or not weights.is_file():
+            return text
+        return f"{text}, or {wanted} more epochs from its weights with --set model.weights={weights}"
 
     def require_data(self, manifest: pa.Table) -> None:
         """Check that the run is on these samples, labels and splits.

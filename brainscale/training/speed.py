@@ -12,15 +12,18 @@ import torch
 from PIL import Image
 
 from brainscale.config.files import load_config
+from brainscale.config.sections import Config
 from brainscale.dataset.phantoms import draw_phantom
 from brainscale.models.bundle import ModelInfo
 from brainscale.models.engines import EngineOptions, load_engine
 from brainscale.models.network_spec import NetworkSpec
 from brainscale.models.onnx_export import export_onnx
 from brainscale.models.registry import build_network
+from brainscale.reading.pace import count_rate
 from brainscale.reading.reader import read_samples
 from brainscale.reading.request import ReadRequest
 from brainscale.seeds import make_deterministic
+from brainscale.training.allocator import keep_buffers
 from brainscale.training.checkpoints import write_tensors
 from brainscale.training.exactness import noise
 from brainscale.training.step import Learner
@@ -29,6 +32,25 @@ FILES, FILE_SIDE = 48, 512
 CPU_IMAGES, GPU_IMAGES = 4, 64
 SECONDS = 1.0
 """Time after which a measurement ends, once it has two rounds."""
+
+
+STEPS_SECONDS = 5.0
+"""Seconds after which no larger step is measured."""
+LONGEST_STEP_SECONDS = 12.0
+"""Seconds of the longest step that is measured, if its images took as long as those of the step before; they do not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSpeed:
+    """Images per second of one worker with one configuration.
+
+    Attributes:
+        training: augmentation, forward, backward and optimiser.
+        validation: forward alone.
+    """
+
+    training: float
+    validation: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +135,43 @@ def measure_training(device: torch.device, threads: int) -> float:
     return _rate(images, lambda: learner.step(samples, batch, 1, 0, 1e-3))
 
 
+def measure_steps(config: Config, device: torch.device) -> StepSpeed:
+    """Measure training steps and validation of a configuration for some seconds, in this process.
+
+    Steps begin with two images and grow to a whole batch as long as there is time, because much of a step costs the
+    same for any number of images. The best rate counts: the first steps are slow.
+
+    Args:
+        config: network, image size, batch, augmentation and threads.
+        device: device to train on.
+    """
+    train, side = config.train, config.data.image_size
+    keep_buffers()
+    make_deterministic(train.threads, tf32=train.precision == "tf32")
+    network = build_network(config.model.name, len(config.data.classes))
+    learner = Learner(network, train, config.augment, device)
+
+    def time_step(images: int) -> float:
+        samples, batch = noise(images, side), np.split(np.arange(images), max(1, images // train.micro_batch))
+        start = time.perf_counter()
+        learner.step(samples, batch, 1, 0, rate=0.0)  # noise must not carry the weights away
+        return time.perf_counter() - start
+
+    sizes = [2, *(train.micro_batch << power for power in range(train.micro_batches.bit_length()))]
+    began, images, seconds = time.perf_counter(), 2, min(time_step(2), time_step(2))
+    rate = images / seconds
+    for size in sizes[1:]:
+        if time.perf_counter() - began > STEPS_SECONDS or seconds * size / images > LONGEST_STEP_SECONDS:
+            break
+        images, seconds = size, time_step(size)
+        rate = max(rate, images / seconds)
+    samples = noise(images, side)
+    return StepSpeed(
+        training=round(rate, 2),
+        validation=count_rate(images, lambda: learner.validate(samples), SECONDS),
+    )
+
+
 def measure_scoring(*, gpu: bool, threads: int) -> float:
     """Return images a second of the engine that `score` chooses for the default network.
 
@@ -139,8 +198,4 @@ def measure_scoring(*, gpu: bool, threads: int) -> float:
 def _rate(images: int, run: Callable[[], object]) -> float:
     """Return images a second, after one round that is not counted."""
     run()
-    start, rounds = time.perf_counter(), 0
-    while rounds < 2 or time.perf_counter() - start < SECONDS:
-        run()
-        rounds += 1
-    return round(rounds * images / (time.perf_counter() - start), 2)
+    return count_rate(images, run, SECONDS, least=2)

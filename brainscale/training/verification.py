@@ -25,15 +25,15 @@ class Difference:
         step: number of the step in the epoch, from 1; None if all steps are equal.
         what: what differs: the name of a tensor, `learning_rate`, `samples`, `loss_sum`, `correct`, `end` (one run has
             more steps), or a result of the run.
-        one: value in the first run; of a tensor, the fingerprint of its bits.
+        one: value in the first run, as JSON; of a tensor, the fingerprint of its bits.
         other: value in the second run.
     """
 
     epoch: int | None
     step: int | None
     what: str
-    one: str
-    other: str
+    one: object
+    other: object
 
     def to_text(self) -> str:
         """Return the difference in words."""
@@ -115,7 +115,7 @@ def _compare_steps(first: TracedStep | None, second: TracedStep | None) -> Diffe
     for name in dict.fromkeys([*first.values, *second.values]):
         one_value, other_value = first.values.get(name), second.values.get(name)
         if one_value != other_value:
-            return Difference(epoch=first.epoch, step=first.step, what=name, one=str(one_value), other=str(other_value))
+            return Difference(epoch=first.epoch, step=first.step, what=name, one=one_value, other=other_value)
     return None
 
 
@@ -125,7 +125,7 @@ def _compare_results(first: RunFolder, second: RunFolder) -> Difference | None:
     results = [{key: getattr(run.result(), key, None) for key in keys} for run in (first, second)]
     for key in keys:
         if results[0][key] != results[1][key]:
-            one, other = ("unfinished" if result[key] is None else str(result[key]) for result in results)
+            one, other = ("unfinished" if result[key] is None else result[key] for result in results)
             return Difference(epoch=None, step=None, what=key, one=one, other=other)
     return None
 

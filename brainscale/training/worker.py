@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from brainscale.config.sections import Config
-from brainscale.errors import RERUN, OutputError, TrainError, first_line
+from brainscale.errors import OutputError, TrainError, first_line
 from brainscale.models.registry import build_network
 from brainscale.seeds import derive, make_deterministic
+from brainscale.storage.local import describe_unwritable
 from brainscale.storage.workspace import Workspace, open_workspace
 from brainscale.training import exact_sum, trace
 from brainscale.training.allocator import keep_buffers
@@ -28,6 +29,7 @@ from brainscale.training.environment import describe_arithmetic
 from brainscale.training.fingerprints import Fingerprints, select_float_tensors
 from brainscale.training.history import HISTORY_FILE, Epoch, write_history
 from brainscale.training.notices import write_notice
+from brainscale.training.pace import ReportStep, StepReporter, ignore_step
 from brainscale.training.sampler import Batch, count_batches, cut_into_windows, epoch_order
 from brainscale.training.step import Learner, Planes, Samples, hold_windows, learning_rate
 
@@ -78,13 +80,16 @@ class TrainingJob:
     samples: Mapping[str, SplitSamples]
 
 
-def train_on(device: torch.device, job: TrainingJob, report_epoch: ReportEpoch) -> None:
+def train_on(
+    device: torch.device, job: TrainingJob, report_epoch: ReportEpoch, report_step: ReportStep = ignore_step
+) -> None:
     """Train in this process from the latest checkpoint of a run to its end; sets up torch and the allocator for it.
 
     Args:
         device: where to train.
         job: the input of every worker.
         report_epoch: called by the first worker at the end of each epoch.
+        report_step: called by the first worker inside an epoch, once a second at most.
 
     Raises:
         BrainscaleError: training cannot continue, and would not if it were tried again.
@@ -107,7 +112,7 @@ def train_on(device: torch.device, job: TrainingJob, report_epoch: ReportEpoch) 
             for samples in (job.samples["train"], job.samples["val"])
         )
         with open_workspace(job.run, WORKER_FILES, own_files=["*"]) as workspace:
-            TrainingLoop(config, workspace, learner, train, val, report_epoch).run()
+            TrainingLoop(config, workspace, learner, train, val, report_epoch, report_step).run()
 
 
 @contextmanager
@@ -123,7 +128,7 @@ def errors_for_people(run: str) -> Iterator[None]:
         if error.errno not in LASTING_ERRNO:
             raise
         path = error.filename or run
-        raise OutputError(f"{path} cannot be written ({error.strerror}): fix the cause and {RERUN}") from None
+        raise OutputError(describe_unwritable(path, error)) from None
     except torch.OutOfMemoryError as error:
         raise TrainError(
             f"the GPU has too little memory ({first_line(error)}): use a larger GPU, or a new --out with a smaller "
@@ -141,6 +146,7 @@ class TrainingLoop:
         train: training samples.
         val: validation samples (model selection).
         report_epoch: called by the first worker at the end of each epoch.
+        report_step: called by the first worker inside an epoch.
     """
 
     def __init__(
@@ -151,6 +157,7 @@ class TrainingLoop:
         train: Samples,
         val: Samples,
         report_epoch: ReportEpoch,
+        report_step: ReportStep = ignore_step,
     ) -> None:
         self.settings, self.resources = config.train, config.resources
         self.workspace, self.run_folder, self.checkpoints = workspace, workspace.path, workspace.path / "checkpoints"
@@ -163,6 +170,7 @@ class TrainingLoop:
         self.progress = Progress()
         self.saved_at = time.monotonic()
         self.report_epoch = report_epoch
+        self.report_step = report_step if self.is_first else ignore_step
 
     def run(self) -> None:
         """Train until the last epoch, or until the validation loss has stopped improving."""
@@ -222,11 +230,13 @@ class TrainingLoop:
         sizes = settings.window, settings.batch_size, settings.micro_batches
         count, totals = count_batches(len(order), *sizes), self.progress.totals
         start_time, first_step, first_sample = time.monotonic(), totals.steps, totals.samples
+        reporter = StepReporter(self.report_step, epoch, count, first_step)
         windows = cut_into_windows(order, *sizes, skip=first_step)
         for step, batch in enumerate(hold_windows(self.train.planes, windows), first_step):
             rate = learning_rate((epoch - 1) * count + step, count, settings)
             if shard := self.progress.add_step(self._step(batch, epoch, step, rate)):
                 self._write_steps(shard)
+            reporter.add_step(step + 1, totals.samples - first_sample)
             if self.is_first and step + 1 < count and self._checkpoint_is_due(step + 1):
                 self._save_checkpoint()
         if self.is_first:

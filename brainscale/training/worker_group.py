@@ -8,44 +8,58 @@ import os
 import signal
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
-import ray.train.torch
 from ray.exceptions import RayError
-from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchConfig, TorchTrainer
 
+from brainscale.cluster.local_folders import ensure_home
 from brainscale.cluster.telemetry import TrainingMeter
 from brainscale.errors import BrainscaleError
+from brainscale.progress import is_watched
+from brainscale.reading.on_ray import Mailbox
 from brainscale.storage.workspace import Workspace
 from brainscale.training.attempts import AttemptError, clear_leftovers, run_with_restarts
 from brainscale.training.exact_sum import PeerError, choose_backend
+from brainscale.training.pace import ReportStep, ignore_step
 from brainscale.training.worker import TrainingJob, train_on
 from brainscale.training.workers import count_workers, resources_per_worker, uses_gpu
+
+ensure_home()  # Ray Train looks for it when it is imported
+import ray.train.torch  # noqa: E402
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError  # noqa: E402
+from ray.train.torch import TorchConfig, TorchTrainer  # noqa: E402
 
 HEALTH_CHECK = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
 """Seconds between two looks at the workers; the default of 2 s would delay every run."""
 
 
-def train_worker(arguments: Mapping[str, TrainingJob]) -> None:
+def train_worker(arguments: Mapping[str, Any]) -> None:
     """Train on the device of this worker; Ray Train calls this on each worker.
 
     Args:
-        arguments: the training job under the key `job`.
+        arguments: the training job under the key `job`, and what takes reports of its steps under `report_step`.
 
     Raises:
         BrainscaleError: training cannot continue, and would not if it were tried again.
     """
-    train_on(ray.train.torch.get_device(), arguments["job"], TrainingMeter().report_epoch)
+    train_on(ray.train.torch.get_device(), arguments["job"], TrainingMeter().report_epoch, arguments["report_step"])
 
 
-def fit(job: TrainingJob, run: Workspace, on_restart: Callable[[str], None] = lambda text: None) -> None:
+def fit(
+    job: TrainingJob,
+    run: Workspace,
+    on_restart: Callable[[str], None] = lambda text: None,
+    report_step: ReportStep = ignore_step,
+) -> None:
     """Run the training loop on every worker, and start all workers again when one of them fails.
 
     Args:
         job: the input of every worker.
         run: the run folder.
         on_restart: called with a message for each restart.
+        report_step: called inside an epoch, once a second at most.
 
     Raises:
         BrainscaleError: training cannot continue; the message is one line with the reason.
@@ -53,7 +67,8 @@ def fit(job: TrainingJob, run: Workspace, on_restart: Callable[[str], None] = la
 
     def attempt() -> None:
         try:
-            _fit_once(job, run)
+            with _open_reports(report_step) as send_step:
+                _fit_once(job, run, send_step)
         except (TrainingFailedError, RayError) as error:
             rank, cause = find_cause(error)
             what = "Ray stopped during this run" if rank is None else f"worker {rank} failed"
@@ -62,7 +77,18 @@ def fit(job: TrainingJob, run: Workspace, on_restart: Callable[[str], None] = la
     run_with_restarts(attempt, job.config.resources.restarts, on_restart)
 
 
-def _fit_once(job: TrainingJob, run: Workspace) -> None:
+@contextmanager
+def _open_reports(report_step: ReportStep) -> Iterator[ReportStep]:
+    """Yield what a worker calls so that a function of this process is called."""
+    if not is_watched():
+        yield ignore_step
+        return
+    mailbox = Mailbox()
+    with mailbox.received_by(report_step):
+        yield mailbox.send
+
+
+def _fit_once(job: TrainingJob, run: Workspace, report_step: ReportStep) -> None:
     """Run the training loop on one group of workers."""
     config = job.config
     for name, value in HEALTH_CHECK.items():
@@ -72,7 +98,7 @@ def _fit_once(job: TrainingJob, run: Workspace) -> None:
     filesystem, checkpoints = run.filesystem("checkpoints")
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"job": job},
+        train_loop_config={"job": job, "report_step": report_step},
         scaling_config=ScalingConfig(
             num_workers=count_workers(config),
             use_gpu=gpu,

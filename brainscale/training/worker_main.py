@@ -4,20 +4,22 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 
+from brainscale.training.pace import StepReport
 from brainscale.training.worker import train_on
-from brainscale.training.worker_messages import decode_job, encode_error
+from brainscale.training.worker_messages import decode_job, encode_error, encode_step
 
 OUT_OF_MEMORY_SCORE = "500"
 """Added to the score by which Linux chooses what it kills when memory is short: the driver must outlive its worker."""
 
 
 def main() -> None:
-    """Read a job from standard input, train it, and write None or the error to standard output."""
+    """Read a job from standard input, train it, and write how far it is, then None or the error, to standard output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which ends this process
     with suppress(OSError):  # not on Linux
         Path("/proc/self/oom_score_adj").write_text(OUT_OF_MEMORY_SCORE, encoding="ascii")
@@ -27,10 +29,13 @@ def main() -> None:
     if not line.endswith(b"\n"):  # the driver has ended, or has nothing to train
         return
     threading.Thread(target=_end_with_driver, daemon=True).start()
-    answer = encode_error(_train(line))
-    with suppress(BrokenPipeError):
-        answers.write(answer)
-        answers.flush()
+
+    def send(answer: bytes) -> None:
+        with suppress(BrokenPipeError):
+            answers.write(answer)
+            answers.flush()
+
+    send(encode_error(_train(line, lambda report: send(encode_step(report)))))
 
 
 def _end_with_driver() -> None:
@@ -40,10 +45,10 @@ def _end_with_driver() -> None:
     os._exit(1)
 
 
-def _train(line: bytes) -> BaseException | None:
+def _train(line: bytes, report_step: Callable[[StepReport], None]) -> BaseException | None:
     """Train the job of a line and return the error that it failed with, or None."""
     try:
-        train_on(torch.device("cpu"), decode_job(line), lambda number, images, seconds: None)
+        train_on(torch.device("cpu"), decode_job(line), lambda number, images, seconds: None, report_step)
     except Exception as error:  # noqa: BLE001 (the driver decides what to do about it)
         return error
     return None

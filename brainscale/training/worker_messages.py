@@ -9,6 +9,7 @@ import numpy as np
 from brainscale import errors
 from brainscale.config.files import parse_config
 from brainscale.errors import BrainscaleError, first_line
+from brainscale.training.pace import StepReport
 from brainscale.training.shared_planes import SharedPlanes
 from brainscale.training.worker import SplitSamples, TrainingJob
 
@@ -46,6 +47,18 @@ def decode_job(line: bytes) -> TrainingJob:
         for split, each in facts["samples"].items()
     }
     return TrainingJob(config=parse_config(facts["config"]), run=facts["run"], samples=samples)
+
+
+def encode_step(report: StepReport) -> bytes:
+    """Return how far the worker is, as one line."""
+    return json.dumps({"step_report": report.to_json()}).encode() + b"\n"
+
+
+def decode_step(line: bytes) -> StepReport | None:
+    """Return the report of a line that `encode_step` wrote, or None for the line of an error."""
+    facts: dict[str, Any] | None = json.loads(line)
+    report = None if facts is None else facts.get("step_report")
+    return None if report is None else StepReport(**report)
 
 
 def encode_error(error: BaseException | None) -> bytes:

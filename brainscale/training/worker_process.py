@@ -1,7 +1,8 @@
 """The process of a worker that trains without Ray, as its driver sees it.
 
 The driver sends a training job through the process's standard input, which stays open: where it ends, the driver has
-ended, and the worker ends too. The answer comes through its standard output: None, or the error that it failed with.
+ended, and the worker ends too. Its standard output says how far it is; the last line is None, or the error that it
+failed with.
 """
 
 import os
@@ -16,8 +17,9 @@ from pathlib import Path
 import brainscale
 from brainscale.errors import first_line
 from brainscale.training.attempts import AttemptError, WorkerEndedError
+from brainscale.training.pace import ReportStep
 from brainscale.training.worker import TrainingJob
-from brainscale.training.worker_messages import decode_error, encode_job
+from brainscale.training.worker_messages import decode_error, decode_step, encode_job
 
 MODULE = "brainscale.training.worker_main"
 
@@ -53,8 +55,12 @@ class WorkerProcess:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def train(self, job: TrainingJob) -> None:
+    def train(self, job: TrainingJob, report_step: ReportStep) -> None:
         """Train a job to its end.
+
+        Args:
+            job: the job.
+            report_step: called inside an epoch, once a second at most.
 
         Raises:
             AttemptError: the worker failed, or its process ended.
@@ -63,7 +69,11 @@ class WorkerProcess:
         try:
             self._jobs.write(line)
             self._jobs.flush()
-            error = decode_error(self._answers.readline())
+            answer = self._answers.readline()
+            while (report := decode_step(answer)) is not None:
+                report_step(report)
+                answer = self._answers.readline()
+            error = decode_error(answer)
         except (BrokenPipeError, ValueError):  # an answer that is not there, or not whole
             error = WorkerEndedError(self._describe_end(self._process.wait()))
         if error is not None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from ray.job_submission import JobDetails, JobStatus, JobType
 
 from brainscale.cli import options
+from brainscale.cli.jobs import _format_jobs
 from brainscale.cluster import jobs
 from brainscale.cluster.job_main import RESULT
 from brainscale.errors import ClusterError, UsageError
@@ -213,7 +215,9 @@ def test_a_connection_that_died_without_a_word_is_made_anew(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("answer", [True, False, click.Abort()])
-def test_ctrl_c_on_a_terminal_asks(answer: "bool | click.Abort", monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_on_a_terminal_asks(
+    answer: "bool | click.Abort", monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def follow(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -227,10 +231,48 @@ def test_ctrl_c_on_a_terminal_asks(answer: "bool | click.Abort", monkeypatch: py
     monkeypatch.setattr(jobs, "stop", lambda *_: "stopped")
     monkeypatch.setattr(click, "confirm", confirm)
     server: Any = Server(iter([]))
-    said = (
-        r"job j stopped; run the same command again"
-        if answer is True
-        else r"the job keeps running: .* jobs stop j --addr"
-    )
-    with pytest.raises(ClusterError, match=said):
+    if answer is True:
+        with pytest.raises(ClusterError, match=r"job j stopped; run the same command again"):
+            options.follow_job("http://127.0.0.1:1", server, "j", as_json=False)
+        return
+    with pytest.raises(SystemExit) as left:
         options.follow_job("http://127.0.0.1:1", server, "j", as_json=False)
+    assert left.value.code == 0
+    address = "--address http://127.0.0.1:1"
+    assert capsys.readouterr().err == (
+        f"the job goes on: follow it again with `brainscale jobs logs j {address} --follow`, or stop it with "
+        f"`brainscale jobs stop j {address}`\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "2026-11-24 10:15:00,123\tINFO job_manager.py:581 -- Runtime env is setting up.",
+        "Running entrypoint for job brainscale-score-1: python jobs/score.py request.json",
+        "2026-11-24 10:15:01,123\tWARNING util.py:650 -- The argument ``concurrency`` is deprecated in Ray 2.51.",
+        "[2026-11-24 10:15:02,689 E 5488 5488] core_worker.cc:2465: Actor with class name: 'EngineActor'",
+        "[2026-11-24 10:15:02,689 W 5488 5490] (raylet) node_manager.cc:12: low",
+        f"{RESULT}{json.dumps({'rows': 3})}",
+    ],
+)
+def test_lines_for_machines_are_not_shown(line: str) -> None:
+    class Log(Server):
+        def get_job_logs(self, job: str) -> str:
+            return f"first\n{line}\nError: the disk is full"
+
+    log: Any = Log(iter([]))
+    assert jobs.read_log(log, "j") == ["first", "Error: the disk is full"]
+
+
+def test_the_list_of_jobs_is_a_table() -> None:
+    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 7300))
+    job = jobs.JobRecord(id="brainscale-1", status="running", command="train", out="/o", started=started, seconds=65.2)
+    waiting = jobs.JobRecord(
+        id="brainscale-22", status="pending", command="train", out=None, started=None, seconds=None
+    )
+    assert _format_jobs([job, waiting]) == [
+        "job            status   started        duration   output",
+        "brainscale-1   running  2 h 1 min ago  1 min 5 s  /o",
+        "brainscale-22  pending  –              –          –",
+    ]

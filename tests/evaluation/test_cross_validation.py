@@ -10,7 +10,6 @@ import pytest
 
 from brainscale.config.files import parse_config
 from brainscale.dataset.columns import replace_column
-from brainscale.dataset.folds_by_column import assign_folds_by
 from brainscale.dataset.manifest import read_manifest, write_manifest
 from brainscale.dataset.splits import assign_folds
 from brainscale.errors import ManifestError, OutputError, UsageError
@@ -18,13 +17,11 @@ from brainscale.evaluation.arguments import require_folds
 from brainscale.evaluation.cross_validation import (
     CrossValidation,
     Spread,
-    _assign,
-    _name_fold,
-    _name_of,
     _write_manifests,
     combine_evaluations,
-    splits_of_fold,
+    name_folds,
 )
+from brainscale.evaluation.fold_data import assign_splits_of_folds, divide_into_folds, splits_of_fold
 from brainscale.schema import PUBLISHED
 from brainscale.stats.folds import measure_folds
 from brainscale.stats.metric_names import PUBLISHED_NOTE
@@ -93,15 +90,11 @@ CONFIG = parse_config({"split": {"val": 0.2}})
 
 def models_of(table: pa.Table, folder: Path, repeats: int = 1) -> dict[str, pa.Table]:
     """The manifests that a cross-validation with three folds writes before it trains."""
-    tables = [_assign(table, CONFIG, 3, repeat) for repeat in range(1, repeats + 1)]
-    every_fold = [
-        _name_fold(Workspace(folder), (repeat, repeats), (number, 3))
-        for repeat in range(1, repeats + 1)
-        for number in range(1, 4)
-    ]
+    folded = divide_into_folds(table, CONFIG, 3, None, repeats, lambda text: None)
+    every_fold = name_folds(Workspace(folder), folded, repeats, None)
     for fold in every_fold:
         fold.copy.parent.mkdir(exist_ok=True)
-    _write_manifests(Workspace(folder), every_fold, tables)
+    _write_manifests(Workspace(folder), every_fold, folded)
     return {fold.name_of_run: read_manifest(fold.manifest) for fold in every_fold}
 
 
@@ -113,7 +106,7 @@ def test_folds_of_the_manifest_are_kept_in_the_first_repeat(tmp_path: Path) -> N
         assert tested == pc.equal(table["fold"], number).to_pylist()
     assert models["repeat-2/fold-1"]["fold"] != table["fold"]
     with pytest.raises(ManifestError, match="has 3 folds, not 4"):
-        _assign(table, CONFIG, 4, 1)
+        assign_splits_of_folds(table, CONFIG, 4, 1)
 
 
 def test_a_folder_with_other_splits_is_refused_before_anything_is_written(tmp_path: Path) -> None:
@@ -159,17 +152,13 @@ def test_a_cross_validation_as_json_and_as_text() -> None:
 
 def test_folds_of_a_column_are_tested_by_the_model_of_their_number(tmp_path: Path) -> None:
     table = manifest(np.arange(60) % 2).append_column("site", pa.array(["DU", "CS", "FG"] * 20))
-    assigned, names = assign_folds_by(table, "site")
-    folder = Workspace(tmp_path)
-    _, models = _assign(assigned, CONFIG, 3, 1, is_assigned=True)
-    for number, (name, model) in enumerate(zip(names, models, strict=True), 1):
+    folded = divide_into_folds(table, CONFIG, None, "site", 1, lambda text: None)
+    titles = [fold.title for fold in name_folds(Workspace(tmp_path), folded, 1, "site")]
+    assert (folded.folds, folded.fold_names) == (3, ["CS", "DU", "FG"])
+    for number, (name, model) in enumerate(zip(folded.fold_names, folded.models, strict=True), 1):
         assert set(model.filter(pc.equal(model["split"], "test"))["site"].to_pylist()) == {name}
         assert {"train", "val"} <= set(model["split"].to_pylist())
-        value = _name_of({"folds_by": "site", "fold_names": names}, number)
-        assert (
-            _name_fold(folder, (1, 1), (number, 3), value).title == f"repeat 1 of 1, fold {number} of 3 (site {name})"
-        )
-    assert _name_of({"folds_by": None}, 1) == ""
+        assert titles[number - 1] == f"repeat 1 of 1, fold {number} of 3 (site {name})"
 
 
 def test_metrics_of_each_fold_of_a_column_are_printed() -> None:

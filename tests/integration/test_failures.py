@@ -69,8 +69,7 @@ def test_an_error_on_one_of_two_workers_ends_the_run(
     seconds = time.time() - (tmp_path / "failed").stat().st_mtime
     assert isinstance(error, OutputError)
     assert str(error) == (
-        "/data/steps cannot be written (No space left on device): fix the cause and run the same command again to "
-        "resume"
+        "/data/steps cannot be written (No space left on device): make room and run the same command again to resume"
     )
     assert restarts == []
     print(f"{seconds:.1f} s from the error to the end of the run")  # noqa: T201
@@ -129,7 +128,7 @@ def test_a_full_disk_is_named_and_not_tried_again(run: Path, tmp_path: Path) -> 
     errors = [line for line in done.stderr.splitlines() if line.startswith("Error")]
     assert len(errors) == 1
     assert f"Error: {tmp_path}/disk/run/checkpoints/last-" in errors[0]
-    assert "cannot be written (No space left on device): fix the cause and run the same command again" in errors[0]
+    assert "cannot be written (No space left on device): make room and run the same command again" in errors[0]
     assert "restart" not in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -74,7 +74,14 @@ def test_index_and_evaluate_as_jobs(head: Cluster, run: Path, scans: Path, tmp_p
     index = head.command("index", scans, "--out", tmp_path / "m.parquet", "--shared", "--no-wait")
     status, job, said = ended(index)
     assert (status, said) == (0, "")
-    assert result_of(head.command("jobs", "logs", job.strip(), "--follow")).startswith("manifest")
+    status, result, shown = ended(head.command("jobs", "logs", job.strip(), "--follow"))
+    assert (status, result.split()[0]) == (0, "manifest")
+    log = result_of(head.command("jobs", "logs", job.strip()))
+    for text in (shown, log):
+        assert not re.search(r"INFO|WARNING|\.py:\d|\.cc:\d|entrypoint|brainscale-result|^\{", text, re.MULTILINE), text
+    header, first = result_of(head.command("jobs", "list")).splitlines()[:2]
+    assert header.split() == ["job", "status", "started", "duration", "output"]
+    assert " ago  " in first
     assert len(pq.read_table(tmp_path / "m.parquet")) == 60
     assert "accuracy" in json.loads(result_of(evaluation))["metrics"]
     assert (tmp_path / "evaluation" / "report.html").exists()
@@ -88,10 +95,13 @@ def test_a_job_that_is_left_is_listed_and_stopped(head: Cluster, run: Path, tmp_
         screen.type("\x03")
         screen.wait_for("Stop the job too? [y/N]")
         screen.type("n\n")
-        assert screen.end() == 1
+        assert screen.end() == 0
     assert "│" in screen.shown
     job = re.findall(r"job (brainscale-train-[\w-]+)", screen.shown)[0]
-    assert f"keeps running: follow it with `brainscale jobs logs {job} --address {head.jobs} --follow`" in screen.shown
+    assert (
+        f"the job goes on: follow it again with `brainscale jobs logs {job} --address {head.jobs} --follow`"
+        in screen.shown
+    )
 
     (there,) = [found for found in json.loads(result_of(head.command("jobs", "list", "--json"))) if found["id"] == job]
     assert (there["command"], there["out"], there["status"]) == ("train", str(out), "running")
@@ -102,8 +112,9 @@ def test_a_job_that_is_left_is_listed_and_stopped(head: Cluster, run: Path, tmp_
     assert any(line.startswith("epoch 1/200  learning rate ") for line in follower.stderr)
     follower.send_signal(signal.SIGINT)
     status, said, err = ended(follower)
-    assert (status, said) == (1, "")
-    assert "Error: the job keeps running: " in err
+    assert (status, said) == (0, "")
+    assert "the job goes on: follow it again with" in err
+    assert "Error" not in err
 
     with terminal([*COMMAND, "jobs", "logs", job, "--follow", *at], head.environment()) as screen:
         screen.wait_for("/200")
@@ -159,6 +170,8 @@ def test_a_node_is_lost_while_scoring(
     result_of(job)
     assert json.loads((out / "_SUCCESS.json").read_text())["rows"] == 480
     assert scores(out) == untouched
+    status, _, said = ended(head.command("score", run, many, "--out", out, "--workers", 3, "--shared"))
+    assert (status, f"{out} was already complete: nothing to do" in said) == (0, True)
 
 
 def test_a_node_is_lost_while_training(head: Cluster, run: Path, tmp_path: Path) -> None:

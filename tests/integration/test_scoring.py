@@ -169,7 +169,7 @@ def test_a_full_disk_is_one_line_and_the_job_goes_on_once_there_is_room(
     assert len(lines) == 3, lines  # full in the middle, full from the start, read-only
     assert lines[2].endswith("scores cannot be written (permission denied): give another path")
     for line in lines[:2]:
-        assert "cannot be written (No space left on device): fix " in line
+        assert "cannot be written (No space left on device): make room and " in line
         assert line.endswith("run the same command again to resume")
     assert "Traceback" not in done.stderr + done.stdout
     assert_same(kept, untouched)

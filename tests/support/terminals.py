@@ -3,13 +3,18 @@
 import fcntl
 import os
 import pty
+import re
 import select
+import struct
 import subprocess
 import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+ROWS = 24
+MOVES = re.compile(r"\x1b\[(\??\d*)([A-Za-z])|\r|\n|[^\x1b\r\n]")
 
 
 class Terminal:
@@ -19,12 +24,14 @@ class Terminal:
         shown: all that it has written, with what moves the cursor.
     """
 
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, command: list[str], environment: dict[str, str], columns: int) -> None:
         self._ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
+        inherited = {name: value for name, value in environment.items() if name not in ("COLUMNS", "LINES")}
         self.shown = ""
         self.process = subprocess.Popen(
             command,
-            env={**environment, "TERM": "xterm", "COLUMNS": "160"},
+            env={**inherited, "TERM": "xterm"},
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -66,10 +73,35 @@ class Terminal:
 
 
 @contextmanager
-def terminal(command: list[str | Path], environment: dict[str, str]) -> Iterator[Terminal]:
-    """A command on a terminal; it has ended after the with-block."""
-    there = Terminal([str(word) for word in command], environment)
+def terminal(command: list[str | Path], environment: dict[str, str], columns: int = 160) -> Iterator[Terminal]:
+    """A command on a terminal of so many columns; it has ended after the with-block."""
+    there = Terminal([str(word) for word in command], environment, columns)
     try:
         yield there
     finally:
         there.close()
+
+
+def screen(shown: str, columns: int) -> list[str]:
+    """The lines that a terminal shows in the end, longer ones wrapped; cursor up, erase line and return are obeyed."""
+    lines, row, column = [""], 0, 0
+    for move in MOVES.finditer(shown):
+        number, letter = move.group(1), move.group(2)
+        if letter == "A":
+            row = max(0, row - int(number or 1))
+        elif letter == "K":
+            lines[row] = "" if number == "2" else lines[row][:column]
+        elif letter is not None:
+            continue
+        elif move.group() == "\r":
+            column = 0
+        elif move.group() == "\n":
+            row += 1
+        else:
+            if column == columns:
+                row, column = row + 1, 0
+            lines += [""] * (row + 1 - len(lines))
+            lines[row] = lines[row][:column].ljust(column) + move.group() + lines[row][column + 1 :]
+            column += 1
+        lines += [""] * (row + 1 - len(lines))
+    return [line.rstrip() for line in lines]

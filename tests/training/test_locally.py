@@ -21,6 +21,7 @@ from brainscale.reading.request import ReadRequest
 from brainscale.training import locally
 from brainscale.training.attempts import AttemptError, WorkerEndedError, can_be_mended
 from brainscale.training.locally import LocalTrainer, can_train_here, planes_fit_here
+from brainscale.training.pace import ignore_step
 from brainscale.training.shared_planes import SharedPlanes
 from brainscale.training.worker import SplitSamples, TrainingJob
 from brainscale.training.worker_messages import WorkerError, decode_error, decode_job, encode_error, encode_job
@@ -132,7 +133,7 @@ def test_a_file_that_changed_is_named(phantoms: Path, tmp_path: Path) -> None:
 
 def test_an_error_of_the_worker_is_raised_here() -> None:
     with WorkerProcess() as worker, pytest.raises(AttemptError, match="worker 0 failed: KeyError: 'train'") as caught:
-        worker.train(WITHOUT_SAMPLES)
+        worker.train(WITHOUT_SAMPLES, ignore_step)
     assert isinstance(caught.value.cause, WorkerError)
     assert "in train_on" in caught.value.cause.__notes__[0]  # the worker's traceback
     assert not can_be_mended(caught.value.cause, "")
@@ -142,7 +143,7 @@ def test_a_worker_that_was_killed_may_be_started_again() -> None:
     with WorkerProcess() as worker:
         worker._process.send_signal(signal.SIGKILL)
         with pytest.raises(AttemptError, match=r"worker 0 failed: its process was killed \(SIGKILL\)") as caught:
-            worker.train(WITHOUT_SAMPLES)
+            worker.train(WITHOUT_SAMPLES, ignore_step)
     assert isinstance(caught.value.cause, WorkerEndedError)
     assert can_be_mended(caught.value.cause, str(caught.value.cause))
 

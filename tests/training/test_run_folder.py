@@ -54,3 +54,22 @@ def test_a_folder_of_somebody_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.parquet").write_text("mine")
     with pytest.raises(OutputError, match="holds other files and no run"):
         RunFolder(tmp_path).start(load_config(), MANIFEST.empty_table())
+
+
+def test_another_number_of_epochs_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    """The learning rate has fallen to 0 by the last epoch, so a longer run is another one; its weights can be used."""
+    folder, manifest = RunFolder(tmp_path), MANIFEST.empty_table()
+    folder.start(load_config(None, ["train.epochs=20"]), manifest)
+    fewer, more = (load_config(None, [f"train.epochs={epochs}"]) for epochs in (10, 30))
+    reason = "is a run of 20 epochs, over which its learning rate falls to 0, so it cannot become one of 30"
+    with pytest.raises(OutputError, match=f"{reason}: choose a new --out, which trains 30 epochs from the start$"):
+        folder.require_config(more)
+    folder.model.mkdir()
+    weights = folder.model / "model.safetensors"
+    weights.write_bytes(b"weights")
+    with pytest.raises(OutputError, match=f", or 30 more epochs from its weights with --set model.weights={weights}$"):
+        folder.require_config(more)
+    with pytest.raises(OutputError, match="so it cannot become one of 10: choose a new --out, which trains 10 epochs"):
+        folder.require_config(fewer)
+    with pytest.raises(OutputError, match=r"another configuration \(train.seed is 42 there, 1 here\)"):
+        folder.require_config(load_config(None, ["train.epochs=30", "train.seed=1"]))

@@ -12,7 +12,7 @@ from brainscale.config.sections import Config
 from brainscale.dataset.columns import replace_column
 from brainscale.dataset.folds_by_column import assign_folds_by
 from brainscale.dataset.splits import assign_folds, assign_splits
-from brainscale.evaluation.cross_validation import splits_of_fold
+from brainscale.evaluation.fold_data import splits_of_fold
 from brainscale.seeds import derive
 
 AS_PRINTED, HONEST, LEAK_FREE = "as_printed", "honest_choice", "leak_free"

@@ -9,7 +9,7 @@ import pytest
 
 from brainscale.dataset.groups import find_split_violations
 from brainscale.errors import ManifestError, UsageError
-from brainscale.evaluation.cross_validation import _assign
+from brainscale.evaluation.fold_data import assign_splits_of_folds
 from brainscale.evaluation.study.data_sets import released_index
 from brainscale.evaluation.study.divisions import CONDITIONS, TEST_SHARE
 from brainscale.evaluation.study.pieces import Piece, RowPlan
@@ -38,7 +38,7 @@ def test_folds_are_those_of_a_cross_validation_with_the_same_configuration(tmp_p
         (seed, repeat, fold) for repeat in (1, 2) for seed in (1, 2) for fold in (0, 1)
     ]
     for piece in row.pieces:
-        _, models = _assign(indexed().manifest, piece.config, 2, piece.repeat)
+        _, models = assign_splits_of_folds(indexed().manifest, piece.config, 2, piece.repeat)
         assert piece.manifest["split"] == models[piece.fold]["split"]
         assert piece.config.train.seed == 42 + piece.seed - 1
     assert len({piece.identity for piece in row.pieces}) == len({piece.folder for piece in row.pieces}) == 8

@@ -42,8 +42,8 @@ def test_a_row_starts_from_the_recipe_and_changes_it(tmp_path: Path) -> None:
     ("part", "message"),
     [
         ({"kind": "fold"}, "parts.table.kind"),
-        ({"fold": 3}, "unknown key 'parts.table.fold': did you mean 'folds'"),
-        ({"rows": {"a": {"sets": []}}}, "unknown key 'parts.table.rows.a.sets': did you mean 'set'"),
+        ({"fold": 3}, "unknown key 'parts.table.fold': did you mean parts.table.folds"),
+        ({"rows": {"a": {"sets": []}}}, "unknown key 'parts.table.rows.a.sets': did you mean parts.table.rows.a.set"),
         ({"rows": {"a": {"set": ["train.epoch=3"]}}}, "parts.table.rows.a: configuration: unknown key|unknown key"),
         ({"rows": {"a": {"average": ["b", "c"]}}}, "a names the row 'b': choose from a"),
         ({"rows": {**ROWS, "x": {"average": ["both", "paper"]}}}, "averages 'both', which is an average itself"),
