@@ -146,7 +146,7 @@ class FolderJob:
                 f"{outlook.changes.new} file(s) are new since this job began and are left out: --update scores them too"
             )
         self._folder.remove_abandoned()
-        progress.announce(f"Scoring {self._files.count:,} files into {self._folder}")
+        progress.announce(f"Scoring {self._files.count:,} files")
         with self._open_runner() as runner:
             return self._complete(runner, outlook.listing)
 

@@ -50,6 +50,11 @@ class Terminal:
             assert time.monotonic() < deadline, f"no '{text}' in: {self.shown[-2000:]}"
             assert self._read(), f"it ended without '{text}': {self.shown[-2000:]}"
 
+    def wait_for_something(self) -> None:
+        """Read until something is shown, or to the end."""
+        while not self.shown and self._read():
+            pass
+
     def end(self) -> int:
         """Read to the end; the exit status."""
         while self._read():

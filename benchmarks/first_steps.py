@@ -1,0 +1,96 @@
+"""The first ten minutes of a new user, as a terminal of 80 columns shows them, with times; then what a mistake costs.
+
+PYTHONPATH=. python benchmarks/first_steps.py [FOLDER]
+
+FOLDER holds images in yes/ and no/ (60 phantoms without one). Each command is a process of its own on a terminal of its
+own; the line behind it says how long it took, until it showed something, and its CPU time.
+"""
+
+import os
+import re
+import resource
+import shlex
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from brainscale.dataset.phantoms import write_phantoms
+from tests.support.terminals import screen, terminal
+
+COLUMNS = 80
+STEPS = """
+models
+predict phantoms {image}
+index scans --out scans.parquet
+split scans.parquet --out split.parquet
+train --data split.parquet --config demo --epochs 3 --out run --dry-run
+train --data split.parquet --config demo --epochs 3 --out run
+evaluate run
+score run scans --out scores.csv
+predict run {image}
+"""
+MISTAKES = """
+index scnas --out new.parquet
+index scans --out scans.txt
+index scans --out notes.csv
+index scans --labels notes.csv --out new.parquet
+split sacns.parquet --out new.parquet
+split scans.parquet --out scans.parquet
+split scans.parquet --val 0.9 --test 0.2 --out new.parquet
+train --data scnas --out new
+train --data notes.csv --out new
+train --data split.parquet --out scans
+train --data split.parquet --out new --model resnet51
+train --data split.parquet --out new --config demoo
+train --data split.parquet --out new --set epochs=5
+train --data split.parquet --out new --set train.epochs=many
+train --data split.parquet --out run --config demo --epochs 5
+evaluate scans
+evaluate run --split tset
+evaluate run --by site
+evaluate run --data scnas --out new
+score run scnas --out new
+score scans scans --out new
+score run scans --out new.xlsx
+score run scans --engine abacus --out new
+predict run scnas.png
+predict rnu {image}
+compare run rnu
+"""
+
+
+def show(arguments: str) -> None:
+    """Run one command and print what its terminal shows in the end."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    print(f"$ brainscale {arguments}")
+    with terminal([sys.executable, "-m", "brainscale", *shlex.split(arguments)], dict(os.environ), COLUMNS) as there:
+        there.wait_for_something()
+        first = time.monotonic() - began
+        status = there.end()
+    seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    shown = "\n".join(screen(there.shown, COLUMNS)).strip("\n")
+    print(re.sub(r"\n{3,}", "\n\n", shown))
+    print(
+        f"[status {status}; {seconds:.1f} s, the first sign after {first:.1f} s; {cpu:.1f} CPU-seconds]\n", flush=True
+    )
+
+
+def main() -> None:
+    """Show the steps, then the mistakes."""
+    given = Path(sys.argv[1]).absolute() if len(sys.argv) > 1 else None
+    with tempfile.TemporaryDirectory() as name:
+        os.chdir(name)
+        if given is None:
+            write_phantoms(Path("scans"), 60, 42)
+        else:
+            Path("scans").symlink_to(given)
+        Path("notes.csv").write_text("mine\n", encoding="utf-8")
+        image = next(path for path in sorted(Path("scans").rglob("*")) if path.is_file())
+        for command in [*STEPS.strip().splitlines(), *MISTAKES.strip().splitlines()]:
+            show(command.format(image=shlex.quote(str(image))))
+
+
+if __name__ == "__main__":
+    main()
