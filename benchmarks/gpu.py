@@ -20,7 +20,7 @@ from safetensors.torch import save
 from brainscale.config.files import load_config
 from brainscale.config.sections import ARCHITECTURES
 from brainscale.models.bundle import ModelInfo
-from brainscale.models.engines import EngineOptions, TorchEngine
+from brainscale.models.engines import EngineOptions, Precision, TorchEngine
 from brainscale.models.registry import build_network
 from brainscale.seeds import make_deterministic
 from brainscale.training.exactness import noise
@@ -86,14 +86,17 @@ def training(name: str, precision: str, batch: int, micro: int, seconds: float) 
     measure(f"training, {precision}, {micro} of {batch}", batch, seconds, step)
 
 
-def scoring(name: str, bf16: bool, seconds: float) -> None:
+def scoring(name: str, precision: Precision, seconds: float) -> None:
     """Print the rate of the engine, on planes in memory."""
     info = ModelInfo.model_construct(architecture=name, classes=load_config(None).data.classes)
     engine = TorchEngine(
-        info, save(build_network(name, 2).state_dict()), EngineOptions(name="torch", on_gpu=True, bf16=bf16), 1
+        info,
+        save(build_network(name, 2).state_dict()),
+        EngineOptions(name="torch", on_gpu=True, precision=precision),
+        1,
     )
     planes = np.random.default_rng(0).integers(0, 256, (IMAGES, SIDE, SIDE), np.uint8)
-    measure(f"scoring, {'bf16' if bf16 else 'float32'}", IMAGES, seconds, lambda: engine(planes))
+    measure(f"scoring, {precision}", IMAGES, seconds, lambda: engine(planes))
 
 
 def main() -> None:
@@ -112,8 +115,8 @@ def main() -> None:
         for precision in ("float32", "tf32", "bf16"):
             for micro in given.micro:
                 training(name, precision, given.batch, micro, given.seconds)
-        for bf16 in (False, True):
-            scoring(name, bf16, given.seconds)
+        scoring(name, "fp32", given.seconds)
+        scoring(name, "bf16", given.seconds)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from brainscale.evaluation.cross_validation import CrossValidation
     from brainscale.evaluation.results import Evaluation
     from brainscale.models.bundle import Bundle
-    from brainscale.models.engines import Engine
+    from brainscale.models.engines import Engine, Precision
     from brainscale.reading.sample import Sample
     from brainscale.scoring.direct import ScoredRows
     from brainscale.scoring.result import Scores
@@ -414,7 +414,7 @@ def score(
     engine: str = "auto",
     workers: int | None = None,
     threshold: float | None = None,
-    precision: str = "fp32",
+    precision: "Precision" = "fp32",
     unit: str | None = None,
     update: bool = False,
     prune: bool = False,
@@ -436,7 +436,7 @@ def score(
         engine: auto, onnx or torch.
         workers: maximum number of engines.
         threshold: operating threshold, instead of the model's own.
-        precision: fp32 or bf16.
+        precision: fp32, bf16 for a GPU, or int8 for a CPU, which `brainscale quantize` prepares.
         unit: scan or patient, to write a second table with one row for each.
         update: whether to score the files that are new in the sources too; rows of files that are gone stay.
         prune: whether to drop the rows of files that are gone from the sources.
@@ -576,7 +576,12 @@ class Model:
 
 
 def load_model(
-    model: "Run | Location", *, engine: str = "auto", threads: int | None = None, allow_edited: bool = False
+    model: "Run | Location",
+    *,
+    engine: str = "auto",
+    precision: "Precision" = "fp32",
+    threads: int | None = None,
+    allow_edited: bool = False,
 ) -> Model:
     """Load a trained model into this process, without Ray.
 
@@ -584,6 +589,7 @@ def load_model(
         model: a run, path or address of a run folder or model folder, or the name of a model that comes with
             brainscale, such as `phantoms`.
         engine: auto (ONNX Runtime), onnx or torch.
+        precision: fp32, bf16, or int8, which `brainscale quantize` prepares.
         threads: number of CPU threads; by default one for each CPU.
         allow_edited: whether to load a model whose model.json was edited; its text and the metadata of its predictions
             say so.
@@ -597,7 +603,7 @@ def load_model(
     from brainscale.models.shipped import locate_model
     from brainscale.storage.workspace import fetch
 
-    options = resolve_engine(EngineOptions(name=engine), gpus=0)
+    options = resolve_engine(EngineOptions(name=engine, precision=precision), gpus=0)
     with fetch(locate_model(_model_location(model)), *BUNDLE_FILES) as folder:
         bundle = open_bundle(folder, allow_edited=allow_edited)
         network, weights = read_network(bundle, options), bundle.weights.read_bytes()

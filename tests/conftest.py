@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 from brainscale.evaluation.study.pausing import hold_busy
-from brainscale.models.bundle import Bundle
+from brainscale.models.bundle import Bundle, open_bundle
 from tests.support.images import write_image  # noqa: F401
 from tests.support.runs import Invoke, invoke
 from tests.support.shared import SHARED, shared
@@ -47,6 +47,19 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     from tests.support.bundles import make_bundle, network_with_statistics
 
     return make_bundle(tmp_path_factory.mktemp("b") / "model", network_with_statistics("brainmrnet"), "brainmrnet")
+
+
+@pytest.fixture(scope="session")
+def int8_run(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the shipped model on phantoms that it was not trained on, with its int8 graph; not to be changed."""
+    from brainscale.models.shipped import shipped_folders
+    from brainscale.training.quantising import quantise_run
+    from tests.support.evaluating import make_run
+
+    model = open_bundle(shipped_folders()["phantoms"])
+    run = make_run(tmp_path_factory.mktemp("int8") / "run", model, phantoms, val=0.4, test=0.1)
+    quantise_run(str(run))
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -70,6 +70,13 @@ allow_edited_model = click.option(
     is_flag=True,
     help="Use a model whose model.json was edited, which marks every output.",
 )
+precision = click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="Precision: bf16 for a GPU, or int8 for a CPU, which `brainscale quantize` prepares.",
+)
 engine = click.option(
     "--engine", default="auto", show_default=True, metavar="NAME", help="Inference engine: auto, onnx or torch."
 )

@@ -18,6 +18,7 @@ from brainscale.logs import notice
 
 if TYPE_CHECKING:
     from brainscale.models.bundle import Bundle
+    from brainscale.models.engines import Precision
     from brainscale.scoring.direct import ScoredRows
 
 STDIN = "-"
@@ -32,6 +33,7 @@ WIDEST_FILE = 40
 @click.option("--heatmap", "heatmaps", metavar="DIR", help="Folder for a heatmap of each sample.")
 @options.show_burned_in
 @options.allow_edited_model
+@options.precision
 @options.engine
 @click.option("--csv", "as_csv", is_flag=True, help="Print the rows as CSV.")
 @options.json
@@ -42,6 +44,7 @@ def predict_command(
     heatmaps: str | None,
     show_burned_in: bool,
     allow_edited_model: bool,
+    precision: "Precision",
     engine: str,
     as_csv: bool,
     as_json: bool,
@@ -55,6 +58,7 @@ def predict_command(
     """
     from brainscale import api
     from brainscale.errors import UsageError
+    from brainscale.models.engines import identify_precision
     from brainscale.models.shipped import describe_model_notes
     from brainscale.schema import SKIPPED
 
@@ -63,11 +67,12 @@ def predict_command(
     if heatmaps is not None and Path(heatmaps).exists() and any(Path(heatmaps).iterdir()):
         raise UsageError(f"{heatmaps} is not empty: choose a new folder for --heatmap, or remove this one")
     with _sources(files) as sources:
-        trained = api.load_model(model, engine=engine, allow_edited=allow_edited_model)
+        trained = api.load_model(model, engine=engine, precision=precision, allow_edited=allow_edited_model)
         for text in describe_model_notes(trained.bundle):
             notice(text)
         scored = list(trained.score_directly(sources))
-    rows = [_row(row, trained.bundle) for some in scored for row in some.predictions.to_pylist()]
+    computed = identify_precision(trained.bundle, precision)
+    rows = [_row(row, trained.bundle, computed) for some in scored for row in some.predictions.to_pylist()]
     click.echo(json.dumps(rows, indent=2) if as_json else format_csv(rows) if as_csv else format_table(rows))
     if heatmaps is not None:
         _write_heatmaps(trained.bundle, scored, Path(heatmaps), show_burned_in=show_burned_in)
@@ -105,8 +110,8 @@ def _sources(files: Sequence[str]) -> Iterator[list[str]]:
         yield [str(path)]
 
 
-def _row(prediction: Mapping[str, Any], bundle: "Bundle") -> dict[str, Any]:
-    """Return what is printed of a row of schema PREDICTIONS, with the hash of a model that was edited."""
+def _row(prediction: Mapping[str, Any], bundle: "Bundle", precision: str) -> dict[str, Any]:
+    """Return what is printed of a row of schema PREDICTIONS, with an edited model's hash and a precision below fp32."""
     scores = prediction["probabilities"]
     edited = {"edited_model": bundle.sha256} if bundle.edited else {}
     return {
@@ -118,6 +123,7 @@ def _row(prediction: Mapping[str, Any], bundle: "Bundle") -> dict[str, Any]:
         "error_code": prediction["error_code"],
         "error": prediction["error"],
         "model": prediction["model"],
+        **({} if precision == "fp32" else {"precision": precision}),
         **edited,
     }
 
@@ -125,7 +131,7 @@ def _row(prediction: Mapping[str, Any], bundle: "Bundle") -> dict[str, Any]:
 def format_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows as CSV with a header."""
     text = io.StringIO()
-    columns = (*COLUMNS, *(["edited_model"] if "edited_model" in rows[0] else []))
+    columns = (*COLUMNS, *(name for name in ("precision", "edited_model") if name in rows[0]))
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

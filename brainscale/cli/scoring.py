@@ -55,13 +55,7 @@ from brainscale.logs import notice
     help="Maximum number of heatmaps.",
 )
 @options.show_burned_in
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16"]),
-    default="fp32",
-    show_default=True,
-    help="Floating-point precision on a GPU.",
-)
+@options.precision
 @click.option("--compile", "compiled", is_flag=True, help="Compile the network with torch before scoring.")
 @click.option(
     "--patient-key",

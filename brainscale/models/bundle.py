@@ -1,6 +1,7 @@
 """Open, check and write the folder of a trained model; needs no torch.
 
-It holds model.safetensors, model.onnx, model.json, and novelty.safetensors where there were enough validation samples.
+It holds model.safetensors, model.onnx, model.json, novelty.safetensors where there were enough validation samples, and
+model-int8.onnx with model-int8.json where it was quantised.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from brainscale.config.files import CONFIG_FILE
 from brainscale.config.sections import ViewCount
 from brainscale.errors import BundleError, FormatError
 from brainscale.hashing import file_sha256
+from brainscale.models.int8 import INT8_FILES, Int8Record, read_int8
 from brainscale.models.network_spec import ENSEMBLE, NetworkSpec
 from brainscale.models.novelty import NoveltyReference, read_novelty
 from brainscale.schema import FORMATS
@@ -30,7 +32,7 @@ NOVELTY = "novelty.safetensors"
 EDITED = "model.json was edited after it was written"
 EDITED_KEY = "edited_model"
 """Name of the mark of an edited model in metadata and results; its value is the hash of the edited model."""
-BUNDLE_FILES = ("model/*", "model.*", NOVELTY, CONFIG_FILE)
+BUNDLE_FILES = ("model/*", "model.*", INT8_FILES, NOVELTY, CONFIG_FILE)
 """Patterns of the model's files in a run or model folder; the configuration shows that a folder is a run."""
 
 
@@ -178,12 +180,14 @@ class Bundle:
         info: the contents of model.json.
         edited: whether model.json was edited after it was written, which was allowed.
         novelty: what the novelty of a sample is computed from; None for a model without.
+        int8: the record of the int8 graph; None for a model without.
     """
 
     folder: Path
     info: ModelInfo
     edited: bool = False
     novelty: NoveltyReference | None = field(default=None, compare=False, repr=False)  # its hash is compared
+    int8: Int8Record | None = None
 
     @property
     def sha256(self) -> str:
@@ -245,7 +249,7 @@ def open_bundle(model: str | Path, *, allow_edited: bool = False) -> Bundle:
         if file_sha256(path) != expected:
             raise BundleError(f"{path} is not the file that {MODEL_JSON} describes: copy the whole model folder again")
     novelty = None if info.novelty_sha256 is None else read_novelty(folder / NOVELTY)
-    return Bundle(folder=folder, info=info, edited=edited, novelty=novelty)
+    return Bundle(folder=folder, info=info, edited=edited, novelty=novelty, int8=read_int8(folder))
 
 
 def read_model_info(folder: Path, *, allow_edited: bool = False) -> tuple[ModelInfo, bool]:

@@ -24,12 +24,16 @@ class Classifier(nn.Module):
         network: takes normalised planes [N, 3, H, W] and returns logits [N, classes].
         first_stage: name of the module whose output the features are computed from, in the first member of an
             ensemble; BrainMRNet's is known.
-        winograd: whether to compute as suits ONNX Runtime: Winograd convolutions, and all views of a plane together.
+        together: whether to compute all views of a plane together, as suits ONNX Runtime.
+        winograd: whether to compute with Winograd convolutions, which suit ONNX Runtime in float32.
     """
 
-    def __init__(self, network: nn.Module, first_stage: str = "", *, winograd: bool = False) -> None:
+    def __init__(
+        self, network: nn.Module, first_stage: str = "", *, together: bool = False, winograd: bool = False
+    ) -> None:
         super().__init__()
-        self.network, self.first_stage, self.winograd = network, first_stage, winograd
+        self.network, self.first_stage = network, first_stage
+        self.together, self.winograd = together, winograd
 
     def forward(self, planes: Tensor) -> tuple[Tensor, Tensor]:
         """Return probabilities, float32 [N, classes], and features, float32 [N, D], for planes, uint8 [N, H, W]."""
@@ -43,7 +47,7 @@ class Classifier(nn.Module):
 
         if isinstance(self.network, Ensemble):
             # in an ONNX graph, one network for all views: the graph stays small, and a plane is scored alone there
-            together = self.winograd and planes.shape[-1] <= MAX_TOGETHER
+            together = self.together and planes.shape[-1] <= MAX_TOGETHER
             logits = self.network.average(planes.float(), run, together=together)
         else:
             logits = run(self.network, planes)

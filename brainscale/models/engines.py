@@ -8,18 +8,20 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 
-from brainscale.errors import UsageError
-from brainscale.models.bundle import Bundle, ModelInfo
-from brainscale.models.processor import read_cpu_model
+from brainscale.errors import BundleError, UsageError
+from brainscale.models.bundle import MODEL_JSON, Bundle, ModelInfo
+from brainscale.models.int8 import INT8_ONNX, Int8Record
+from brainscale.models.processor import BF16_INSTRUCTIONS, INT8_INSTRUCTIONS, read_cpu_instructions, read_cpu_model
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # otherwise ONNX Runtime reports its use to its makers
 import onnxruntime
 
 ENGINES = ("auto", "onnx", "torch")
+Precision = Literal["fp32", "bf16", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +31,20 @@ class EngineOptions:
     Attributes:
         name: auto, onnx or torch.
         on_gpu: whether torch uses a GPU; set by `resolve_engine`.
-        bf16: whether torch computes in bfloat16; the result differs from float32, so it is part of a job's identity.
+        precision: fp32; bf16, in which torch computes in bfloat16; or int8, in which ONNX Runtime multiplies 8-bit
+            integers. The results differ, so it is part of a job's identity.
         compiled: whether torch compiles the network first, which takes a minute and pays off for many images.
     """
 
     name: str = "auto"
     on_gpu: bool = False
-    bf16: bool = False
+    precision: Precision = "fp32"
     compiled: bool = False
+
+    @property
+    def needs_torch(self) -> bool:
+        """Whether only torch can compute so."""
+        return self.precision == "bf16" or self.compiled
 
 
 ONNX_BATCH, CPU_BATCH, GPU_BATCH = 1, 16, 128
@@ -95,7 +103,7 @@ class TorchEngine:
 
         from brainscale.models.classifier import load_classifier
 
-        self._torch, self._bf16 = torch, options.bf16
+        self._torch, self._bf16 = torch, options.precision == "bf16"
         self._device = torch.device("cuda" if options.on_gpu else "cpu")
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False  # TF32 would not agree with the CPU to 1e-5
@@ -140,15 +148,75 @@ def resolve_engine(options: EngineOptions, gpus: float) -> EngineOptions:
     """
     if options.name not in ENGINES:
         raise UsageError(f"unknown engine '{options.name}': choose auto, onnx or torch")
-    needs_torch = options.bf16 or options.compiled
-    name = ("torch" if gpus or needs_torch else "onnx") if options.name == "auto" else options.name
-    if name == "onnx" and needs_torch:
+    if options.precision not in get_args(Precision):
+        raise UsageError(f"unknown precision '{options.precision}': choose fp32, bf16 or int8")
+    if options.precision == "int8" and (options.name == "torch" or options.compiled):
+        raise UsageError("--precision int8 needs ONNX Runtime: remove --engine torch and --compile")
+    name = options.name
+    if name == "auto":
+        name = "torch" if (gpus and options.precision != "int8") or options.needs_torch else "onnx"
+    if name == "onnx" and options.needs_torch:
         raise UsageError("--precision bf16 and --compile need torch: remove --engine onnx")
     return replace(options, name=name, on_gpu=name == "torch" and gpus > 0)
 
 
+def describe_slow_choice(options: EngineOptions) -> str | None:
+    """Return a note for the user if what was asked for, to be faster, is slower on this machine's CPU; else None.
+
+    Args:
+        options: options from `resolve_engine`.
+    """
+    if options.on_gpu:
+        return None
+    instructions = read_cpu_instructions()
+    slower = [
+        *(["--precision bf16"] if options.precision == "bf16" and not BF16_INSTRUCTIONS & instructions else []),
+        *(["--compile"] if options.compiled else []),
+    ]
+    if slower:
+        return (
+            f"Note: {' and '.join(slower)} without a GPU: torch scores instead of ONNX Runtime, which is faster here. "
+            f"Remove {'it' if len(slower) == 1 else 'them'} for speed."
+        )
+    if options.precision == "int8" and not INT8_INSTRUCTIONS & instructions:
+        return "Note: this CPU has no instructions for int8 (VNNI): --precision int8 may be slower than fp32 here."
+    return None
+
+
+def require_int8(bundle: Bundle) -> Int8Record:
+    """Return the record of a model's int8 graph.
+
+    Raises:
+        BundleError: there is none, or it was made from another model.json.
+    """
+    if bundle.int8 is None:
+        raise BundleError(f"{bundle.folder} has no int8 graph: run `brainscale quantize RUN` first, or use fp32")
+    if bundle.int8.model_sha256 != bundle.sha256:
+        raise BundleError(
+            f"{bundle.folder} has an int8 graph that was checked with another {MODEL_JSON}: run `brainscale quantize` "
+            "again, or use fp32"
+        )
+    return bundle.int8
+
+
+def identify_precision(bundle: Bundle, precision: str) -> str:
+    """Return what a precision means for a model: its name, with the hash of the graph for int8.
+
+    Raises:
+        BundleError: the model has no int8 graph, or one of another model.json.
+    """
+    return f"int8 {require_int8(bundle).graph_sha256}" if precision == "int8" else precision
+
+
 def read_network(bundle: Bundle, options: EngineOptions) -> bytes:
-    """Return the contents of the bundle's file that an engine runs, to be sent to engines on other machines."""
+    """Return the contents of the bundle's file that an engine runs, to be sent to engines on other machines.
+
+    Raises:
+        BundleError: the model has no int8 graph, or one of another model.json.
+    """
+    if options.precision == "int8":
+        require_int8(bundle)
+        return (bundle.folder / INT8_ONNX).read_bytes()
     return (bundle.weights if options.name == "torch" else bundle.onnx).read_bytes()
 
 

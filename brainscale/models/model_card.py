@@ -10,6 +10,7 @@ import pyarrow as pa
 from brainscale.formatting import escape_markdown, format_number
 from brainscale.models.bundle import EDITED, ModelInfo
 from brainscale.models.claim_checklist import ITEMS, OPEN
+from brainscale.models.int8 import card_line, read_int8
 from brainscale.models.network_spec import ANGLE
 from brainscale.stats.estimate import estimates_of
 from brainscale.stats.metric_names import CLASS_NAMES, PUBLISHED_NOTE, metric_name
@@ -94,6 +95,7 @@ def write_model_card(folder: Path, facts: ModelFacts) -> Path:
         published_note=PUBLISHED_NOTE,
         aggregation_names=AGGREGATION_NAMES,
         views_note=VIEWS,
+        int8_line=card_line(read_int8(folder)),
     )
     with replacing(folder / README) as aside:
         aside.write_text(text, encoding="utf-8", errors="backslashreplace")

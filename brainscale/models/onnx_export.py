@@ -21,7 +21,7 @@ from brainscale.storage.local import replacing
 
 
 @functools.lru_cache(maxsize=2)
-def make_onnx_program(spec: NetworkSpec, classes: int, size: int) -> torch.onnx.ONNXProgram:
+def make_onnx_program(spec: NetworkSpec, classes: int, size: int, *, winograd: bool = True) -> torch.onnx.ONNXProgram:
     """Return a network with normalisation and softmax as an ONNX graph with random weights; takes seconds.
 
     The input `planes` is uint8 [batch, size, size]; the outputs are `probabilities`, float32
@@ -31,8 +31,10 @@ def make_onnx_program(spec: NetworkSpec, classes: int, size: int) -> torch.onnx.
         spec: the network.
         classes: number of classes.
         size: width and height of a plane in pixels.
+        winograd: whether to compute with Winograd convolutions, where the network has them.
     """
-    classifier = Classifier(build_from_spec(spec, classes), first_stage(spec), winograd=True).eval()
+    network = build_from_spec(spec, classes)
+    classifier = Classifier(network, first_stage(spec), together=True, winograd=winograd).eval()
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet_loggers():
         warnings.simplefilter("ignore")  # the exporter warns about deprecated functions of its own
         program = torch.onnx.export(
@@ -50,7 +52,15 @@ def make_onnx_program(spec: NetworkSpec, classes: int, size: int) -> torch.onnx.
     return program
 
 
-def export_onnx(spec: NetworkSpec, classes: int, size: int, weights: Mapping[str, Tensor], path: Path) -> None:
+def export_onnx(
+    spec: NetworkSpec,
+    classes: int,
+    size: int,
+    weights: Mapping[str, Tensor],
+    path: Path,
+    *,
+    winograd: bool = True,
+) -> None:
     """Write a network with its weights as one ONNX file.
 
     Args:
@@ -59,8 +69,9 @@ def export_onnx(spec: NetworkSpec, classes: int, size: int, weights: Mapping[str
         size: width and height of a plane in pixels.
         weights: contents of the model's file of weights.
         path: the file to write; it appears complete or not at all.
+        winograd: whether to compute with Winograd convolutions, where the network has them.
     """
-    program = make_onnx_program(spec, classes, size)
+    program = make_onnx_program(spec, classes, size, winograd=winograd)
     # without the counters of batch norm, which the graph does not have
     named = name_parameters(spec, weights)
     initializers = {f"network.{key}": value for key, value in named.items() if value.is_floating_point()}

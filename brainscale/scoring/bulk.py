@@ -12,7 +12,7 @@ from brainscale.dataset.manifest_files import walk_manifest
 from brainscale.errors import OutputError, UsageError
 from brainscale.hashing import fingerprint
 from brainscale.models.bundle import BUNDLE_FILES, Bundle, open_bundle
-from brainscale.models.engines import EngineOptions, resolve_engine
+from brainscale.models.engines import EngineOptions, Precision, describe_slow_choice, resolve_engine
 from brainscale.models.shipped import describe_model_notes, locate_model
 from brainscale.reading.pseudonyms import GIVE_KEY, find_key, keep_new_key, kept_key_file, read_key
 from brainscale.reading.small_jobs import MAX_FILES, is_ray_near, is_small
@@ -45,7 +45,7 @@ def score_files(
     cpus_per_worker: int | None = None,
     object_store_gib: float | None = None,
     threshold: float | None = None,
-    precision: str = "fp32",
+    precision: Precision = "fp32",
     compiled: bool = False,
     unit: str | None = None,
     update: bool = False,
@@ -76,7 +76,7 @@ def score_files(
         cpus_per_worker: number of CPUs of each engine; by default the CPUs of its node, shared evenly.
         object_store_gib: size of a local Ray's object store, GiB.
         threshold: operating threshold, instead of the model's own.
-        precision: fp32 or bf16.
+        precision: fp32, bf16, or int8 with the graph that `quantize_run` made.
         compiled: whether to compile the network with torch first.
         unit: scan or patient, to write a second table with one row for each.
         update: whether to score files that are new in the sources of a folder; rows of files that are gone stay.
@@ -98,7 +98,7 @@ def score_files(
     Raises:
         BrainscaleError: there is no model or no file, the folder belongs to another model, or rows are missing.
     """
-    options = EngineOptions(name=engine, bf16=precision == "bf16", compiled=compiled)
+    options = EngineOptions(name=engine, precision=precision, compiled=compiled)
     resolve_engine(options, 0)
     with removing_if_empty(out), fetch(locate_model(model), *BUNDLE_FILES) as bundle_folder:
         bundle = open_bundle(bundle_folder, allow_edited=allow_edited_model)
@@ -264,6 +264,8 @@ class _Runners:
     def open(self) -> Iterator[Runner]:
         """Yield what plans and scores: this process for a small job, or else a Ray that is connected or started."""
         if not needs_ray(self.job, self.files, self.object_store_gib):
+            if (note := describe_slow_choice(resolve_engine(self.job.engine, 0))) is not None:
+                self.on_notice(note)
             yield LocalRunner(self.job)
             return
         from brainscale.cluster.capacity import require_shared  # these import Ray
@@ -285,5 +287,5 @@ def needs_ray(job: ScoringJob, files: SpooledFiles, object_store_gib: float | No
         object_store_gib: size of a local Ray's object store, if it was given.
     """
     asked = job.workers or job.min_workers or job.cpus_per_worker or object_store_gib
-    needs_torch = job.engine.name == "torch" or job.engine.bf16 or job.engine.compiled  # which a GPU may run
+    needs_torch = job.engine.name == "torch" or job.engine.needs_torch  # which a GPU may run
     return bool(asked or needs_torch or is_ray_near() or not is_small(list(islice(files, MAX_FILES + 1))))

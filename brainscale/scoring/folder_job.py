@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from brainscale import progress
 from brainscale.errors import RERUN, OutputError, StorageError
 from brainscale.models.bundle import EDITED_KEY
+from brainscale.models.engines import identify_precision
 from brainscale.reading.plan import ReadingPlan
 from brainscale.reading.preprocess import spec_fingerprint
 from brainscale.reading.pseudonyms import key_fingerprint
@@ -387,7 +388,7 @@ def make_identity(job: ScoringJob) -> dict[str, str]:
         "temperature": repr(info.temperature),
         "classes": json.dumps(list(info.classes)),
         "novelty": info.novelty_sha256 or "none",
-        "precision": "bf16" if job.engine.bf16 else "fp32",
+        "precision": identify_precision(job.bundle, job.engine.precision),
         **({"scan_key": key_fingerprint(job.key)} if job.has_key else {}),
         **({EDITED_KEY: job.bundle.sha256} if job.bundle.edited else {}),
     }

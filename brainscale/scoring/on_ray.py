@@ -61,6 +61,8 @@ class RayRunner:
         has_gpus = ray.cluster_resources().get("GPU", 0) > 0
         wants_gpu = job.engine.name != "onnx" and (has_gpus or rows >= GPU_WORTH_ROWS or job.engine.name == "torch")
         self._options = engines.resolve_engine(job.engine, float(wants_gpu and can_have_gpus()))
+        if (note := engines.describe_slow_choice(self._options)) is not None:
+            on_notice(note)
 
     def plan(self, files: Sequence[SourceFile]) -> ReadingPlan:
         """Find the files that share a series."""
@@ -109,12 +111,7 @@ class RayRunner:
         if waiting := require_capacity(placement.workers, _resources(placement, options)):
             self._on_notice(waiting)
         starters = [self._starter(placement, options)] * placement.workers
-        if (
-            options.on_gpu
-            and job.workers is None
-            and job.engine.name == "auto"
-            and not (options.bf16 or options.compiled)
-        ):
+        if options.on_gpu and job.workers is None and job.engine.name == "auto" and not options.needs_torch:
             starters += self._cpu_starters(len(starters))
         return starters
 

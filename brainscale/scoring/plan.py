@@ -135,7 +135,7 @@ def plan_scoring(
     """
     is_file = wants_file(out, overwrite=overwrite, extends=update or prune)
     asked = dict(SETTINGS) | {name: value for name, value in settings.items() if name in SETTINGS}
-    options = EngineOptions(name=asked["engine"], bf16=asked["precision"] == "bf16", compiled=asked["compiled"])
+    options = EngineOptions(name=asked["engine"], precision=asked["precision"], compiled=asked["compiled"])
     resolve_engine(options, 0)
     with fetch(locate_model(model), *BUNDLE_FILES) as bundle_folder:
         bundle = open_bundle(bundle_folder, allow_edited=allow_edited_model)

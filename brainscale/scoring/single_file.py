@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from brainscale.errors import OutputError, StorageError, UsageError
 from brainscale.hashing import fingerprint
 from brainscale.models.bundle import BUNDLE_FILES, Bundle, mark_edited, open_bundle
+from brainscale.models.engines import identify_precision
 from brainscale.models.shipped import locate_model
 from brainscale.reading.pseudonyms import key_fingerprint, read_key
 from brainscale.scoring.bulk import fingerprint_sources, score_files
@@ -154,7 +155,8 @@ def open_file_job(
         raise UsageError(f"{count:,} files are too many for one file ({MAX_FILE_ROWS:,} rows): give a folder as --out")
     key = read_key(patient_key)
     secret = None if key.random else key_fingerprint(key.secret)
-    request = [bundle.sha256, threshold, precision, hash_paths, secret, unit, heatmaps]
+    computed = identify_precision(bundle, precision)
+    request = [bundle.sha256, threshold, computed, hash_paths, secret, unit, heatmaps]
     job = FileJob(out=out, request=fingerprint(request), sources=None if hash_paths else of_sources, bundle=bundle)
     outputs = [*([] if unit is None else [name_units(out, unit)]), out]
     existing = [] if overwrite else [output for output in outputs if _exists(output)]
@@ -192,7 +194,7 @@ def score_to(
         out: path or address of a folder or a file.
         overwrite: whether to replace a file that is not this job's own.
         threshold: operating threshold, instead of the model's own.
-        precision: fp32 or bf16.
+        precision: fp32, bf16 or int8.
         unit: scan or patient, to write a second table; for `scores.csv` it is `scores.scans.csv`.
         update: whether to score files that are new in the sources of a folder.
         prune: whether to drop the rows of files that are gone from the sources of a folder.

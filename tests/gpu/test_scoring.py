@@ -22,7 +22,7 @@ def test_engines_agree(gpu: torch.device, name: str, tmp_path_factory: pytest.Te
     for key, options in {
         "cpu": EngineOptions(name="torch"),
         "gpu": EngineOptions(name="torch", on_gpu=True),
-        "bf16": EngineOptions(name="torch", on_gpu=True, bf16=True),
+        "bf16": EngineOptions(name="torch", on_gpu=True, precision="bf16"),
     }.items():
         found[key] = TorchEngine(bundle.info, network, options, 2)(planes).probabilities
     assert np.abs(found["gpu"] - found["cpu"]).max() <= 1e-5

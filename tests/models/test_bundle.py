@@ -63,7 +63,7 @@ def test_auto_is_torch_where_there_are_gpus() -> None:
     assert resolve_engine(EngineOptions(), 0) == EngineOptions(name="onnx")
     assert resolve_engine(EngineOptions(), 2) == EngineOptions(name="torch", on_gpu=True)
     assert resolve_engine(EngineOptions(name="onnx"), 2) == EngineOptions(name="onnx")
-    assert resolve_engine(EngineOptions(bf16=True), 0) == EngineOptions(name="torch", bf16=True)
+    assert resolve_engine(EngineOptions(precision="bf16"), 0) == EngineOptions(name="torch", precision="bf16")
     with pytest.raises(UsageError, match="unknown engine 'tensorrt': choose auto, onnx or torch"):
         resolve_engine(EngineOptions(name="tensorrt"), 0)
     with pytest.raises(UsageError, match="need torch: remove --engine onnx"):
@@ -73,7 +73,7 @@ def test_auto_is_torch_where_there_are_gpus() -> None:
 def test_half_the_width_is_nearly_the_same(bundle: Bundle) -> None:
     planes = np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8)
     exact = started(bundle, EngineOptions(name="torch"))(planes).probabilities
-    narrow = started(bundle, EngineOptions(name="torch", bf16=True))(planes).probabilities
+    narrow = started(bundle, EngineOptions(name="torch", precision="bf16"))(planes).probabilities
     assert narrow.dtype == np.float32
     assert 0 < np.abs(narrow - exact).max() < 0.05
 

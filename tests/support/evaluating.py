@@ -18,9 +18,9 @@ from brainscale.training.run_folder import Run
 from tests.support.tables import predictions
 
 
-def make_run(folder: Path, bundle: Bundle, scans: Path) -> Path:
+def make_run(folder: Path, bundle: Bundle, scans: Path, *, val: float = 0.2, test: float = 0.3) -> Path:
     """A finished run on some scans, as far as an evaluation reads it."""
-    manifest = bs.split(bs.index(scans, config="brainmrnet"), val=0.2, test=0.3, seed=1)
+    manifest = bs.split(bs.index(scans, config="brainmrnet"), val=val, test=test, seed=1)
     config = Config(data=bundle.info.data)
     shutil.copytree(bundle.folder, folder / "model")
     facts = json.loads((folder / "model" / MODEL_JSON).read_text())

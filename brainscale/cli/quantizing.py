@@ -1,0 +1,26 @@
+"""The command that prepares a run for scoring in int8."""
+
+import click
+
+from brainscale.cli import options
+from brainscale.cli.console import handle_errors, print_facts
+from brainscale.logs import notice
+
+
+@click.command("quantize")
+@click.argument("run", metavar="RUN")
+@options.json
+@handle_errors
+def quantize_command(run: str, as_json: bool) -> None:
+    """Make the int8 form of a run's model, for `score --precision int8` on a CPU, and check it.
+
+    It is calibrated on training samples and compared with float32 on the validation split: the AUROC, the predictions
+    that change and the largest change of a probability. If it differs too much, it is refused, and nothing is kept.
+
+    Example: brainscale quantize runs/first
+    """
+    from brainscale.storage.remote import make_absolute
+    from brainscale.training.quantising import quantise_run
+
+    record = quantise_run(make_absolute(run), notice)
+    print_facts({"run": run, **record.model_dump(mode="json")}, as_json)
