@@ -12,7 +12,7 @@ from brainscale.cli import (
     models,
     overlapping,
     predict,
-    quantizing,
+    quantising,
     reporting,
     results,
     scoring,
@@ -39,7 +39,7 @@ for command in (
     *(scoring.demo_command, indexing.index_command, splitting.split_command, overlapping.overlap_command),
     *(training.train_command, evaluating.evaluate_command, scoring.score_command, predict.predict_command),
     *(evaluating.compare_command, training.verify_command, results.results_command, ensembling.ensemble_command),
-    *(reporting.report_command, models.models_command, doctor.doctor_command, quantizing.quantize_command),
+    *(reporting.report_command, models.models_command, doctor.doctor_command, quantising.quantize_command),
     *(configs.config_group, jobs.jobs_group),
 ):
     main.add_command(command)
