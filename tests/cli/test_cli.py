@@ -170,10 +170,8 @@ def test_split_by_hand(invoke: Invoke, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert pq.read_table(tmp_path / "l.parquet")["fold"] == pq.read_table(tmp_path / "f.parquet")["fold"]
     done = invoke(*folds, "--folds", "5", "--overwrite")
-    assert (done.exit_code, done.output.splitlines()) == (
-        1,
-        ["Error: the earlier manifest has 4 folds, not 5: use its number of folds"],
-    )
+    assert done.exit_code == 1
+    assert done.output.splitlines()[-1] == "Error: the earlier manifest has 4 folds, not 5: use its number of folds"
 
 
 @pytest.mark.parametrize(
