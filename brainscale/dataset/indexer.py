@@ -249,7 +249,9 @@ def write_index(
     predictions = pages.check_files()
     require_sources(sources)
     output.check_owner([*sources, labels, patient_key, audit_run], overwrite=overwrite)
-    progress.announce(f"Indexing {' '.join(sources)} into {out}")
+    progress.announce(
+        f"Indexing {len(sources)} source{'s' if len(sources) > 1 else ''} into {out}"
+    )  # whose names may be secret
     with _open_cluster(workers, [*sources, out, pairs, audit, audit_run], config.resources.shared):
         walk = _walk(sources, labels)
         first = deque(islice(progress.each(walk, "listing", unit="files"), MAX_FILES + 1))
@@ -323,5 +325,5 @@ def open_or_index(
         return check_manifest(data, "the manifest")
     if is_manifest(data):
         return read_manifest(data)
-    progress.announce(f"Indexing {data}")
+    progress.announce("Indexing the data")
     return index_sources([data], config, on_notice=on_notice)
