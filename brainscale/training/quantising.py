@@ -3,10 +3,10 @@
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pyarrow as pa
 import pyarrow.compute as pc
 from safetensors.torch import load
@@ -192,5 +192,5 @@ def _make_record(bundle: Bundle, compared: Comparison, calibration_samples: int)
         largest_change=agreement.largest_change,
         largest_novelty_change=compared.largest_novelty_change,
         cpu=read_cpu_model(),
-        versions={"onnxruntime": onnxruntime.__version__},
+        versions={"onnxruntime": version("onnxruntime")},
     )
