@@ -12,6 +12,7 @@ from brainscale.errors import UsageError
 from brainscale.stats import bootstrap, metrics
 from brainscale.stats.confusion import confusion_table
 from brainscale.stats.decisions import predicted_classes
+from brainscale.stats.estimate import estimates_of
 from brainscale.stats.metric_names import metric_name
 from brainscale.stats.multiclass import (
     ANY_TUMOUR,
@@ -116,7 +117,7 @@ def test_a_tumour_against_none_is_what_two_classes_say() -> None:
     groups = np.arange(80) // 3
     rows = estimates(labels, probabilities, classes=NAMES, threshold=0.6, groups=groups, prevalence=0.1)
     two = labelled(labels > 0, two_columns(1 - probabilities[:, 0]), threshold=0.6, groups=groups)
-    expected = metrics.estimates_of(metrics.measure(two, 0.1))
+    expected = estimates_of(metrics.measure(two, 0.1))
     assert {name: rows[f"tumour_{name}"] for name in OF_ANY_TUMOUR} == {name: expected[name] for name in OF_ANY_TUMOUR}
     assert rows["sensitivity_glioma"].method == "Wilson by group"
 
@@ -176,7 +177,7 @@ def test_what_holds_for_all_inputs(rows: list[tuple[int, tuple[int, ...]]], thre
     kinds = probabilities[has_tumour, 1:]
     assert (kinds[np.arange(len(kinds)), predicted[has_tumour] - 1] == kinds.max(1)).all()
     table = metrics.measure(samples)
-    values = metrics.estimates_of(table)
+    values = estimates_of(table)
     for name, row in values.items():
         assert row.value is not None or row.reason, name
         if row.low is not None:
