@@ -23,6 +23,7 @@ from brainscale.dataset.manifest import MANIFEST_FILE
 from brainscale.errors import BundleError, ManifestError
 from brainscale.evaluation.arguments import find_evaluation, require_runs
 from brainscale.evaluation.comparability import require_comparable
+from brainscale.evaluation.header_comparison import CONTROL
 from brainscale.evaluation.matched import match_labelled, require_slices
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
 from brainscale.evaluation.units import UNIT_FILES, read_labelled_units
@@ -45,8 +46,6 @@ READ = (
 COSTS = ("parameters", "flops", "images_per_second")
 FACTS = ("model", "run", "unit", "samples_sha256", "classes", "threshold", "weights_sha256", "model_edited", *COSTS)
 """What a comparison needs to know of an evaluation, besides its metrics."""
-CONTROL = "header-only control"
-"""Predicts a tumour from file size, width, height and pixel mode alone: a model that is no better learnt a shortcut."""
 
 
 @dataclass(frozen=True, kw_only=True)
