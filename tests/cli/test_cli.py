@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
@@ -287,3 +288,14 @@ def test_every_default_similarity_is_the_one_that_was_measured() -> None:
     options = {option.name: option.default for command in (split_command, overlap_command) for option in command.params}
     assert options["similarity"] == inspect.signature(bs.overlap).parameters["similarity"].default == SIMILARITY
     assert SplitConfig().similarity == SIMILARITY
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"), [("brainscale pre", ["plain,predict"]), ("brainscale score --prec", ["plain,--precision"])]
+)
+def test_a_shell_completes_commands_and_options(words: str, offered: list[str]) -> None:
+    asked = {"_BRAINSCALE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    program = Path(sys.executable).with_name("brainscale")
+    done = subprocess.run([program], env=os.environ | asked, capture_output=True, text=True)
+    assert done.stdout.splitlines() == offered
+    assert "bash_source brainscale" in (Path(__file__).parents[2] / "README.md").read_text()
