@@ -1,19 +1,27 @@
 """Run the request of a command inside a job on the cluster. The scripts in jobs/ start here."""
 
 import json
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from brainscale import logs
 from brainscale.cluster.session import session
 from brainscale.errors import RERUN, BrainscaleError, first_line
 
+if TYPE_CHECKING:  # it is no name of the module sys itself
+    from sys import UnraisableHookArgs
+
 REQUEST = "request.json"
 """Name of the file with a job's request."""
 RESULT = "brainscale-result: "
 """Beginning of the line in a job's log that holds its result as JSON."""
+AGAIN_S = 0.05
+"""Seconds until a stop that came where Python drops exceptions is sent again."""
 
 
 def run_job(function: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
@@ -28,9 +36,10 @@ def run_job(function: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     try:
         with session():
+            _interrupt_when_stopped()
             result = function(request)
         print(RESULT + json.dumps(result), flush=True)  # noqa: T201 (a job's log is its output)
-    except KeyboardInterrupt:  # Ray stops a job with SIGTERM, which arrives as this
+    except KeyboardInterrupt:
         logs.log("error", f"stopped: {RERUN}", level="error", exit_status=1)
         raise SystemExit(1) from None
     except Exception as error:  # noqa: BLE001 (a job's log is for a person)
@@ -38,3 +47,19 @@ def run_job(function: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         message = str(error) if expected else f"unexpected {type(error).__name__}: {first_line(error)}"
         logs.log("error", message if logs.is_structured() else f"Error: {message}", level="error", exit_status=status)
         raise SystemExit(status) from None
+
+
+def _interrupt_when_stopped() -> None:
+    """Let SIGTERM, with which Ray stops a job, arrive in the main thread as a Ctrl-C does.
+
+    Ray's own handler would write its stack to the log.
+    """
+
+    def send_again(lost: "UnraisableHookArgs") -> None:
+        if isinstance(lost.exc_value, KeyboardInterrupt):  # it came inside a destructor or a callback
+            threading.Timer(AGAIN_S, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        else:
+            sys.__unraisablehook__(lost)
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.unraisablehook = send_again

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 from ray.data import DataContext, Dataset
-from ray.exceptions import GetTimeoutError, RayError
 
 from brainscale import progress
 from brainscale.reading.file_tables import file_table, groups_of
@@ -69,9 +68,12 @@ class Mailbox:
         stop = threading.Event()
 
         def take() -> None:
-            with suppress(RayError, GetTimeoutError):
-                for message in ray.get(self._messages.take.remote(), timeout=LATE_SECONDS):
-                    on_message(message)
+            try:
+                messages = ray.get(self._messages.take.remote(), timeout=LATE_SECONDS)
+            except Exception:  # noqa: BLE001 (while Ray shuts down, it raises errors of many kinds)
+                return
+            for message in messages:
+                on_message(message)
 
         def follow() -> None:
             while not stop.wait(LOOK_SECONDS):

@@ -16,6 +16,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from brainscale.errors import RERUN
 from tests.support.clusters import COMMAND, Cluster, cluster, ended, result_of
 from tests.support.runs import SMALL, invoke, scores, succeed, weights
 from tests.support.terminals import terminal
@@ -125,7 +126,10 @@ def test_a_job_that_is_left_is_listed_and_stopped(head: Cluster, run: Path, tmp_
     assert f"job {job} stopped; run the same command again to resume" in screen.shown
     asked = [head.command("jobs", *words) for words in (("stop", job), ("logs", job), ("logs", "brainscale-none"))]
     assert result_of(asked[0]) == f"{job} stopped\n"
-    assert "epoch 1/200" in result_of(asked[1])
+    log = result_of(asked[1])
+    assert "epoch 1/200" in log
+    assert f"stopped: {RERUN}" in log
+    assert "SIGTERM" not in log
     status, said, err = ended(asked[2])
     assert (status, said) == (1, "")
     assert err == "Error: no job with id 'brainscale-none': `brainscale jobs list` lists the jobs\n"

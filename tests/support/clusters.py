@@ -195,7 +195,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
 def ended(command: subprocess.Popen[str]) -> tuple[int, str, str]:
     """Wait for a command; its status, output and messages."""
     out, err = command.communicate(timeout=400)
-    assert "Traceback" not in out + err
+    assert "Traceback" not in out + err, out + err
     return command.returncode, out, err
 
 
