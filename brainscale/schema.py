@@ -12,6 +12,7 @@ FORMATS = {
     "matched": 1,
     "matched pairs": 1,
     "confusion": 1,
+    "header control": 1,
     "history": 2,
     "steps": 1,
     "comparison": 3,
@@ -157,6 +158,15 @@ CONFUSION = pa.schema(
         pa.field("label", pa.string(), nullable=False),  # true class
         pa.field("prediction", pa.string(), nullable=False),  # predicted class at the operating threshold
         pa.field("samples", pa.int64(), nullable=False),  # number of samples, from 0
+    ]
+)
+
+HEADER_VOTES = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),  # sample_id of the manifest
+        pa.field("class_index", pa.int64(), nullable=False),  # number of the true class, from 0
+        pa.field("group_code", pa.int64(), nullable=False),  # number of the sample's group
+        pa.field("probabilities", pa.list_(pa.float64()), nullable=False),  # by class, from file headers alone
     ]
 )
 

@@ -12,18 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.config.files import CONFIG_FILE
-from brainscale.dataset.header_control import (
-    COLUMNS,
-    HeaderPredictions,
-    choose_rows,
-    predict_from_headers,
-    rows_to_learn_from,
-)
+from brainscale.dataset.header_control import COLUMNS, HeaderPredictions
 from brainscale.dataset.manifest import MANIFEST_FILE
 from brainscale.errors import BundleError, ManifestError
 from brainscale.evaluation.arguments import find_evaluation, require_runs
 from brainscale.evaluation.comparability import require_comparable
 from brainscale.evaluation.header_comparison import CONTROL
+from brainscale.evaluation.header_votes import VOTES_FILE, find_votes
 from brainscale.evaluation.matched import match_labelled, require_slices
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
 from brainscale.evaluation.units import UNIT_FILES, read_labelled_units
@@ -39,7 +34,7 @@ from brainscale.storage.tables import read_table
 from brainscale.training.history import HISTORY_FILE
 
 READ = (
-    *("*.json", CONFIG_FILE, MANIFEST_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE, *UNIT_FILES),
+    *("*.json", CONFIG_FILE, MANIFEST_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE, VOTES_FILE, *UNIT_FILES),
     *("model/*", WEIGHTS, ONNX, NOVELTY, "evaluation/*"),
 )
 """Files that are read of a run or an evaluation in an object store."""
@@ -225,20 +220,13 @@ def _mark_pairs(pairs: pa.Table | None, reason: str | None) -> pa.Table | None:
 
 
 def _control(first: _EvaluatedRun) -> HeaderPredictions | None:
-    """Return the control's votes on the samples of the first run; None for scans and patients, or too few groups.
-
-    Of a large run it votes on some samples only, see `choose_rows`.
-    """
+    """Return the control's votes on the samples of the first run; None for scans and patients, or too few groups."""
     if first.facts["unit"] != "slice":
         return None
-    sample_ids = first.labelled["sample_id"]
-    sample_ids = sample_ids.take(pa.array(choose_rows(len(sample_ids))))
-    classes = {name: i for i, name in enumerate(first.classes)}
     try:
-        votes = predict_from_headers(rows_to_learn_from(first.manifest, sample_ids), classes)
+        return find_votes(first.folder, lambda: first.manifest, first.labelled["sample_id"], first.classes)
     except ManifestError:
         return None
-    return votes.select(sample_ids.to_pylist())
 
 
 def _control_row(votes: HeaderPredictions, first: _EvaluatedRun, name: str) -> dict[str, Any]:

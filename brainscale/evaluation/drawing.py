@@ -93,7 +93,8 @@ def _compare_with_headers(model: EvaluatedModel) -> HeaderComparison | None:
     """Return the model beside the header-only control, which knows files, not scans or patients."""
     if model.unit != "slice":
         return None
-    return compare_with_headers(model.manifest, model.labelled["sample_id"], model.samples)
+    votes = model.header_votes if len(model.samples.classes) == 2 else None  # else tumours of all kinds are one class
+    return compare_with_headers(model.manifest, model.labelled["sample_id"], model.samples, votes)
 
 
 def _count_flow(model: EvaluatedModel) -> SampleFlow:

@@ -1,13 +1,18 @@
 """A model's predictions beside what is known of the samples."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from brainscale.dataset.header_control import HeaderPredictions
+from brainscale.errors import ManifestError
+from brainscale.evaluation.header_votes import find_votes
 from brainscale.evaluation.matched import MatchedEvaluation, evaluate_matched, match_labelled
 from brainscale.evaluation.units import EvaluatedUnits
 from brainscale.models.bundle import Bundle, OperatingPoint
@@ -36,6 +41,7 @@ class EvaluatedModel:
         command: the command line that makes this evaluation.
         unit: what is decided on.
         report: whether plots and the report are written.
+        evaluation: folder of the evaluation where it exists already.
     """
 
     bundle: Bundle
@@ -52,6 +58,7 @@ class EvaluatedModel:
     command: str | None = None
     unit: Unit = "slice"
     report: bool = True
+    evaluation: Path | None = None
 
     @cached_property
     def of_units(self) -> EvaluatedUnits | None:
@@ -98,6 +105,16 @@ class EvaluatedModel:
             return None
         matched = match_labelled(self.manifest, self.labelled["sample_id"], self.samples, self.match)
         return evaluate_matched(matched, self.samples, no_threshold=self.no_threshold)
+
+    @cached_property
+    def header_votes(self) -> HeaderPredictions | None:
+        """The header-only control's votes on these rows; None for scans and patients, or with too few groups."""
+        if self.unit != "slice":
+            return None
+        with suppress(ManifestError):
+            classes = list(self.bundle.info.classes)
+            return find_votes(self.evaluation, lambda: self.manifest, self.labelled["sample_id"], classes)
+        return None
 
     @property
     def degenerate(self) -> str | None:

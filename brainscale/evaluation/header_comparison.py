@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.dataset.header_control import choose_rows, predict_from_headers, rows_to_learn_from
+from brainscale.dataset.header_control import HeaderPredictions, choose_rows, predict_from_headers, rows_to_learn_from
 from brainscale.errors import ManifestError
 from brainscale.stats.estimate import Estimate
 from brainscale.stats.labelled import LabelledProbabilities
@@ -55,7 +55,10 @@ class HeaderComparison:
 
 
 def compare_with_headers(
-    manifest: pa.Table, sample_ids: pa.ChunkedArray, samples: LabelledProbabilities
+    manifest: pa.Table,
+    sample_ids: pa.ChunkedArray,
+    samples: LabelledProbabilities,
+    votes: HeaderPredictions | None = None,
 ) -> HeaderComparison:
     """Compare a model with the control, which is cross-validated by group on the whole manifest.
 
@@ -65,16 +68,18 @@ def compare_with_headers(
         manifest: manifest of the samples, and of others to learn from.
         sample_ids: ids of the labelled samples that the model was evaluated on.
         samples: their labels and probabilities, in the same order.
+        votes: votes of the control on the same samples, if there are any; by default they are made.
     """
     if samples.not_finite:
         return HeaderComparison(reason="a probability is not a finite number")
     chosen = choose_rows(len(samples))
     samples, sample_ids = samples.take(chosen), pc.take(sample_ids, pa.array(chosen))
-    classes = {name: int(i > 0) for i, name in enumerate(samples.classes)}
-    try:
-        votes = predict_from_headers(rows_to_learn_from(manifest, sample_ids), classes)
-    except ManifestError as error:
-        return HeaderComparison(reason=str(error))
+    if votes is None:
+        classes = {name: int(i > 0) for i, name in enumerate(samples.classes)}
+        try:
+            votes = predict_from_headers(rows_to_learn_from(manifest, sample_ids), classes)
+        except ManifestError as error:
+            return HeaderComparison(reason=str(error))
     votes = votes.select(sample_ids.to_pylist())
     compared = compare_with_control(samples, votes.probabilities[:, 1])
     return HeaderComparison(**vars(compared), n=len(samples))

@@ -13,6 +13,7 @@ from brainscale.dataset.patients import describe_unknown_patients
 from brainscale.errors import ManifestError
 from brainscale.evaluation.drawing import ReportTables, draw_report
 from brainscale.evaluation.evaluated_model import EvaluatedModel
+from brainscale.evaluation.header_votes import VOTES_FILE, write_votes
 from brainscale.evaluation.matched import write_matched
 from brainscale.evaluation.results import (
     CONFUSION_FILE,
@@ -61,6 +62,7 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts, r
     subgroups = _write_subgroups(folder, model, run)
     without_leaked = _write_leakage(folder, model, run)
     write_matched(folder, model.matched, model.bundle)
+    _write_header_votes(folder, model)
     metadata = {
         key: str(value) for key, value in _metadata(model, facts).items()
     }  # from here on torch takes memory too
@@ -131,6 +133,13 @@ def _write_confusion(folder: Path, model: EvaluatedModel) -> None:
     path.unlink(missing_ok=True)  # of an evaluation before this one
     if model.no_threshold is None:
         write_table(confusion_table(model.samples), path, "confusion")
+
+
+def _write_header_votes(folder: Path, model: EvaluatedModel) -> None:
+    """Write the votes of the header-only control, which the report and comparisons show."""
+    (folder / VOTES_FILE).unlink(missing_ok=True)  # of an evaluation before this one
+    if model.report and model.header_votes is not None:
+        write_votes(model.header_votes, folder)
 
 
 def _write_subgroups(folder: Path, model: EvaluatedModel, run: Map) -> pa.Table | None:

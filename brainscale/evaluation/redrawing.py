@@ -122,6 +122,7 @@ def _read_evaluated(folder: Path, bundle: Bundle, evaluation: Evaluation) -> Eva
         show_burned_in=options.get("show_burned_in", False),
         command=options.get("command"),
         unit=require_unit(evaluation.unit),
+        evaluation=folder,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scipy.special import ndtr
+from scipy.special import gammaln, ndtr  # scipy.stats loads for half a second
 
 from brainscale.errors import UsageError
 from brainscale.schema import PAIRS
@@ -69,16 +69,20 @@ def _p_of_signs(differences: np.ndarray) -> float:
     sizes, times = np.unique(np.abs(differences[differences != 0]), return_counts=True)
     if len(sizes) > 1 and sizes @ times > EXACT:
         return float(2 * ndtr(-abs(differences.sum()) / math.sqrt(sizes**2 @ times)))
-    from scipy.stats import binom  # here: it loads for half a second
-
     distribution = np.ones(1)  # probability that the positive ones sum to 0, 1, 2 …
     for size, count in zip(sizes.tolist(), times.tolist(), strict=True):
         spread = np.zeros(size * count + 1)
-        spread[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        spread[::size] = _coin_probabilities(count)
         distribution = np.convolve(distribution, spread)
     positive = int(differences.clip(0).sum())
     tail = distribution[: min(positive, len(distribution) - 1 - positive) + 1].sum()
     return min(1.0, 2 * float(tail))
+
+
+def _coin_probabilities(count: int) -> np.ndarray:
+    """Return the probabilities of 0, 1, … heads of so many coins, float64 [count + 1]."""
+    heads = np.arange(count + 1)
+    return np.exp(gammaln(count + 1) - gammaln(heads + 1) - gammaln(count - heads + 1) - count * math.log(2))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -11,7 +11,7 @@ import pytest
 import brainscale as bs
 from brainscale.dataset import header_control
 from brainscale.errors import BundleError, ManifestError
-from brainscale.evaluation import comparison
+from brainscale.evaluation import comparison, header_votes
 from brainscale.schema import COMPARISON, METRICS, PAIRS, PUBLISHED
 from brainscale.stats.delong import delong, delong_pair
 from brainscale.stats.resampling import group_codes
@@ -75,6 +75,23 @@ def test_the_control_is_evaluated_on_the_models_samples_and_tested_against_them(
     assert (good["difference"], good["p"]) == pytest.approx((by_hand.difference, by_hand.p), rel=1e-5)
     assert good["p_holm"] < 0.05
     assert rows["poor", comparison.CONTROL]["difference"] < 0
+
+
+def test_the_control_of_an_evaluation_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models(tmp_path)
+    runs = [str(tmp_path / "good"), str(tmp_path / "poor")]
+    made = comparison.compare_runs(runs)
+    table = pq.read_table(tmp_path / "good" / "manifest.parquet")
+    labelled = pq.read_table(tmp_path / "good" / "predictions.parquet")
+    votes = header_votes.find_votes(None, lambda: table, labelled["sample_id"], CLASSES)
+    header_votes.write_votes(votes, tmp_path / "good")
+    monkeypatch.setattr(header_votes, "predict_from_headers", None)
+    kept = comparison.compare_runs(runs)
+    assert kept.table.equals(made.table)
+    assert kept.pairs == made.pairs
+    header_votes.write_votes(votes.select(votes.sample_ids[1:]), tmp_path / "good")  # of other samples
+    with pytest.raises(TypeError, match="not callable"):
+        comparison.compare_runs(runs)
 
 
 def test_of_a_large_run_the_control_votes_on_some_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
