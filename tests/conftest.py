@@ -1,5 +1,6 @@
 """What many tests share: a command runner, scans, a model, one Ray."""
 
+import atexit
 import os
 import shutil
 import signal
@@ -16,7 +17,9 @@ from tests.support.images import write_image  # noqa: F401
 from tests.support.runs import Invoke, invoke
 from tests.support.shared import SHARED, shared
 
-os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="brainscale-state-")  # not this user's own keys
+for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):  # not this user's own keys and choices
+    os.environ[name] = tempfile.mkdtemp(prefix="brainscale-tests-")
+    atexit.register(shutil.rmtree, os.environ[name], ignore_errors=True)
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and their children, ignore it

@@ -5,9 +5,12 @@ Normalisation is part of the engine, on its device.
 """
 
 import os
+import sys
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from importlib import metadata
 from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
@@ -22,6 +25,9 @@ import onnxruntime
 
 ENGINES = ("auto", "onnx", "torch")
 Precision = Literal["fp32", "bf16", "int8"]
+WINOGRAD, DIRECT, OPENVINO = "winograd", "direct", "openvino"
+"""Ways to compute a network without torch: its own graph, with Winograd's convolutions where it has them; without
+them; and that one on OpenVINO."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +99,32 @@ class OnnxEngine:
 
     def _run(self, planes: np.ndarray) -> EngineOutput:
         return EngineOutput(*map(np.asarray, self._session.run(EngineOutput._fields, {"planes": planes})))
+
+
+class OpenVinoEngine:
+    """OpenVINO on the CPU, in float32."""
+
+    def __init__(self, info: ModelInfo, network: bytes, threads: int) -> None:
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it can report to Google Analytics
+        import openvino  # here: it is an extra
+
+        settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
+        core = openvino.Core()
+        self._model = core.compile_model(
+            core.read_model(network, b""), "CPU", {**settings, "INFERENCE_PRECISION_HINT": "f32"}
+        )
+        self._pool, self._of_thread = ThreadPoolExecutor(threads), threading.local()
+        self._classes = len(info.classes)
+
+    def __call__(self, planes: np.ndarray) -> EngineOutput:
+        """Return probabilities and features for planes, uint8 [N, S, S]."""
+        return _concatenate(self._pool.map(self._run, _split_into_batches(planes, ONNX_BATCH)), self._classes)
+
+    def _run(self, planes: np.ndarray) -> EngineOutput:
+        if not hasattr(self._of_thread, "request"):
+            self._of_thread.request = self._model.create_infer_request()
+        outputs = self._of_thread.request.infer([planes])
+        return EngineOutput(*(np.array(outputs[name]) for name in EngineOutput._fields))  # the request keeps its memory
 
 
 class TorchEngine:
@@ -220,7 +252,9 @@ def read_network(bundle: Bundle, options: EngineOptions) -> bytes:
     return (bundle.weights if options.name == "torch" else bundle.onnx).read_bytes()
 
 
-def load_engine(info: ModelInfo, network: bytes, options: EngineOptions, *, threads: int = 1) -> Engine:
+def load_engine(
+    info: ModelInfo, network: bytes, options: EngineOptions, *, threads: int = 1, graph: str = WINOGRAD
+) -> Engine:
     """Start an engine.
 
     Args:
@@ -228,16 +262,27 @@ def load_engine(info: ModelInfo, network: bytes, options: EngineOptions, *, thre
         network: contents of the model's file, from `read_network`.
         options: options from `resolve_engine`.
         threads: number of CPU threads.
+        graph: name of the way to compute without torch; `network` is its graph.
     """
     if options.name == "torch":
         return TorchEngine(info, network, options, threads)
+    if graph == OPENVINO:
+        return OpenVinoEngine(info, network, threads)
     return OnnxEngine(info, network, threads)
 
 
-def describe_arithmetic(options: EngineOptions) -> str:
-    """Return what decides the last bits of a probability: the engine, its version and its processor."""
+def describe_arithmetic(options: EngineOptions, graph: str = WINOGRAD) -> str:
+    """Return what decides the last bits of a probability: the engine, its version and its processor.
+
+    Args:
+        options: options from `resolve_engine`.
+        graph: name of the way to compute without torch.
+    """
     if options.name == "onnx":
-        return f"ONNX Runtime {onnxruntime.__version__} on {read_cpu_model()}"
+        name = "OpenVINO" if graph == OPENVINO else "ONNX Runtime"
+        version = metadata.version("openvino") if graph == OPENVINO else onnxruntime.__version__
+        without = "" if graph == WINOGRAD else ", without Winograd"
+        return f"{name} {version}{without} on {read_cpu_model()}"
     import torch
 
     processor = torch.cuda.get_device_name() if options.on_gpu else read_cpu_model()

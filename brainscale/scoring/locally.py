@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from brainscale.models import engines
+from brainscale.models.graphs import make_graphs
 from brainscale.reading.plan import ReadingPlan
 from brainscale.reading.reader import plan_files
 from brainscale.reading.sources import SourceFile
@@ -45,8 +46,8 @@ class LocalRunner:
 
     def _open_scorer(self) -> Scorer:
         cpus = os.cpu_count() or 1
-        network = engines.read_network(self._job.bundle, self._options)
-        return Scorer(self._job, self._options, network, threads=cpus, readers=cpus)
+        graphs = make_graphs(self._job.bundle, self._options, 0)  # no long job is scored here
+        return Scorer(self._job, self._options, graphs, threads=cpus, readers=cpus)
 
 
 def _unpack(blocks: Iterable[PackedBlock]) -> Iterator[Block]:

@@ -28,6 +28,7 @@ from brainscale.cluster.telemetry import ScoringMeter
 from brainscale.errors import RERUN, BrainscaleError, ClusterError, first_line
 from brainscale.models import engines
 from brainscale.models.engines import EngineOptions
+from brainscale.models.graphs import make_graphs
 from brainscale.reading.on_ray import plan_parallel
 from brainscale.reading.plan import ReadingPlan
 from brainscale.reading.sources import SourceFile
@@ -136,11 +137,14 @@ class RayRunner:
 
     def _starter(self, placement: Engines, options: EngineOptions) -> Callable[[], Any]:
         resources = _resources(placement, options)
-        network = ray.put(engines.read_network(self._job.bundle, options))
+        pixels = self._rows * self._job.bundle.info.preprocess.image_size**2
+        graphs = ray.put(
+            make_graphs(self._job.bundle, options, pixels / max(1.0, ray.cluster_resources().get("CPU", 1)))
+        )
         settings = {"max_restarts": MAX_RESTARTS, "max_task_retries": MAX_RESTARTS, "num_cpus": resources["CPU"]}
         settings["num_gpus"] = resources.get("GPU", 0)
         actor = ray.remote(EngineActor).options(**settings)
-        return lambda: actor.remote(self._job, options, network, placement.threads)
+        return lambda: actor.remote(self._job, options, graphs, placement.threads)
 
 
 def _resources(placement: Engines, options: EngineOptions) -> dict[str, float]:
@@ -236,9 +240,9 @@ def _from_bytes(data: bytes) -> pa.Table:
 class EngineActor:
     """An engine with the threads that read for it, as a Ray actor."""
 
-    def __init__(self, job: ScoringJob, options: EngineOptions, network: bytes, threads: int) -> None:
+    def __init__(self, job: ScoringJob, options: EngineOptions, graphs: Mapping[str, bytes], threads: int) -> None:
         threads = min(threads, count_cpus())  # the actor may be on a smaller node than planned
-        self._scorer = Scorer(job, options, network, threads=threads, readers=threads)
+        self._scorer = Scorer(job, options, graphs, threads=threads, readers=threads)
         self._meter = ScoringMeter()
 
     def get_ready(self) -> None:

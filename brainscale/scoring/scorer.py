@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.models.engines import EngineOptions, describe_arithmetic, load_engine
+from brainscale.models.engines import EngineOptions, describe_arithmetic
+from brainscale.models.graphs import open_fastest
 from brainscale.reading.ahead import Readers
 from brainscale.reading.file_tables import file_table, groups_of
 from brainscale.reading.reader import namer_of, read_tables
@@ -62,14 +63,24 @@ class BlockDone:
 
 
 class Scorer:
-    """An engine, and threads that read for it. Ends with the `with` block."""
+    """An engine, and threads that read for it. Ends with the `with` block.
 
-    def __init__(self, job: ScoringJob, options: EngineOptions, network: bytes, *, threads: int, readers: int) -> None:
-        self._engine = load_engine(job.bundle.info, network, options, threads=threads)
+    Args:
+        job: the model, and how to run it.
+        options: options from `resolve_engine`.
+        graphs: what `make_graphs` returned.
+        threads: number of threads of the engine.
+        readers: number of threads that read.
+    """
+
+    def __init__(
+        self, job: ScoringJob, options: EngineOptions, graphs: Mapping[str, bytes], *, threads: int, readers: int
+    ) -> None:
+        self._engine, graph = open_fastest(job.bundle.info, graphs, options, threads=threads)
         self._readers = Readers(readers)
         self._job, self._request = job, request_of(job)
         self._batch_rows = GPU_BATCH_ROWS if options.on_gpu else BATCH_ROWS
-        self._arithmetic = describe_arithmetic(options)
+        self._arithmetic = describe_arithmetic(options, graph)
         self._notes: Counter[str] = Counter()  # of the block at work
 
     def __enter__(self) -> "Scorer":

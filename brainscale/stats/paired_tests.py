@@ -82,7 +82,8 @@ def _p_of_signs(differences: np.ndarray) -> float:
 def _coin_probabilities(count: int) -> np.ndarray:
     """Return the probabilities of 0, 1, … heads of so many coins, float64 [count + 1]."""
     heads = np.arange(count + 1)
-    return np.exp(gammaln(count + 1) - gammaln(heads + 1) - gammaln(count - heads + 1) - count * math.log(2))
+    logarithms = gammaln(count + 1) - gammaln(heads + 1) - gammaln(count - heads + 1) - count * math.log(2)
+    return np.asarray(np.exp(logarithms))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -24,6 +24,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from brainscale.errors import OutputError
+from brainscale.models import graphs
+from brainscale.models.bundle import open_bundle
+from brainscale.models.engines import EngineOptions, describe_arithmetic
 from brainscale.reading.pseudonyms import hide_id, pseudonym
 from brainscale.schema import PREDICTIONS
 from brainscale.schema import SCANS as SCAN_ROWS
@@ -102,6 +105,20 @@ def test_4000_inputs_are_4000_rows(run: Path, untouched: list[Row]) -> None:
     for row in untouched:
         assert (row["probability"] is None) == (row["error_code"] is not None) == (row["error"] is not None)
         assert row["model"] == weights(run)
+
+
+def test_a_long_job_chooses_its_graph(run: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "LONG_PIXELS", 0)
+    score_files(str(run), [str(scans)], str(tmp_path / "chosen"))
+    chosen = graphs.read_choice(open_bundle(run).info)  # an engine kept it
+    assert chosen is not None
+    metadata = pq.read_schema(next((tmp_path / "chosen").glob("part-*"))).metadata
+    assert metadata[b"arithmetic"].decode() == describe_arithmetic(EngineOptions(name="onnx"), chosen)
+    monkeypatch.undo()
+    score_files(str(run), [str(scans)], str(tmp_path / "own"))
+    of_chosen, own = scores(tmp_path / "chosen"), scores(tmp_path / "own")
+    assert [row["sample_id"] for row in of_chosen] == [row["sample_id"] for row in own]
+    assert [row["probability"] for row in of_chosen] == pytest.approx([row["probability"] for row in own], abs=1e-5)
 
 
 def test_kill_after_kill_leaves_every_row_once(run: Path, archive: Path, untouched: list[Row], tmp_path: Path) -> None:
