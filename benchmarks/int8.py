@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from safetensors.torch import load
 import brainscale as bs
 from brainscale.dataset.phantoms import write_phantoms
 from brainscale.models.bundle import Bundle, open_bundle
-from brainscale.models.engines import Engine, EngineOptions, load_engine
+from brainscale.models.engines import OPENVINO, Engine, EngineOptions, load_engine
 from brainscale.models.onnx_export import export_onnx
 from brainscale.models.processor import INT8_INSTRUCTIONS, read_cpu_instructions, read_cpu_model
 from brainscale.models.quantisation import export_int8
@@ -40,7 +41,7 @@ IMAGES = 20
 
 
 def start_engines(bundle: Bundle, planes: np.ndarray) -> dict[str, Engine]:
-    """Return engines of a model at another size: float32 with and without Winograd, and int8."""
+    """Return engines of a model at another size: float32 with and without Winograd, int8, and OpenVINO if there."""
     info, weights = bundle.info, load(bundle.weights.read_bytes())
     classes, size = len(info.classes), planes.shape[-1]
     with tempfile.TemporaryDirectory() as folder:
@@ -49,7 +50,11 @@ def start_engines(bundle: Bundle, planes: np.ndarray) -> dict[str, Engine]:
         export_onnx(info.network, classes, size, weights, paths["fp32 without Winograd"], winograd=False)
         export_int8(info.network, classes, size, weights, planes, paths["int8"])
         options = EngineOptions(name="onnx")
-        return {name: load_engine(info, path.read_bytes(), options, threads=1) for name, path in paths.items()}
+        engines = {name: load_engine(info, path.read_bytes(), options, threads=1) for name, path in paths.items()}
+        if find_spec("openvino") is not None:
+            network = paths["fp32 without Winograd"].read_bytes()
+            engines["fp32 without Winograd, OpenVINO"] = load_engine(info, network, options, threads=1, graph=OPENVINO)
+        return engines
 
 
 def measure_milliseconds(engine: Engine, planes: np.ndarray) -> tuple[float, float]:
