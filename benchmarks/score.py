@@ -1,6 +1,6 @@
 """What bulk scoring costs, side by side with what users would otherwise pick, on the same images and weights.
 
-python benchmarks/score.py [FOLDER] [--images 10 400 2000] [--rounds 3] [--parts peers steady start memory]
+python benchmarks/score.py [FOLDER] [--images 10 400 2000] [--rounds 3] [--parts peers steady start memory] [--sides ours …]
 
 FOLDER holds images, repeated until there are enough (phantoms as JPEG without one). Peers and ours are processes
 from start to exit: imports, compilation, Ray, and writing Parquet included. They take turns within a round. The sides
@@ -27,7 +27,7 @@ import psutil  # type: ignore[import-untyped]
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from score_peers import MEAN, PEERS, STD, network, rows
+from score_peers import MEAN, STD, network, rows
 from torch import nn
 
 from brainscale.config.class_names import DEFAULT_CLASSES
@@ -172,11 +172,12 @@ def scored(out: Path, count: int) -> dict[str, float]:
     return found
 
 
-def peers(scratch: Path, source: Path | None, counts: list[int], rounds: int) -> None:
+def peers(scratch: Path, source: Path | None, counts: list[int], rounds: int, wanted: list[str]) -> None:
     """Whole jobs of several sizes, the sides in turns."""
     bundle = make_bundle(scratch / "bundle", 224)
     plain_export(bundle, bundle / EXPORTED)
-    sides = [*PEERS, *(side for side in PLAIN_SCRIPTS if find_spec(PLAIN_SCRIPTS[side][1])), "ours"]
+    missing = {side for side, (_, engine) in PLAIN_SCRIPTS.items() if not find_spec(engine)}
+    sides = [side for side in WHAT if side in {*wanted, "ours"} - missing]
     print(f"brainmrnet at 224² on {os.cpu_count()} cores of {describe_processor()}; from start to exit,")
     print(f"median (range) of {rounds} rounds; CPU-seconds and memory of all processes of a side")
     for count in counts:
@@ -373,13 +374,14 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--images", type=int, nargs="+", default=[10, 400, 2000])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sides", nargs="+", default=list(WHAT), choices=WHAT)
     parser.add_argument("--memory-images", type=int, nargs=2, default=[1000, 20_000])
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         if "peers" in given.parts:
-            peers(scratch, given.folder, given.images, given.rounds)
+            peers(scratch, given.folder, given.images, given.rounds, given.sides)
         images = make_images(given.folder, scratch / "images", max(given.images))
         if "steady" in given.parts:
             steady(scratch, images, given.rounds)
