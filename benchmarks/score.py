@@ -1,6 +1,6 @@
 """What bulk scoring costs, side by side with what users would otherwise pick, on the same images and weights.
 
-python benchmarks/score.py [FOLDER] [--images 10 400 2000] [--rounds 3] [--parts peers steady start memory] [--sides ours …]
+python benchmarks/score.py [FOLDER] [--images 10 400] [--sides ours …] [--rounds 3] [--parts peers steady start memory]
 
 FOLDER holds images, repeated until there are enough (phantoms as JPEG without one). Peers and ours are processes
 from start to exit: imports, compilation, Ray, and writing Parquet included. They take turns within a round. The sides
