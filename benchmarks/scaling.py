@@ -11,6 +11,7 @@ are printed. The speed of a GPU is an assumption, unless benchmarks/gpu.py measu
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,8 @@ IMAGES = 10**6, 10**8, 10**9
 NODES = 1, 10, 100
 MIB, GIB, HOUR = 2**20, 2**30, 3600
 FILE_NBYTES = 30_000
+JOB_IMAGES = 1500
+"""Of a whole job, between whose first and last part its speed is measured."""
 
 
 def made_up_files(count: int) -> Iterator[SourceFile]:
@@ -131,21 +134,23 @@ def free_jobs(counts: Sequence[int], bundle: Path, scratch: Path) -> list[dict[s
 
 
 def seconds_each(function: Callable[[], int], rounds: int = 3) -> float:
-    """Seconds for each of what a function says it did, the quickest of some rounds."""
-    best = float("inf")
+    """Seconds for each of what a function says it did, the median of some rounds."""
+    taken = []
     for _ in range(rounds):
         began = time.perf_counter()
         count = function()
-        best = min(best, (time.perf_counter() - began) / count)
-    return best
+        taken.append((time.perf_counter() - began) / count)
+    return statistics.median(taken)
 
 
 def measure(source: Path | None, counts: Sequence[int], scratch: Path) -> dict[str, Any]:
     """What one image costs, and what jobs of many rows cost."""
-    from score import make_bundle, make_images  # imports torch, which would be in the driver's memory
+    from score import make_bundle, make_images, probed, rate  # imports torch, which would be in the driver's memory
 
     files = list_files([str(make_images(source, scratch / "images", 256))])
-    opened = open_bundle(make_bundle(scratch / "bundle", 224))
+    bundle, many = make_bundle(scratch / "bundle", 224), make_images(source, scratch / "many", JOB_IMAGES)
+    rates = [rate(probed(bundle, many, scratch / f"job-{turn}")[1]) for turn in range(3)]
+    opened = open_bundle(bundle)
     request, onnx = ReadRequest(preprocess=opened.info.preprocess), engines.EngineOptions(name="onnx")
     network = engines.load_engine(opened.info, engines.read_network(opened, onnx), onnx, threads=1)
     planes = np.stack(
@@ -155,6 +160,7 @@ def measure(source: Path | None, counts: Sequence[int], scratch: Path) -> dict[s
         "image_nbytes": sum(file.nbytes or 0 for file in files) / len(files),
         "read_core_s": seconds_each(lambda: sum(1 for file in files for _ in read_file(file, request))),
         "engine_core_s": seconds_each(lambda: len(network(planes).probabilities)),
+        "job_core_s": (os.cpu_count() or 1) / statistics.median(rates),
         "jobs": free_jobs(counts, scratch / "bundle", scratch),
     }
 
@@ -164,7 +170,8 @@ def print_measured(known: dict[str, Any]) -> None:
     print("| constant | measured |\n|---|---|")
     print(f"| size of an image file | {known['image_nbytes']:,.0f} B |")
     print(f"| one core reads, decodes and resizes an image in | {known['read_core_s'] * 1e3:.1f} ms |")
-    print(f"| one core runs brainmrnet at 224² on it in | {known['engine_core_s'] * 1e3:.1f} ms |\n")
+    print(f"| one core runs brainmrnet at 224² on it in | {known['engine_core_s'] * 1e3:.1f} ms |")
+    print(f"| a whole job takes, for each image, of each core | {known['job_core_s'] * 1e3:.1f} ms |\n")
     print("| rows | seconds | driver's CPU a row | driver's peak memory | parts | Parquet a row | is it complete? |")
     print("|---|---|---|---|---|---|---|")
     for job in known["jobs"]:
@@ -176,7 +183,7 @@ def print_measured(known: dict[str, Any]) -> None:
 
 def print_model(known: dict[str, Any], gpu_rate: float) -> None:
     """Arithmetic on the constants, and nothing else."""
-    core = known["read_core_s"] + known["engine_core_s"]
+    core = known["job_core_s"]
     job = known["jobs"][-1]
     driver = job["driver_cpu"] / job["rows"]
     rates = {f"nodes of {CORES} cores": CORES / core, f"GPUs of {gpu_rate:,.0f} images/s (assumed)": gpu_rate}
