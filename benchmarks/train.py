@@ -229,17 +229,24 @@ def _averaging(rank: int, folder: str, model: str, size: int, batch: int, rounds
     optimizer = torch.optim.AdamW(parallel.parameters(), lr=1e-3)
     mine = np.arange(batch).reshape(2, -1)[rank]
     micro = list(np.arange(batch).reshape(config.train.micro_batches, -1))
-    images = normalise(torch.from_numpy(samples.planes.take(mine)))
-    labels = torch.from_numpy(samples.labels[mine])
+    planes, labels = torch.from_numpy(samples.planes.take(mine)), torch.from_numpy(samples.labels[mine])
 
     def ours() -> None:
         learner.step(samples, micro, 1, 0, 1e-3)
         dist.barrier()
 
     def ddp() -> None:
+        """A step that every worker knows as much of as of ours: loss and correctness of each sample of the batch."""
         optimizer.zero_grad()
-        F.cross_entropy(parallel(images), labels).backward()
+        logits = parallel(normalise(planes))
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        losses.mean().backward()
         optimizer.step()
+        outcomes = torch.zeros(2, batch)
+        outcomes[:, mine] = torch.stack([losses.detach(), (logits.argmax(1) == labels).float()])
+        dist.all_reduce(outcomes)
+        if not outcomes.isfinite().all():
+            raise SystemExit("a loss is not finite")
         dist.barrier()
 
     vector = torch.zeros(exact_sum.packed_length(learner.network, 2 * batch))
