@@ -6,11 +6,13 @@ from pathlib import Path
 from brainscale.evaluation.study.files import read_study
 from brainscale.evaluation.study.page import cell, title_of
 from brainscale.evaluation.study.results_table import Results
+from brainscale.evaluation.study.subsets import ALL, MATCHED
 from brainscale.formatting import escape_markdown, format_number
 from brainscale.storage.tables import read_table
 
 ROOT = Path(__file__).parents[1]
 STUDY, PART = "brain_mri_253", "table"
+GLIOMAS = "lgg_flair"
 BEGIN, END = "<!-- table of docs/results.parquet: .ci/readme.py -->\n", "<!-- end of the table -->\n"
 
 
@@ -18,7 +20,7 @@ def page() -> str:
     """Return README.md with the table that docs/results.parquet gives."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
-    return before + BEGIN + make_table() + END + rest.partition(END)[2]
+    return before + BEGIN + make_table() + make_second_table() + END + rest.partition(END)[2]
 
 
 def make_table() -> str:
@@ -38,6 +40,25 @@ def make_table() -> str:
         cells = [*measured, format_number(None if parameters is None else round(parameters)), *published]
         lines.append(f"| {escape_markdown(title_of(part, row))} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def make_second_table() -> str:
+    """Return what its position in the head and a network say of a slice, on the gliomas, as far as it is computed."""
+    results = Results(read_table(ROOT / "docs" / "results.parquet", "results"), read_study(GLIOMAS))
+    lines = []
+    for name, part in results.file.study.parts.items():
+        for row in part.rows if part.match else ():
+            reference = " and ".join(part.match)
+            cells = []
+            for subset in (ALL, MATCHED):
+                cells.append(cell(results.metric(name, row, "", "auroc", subset)))
+                cells.append(cell(results.control(name, row, "", reference, subset)))
+            if set(cells) != {"–"}:
+                lines.append(f"| {escape_markdown(part.title)} | {' | '.join(cells)} |")
+    if not lines:
+        return ""
+    heading = "| slices of gliomas, AUROC | all | position alone | matched by position | position alone, matched |"
+    return "\n".join(["", heading, "|---|---:|---:|---:|---:|", *lines]) + "\n"
 
 
 if __name__ == "__main__":
