@@ -10,9 +10,9 @@ import pytest
 import ray
 
 from brainscale.cluster.telemetry import TrainingMeter
-from brainscale.models import engines as engines
 from brainscale.models.bundle import Bundle, open_bundle
 from brainscale.models.engines import EngineOptions
+from brainscale.models.graphs import make_graphs
 from brainscale.reading.sources import list_files
 from brainscale.scoring.blocks import BlockFile, PackedBlock, make_block, pack_block
 from brainscale.scoring.on_ray import EngineActor, _to_bytes
@@ -29,9 +29,8 @@ CODE = "nested_too_deep"
 class Worker:
     def __init__(self, bundle: Bundle) -> None:
         options = EngineOptions(name="onnx")
-        network = engines.read_network(bundle, options)
         job = ScoringJob(bundle=bundle, threshold=0.5, has_key=False)
-        self._engine = EngineActor(job, options, network, threads=1)
+        self._engine = EngineActor(job, options, make_graphs(bundle, options, 0), threads=1)
 
     def score(self, data: bytes, folder: Folder) -> list[BlockDone]:
         return self._engine.score(data, folder, {})
