@@ -8,6 +8,8 @@ probabilities of all of them agree to 1e-5.
 import contextlib
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -40,7 +42,7 @@ NETWORKS = ("brainmrnet",)
 def make_graphs(bundle: Bundle, options: EngineOptions, pixels_per_cpu: float) -> dict[str, bytes]:
     """Return name → contents of the graphs that a job chooses from; one where there is no choice, or it does not pay.
 
-    Making another graph loads torch and takes some seconds.
+    Making another graph takes some seconds, in a process of its own.
 
     Args:
         bundle: the model.
@@ -54,15 +56,16 @@ def make_graphs(bundle: Bundle, options: EngineOptions, pixels_per_cpu: float) -
     )
     if not has_choice or pixels_per_cpu < LONG_PIXELS or read_choice(bundle.info) == WINOGRAD:
         return graphs
-    from safetensors.torch import load_file  # here: these need torch
-
-    from brainscale.models.onnx_export import export_onnx
-
-    info = bundle.info
     with TemporaryDirectory(prefix="brainscale-graph-") as folder:
-        path, weights = Path(folder, "direct.onnx"), load_file(bundle.weights)
-        export_onnx(info.network, len(info.classes), info.preprocess.image_size, weights, path, winograd=False)
-        graphs[DIRECT] = path.read_bytes()
+        path = Path(folder, "direct.onnx")
+        exported = subprocess.run(  # noqa: S603 (this interpreter, our own module)
+            [sys.executable, "-P", "-m", "brainscale.models.direct_main", str(bundle.folder.absolute()), str(path)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            capture_output=True,
+            check=False,
+        )
+        if exported.returncode == 0:  # else the model's own graph serves
+            graphs[DIRECT] = path.read_bytes()
     return graphs
 
 
