@@ -20,7 +20,7 @@ def page() -> str:
     """Return README.md with the table that docs/results.parquet gives."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
-    return before + BEGIN + make_table() + make_second_table() + END + rest.partition(END)[2]
+    return before + BEGIN + make_table() + make_glioma_table() + END + rest.partition(END)[2]
 
 
 def make_table() -> str:
@@ -42,8 +42,8 @@ def make_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def make_second_table() -> str:
-    """Return what its position in the head and a network say of a slice, on the gliomas, as far as it is computed."""
+def make_glioma_table() -> str:
+    """Return AUROCs on the gliomas, of the network and of the slice position alone, as far as they are computed."""
     results = Results(read_table(ROOT / "docs" / "results.parquet", "results"), read_study(GLIOMAS))
     lines = []
     for name, part in results.file.study.parts.items():

@@ -25,9 +25,9 @@ import onnxruntime
 
 ENGINES = ("auto", "onnx", "torch")
 Precision = Literal["fp32", "bf16", "int8"]
-WINOGRAD, DIRECT, OPENVINO = "winograd", "direct", "openvino"
-"""Ways to compute a network without torch: its own graph, with Winograd's convolutions where it has them; without
-them; and that one on OpenVINO."""
+OWN, DIRECT, OPENVINO = "own", "direct", "openvino"
+"""Ways to compute a network without torch: the graph of its folder; one without Winograd's convolutions; and the latter
+on OpenVINO."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +253,7 @@ def read_network(bundle: Bundle, options: EngineOptions) -> bytes:
 
 
 def load_engine(
-    info: ModelInfo, network: bytes, options: EngineOptions, *, threads: int = 1, graph: str = WINOGRAD
+    info: ModelInfo, network: bytes, options: EngineOptions, *, threads: int = 1, graph: str = OWN
 ) -> Engine:
     """Start an engine.
 
@@ -271,7 +271,7 @@ def load_engine(
     return OnnxEngine(info, network, threads)
 
 
-def describe_arithmetic(options: EngineOptions, graph: str = WINOGRAD) -> str:
+def describe_arithmetic(options: EngineOptions, graph: str = OWN) -> str:
     """Return what decides the last bits of a probability: the engine, its version and its processor.
 
     Args:
@@ -281,7 +281,7 @@ def describe_arithmetic(options: EngineOptions, graph: str = WINOGRAD) -> str:
     if options.name == "onnx":
         name = "OpenVINO" if graph == OPENVINO else "ONNX Runtime"
         version = metadata.version("openvino") if graph == OPENVINO else onnxruntime.__version__
-        without = "" if graph == WINOGRAD else ", without Winograd"
+        without = "" if graph == OWN else ", without Winograd"
         return f"{name} {version}{without} on {read_cpu_model()}"
     import torch
 

@@ -21,12 +21,12 @@ import numpy as np
 
 from brainscale.hashing import fingerprint
 from brainscale.models.bundle import Bundle, ModelInfo
-from brainscale.models.engines import DIRECT, OPENVINO, WINOGRAD, Engine, EngineOptions, load_engine, read_network
+from brainscale.models.engines import DIRECT, OPENVINO, OWN, Engine, EngineOptions, load_engine, read_network
 from brainscale.models.processor import read_cpu_model
 from brainscale.storage.local import replacing
 
 LONG_PIXELS = 2**28
-"""Pixels that each CPU has to score from which on timing pays: some minutes of work of BrainMRNet."""
+"""Pixels for each CPU to score from which on timing pays: some minutes of work of BrainMRNet."""
 ROUNDS, ROUND_SECONDS = 4, 0.2
 """How often, and how long at a time, each graph is timed, in turns."""
 PLANES = 2
@@ -40,7 +40,7 @@ NETWORKS = ("brainmrnet",)
 
 
 def make_graphs(bundle: Bundle, options: EngineOptions, pixels_per_cpu: float) -> dict[str, bytes]:
-    """Return name → contents of the graphs that a job chooses from; one where there is no choice, or it does not pay.
+    """Return name → contents of the graphs that a job chooses from: only the model's own where timing does not pay.
 
     Making another graph takes some seconds, in a process of its own.
 
@@ -49,12 +49,12 @@ def make_graphs(bundle: Bundle, options: EngineOptions, pixels_per_cpu: float) -
         options: options from `resolve_engine`.
         pixels_per_cpu: work of the job.
     """
-    graphs = {WINOGRAD: read_network(bundle, options)}
+    graphs = {OWN: read_network(bundle, options)}
     specs = bundle.info.network.networks
     has_choice = (
         options.name == "onnx" and options.precision == "fp32" and any(s.architecture in NETWORKS for s in specs)
     )
-    if not has_choice or pixels_per_cpu < LONG_PIXELS or read_choice(bundle.info) == WINOGRAD:
+    if not has_choice or pixels_per_cpu < LONG_PIXELS or read_choice(bundle.info) == OWN:
         return graphs
     with TemporaryDirectory(prefix="brainscale-graph-") as folder:
         path = Path(folder, "direct.onnx")
@@ -121,7 +121,7 @@ def read_choice(info: ModelInfo) -> str | None:
     """Return the graph that was chosen on this CPU for networks of this shape; None if none was."""
     with contextlib.suppress(OSError, ValueError, RuntimeError):
         choice = json.loads(_choice_file(info).read_text(encoding="utf-8"))
-        return choice if choice in (WINOGRAD, DIRECT, OPENVINO) else None
+        return choice if choice in (OWN, DIRECT, OPENVINO) else None
     return None
 
 

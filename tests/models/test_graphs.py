@@ -14,7 +14,7 @@ from brainscale.models.bundle import Bundle
 from brainscale.models.engines import (
     DIRECT,
     OPENVINO,
-    WINOGRAD,
+    OWN,
     EngineOptions,
     EngineOutput,
     describe_arithmetic,
@@ -45,7 +45,7 @@ def planes_of(count: int) -> np.ndarray:
 
 
 def test_all_ways_to_compute_agree_with_torch(bundle: Bundle, two: dict[str, bytes]) -> None:
-    assert list(two) == [WINOGRAD, DIRECT]
+    assert list(two) == [OWN, DIRECT]
     torch = EngineOptions(name="torch")
     expected = load_engine(bundle.info, read_network(bundle, torch), torch)(planes_of(5))
     for name, network in {**two, OPENVINO: two[DIRECT]}.items():
@@ -54,19 +54,19 @@ def test_all_ways_to_compute_agree_with_torch(bundle: Bundle, two: dict[str, byt
             assert np.abs(found.probabilities - expected.probabilities).max() <= 1e-5, name
             assert np.abs(found.features - expected.features).max() <= 1e-3, name
     assert sys.modules["openvino_telemetry"] is None
-    names = [describe_arithmetic(OPTIONS, name) for name in (WINOGRAD, DIRECT, OPENVINO)]
+    names = [describe_arithmetic(OPTIONS, name) for name in (OWN, DIRECT, OPENVINO)]
     assert [name.startswith("OpenVINO 20") for name in names] == [False, False, True]
     assert ["without Winograd" in name for name in names] == [False, True, True]
 
 
 def test_a_job_has_a_choice_where_it_pays(bundle: Bundle) -> None:
     long = graphs.LONG_PIXELS
-    assert list(graphs.make_graphs(bundle, OPTIONS, long - 1)) == [WINOGRAD]
+    assert list(graphs.make_graphs(bundle, OPTIONS, long - 1)) == [OWN]
     other = replace(bundle, info=bundle.info.model_copy(update={"architecture": "resnet50"}))
-    assert list(graphs.make_graphs(other, OPTIONS, long)) == [WINOGRAD]
-    assert list(graphs.make_graphs(bundle, EngineOptions(name="torch"), long)) == [WINOGRAD]
-    graphs._keep_choice(bundle.info, WINOGRAD)
-    assert list(graphs.make_graphs(bundle, OPTIONS, long)) == [WINOGRAD]
+    assert list(graphs.make_graphs(other, OPTIONS, long)) == [OWN]
+    assert list(graphs.make_graphs(bundle, EngineOptions(name="torch"), long)) == [OWN]
+    graphs._keep_choice(bundle.info, OWN)
+    assert list(graphs.make_graphs(bundle, OPTIONS, long)) == [OWN]
 
 
 def test_a_choice_is_made_once(
@@ -74,7 +74,7 @@ def test_a_choice_is_made_once(
 ) -> None:
     assert graphs.read_choice(bundle.info) is None
     engine, chosen = graphs.open_fastest(bundle.info, two, OPTIONS, threads=2)
-    assert chosen in (WINOGRAD, DIRECT, OPENVINO)
+    assert chosen in (OWN, DIRECT, OPENVINO)
     assert engine(planes_of(1)).probabilities.shape == (1, len(bundle.info.classes))
     (kept,) = cache.iterdir()
     monkeypatch.setattr(graphs, "_choose", None)
