@@ -62,11 +62,14 @@ bench: $(READY) ## every measurement that needs no files of yours
 
 STUDIES ?= brain_mri_253 training_options lgg_flair
 SETS := $(patsubst %/,%,$(sort $(dir $(wildcard $(DATA)/brain_mri_253/ $(DATA)/lgg_flair/))))
+# Models of the page that have been computed, perhaps elsewhere; with MODELS= all are trained here.
+MODELS ?= $(wildcard docs/results/models.parquet)
 # Hours; the same command again resumes. MINUTES=90 ends it after so long.
 results: $(READY) ## docs/results.md from configs/results/, with DATA=folder-with-the-two-sets; resumable, with MINUTES=90
 	@test -n "$(DATA)" || { echo "make results DATA=folder-with-the-two-sets [MINUTES=90]"; exit 2; }
 	nice -n 10 $(BIN)/brainscale results $(STUDIES) $(foreach set,$(SETS),--data $(notdir $(set))=$(set)) \
-		$(if $(WEIGHTS),--data efficientnet_lite0=$(WEIGHTS)) --out results $(if $(MINUTES),--minutes $(MINUTES)) --page docs/results.md
+		$(if $(WEIGHTS),--data efficientnet_lite0=$(WEIGHTS)) --out results $(if $(MINUTES),--minutes $(MINUTES)) \
+		$(if $(MODELS),--models $(MODELS)) --page docs/results.md
 	PYTHONPATH=. $(BIN)/python .ci/readme.py > .readme.tmp && mv .readme.tmp README.md
 
 lock: ## pin what .venv holds now, with hashes from pip's index (no set-up first: that would put the old pins back)

@@ -22,7 +22,7 @@ from brainscale import api
 from brainscale.config.data_sections import PreprocessConfig
 from brainscale.errors import BrainscaleError, SampleError
 from brainscale.reading import decoder
-from brainscale.reading.formats.volume import NO_WINDOWS
+from brainscale.reading.formats.frame import NO_WINDOWS
 from brainscale.reading.preprocess import to_grey
 from brainscale.reading.reader import read_samples
 from brainscale.reading.request import ReadRequest

@@ -86,7 +86,7 @@ def index(
     from brainscale.dataset.pages.request import PageRequest
     from brainscale.dataset.subject_names import compile_patient_pattern
     from brainscale.dataset.summary import describe_gaps
-    from brainscale.reading.pseudonyms import read_key
+    from brainscale.reading.keys import read_key
 
     settings = load_config(config, overrides)
     label_file = str(labels) if labels == "folder" else _absolute(labels)
@@ -516,7 +516,7 @@ class Model:
 
     def score_directly(self, sources: Sequence[str]) -> "Iterator[ScoredRows]":
         """Yield the predictions of a few samples at a time, with their planes; see `predict`."""
-        from brainscale.reading.pseudonyms import read_key
+        from brainscale.reading.keys import read_key
         from brainscale.scoring.direct import score_sources
 
         info = self.bundle.info
@@ -628,7 +628,7 @@ def read(
         SourceError: a source does not exist or contains no file.
         UsageError: the configuration is wrong.
     """
-    from brainscale.reading.pseudonyms import read_key
+    from brainscale.reading.keys import read_key
     from brainscale.reading.reader import read_samples
     from brainscale.reading.request import ReadRequest
 

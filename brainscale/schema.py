@@ -20,6 +20,7 @@ FORMATS = {
     "overlap": 2,
     "heatmaps": 2,
     "results": 1,
+    "study models": 1,
     "model": 3,
     "folder": 1,
     "listing": 1,
@@ -314,3 +315,31 @@ RESULTS = pa.schema(
         pa.field("weights_sha256", pa.list_(pa.string())),  # SHA-256 of their weights
     ]
 )
+
+STUDY_MODELS = pa.schema(
+    [
+        pa.field("identity", pa.string(), nullable=False),  # hash of all that decides the predictions
+        pa.field("study", pa.string(), nullable=False),  # name of the study
+        pa.field("part", pa.string(), nullable=False),  # name of the part; the first of several that share the model
+        pa.field("row", pa.string(), nullable=False),  # name of the row
+        pa.field("condition", pa.string(), nullable=False),  # protocol, or share of the training data; else empty
+        pa.field("seed", pa.int64(), nullable=False),  # training seed
+        pa.field("repeat", pa.int32(), nullable=False),  # number of the division, from 1
+        pa.field("fold", pa.int32(), nullable=False),  # fold that was tested, from 0
+        pa.field("config_sha256", pa.string(), nullable=False),  # fingerprint of the configuration
+        pa.field("weights_sha256", pa.string()),  # SHA-256 of the weights; null for a baseline
+        pa.field("epochs", pa.int64()),  # epochs trained; null for a baseline
+        pa.field("parameters", pa.int64()),  # number of weights; null for a baseline
+        pa.field("hardware", pa.list_(pa.string()), nullable=False),  # processor and versions of each start
+        pa.field("seconds", pa.float64(), nullable=False),  # seconds that it ran, without pauses
+        pa.field("cpu_seconds", pa.float64(), nullable=False),  # CPU time
+        pa.field("paused_seconds", pa.float64(), nullable=False),  # seconds that it was paused
+        pa.field("starts", pa.int64(), nullable=False),  # how often it was started
+        pa.field("threads", pa.int64(), nullable=False),  # CPU threads that it computed with
+        pa.field("processor", pa.string(), nullable=False),  # name of the processor
+        pa.field("threshold", pa.float64(), nullable=False),  # probability from which on a tumour is predicted
+        pa.field("sample_ids", pa.list_(pa.string()), nullable=False),  # names of the test samples, as in the index
+        pa.field("probabilities", pa.list_(pa.float32()), nullable=False),  # their probabilities of a tumour
+    ]
+)
+"""Schema of models.parquet, in which a study releases the predictions of its models: each model once."""

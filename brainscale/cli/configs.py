@@ -3,7 +3,6 @@
 import json
 
 import click
-import yaml
 
 from brainscale.cli import options
 from brainscale.cli.console import Group, handle_errors
@@ -39,6 +38,8 @@ def show_command(name: str, overrides: tuple[str, ...], as_json: bool) -> None:
     from brainscale.config.files import load_config
 
     values = load_config(name, overrides).model_dump(mode="json")
+    import yaml
+
     click.echo(json.dumps(values, indent=2) if as_json else yaml.safe_dump(values, sort_keys=False).rstrip("\n"))
 
 

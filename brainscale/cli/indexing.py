@@ -140,7 +140,9 @@ def index_command(
         job = {**request, "config": settings.model_dump(mode="json")}
         options.run_as_job(address, no_wait, "index", job, as_json, after_index(out, {"unknown": None}))
     from brainscale.cli.progress import show_progress
+    from brainscale.reading.spawning import start_spare
 
+    start_spare()  # it loads beside this process
     with show_progress():
         from brainscale.dataset.indexer import write_index  # here: it takes a second to load
 

@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from brainscale import logs
 from brainscale.cli import options
-from brainscale.config.sections import Config
 from brainscale.errors import UsageError
 from brainscale.logs import notice
+
+if TYPE_CHECKING:
+    from brainscale.config.sections import Config
 
 
 def _refuse_address(address: str | None) -> None:
@@ -23,7 +25,7 @@ def _show(facts: Mapping[str, Any], text: str, as_json: bool) -> None:
     click.echo(json.dumps(facts, indent=2) if as_json else text)
 
 
-def show_training_plan(request: Mapping[str, Any], config: Config, address: str | None, as_json: bool) -> None:
+def show_training_plan(request: Mapping[str, Any], config: "Config", address: str | None, as_json: bool) -> None:
     """Print the plan of a training or a cross-validation.
 
     Args:

@@ -56,6 +56,9 @@ def predict_command(
 
     Example: brainscale predict phantoms scan.dcm
     """
+    from brainscale.reading.spawning import start_spare
+
+    start_spare()  # it loads beside this process
     from brainscale import api
     from brainscale.errors import UsageError
     from brainscale.models.engines import identify_precision

@@ -5,16 +5,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
-
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from brainscale import logs
 from brainscale.formatting import format_duration
 from brainscale.progress import Progress, parse_progress, shown_by
 from brainscale.scoring.result import Amount
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
 
 LINE_SECONDS = 30.0
 """Seconds between two lines of progress without a terminal."""
@@ -32,8 +32,7 @@ class Display:
     """Shows what a command tells: announcements and epochs as lines, stages as a bar or as lines now and then."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        self._is_live = self._console.is_terminal and not logs.is_structured()
+        self._console = None if logs.is_structured() else _open_terminal()
         self._progress: Progress | None = None
         self._told: Progress | None = None
         self._stage_began = self._scoring_began = time.monotonic()
@@ -41,23 +40,27 @@ class Display:
         self._has_heading = False
         self._stop = threading.Event()
         self._teller = threading.Thread(target=self._tell_regularly, name="progress", daemon=True)
-        self._live = Live(
-            get_renderable=self._draw,
-            console=self._console,
-            refresh_per_second=4,
-            transient=True,
-            redirect_stdout=False,
-        )
+        self._live = None
+        if self._console is not None:
+            from rich.live import Live
+
+            self._live = Live(
+                get_renderable=self._draw,
+                console=self._console,
+                refresh_per_second=4,
+                transient=True,
+                redirect_stdout=False,
+            )
 
     def __enter__(self) -> "Display":
-        if self._is_live:
+        if self._live is not None:
             self._live.start()
         else:
             self._teller.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._is_live:
+        if self._live is not None:
             self._live.stop()
         else:
             self._stop.set()
@@ -82,7 +85,7 @@ class Display:
         """
         if logs.is_structured():
             logs.log("epoch", **{"epochs": total, **row})
-        elif not self._is_live:
+        elif self._console is None:
             logs.log("epoch", _epoch_line(row, total))
         else:
             heading = [] if self._has_heading else [EPOCH_HEADING]
@@ -119,13 +122,15 @@ class Display:
             )
         )
 
-    def _draw(self) -> Text:
+    def _draw(self) -> "Text":
         """Return the bar, as narrow as the terminal asks for."""
+        from rich.text import Text
+
         now = time.monotonic()
         progress = self._progress or Progress(stage="starting")
         spinner = SPINNER[int(now * 8) % len(SPINNER)]
         elapsed = format_duration(now - self._stage_began)
-        line = format_bar(progress, elapsed, self._console.width - SPARE_COLUMNS - 2)
+        line = format_bar(progress, elapsed, (self._console.width if self._console else 80) - SPARE_COLUMNS - 2)
         return Text(f"{spinner} {line}", no_wrap=True, overflow="crop", end="")
 
     def _tell_regularly(self) -> None:
@@ -253,7 +258,7 @@ def show_job_log() -> Iterator[Callable[[str], None]]:
     if logs.is_structured():
         yield lambda line: _write(line) if logs.parse_line(line) else logs.log("notice", line)
         return
-    if not Console(stderr=True).is_terminal:
+    if _open_terminal() is None:
         yield lambda line: _write(format_log_line(line))
         return
     with Display() as display:
@@ -268,6 +273,16 @@ def show_job_log() -> Iterator[Callable[[str], None]]:
                 _write(format_log_line(line))
 
         yield show
+
+
+def _open_terminal() -> "Console | None":
+    """Return the terminal on standard error; None, without loading what draws on it, where there is none."""
+    if not sys.stderr.isatty():
+        return None
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return console if console.is_terminal else None
 
 
 def _write(line: str | None) -> None:

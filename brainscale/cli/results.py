@@ -53,6 +53,11 @@ def _show_budget(budget: "Sequence[RowBudget]", *, as_json: bool, dry_run: bool)
     show_default="DIR/results.md",
     help="Markdown page to write; its table is written beside it.",
 )
+@click.option(
+    "--models",
+    metavar="FILE",
+    help="models.parquet of an earlier page: the models in it are taken from there, and not trained again.",
+)
 @options.overwrite
 @click.option("--dry-run", is_flag=True, help="Only print what is done, what is left, and how long it takes.")
 @click.option("--force", is_flag=True, help="Run studies that take longer than their budget.")
@@ -66,6 +71,7 @@ def results_command(
     rows: tuple[str, ...],
     minutes: float | None,
     page: str | None,
+    models: str | None,
     overwrite: bool,
     dry_run: bool,
     force: bool,
@@ -100,6 +106,7 @@ def results_command(
             rows=rows,
             minutes=minutes,
             page=page,
+            models=models,
             overwrite=overwrite,
             dry_run=dry_run,
             force=force,

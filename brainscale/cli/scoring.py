@@ -145,7 +145,9 @@ def score_command(
         job = {**request, "fail_above": fail_above}
         options.run_as_job(address, no_wait, "score", job, as_json, after_scoring(out))
     from brainscale.cli.progress import show_progress
+    from brainscale.reading.spawning import start_spare
 
+    start_spare()  # it loads beside this process
     with show_progress() as display:
         from brainscale.models.novelty import describe_unusual  # here: they take a second to load
         from brainscale.scoring.single_file import score_to

@@ -34,7 +34,7 @@ from brainscale.dataset.streamed import write_streamed
 from brainscale.dataset.subject_names import compile_patient_pattern
 from brainscale.dataset.summary import ManifestSummary, describe_gaps, summarise
 from brainscale.dataset.windows import assign_windows
-from brainscale.reading.pseudonyms import KEY_VARIABLE, PatientKey, read_key
+from brainscale.reading.keys import KEY_VARIABLE, PatientKey, read_key
 from brainscale.reading.reader import read_tables
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.small_jobs import is_ray_near, is_small, read_here

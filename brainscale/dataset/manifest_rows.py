@@ -12,7 +12,8 @@ from brainscale.config.sections import Config
 from brainscale.dataset.label_file import LabelFile
 from brainscale.dataset.labels import choose_folder_labels
 from brainscale.dataset.manifest import KEY_METADATA
-from brainscale.reading.pseudonyms import PatientKey, hide_id, key_fingerprint, pseudonym
+from brainscale.reading.keys import PatientKey
+from brainscale.reading.pseudonyms import hide_id, key_fingerprint, pseudonym
 from brainscale.reading.request import ReadRequest
 from brainscale.schema import HIDDEN, MANIFEST, WINDOW_KEY
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from brainscale.config.sections import Config
 from brainscale.dataset.manifest import without_signatures, write_either_form
 from brainscale.errors import UsageError
-from brainscale.reading.pseudonyms import PatientKey
+from brainscale.reading.keys import PatientKey
 from brainscale.storage.formats import (
     CSV,
     FOLDER,

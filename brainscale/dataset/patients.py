@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 from brainscale.config.data_sections import DataConfig
 from brainscale.dataset.label_file import LabelFile
 from brainscale.dataset.subject_names import find_bids_subject, match_patient
+from brainscale.reading.keys import PatientKey
 from brainscale.reading.placeholders import find_placeholder
-from brainscale.reading.pseudonyms import PatientKey, pseudonym
+from brainscale.reading.pseudonyms import pseudonym
 from brainscale.reading.sample_ids import split_id
 
 TYING_SHARE, TYING_SERIES = 0.8, 10

@@ -28,7 +28,7 @@ from brainscale.dataset.sharded_patients import WORDS, PatientChoice, choose_pat
 from brainscale.dataset.sharded_summary import add_counts, count_shards, describe_gaps_of_shards
 from brainscale.dataset.summary import ManifestSummary
 from brainscale.errors import BrainscaleError
-from brainscale.reading.pseudonyms import PatientKey
+from brainscale.reading.keys import PatientKey
 from brainscale.reading.reader import read_tables
 from brainscale.reading.series import add_notes
 from brainscale.reading.sources import SourceFile

@@ -22,22 +22,29 @@ class _Results(Generic[Item]):
 
 
 class Readers:
-    """Threads that run jobs one after another. They end with the `with` block, and their decoders with them."""
+    """Threads that run jobs one after another. They end with the `with` block, and their decoders with them.
 
-    def __init__(self, threads: int) -> None:
+    Args:
+        threads: their number.
+        prepare: called in each thread at once, before there is a job.
+    """
+
+    def __init__(self, threads: int, prepare: Callable[[], object] = lambda: None) -> None:
         self._todo: queue.SimpleQueue[_Results | None] = queue.SimpleQueue()  # type: ignore[type-arg]
         self._over = threading.Event()
+        self._prepare = prepare
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
-        self._started = 0
+        for thread in self._threads:
+            thread.start()
 
     def __enter__(self) -> "Readers":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        for _thread in self._threads[: self._started]:
+        for _thread in self._threads:
             self._todo.put(None)  # nobody waits with a timeout: get(timeout=…) of Python 3.11 may wait for ever
-        for thread in self._threads[: self._started]:
+        for thread in self._threads:
             thread.join()
 
     def run(self, jobs: Iterable[Job[Item]]) -> Iterator[Iterator[Item]]:
@@ -48,20 +55,14 @@ class Readers:
         waiting: deque[_Results[Item]] = deque()
         for job in jobs:
             waiting.append(_Results(job))
-            self._start_thread()
             self._todo.put(waiting[-1])
             if len(waiting) > 2 * len(self._threads):
                 yield _take(waiting.popleft())
         while waiting:
             yield _take(waiting.popleft())
 
-    def _start_thread(self) -> None:
-        """Start one more thread with each job: few jobs need few decoders."""
-        if self._started < len(self._threads):
-            self._threads[self._started].start()
-            self._started += 1
-
     def _work(self) -> None:
+        self._prepare()
         while (results := self._todo.get()) is not None and not self._over.is_set():
             self._run(results)
 

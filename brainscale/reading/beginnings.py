@@ -6,7 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from brainscale.reading.archives import HEAD_NBYTES, Member, is_archive, read_members
-from brainscale.reading.formats import dicom
+from brainscale.reading.formats.recognition import is_dicom
+from brainscale.reading.libraries import load
 from brainscale.reading.pseudonyms import pseudonym
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.zip_portions import read_portion
@@ -39,7 +40,7 @@ def find_series(
     stream.seek(0)
     beginning = stream.read(BEGINNING_NBYTES) or b""
     if not is_archive(beginning):
-        if not dicom.recognises(beginning[:HEAD_NBYTES]):
+        if not is_dicom(beginning[:HEAD_NBYTES]):
             return
         facts = _describe(beginning, request)
         if facts["scan"] or not len(beginning) < nbytes <= request.limits.nbytes:
@@ -51,12 +52,13 @@ def find_series(
 
 def _describe_members(members: Iterable[Member], request: ReadRequest) -> Iterator[tuple[dict[str, Any], bytes]]:
     for member in members:
-        if member.data and dicom.recognises(member.data[:HEAD_NBYTES]):
+        if member.data and is_dicom(member.data[:HEAD_NBYTES]):
             facts = _describe(member.data[:BEGINNING_NBYTES], request)
             yield {"path": member.path, **(facts if facts["scan"] else _describe(member.data, request))}, b""
 
 
 def _describe(data: bytes, request: ReadRequest) -> dict[str, Any]:
+    dicom = load("brainscale.reading.formats.dicom")
     head = dicom.read_head(data, request.limits)
     if not all(number is None or 0 <= number < 2**31 for number in (head.frames, head.width, head.height)):
         head = dicom.Head()

@@ -2,12 +2,13 @@
 
 import threading
 import weakref
+from contextlib import suppress
 from dataclasses import replace
 
+from brainscale.errors import SampleError
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sandbox import Sandbox
-
-DECODER = "brainscale.reading.decoder"  # run by name and never imported here: it loads the libraries of all formats
+from brainscale.reading.spawning import DECODER
 
 
 class _Decoder:
@@ -20,6 +21,12 @@ class _Decoder:
 
 
 _own = threading.local()
+
+
+def prepare_decoder(request: ReadRequest) -> None:
+    """Start this thread's decoder, so that it is up when the first file comes; one that does not start says so then."""
+    with suppress(SampleError):
+        decoder_of(request).start()
 
 
 def decoder_of(request: ReadRequest) -> Sandbox:

@@ -7,7 +7,7 @@ keeps slices until the window of their series is known. Identifiers leave this p
 import hashlib
 import io
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
 
@@ -17,11 +17,11 @@ from brainscale.errors import SampleError
 from brainscale.reading.acquisition import Acquisition
 from brainscale.reading.archives import HEAD_NBYTES, Member
 from brainscale.reading.beginnings import find_series
-from brainscale.reading.formats import dicom, mgh, nifti, raster
-from brainscale.reading.formats.frame import Frame, count_frame
-from brainscale.reading.formats.volume import NO_WINDOWS, Windows
+from brainscale.reading.formats.frame import NO_WINDOWS, Frame, Windows, count_frame
+from brainscale.reading.formats.recognition import FORMATS, find_family, is_nifti_header
 from brainscale.reading.histogram import Histogram
 from brainscale.reading.kept import KEPT_NBYTES, KeptSlices
+from brainscale.reading.libraries import limit_memory, load
 from brainscale.reading.pairs import join_members, read_with_partners
 from brainscale.reading.placeholders import find_placeholder
 from brainscale.reading.preprocess import make_plane, min_decoded_side, to_grey
@@ -29,7 +29,7 @@ from brainscale.reading.pseudonyms import pseudonym
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample_ids import join_id
 from brainscale.reading.series import SliceFacts, bright_rank, is_background
-from brainscale.reading.serving import Handler, limit_memory, serve
+from brainscale.reading.serving import Handler, serve
 from brainscale.reading.sidecars import is_sidecar
 from brainscale.reading.signature import hash_thumbnail, make_signature, perceptual_hash
 from brainscale.reading.zip_portions import find_portions, read_portion
@@ -145,19 +145,23 @@ def _frames(data: bytes, request: ReadRequest, windows: Windows) -> Iterator[Fra
     head, limits, spec = data[:HEAD_NBYTES], request.limits, request.preprocess
     if not data:
         raise SampleError("empty_file", "the file holds no bytes")
-    if dicom.recognises(head):  # first, for its preamble may pass for a TIFF
-        return dicom.decode(data, limits, spec.window, by_volume=spec.window_source == "volume")
-    if raster.recognises(head):
-        return raster.decode(data, limits, min_decoded_side(spec) if request.planes else HASH_SIDE)
-    if nifti.recognises(head):
-        return nifti.decode(data, limits, spec.window, spec.slices, windows)
-    if mgh.recognises(head):
-        return mgh.decode(data, limits, spec.window, spec.slices, windows)
-    if nifti.is_header_only(head):
+    family = find_family(head)
+    if family is None:
+        raise _unknown_format(head)
+    decode_frames: Callable[..., Iterator[Frame]] = load(f"brainscale.reading.formats.{family}").decode
+    if family == "dicom":
+        return decode_frames(data, limits, spec.window, by_volume=spec.window_source == "volume")
+    if family == "raster":
+        return decode_frames(data, limits, min_decoded_side(spec) if request.planes else HASH_SIDE)
+    return decode_frames(data, limits, spec.window, spec.slices, windows)
+
+
+def _unknown_format(head: bytes) -> SampleError:
+    if is_nifti_header(head):
         text = "a NIfTI header without its image; put the .img file beside the .hdr file"
-        raise SampleError("unsupported_format", text)
-    formats = ", ".join([*raster.FORMATS, "DICOM", "NIfTI", "MGH"])
-    raise SampleError("unsupported_format", f"the content is in no supported format ({formats})")
+    else:
+        text = f"the content is in no supported format ({', '.join(FORMATS)})"
+    return SampleError("unsupported_format", text)
 
 
 def _answer(frame: Frame, request: ReadRequest, window: tuple[float, float] | None, kept: KeptSlices | None) -> Answer:

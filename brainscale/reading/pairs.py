@@ -12,7 +12,7 @@ from dataclasses import replace
 from brainscale.config.data_sections import LimitsConfig
 from brainscale.errors import SampleError
 from brainscale.reading.archives import Member, read_members
-from brainscale.reading.partners import suffix_of
+from brainscale.reading.suffixes import suffix_of
 
 MAX_HEADERS = 4096  # that wait for their images at a time
 

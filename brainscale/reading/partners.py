@@ -6,16 +6,15 @@ from typing import BinaryIO
 
 from brainscale.errors import SampleError
 from brainscale.reading.sources import UNREACHABLE, open_file
+from brainscale.reading.suffixes import PAIRED, suffix_of
 from brainscale.storage.remote import is_address
 
 STORE_ERRORS = (UNREACHABLE, "archived", "access_denied")
-SUFFIXES = {".hdr": ".img", ".img": ".hdr"}
 
 
-def suffix_of(name: str) -> str:
-    """Return .hdr or .img for a name or address that ends so, also with .gz behind it, in capitals or not."""
-    stem = (name.partition("?")[0] if is_address(name) else name).lower().removesuffix(".gz")
-    return next((suffix for suffix in SUFFIXES if stem.endswith(suffix)), "")
+def suffix_of_file(uri: str) -> str:
+    """Return .hdr or .img for a path or address that ends so, as `suffix_of` does for a name."""
+    return suffix_of(uri.partition("?")[0] if is_address(uri) else uri)
 
 
 @contextmanager
@@ -42,7 +41,7 @@ def _partners_of(uri: str) -> Iterator[str]:
     if not suffix:
         return
     start = path.lower().rindex(suffix)
-    other, compressed = SUFFIXES[suffix], path[start + 4 :]
+    other, compressed = PAIRED[suffix], path[start + 4 :]
     other = other.upper() if path[start + 1 : start + 4].isupper() else other
     for ending in dict.fromkeys((compressed, "", ".gz")):
         yield f"{path[:start]}{other}{ending}{mark}{options}"

@@ -19,13 +19,12 @@ import pyarrow.compute as pc
 
 from brainscale.config.data_sections import PreprocessConfig
 from brainscale.errors import RERUN, SampleError, StorageError
-from brainscale.reading import children
 from brainscale.reading.answers import FACTS, check_facts, fields_of, is_path, nonsense, plane_of
 from brainscale.reading.children import decoder_of
 from brainscale.reading.confinement import Confinement
-from brainscale.reading.file_tables import file_table, files_in, groups_of
+from brainscale.reading.file_tables import files_in, groups_of
 from brainscale.reading.look import look_into
-from brainscale.reading.partners import open_partners, suffix_of
+from brainscale.reading.partners import open_partners, suffix_of_file
 from brainscale.reading.plan import ReadingPlan, plan_reading
 from brainscale.reading.portions import cut_archives
 from brainscale.reading.pseudonyms import hide_id, pseudonym
@@ -34,7 +33,9 @@ from brainscale.reading.sample import Sample, sample_table, window_fields
 from brainscale.reading.sample_ids import join_id, split_id
 from brainscale.reading.sandbox import Sandbox
 from brainscale.reading.series import SliceWindow
+from brainscale.reading.small_jobs import read_here
 from brainscale.reading.sources import UNREACHABLE, SourceFile, list_files, open_file
+from brainscale.reading.spawning import DECODER
 from brainscale.reading.together import read_together
 from brainscale.schema import HIDDEN
 
@@ -78,10 +79,10 @@ def plan_files(files: Sequence[SourceFile], request: ReadRequest, *, name_series
     """
     facts_only = request.facts_only()
     return plan_reading(
-        cut_archives(files, request, lambda some, read: read(file_table(some))),
+        cut_archives(files, request, read_here),
         request.preprocess,
-        lambda some: look_into(file_table(some), request=request),
-        lambda some: read_tables(file_table(some), request=facts_only),
+        lambda some: read_here(some, partial(look_into, request=request)),
+        lambda some: read_here(some, partial(read_tables, request=facts_only)),
         name_of=namer_of(request),
         name_series=name_series,
     )
@@ -193,7 +194,7 @@ def check_confinement() -> Confinement:
         SampleError: `decoder_crashed`: such a process does not start.
     """
     request = ReadRequest(preprocess=PreprocessConfig())
-    with closing(Sandbox(children.DECODER, request.to_json(), request.limits.seconds)) as sandbox:
+    with closing(Sandbox(DECODER, request.to_json(), request.limits.seconds)) as sandbox:
         return sandbox.start()
 
 
@@ -255,7 +256,7 @@ def _read_members(file: SourceFile, request: ReadRequest) -> Iterator[Sample]:
         "windows": _windows(file),
         "skip": 0,
     }
-    asked |= {"suffix": suffix_of(file.uri), "planes": request.planes, "hashes": request.hashes}
+    asked |= {"suffix": suffix_of_file(file.uri), "planes": request.planes, "hashes": request.hashes}
     with open_file(file.uri) as (stream, _), open_partners(file.uri) as partners:
         for crashes in range(1, MAX_CRASHES + 1):
             member = sample = None

@@ -10,25 +10,17 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-import brainscale
 from brainscale.errors import SampleError
 from brainscale.reading.answers import nonsense
 from brainscale.reading.confinement import Confinement
 from brainscale.reading.messages import Message, Stream, receive, send
 from brainscale.reading.serving import ALIVE, END, READ, STREAMS
+from brainscale.reading.spawning import BUFFER_NBYTES, take_child
 
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**26), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
-"""Environment in which glibc keeps freed memory: each file needs the same large buffers again."""
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-INHERITED = ("LD_LIBRARY_PATH", "PYTHONHOME")
-"""Variables without which some installations of Python do not start."""
-BUFFER_NBYTES = 2**20  # in transit: a typical answer, so that neither side waits in the middle
 MAX_ANSWER_NBYTES = 2**24  # of facts and of a blob: a child that was taken over must not exhaust its parent's memory
 START_SECONDS = 120.0  # to load the libraries, on a machine where everything waits for everything
 
@@ -89,7 +81,9 @@ class Sandbox:
         return None if self._process is None else self._process.pid
 
     def close(self) -> None:
-        """End the child, if there is one."""
+        """End the child, if there is one; it holds nothing that could be lost."""
+        if self._process is not None:
+            self._process.kill()
         self._end()
 
     def start(self) -> Confinement:
@@ -115,20 +109,9 @@ class Sandbox:
         return self._socket
 
     def _start_child(self) -> socket.socket:
-        parent_socket, child_socket = socket.socketpair()
-        for end in (parent_socket, child_socket):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_NBYTES)
-        with child_socket:
-            self._process = subprocess.Popen(  # noqa: S603 (this interpreter, our own module)
-                [sys.executable, "-P", "-s", "-m", self._module, str(child_socket.fileno())],
-                pass_fds=[child_socket.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                cwd="/",
-                env=_environment(),
-            )
-        return parent_socket
+        child = take_child(self._module)
+        self._process = child.process
+        return child.link
 
     def _too_slow(self) -> SampleError:
         return SampleError("timed_out", f"decoding took more than limits.seconds = {self._seconds:g}")
@@ -149,27 +132,6 @@ class Sandbox:
         process.kill()
         status = process.wait()
         return signal.Signals(-status).name if status < 0 else f"exit status {status}"
-
-
-def _environment() -> dict[str, str]:
-    """Return what a child needs to find Python's libraries, ours among them, and nothing else of this environment.
-
-    The working folder is not on its path: a folder `numpy` of the user's would be taken for the library.
-    """
-    root = str(Path(brainscale.__file__).absolute().parents[1])
-    folders = [folder for folder in sys.path if Path(folder).is_absolute() and not _is_working_folder(folder)]
-    if root not in folders:
-        folders.insert(0, root)
-    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    python = {"PYTHONPATH": os.pathsep.join(folders), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
-    return {**inherited, **KEEP_MEMORY, **ONE_THREAD, **python}
-
-
-def _is_working_folder(folder: str) -> bool:
-    try:
-        return Path(folder).samefile(".")
-    except OSError:  # one of them was deleted, or never was
-        return False
 
 
 def _descriptors(streams: Sequence[Stream]) -> list[int]:

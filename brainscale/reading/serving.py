@@ -54,15 +54,6 @@ def serve(make_handler: Callable[[Mapping[str, Any]], Handler]) -> None:
             report.send({END: True})
 
 
-def limit_memory(mib: int) -> None:
-    """Limit how much this process may still grow: an allocation beyond fails and does not exhaust the machine."""
-    if sys.platform != "linux":
-        return
-    with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123
-        nbytes = int(statm.read().split()[0]) * resource.getpagesize() + mib * 2**20
-    resource.setrlimit(resource.RLIMIT_AS, (nbytes, nbytes))
-
-
 class _Reporter:
     """The child's end: each message that it sends gives it time for the next one."""
 

@@ -17,8 +17,8 @@ from brainscale.config.data_sections import LimitsConfig
 from brainscale.errors import SampleError
 from brainscale.reading.archives import Budget, Member, read_members, unpack_entry
 from brainscale.reading.decompression import Stream
-from brainscale.reading.partners import suffix_of
 from brainscale.reading.sample_ids import as_text
+from brainscale.reading.suffixes import suffix_of
 from brainscale.reading.zip_entries import ZIP, Directory, ZipEntry, central_entry, central_headers, find_directory
 from brainscale.seeds import derive
 

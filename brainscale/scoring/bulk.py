@@ -1,5 +1,6 @@
 """Bulk inference: score all files of the sources into Parquet parts. A rerun scores only what the parts do not hold."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,8 +14,9 @@ from brainscale.errors import OutputError, UsageError
 from brainscale.hashing import fingerprint
 from brainscale.models.bundle import BUNDLE_FILES, Bundle, open_bundle
 from brainscale.models.engines import EngineOptions, Precision, describe_slow_choice, resolve_engine
+from brainscale.models.processor import has_gpu
 from brainscale.models.shipped import describe_model_notes, locate_model
-from brainscale.reading.pseudonyms import GIVE_KEY, find_key, keep_new_key, kept_key_file, read_key
+from brainscale.reading.keys import GIVE_KEY, find_key, keep_new_key, kept_key_file, read_key
 from brainscale.reading.small_jobs import MAX_FILES, is_ray_near, is_small
 from brainscale.reading.sources import SourceFile, walk_files
 from brainscale.scoring.blocks import version_of
@@ -24,6 +26,7 @@ from brainscale.scoring.locally import LocalRunner
 from brainscale.scoring.outputs import draw_heatmaps, require_own_units, write_units
 from brainscale.scoring.predictions import ScoringJob
 from brainscale.scoring.result import Amount, Scores
+from brainscale.scoring.rows import MAX_LOCAL_ROWS
 from brainscale.scoring.spool import SpooledFiles
 from brainscale.stats.units import require_unit
 from brainscale.storage.folder import Folder
@@ -32,6 +35,8 @@ from brainscale.storage.workspace import fetch
 
 STORE_SECONDS = 300.0
 """Seconds for which a store may be away."""
+FEW_CPUS = 8
+"""CPUs that the one engine of this process keeps busy, however long the job is."""
 
 
 def score_files(
@@ -64,7 +69,8 @@ def score_files(
 ) -> Scores:
     """Score every sample of the sources, or resume a job that was stopped.
 
-    A small job runs in this process, any other on Ray: on the one that is connected, or on a local one.
+    A job that Ray would not make faster runs in this process, any other on Ray: on the one that is connected, or on
+    a local one.
 
     Args:
         model: a run folder or a model folder, or the name of a model that comes with brainscale.
@@ -266,7 +272,8 @@ class _Runners:
         if not needs_ray(self.job, self.files, self.object_store_gib):
             if (note := describe_slow_choice(resolve_engine(self.job.engine, 0))) is not None:
                 self.on_notice(note)
-            yield LocalRunner(self.job)
+            with LocalRunner(self.job, self.files.rows) as runner:
+                yield runner
             return
         from brainscale.cluster.capacity import require_shared  # these import Ray
         from brainscale.cluster.session import session
@@ -279,7 +286,7 @@ class _Runners:
 
 
 def needs_ray(job: ScoringJob, files: SpooledFiles, object_store_gib: float | None) -> bool:
-    """Return whether a job runs on Ray: it is large, or asks for what only Ray or torch has.
+    """Return whether a job runs on Ray: it asks for what only Ray has, or is large and finds a GPU or many CPUs there.
 
     Args:
         job: the job.
@@ -288,4 +295,7 @@ def needs_ray(job: ScoringJob, files: SpooledFiles, object_store_gib: float | No
     """
     asked = job.workers or job.min_workers or job.cpus_per_worker or object_store_gib
     needs_torch = job.engine.name == "torch" or job.engine.needs_torch  # which a GPU may run
-    return bool(asked or needs_torch or is_ray_near() or not is_small(list(islice(files, MAX_FILES + 1))))
+    if asked or needs_torch or is_ray_near():
+        return True
+    keeps_many_busy = files.rows > MAX_LOCAL_ROWS and len(os.sched_getaffinity(0)) > FEW_CPUS
+    return (has_gpu() or keeps_many_busy) and not is_small(list(islice(files, MAX_FILES + 1)))

@@ -254,7 +254,7 @@ class EngineActor:
 
     def predict(self, data: bytes) -> list[pa.Table]:
         """Return the predictions of blocks, from `_to_bytes`."""
-        return [rows for _, tables in self._scorer.predict(unpack_blocks(_from_bytes(data))) for rows in tables]
+        return list(self._scorer.predict(unpack_blocks(_from_bytes(data))))
 
     def extract(self, data: bytes) -> list[tuple[list[str], np.ndarray]]:
         """Return sample ids and features of blocks, from `_to_bytes`."""

@@ -12,8 +12,8 @@ from typing import Any, Literal, NoReturn
 from brainscale.models.bundle import BUNDLE_FILES, Bundle, open_bundle
 from brainscale.models.engines import EngineOptions, resolve_engine
 from brainscale.models.shipped import describe_model_notes, locate_model
+from brainscale.reading.keys import kept_key_file, read_key
 from brainscale.reading.pace import MEASURING
-from brainscale.reading.pseudonyms import kept_key_file, read_key
 from brainscale.scoring.bulk import list_source_files, open_job, read_complete
 from brainscale.scoring.duration import ScoringDuration, ScoringWorkplace, find_workplace, measure_duration
 from brainscale.scoring.folder_job import Callbacks, FolderJob

@@ -16,7 +16,7 @@ from brainscale.models.bundle import Bundle
 from brainscale.models.engines import EngineOptions
 from brainscale.models.processor import has_gpu
 from brainscale.reading.file_tables import files_of_manifest
-from brainscale.reading.pseudonyms import read_key
+from brainscale.reading.keys import read_key
 from brainscale.reading.reader import require_reachable
 from brainscale.reading.sample_ids import IN_FILE
 from brainscale.reading.small_jobs import MAX_FILES, is_ray_near
@@ -25,7 +25,7 @@ from brainscale.scoring.blocks import BLOCK_FILES, BlockFile, PackedBlock, make_
 from brainscale.scoring.locally import LocalRunner
 from brainscale.scoring.predictions import ScoringJob
 
-MAX_ROWS = 10_000
+MAX_LOCAL_ROWS = 10_000
 """Rows up to which the one engine of this process is enough; with a GPU it is the number of files of a small job."""
 PART_FILES = 64 * BLOCK_FILES
 """Files of an evaluation that are made ready at a time."""
@@ -49,7 +49,7 @@ def needs_ray(rows: int, engine: str = "auto", workers: int | None = 1) -> bool:
         engine: auto, onnx or torch, which a GPU may run.
         workers: maximum number of engines; None for as many as there is room for.
     """
-    if is_ray_near() or engine == "torch" or (workers or 1) > 1 or rows > MAX_ROWS:
+    if is_ray_near() or engine == "torch" or (workers or 1) > 1 or rows > MAX_LOCAL_ROWS:
         return True
     return rows > MAX_FILES and has_gpu()
 
@@ -100,7 +100,8 @@ def _open_runner(
     options, key = EngineOptions(name=engine), read_key(None).secret
     job = ScoringJob(bundle=bundle, threshold=bundle.info.threshold, engine=options, workers=workers, key=key)
     if not needs_ray(rows, engine, workers):
-        yield LocalRunner(job)
+        with LocalRunner(job, rows) as runner:
+            yield runner
         return
     from brainscale.cluster.session import session  # these import Ray
     from brainscale.scoring.on_ray import RayRunner

@@ -3,6 +3,7 @@
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 from brainscale.models.engines import EngineOptions, describe_arithmetic
 from brainscale.models.graphs import open_fastest
 from brainscale.reading.ahead import Readers
+from brainscale.reading.children import prepare_decoder
 from brainscale.reading.file_tables import file_table, groups_of
 from brainscale.reading.reader import namer_of, read_tables
 from brainscale.reading.request import ReadRequest
@@ -34,6 +36,8 @@ READ_FILES, READ_NBYTES = 16, 8 * 2**20
 """Files, and their bytes, that a thread reads at a time, roughly."""
 LOOK_SECONDS = 2.0
 """Seconds between two looks for parts that other jobs have written; more where a look takes long."""
+CALLS_AHEAD = 1
+"""Calls of the engine that begin before the last one has ended."""
 OTHER_BYTES = "the bytes are not those that the manifest describes: index the source again"
 
 
@@ -76,27 +80,29 @@ class Scorer:
     def __init__(
         self, job: ScoringJob, options: EngineOptions, graphs: Mapping[str, bytes], *, threads: int, readers: int
     ) -> None:
-        self._engine, graph = open_fastest(job.bundle.info, graphs, options, threads=threads)
-        self._readers = Readers(readers)
         self._job, self._request = job, request_of(job)
+        self._readers = Readers(readers, partial(prepare_decoder, self._request))  # beside the engine's start
+        self._engine, graph = open_fastest(job.bundle.info, graphs, options, threads=threads)
         self._batch_rows = GPU_BATCH_ROWS if options.on_gpu else BATCH_ROWS
         self._arithmetic = describe_arithmetic(options, graph)
-        self._notes: Counter[str] = Counter()  # of the block at work
+        self._calls = ThreadPoolExecutor(1 if options.name == "torch" else 1 + CALLS_AHEAD, "engine")
 
     def __enter__(self) -> "Scorer":
         return self
 
     def __exit__(self, *error: object) -> None:
         self._readers.__exit__(*error)
+        self._calls.shutdown(cancel_futures=True)
 
-    def predict(self, blocks: Iterable[Block]) -> Iterator[tuple[Block, Iterator[pa.Table]]]:
-        """Yield each block with its predictions, schema PREDICTIONS, to be taken before the next block's."""
-        for block, tables in self._read(blocks):
-            yield block, self._predict(block, tables, lambda start, stop: False)
+    def predict(self, blocks: Iterable[Block]) -> Iterator[pa.Table]:
+        """Yield the predictions of blocks, schema PREDICTIONS, in their order."""
+        for _, predictions in self._predict(_BlockAtWork(block, self._job) for block in blocks):
+            if predictions is not None:
+                yield predictions
 
     def extract(self, blocks: Iterable[Block]) -> Iterator[tuple[list[str], np.ndarray]]:
         """Yield the sample ids of some rows that can be read, and their features, float32 [N, D]."""
-        for _, tables in self._read(blocks):
+        for _, tables in self._read(_BlockAtWork(block, self._job) for block in blocks):
             for rows in _in_batches(tables, self._batch_rows):
                 readable = rows.filter(pc.is_valid(rows["plane"]))
                 planes = stack_planes(readable["plane"], self._request.preprocess.image_size)
@@ -121,38 +127,64 @@ class Scorer:
         Raises:
             OutputError: a part cannot be written.
         """
-        others = _OtherJobs(folder)
+        others, limit = _OtherJobs(folder), part_rows(self._request.preprocess.image_size)
         skipped: deque[Block] = deque()
 
-        def left() -> Iterator[Block]:
+        def left() -> Iterator[_BlockAtWork]:
             for block in blocks:
                 if others.have(block):
                     skipped.append(block)
                 else:
-                    yield block
+                    writer = PartWriter(folder, block, identity, self._arithmetic, others.parts_of(block), on_rows)
+                    yield _BlockAtWork(block, self._job, writer, there=writer.present * limit)
 
-        for block, tables in self._read(left()):
+        for at_work, predictions in self._predict(left()):
             while skipped:
                 yield _counted(skipped.popleft())
-            writer = PartWriter(folder, block, identity, self._arithmetic, others.parts_of(block), on_rows)
-            limit = part_rows(self._request.preprocess.image_size)
-            for rows in self._predict(block, tables, lambda start, stop: stop <= writer.present * limit):  # noqa: B023
-                writer.add(rows, limit, self._request)
-            for rows in kept_rows(block, folder):
+            writer = at_work.writer
+            if writer is None:
+                raise RuntimeError("a block is scored without a writer")
+            if predictions is not None:
+                writer.add(predictions, limit, self._request)
+                continue
+            for rows in kept_rows(at_work.block, folder):
                 writer.add(rows, limit, self._request)
             done = writer.finish(self._request)
-            yield _counted(block, done, self._notes, writer.unusual)
-            self._notes.clear()
+            yield _counted(at_work.block, done, at_work.notes, writer.unusual)
         while skipped:
             yield _counted(skipped.popleft())
 
-    def _read(self, blocks: Iterable[Block]) -> Iterator[tuple[Block, Iterator[pa.Table]]]:
+    def _predict(self, blocks: Iterable["_BlockAtWork"]) -> Iterator[tuple["_BlockAtWork", pa.Table | None]]:
+        """Yield each block with the predictions of some of its rows after the other, and with None at its end.
+
+        The engine's next calls begin before the last one has ended, also those of the next block: no CPU waits for the
+        slowest image of a batch.
+        """
+        waiting: deque[tuple[_BlockAtWork, Future[pa.Table] | None]] = deque()
+        for block, rows in self._read_batches(blocks):
+            waiting.append((block, None if rows is None else self._calls.submit(self._score, rows)))
+            if len(waiting) > CALLS_AHEAD:
+                yield _result(*waiting.popleft())
+        while waiting:
+            yield _result(*waiting.popleft())
+
+    def _score(self, rows: pa.Table) -> pa.Table:
+        return score_rows(rows, self._engine, self._job.bundle, self._job.threshold, with_patients=True)
+
+    def _read_batches(self, blocks: Iterable["_BlockAtWork"]) -> Iterator[tuple["_BlockAtWork", pa.Table | None]]:
+        """Yield each block with some of its rows after the other, and with None at its end."""
+        for block, tables in self._read(blocks):
+            for rows in _in_batches(tables, self._batch_rows):
+                yield block, block.describe(rows)
+            yield block, None
+
+    def _read(self, blocks: Iterable["_BlockAtWork"]) -> Iterator[tuple["_BlockAtWork", Iterator[pa.Table]]]:
         """Read blocks, several ahead, and yield each with its rows, which have to be taken before the next one's."""
-        begun: deque[tuple[Block, int]] = deque()
+        begun: deque[tuple[_BlockAtWork, int]] = deque()
 
         def jobs() -> Iterator[Callable[[], Iterator[pa.Table]]]:
             for block in blocks:
-                portions = list(_cut_portions([one.file for one in block.files if not one.kept_in])) or [[]]
+                portions = list(_cut_portions([one.file for one in block.block.files if not one.kept_in])) or [[]]
                 begun.append((block, len(portions)))
                 yield from (partial(read_tables, file_table(some), request=self._request) for some in portions)
 
@@ -161,21 +193,6 @@ class Scorer:
             block, count = begun.popleft()
             rest = (next(results) for _ in range(count - 1))
             yield block, chain.from_iterable(chain([first], rest))
-
-    def _predict(
-        self, block: Block, tables: Iterable[pa.Table], is_there: Callable[[int, int], bool]
-    ) -> Iterator[pa.Table]:
-        """Yield the predictions of a block's rows; those of rows that are there already are null."""
-        names = _Names(block, self._job)
-        start = 0
-        for rows in _in_batches(tables, self._batch_rows):
-            stop = start + len(rows)
-            self._notes.update(note for note in rows["note"].to_pylist() if note is not None)
-            rows = names.apply(rows)  # noqa: PLW2901
-            if is_there(start, stop):
-                rows = _without_planes(rows)  # noqa: PLW2901
-            yield score_rows(rows, self._engine, self._job.bundle, self._job.threshold, with_patients=True)
-            start = stop
 
 
 def request_of(job: ScoringJob) -> ReadRequest:
@@ -229,15 +246,29 @@ def _in_batches(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
+def _result(block: "_BlockAtWork", future: "Future[pa.Table] | None") -> tuple["_BlockAtWork", pa.Table | None]:
+    return block, None if future is None else future.result()
+
+
 def _without_planes(rows: pa.Table) -> pa.Table:
     place = rows.column_names.index("plane")
     return rows.set_column(place, "plane", pa.nulls(len(rows), COLUMNS.field("plane").type))
 
 
-class _Names:
-    """What a block says of its rows: their series, patients and addresses, and which bytes a manifest expects."""
+class _BlockAtWork:
+    """A block, and what it says of its rows: their series, patients and addresses, and which bytes a manifest expects.
 
-    def __init__(self, block: Block, job: ScoringJob) -> None:
+    Args:
+        block: the block.
+        job: the model, and how to run it.
+        writer: writes its rows; None where they are only predicted.
+        there: number of its first rows that are in parts already; they are not predicted again.
+    """
+
+    def __init__(self, block: Block, job: ScoringJob, writer: PartWriter | None = None, there: int = 0) -> None:
+        self.block, self.writer = block, writer
+        self.notes: Counter[str] = Counter()
+        self._there, self._rows = there, 0
         known: dict[str, str] = {}
         for one in block.files:
             known |= one.series
@@ -258,7 +289,14 @@ class _Names:
             if sha256 is not None
         }
 
-    def apply(self, rows: pa.Table) -> pa.Table:
+    def describe(self, rows: pa.Table) -> pa.Table:
+        """Return the block's next rows as they are scored; those that are there already have no planes."""
+        self.notes.update(note for note in rows["note"].to_pylist() if note is not None)
+        self._rows += len(rows)
+        rows = self._name(rows)
+        return _without_planes(rows) if self._rows <= self._there else rows
+
+    def _name(self, rows: pa.Table) -> pa.Table:
         """Return rows with their series, patients and addresses; those of other bytes become errors.
 
         A patient's hash is a manifest's, or made with the job's key: without either there is none.

@@ -21,7 +21,8 @@ from brainscale.hashing import fingerprint
 from brainscale.models.bundle import BUNDLE_FILES, Bundle, mark_edited, open_bundle
 from brainscale.models.engines import identify_precision
 from brainscale.models.shipped import locate_model
-from brainscale.reading.pseudonyms import key_fingerprint, read_key
+from brainscale.reading.keys import read_key
+from brainscale.reading.pseudonyms import key_fingerprint
 from brainscale.scoring.bulk import fingerprint_sources, score_files
 from brainscale.scoring.parts import read_rows
 from brainscale.scoring.result import Scores, ScoringProgress

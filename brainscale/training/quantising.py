@@ -20,7 +20,7 @@ from brainscale.models.model_card import README
 from brainscale.models.processor import read_cpu_model
 from brainscale.models.quantisation import CALIBRATION, export_int8
 from brainscale.reading.file_tables import file_table, files_of_manifest
-from brainscale.reading.pseudonyms import read_key
+from brainscale.reading.keys import read_key
 from brainscale.reading.reader import read_tables
 from brainscale.reading.request import ReadRequest
 from brainscale.scoring.predictions import stack_planes

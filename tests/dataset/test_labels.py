@@ -15,7 +15,7 @@ from brainscale.dataset.label_file import DEFAULT_COLUMNS, LabelColumns, LabelFi
 from brainscale.dataset.labels import choose_folder_labels, describe_unclear_labels, find_folder_labels
 from brainscale.dataset.manifest_rows import hide_paths
 from brainscale.errors import ManifestError, UsageError
-from brainscale.reading.pseudonyms import PatientKey
+from brainscale.reading.keys import PatientKey
 from brainscale.schema import MANIFEST
 
 DATA = DataConfig()

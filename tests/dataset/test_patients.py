@@ -17,8 +17,9 @@ from brainscale.dataset.patients import Patients, describe_unknown_patients, fin
 from brainscale.dataset.subject_names import compile_patient_pattern, find_bids_subject, match_patient
 from brainscale.errors import UsageError
 from brainscale.reading.file_tables import file_table
+from brainscale.reading.keys import PatientKey
 from brainscale.reading.placeholders import find_placeholder
-from brainscale.reading.pseudonyms import PatientKey, pseudonym
+from brainscale.reading.pseudonyms import pseudonym
 from brainscale.reading.reader import read_tables
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample import COLUMNS

@@ -12,7 +12,7 @@ from brainscale.config.files import load_config
 from brainscale.dataset.indexer import index_sources
 from brainscale.models.bundle import Bundle
 from brainscale.reading import plan, portions
-from brainscale.reading.pseudonyms import PatientKey
+from brainscale.reading.keys import PatientKey
 from brainscale.scoring import blocks
 from brainscale.scoring.bulk import score_files
 from tests.support.images import write_image

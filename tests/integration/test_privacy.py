@@ -18,7 +18,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from brainscale.dataset.phantoms import draw_phantom
-from brainscale.reading.pseudonyms import KEY_VARIABLE
+from brainscale.reading.keys import KEY_VARIABLE
 from tests.support.dicom import dataset, item, written
 from tests.support.files import zipped
 from tests.support.runs import SMALL, invoke

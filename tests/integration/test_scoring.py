@@ -316,7 +316,7 @@ def test_names_are_hashed_alike_in_every_run(
         pseudonym("huber_ida.png", secret),
     }
     assert facts["heatmaps"] == 3
-    monkeypatch.setattr("brainscale.reading.pseudonyms.SHORTEST_KEY", 1)
+    monkeypatch.setattr("brainscale.reading.keys.SHORTEST_KEY", 1)
     succeed(invoke("index", source, "--out", manifest, "--hash-paths", "--patient-key", key))
     assert pq.read_table(manifest)["sample_id"].to_pylist() == [row["sample_id"] for row in rows]
     again = ("--threshold", "0", "--json")

@@ -17,7 +17,7 @@ from brainscale.config.files import load_config
 from brainscale.dataset.indexer import index_sources
 from brainscale.errors import ManifestError
 from brainscale.models.bundle import Bundle
-from brainscale.reading.pseudonyms import PatientKey
+from brainscale.reading.keys import PatientKey
 from brainscale.reading.reader import read_samples
 from brainscale.reading.request import ReadRequest
 from brainscale.scoring import blocks

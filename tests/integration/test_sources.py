@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from brainscale.errors import SourceError
-from brainscale.reading.pseudonyms import KEY_VARIABLE
+from brainscale.reading.keys import KEY_VARIABLE
 from brainscale.reading.sources import list_files
 from brainscale.schema import MANIFEST, PREDICTIONS
 from tests.support.files import tarred, zipped

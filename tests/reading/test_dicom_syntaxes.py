@@ -19,7 +19,7 @@ from pydicom.uid import (
 )
 
 from brainscale.config.data_sections import LimitsConfig
-from brainscale.reading.formats import dicom
+from brainscale.reading.formats.recognition import is_dicom
 from tests.support.dicom import PLANE, dataset, encapsulated, frame, frames, installed, refusal, written
 
 
@@ -30,7 +30,7 @@ def test_a_data_set_without_preamble_is_recognised_and_decoded(syntax: str) -> N
     del ds.file_meta
     out = BytesIO()
     pydicom.dcmwrite(out, ds, implicit_vr=implicit, little_endian=little)
-    assert dicom.recognises(out.getvalue()[:160])
+    assert is_dicom(out.getvalue()[:160])
     assert np.array_equal(frame(out.getvalue()).pixels, PLANE)
 
 
@@ -38,7 +38,7 @@ def test_a_data_set_without_preamble_is_recognised_and_decoded(syntax: str) -> N
 def test_uncompressed_syntaxes_give_the_same_pixels(syntax: str) -> None:
     ds = dataset(PLANE if syntax != ExplicitVRBigEndian else PLANE.byteswap())
     ds.file_meta.TransferSyntaxUID = syntax
-    assert dicom.recognises(written(ds)[:160])
+    assert is_dicom(written(ds)[:160])
     assert np.array_equal(frame(ds).pixels, PLANE)
 
 
@@ -65,8 +65,8 @@ def test_uncompressed_syntaxes_give_the_same_pixels(syntax: str) -> None:
 )
 @pytest.mark.parametrize("rest", [b"\x00", b" ", b"\xff", b"a"])
 def test_files_of_other_formats_are_not_recognised(head: bytes, rest: bytes) -> None:
-    assert not dicom.recognises(head)
-    assert not dicom.recognises(head.ljust(160, rest))
+    assert not is_dicom(head)
+    assert not is_dicom(head.ljust(160, rest))
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
@@ -147,7 +147,7 @@ def test_compressed_pixels_without_a_named_syntax_are_refused() -> None:
     ds = encapsulated(dataset(PLANE), [b"\0" * 8], RLELossless)
     data = written(ds)
     bare = data[data.index(b"\x08\x00\x16\x00UI") :]
-    assert dicom.recognises(bare[:160])
+    assert is_dicom(bare[:160])
     assert refusal(bare).code == "unsupported_transfer_syntax"
 
 

@@ -12,6 +12,7 @@ from brainscale.errors import SampleError
 from brainscale.reading.decoder import decode
 from brainscale.reading.formats import mgh, nifti
 from brainscale.reading.formats.frame import Frame
+from brainscale.reading.formats.recognition import is_mgh
 from brainscale.reading.request import ReadRequest
 
 WINDOW = (0.5, 99.5)
@@ -19,7 +20,7 @@ VOLUME = np.arange(4 * 5 * 6).reshape(4, 5, 6)
 
 
 def frames(data: bytes, slices: str = "axial", **limits: int) -> list[Frame]:
-    assert mgh.recognises(data[:512])
+    assert is_mgh(data[:512])
     return list(mgh.decode(data, LimitsConfig(**limits), WINDOW, slices))
 
 
@@ -59,8 +60,8 @@ def test_mgh_is_recognised_by_its_content_and_limited() -> None:
     data = bytes(nib.MGHImage(VOLUME.astype(np.int16), np.eye(4)).to_bytes())
     request = ReadRequest(preprocess=PreprocessConfig(image_size=64, crop=1.0))
     assert [facts["format"] for facts, _ in decode(data, request)] == ["MGH"] * 6
-    assert not mgh.recognises(gzip.compress(data)[:512])
-    assert not mgh.recognises(b"\0\0\0\1" + bytes(508))
+    assert not is_mgh(gzip.compress(data)[:512])
+    assert not is_mgh(b"\0\0\0\1" + bytes(508))
     for changed, code in (
         (data[:-100], "truncated"),
         (data[:20] + struct.pack(">i", 2) + data[24:], "unsupported_format"),

@@ -10,6 +10,7 @@ from brainscale.config.data_sections import LimitsConfig
 from brainscale.errors import SampleError
 from brainscale.reading.formats import nifti
 from brainscale.reading.formats.frame import Frame
+from brainscale.reading.formats.recognition import is_nifti
 from brainscale.reading.preprocess import to_grey
 
 WINDOW = (0.5, 99.5)
@@ -28,7 +29,7 @@ def frames(data: bytes, slices: str = "axial", **limits: int) -> list[Frame]:
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
 def test_axial_slices_lie_as_a_radiologist_sees_them(kind: type) -> None:
     data = encoded(RAS, kind=kind)
-    assert nifti.recognises(data[:512])
+    assert is_nifti(data[:512])
     decoded = frames(data)
     assert [f.number for f in decoded] == list(range(6))
     assert (decoded[0].width, decoded[0].height, decoded[0].format, decoded[0].mode) == (4, 5, "NIfTI", "int16")
@@ -222,4 +223,4 @@ def test_damage_is_an_error_that_quotes_nothing() -> None:
     with pytest.raises(SampleError) as raised:
         frames(header.binaryblock + data[348:])
     assert "Doe" not in str(raised.value)
-    assert not nifti.recognises(gzip.compress(data)[:512])
+    assert not is_nifti(gzip.compress(data)[:512])

@@ -14,6 +14,7 @@ from PIL import Image
 from brainscale.config.data_sections import LimitsConfig, PreprocessConfig
 from brainscale.errors import SampleError
 from brainscale.reading.formats import dicom, raster
+from brainscale.reading.formats.recognition import is_dicom
 from brainscale.reading.preprocess import to_grey
 from brainscale.reading.reader import read_samples
 from brainscale.reading.request import ReadRequest
@@ -34,7 +35,7 @@ def grey(data: bytes) -> np.ndarray:
 
 def code(data: bytes) -> str:
     with pytest.raises(SampleError) as raised:
-        if dicom.recognises(data):
+        if is_dicom(data):
             list(dicom.decode(data, LimitsConfig(), (0.5, 99.5)))
         else:
             list(raster.decode(data, LimitsConfig()))

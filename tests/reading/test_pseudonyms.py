@@ -5,16 +5,8 @@ from pathlib import Path
 import pytest
 
 from brainscale.errors import OutputError, UsageError
-from brainscale.reading.pseudonyms import (
-    KEY_VARIABLE,
-    find_key,
-    hide_id,
-    keep_new_key,
-    kept_key_file,
-    key_fingerprint,
-    pseudonym,
-    read_key,
-)
+from brainscale.reading.keys import KEY_VARIABLE, find_key, keep_new_key, kept_key_file, read_key
+from brainscale.reading.pseudonyms import hide_id, key_fingerprint, pseudonym
 
 KEY = b"k" * 16
 

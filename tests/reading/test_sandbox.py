@@ -30,7 +30,8 @@ from tests.support.series import as_series, phantom
 ODD_CHILD = """
 import ctypes, os, socket, subprocess, sys, time
 from pathlib import Path
-from brainscale.reading.serving import limit_memory, serve
+from brainscale.reading.libraries import limit_memory
+from brainscale.reading.serving import serve
 def handler_of(settings):
     limit_memory(512)
     def handle(facts, stream):

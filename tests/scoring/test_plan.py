@@ -7,7 +7,7 @@ import pytest
 
 from brainscale.errors import BundleError, OutputError, SourceError, UsageError
 from brainscale.models.bundle import Bundle
-from brainscale.reading.pseudonyms import kept_key_file
+from brainscale.reading.keys import kept_key_file
 from brainscale.scoring.bulk import score_files
 from brainscale.scoring.plan import plan_scoring
 from brainscale.scoring.plan_text import format_scoring_plan

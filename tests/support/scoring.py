@@ -7,7 +7,7 @@ frames; all else is one image. What plans, reads ahead, names, writes and checks
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ class Job:
         kill_after: int | None = None,
         on_part: Callable[[], object] = lambda: None,
         files: Iterable[SourceFile] | None = None,
-        start: Callable[[ScoringJob], Runner] = LocalRunner,
+        start: Callable[[ScoringJob], AbstractContextManager[Runner]] = LocalRunner,
         bundle: Bundle | None = None,
         **settings: Any,
     ) -> Scores:
@@ -131,7 +131,7 @@ class Job:
 
         job = ScoringJob(**{"bundle": bundle or made_up_bundle(), "threshold": 0.5, "has_key": False, **settings})
         listed = walk_files(list(map(str, self.sources))) if files is None else files
-        opened: Callable[[], AbstractContextManager[Runner]] = lambda: nullcontext(start(job))  # noqa: E731
+        opened: Callable[[], AbstractContextManager[Runner]] = lambda: start(job)  # noqa: E731
         callbacks = Callbacks(lambda total, done: self.done.append(done), report, self.notices.append)
         how = {"update": update, "prune": prune, "store_seconds": 60.0}
         return FolderJob(Folder(str(self.out)), job, SpooledFiles(listed), opened, callbacks, **how).run()  # type: ignore[arg-type]

@@ -111,18 +111,28 @@ def read_doubtful(file: StudyFile, name: str) -> Mapping[str, str]:
         raise UsageError(f"{path} is no list of doubtful labels ({error}): it needs sample_id and reason") from None
 
 
+def released_ids(manifest: pa.Table, *, hide_ids: bool) -> pa.ChunkedArray:
+    """Return the names of samples in released tables.
+
+    Args:
+        manifest: the samples.
+        hide_ids: whether samples are named by the first 16 digits of their sha256, as their ids hold a patient's.
+    """
+    return pc.utf8_slice_codeunits(manifest["sha256"], 0, 16) if hide_ids else manifest["sample_id"]
+
+
 def released_index(data: IndexedData, folds: Mapping[str, pa.Table], *, hide_ids: bool) -> pa.Table:
     """Return the index of a data set as it may be released: no image, no path, no patient.
 
     Args:
         data: the data set.
         folds: name of a column → sample_id and fold of a division of the data.
-        hide_ids: whether samples are named by the first 16 digits of their sha256, as their ids hold a patient's.
+        hide_ids: as `released_ids`.
     """
     manifest = data.manifest.filter(pc.is_null(data.manifest["error_code"])).sort_by("sample_id")
     ids = manifest["sample_id"]
     columns: dict[str, pa.Array | pa.ChunkedArray] = {
-        "sample_id": pc.utf8_slice_codeunits(manifest["sha256"], 0, 16) if hide_ids else ids,
+        "sample_id": released_ids(manifest, hide_ids=hide_ids),
         **{name: manifest[name] for name in RELEASED},
         "doubtful": pa.array([sample in data.doubtful for sample in ids.to_pylist()]),
     }

@@ -188,7 +188,7 @@ def _facts(row: RowPredictions, done: Mapping[str, Path]) -> Iterator[Cells]:
     pieces = [piece for piece in row.plan.pieces if piece.identity in done]
     folders = [done[piece.identity] for piece in pieces]
     successes = [read_success(folder) or {} for folder in folders]
-    yield base | {"metric": "models_planned", "value": float(row.planned)}
+    yield base | {"metric": "models_planned", "value": float(len(row.planned))}
     yield base | {"metric": "models", "value": float(len(row.models))} | _hashes(pieces, successes)
     for name, value in _costs(row.plan.pieces[0] if row.plan.pieces else None).items():
         yield base | {"metric": name, "value": value}

@@ -87,13 +87,16 @@ class StudyView:
     seeds: Sequence[int]
 
 
-def render_page(table: pa.Table, files: Sequence[StudyFile], *, table_file: str, images: str, command: str) -> str:
+def render_page(
+    table: pa.Table, files: Sequence[StudyFile], *, table_file: str, models_file: str, images: str, command: str
+) -> str:
     """Return the page as Markdown: the same table and study files give the same text.
 
     Args:
         table: a table of schema RESULTS.
         files: the studies, in order.
         table_file: path from the page to the table.
+        models_file: path from the page to the released models.
         images: path from the page to the folder of its plots.
         command: command that makes the page.
     """
@@ -111,6 +114,7 @@ def render_page(table: pa.Table, files: Sequence[StudyFile], *, table_file: str,
         seeds=sorted({seed for view in views for seed in view.seeds}),
         hardware=sorted({text for view in views for text in view.hardware}),
         table_file=table_file,
+        models_file=models_file,
         images=images,
         command=command,
         published_note=PUBLISHED_NOTE,

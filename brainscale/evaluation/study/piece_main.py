@@ -26,6 +26,8 @@ from brainscale.training.driver import train_model
 REQUEST, SAMPLES, TEST_SAMPLES = "request.json", "samples.parquet", "test-samples.parquet"
 RUN, EVALUATION = "run", "evaluation"
 """Names in a piece's folder: the run, and the folder with its predictions."""
+MODEL_FACTS = ("weights_sha256", "epochs", "parameters", "hardware")
+"""What `_SUCCESS.json` of a piece says of its model; a baseline has no weights."""
 
 
 def write_request(folder: Path, identity: str, config: Config, tested: str, baseline: str | None) -> None:

@@ -125,6 +125,12 @@ class RowPlan:
         part = self.file.study.parts[self.part]
         return part, part.rows[self.row]
 
+    @property
+    def data_name(self) -> str:
+        """Name of the data set that its models are tested on."""
+        part, _ = self.sections
+        return part.test_data or part.data
+
 
 def plan_part(file: StudyFile, name: str, data: Mapping[str, IndexedData]) -> list[RowPlan]:
     """Return the pieces of a part, by row and condition.

@@ -5,14 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.errors import FormatError, OutputError
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
 from brainscale.evaluation.study.piece_main import EVALUATION
 from brainscale.evaluation.study.pieces import Piece, RowPlan
-from brainscale.stats.labelled import labelled_rows, values_of
+from brainscale.stats.labelled import values_of
 from brainscale.stats.repeated_folds import RepeatedPredictions
 from brainscale.storage.local import read_success
 from brainscale.storage.tables import read_table
@@ -53,25 +52,22 @@ class RowPredictions:
         plan: the row.
         models: seed, repeat and fold → predictions.
         folders: the complete pieces that they come from.
-        planned: number of models that the row will have.
+        planned: seed, repeat and fold of the models that the row will have.
     """
 
     plan: RowPlan
     models: Mapping[Key, ModelPredictions]
     folders: Sequence[Path]
-    planned: int
+    planned: frozenset[Key]
 
     def complete_repetitions(self) -> "RowPredictions":
         """Return the row without repetitions that lack a fold: a few folds say nothing of a whole data set."""
-        folds = max((fold for _, _, fold in self._planned_keys()), default=0) + 1
+        folds = max((fold for _, _, fold in self.planned), default=0) + 1
         counts: dict[tuple[int, int], int] = {}
         for seed, repeat, _ in self.models:
             counts[seed, repeat] = counts.get((seed, repeat), 0) + 1
         complete = {key for key, count in counts.items() if count == folds}
         return replace(self, models={key: each for key, each in self.models.items() if key[:2] in complete})
-
-    def _planned_keys(self) -> Sequence[Key]:
-        return [key_of(piece) for piece in self.plan.pieces] or list(self.models)
 
     def together(
         self, select: Callable[[ModelPredictions], ModelPredictions] = lambda model: model
@@ -102,6 +98,11 @@ def key_of(piece: Piece) -> Key:
     return piece.seed, piece.repeat, piece.fold
 
 
+def keys_of(plan: RowPlan) -> frozenset[Key]:
+    """Return seed, repeat and fold of all pieces of a row."""
+    return frozenset(map(key_of, plan.pieces))
+
+
 def read_row(plan: RowPlan, rows: Sequence[RowPlan], done: Mapping[str, Path]) -> RowPredictions:
     """Read the predictions of a row, or average those of the rows that it names.
 
@@ -118,16 +119,15 @@ def read_row(plan: RowPlan, rows: Sequence[RowPlan], done: Mapping[str, Path]) -
         complete = [(piece, done[piece.identity]) for piece in plan.pieces if piece.identity in done]
         models = {key_of(piece): read_piece(piece, folder) for piece, folder in complete}
         folders = [folder for _, folder in complete]
-        return RowPredictions(plan=plan, models=models, folders=folders, planned=len(plan.pieces))
+        return RowPredictions(plan=plan, models=models, folders=folders, planned=keys_of(plan))
     named = [each for each in rows if each.row in section.average and each.condition == plan.condition]
     members = [read_row(each, rows, done) for each in named]
     common = set.intersection(*(set(member.models) for member in members))
-    planned = set.intersection(*({key_of(piece) for piece in each.pieces} for each in named))
     return RowPredictions(
         plan=plan,
         models={key: average([member.models[key] for member in members]) for key in common},
         folders=[],
-        planned=len(planned),
+        planned=frozenset.intersection(*(keys_of(each) for each in named)),
     )
 
 
@@ -155,31 +155,25 @@ def read_piece(piece: Piece, folder: Path) -> ModelPredictions:
     """
     evaluation = folder / EVALUATION
     try:
-        columns = ["sample_id", "label", "prediction", "probability", "probabilities"]
-        table = labelled_rows(read_table(evaluation / PREDICTIONS_FILE, "predictions", columns)).sort_by("sample_id")
+        columns = ["sample_id", "label", "probability"]
+        table = read_table(evaluation / PREDICTIONS_FILE, "predictions", columns).drop_null().sort_by("sample_id")
+        threshold = _threshold(evaluation)
     except (FileNotFoundError, FormatError) as error:
         raise OutputError(f"{evaluation}: {error}; remove the folder, and run the same command again") from None
     negative = next(iter(piece.config.data.classes))
     samples = piece.manifest if piece.test_manifest is None else piece.test_manifest
     groups = pc.coalesce(values_of(table["sample_id"], samples, "group"), table["sample_id"])
-    scores = table["probability"].to_numpy().astype(np.float64)
     return ModelPredictions(
         sample_ids=np.array(table["sample_id"].to_pylist()),
         has_tumour=np.array(table["label"].to_pylist()) != negative,
-        scores=scores,
-        threshold=_threshold(evaluation, table, negative, scores),
+        scores=table["probability"].to_numpy().astype(np.float64),
+        threshold=threshold,
         groups=np.array(groups.to_pylist()),
     )
 
 
-def _threshold(evaluation: Path, table: pa.Table, negative: str, scores: np.ndarray) -> float:
-    """Return the threshold of an evaluation, or one that gives the predictions of a baseline."""
-    if (evaluation / METRICS_FILE).is_file():
-        return float(read_table(evaluation / METRICS_FILE, "metrics").schema.metadata[b"threshold"])
+def _threshold(evaluation: Path) -> float:
     facts = read_success(evaluation) or {}
-    if "threshold" in facts:
+    if "threshold" in facts:  # a model that was computed elsewhere has no table of metrics
         return float(facts["threshold"])
-    is_positive = np.array(table["prediction"].to_pylist()) != negative
-    if is_positive.any():
-        return float(scores[is_positive].min())
-    return float(np.nextafter(scores.max(), np.inf))
+    return float(read_table(evaluation / METRICS_FILE, "metrics").schema.metadata[b"threshold"])

@@ -16,6 +16,7 @@ from brainscale.evaluation.study.measures import measure_studies
 from brainscale.evaluation.study.page import render_page
 from brainscale.evaluation.study.pausing import busy_file
 from brainscale.evaluation.study.plots import draw_plots
+from brainscale.evaluation.study.released_models import KIND, MODELS_FILE, released_models, take_models
 from brainscale.evaluation.study.results_table import Results
 from brainscale.evaluation.study.runs import Outcome, StudyPlan, choose_pieces, make_plan, own_folder, run_pieces
 from brainscale.storage.local import make_folder, replacing
@@ -51,6 +52,7 @@ def run_studies(
     rows: Sequence[str] = (),
     minutes: float | None = None,
     page: str | None = None,
+    models: str | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
     force: bool = False,
@@ -68,6 +70,7 @@ def run_studies(
         rows: names of the rows to run; all without any.
         minutes: time limit; None: until all is complete.
         page: where to write the page; by default results.md in `out`.
+        models: a table of released models: those that the studies plan are taken from it and not trained.
         overwrite: whether to replace a page of other studies, or another file in its place.
         dry_run: whether to say only what is done and left, and how long that takes.
         force: whether to run studies that take longer than their budget.
@@ -88,6 +91,9 @@ def run_studies(
     if page is not None:
         require_own_page(page, origin, overwrite=overwrite)
     plan = make_plan(files, places, out, on_notice)
+    if models is not None:
+        with own_folder(plan.out):
+            on_notice(f"{take_models(models, plan)} models are taken from {models}")
     pieces = choose_pieces(plan, parts, rows)
     on_budget(plan.budget())
     for name, missing in plan.left_out.items():
@@ -145,15 +151,16 @@ def write_results(
     origin: str | None = None,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> tuple[pa.Table, Path, Path]:
-    """Write the table, plots, indices and page of what is complete; return the table, and where page and table are."""
+    """Write table, plots, models, indices and page of what is complete; return the table, and both places."""
     page_file = plan.out / "results.md" if page is None else Path(page).absolute()
     make_folder(page_file.parent)
     table_file = page_file.with_suffix(".parquet")
     table = measure_studies(plan, on_notice)
     write_table(table, table_file, "results", origin)
     write_page(table, plan.files, page_file, command)
+    folder = make_folder(page_file.parent / page_file.stem)
+    write_table(released_models(plan), folder / MODELS_FILE, KIND)
     for name, index in released_indices(plan).items():
-        folder = make_folder(page_file.parent / page_file.stem)
         with replacing(folder / f"{name}.parquet") as aside:
             pq.write_table(index, aside, compression="zstd")
     return table, page_file, table_file
@@ -165,7 +172,8 @@ def write_page(table: pa.Table, files: Sequence[StudyFile], page_file: Path, com
     for file in files:
         draw_plots(Results(table, file), page_file.parent / images)
     table_name = page_file.with_suffix(".parquet").name
-    text = render_page(table, files, table_file=table_name, images=images, command=command)
+    models = f"{page_file.stem}/{MODELS_FILE}"
+    text = render_page(table, files, table_file=table_name, models_file=models, images=images, command=command)
     with replacing(page_file) as aside:
         aside.write_text(text, encoding="utf-8")
 

@@ -12,14 +12,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
-from struct import unpack_from
 
 import numpy as np
 from pydicom import Dataset, FileDataset, dcmread
 from pydicom.filereader import read_dataset, read_preamble
 from pydicom.pixels.common import PhotometricInterpretation
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
-from pydicom.valuerep import STANDARD_VR
 
 from brainscale.config.data_sections import LimitsConfig
 from brainscale.errors import SampleError
@@ -29,18 +27,11 @@ from brainscale.reading.formats.dicom_geometry import Geometry, find_instance, f
 from brainscale.reading.formats.dicom_grey import Grey, grey_frames, number_of, stored_bits, text_of
 from brainscale.reading.formats.dicom_pixels import PIXELS, complete_pixel_description, stored_planes
 from brainscale.reading.formats.frame import Frame
+from brainscale.reading.formats.recognition import find_byte_order
 
-_VRS = {str(name).encode() for name in STANDARD_VR}
 _PHOTOMETRIC = {str(name) for name in PhotometricInterpretation}
 
 logging.getLogger("pydicom").propagate = False  # its log quotes values too
-
-
-def recognises(head: bytes) -> bool:
-    """Tell whether a file that begins with these bytes (160) is DICOM, with a preamble or without."""
-    if head[128:132] == b"DICM":
-        return True
-    return _byte_order(head) is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,26 +65,6 @@ def read_head(data: bytes, limits: LimitsConfig) -> Head:
             inverted=text_of(ds, "PhotometricInterpretation") == "MONOCHROME1",
         )
     return Head()
-
-
-def _byte_order(head: bytes) -> str | None:
-    """Return < or > for a data set that begins with these bytes; None if none does."""
-    if len(head) < 16:
-        return None
-    for order in "<>":
-        group, element, nbytes = unpack_from(f"{order}HHI", head)
-        if group in (2, 8) and element < 0x100:
-            is_implicit = order == "<" and _has_second_element(head, group, element, nbytes)
-            return order if head[4:6] in _VRS or is_implicit else None
-    return None
-
-
-def _has_second_element(head: bytes, group: int, element: int, nbytes: int) -> bool:
-    """Tell whether another element, with a later tag, comes after the first one of an implicit VR data set."""
-    if nbytes % 2 or 8 + nbytes + 4 > len(head):
-        return False
-    second = unpack_from("<HH", head, 8 + nbytes)
-    return (group, element) < second < (0x11, 0)
 
 
 def decode(
@@ -134,7 +105,7 @@ def _read(data: bytes, limits: LimitsConfig, *, header_only: bool = False) -> Fi
     read_preamble(stream, force=True)
     meta = read_dataset(stream, False, True, stop_when=lambda tag, _vr, _length: tag >> 16 != 2)
     start, syntax = stream.tell(), meta.get("TransferSyntaxUID")
-    order = _byte_order(data[start : start + 160])
+    order = find_byte_order(data[start : start + 160])
     named_order = None if syntax == DeflatedExplicitVRLittleEndian else ">" if syntax == ExplicitVRBigEndian else "<"
     if order and order != named_order:  # the file names another order of bytes, or a compression, than it has
         return dcmread(BytesIO(data[start:]), force=True, stop_before_pixels=header_only)

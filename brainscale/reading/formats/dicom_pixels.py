@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from struct import unpack_from
-from typing import NamedTuple
 
 import numpy as np
 from pydicom import Dataset, FileDataset
@@ -38,6 +37,7 @@ from pydicom.uid import (
 )
 
 from brainscale.errors import SampleError
+from brainscale.reading.formats.codestream import codestream_header
 from brainscale.reading.formats.dicom_grey import number_of, text_of
 
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -56,14 +56,6 @@ KINDS = {
 }
 """Kinds of compression, with their transfer syntaxes; the first is taken where a file names another kind."""
 ITEM = b"\xfe\xff\x00\xe0"
-
-
-class Codestream(NamedTuple):
-    """What the header of a compressed image says."""
-
-    kind: str
-    precision: int | None = None
-    shape: tuple[int, int, int] | None = None  # height, width and components
 
 
 def complete_pixel_description(ds: Dataset) -> None:
@@ -205,29 +197,3 @@ def _decoder(syntax: UID, precision: int = 8) -> Decoder:
             return decoder
     name = syntax.name if syntax.type == "Transfer Syntax" else "an unknown transfer syntax"
     raise SampleError("unsupported_transfer_syntax", f"no decoder for {name}")
-
-
-def codestream_header(codestream: bytes) -> Codestream | None:
-    """Return what a compressed image says of itself: SIZ of JPEG 2000, SOF of JPEG and JPEG-LS, RLE's segments."""
-    start = codestream.find(b"\xff\x4f\xff\x51")
-    if start == 0 or codestream[4:8] == b"jP  ":
-        if start < 0 or len(codestream) < start + 43:
-            return None
-        x, y, left, top = unpack_from(">4I", codestream, start + 8)
-        components, precision = unpack_from(">HB", codestream, start + 40)
-        return Codestream("JPEG 2000", (precision & 0x7F) + 1, (y - top, x - left, components))
-    if codestream[:2] != b"\xff\xd8":
-        segments = unpack_from("<2I", codestream) if len(codestream) >= 64 else (0, 0)
-        return Codestream("RLE") if 1 <= segments[0] <= 15 and segments[1] == 64 else None
-    offset = 2
-    while offset + 10 <= len(codestream):
-        marker, nbytes = unpack_from(">HH", codestream, offset)
-        if marker == 0xFFFF:  # fill before a marker
-            offset += 1
-        elif marker == 0xFFF7 or (0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC)):
-            precision, height, width, components = unpack_from(">BHHB", codestream, offset + 4)
-            lossless = {0xFFF7: "JPEG-LS", 0xFFC3: "JPEG lossless"}
-            return Codestream(lossless.get(marker, "JPEG"), precision, (height, width, components))
-        else:
-            offset += 2 + nbytes
-    return None

@@ -1,5 +1,6 @@
 """What every format yields: grey frames, with what is needed to show their intensities."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,9 @@ from brainscale.reading.histogram import GreyRange, Histogram, Rescale, count_in
 
 MAX_VALUES = 2**20
 """Values that a percentile is taken of at most, evenly spaced over the frame or volume."""
+Windows = Mapping[int | None, tuple[float, float]]
+"""Number of a frame → the intensities that become 0 and 255."""
+NO_WINDOWS: Windows = {}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,21 +7,12 @@ import numpy as np
 
 from brainscale.config.data_sections import LimitsConfig
 from brainscale.errors import SampleError
-from brainscale.reading.formats.frame import Frame
-from brainscale.reading.formats.volume import NO_WINDOWS, Volumes, Windows, cut_slices, has_directions
+from brainscale.reading.formats.frame import NO_WINDOWS, Frame, Windows
+from brainscale.reading.formats.recognition import MGH_HEADER_NBYTES
+from brainscale.reading.formats.volume import Volumes, cut_slices, has_directions
 
-HEADER_NBYTES = 284
 TYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}
-CODES = range(11)  # of types, those that no reader knows among them
 CORONAL = np.array([[-1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])  # where the file states no directions
-
-
-def recognises(head: bytes) -> bool:
-    """Tell whether a file that begins with these bytes (512) is MGH: version 1, sizes and a type that make sense."""
-    if len(head) < HEADER_NBYTES:
-        return False
-    version, *shape, kind = unpack_from(">6i", head)
-    return version == 1 and min(shape) > 0 and max(shape) < 2**20 and kind in CODES
 
 
 def decode(
@@ -51,7 +42,7 @@ def decode(
         affine[:3, :3] = CORONAL
     volumes = Volumes(
         data=data,
-        offset=HEADER_NBYTES,
+        offset=MGH_HEADER_NBYTES,
         shape=tuple(shape[:3]) if shape[3] == 1 else tuple(shape),
         dtype=np.dtype(TYPES[kind]),
         affine=affine,

@@ -15,22 +15,12 @@ import numpy as np
 
 from brainscale.config.data_sections import LimitsConfig
 from brainscale.errors import SampleError
-from brainscale.reading.formats.frame import Frame
-from brainscale.reading.formats.volume import NO_WINDOWS, Volumes, Windows, cut_slices, has_directions
+from brainscale.reading.formats.frame import NO_WINDOWS, Frame, Windows
+from brainscale.reading.formats.volume import Volumes, cut_slices, has_directions
 
 BEHIND_HEADER = 4  # bytes that say whether extensions follow
 AS_STORED = np.diag([-1.0, 1.0, 1.0, 1.0])
 """Affine of a file that states none: the axes as stored, the patient's left first."""
-
-
-def recognises(head: bytes) -> bool:
-    """Tell whether a file that begins with these bytes (352) is NIfTI with its image in the same file."""
-    return head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0"
-
-
-def is_header_only(head: bytes) -> bool:
-    """Tell whether this is a NIfTI header whose image is in another file (.hdr and .img)."""
-    return head[344:348] == b"ni1\0" or head[4:8] == b"ni2\0"
 
 
 def decode(

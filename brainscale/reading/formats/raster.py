@@ -12,26 +12,19 @@ from collections.abc import Iterator
 from math import prod
 
 import numpy as np
-from openjpeg.utils import decode as decode_jpeg_2000
 from PIL import ExifTags, Image, ImageChops, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from brainscale.config.data_sections import LimitsConfig
 from brainscale.errors import SampleError
 from brainscale.reading.formats import tiff
-from brainscale.reading.formats.dicom_pixels import codestream_header
+from brainscale.reading.formats.codestream import codestream_header
 from brainscale.reading.formats.frame import Frame, one_line
+from brainscale.reading.formats.recognition import RASTER_FORMATS, TIFF
 from brainscale.reading.formats.samples import luminance, opacity_of, upright
+from brainscale.reading.libraries import load
 
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "JPEG2000")
 QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
-_MAGIC: tuple[bytes, ...] = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", *tiff.MAGIC)
-_MAGIC += (b"GIF87a", b"GIF89a", b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
-
-
-def recognises(head: bytes) -> bool:
-    """Tell whether a file that begins with these bytes is in one of these formats."""
-    return head.startswith(_MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
 def decode(data: bytes, limits: LimitsConfig, min_side: int | None = None) -> Iterator[Frame]:
@@ -51,11 +44,11 @@ def decode(data: bytes, limits: LimitsConfig, min_side: int | None = None) -> It
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is checked here, or of harmless metadata
-            pages = tiff.read_pages(data, limits) if data.startswith(tiff.MAGIC) else []
+            pages = tiff.read_pages(data, limits) if data.startswith(TIFF) else []
             if any(page.is_deep for page in pages):
                 yield from _pages(data, pages, limits)
             else:
-                with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                with Image.open(io.BytesIO(data), formats=RASTER_FORMATS) as image:
                     yield from _frames(image, data, limits, min_side)
     except UnidentifiedImageError:
         if (pages and tiff.is_described(pages[0])) or codestream_header(data):
@@ -128,7 +121,9 @@ def _deep_samples(image: ImageFile, data: bytes, number: int | None) -> np.ndarr
     if image.format == "JPEG2000" and image.mode in ("LA", "RGB", "RGBA"):
         header = codestream_header(data[data.find(b"\xff\x4f\xff\x51") :])
         precision = (header and header.precision) or 8
-        return np.asarray(decode_jpeg_2000(data)) << (16 - precision) if 8 < precision <= 16 else None
+        if not 8 < precision <= 16:
+            return None
+        return np.asarray(load("openjpeg.utils").decode(data)) << (16 - precision)
     if image.format != "PNG" or not image.tile or not str(image.tile[0].args).endswith(";16B"):
         return None
     if number is not None:

@@ -17,7 +17,6 @@ from brainscale.errors import SampleError
 from brainscale.reading.formats.frame import Frame
 from brainscale.reading.formats.samples import luminance, opacity_of, upright
 
-MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, ORIENTATION, SAMPLES = 256, 257, 258, 259, 262, 266, 274, 277
 STRIP_OFFSETS, ROWS_PER_STRIP, STRIP_NBYTES, PLANAR, PREDICTOR, EXTRA_SAMPLES = 273, 278, 279, 284, 317, 338
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_NBYTES, SAMPLE_FORMAT = 322, 323, 324, 325, 339

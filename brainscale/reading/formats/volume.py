@@ -6,7 +6,7 @@ anterior (axial) or superior on top. The fourth and further dimensions count vol
 by volume. Each volume has one grey range.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from math import prod
@@ -19,13 +19,10 @@ from nibabel.orientations import apply_orientation, io_orientation
 from brainscale.config.data_sections import LimitsConfig
 from brainscale.errors import SampleError
 from brainscale.reading.acquisition import Acquisition, name_orientation
-from brainscale.reading.formats.frame import Frame
+from brainscale.reading.formats.frame import NO_WINDOWS, Frame, Windows
 from brainscale.reading.histogram import count_values
 from brainscale.reading.series import BACKGROUND, bright_rank
 
-Windows = Mapping[int | None, tuple[float, float]]
-"""Number of a frame → the intensities that become 0 and 255."""
-NO_WINDOWS: Windows = {}
 AXIS = {"sagittal": 0, "coronal": 1, "axial": 2}  # of a volume in RAS+
 
 

@@ -46,7 +46,10 @@ def results(made: StudyPlan) -> Results:
 
 
 def page(table: pa.Table, file: StudyFile) -> str:
-    return render_page(table, [file], table_file="results.parquet", images="images", command="brainscale results small")
+    command = "brainscale results small"
+    return render_page(
+        table, [file], table_file="results.parquet", models_file="models.parquet", images="images", command=command
+    )
 
 
 def test_a_row_has_the_metrics_of_its_predictions(tmp_path: Path) -> None:
@@ -67,6 +70,16 @@ def test_a_row_has_the_metrics_of_its_predictions(tmp_path: Path) -> None:
     assert hashes["config_sha256"] == row.pieces[0].config.fingerprint
     assert hashes["seeds"] == [42, 42]
     assert len(set(hashes["weights_sha256"])) == 2
+
+
+def test_an_average_of_which_a_fold_lacks_a_member_is_not_measured(tmp_path: Path) -> None:
+    made = plan(study(tmp_path), tmp_path / "out", indexed())
+    for piece in (*made.rows[0].pieces, made.rows[1].pieces[0]):
+        complete(piece, made.out)
+    both = read_row(made.rows[2], made.rows, made.done())
+    assert list(both.models) == [(1, 1, 0)]
+    assert len(both.planned) == 2
+    assert not both.complete_repetitions().models
 
 
 def test_an_average_is_that_of_the_probabilities_of_the_same_sample(tmp_path: Path) -> None:

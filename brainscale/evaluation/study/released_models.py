@@ -1,0 +1,100 @@
+"""The predictions of every complete model in one table, from which a study goes on elsewhere without training again."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from brainscale.errors import FormatError, OutputError
+from brainscale.evaluation.results import PREDICTIONS_FILE
+from brainscale.evaluation.study.data_sets import released_ids
+from brainscale.evaluation.study.piece_main import EVALUATION, MODEL_FACTS
+from brainscale.evaluation.study.pieces import Piece, RowPlan
+from brainscale.evaluation.study.predictions import read_piece
+from brainscale.evaluation.study.processes import SPENT, Spent, read_spent
+from brainscale.evaluation.study.runs import StudyPlan
+from brainscale.schema import STUDY_MODELS
+from brainscale.storage.local import make_folder, read_success, write_json, write_success
+from brainscale.storage.tables import read_table, write_table
+
+KIND, MODELS_FILE = "study models", "models.parquet"
+
+
+def released_models(plan: StudyPlan) -> pa.Table:
+    """Return a table of schema STUDY_MODELS with the complete models of the studies.
+
+    Raises:
+        OutputError: predictions are missing or damaged.
+    """
+    done, released = plan.done(), dict[str, dict[str, Any]]()
+    for row, piece in _pieces(plan):
+        if piece.identity in done and piece.identity not in released:
+            released[piece.identity] = _release(row, piece, done[piece.identity])
+    return pa.Table.from_pylist(list(released.values()), schema=STUDY_MODELS)
+
+
+def take_models(table_file: str, plan: StudyPlan) -> int:
+    """Make the planned models complete that a table of released models has; return how many were not before.
+
+    Args:
+        table_file: the table.
+        plan: the studies.
+
+    Raises:
+        OutputError: the table cannot be read, or a model predicted samples that its data set does not have.
+    """
+    try:
+        table = read_table(table_file, KIND)
+    except (FileNotFoundError, FormatError) as error:
+        raise OutputError(f"--models {table_file}: {error}") from None
+    released, done = {row["identity"]: row for row in table.to_pylist()}, set(plan.done())
+    taken = set[str]()
+    for row, piece in _pieces(plan):
+        if piece.identity in released and piece.identity not in done | taken:
+            _take(released[piece.identity], row, piece, plan.out / piece.folder)
+            taken.add(piece.identity)
+    return len(taken)
+
+
+def _pieces(plan: StudyPlan) -> Iterator[tuple[RowPlan, Piece]]:
+    return ((row, piece) for row in plan.rows for piece in row.pieces)
+
+
+def _release(row: RowPlan, piece: Piece, folder: Path) -> dict[str, Any]:
+    facts, model, samples = read_success(folder) or {}, read_piece(piece, folder), _samples(row, piece)
+    kept = samples.take(pc.index_in(pa.array(model.sample_ids), samples["sample_id"].combine_chunks()))
+    return {
+        **{name: getattr(piece, name) for name in ("identity", "study", "part", "row", "condition", "repeat", "fold")},
+        "seed": piece.config.train.seed,
+        "config_sha256": piece.config_sha256,
+        **{name: facts[name] for name in MODEL_FACTS},
+        **asdict(read_spent(folder)),
+        "threshold": model.threshold,
+        "sample_ids": kept["released_id"].to_pylist(),
+        "probabilities": model.scores.tolist(),
+    }
+
+
+def _take(released: Mapping[str, Any], row: RowPlan, piece: Piece, folder: Path) -> None:
+    """Write the folder of a complete piece, without the model itself."""
+    samples = _samples(row, piece)
+    places = pc.index_in(pa.array(released["sample_ids"]), samples["released_id"].combine_chunks())
+    if places.null_count:
+        raise OutputError(f"{piece.title}: the released model predicted samples that {row.data_name} does not have")
+    tested = samples.take(places).select(["sample_id", "label"])
+    predictions = tested.append_column("probability", pa.array(released["probabilities"], pa.float32()))
+    make_folder(folder / EVALUATION)
+    write_table(predictions, folder / EVALUATION / PREDICTIONS_FILE, "predictions")
+    write_success(folder / EVALUATION, {"threshold": released["threshold"]})
+    write_json(folder / SPENT, {name: released[name] for name in Spent.__dataclass_fields__})
+    write_success(folder, {"identity": piece.identity, **{name: released[name] for name in MODEL_FACTS}})
+
+
+def _samples(row: RowPlan, piece: Piece) -> pa.Table:
+    """Return sample_id, label and released_id of the samples that a piece may be tested on."""
+    samples = piece.manifest if piece.test_manifest is None else piece.test_manifest
+    hide_ids = row.file.study.data[row.data_name].hide_ids
+    return samples.select(["sample_id", "label"]).append_column("released_id", released_ids(samples, hide_ids=hide_ids))
