@@ -37,6 +37,7 @@ from tests.support.images import write_image
 from tests.support.processes import SECONDS, beside, kill, part_of, started, wait_for
 from tests.support.runs import Invoke, invoke, scores, succeed, weights
 
+ON_RAY = ("--workers", "1")  # what this test scores would not need it
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 KILLS = int(os.environ.get("BRAINSCALE_KILLS", "0"))
 INPUTS = 4000  # some seconds of work, so that what is killed is still at work
@@ -73,8 +74,8 @@ def untouched(run: Path, archive: Path, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="module")
 def seconds(run: Path, archive: Path, tmp_path_factory: pytest.TempPathFactory) -> float:
     """What such a job takes, with its Ray."""
-    began = time.monotonic()
-    subprocess.run(command(run, archive, tmp_path_factory.mktemp("timed") / "scores"), check=True, capture_output=True)
+    began, out = time.monotonic(), tmp_path_factory.mktemp("timed") / "scores"
+    subprocess.run(command(run, archive, out, *ON_RAY), check=True, capture_output=True)
     return time.monotonic() - began
 
 
@@ -122,22 +123,24 @@ def test_a_long_job_chooses_its_graph(run: Path, scans: Path, tmp_path: Path, mo
 
 
 def test_kill_after_kill_leaves_every_row_once(run: Path, archive: Path, untouched: list[Row], tmp_path: Path) -> None:
-    """Ctrl-C, kill -9 of raylet and driver after a part each, then of the scoring actor: that job goes on itself."""
+    """Ctrl-C and kill -9 after a part each, without Ray and on it, then of the actor: that job goes on itself."""
     out = tmp_path / "scores"
 
     def parts() -> int:
         return len(list(out.glob("part-*")))
 
-    with started(command(run, archive, out)) as process:
-        wait_for(parts, process)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=SECONDS)
-        assert process.returncode == 1
-        assert "Error: stopped; to resume, run again: brainscale score " in said
-    assert not (out / "_SUCCESS.json").exists()
-    for kind in ("raylet", "driver"):
+    for more in ((), ON_RAY):
         before = parts()
-        with started(command(run, archive, out)) as process:
+        with started(command(run, archive, out, *more)) as process:
+            wait_for(lambda before=before: parts() > before, process)  # type: ignore[misc]
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=SECONDS)
+            assert process.returncode == 1
+            assert "Error: stopped; to resume, run again: brainscale score " in said
+        assert not (out / "_SUCCESS.json").exists()
+    for kind, more in (("driver", ()), ("raylet", ON_RAY), ("driver", ON_RAY)):
+        before = parts()
+        with started(command(run, archive, out, *more)) as process:
             wait_for(lambda before=before: parts() > before, process)  # type: ignore[misc]
             assert kill(process.pid, kind), process.communicate()
             process.wait(SECONDS)
@@ -157,8 +160,9 @@ def test_a_kill_at_a_random_moment_leaves_every_row_once(
 ) -> None:
     """Of an undisturbed job's time: about what is left of it once the part that dies is there."""
     out = tmp_path / "scores"
-    kind, left = (("driver", 0.9), ("worker", 0.2), ("driver", 0.9), ("raylet", 0.7))[number % 4]
-    with started(command(run, archive, out)) as process:
+    kinds = (("driver", 0.9, ()), ("worker", 0.2, ON_RAY), ("driver", 0.9, ON_RAY), ("raylet", 0.7, ON_RAY))
+    kind, left, more = kinds[number % 4]
+    with started(command(run, archive, out, *more)) as process:
         wait_for(lambda: part_of(process.pid, kind), process)
         time.sleep(random.Random(number).uniform(0, left * seconds))  # noqa: S311 (no secret)
         found = kill(process.pid, kind)

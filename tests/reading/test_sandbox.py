@@ -21,8 +21,9 @@ from brainscale.reading.children import decoder_of
 from brainscale.reading.confinement import Confinement, confine
 from brainscale.reading.reader import MAX_CRASHES, read_file, read_samples
 from brainscale.reading.request import ReadRequest
-from brainscale.reading.sandbox import KEEP_MEMORY, Sandbox
+from brainscale.reading.sandbox import Sandbox
 from brainscale.reading.sources import list_files
+from brainscale.reading.spawning import KEEP_MEMORY
 from tests.support.files import tarred, zipped
 from tests.support.images import write_image
 from tests.support.series import as_series, phantom

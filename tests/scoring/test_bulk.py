@@ -1,11 +1,23 @@
-"""Rows of predictions, without Ray."""
+"""Rows of predictions, without Ray, and which jobs need it."""
+
+import os
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
+from brainscale.models.engines import EngineOptions
 from brainscale.reading.sample import COLUMNS
+from brainscale.reading.small_jobs import MAX_FILES
+from brainscale.reading.sources import SourceFile
 from brainscale.schema import PREDICTIONS
-from brainscale.scoring.predictions import make_predictions
+from brainscale.scoring import bulk
+from brainscale.scoring.bulk import FEW_CPUS
+from brainscale.scoring.predictions import ScoringJob, make_predictions
+from brainscale.scoring.rows import MAX_LOCAL_ROWS
+from brainscale.scoring.spool import SpooledFiles
+from tests.support.scoring import made_up_bundle
 
 
 def block(errors: list[str | None]) -> pa.Table:
@@ -43,3 +55,27 @@ def test_nothing_but_errors() -> None:
     table = make_predictions(block(["corrupt"]), np.zeros(1, bool), known, 0.5, ["no", "yes"], "w")
     assert table["error_code"].to_pylist() == ["corrupt"]
     assert table["probability"].to_pylist() == [None]
+
+
+@pytest.mark.parametrize(
+    ("rows", "cpus", "gpu", "settings", "expected"),
+    [
+        (MAX_FILES, 64, True, {}, False),  # over before Ray would be up
+        (MAX_FILES + 1, 64, True, {}, True),
+        (MAX_FILES + 1, 64, False, {}, False),
+        (MAX_LOCAL_ROWS, 64, False, {}, False),
+        (MAX_LOCAL_ROWS + 1, FEW_CPUS + 1, False, {}, True),
+        (MAX_LOCAL_ROWS + 1, FEW_CPUS, False, {}, False),
+        (1, 2, False, {"workers": 1}, True),
+        (1, 2, False, {"engine": EngineOptions(name="torch")}, True),
+    ],
+)
+def test_a_job_runs_on_ray_where_that_is_faster_or_asked_for(
+    rows: int, cpus: int, gpu: bool, settings: dict[str, Any], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "has_gpu", lambda: gpu)
+    monkeypatch.setattr(bulk, "is_ray_near", lambda: False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cpus)))
+    files = SpooledFiles(SourceFile(uri=f"/{n}.png", sample_id=f"{n}.png", nbytes=1000) for n in range(rows))
+    job = ScoringJob(bundle=made_up_bundle(), threshold=0.5, **settings)
+    assert bulk.needs_ray(job, files, None) is expected
