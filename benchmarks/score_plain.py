@@ -49,7 +49,10 @@ def load_with_openvino(model: str) -> tuple[Network, int, bool]:
             local.request = compiled.create_infer_request()
         return np.array(local.request.infer([image])[0])
 
-    return infer, shape[-1].get_length(), len(shape) == 3
+    side, is_grey = shape[-1].get_length(), len(shape) == 3
+    kind = np.uint8 if is_grey else np.float32
+    infer(np.zeros([1, *(each.get_length() for each in list(shape)[1:])], kind))  # the first calls of two may deadlock
+    return infer, side, is_grey
 
 
 LOAD = {"onnxruntime": load_with_onnxruntime, "openvino": load_with_openvino}

@@ -115,6 +115,8 @@ class OpenVinoEngine:
         )
         self._pool, self._of_thread = ThreadPoolExecutor(threads), threading.local()
         self._classes = len(info.classes)
+        # One call before there are several: the first ones of two threads may wait for each other for ever (2026.4).
+        self._run(np.zeros((1, info.preprocess.image_size, info.preprocess.image_size), np.uint8))
 
     def __call__(self, planes: np.ndarray) -> EngineOutput:
         """Return probabilities and features for planes, uint8 [N, S, S]."""

@@ -17,6 +17,7 @@ from brainscale.models.engines import (
     OWN,
     EngineOptions,
     EngineOutput,
+    OpenVinoEngine,
     describe_arithmetic,
     load_engine,
     read_network,
@@ -122,3 +123,11 @@ def test_the_fastest_that_agrees_is_taken(
     time_of = {id(engine): seconds[name] for name, engine in engines.items()}
     monkeypatch.setattr(graphs, "_time_call", lambda engine, planes: time_of[id(engine)])
     assert graphs._choose(engines, SIZE, 2) == expected
+
+
+def test_openvino_has_computed_once_before_there_are_threads(bundle: Bundle, two: dict[str, bytes]) -> None:
+    """Its first calls, if two threads make them at once, may wait for each other for ever."""
+    pytest.importorskip("openvino", reason="NOT TESTED: OpenVINO is not installed")
+    engine = load_engine(bundle.info, two[DIRECT], OPTIONS, threads=2, graph=OPENVINO)
+    assert isinstance(engine, OpenVinoEngine)
+    assert engine._of_thread.request is not None  # of the thread that loaded it
