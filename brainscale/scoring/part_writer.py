@@ -43,11 +43,11 @@ class PartWriter:
         present: int,
         on_rows: Callable[[pa.Table, float], None],
     ) -> None:
-        self.present = present
         self._folder, self._block, self._identity, self._arithmetic = folder, block, identity, arithmetic
         self._on_rows, self._began = on_rows, time.monotonic()
         self._waiting: list[pa.Table] = []
         self._rows = self._number = 0
+        self._present = present
         self._done: list[tuple[Part, Counter[str]]] = []
         self.unusual = 0
         self._changed: set[str] = set()  # files with a row that says so
@@ -69,7 +69,7 @@ class PartWriter:
 
     def _write(self, rows: pa.Table, request: ReadRequest, *, last: bool) -> None:
         number, self._number = self._number, self._number + 1
-        if number < self.present:
+        if number < self._present:
             return
         rows = self._with_changes(rows, request)
         part = Part(block=self._block.name, number=number, last=last, rows=len(rows))

@@ -129,24 +129,24 @@ class Scorer:
         """
         others, limit = _OtherJobs(folder), part_rows(self._request.preprocess.image_size)
         skipped: deque[Block] = deque()
+        writers: deque[PartWriter] = deque()  # of the blocks at work
 
         def left() -> Iterator[_BlockAtWork]:
             for block in blocks:
                 if others.have(block):
                     skipped.append(block)
-                else:
-                    writer = PartWriter(folder, block, identity, self._arithmetic, others.parts_of(block), on_rows)
-                    yield _BlockAtWork(block, self._job, writer, there=writer.present * limit)
+                    continue
+                present = others.parts_of(block)
+                writers.append(PartWriter(folder, block, identity, self._arithmetic, present, on_rows))
+                yield _BlockAtWork(block, self._job, there=present * limit)
 
         for at_work, predictions in self._predict(left()):
             while skipped:
                 yield _counted(skipped.popleft())
-            writer = at_work.writer
-            if writer is None:
-                raise RuntimeError("a block is scored without a writer")
             if predictions is not None:
-                writer.add(predictions, limit, self._request)
+                writers[0].add(predictions, limit, self._request)
                 continue
+            writer = writers.popleft()
             for rows in kept_rows(at_work.block, folder):
                 writer.add(rows, limit, self._request)
             done = writer.finish(self._request)
@@ -163,7 +163,7 @@ class Scorer:
         waiting: deque[tuple[_BlockAtWork, Future[pa.Table] | None]] = deque()
         for block, rows in self._read_batches(blocks):
             waiting.append((block, None if rows is None else self._calls.submit(self._score, rows)))
-            if len(waiting) > CALLS_AHEAD:
+            while waiting and (waiting[0][1] is None or _count_calls(waiting) > CALLS_AHEAD):
                 yield _result(*waiting.popleft())
         while waiting:
             yield _result(*waiting.popleft())
@@ -246,6 +246,10 @@ def _in_batches(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
+def _count_calls(waiting: "Iterable[tuple[_BlockAtWork, Future[pa.Table] | None]]") -> int:
+    return sum(future is not None for _, future in waiting)
+
+
 def _result(block: "_BlockAtWork", future: "Future[pa.Table] | None") -> tuple["_BlockAtWork", pa.Table | None]:
     return block, None if future is None else future.result()
 
@@ -261,12 +265,11 @@ class _BlockAtWork:
     Args:
         block: the block.
         job: the model, and how to run it.
-        writer: writes its rows; None where they are only predicted.
         there: number of its first rows that are in parts already; they are not predicted again.
     """
 
-    def __init__(self, block: Block, job: ScoringJob, writer: PartWriter | None = None, there: int = 0) -> None:
-        self.block, self.writer = block, writer
+    def __init__(self, block: Block, job: ScoringJob, there: int = 0) -> None:
+        self.block = block
         self.notes: Counter[str] = Counter()
         self._there, self._rows = there, 0
         known: dict[str, str] = {}

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from brainscale.errors import FormatError, OutputError
 from brainscale.reading.file_tables import files_of_manifest
 from brainscale.schema import MANIFEST
-from brainscale.scoring import blocks, part_writer
+from brainscale.scoring import blocks, part_writer, scorer
 from brainscale.scoring.blocks import PackedBlock
 from brainscale.scoring.folders import open_scores_folder
 from brainscale.scoring.listing import find_listing, read_listing
@@ -68,6 +69,25 @@ def test_every_file_is_a_row_and_success_names_the_parts(source: Path, tmp_path:
         assert part is not None
         assert part.rows == len(pa.parquet.read_table(tmp_path / "out" / name))
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"_SUCCESS.json", "_listing", *facts["parts"]}
+
+
+def test_a_call_of_the_engine_begins_before_the_last_has_ended_also_of_another_block(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, under_way, most = scorer.score_rows, list[int](), list[int]()
+
+    def slow(rows: pa.Table, *arguments: Any, **options: Any) -> pa.Table:
+        under_way.append(len(rows))
+        most.append(len(under_way))
+        time.sleep(0.05)
+        under_way.pop()
+        return real(rows, *arguments, **options)
+
+    monkeypatch.setattr(scorer, "score_rows", slow)
+    score(tmp_path / "out", source)
+    finished(tmp_path / "out")
+    assert len(most) > 5  # each block is one call
+    assert max(most) == 1 + scorer.CALLS_AHEAD
 
 
 def test_a_rerun_of_a_complete_folder_touches_nothing(source: Path, tmp_path: Path) -> None:

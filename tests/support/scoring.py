@@ -88,6 +88,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         return EngineOutput(np.stack([1 - tumour, tumour], 1), np.stack([tumour], 1))
 
     monkeypatch.setattr("brainscale.reading.reader._read_members", read_text)
+    monkeypatch.setattr("brainscale.scoring.scorer.prepare_decoder", lambda request: None)
     monkeypatch.setattr("brainscale.models.graphs.read_network", lambda bundle, options: b"")
     monkeypatch.setattr("brainscale.models.graphs.load_engine", lambda *arguments, **options: engine)
     monkeypatch.setattr("brainscale.scoring.blocks.MIN_BLOCK_ROWS", BLOCK_FILES)
