@@ -62,7 +62,7 @@ bench: $(READY) ## every measurement that needs no files of yours
 
 STUDIES ?= brain_mri_253 training_options lgg_flair
 SETS := $(patsubst %/,%,$(sort $(dir $(wildcard $(DATA)/brain_mri_253/ $(DATA)/lgg_flair/))))
-# Models of the page that have been computed, perhaps elsewhere; with MODELS= all are trained here.
+# Released models to use instead of training; MODELS= trains all.
 MODELS ?= $(wildcard docs/results/models.parquet)
 # Hours; the same command again resumes. MINUTES=90 ends it after so long.
 results: $(READY) ## docs/results.md from configs/results/, with DATA=folder-with-the-two-sets; resumable, with MINUTES=90

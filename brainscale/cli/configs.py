@@ -35,11 +35,11 @@ def show_command(name: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
     Example: brainscale config show brainmrnet_paper --set train.epochs=20
     """
+    import yaml
+
     from brainscale.config.files import load_config
 
     values = load_config(name, overrides).model_dump(mode="json")
-    import yaml
-
     click.echo(json.dumps(values, indent=2) if as_json else yaml.safe_dump(values, sort_keys=False).rstrip("\n"))
 
 

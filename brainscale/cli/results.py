@@ -56,7 +56,7 @@ def _show_budget(budget: "Sequence[RowBudget]", *, as_json: bool, dry_run: bool)
 @click.option(
     "--models",
     metavar="FILE",
-    help="Table models.parquet of an earlier page. Models in it are taken from there, and not trained again.",
+    help="Table of released models (models.parquet), used instead of training them.",
 )
 @options.overwrite
 @click.option("--dry-run", is_flag=True, help="Only print what is done, what is left, and how long it takes.")

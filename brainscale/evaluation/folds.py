@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brainscale import progress
+from brainscale.config.environment import count_cpus
 from brainscale.config.sections import Config
 from brainscale.evaluation.evaluator import evaluate_model
 from brainscale.formatting import format_duration
@@ -14,7 +15,6 @@ from brainscale.storage.workspace import Workspace, is_complete
 from brainscale.training.driver import train_model
 from brainscale.training.history import HISTORY_FILE, read_history
 from brainscale.training.locally import can_train_here, planes_fit_here
-from brainscale.training.machine import count_cpus
 from brainscale.training.notices import read_notices
 from brainscale.training.run_folder import RunFolder
 

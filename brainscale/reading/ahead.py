@@ -4,6 +4,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -26,7 +27,7 @@ class Readers:
 
     Args:
         threads: their number.
-        prepare: called in each thread at once, before there is a job.
+        prepare: called in each thread when it starts, before there is a job.
     """
 
     def __init__(self, threads: int, prepare: Callable[[], object] = lambda: None) -> None:
@@ -62,7 +63,8 @@ class Readers:
             yield _take(waiting.popleft())
 
     def _work(self) -> None:
-        self._prepare()
+        with suppress(Exception):  # the first job meets the same error, and its results say so
+            self._prepare()
         while (results := self._todo.get()) is not None and not self._over.is_set():
             self._run(results)
 

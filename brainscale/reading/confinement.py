@@ -99,8 +99,9 @@ def confine(readable: Iterable[str]) -> Confinement:
 
 
 def _library_folders() -> set[str]:
-    """Return the folders that modules and shared libraries are loaded from."""
-    folders = {sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path}
+    """Return the folders that modules and shared libraries are loaded from, now and with the first file of a format."""
+    linked = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    folders = {sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path, *linked, "/etc/ld.so.cache"}
     with suppress(OSError):
         mapped = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
         folders |= {str(Path(line[line.index("/") :]).parent) for line in mapped if ".so" in line and "/" in line}

@@ -116,6 +116,9 @@ def decode(
                 yield _answer(frame, request, windows.get(frame.number), kept)
     except SampleError as error:
         yield {"error_code": error.code, "error": _printable(error.text)}, b""
+    except ImportError as error:
+        text = f"the library of this format cannot be loaded ({_printable(str(error))}): install brainscale again"
+        yield {"error_code": "decoder_crashed", "error": text}, b""
     except MemoryError:
         text = f"decoding needs more than limits.memory_mib = {request.limits.memory_mib}"
         yield {"error_code": "out_of_memory", "error": text}, b""

@@ -22,7 +22,7 @@ from brainscale.reading.serving import ALIVE, END, READ, STREAMS
 from brainscale.reading.spawning import BUFFER_NBYTES, take_child
 
 MAX_ANSWER_NBYTES = 2**24  # of facts and of a blob: a child that was taken over must not exhaust its parent's memory
-START_SECONDS = 120.0  # to load the libraries, on a machine where everything waits for everything
+START_SECONDS = 120.0  # to load Python and numpy, on a machine where everything waits for everything
 
 
 class Sandbox:

@@ -1,6 +1,5 @@
 """Jobs that are over before Ray would be up: which they are, and reading in this process for them."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +8,7 @@ from contextlib import nullcontext
 import pyarrow as pa
 
 from brainscale import progress
-from brainscale.config.environment import surrounding_ray
+from brainscale.config.environment import count_cpus, surrounding_ray
 from brainscale.reading.file_tables import file_table, groups_of
 from brainscale.reading.sources import SourceFile
 from brainscale.storage.remote import is_address
@@ -59,7 +58,7 @@ def read_here(
         The tables, in the order of the files.
     """
     blocks = list(_cut_blocks(files))
-    threads = min(len(blocks), threads or len(os.sched_getaffinity(0)))
+    threads = min(len(blocks), threads or count_cpus())
     stage = progress.stage("reading", len(files), "files", sum(file.nbytes or 0 for file in files))
     with ThreadPoolExecutor(threads, "read") if threads > 1 else nullcontext() as pool:
         apply = map if pool is None else pool.map

@@ -1,6 +1,6 @@
-"""Start the child of a sandbox: with none of its parent's environment, and by this process's own libraries.
+"""Start a sandbox's child: an empty environment, the same Python and libraries.
 
-A child loads its libraries while its parent does something else, so a command may start one before it knows for what.
+It loads its libraries beside its parent, so `start_spare` starts one before the first file is known.
 """
 
 import os
@@ -47,7 +47,21 @@ def take_child(module: str) -> Child:
     Raises:
         OSError: it does not start.
     """
-    return _spares.pop(module, None) or _start(module)
+    spare = _spares.pop(module, None)
+    if spare is not None and spare.process.poll() is None:
+        return spare
+    if spare is not None:
+        spare.link.close()
+    return _start(module)
+
+
+def end_spare(module: str = DECODER) -> None:
+    """End the child that nobody took, where none will be."""
+    spare = _spares.pop(module, None)
+    if spare is not None:
+        spare.link.close()
+        spare.process.kill()
+        spare.process.wait()
 
 
 def _start(module: str) -> Child:

@@ -1,6 +1,5 @@
 """Bulk inference: score all files of the sources into Parquet parts. A rerun scores only what the parts do not hold."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -8,6 +7,7 @@ from itertools import islice
 
 from brainscale import progress
 from brainscale.config.data_sections import PreprocessConfig
+from brainscale.config.environment import count_cpus
 from brainscale.dataset.manifest import is_manifest
 from brainscale.dataset.manifest_files import walk_manifest
 from brainscale.errors import OutputError, UsageError
@@ -19,6 +19,7 @@ from brainscale.models.shipped import describe_model_notes, locate_model
 from brainscale.reading.keys import GIVE_KEY, find_key, keep_new_key, kept_key_file, read_key
 from brainscale.reading.small_jobs import MAX_FILES, is_ray_near, is_small
 from brainscale.reading.sources import SourceFile, walk_files
+from brainscale.reading.spawning import end_spare
 from brainscale.scoring.blocks import version_of
 from brainscale.scoring.folder_job import Callbacks, FolderJob, Runner
 from brainscale.scoring.folders import open_scores_folder, parts_that_count, read_finished
@@ -268,13 +269,14 @@ class _Runners:
 
     @contextmanager
     def open(self) -> Iterator[Runner]:
-        """Yield what plans and scores: this process for a small job, or else a Ray that is connected or started."""
+        """Yield what plans and scores: this process where Ray would not be faster, else a Ray, connected or started."""
         if not needs_ray(self.job, self.files, self.object_store_gib):
             if (note := describe_slow_choice(resolve_engine(self.job.engine, 0))) is not None:
                 self.on_notice(note)
             with LocalRunner(self.job, self.files.rows) as runner:
                 yield runner
             return
+        end_spare()
         from brainscale.cluster.capacity import require_shared  # these import Ray
         from brainscale.cluster.session import session
         from brainscale.scoring.on_ray import RayRunner
@@ -297,5 +299,6 @@ def needs_ray(job: ScoringJob, files: SpooledFiles, object_store_gib: float | No
     needs_torch = job.engine.name == "torch" or job.engine.needs_torch  # which a GPU may run
     if asked or needs_torch or is_ray_near():
         return True
-    keeps_many_busy = files.rows > MAX_LOCAL_ROWS and len(os.sched_getaffinity(0)) > FEW_CPUS
-    return (has_gpu() or keeps_many_busy) and not is_small(list(islice(files, MAX_FILES + 1)))
+    finds_gpu = has_gpu() and job.engine.name != "onnx" and job.engine.precision != "int8"
+    finds_cpus = files.rows > MAX_LOCAL_ROWS and count_cpus() > FEW_CPUS
+    return (finds_gpu or finds_cpus) and not is_small(list(islice(files, MAX_FILES + 1)))

@@ -1,12 +1,12 @@
 """Where a scoring job would run, and how long it may take: extrapolated from a few seconds of reading and scoring."""
 
-import os
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
 
 import numpy as np
 
+from brainscale.config.environment import count_cpus
 from brainscale.models.bundle import Bundle
 from brainscale.models.engines import GPU_BATCH, EngineOptions, load_engine, read_network, resolve_engine
 from brainscale.models.processor import has_gpu
@@ -79,7 +79,7 @@ def measure_duration(
 
     On a CPU, reading and the engine share it, so that their times add up; a GPU scores while the CPUs read.
     """
-    cpus = os.cpu_count() or 1
+    cpus = count_cpus()
     reading = measure_reading(islice(files, 0, None, max(1, files.count // READ_FILES)), request_of(job))
     scoring = measure_engine(job.bundle, replace(job.engine, name=workplace.engine, on_gpu=workplace.on_gpu), cpus)
     seconds = (0.0 if reading is None else left.rows / (reading * cpus), left.rows / scoring)

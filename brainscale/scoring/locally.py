@@ -1,12 +1,12 @@
 """Score in this process, where Ray would only cost its start and its memory."""
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import ceil
 
 import numpy as np
 import pyarrow as pa
 
+from brainscale.config.environment import count_cpus
 from brainscale.models import engines
 from brainscale.models.graphs import make_graphs
 from brainscale.reading.plan import ReadingPlan
@@ -32,7 +32,7 @@ class LocalRunner:
         self._scorer: Scorer | None = None
 
     def __enter__(self) -> "LocalRunner":
-        cpus = os.cpu_count() or 1
+        cpus = count_cpus()
         pixels = self._rows * self._job.bundle.info.preprocess.image_size**2
         graphs = make_graphs(self._job.bundle, self._options, pixels / cpus)
         readers = min(cpus, max(1, ceil(self._rows / READ_FILES)))  # few files need few decoders

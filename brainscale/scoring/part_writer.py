@@ -40,20 +40,22 @@ class PartWriter:
         block: Block,
         identity: Mapping[str, str],
         arithmetic: str,
-        present: int,
+        parts_done: int,
         on_rows: Callable[[pa.Table, float], None],
     ) -> None:
         self._folder, self._block, self._identity, self._arithmetic = folder, block, identity, arithmetic
-        self._on_rows, self._began = on_rows, time.monotonic()
+        self._on_rows = on_rows
+        self._began: float | None = None  # when the first rows of a part came
         self._waiting: list[pa.Table] = []
         self._rows = self._number = 0
-        self._present = present
+        self._parts_done = parts_done
         self._done: list[tuple[Part, Counter[str]]] = []
         self.unusual = 0
         self._changed: set[str] = set()  # files with a row that says so
 
     def add(self, rows: pa.Table, limit: int, request: ReadRequest) -> None:
         """Add rows, and write a part when more of them wait than fit into one."""
+        self._began = self._began or time.monotonic()
         self._waiting.append(rows)
         self._rows += len(rows)
         while self._rows > limit:
@@ -69,15 +71,16 @@ class PartWriter:
 
     def _write(self, rows: pa.Table, request: ReadRequest, *, last: bool) -> None:
         number, self._number = self._number, self._number + 1
-        if number < self._present:
+        if number < self._parts_done:
             return
         rows = self._with_changes(rows, request)
         part = Part(block=self._block.name, number=number, last=last, rows=len(rows))
         write_part(self._folder, part, rows, self._identity, self._arithmetic)
         self._done.append((part, Counter(code for code in rows["error_code"].to_pylist() if code is not None)))
         self.unusual += unusual_rows(rows)
-        self._on_rows(rows, time.monotonic() - self._began)
-        self._began = time.monotonic()
+        now = time.monotonic()
+        self._on_rows(rows, now - (self._began or now))
+        self._began = now
 
     def _with_changes(self, rows: pa.Table, request: ReadRequest) -> pa.Table:
         """Return rows in which a file that has changed since it was listed has an error instead of its rows."""

@@ -26,7 +26,7 @@ from brainscale.scoring.locally import LocalRunner
 from brainscale.scoring.predictions import ScoringJob
 
 MAX_LOCAL_ROWS = 10_000
-"""Rows up to which the one engine of this process is enough; with a GPU it is the number of files of a small job."""
+"""Rows up to which the one engine of this process is enough on any number of CPUs."""
 PART_FILES = 64 * BLOCK_FILES
 """Files of an evaluation that are made ready at a time."""
 

@@ -37,7 +37,7 @@ READ_FILES, READ_NBYTES = 16, 8 * 2**20
 LOOK_SECONDS = 2.0
 """Seconds between two looks for parts that other jobs have written; more where a look takes long."""
 CALLS_AHEAD = 1
-"""Calls of the engine that begin before the last one has ended."""
+"""Calls of the engine that begin before the previous one has ended; torch begins them one after another."""
 OTHER_BYTES = "the bytes are not those that the manifest describes: index the source again"
 
 
@@ -82,7 +82,11 @@ class Scorer:
     ) -> None:
         self._job, self._request = job, request_of(job)
         self._readers = Readers(readers, partial(prepare_decoder, self._request))  # beside the engine's start
-        self._engine, graph = open_fastest(job.bundle.info, graphs, options, threads=threads)
+        try:
+            self._engine, graph = open_fastest(job.bundle.info, graphs, options, threads=threads)
+        except BaseException:
+            self._readers.__exit__()
+            raise
         self._batch_rows = GPU_BATCH_ROWS if options.on_gpu else BATCH_ROWS
         self._arithmetic = describe_arithmetic(options, graph)
         self._calls = ThreadPoolExecutor(1 if options.name == "torch" else 1 + CALLS_AHEAD, "engine")
@@ -136,9 +140,9 @@ class Scorer:
                 if others.have(block):
                     skipped.append(block)
                     continue
-                present = others.parts_of(block)
-                writers.append(PartWriter(folder, block, identity, self._arithmetic, present, on_rows))
-                yield _BlockAtWork(block, self._job, there=present * limit)
+                parts_done = others.parts_of(block)
+                writers.append(PartWriter(folder, block, identity, self._arithmetic, parts_done, on_rows))
+                yield _BlockAtWork(block, self._job, rows_done=parts_done * limit)
 
         for at_work, predictions in self._predict(left()):
             while skipped:
@@ -155,10 +159,10 @@ class Scorer:
             yield _counted(skipped.popleft())
 
     def _predict(self, blocks: Iterable["_BlockAtWork"]) -> Iterator[tuple["_BlockAtWork", pa.Table | None]]:
-        """Yield each block with the predictions of some of its rows after the other, and with None at its end.
+        """Yield a block and predictions for each batch, in order, and the block and None after its last batch.
 
-        The engine's next calls begin before the last one has ended, also those of the next block: no CPU waits for the
-        slowest image of a batch.
+        The engine's next call begins before the previous one has ended, also that of the next block: no CPU waits for
+        the slowest image of a batch.
         """
         waiting: deque[tuple[_BlockAtWork, Future[pa.Table] | None]] = deque()
         for block, rows in self._read_batches(blocks):
@@ -172,7 +176,7 @@ class Scorer:
         return score_rows(rows, self._engine, self._job.bundle, self._job.threshold, with_patients=True)
 
     def _read_batches(self, blocks: Iterable["_BlockAtWork"]) -> Iterator[tuple["_BlockAtWork", pa.Table | None]]:
-        """Yield each block with some of its rows after the other, and with None at its end."""
+        """Yield a block and rows for each batch, in order, and the block and None after its last batch."""
         for block, tables in self._read(blocks):
             for rows in _in_batches(tables, self._batch_rows):
                 yield block, block.describe(rows)
@@ -265,13 +269,13 @@ class _BlockAtWork:
     Args:
         block: the block.
         job: the model, and how to run it.
-        there: number of its first rows that are in parts already; they are not predicted again.
+        rows_done: number of its first rows that are in parts already; they are not predicted again.
     """
 
-    def __init__(self, block: Block, job: ScoringJob, there: int = 0) -> None:
+    def __init__(self, block: Block, job: ScoringJob, rows_done: int = 0) -> None:
         self.block = block
         self.notes: Counter[str] = Counter()
-        self._there, self._rows = there, 0
+        self._rows_done, self._rows = rows_done, 0
         known: dict[str, str] = {}
         for one in block.files:
             known |= one.series
@@ -297,7 +301,7 @@ class _BlockAtWork:
         self.notes.update(note for note in rows["note"].to_pylist() if note is not None)
         self._rows += len(rows)
         rows = self._name(rows)
-        return _without_planes(rows) if self._rows <= self._there else rows
+        return _without_planes(rows) if self._rows <= self._rows_done else rows
 
     def _name(self, rows: pa.Table) -> pa.Table:
         """Return rows with their series, patients and addresses; those of other bytes become errors.

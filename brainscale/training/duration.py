@@ -7,11 +7,11 @@ from statistics import fmean
 
 import torch
 
+from brainscale.config.environment import count_cpus
 from brainscale.config.sections import Config
 from brainscale.reading.pace import measure_reading
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import SourceFile
-from brainscale.training.machine import count_cpus
 from brainscale.training.planned_data import DataPlan
 from brainscale.training.speed import measure_steps
 from brainscale.training.workplace import Workplace

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from brainscale.config.environment import count_cpus
 from brainscale.config.sections import Config
 from brainscale.dataset.manifest import without_signatures
 from brainscale.models.processor import has_gpu
@@ -26,7 +27,7 @@ from brainscale.reading.sample import view_planes
 from brainscale.reading.small_jobs import is_ray_near, read_here
 from brainscale.storage.workspace import Workspace
 from brainscale.training.attempts import clear_leftovers, run_with_restarts
-from brainscale.training.machine import GIB, count_cpus, read_memory
+from brainscale.training.machine import GIB, read_memory
 from brainscale.training.pace import ReportStep
 from brainscale.training.planes import read_unchanged
 from brainscale.training.shared_planes import SharedPlanes

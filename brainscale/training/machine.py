@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 
+from brainscale.config.environment import CGROUP, count_cpus, read_limit
 from brainscale.models.processor import read_cpu_model
 from brainscale.training.environment import read_library_versions
 
 GIB = 2**30
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (where Ray has its object store)
-CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,17 +71,6 @@ def read_machine() -> Machine:
     )
 
 
-def count_cpus(cgroup: Path = CGROUP) -> int:
-    """Return the number of CPUs that this process may use: those of the machine, or of its container.
-
-    Args:
-        cgroup: folder with the limits of the container.
-    """
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, _, period = _read(cgroup / "cpu.max").partition(" ")
-    return min(cpus, max(1, int(quota) // int(period))) if quota.isdigit() and period.isdigit() else cpus
-
-
 def read_memory(cgroup: Path = CGROUP) -> int:
     """Return the memory that this process may use, in bytes: that of the machine, or of its container.
 
@@ -89,15 +78,8 @@ def read_memory(cgroup: Path = CGROUP) -> int:
         cgroup: folder with the limits of the container.
     """
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _read(cgroup / "memory.max")
+    limit = read_limit(cgroup / "memory.max")
     return min(total, int(limit)) if limit.isdigit() else total
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
 
 
 def _gib(nbytes: float) -> float:

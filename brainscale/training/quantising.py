@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from safetensors.torch import load
 
+from brainscale.config.environment import count_cpus
 from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint
 from brainscale.errors import BundleError, TrainError
 from brainscale.models.bundle import BUNDLE_FILES, Bundle, open_bundle
@@ -29,7 +30,6 @@ from brainscale.stats.agreement import MIN_SAMPLES, Agreement, find_objection, m
 from brainscale.stats.decisions import apply_temperature
 from brainscale.storage.local import SUCCESS
 from brainscale.storage.workspace import fetch
-from brainscale.training.machine import count_cpus
 from brainscale.training.run_folder import run_of
 
 CALIBRATION_SAMPLES = 64

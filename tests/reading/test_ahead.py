@@ -89,3 +89,11 @@ def test_an_early_end_ends_the_decoders(tmp_path: Path) -> None:
     while left := {child.pid for child in psutil.Process().children(recursive=True)} - before:
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
+
+
+def test_a_thread_that_cannot_be_prepared_works_all_the_same() -> None:
+    def fails() -> None:
+        raise RuntimeError("no memory")
+
+    with Readers(2, fails) as readers:
+        assert [list(results) for results in readers.run([partial(numbers, 0, 2)])] == [[(0, 0), (0, 1)]]

@@ -49,7 +49,7 @@ def test_what_libraries_take_is_beside_the_limit() -> None:
 
 
 def test_without_a_limit_a_library_is_only_loaded() -> None:
-    assert libraries._statm == -1
+    assert libraries._statm is None
     assert load("json").loads("[1]") == [1]
 
 

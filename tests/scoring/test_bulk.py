@@ -1,6 +1,5 @@
 """Rows of predictions, without Ray, and which jobs need it."""
 
-import os
 from typing import Any
 
 import numpy as np
@@ -62,6 +61,8 @@ def test_nothing_but_errors() -> None:
     [
         (MAX_FILES, 64, True, {}, False),  # over before Ray would be up
         (MAX_FILES + 1, 64, True, {}, True),
+        (MAX_FILES + 1, 64, True, {"engine": EngineOptions(name="onnx")}, False),  # which no GPU runs
+        (MAX_FILES + 1, 64, True, {"engine": EngineOptions(precision="int8")}, False),
         (MAX_FILES + 1, 64, False, {}, False),
         (MAX_LOCAL_ROWS, 64, False, {}, False),
         (MAX_LOCAL_ROWS + 1, FEW_CPUS + 1, False, {}, True),
@@ -75,7 +76,7 @@ def test_a_job_runs_on_ray_where_that_is_faster_or_asked_for(
 ) -> None:
     monkeypatch.setattr(bulk, "has_gpu", lambda: gpu)
     monkeypatch.setattr(bulk, "is_ray_near", lambda: False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cpus)))
+    monkeypatch.setattr(bulk, "count_cpus", lambda: cpus)
     files = SpooledFiles(SourceFile(uri=f"/{n}.png", sample_id=f"{n}.png", nbytes=1000) for n in range(rows))
     job = ScoringJob(bundle=made_up_bundle(), threshold=0.5, **settings)
     assert bulk.needs_ray(job, files, None) is expected

@@ -9,12 +9,14 @@ import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brainscale.config import environment
+from brainscale.config.environment import count_cpus
 from brainscale.reading.confinement import Confinement
 from brainscale.training import exactness, machine
 from brainscale.training.diagnosis_text import format_diagnosis
 from brainscale.training.doctor import Examination, make_diagnosis
 from brainscale.training.exactness import Exactness, check_exactness
-from brainscale.training.machine import Machine, count_cpus, read_machine, read_memory
+from brainscale.training.machine import Machine, read_machine, read_memory
 from brainscale.training.speed import Speed
 from tests.support.runs import Invoke, succeed
 
@@ -125,7 +127,8 @@ def test_the_limits_of_a_container_count(quota: int, period: int) -> None:
     files = {"cpu.max": f"{quota} {period}\n", "memory.max": "1000000\n"}
     reading = pytest.MonkeyPatch()
     with reading.context() as patch:
-        patch.setattr(machine, "_read", lambda path: files[path.name].strip())
+        for module in (environment, machine):
+            patch.setattr(module, "read_limit", lambda path: files[path.name].strip())
         assert count_cpus() == min(cpus, max(1, quota // period))
         assert read_memory() == 1_000_000
         files |= {"cpu.max": "max 100000", "memory.max": "max"}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from brainscale.evaluation.study.pieces import Piece, RowPlan
-from brainscale.evaluation.study.processes import read_spent
+from brainscale.evaluation.study.processes import read_spent, was_computed_here
 from brainscale.models.registry import count_flops
 
 DEFAULT_FLOPS_PER_SECOND = 5e10
@@ -62,7 +62,7 @@ class Estimator:
         counted: set[str] = set()
         for plan in plans:
             for piece in plan.pieces:
-                if (folder := done.get(piece.identity)) is None:
+                if (folder := done.get(piece.identity)) is None or not was_computed_here(folder):
                     continue
                 took = read_spent(folder).seconds
                 self._of_row[_row_of(piece)].append(took)

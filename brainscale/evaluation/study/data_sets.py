@@ -1,6 +1,7 @@
 """The data sets of a study: indexed once, with the samples whose label is doubtful, and the index that is released."""
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,9 +117,19 @@ def released_ids(manifest: pa.Table, *, hide_ids: bool) -> pa.ChunkedArray:
 
     Args:
         manifest: the samples.
-        hide_ids: whether samples are named by the first 16 digits of their sha256, as their ids hold a patient's.
+        hide_ids: whether samples are named by the first 16 digits of their sha256, as their ids hold a patient's; the
+            second of two equal files has -2 behind it.
     """
-    return pc.utf8_slice_codeunits(manifest["sha256"], 0, 16) if hide_ids else manifest["sample_id"]
+    if not hide_ids:
+        return manifest["sample_id"]
+    hashes = pc.utf8_slice_codeunits(manifest["sha256"], 0, 16)
+    seen: Counter[str] = Counter()
+    order = pc.sort_indices(manifest["sample_id"]).to_pylist()
+    names = hashes.to_pylist()
+    for row in order:
+        seen[names[row]] += 1
+        names[row] += f"-{count}" if (count := seen[names[row]]) > 1 else ""
+    return pa.chunked_array([pa.array(names, pa.string())])
 
 
 def released_index(data: IndexedData, folds: Mapping[str, pa.Table], *, hide_ids: bool) -> pa.Table:

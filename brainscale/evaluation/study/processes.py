@@ -20,6 +20,8 @@ from brainscale.models.processor import read_cpu_model
 from brainscale.storage.local import SUCCESS, make_folder, read_success, write_json
 
 SPENT, LOG = "spent.json", "log.txt"
+TAKEN = "taken"
+"""Fact of a complete piece that was computed on another machine."""
 CHILD = ("-m", "brainscale.evaluation.study.piece_main")
 """Arguments of the child's Python, before the folder."""
 POLL_SECONDS, SAVE_SECONDS, GRACE_SECONDS = 0.5, 30.0, 60.0
@@ -55,6 +57,11 @@ def read_spent(folder: Path) -> Spent:
     except FileNotFoundError:
         return Spent()
     return Spent(**{field.name: facts[field.name] for field in fields(Spent)})
+
+
+def was_computed_here(folder: Path) -> bool:
+    """Return whether the complete piece of a folder was computed on this machine, so that its time says something."""
+    return not (read_success(folder) or {}).get(TAKEN, False)
 
 
 def is_done(folder: Path, identity: str) -> bool:

@@ -1,4 +1,4 @@
-"""The predictions of every complete model in one table, from which a study goes on elsewhere without training again."""
+"""The predictions of all complete models in one table, so that a study can resume on another machine."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -14,7 +14,7 @@ from brainscale.evaluation.study.data_sets import released_ids
 from brainscale.evaluation.study.piece_main import EVALUATION, MODEL_FACTS
 from brainscale.evaluation.study.pieces import Piece, RowPlan
 from brainscale.evaluation.study.predictions import read_piece
-from brainscale.evaluation.study.processes import SPENT, Spent, read_spent
+from brainscale.evaluation.study.processes import SPENT, TAKEN, Spent, read_spent
 from brainscale.evaluation.study.runs import StudyPlan
 from brainscale.schema import STUDY_MODELS
 from brainscale.storage.local import make_folder, read_success, write_json, write_success
@@ -32,12 +32,26 @@ def released_models(plan: StudyPlan) -> pa.Table:
     done, released = plan.done(), dict[str, dict[str, Any]]()
     for row, piece in _pieces(plan):
         if piece.identity in done and piece.identity not in released:
-            released[piece.identity] = _release(row, piece, done[piece.identity])
+            released[piece.identity] = _release(piece, _samples(plan, row, piece), done[piece.identity])
     return pa.Table.from_pylist(list(released.values()), schema=STUDY_MODELS)
 
 
+def find_released(table_file: str, plan: StudyPlan) -> dict[str, dict[str, Any]]:
+    """Return identity → row of the planned models that a table of released models has and that are not complete.
+
+    Raises:
+        OutputError: the table cannot be read.
+    """
+    try:
+        table = read_table(table_file, KIND)
+    except (FileNotFoundError, FormatError) as error:
+        raise OutputError(f"--models {table_file}: {error}") from None
+    wanted = {piece.identity for _, piece in _pieces(plan)} - plan.done().keys()
+    return {row["identity"]: row for row in table.to_pylist() if row["identity"] in wanted}
+
+
 def take_models(table_file: str, plan: StudyPlan) -> int:
-    """Make the planned models complete that a table of released models has; return how many were not before.
+    """Complete the planned models that are in a table of released models; return how many were not before.
 
     Args:
         table_file: the table.
@@ -46,25 +60,20 @@ def take_models(table_file: str, plan: StudyPlan) -> int:
     Raises:
         OutputError: the table cannot be read, or a model predicted samples that its data set does not have.
     """
-    try:
-        table = read_table(table_file, KIND)
-    except (FileNotFoundError, FormatError) as error:
-        raise OutputError(f"--models {table_file}: {error}") from None
-    released, done = {row["identity"]: row for row in table.to_pylist()}, set(plan.done())
-    taken = set[str]()
+    released = find_released(table_file, plan)
+    left = dict(released)
     for row, piece in _pieces(plan):
-        if piece.identity in released and piece.identity not in done | taken:
-            _take(released[piece.identity], row, piece, plan.out / piece.folder)
-            taken.add(piece.identity)
-    return len(taken)
+        if (model := left.pop(piece.identity, None)) is not None:
+            _take(model, _samples(plan, row, piece), piece, plan.out / piece.folder)
+    return len(released)
 
 
 def _pieces(plan: StudyPlan) -> Iterator[tuple[RowPlan, Piece]]:
     return ((row, piece) for row in plan.rows for piece in row.pieces)
 
 
-def _release(row: RowPlan, piece: Piece, folder: Path) -> dict[str, Any]:
-    facts, model, samples = read_success(folder) or {}, read_piece(piece, folder), _samples(row, piece)
+def _release(piece: Piece, samples: pa.Table, folder: Path) -> dict[str, Any]:
+    facts, model = read_success(folder) or {}, read_piece(piece, folder)
     kept = samples.take(pc.index_in(pa.array(model.sample_ids), samples["sample_id"].combine_chunks()))
     return {
         **{name: getattr(piece, name) for name in ("identity", "study", "part", "row", "condition", "repeat", "fold")},
@@ -78,23 +87,26 @@ def _release(row: RowPlan, piece: Piece, folder: Path) -> dict[str, Any]:
     }
 
 
-def _take(released: Mapping[str, Any], row: RowPlan, piece: Piece, folder: Path) -> None:
+def _take(released: Mapping[str, Any], samples: pa.Table, piece: Piece, folder: Path) -> None:
     """Write the folder of a complete piece, without the model itself."""
-    samples = _samples(row, piece)
-    places = pc.index_in(pa.array(released["sample_ids"]), samples["released_id"].combine_chunks())
-    if places.null_count:
-        raise OutputError(f"{piece.title}: the released model predicted samples that {row.data_name} does not have")
-    tested = samples.take(places).select(["sample_id", "label"])
+    rows = pc.index_in(pa.array(released["sample_ids"]), samples["released_id"].combine_chunks())
+    if rows.null_count:
+        raise OutputError(
+            f"{piece.title}: the released model predicted samples that are not here: give the same data, or leave out "
+            "--models"
+        )
+    tested = samples.take(rows).select(["sample_id", "label"])
     predictions = tested.append_column("probability", pa.array(released["probabilities"], pa.float32()))
     make_folder(folder / EVALUATION)
     write_table(predictions, folder / EVALUATION / PREDICTIONS_FILE, "predictions")
     write_success(folder / EVALUATION, {"threshold": released["threshold"]})
     write_json(folder / SPENT, {name: released[name] for name in Spent.__dataclass_fields__})
-    write_success(folder, {"identity": piece.identity, **{name: released[name] for name in MODEL_FACTS}})
+    facts = {"identity": piece.identity, **{name: released[name] for name in MODEL_FACTS}}
+    write_success(folder, facts | {TAKEN: True})
 
 
-def _samples(row: RowPlan, piece: Piece) -> pa.Table:
+def _samples(plan: StudyPlan, row: RowPlan, piece: Piece) -> pa.Table:
     """Return sample_id, label and released_id of the samples that a piece may be tested on."""
     samples = piece.manifest if piece.test_manifest is None else piece.test_manifest
-    hide_ids = row.file.study.data[row.data_name].hide_ids
-    return samples.select(["sample_id", "label"]).append_column("released_id", released_ids(samples, hide_ids=hide_ids))
+    ids = released_ids(samples, hide_ids=plan.hides_ids(row.data_name))
+    return samples.select(["sample_id", "label"]).append_column("released_id", ids)

@@ -16,7 +16,7 @@ from brainscale.evaluation.study.measures import measure_studies
 from brainscale.evaluation.study.page import render_page
 from brainscale.evaluation.study.pausing import busy_file
 from brainscale.evaluation.study.plots import draw_plots
-from brainscale.evaluation.study.released_models import KIND, MODELS_FILE, released_models, take_models
+from brainscale.evaluation.study.released_models import KIND, MODELS_FILE, find_released, released_models, take_models
 from brainscale.evaluation.study.results_table import Results
 from brainscale.evaluation.study.runs import Outcome, StudyPlan, choose_pieces, make_plan, own_folder, run_pieces
 from brainscale.storage.local import make_folder, replacing
@@ -91,9 +91,11 @@ def run_studies(
     if page is not None:
         require_own_page(page, origin, overwrite=overwrite)
     plan = make_plan(files, places, out, on_notice)
-    if models is not None:
+    if models is not None and dry_run:
+        on_notice(f"{len(find_released(models, plan))} model(s) of these would be taken from {models}")
+    elif models is not None:
         with own_folder(plan.out):
-            on_notice(f"{take_models(models, plan)} models are taken from {models}")
+            on_notice(f"{take_models(models, plan)} model(s) are taken from {models}")
     pieces = choose_pieces(plan, parts, rows)
     on_budget(plan.budget())
     for name, missing in plan.left_out.items():
@@ -151,7 +153,7 @@ def write_results(
     origin: str | None = None,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> tuple[pa.Table, Path, Path]:
-    """Write table, plots, models, indices and page of what is complete; return the table, and both places."""
+    """Write table, plots, models, indices and page of what is complete; return the table, its page, and its file."""
     page_file = plan.out / "results.md" if page is None else Path(page).absolute()
     make_folder(page_file.parent)
     table_file = page_file.with_suffix(".parquet")
@@ -183,10 +185,7 @@ def released_indices(plan: StudyPlan) -> dict[str, pa.Table]:
     indices = {}
     for name, data in plan.data.items():
         folds = {}
-        hide_ids = False
         for file in plan.files:
-            if name in file.study.data:
-                hide_ids = hide_ids or file.study.data[name].hide_ids
             for part_name, part in file.study.parts.items():
                 if part.kind != "folds" or part.data != name:
                     continue
@@ -196,7 +195,7 @@ def released_indices(plan: StudyPlan) -> dict[str, pa.Table]:
                         data.manifest, config.split, folds=part.folds, fold_by=part.fold_by, repeat=repeat
                     )
                     folds[f"{file.name}_{part_name}_fold_{repeat}"] = numbered.select(["sample_id", "fold"])
-        indices[name] = released_index(data, folds, hide_ids=hide_ids)
+        indices[name] = released_index(data, folds, hide_ids=plan.hides_ids(name))
     return indices
 
 

@@ -34,6 +34,10 @@ class StudyPlan:
     rows: Sequence[RowPlan]
     left_out: Mapping[str, Sequence[str]]
 
+    def hides_ids(self, data_name: str) -> bool:
+        """Return whether released tables name the samples of a data set by their hashes: if any study asks for it."""
+        return any(file.study.data[data_name].hide_ids for file in self.files if data_name in file.study.data)
+
     def done(self) -> dict[str, Path]:
         """Return identity → folder of the complete pieces."""
         return find_done(self.out)

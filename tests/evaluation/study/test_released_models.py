@@ -2,13 +2,17 @@
 
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from brainscale.dataset.columns import replace_column
 from brainscale.errors import OutputError
+from brainscale.evaluation.study.budget import Estimator
+from brainscale.evaluation.study.data_sets import released_ids
 from brainscale.evaluation.study.measures import measure_studies
 from brainscale.evaluation.study.pieces import RowPlan
-from brainscale.evaluation.study.released_models import KIND, released_models, take_models
+from brainscale.evaluation.study.released_models import KIND, find_released, released_models, take_models
 from brainscale.evaluation.study.runs import StudyPlan
 from brainscale.schema import STUDY_MODELS
 from brainscale.storage.tables import write_table
@@ -64,6 +68,30 @@ def test_hidden_ids_are_in_no_released_model(tmp_path: Path) -> None:
     named = {name for row in released_models(computed)["sample_ids"].to_pylist() for name in row}
     assert len(named) == len(ids)
     assert not named & ids
+
+
+def test_equal_files_have_names_of_their_own(tmp_path: Path) -> None:
+    table = indexed(n=8).manifest
+    table = replace_column(table, "sha256", pa.array(["a" * 64, "b" * 64] * 4, pa.string()))
+    names = released_ids(table, hide_ids=True).to_pylist()
+    assert sorted(names) == sorted(f"{x * 16}{n}" for x in "ab" for n in ("", "-2", "-3", "-4"))
+    assert names == released_ids(table, hide_ids=True).to_pylist()
+
+
+def test_a_dry_run_takes_nothing(tmp_path: Path) -> None:
+    computed, other = made(tmp_path, "here"), made(tmp_path, "elsewhere")
+    complete_all(computed)
+    assert len(find_released(release(tmp_path, computed), other)) == 4
+    assert not other.done()
+
+
+def test_what_took_how_long_elsewhere_says_nothing_of_this_machine(tmp_path: Path) -> None:
+    computed, other = made(tmp_path, "here"), made(tmp_path, "elsewhere")
+    complete_all(computed)
+    take_models(release(tmp_path, computed), other)
+    piece = other.rows[0].pieces[0]
+    assert Estimator(computed.out, computed.rows, computed.done()).is_measured(piece)
+    assert not Estimator(other.out, other.rows, other.done()).is_measured(piece)
 
 
 def test_models_of_other_data_are_not_taken(tmp_path: Path) -> None:
