@@ -3,6 +3,7 @@
 It loads its libraries beside its parent, so `start_spare` starts one before the first file is known.
 """
 
+import atexit
 import os
 import socket
 import subprocess
@@ -39,6 +40,7 @@ def start_spare(module: str = DECODER) -> None:
             _spares[module] = _start(module)
         except OSError:  # whoever needs a child says so
             return
+        atexit.register(end_spare, module)
 
 
 def take_child(module: str) -> Child:
