@@ -1,18 +1,19 @@
 """Run studies, and write the table of results, its plots, the released indices and the page."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from brainscale.errors import BrainscaleError, UsageError
+from brainscale.errors import BrainscaleError, FormatError, OutputError, UsageError
 from brainscale.evaluation.study.budget import RowBudget
 from brainscale.evaluation.study.data_sets import released_index
 from brainscale.evaluation.study.divisions import number_folds
 from brainscale.evaluation.study.files import StudyFile
-from brainscale.evaluation.study.measures import measure_studies
+from brainscale.evaluation.study.measures import FACT, measure_studies
 from brainscale.evaluation.study.page import render_page
 from brainscale.evaluation.study.pausing import busy_file
 from brainscale.evaluation.study.plots import draw_plots
@@ -21,7 +22,7 @@ from brainscale.evaluation.study.results_table import Results
 from brainscale.evaluation.study.runs import Outcome, StudyPlan, choose_pieces, make_plan, own_folder, run_pieces
 from brainscale.storage.local import make_folder, replacing
 from brainscale.storage.ownership import describe_origin, require_own
-from brainscale.storage.tables import write_table
+from brainscale.storage.tables import read_table, write_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +86,7 @@ def run_studies(
         BrainscaleError: a data set cannot be used, a study takes longer than its budget, or another command runs in
             the folder.
     """
-    origin = describe_origin(
-        "results", {"studies": [file.name for file in files], "data": dict(places), "out": str(Path(out).absolute())}
-    )
+    origin = describe_origin("results", {"studies": [file.name for file in files]})  # a page is theirs on any machine
     if page is not None:
         require_own_page(page, origin, overwrite=overwrite)
     plan = make_plan(files, places, out, on_notice)
@@ -158,6 +157,9 @@ def write_results(
     make_folder(page_file.parent)
     table_file = page_file.with_suffix(".parquet")
     table = measure_studies(plan, on_notice)
+    with suppress(FileNotFoundError, FormatError, OutputError):  # no page was there, or another file to overwrite
+        for row, models in _lost_models(read_table(table_file, "results"), table).items():
+            on_notice(f"{row}: {models} models of the page that was there are not complete in {plan.out}")
     write_table(table, table_file, "results", origin)
     write_page(table, plan.files, page_file, command)
     folder = make_folder(page_file.parent / page_file.stem)
@@ -166,6 +168,16 @@ def write_results(
         with replacing(folder / f"{name}.parquet") as aside:
             pq.write_table(index, aside, compression="zstd")
     return table, page_file, table_file
+
+
+def _lost_models(before: pa.Table, after: pa.Table) -> dict[str, int]:
+    """Return row → how many more complete models a table of results had before, where it had more."""
+    counts: list[dict[str, float]] = []
+    for table in (before, after):
+        facts = (line for line in table.to_pylist() if (line["measure"], line["metric"]) == (FACT, "models"))
+        counts.append({f"{f['study']}/{f['part']}/{f['row']} {f['condition']}".strip(): f["value"] for f in facts})
+    had, has = counts
+    return {row: round(count - has.get(row, 0)) for row, count in had.items() if count > has.get(row, 0)}
 
 
 def write_page(table: pa.Table, files: Sequence[StudyFile], page_file: Path, command: str) -> None:

@@ -72,6 +72,19 @@ def test_a_row_has_the_metrics_of_its_predictions(tmp_path: Path) -> None:
     assert len(set(hashes["weights_sha256"])) == 2
 
 
+def test_models_that_a_page_loses_are_said(tmp_path: Path) -> None:
+    made, said = whole(tmp_path), list[str]()
+    page_file = str(tmp_path / "page.md")
+    write_results(made, page_file, "brainscale results small", on_notice=said.append)
+    assert not [text for text in said if "not complete" in text]
+    elsewhere = plan(made.files[0], tmp_path / "elsewhere", indexed())
+    complete(elsewhere.rows[0].pieces[0], elsewhere.out)
+    complete(elsewhere.rows[0].pieces[1], elsewhere.out)
+    write_results(elsewhere, page_file, "brainscale results small", on_notice=said.append)
+    lost = [text for text in said if "models of the page that was there are not complete in" in text]
+    assert [text.partition(":")[0] for text in lost] == ["small/table/paper", "small/table/both"]
+
+
 def test_an_average_of_which_a_fold_lacks_a_member_is_not_measured(tmp_path: Path) -> None:
     made = plan(study(tmp_path), tmp_path / "out", indexed())
     for piece in (*made.rows[0].pieces, made.rows[1].pieces[0]):
