@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from brainscale import logs
+from brainscale import interrupts, logs
 from brainscale.errors import BrainscaleError, describe_remedy, first_line
 
 Command = Callable[..., Any]
@@ -53,7 +53,8 @@ class Group(click.Group):
         logging.getLogger("matplotlib").setLevel(logging.ERROR)  # otherwise it says where it keeps its cache
         earlier_format = os.environ.get(logs.VARIABLE)
         try:
-            return super().main(*args, **{**kwargs, "standalone_mode": False})
+            with interrupts.remembering():
+                return super().main(*args, **{**kwargs, "standalone_mode": False})
         except click.exceptions.Exit as error:
             sys.exit(error.exit_code)
         except (click.Abort, KeyboardInterrupt):
@@ -118,6 +119,8 @@ def handle_errors(command: Command) -> Command:
                 _exit(str(error), error.exit_code)
             if (remedy := describe_remedy(error)) is not None:
                 _exit(f"{_describe_fault(error)}: {remedy}", 1)
+            if interrupts.was_asked():
+                raise KeyboardInterrupt from error
             name = type(error).__name__
             _exit(f"unexpected {name}: {str(error)[:300]} (run again with --debug for the traceback)", 1)
 

@@ -7,9 +7,9 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from brainscale import logs
+from brainscale import interrupts, logs
 from brainscale.cluster.session import session
 from brainscale.errors import RERUN, BrainscaleError, first_line
 
@@ -40,13 +40,19 @@ def run_job(function: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
             result = function(request)
         print(RESULT + json.dumps(result), flush=True)  # noqa: T201 (a job's log is its output)
     except KeyboardInterrupt:
-        logs.log("error", f"stopped: {RERUN}", level="error", exit_status=1)
-        raise SystemExit(1) from None
+        _exit_stopped()
     except Exception as error:  # noqa: BLE001 (a job's log is for a person)
         expected, status = isinstance(error, BrainscaleError), getattr(error, "exit_code", 1)
+        if not expected and interrupts.was_asked():
+            _exit_stopped()
         message = str(error) if expected else f"unexpected {type(error).__name__}: {first_line(error)}"
         logs.log("error", message if logs.is_structured() else f"Error: {message}", level="error", exit_status=status)
         raise SystemExit(status) from None
+
+
+def _exit_stopped() -> NoReturn:
+    logs.log("error", f"stopped: {RERUN}", level="error", exit_status=1)
+    raise SystemExit(1) from None
 
 
 def _interrupt_when_stopped() -> None:
@@ -61,5 +67,5 @@ def _interrupt_when_stopped() -> None:
         else:
             sys.__unraisablehook__(lost)
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, interrupts.interrupt)
     sys.unraisablehook = send_again

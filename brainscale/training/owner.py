@@ -50,7 +50,7 @@ def own_run(run: Workspace, on_notice: Callable[[str], None] = lambda text: None
     beat.start()
     try:
         yield
-    except KeyboardInterrupt:
+    except BaseException:  # a library may turn the Ctrl-C of `keep` into an error of its own
         if not owner.is_lost:
             raise
     finally:

@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from brainscale.errors import RERUN
 
 LOST = """
 import os, signal, time
@@ -30,3 +33,27 @@ except KeyboardInterrupt:
 def test_a_stop_is_not_lost(stop: str) -> None:
     done = subprocess.run([sys.executable, "-c", LOST.format(stop=stop)], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr, done.returncode) == ("stopped\n", "", 0)
+
+
+SWALLOWED = """
+import os, signal, sys
+from contextlib import nullcontext
+from brainscale.cluster import job_main
+
+def work(request):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+    except KeyboardInterrupt:  # as a library that traces a network does
+        raise RuntimeError("no attribute") from None
+
+job_main.session = nullcontext
+job_main.run_job(work)
+"""
+
+
+def test_an_error_that_a_stop_became_is_a_stop(tmp_path: Path) -> None:
+    request = tmp_path / "request.json"
+    request.write_text("{}", encoding="utf-8")
+    done = subprocess.run([sys.executable, "-c", SWALLOWED, request], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == ("", f"stopped: {RERUN}\n", 1)

@@ -90,9 +90,9 @@ def test_index_and_evaluate_as_jobs(head: Cluster, run: Path, scans: Path, tmp_p
 
 def test_a_job_that_is_left_is_listed_and_stopped(head: Cluster, run: Path, tmp_path: Path) -> None:
     at, out = ("--address", head.jobs), tmp_path / "run"
-    train = ("train", "--data", run / "manifest.parquet", "--out", out, *SMALL, "--epochs", "200", "--workers", "1")
+    train = ("train", "--data", run / "manifest.parquet", "--out", out, *SMALL, "--epochs", "5000", "--workers", "1")
     with terminal([*COMMAND, *map(str, train), "--shared", *at], head.environment()) as screen:
-        screen.wait_for("1/200")  # in the table that the command shows without a cluster
+        screen.wait_for("1/5000")  # in the table that the command shows without a cluster
         screen.type("\x03")
         screen.wait_for("Stop the job too? [y/N]")
         screen.type("n\n")
@@ -110,7 +110,7 @@ def test_a_job_that_is_left_is_listed_and_stopped(head: Cluster, run: Path, tmp_
 
     follower = head.command("jobs", "logs", job, "--follow")  # no terminal: nobody to ask
     assert follower.stderr is not None
-    assert any(line.startswith("epoch 1/200  learning rate ") for line in follower.stderr)
+    assert any(line.startswith("epoch 1/5000  learning rate ") for line in follower.stderr)
     follower.send_signal(signal.SIGINT)
     status, said, err = ended(follower)
     assert (status, said) == (0, "")
@@ -118,7 +118,7 @@ def test_a_job_that_is_left_is_listed_and_stopped(head: Cluster, run: Path, tmp_
     assert "Error" not in err
 
     with terminal([*COMMAND, "jobs", "logs", job, "--follow", *at], head.environment()) as screen:
-        screen.wait_for("/200")
+        screen.wait_for("/5000")
         screen.type("\x03")
         screen.wait_for("Stop the job too? [y/N]")
         screen.type("y\n")
@@ -127,7 +127,7 @@ def test_a_job_that_is_left_is_listed_and_stopped(head: Cluster, run: Path, tmp_
     asked = [head.command("jobs", *words) for words in (("stop", job), ("logs", job), ("logs", "brainscale-none"))]
     assert result_of(asked[0]) == f"{job} stopped\n"
     log = result_of(asked[1])
-    assert "epoch 1/200" in log
+    assert "epoch 1/5000" in log
     assert f"stopped: {RERUN}" in log
     assert "SIGTERM" not in log
     status, said, err = ended(asked[2])
