@@ -1,5 +1,6 @@
 """Errors in one line, exit codes, whole sentences in help, and results as text or JSON."""
 
+import importlib.abc
 import json
 import logging
 import os
@@ -125,6 +126,29 @@ def handle_errors(command: Command) -> Command:
             _exit(f"unexpected {name}: {str(error)[:300]} (run again with --debug for the traceback)", 1)
 
     return run
+
+
+def load_arrow() -> None:
+    """Load pyarrow and let it do without pandas, which it would load for its first list, in 0.1 s; no command needs it.
+
+    Who calls `to_pandas` in this process later still gets a frame.
+    """
+    if {"pandas", "pyarrow"} & sys.modules.keys():
+        return
+    import pyarrow as pa
+
+    finder = _NoPandas()
+    sys.meta_path.insert(0, finder)
+    try:
+        pa.array([0])  # it looks for pandas once
+    finally:
+        sys.meta_path.remove(finder)
+
+
+class _NoPandas(importlib.abc.MetaPathFinder):
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:  # noqa: ARG002
+        if fullname == "pandas":
+            raise ModuleNotFoundError(fullname)
 
 
 def _describe_fault(error: Exception) -> str:

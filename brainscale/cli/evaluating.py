@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from brainscale.cli import options
-from brainscale.cli.console import handle_errors, print_facts
+from brainscale.cli.console import handle_errors, load_arrow, print_facts
 from brainscale.cli.next_steps import after_comparison, after_evaluation, print_next
 from brainscale.logs import notice
 
@@ -83,6 +83,7 @@ def evaluate_command(
 
     Example: brainscale evaluate runs/first --split test --out evaluation/
     """
+    load_arrow()
     from brainscale.models.shipped import make_model_absolute
     from brainscale.storage.remote import make_absolute
 
@@ -173,6 +174,7 @@ def compare_command(
 
     Example: brainscale compare runs/brainmrnet runs/resnet50 --out t.parquet
     """
+    load_arrow()
     from contextlib import ExitStack
 
     from brainscale.cli.progress import show_progress

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from brainscale.cli import options
-from brainscale.cli.console import handle_errors, print_facts
+from brainscale.cli.console import handle_errors, load_arrow, print_facts
 from brainscale.cli.next_steps import after_index, print_next
 from brainscale.logs import notice
 
@@ -103,6 +103,7 @@ def index_command(
 
     Example: brainscale index scans/ --out scans.parquet
     """
+    load_arrow()
     from brainscale.config import files
     from brainscale.dataset.label_file import LabelColumns
     from brainscale.dataset.outputs import ManifestOutput

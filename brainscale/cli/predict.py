@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from brainscale.cli import options
-from brainscale.cli.console import handle_errors
+from brainscale.cli.console import handle_errors, load_arrow
 from brainscale.logs import notice
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def predict_command(
     from brainscale.reading.spawning import start_spare
 
     start_spare()  # it loads beside this process
+    load_arrow()
     from brainscale import api
     from brainscale.errors import UsageError
     from brainscale.models.engines import identify_precision

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from brainscale.cli import options, planning
-from brainscale.cli.console import handle_errors, print_facts
+from brainscale.cli.console import handle_errors, load_arrow, print_facts
 from brainscale.cli.next_steps import after_scoring, print_next
 from brainscale.errors import FAIL_ABOVE
 from brainscale.logs import notice
@@ -126,6 +126,7 @@ def score_command(
 
     Example: brainscale score runs/first archive/ --out scores/
     """
+    load_arrow()
     from brainscale.models.shipped import make_model_absolute
     from brainscale.storage.remote import make_absolute
 

@@ -7,7 +7,7 @@ import click
 from click.core import ParameterSource
 
 from brainscale.cli import options
-from brainscale.cli.console import handle_errors, print_facts
+from brainscale.cli.console import handle_errors, load_arrow, print_facts
 from brainscale.cli.next_steps import after_split, print_next
 from brainscale.cli.similarity import SIMILARITY
 from brainscale.errors import UsageError
@@ -87,6 +87,7 @@ def split_command(
 
     Example: brainscale split scans.parquet --test 0.2 --out split.parquet
     """
+    load_arrow()
     from brainscale.dataset.manifest import open_manifest_shards
     from brainscale.dataset.outputs import ManifestOutput
     from brainscale.storage.ownership import describe_origin

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from brainscale.cli import options, planning
-from brainscale.cli.console import handle_errors, print_facts
+from brainscale.cli.console import handle_errors, load_arrow, print_facts
 from brainscale.cli.next_steps import after_cross_validation, after_training, print_next
 from brainscale.errors import UsageError
 from brainscale.logs import notice
@@ -237,6 +237,7 @@ def verify_command(one: str, other: str, as_json: bool) -> None:
 
     Example: brainscale verify runs/first runs/second
     """
+    load_arrow()
     from brainscale.cli.progress import show_progress
     from brainscale.storage.workspace import fetch
     from brainscale.training.verification import READ, compare_bits

@@ -40,3 +40,20 @@ def test_an_unexpected_error_after_a_stop_is_a_stop(first: str, error: str, said
     done = subprocess.run([sys.executable, "-c", code, "work"], capture_output=True, text=True, timeout=60)
     assert done.returncode in (1, 2)
     assert said in done.stderr
+
+
+PANDAS = """
+import sys
+from brainscale.cli.console import load_arrow
+
+load_arrow()
+import pyarrow as pa
+
+table = pa.table({"a": [1, 2]})
+print("pandas" in sys.modules, len(table.to_pandas()), "pandas" in sys.modules)
+"""
+
+
+def test_tables_do_without_pandas_until_somebody_asks_for_a_frame() -> None:
+    done = subprocess.run([sys.executable, "-c", PANDAS], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("False 2 True\n", "")
