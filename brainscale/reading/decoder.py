@@ -9,7 +9,7 @@ import io
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from brainscale.reading.acquisition import Acquisition
 from brainscale.reading.archives import HEAD_NBYTES, Member
 from brainscale.reading.beginnings import find_series
 from brainscale.reading.formats.frame import NO_WINDOWS, Frame, Windows, count_frame
-from brainscale.reading.formats.recognition import FORMATS, find_family, is_nifti_header
+from brainscale.reading.formats.recognition import FORMATS, Family, find_family, is_nifti_header
 from brainscale.reading.histogram import Histogram
 from brainscale.reading.kept import KEPT_NBYTES, KeptSlices
 from brainscale.reading.libraries import limit_memory, load
@@ -34,6 +34,7 @@ from brainscale.reading.sidecars import is_sidecar
 from brainscale.reading.signature import hash_thumbnail, make_signature, perceptual_hash
 from brainscale.reading.zip_portions import find_portions, read_portion
 
+PACKAGE = "brainscale.reading.formats"  # each family of formats has a module in it
 HASH_SIDE = 256  # pixels: a JPEG is decoded no smaller for its hashes and signature
 ACQUISITION = tuple(column.name for column in fields(Acquisition))
 
@@ -117,11 +118,24 @@ def decode(
     except SampleError as error:
         yield {"error_code": error.code, "error": _printable(error.text)}, b""
     except ImportError as error:
-        text = f"the library of this format cannot be loaded ({_printable(str(error))}): install brainscale again"
-        yield {"error_code": "decoder_crashed", "error": text}, b""
+        yield _not_loaded(error), b""
     except MemoryError:
         text = f"decoding needs more than limits.memory_mib = {request.limits.memory_mib}"
         yield {"error_code": "out_of_memory", "error": text}, b""
+
+
+def load_libraries() -> Iterator[Answer]:
+    """Load the libraries of all formats, and yield the error of the first that is not there."""
+    try:
+        for module in (*(f"{PACKAGE}.{family}" for family in get_args(Family)), "openjpeg.utils"):
+            load(module)
+    except ImportError as error:
+        yield _not_loaded(error), b""
+
+
+def _not_loaded(error: ImportError) -> dict[str, str]:
+    text = f"the library of a format cannot be loaded ({_printable(str(error))}): install brainscale again"
+    return {"error_code": "decoder_crashed", "error": text}
 
 
 def show_kept(wanted: Sequence[tuple[str, float, float]], request: ReadRequest, kept: KeptSlices) -> Iterator[Answer]:
@@ -151,7 +165,7 @@ def _frames(data: bytes, request: ReadRequest, windows: Windows) -> Iterator[Fra
     family = find_family(head)
     if family is None:
         raise _unknown_format(head)
-    decode_frames: Callable[..., Iterator[Frame]] = load(f"brainscale.reading.formats.{family}").decode
+    decode_frames: Callable[..., Iterator[Frame]] = load(f"{PACKAGE}.{family}").decode
     if family == "dicom":
         return decode_frames(data, limits, spec.window, by_volume=spec.window_source == "volume")
     if family == "raster":
@@ -239,6 +253,8 @@ def _make_handler(settings: Mapping[str, Any]) -> Handler:
     kept = KeptSlices()
 
     def handle(facts: Mapping[str, Any], stream: io.RawIOBase, *partners: io.RawIOBase) -> Iterator[Answer]:
+        if "libraries" in facts:
+            return load_libraries()
         if "show" in facts:
             return show_kept(facts["show"], request, kept)
         if "portions" in facts:

@@ -191,11 +191,14 @@ def check_confinement() -> Confinement:
     """Return what the processes that read untrusted files can no longer do on this machine.
 
     Raises:
-        SampleError: `decoder_crashed`: such a process does not start.
+        SampleError: `decoder_crashed`: such a process does not start, or cannot load the library of a format.
     """
     request = ReadRequest(preprocess=PreprocessConfig())
     with closing(Sandbox(DECODER, request.to_json(), request.limits.seconds)) as sandbox:
-        return sandbox.start()
+        confinement = sandbox.start()
+        for facts, _ in sandbox.ask({"libraries": True}, io.BytesIO()):
+            raise SampleError("decoder_crashed", facts["error"])
+        return confinement
 
 
 def _read_group(files: Sequence[SourceFile], request: ReadRequest) -> Iterator[Sample]:

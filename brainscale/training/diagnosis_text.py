@@ -63,7 +63,7 @@ def _machine_lines(one: Examination) -> Iterator[str]:
 
 def _describe_confinement(confinement: Confinement | None) -> str:
     if confinement is None:
-        return "does not start"
+        return "does not start, or lacks the library of a format"
     free = list_free(confinement)
     kept = [name.replace("_", " ") for name in confinement.to_json() if name.replace("_", " ") not in free]
     if not free:

@@ -31,7 +31,8 @@ class Examination:
 
     Attributes:
         machine: what it has.
-        confinement: what the processes that read untrusted files can no longer do; None if they do not start.
+        confinement: what the processes that read untrusted files can no longer do; None if they do not start, or if a
+            library is missing.
         exactness: hashes of a tiny training with several numbers of workers.
         speed: images per second; None if they were not measured.
     """
@@ -216,7 +217,7 @@ def _advise_machine(one: Examination) -> list[str]:
     machine, advice = one.machine, []
     free = [] if one.confinement is None else list_free(one.confinement)
     if one.confinement is None:
-        advice.append("The processes that read files do not start: check the installation of brainscale there.")
+        advice.append("The processes that read files do not start, or lack a library: install brainscale again there.")
     elif free:
         names = ", ".join(free)
         advice.append(

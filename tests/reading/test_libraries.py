@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 import psutil
 import pytest
@@ -31,6 +32,14 @@ load("pydicom"), load("nibabel"), load("openjpeg.utils")
 after = resource.getrlimit(resource.RLIMIT_AS)
 print(before[0] < after[0] < before[1], after[1] == before[1])
 print(fits(32), fits(128))
+"""
+CHECKED = """
+from brainscale.errors import SampleError
+from brainscale.reading.reader import check_confinement
+try:
+    print(sorted(check_confinement().to_json()))
+except SampleError as error:
+    print(error)
 """
 UNUSED = """
 from brainscale.reading import spawning
@@ -76,3 +85,10 @@ def test_a_child_that_nobody_takes_ends_with_its_parent() -> None:
     while psutil.pid_exists(pid):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_library_that_is_missing_is_found_before_a_file_needs_it(tmp_path: Path) -> None:
+    assert "network" in run(CHECKED)
+    (tmp_path / "nibabel.py").write_text("raise ImportError('no such library')", encoding="utf-8")
+    text = "the library of a format cannot be loaded (no such library): install brainscale again"
+    assert text in run(f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n{CHECKED}")
