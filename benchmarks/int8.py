@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from brainscale.models.onnx_export import export_onnx
 from brainscale.models.processor import INT8_INSTRUCTIONS, read_cpu_instructions, read_cpu_model
 from brainscale.models.quantisation import export_int8
 from brainscale.models.shipped import shipped_folders
+from brainscale.stats.agreement import Agreement
+from brainscale.stats.intervals import wilson
 from brainscale.training.quantising import (
     CALIBRATION_SAMPLES,
     compare_int8,
@@ -102,8 +105,7 @@ def print_agreement(runs: Sequence[str], data: str | None) -> None:
     """Print how int8 agrees with float32 on the test split of each run, or on the labelled samples of a source."""
     print("\n| run | samples | AUROC fp32 | AUROC int8 | changed | 95 % interval up to | largest change |")
     print("|---|---:|---:|---:|---:|---:|---:|")
-    changed = samples = 0
-    largest = 0.0
+    found: list[Agreement] = []
     manifest = None
     for name in runs:
         bundle = open_bundle(name)
@@ -120,15 +122,33 @@ def print_agreement(runs: Sequence[str], data: str | None) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "int8.onnx")
             export_calibrated(bundle, training, path)
-            one = compare_int8(bundle, path.read_bytes(), rows).agreement
-        print(
-            f"| {Path(name).name} | {one.samples} | {one.auroc_exact:.4f} | {one.auroc_fast:.4f} | {one.changed} | "
-            f"{one.changed_bound:.1%} | {one.largest_change:.4f} |",
-            flush=True,
-        )
-        changed, samples, largest = changed + one.changed, samples + one.samples, max(largest, one.largest_change)
-    if len(runs) > 1:
-        print(f"\nTogether: {changed} of {samples} predictions change; the largest change is {largest:.4f}.")
+            found.append(compare_int8(bundle, path.read_bytes(), rows).agreement)
+        print_row("/".join(Path(name).absolute().parts[-2:]), found[-1])
+    if len(found) > 1:
+        print_row("all; mean AUROC", together(found))
+
+
+def print_row(name: str, found: Agreement) -> None:
+    """Print one row of the table of agreement."""
+    print(
+        f"| {name} | {found.samples} | {found.auroc_exact:.4f} | {found.auroc_fast:.4f} | {found.changed} | "
+        f"{found.changed_bound:.1%} | {found.largest_change:.4f} |",
+        flush=True,
+    )
+
+
+def together(found: Sequence[Agreement]) -> Agreement:
+    """Return the sums of several runs, and the means of their AUROC."""
+    samples, changed = sum(one.samples for one in found), sum(one.changed for one in found)
+    return replace(
+        found[0],
+        samples=samples,
+        auroc_exact=statistics.fmean(one.auroc_exact for one in found),
+        auroc_fast=statistics.fmean(one.auroc_fast for one in found),
+        changed=changed,
+        changed_bound=wilson(changed, samples)[1],
+        largest_change=max(one.largest_change for one in found),
+    )
 
 
 def main() -> None:

@@ -74,7 +74,6 @@ def ray_cluster() -> Iterator[None]:
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):  # of servers that tests start; its workers inherit them
         os.environ.setdefault(name, "testing")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # no cloud takes a node back here
     with session.session(4):
         yield
     assert not ray.is_initialized()

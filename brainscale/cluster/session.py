@@ -22,6 +22,7 @@ LOGGERS = ("ray", "ray.data", "ray.train", "ray.dashboard.modules.dashboard_sdk"
 ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # otherwise Ray warns about its own default
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # otherwise Ray's core writes to this command's standard error
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # no cloud takes this machine back
     "RAY_USAGE_STATS_ENABLED": "0",  # no usage report leaves this machine
     "RAY_num_workers_soft_limit": "16",  # otherwise idle processes end, and each new one imports for a second
 }
