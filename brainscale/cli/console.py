@@ -62,10 +62,9 @@ class Group(click.Group):
             arguments = kwargs.get("args") or (args[0] if args else None) or sys.argv[1:]
             _exit(f"stopped; to resume, run again: brainscale {shlex.join(arguments)}", 1)
         except click.ClickException as error:
-            if logs.is_structured():
-                _exit(error.format_message(), error.exit_code)
-            error.show()
-            sys.exit(error.exit_code)
+            context = error.ctx if isinstance(error, click.UsageError) else None
+            hint = f" (see `{context.command_path} --help`)" if context and not logs.is_structured() else ""
+            _exit(f"{error.format_message().rstrip('.')}{hint}", error.exit_code)
         finally:  # --log-format is valid for this call only
             if earlier_format is None:
                 os.environ.pop(logs.VARIABLE, None)

@@ -25,7 +25,8 @@ def ensemble_command(models: tuple[str, ...], out: str, as_json: bool) -> None:
     from brainscale.storage.remote import make_absolute
     from brainscale.training.ensemble import make_ensemble
 
-    with show_progress():
+    with show_progress() as display:
+        display.announce(f"Making one model of {len(models)}")
         made = make_ensemble([make_absolute(model) for model in models], make_absolute(out), notice)
     print_facts({"model": out, **made.facts()}, as_json)
     print_next(after_training(out))

@@ -68,6 +68,8 @@ def predict_command(
 
     if as_csv and as_json:
         raise UsageError("--csv and --json cannot be combined: choose one")
+    if heatmaps is not None and Path(heatmaps).exists() and not Path(heatmaps).is_dir():
+        raise UsageError(f"{heatmaps} is a file: choose a new folder for --heatmap")
     if heatmaps is not None and Path(heatmaps).exists() and any(Path(heatmaps).iterdir()):
         raise UsageError(f"{heatmaps} is not empty: choose a new folder for --heatmap, or remove this one")
     with _sources(files) as sources:

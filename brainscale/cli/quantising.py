@@ -1,9 +1,12 @@
 """The command that prepares a run for scoring in int8."""
 
+import shlex
+
 import click
 
 from brainscale.cli import options
 from brainscale.cli.console import handle_errors, print_facts
+from brainscale.cli.next_steps import print_next
 from brainscale.logs import notice
 
 
@@ -19,8 +22,11 @@ def quantize_command(run: str, as_json: bool) -> None:
 
     Example: brainscale quantize runs/first
     """
+    from brainscale.cli.progress import show_progress
     from brainscale.storage.remote import make_absolute
     from brainscale.training.quantising import quantise_run
 
-    record = quantise_run(make_absolute(run), notice)
+    with show_progress():
+        record = quantise_run(make_absolute(run), notice)
     print_facts({"run": run, **record.model_dump(mode="json")}, as_json)
+    print_next(f"brainscale score {shlex.quote(run)} FOLDER --out scores --precision int8")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from brainscale.dataset.arguments import require_data
+from brainscale.dataset.manifest import MANIFEST_FILE
 from brainscale.dataset.splits import SPLITS
 from brainscale.errors import BundleError, ManifestError, OutputError, UsageError
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
@@ -19,7 +20,7 @@ from brainscale.storage.remote import is_address
 from brainscale.storage.workspace import require_folder
 from brainscale.training.run_folder import RunFolder
 
-OWN_FILES = (PREDICTIONS_FILE, METRICS_FILE)
+OWN_FILES = (MANIFEST_FILE, PREDICTIONS_FILE, METRICS_FILE)
 """Files of which a folder with an evaluation that is not complete has one at least."""
 
 FOLDS_FILES = ("repeat-*", "folds-*.parquet")

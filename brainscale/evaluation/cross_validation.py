@@ -214,7 +214,7 @@ def cross_validate(
             metrics=metrics,
             **facts,
         )
-        write_success(workspace.path, result.to_json())
+        write_success(workspace.path, result.to_json(), "cross-validation")
     return result
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from brainscale import progress
 from brainscale.dataset.patients import describe_unknown_patients
 from brainscale.evaluation.evaluated_model import EvaluatedModel
 from brainscale.evaluation.header_comparison import HeaderComparison, compare_with_headers
@@ -18,7 +19,7 @@ from brainscale.evaluation.report.page import ReportPage, SampleFlow, write_repo
 from brainscale.evaluation.report.plots import draw_plots
 from brainscale.evaluation.report.summary import IMAGE, SLICE, Sampling
 from brainscale.evaluation.report.summary import Unit as UnitWords
-from brainscale.evaluation.results import REPORT_FILE, EvaluationFacts
+from brainscale.evaluation.results import PLOTS_FOLDER, REPORT_FILE, EvaluationFacts
 from brainscale.evaluation.sample_flow import count_duplicates, count_flow
 from brainscale.evaluation.units import describe_score
 from brainscale.evaluation.unusual_samples import summarise_novelty
@@ -50,6 +51,7 @@ def draw_report(
         tables: the tables to show.
         evaluated: when the model was evaluated; None for now.
     """
+    progress.stage("drawing the report")
     time, name = format_time(evaluated or datetime.now(UTC)), facts.data or find_source_name(model.manifest)
     page = ReportPage(
         title=_title(facts, name),
@@ -62,7 +64,7 @@ def draw_report(
         threshold_source="none" if model.operating_point is None else model.operating_point.threshold_source,
         no_threshold=model.no_threshold,
         prevalence=model.prevalence,
-        plots=draw_plots(model.samples, folder / "plots", has_threshold=model.no_threshold is None),
+        plots=draw_plots(model.samples, folder / PLOTS_FOLDER, has_threshold=model.no_threshold is None),
         history=None if model.run is None else model.run.history(),
         cases=_choose_cases(model),
         unlabelled=model.unlabelled,

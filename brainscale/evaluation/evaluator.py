@@ -1,5 +1,6 @@
 """Evaluate a model on labelled samples: predictions, metrics with intervals, plots and a report."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -22,8 +23,8 @@ from brainscale.evaluation.matched import require_match
 from brainscale.evaluation.outputs import complete_card, write_outputs
 from brainscale.evaluation.preparation import PreparedEvaluation, prepare_evaluation
 from brainscale.evaluation.provenance import describe_command
-from brainscale.evaluation.repeated import describe_repeated, fingerprint_evaluation, read_repeated
-from brainscale.evaluation.results import Evaluation, EvaluationFacts
+from brainscale.evaluation.repeated import describe_repeated, fingerprint_evaluation, read_facts, read_repeated
+from brainscale.evaluation.results import PLOTS_FOLDER, REPORT_FILE, Evaluation, EvaluationFacts
 from brainscale.evaluation.units import require_patients
 from brainscale.models.bundle import BUNDLE_FILES, Bundle, mark_edited
 from brainscale.models.shipped import locate_model
@@ -133,6 +134,7 @@ def evaluate_model(
             if (repeated := read_repeated(prepared.path, evaluation_sha256, report=report)) is not None:
                 on_notice(describe_repeated(repeated))
                 return repeated
+            _require_own(prepared)
             if out is None:
                 require_default_output(prepared.folder)
             progress.announce(f"{len(prepared.rows):,} samples to predict; the results go to {prepared.path}")
@@ -154,6 +156,22 @@ def _open_ray(stack: ExitStack, workers: int | None, locations: Iterable[str | N
     require_shared(locations, shared)
 
 
+def _require_own(prepared: PreparedEvaluation) -> None:
+    """Refuse a folder with a finished evaluation of another model or other data; other options replace one of the same.
+
+    Raises:
+        OutputError: the folder holds such an evaluation.
+    """
+    there = read_facts(prepared.path)
+    if not {"weights_sha256", "data"} <= there.keys():
+        return
+    what = "another model" if there["weights_sha256"] != prepared.bundle.info.weights_sha256 else ""
+    if there["data"] != prepared.request.data_name:
+        what = what or "other data"
+    if what:
+        raise OutputError(f"{prepared.path} holds a finished evaluation of {what}: choose another --out")
+
+
 def _publish(source: Workspace, prepared: PreparedEvaluation) -> None:
     """Upload what was written to a run in an object store; one that refuses loses no output that is elsewhere."""
     try:
@@ -168,6 +186,9 @@ def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path
     """Predict, compare with the labels, and write the outputs to a local folder, the copy of `prepared.path`."""
     bundle, run, rows, request = prepared.bundle, prepared.run, prepared.rows, prepared.request
     (folder / SUCCESS).unlink(missing_ok=True)
+    if not request.report:  # one of an earlier evaluation would show other numbers
+        (folder / REPORT_FILE).unlink(missing_ok=True)
+        shutil.rmtree(folder / PLOTS_FOLDER, ignore_errors=True)
     leaked = find_leaked(rows, run, request.training_manifest)
     write_manifest(prepared.manifest, folder / MANIFEST_FILE)
     prepared.drop_signatures()  # nothing needs them from here on
@@ -239,7 +260,7 @@ def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path
     except OutputError as error:
         reason = str(error).rpartition(": ")[0]  # a run that one may only read is no fault to mend
         request.on_notice(f"Note: the model card stays as it was: {reason}")
-    write_success(folder, facts.to_json())
+    write_success(folder, facts.to_json(), "evaluation")
     tables = {"metrics": metrics, "predictions": predictions}
     unit_table = None if evaluated.of_units is None else evaluated.of_units.table
     return Evaluation(

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale import progress
 from brainscale.dataset.patients import describe_unknown_patients
 from brainscale.errors import ManifestError
 from brainscale.evaluation.drawing import ReportTables, draw_report
@@ -69,7 +68,6 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts, r
     metrics = metrics.replace_schema_metadata(metadata)
     write_table(metrics, folder / METRICS_FILE, "metrics")
     if model.report:
-        progress.stage("drawing the report")
         draw_report(folder, model, facts, ReportTables(metrics, subgroups, without_leaked))
     return metrics
 

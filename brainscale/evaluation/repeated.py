@@ -114,6 +114,15 @@ def read_repeated(location: str | Path, evaluation_sha256: str, *, report: bool 
         return None
 
 
+def read_facts(location: str | Path) -> dict[str, Any]:
+    """Return what a complete folder says of itself; nothing where it is not complete, damaged, or another version's."""
+    try:
+        with fetch(location, SUCCESS) as folder:
+            return read_success(folder) or {}
+    except BrainscaleError:
+        return {}
+
+
 def find_repeated(
     model: str,
     out: str | None = None,

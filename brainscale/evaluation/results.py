@@ -12,6 +12,7 @@ from brainscale.stats.estimate import estimates_of
 from brainscale.storage.remote import is_address, join_address
 
 PREDICTIONS_FILE, METRICS_FILE, REPORT_FILE = "predictions.parquet", "metrics.parquet", "report.html"
+PLOTS_FOLDER = "plots"
 CONFUSION_FILE = "confusion.parquet"
 SUBGROUPS_FILE = "subgroups.parquet"
 LEAKED_FILE, WITHOUT_LEAKED_FILE = "shared.parquet", "metrics-without-shared.parquet"

@@ -17,7 +17,7 @@ from brainscale.version import __version__
 
 NAMED_PARTS = 1000
 """Parts that `_SUCCESS.json` names itself; a sorted list beside the listing names more of them."""
-OWN_FILES = (SUCCESS, PART_FILES, LISTING)
+OWN_FILES = (PART_FILES, LISTING)
 
 
 def open_scores_folder(out: str) -> Folder:
@@ -74,7 +74,7 @@ def parts_that_count(folder: Folder, finished: Mapping[str, Any]) -> list[str]:
 
 def write_finished(folder: Folder, scores: Scores) -> None:
     """Mark a folder as complete: the last write of a job, which replaces what was there."""
-    facts: dict[str, Any] = {**scores.facts(), "brainscale": __version__, "format": FORMATS["folder"]}
+    facts: dict[str, Any] = {"kind": "scores", **scores.facts(), "brainscale": __version__, "format": FORMATS["folder"]}
     if len(scores.parts) <= NAMED_PARTS:
         facts["parts"] = list(scores.parts)
     else:

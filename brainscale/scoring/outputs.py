@@ -22,6 +22,9 @@ from brainscale.storage.remote import split_options
 from brainscale.storage.tables import write_table
 from brainscale.storage.workspace import open_workspace
 
+HEATMAP_FILES = ("heatmaps.parquet", "[0-9][0-9][0-9]-*.png")
+"""Files in a folder of heatmaps."""
+
 
 def units_file(folder: Folder, unit: Unit) -> str:
     """Return the path or address of the table of units: beside the folder, where a glob for its parts meets it not."""
@@ -106,6 +109,6 @@ def draw_heatmaps(
     rows = table.to_pylist()
     planes = read_planes(files, [row["sample_id"] for row in rows], request_of(job), windows_in(table))
     readable = [row for row in rows if row["sample_id"] in planes]  # a file may have been deleted after scoring
-    with open_workspace(out, (), own_files=["*"]) as pictures:
+    with open_workspace(out, (), own_files=HEATMAP_FILES, what="heatmaps") as pictures:
         write_heatmaps(job.bundle, [planes[row["sample_id"]] for row in readable], readable, pictures.path)
     return len(readable)

@@ -18,7 +18,7 @@ from brainscale.scoring.bulk import list_source_files, open_job, read_complete
 from brainscale.scoring.duration import ScoringDuration, ScoringWorkplace, find_workplace, measure_duration
 from brainscale.scoring.folder_job import Callbacks, FolderJob
 from brainscale.scoring.folders import OWN_FILES, require_scores
-from brainscale.scoring.outputs import units_file
+from brainscale.scoring.outputs import HEATMAP_FILES, units_file
 from brainscale.scoring.predictions import ScoringJob
 from brainscale.scoring.result import Amount, Scores
 from brainscale.scoring.single_file import name_units, open_file_job, wants_file
@@ -237,7 +237,7 @@ class _Draft:
         require_folder(folder.location, OWN_FILES, "scores")
         require_scores(folder)
         if self.asked["heatmaps"]:
-            require_folder(self.asked["heatmaps"], ("*",), "heatmaps")
+            require_folder(self.asked["heatmaps"], HEATMAP_FILES, "heatmaps")
 
     def _open_job(self, folder: Folder, *, extends: bool) -> ScoringJob | None:
         names = ("threshold", "unit", "patient_key", "hash_paths", "workers", "min_workers", "cpus_per_worker")

@@ -98,7 +98,7 @@ class Scores:
     ) -> "Scores":
         """Return the scores that the `_SUCCESS.json` of a folder describes."""
         counts: dict[str, Any] = {name: facts.get(name) for name in _COUNTS}
-        others = (*_COUNTS, *_PLACES, "brainscale", "format")
+        others = (*_COUNTS, *_PLACES, "kind", "brainscale", "format")
         identity = {name: value for name, value in facts.items() if name not in others}
         known = {"parts": parts, "listing": facts["listing"], "files_not_in_it": files_not_in_it}
         return cls(path=path, **counts, identity=identity, **known)

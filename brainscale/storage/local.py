@@ -24,14 +24,27 @@ UNWRITABLE_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Errors of the operating system that can only come from writing."""
 
 
-def write_success(folder: Path, facts: Mapping[str, Any]) -> None:
+class Facts(dict[str, Any]):
+    """What a `_SUCCESS.json` says; one that lacks a fact is damaged."""
+
+    def __init__(self, facts: Mapping[str, Any], folder: object) -> None:
+        super().__init__(facts)
+        self.folder = folder
+
+    def __missing__(self, name: str) -> Any:
+        raise OutputError(f"{self.folder}/{SUCCESS} does not say '{name}': remove the folder, or choose another")
+
+
+def write_success(folder: Path, facts: Mapping[str, Any], kind: str | None = None) -> None:
     """Mark a folder as complete.
 
     Args:
         folder: the folder; everything else in it is written.
         facts: what the file says, besides the version.
+        kind: noun for what the folder holds, such as `run`; no other command writes to it then.
     """
-    write_json(folder / SUCCESS, {**facts, "brainscale": __version__, "format": FORMATS["folder"]})
+    own = {} if kind is None else {"kind": kind}
+    write_json(folder / SUCCESS, {**own, **facts, "brainscale": __version__, "format": FORMATS["folder"]})
 
 
 def read_success(folder: Path) -> dict[str, Any] | None:
@@ -62,8 +75,8 @@ def parse_success(data: bytes, folder: object) -> dict[str, Any]:
         FormatError: another version of brainscale wrote the folder.
     """
     try:
-        facts: dict[str, Any] = json.loads(data)
-    except ValueError as error:
+        facts = Facts(json.loads(data), folder)
+    except (ValueError, TypeError) as error:
         raise OutputError(
             f"{folder}/{SUCCESS} cannot be read ({error}): remove the folder, or choose another"
         ) from None

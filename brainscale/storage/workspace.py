@@ -24,6 +24,9 @@ from brainscale.storage.local import (
 )
 from brainscale.storage.remote import ObjectStore, filesystem_of, is_address, join_address, split_address
 
+SHARED_FILES = (SUCCESS, "manifest.parquet")
+"""Names that several commands write."""
+
 
 @dataclass
 class Workspace:
@@ -106,12 +109,13 @@ def open_workspace(
     if not is_address(out):
         with removing_if_empty(out), naming_folder(out):
             folder = make_folder(out)
-            _refuse_other_files(out, _names_in(folder), [*pulled, *own_files], what)
+            _refuse_other_files(out, _names_in(folder), [*pulled, *own_files], what, _kind_of(folder))
             yield Workspace(folder)
         return
     with _copy(str(out)) as workspace:
-        _refuse_other_files(out, ObjectStore(str(out)).names(), [*pulled, *own_files], what)
-        workspace.pull(*pulled)
+        workspace.pull(SUCCESS, *pulled)
+        names = ObjectStore(str(out)).names()
+        _refuse_other_files(out, names, [*pulled, *own_files], what, _kind_of(workspace.path))
         try:
             yield workspace
         finally:
@@ -193,15 +197,34 @@ def require_folder(out: str | Path, own_files: Sequence[str], what: str) -> None
         return
     require_writable(out)
     if Path(out).is_dir():
-        _refuse_other_files(out, _names_in(Path(out)), own_files, what)
+        _refuse_other_files(out, _names_in(Path(out)), own_files, what, _kind_of(Path(out)))
 
 
 def _names_in(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.suffix != ".tmp"]
 
 
-def _refuse_other_files(out: str | Path, names: Collection[str], patterns: Sequence[str], what: str) -> None:
-    if names and not any(_matches(name, patterns) or _is_above(name, patterns) for name in names):
+def _kind_of(folder: Path) -> str | None:
+    """Return what a complete folder says that it holds; None where it is not complete, or does not say."""
+    try:
+        return (read_success(folder) or {}).get("kind")
+    except BrainscaleError:  # damaged, or another version's: who reads it judges that
+        return None
+
+
+def _refuse_other_files(
+    out: str | Path, names: Collection[str], patterns: Sequence[str], what: str, kind: str | None
+) -> None:
+    """Refuse the finished work of another command, and a folder without a file that only this command writes.
+
+    Of a folder that says nothing, its other names decide; one with a manifest alone was begun.
+    """
+    if kind is not None:
+        if kind != what:
+            raise OutputError(f"{out} holds a finished {kind} and no {what}: choose a new folder")
+        return
+    telling = [name for name in names if name not in SHARED_FILES] or names
+    if names and not any(_matches(name, patterns) or _is_above(name, patterns) for name in telling):
         raise OutputError(f"{out} holds other files and no {what}: choose a new folder")
 
 

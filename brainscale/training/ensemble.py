@@ -242,7 +242,7 @@ def _write(folder: Path, sources: Sequence[_Source], path: str, on_notice: Calla
     unknown_patients = None if manifest is None else describe_unknown_patients(manifest)
     training = {f"{split} samples of all members": count for split, count in samples.items()}
     write_model_card(folder, ModelFacts(info=info, training=training, unknown_patients=unknown_patients))
-    write_success(folder, made.facts())
+    write_success(folder, made.facts(), "ensemble")
     return made
 
 

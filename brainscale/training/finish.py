@@ -97,5 +97,5 @@ def finish_run(run: RunFolder, config: Config, manifest: pa.Table, on_notice: Ca
     unknown_patients = describe_unknown_patients(manifest)
     card = ModelFacts(info=info, training=describe_training_data(result), unknown_patients=unknown_patients)
     write_model_card(folder, card)
-    write_success(run.path, result.facts())
+    write_success(run.path, result.facts(), "run")
     return result

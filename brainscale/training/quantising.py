@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from safetensors.torch import load
 
+from brainscale import progress
 from brainscale.config.environment import count_cpus
 from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint
 from brainscale.errors import BundleError, TrainError
@@ -84,7 +85,9 @@ def quantise_run(model: str, on_notice: Callable[[str], None] = lambda text: Non
         on_notice(f"Quantising on {len(training)} training samples, and checking on {len(validation)} validation ones")
         with tempfile.TemporaryDirectory(prefix="brainscale-int8-") as scratch:
             graph = Path(scratch, "int8.onnx")
+            progress.stage("making the int8 graph")
             export_calibrated(bundle, training, graph)
+            progress.stage("comparing int8 with float32")
             compared = compare_int8(bundle, graph.read_bytes(), validation)
             objection = find_objection(compared.agreement)
             update_card(bundle.folder / README, None)

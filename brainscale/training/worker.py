@@ -111,7 +111,7 @@ def train_on(
             )
             for samples in (job.samples["train"], job.samples["val"])
         )
-        with open_workspace(job.run, WORKER_FILES, own_files=["*"]) as workspace:
+        with open_workspace(job.run, WORKER_FILES, own_files=["*"], what="run") as workspace:
             TrainingLoop(config, workspace, learner, train, val, report_epoch, report_step).run()
 
 

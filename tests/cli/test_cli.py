@@ -299,3 +299,20 @@ def test_a_shell_completes_commands_and_options(words: str, offered: list[str]) 
     done = subprocess.run([program], env=os.environ | asked, capture_output=True, text=True)
     assert done.stdout.splitlines() == offered
     assert "bash_source brainscale" in (Path(__file__).parents[2] / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["train"], "Error: Missing option '--data' (see `"),
+        (["score", "run"], "Error: Missing argument 'SOURCE...' (see `"),
+        (["tarin"], "Error: No such command 'tarin'. Did you mean 'train'? (see `"),
+        (["score", "run", "scans", "--out", "x", "--workers", "0"], "Error: Invalid value for '--workers': 0 is not"),
+    ],
+)
+def test_what_click_refuses_is_one_line_that_names_the_help(arguments: list[str], text: str, invoke: Invoke) -> None:
+    refused = invoke(*arguments)
+    assert refused.exit_code == 2
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith(text)
+    assert line.endswith(" --help`)")

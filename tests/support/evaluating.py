@@ -43,7 +43,7 @@ def make_run(folder: Path, bundle: Bundle, scans: Path, *, val: float = 0.2, tes
         manifest_sha256=fingerprint,
         config_sha256=config.fingerprint,
     )
-    write_success(folder, {name: value for name, value in asdict(run).items() if name != "path"})
+    write_success(folder, {name: value for name, value in asdict(run).items() if name != "path"}, "run")
     return folder
 
 

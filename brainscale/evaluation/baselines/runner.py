@@ -126,7 +126,7 @@ def run_baseline(
         metrics=metrics,
         **facts,
     )
-    write_success(folder, result.to_json())
+    write_success(folder, result.to_json(), "baseline")
     return result
 
 
