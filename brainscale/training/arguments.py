@@ -13,12 +13,14 @@ from brainscale.dataset.manifest import MANIFEST_FILE, is_manifest
 from brainscale.errors import SourceError
 from brainscale.models.pretrained import require_weights_file
 from brainscale.reading.sample_ids import file_of
+from brainscale.reading.small_jobs import is_ray_near
 from brainscale.reading.sources import walk_files
 from brainscale.storage.local import SUCCESS, require_space
 from brainscale.storage.remote import is_address
 from brainscale.storage.workspace import fetch, is_complete, require_folder
 from brainscale.training.owner import OWNERS
 from brainscale.training.run_folder import ENVIRONMENT_FILE, Run, RunFolder, adopt_memory_format
+from brainscale.training.workplace import require_room_here
 
 RUN_FILES = (CONFIG_FILE, ENVIRONMENT_FILE, MANIFEST_FILE, SUCCESS)
 """Files that tell which run a folder holds."""
@@ -51,13 +53,15 @@ def find_finished(
         None if there is something to train.
 
     Raises:
-        BrainscaleError: there is no such data, the folder cannot be written or holds another run or other files, or its
-            disk is full.
+        BrainscaleError: there is no such data, the folder cannot be written or holds another run or other files, its
+            disk is full, or this machine cannot hold the workers.
     """
     if isinstance(data, str):
         require_data(data)
     require_folder(out, (CONFIG_FILE, ENVIRONMENT_FILE, f"{OWNERS}/*"), "run")
     if not is_complete(out):
+        if not is_ray_near():
+            require_room_here(config)
         if not is_address(out):
             _require_resumable(RunFolder(Path(out)), config)
         return None

@@ -44,14 +44,18 @@ def find_workplace(config: Config, samples: int) -> Workplace:
         return Workplace(ray="none", workers=1, device="cpu", threads=threads)
     if is_ray_near():
         return Workplace(ray="connected", workers=resources.workers, device=resources.device, threads=threads)
-    _require_room_here(config)
+    require_room_here(config)
     device = resources.device if resources.device != "auto" else "auto" if has_gpu() else "cpu"
     workers = 1 if resources.workers == "auto" and device == "cpu" else resources.workers
     return Workplace(ray="local", workers=workers, device=device, threads=threads)
 
 
-def _require_room_here(config: Config) -> None:
-    """Refuse workers for which a Ray on this machine would have no room."""
+def require_room_here(config: Config) -> None:
+    """Refuse workers for which a Ray on this machine would have no room.
+
+    Raises:
+        ClusterError: there is no GPU, or there are too few CPUs.
+    """
     resources = config.resources
     workers = 1 if resources.workers == "auto" else resources.workers
     if resources.device == "cuda" and not has_gpu():

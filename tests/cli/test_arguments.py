@@ -16,6 +16,7 @@ from brainscale.config.files import load_config
 from brainscale.dataset.manifest import write_manifest
 from brainscale.errors import OutputError
 from brainscale.models.bundle import Bundle
+from brainscale.models.processor import has_gpu
 from brainscale.training.arguments import find_finished
 from brainscale.training.run_folder import RunFolder
 from tests.support.runs import SMALL
@@ -120,6 +121,10 @@ MISTAKES = [
     ("compare run --out notes.txt", "the suffix decides the format"),
     ("compare run --out notes.md", "notes.md exists, and this command"),
 ]
+
+
+if not has_gpu():
+    MISTAKES.append(("train --data split.parquet --out new --device cuda", "--device cuda needs a GPU, but this"))
 
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES)
