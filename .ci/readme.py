@@ -3,15 +3,16 @@
 import sys
 from pathlib import Path
 
+from brainscale.evaluation.study.divisions import AS_PRINTED, CONDITIONS, LEAK_FREE
 from brainscale.evaluation.study.files import read_study
-from brainscale.evaluation.study.page import cell, title_of
+from brainscale.evaluation.study.page import cell, signed_cell, title_of
 from brainscale.evaluation.study.results_table import Results
 from brainscale.evaluation.study.subsets import ALL, MATCHED
 from brainscale.formatting import escape_markdown, format_number
 from brainscale.storage.tables import read_table
 
 ROOT = Path(__file__).parents[1]
-STUDY, PART = "brain_mri_253", "table"
+STUDY, PART, LEAK = "brain_mri_253", "table", "leak"
 GLIOMAS = "lgg_flair"
 BEGIN, END = "<!-- table of docs/results.parquet: .ci/readme.py -->\n", "<!-- end of the table -->\n"
 
@@ -20,7 +21,7 @@ def page() -> str:
     """Return README.md with the table that docs/results.parquet gives."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
-    return before + BEGIN + make_table() + make_glioma_table() + END + rest.partition(END)[2]
+    return before + BEGIN + make_table() + make_leak_table() + make_glioma_table() + END + rest.partition(END)[2]
 
 
 def make_table() -> str:
@@ -40,6 +41,21 @@ def make_table() -> str:
         cells = [*measured, format_number(None if parameters is None else round(parameters)), *published]
         lines.append(f"| {escape_markdown(title_of(part, row))} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def make_leak_table() -> str:
+    """Return AUROCs under the published protocol and without its leaks, and the difference, as far as computed."""
+    results = Results(read_table(ROOT / "docs" / "results.parquet", "results"), read_study(STUDY))
+    part, lines = results.file.study.parts[LEAK], []
+    for row in part.rows:
+        worth = results.difference(LEAK, row, AS_PRINTED, "auroc", LEAK_FREE)
+        if worth is not None:
+            cells = [cell(results.metric(LEAK, row, condition, "auroc")) for condition in CONDITIONS]
+            lines.append(f"| {escape_markdown(title_of(part, row))} | {' | '.join([*cells, signed_cell(worth)])} |")
+    if not lines:
+        return ""
+    heading = "| what a leak is worth, AUROC | as printed | no test image chooses | leak-free | printed − leak-free |"
+    return "\n".join(["", heading, "|---|---:|---:|---:|---:|", *lines]) + "\n"
 
 
 def make_glioma_table() -> str:
