@@ -94,9 +94,8 @@ def read_repeated(location: str | Path, evaluation_sha256: str, *, report: bool 
         report: whether it has a report.
     """
     try:
-        with fetch(location, SUCCESS) as folder:
-            facts = read_success(folder)
-        if facts is None or facts.get("evaluation_sha256") != evaluation_sha256:
+        facts = read_facts(location)
+        if facts.get("evaluation_sha256") != evaluation_sha256:
             return None
         unit, kind = facts["unit"], f"{facts['unit']}s"
         with fetch(location, METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, MATCHED_FILE, *UNIT_FILES) as folder:

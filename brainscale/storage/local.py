@@ -32,7 +32,8 @@ class Facts(dict[str, Any]):
         self.folder = folder
 
     def __missing__(self, name: str) -> Any:
-        raise OutputError(f"{self.folder}/{SUCCESS} does not say '{name}': remove the folder, or choose another")
+        reason = "it is damaged, or another command's"
+        raise OutputError(f"{self.folder}/{SUCCESS} does not say '{name}' ({reason}): choose another folder")
 
 
 def write_success(folder: Path, facts: Mapping[str, Any], kind: str | None = None) -> None:

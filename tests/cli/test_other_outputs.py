@@ -1,7 +1,6 @@
 """What one command has finished is not the output of another: each is refused, and nothing in it changes."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,10 +19,7 @@ def finished(int8_run: Path, phantoms: Path, tmp_path_factory: pytest.TempPathFa
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
-    def files() -> Iterator[Path]:
-        yield from (path for path in folder.rglob("*") if path.is_file())
-
-    return {path: path.read_bytes() for path in files()}
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,15 @@ def test_a_copy_is_put_back_with_what_changed_and_its_success_last(
     assert json.loads(ObjectStore(address).get(SUCCESS))["rows"] == 2
 
 
+def test_a_mark_that_lacks_a_fact_is_one_line(tmp_path: Path) -> None:
+    write_success(tmp_path, {"rows": 1})
+    facts = read_success(tmp_path)
+    assert facts is not None
+    assert facts["rows"] == 1
+    with pytest.raises(OutputError, match="does not say 'samples'"):
+        facts["samples"]
+
+
 def test_two_copies_see_each_other(address: str) -> None:
     with open_workspace(address, ()) as one, open_workspace(address, (), own_files=["*"]) as other:
         for text in ("first", "second, longer"):
