@@ -306,6 +306,7 @@ def evaluate(
     workers: int | None = None,
     show_burned_in: bool = False,
     allow_edited: bool = False,
+    overwrite: bool = False,
     on_notice: OnNotice = lambda text: None,
 ) -> "Evaluation":
     """Evaluate a model on labelled samples, and write metrics with intervals, predictions, plots and a report.
@@ -325,6 +326,7 @@ def evaluate(
         workers: maximum number of engines.
         show_burned_in: whether the report shows pictures of samples whose pixels may show text, such as a name.
         allow_edited: whether to evaluate a model whose model.json was edited; every output says so.
+        overwrite: whether to replace a finished evaluation of another model or other data.
         on_notice: called with each message for the user.
 
     Raises:
@@ -351,7 +353,7 @@ def evaluate(
         return repeated
     from brainscale.evaluation.evaluator import evaluate_model
 
-    return evaluate_model(**request)
+    return evaluate_model(**request, overwrite=overwrite)
 
 
 def compare(

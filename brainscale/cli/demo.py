@@ -16,7 +16,7 @@ from brainscale.evaluation.comparison_text import format_comparison
 from brainscale.evaluation.evaluator import evaluate_model
 from brainscale.logs import notice
 from brainscale.scoring.bulk import score_files
-from brainscale.storage.local import make_folder, refuse_other_files
+from brainscale.storage.local import make_folder
 from brainscale.training.driver import train_model
 
 PHANTOMS = 360
@@ -31,10 +31,9 @@ def run_demo(out: Path, on_line: Callable[[str], None]) -> None:
         on_line: called with each line of the result.
 
     Raises:
-        BrainscaleError: a step failed, or the folder holds other files.
+        BrainscaleError: a step failed.
     """
     folder = make_folder(out)
-    refuse_other_files(folder, {"phantoms"}, "demo")
     scans, manifest = folder / "phantoms", folder / "phantoms.parquet"
     on_line(f"1/6  draw {PHANTOMS} phantoms (synthetic images) in {out / 'phantoms'}")
     phantoms.write_phantoms(scans, PHANTOMS, SEED)

@@ -3,7 +3,7 @@
 import click
 
 from brainscale.cli import options
-from brainscale.cli.console import handle_errors, print_facts
+from brainscale.cli.console import handle_errors, load_arrow, print_facts
 from brainscale.cli.next_steps import after_training, print_next
 from brainscale.logs import notice
 
@@ -21,12 +21,18 @@ def ensemble_command(models: tuple[str, ...], out: str, as_json: bool) -> None:
 
     Example: brainscale ensemble runs/a runs/b --out models/both
     """
+    load_arrow()
     from brainscale.cli.progress import show_progress
+    from brainscale.models.shipped import make_model_absolute
     from brainscale.storage.remote import make_absolute
-    from brainscale.training.ensemble import make_ensemble
+    from brainscale.training.arguments import check_ensemble
 
+    members, folder = [make_model_absolute(model) for model in models], make_absolute(out)
+    check_ensemble(members, folder)
     with show_progress() as display:
         display.announce(f"Making one model of {len(models)}")
-        made = make_ensemble([make_absolute(model) for model in models], make_absolute(out), notice)
+        from brainscale.training.ensemble import make_ensemble  # here: torch takes seconds to load
+
+        made = make_ensemble(members, folder, notice)
     print_facts({"model": out, **made.facts()}, as_json)
     print_next(after_training(out))

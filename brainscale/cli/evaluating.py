@@ -52,6 +52,7 @@ OPTIONAL_FACTS = ("looks_note", "matched_on", "caliper", "pairs", "samples_witho
 )
 @options.show_burned_in
 @options.allow_edited_model
+@options.overwrite
 @click.option("--no-report", is_flag=True, help="Write the tables only, without plots and report.")
 @options.engine
 @options.workers
@@ -73,6 +74,7 @@ def evaluate_command(
     training_manifest: str,
     show_burned_in: bool,
     allow_edited_model: bool,
+    overwrite: bool,
     no_report: bool,
     shared: bool,
     address: str | None,
@@ -105,7 +107,8 @@ def evaluate_command(
         "training_manifest": training_manifest if training_manifest == "auto" else make_absolute(training_manifest),
     }
     if address:
-        options.run_as_job(address, no_wait, "evaluate", request, as_json, after_evaluation(model, None))
+        job = {**request, "overwrite": overwrite}
+        options.run_as_job(address, no_wait, "evaluate", job, as_json, after_evaluation(model, None))
     from brainscale.evaluation.arguments import check_evaluation
 
     named = {name: request[name] for name in ("data", "split", "engine", "training_manifest")}
@@ -122,7 +125,7 @@ def evaluate_command(
                 display.announce(f"Evaluating {model}")
             from brainscale.evaluation.evaluator import evaluate_model  # here: it takes seconds to load
 
-            evaluation = evaluate_model(**request, on_notice=notice)
+            evaluation = evaluate_model(**request, overwrite=overwrite, on_notice=notice)
     if evaluation.degenerate and not as_json:
         click.echo(evaluation.degenerate)
     if evaluation.unusual is not None and not as_json:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ import click
 
 from brainscale.cli import options
 from brainscale.cli.console import handle_errors, load_arrow
+from brainscale.errors import UsageError
 from brainscale.logs import notice
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ WIDEST_FILE = 40
 
 @click.command("predict")
 @click.argument("model", metavar="MODEL")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...|-")
+@click.argument("files", nargs=-1, metavar="FILE...|-")
 @click.option("--heatmap", "heatmaps", metavar="DIR", help="Folder for a heatmap of each sample.")
 @options.show_burned_in
 @options.allow_edited_model
@@ -58,10 +60,11 @@ def predict_command(
     """
     from brainscale.reading.spawning import start_spare
 
+    if not files:
+        raise UsageError(f"name a model and a file, such as `brainscale predict phantoms {shlex.quote(model)}`")
     start_spare()  # it loads beside this process
     load_arrow()
     from brainscale import api
-    from brainscale.errors import UsageError
     from brainscale.models.engines import identify_precision
     from brainscale.models.shipped import describe_model_notes
     from brainscale.schema import SKIPPED
@@ -95,7 +98,6 @@ def _sources(files: Sequence[str]) -> Iterator[list[str]]:
         UsageError: standard input is named with other files, or a file beyond the limit of one file is in it.
     """
     from brainscale.config.data_sections import LimitsConfig
-    from brainscale.errors import UsageError
     from brainscale.storage.remote import make_absolute
 
     if STDIN not in files:
@@ -166,6 +168,7 @@ def _shorten(name: str) -> str:
 
 def _write_heatmaps(bundle: "Bundle", scored: "Sequence[ScoredRows]", folder: Path, *, show_burned_in: bool) -> None:
     """Write a heatmap of each sample with a probability, except where text may be burned in."""
+    from brainscale.cli.progress import show_progress
     from brainscale.models.heatmap_pictures import write_heatmaps
 
     rows: list[dict[str, Any]] = []
@@ -179,7 +182,8 @@ def _write_heatmaps(bundle: "Bundle", scored: "Sequence[ScoredRows]", folder: Pa
                 continue
             rows.append({"sample_id": row["sample_id"], "probability": row["probability"]})
             planes.append(plane)
-    write_heatmaps(bundle, planes, rows, folder)
+    with show_progress():
+        write_heatmaps(bundle, planes, rows, folder)
     notice(f"{len(rows)} heatmap(s) are in {folder}")
     if hidden:
         notice(

@@ -5,7 +5,7 @@ import shlex
 import click
 
 from brainscale.cli import options
-from brainscale.cli.console import handle_errors, print_facts
+from brainscale.cli.console import handle_errors, load_arrow, print_facts
 from brainscale.cli.next_steps import print_next
 from brainscale.logs import notice
 
@@ -22,11 +22,17 @@ def quantize_command(run: str, as_json: bool) -> None:
 
     Example: brainscale quantize runs/first
     """
+    load_arrow()
     from brainscale.cli.progress import show_progress
     from brainscale.storage.remote import make_absolute
-    from brainscale.training.quantising import quantise_run
+    from brainscale.training.arguments import require_models
 
-    with show_progress():
-        record = quantise_run(make_absolute(run), notice)
+    folder = make_absolute(run)
+    require_models([folder])
+    with show_progress() as display:
+        display.announce(f"Quantising {run}")
+        from brainscale.training.quantising import quantise_run  # here: torch takes seconds to load
+
+        record = quantise_run(folder, notice)
     print_facts({"run": run, **record.model_dump(mode="json")}, as_json)
     print_next(f"brainscale score {shlex.quote(run)} FOLDER --out scores --precision int8")

@@ -3,13 +3,12 @@
 import json
 import shlex
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import click
 
 from brainscale.cli import options
-from brainscale.cli.console import handle_errors, print_facts
+from brainscale.cli.console import handle_errors, load_arrow, print_facts
 from brainscale.cli.next_steps import print_next
 from brainscale.errors import UsageError
 from brainscale.logs import notice
@@ -84,9 +83,10 @@ def results_command(
 
     Example: brainscale results brain_mri_253 --data brain_mri_253=scans/ --out results/ --minutes 90
     """
+    load_arrow()
     from brainscale.cli.progress import show_progress
+    from brainscale.evaluation.study.arguments import check_studies
     from brainscale.evaluation.study.files import read_study
-    from brainscale.evaluation.study.results import require_success, run_studies
 
     if wrong := next((place for place in places if "=" not in place), None):
         raise UsageError(f"--data takes NAME=PATH, not '{wrong}'")
@@ -97,8 +97,12 @@ def results_command(
         raise UsageError(f"--page takes the path of a Markdown file, not '{page}'")
     given = [f"--data {name}=PATH" for name in sorted(by_name)]
     files = [read_study(study) for study in studies]
-    with show_progress() if not dry_run else nullcontext():
-        result = run_studies(
+    check_studies(files, by_name, out, parts, rows)
+    with show_progress() as display:
+        display.announce(f"Planning {', '.join(file.name for file in files)}")
+        from brainscale.evaluation.study import results  # here: torch takes seconds to load
+
+        result = results.run_studies(
             files,
             by_name,
             out,
@@ -124,5 +128,5 @@ def results_command(
         "hours_left": round(result.hours_left, 2),
     }
     print_facts(facts, as_json)
-    require_success(result.outcome)
+    results.require_success(result.outcome)
     print_next(f"open {shlex.quote(str(result.page))}")

@@ -173,7 +173,13 @@ def demo_command(out: str) -> None:
 
     Example: brainscale demo --out demo
     """
-    from brainscale.cli.demo import run_demo
+    from brainscale.storage.local import refuse_other_files, require_writable
+
+    require_writable(out)
+    if Path(out).is_dir():
+        refuse_other_files(Path(out), {"phantoms"}, "demo")
+    click.echo(f"Trying everything in {out}")
+    from brainscale.cli.demo import run_demo  # here: torch takes seconds to load
 
     run_demo(Path(out), on_line=click.echo)
     print_next("brainscale index YOUR_SCANS --out scans.parquet")

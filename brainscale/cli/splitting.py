@@ -148,6 +148,10 @@ def _split_one_file(
 
     table = read_manifest(manifest)
     announce(f"Splitting {manifest}")
+    if keep is None and any(table[name].null_count < len(table) for name in ("split", "fold")):
+        notice(
+            f"{manifest} is split already: the new manifest is split anew. --keep {manifest} keeps what is assigned."
+        )
     if regroup:
         with open_map(len(table)) as run:
             table = groups.assign_groups(table, similarity, run)

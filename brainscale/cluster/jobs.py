@@ -122,7 +122,7 @@ def submit(client: Client, command: str, request: dict[str, Any], log_format: st
             )
         return _submit(
             client,
-            entrypoint=f"python jobs/{command}.py {REQUEST}",
+            entrypoint=f"python jobs/start.py {command} {REQUEST}",
             submission_id=job,
             runtime_env={"working_dir": str(folder), "env_vars": {**QUIET_RAY, logs.VARIABLE: log_format}},
             metadata={"brainscale": __version__, "command": command, "out": str(request.get("out") or "")},

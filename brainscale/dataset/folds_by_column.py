@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.dataset.columns import replace_column
+from brainscale.dataset.columns import replace_column, require_columns
 from brainscale.dataset.splits import missing_groups, missing_labels
 from brainscale.errors import ManifestError
 
@@ -28,8 +28,7 @@ def assign_folds_by(manifest: pa.Table, column: str) -> tuple[pa.Table, list[str
         ManifestError: there is no such column, it has fractions or fewer than two values, a labelled sample has no
             group, or a group has several values.
     """
-    if column not in manifest.column_names:
-        raise ManifestError(f"the manifest has no column {column}: choose {', '.join(manifest.column_names)}")
+    require_columns(manifest, [column])
     is_labelled = pc.and_(pc.is_null(manifest["error_code"]), pc.is_valid(manifest["label"]))
     without_group = manifest["sample_id"].filter(pc.and_(is_labelled, pc.is_null(manifest["group"])))
     if len(without_group):

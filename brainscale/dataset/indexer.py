@@ -22,12 +22,13 @@ from brainscale.dataset.manifest import (
     check_manifest,
     describe_form,
     is_manifest,
+    open_manifest_shards,
     read_manifest,
     require_readable,
 )
 from brainscale.dataset.manifest_rows import RowRules, count_notes, describe_notes, hide_paths
 from brainscale.dataset.on_ray import open_map
-from brainscale.dataset.outputs import ManifestOutput, describe_index
+from brainscale.dataset.outputs import ManifestOutput, describe_index, describe_state
 from brainscale.dataset.pages.request import PageRequest
 from brainscale.dataset.patients import find_patients
 from brainscale.dataset.streamed import write_streamed
@@ -269,9 +270,9 @@ def write_index(
             )
             shards, summary, control = written.shards, written.summary, written.header_only_control
         else:
-            manifest = _index_files(list(first), rules, workers, on_notice)
-            require_readable(manifest, " ".join(sources))
-            shards = output.write(manifest)
+            manifest, shards = _make_or_keep(
+                output, list(first), " ".join(sources), rules, workers, on_notice, overwrite=overwrite
+            )
             with open_map(len(manifest)) as run:
                 pages.write(manifest, config, predictions, run)
             for text in describe_gaps(manifest, config.data):
@@ -285,6 +286,31 @@ def write_index(
             f"To make them match, pass --patient-key FILE or set {KEY_VARIABLE}."
         )
     return IndexResult(manifest=out, shards=shards, summary=summary, header_only_control=control)
+
+
+def _make_or_keep(
+    output: ManifestOutput,
+    files: Sequence[SourceFile],
+    name: str,
+    rules: RowRules,
+    workers: int | None,
+    on_notice: Callable[[str], None],
+    *,
+    overwrite: bool,
+) -> tuple[pa.Table, int]:
+    """Read files and write their manifest, unless it is there already; return it and the number of its shards."""
+    label_file = None if rules.label_file is None else rules.label_file.path
+    state = describe_state(files, label_file, rules.key, output.shard_rows)
+    if not overwrite and (manifest := output.read_unchanged(state)) is not None:
+        on_notice(
+            f"{output.location} is complete already, and no file of its sources has another size or time since: it was "
+            "kept. --overwrite reads all files again."
+        )
+        shards = open_manifest_shards(output.location)
+        return manifest, 0 if shards is None else len(shards.shards)
+    manifest = _index_files(files, rules, workers, on_notice)
+    require_readable(manifest, name)
+    return manifest, output.write(manifest, state)
 
 
 @contextmanager

@@ -8,9 +8,12 @@ from typing import Any
 import pyarrow as pa
 
 from brainscale.config.sections import Config
-from brainscale.dataset.manifest import without_signatures, write_either_form
-from brainscale.errors import UsageError
+from brainscale.dataset.manifest import read_manifest, without_signatures, write_either_form
+from brainscale.errors import BrainscaleError, UsageError
+from brainscale.hashing import file_sha256, fingerprint
 from brainscale.reading.keys import PatientKey
+from brainscale.reading.sources import SourceFile
+from brainscale.schema import FORMATS
 from brainscale.storage.formats import (
     CSV,
     FOLDER,
@@ -24,7 +27,10 @@ from brainscale.storage.formats import (
 )
 from brainscale.storage.ownership import describe_origin, require_own
 from brainscale.storage.remote import is_address
+from brainscale.version import __version__
 
+STATE = b"brainscale.sources"
+"""Metadata of a manifest that `index` wrote: a hash that changes when a file of the sources comes, changes or goes."""
 SECTIONS = {"data", "limits", "split"}
 """Sections of a configuration that a manifest depends on."""
 
@@ -44,6 +50,25 @@ def describe_index(
     sections = config.model_dump(mode="json", include=SECTIONS)
     secret = key.secret.hex() if hash_paths else None
     return describe_origin("index", {"sources": list(sources), "config": sections, "key": secret, **options})
+
+
+def describe_state(
+    files: Iterable[SourceFile], label_file: str | None, key: PatientKey, shard_rows: int | None
+) -> str | None:
+    """Return a hash of all that a manifest with some origin depends on besides it; None if that is not known.
+
+    Args:
+        files: of the sources, with sizes and times.
+        label_file: path of the label file, if there is one.
+        key: of the hashes; a random one is no part of it.
+        shard_rows: of the output.
+    """
+    if label_file is not None and is_address(label_file):
+        return None
+    versions = [(file.sample_id, file.uri, file.nbytes, file.modified) for file in files]
+    labels = None if label_file is None else file_sha256(Path(label_file))
+    secret = None if key.random else key.secret.hex()
+    return fingerprint([versions, labels, secret, shard_rows, FORMATS["manifest"], __version__])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,14 +130,31 @@ class ManifestOutput:
                 f"{files:,} files: name a .parquet file or a folder/"
             )
 
-    def write(self, manifest: pa.Table) -> int:
+    def read_unchanged(self, state: str | None) -> pa.Table | None:
+        """Return the manifest that is there, if it has this state; None otherwise. `check_owner` knows whose it is."""
+        if state is None or self.is_listing:
+            return None
+        try:
+            manifest = read_manifest(self.location)
+        except BrainscaleError:
+            return None
+        return manifest if (manifest.schema.metadata or {}).get(STATE) == state.encode() else None
+
+    def write(self, manifest: pa.Table, state: str | None = None) -> int:
         """Write a manifest, or a listing of it without signatures, and return the number of shards; 0 for one file.
+
+        Args:
+            manifest: rows sorted by sample_id.
+            state: what `describe_state` returned, for `read_unchanged`.
 
         Raises:
             OutputError: it cannot be written.
             StorageError: the object store refuses, or does not answer.
         """
         if not self.is_listing:
+            if state is not None:
+                known = manifest.schema.metadata or {}
+                manifest = manifest.replace_schema_metadata({**known, STATE: state.encode()})
             return write_either_form(manifest, self.location, self.shard_rows, origin=self.origin)
         table = without_signatures(manifest)
         text = format_csv(table) if suffix_of(self.location) == CSV else format_json(table)

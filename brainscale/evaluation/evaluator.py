@@ -1,6 +1,5 @@
 """Evaluate a model on labelled samples: predictions, metrics with intervals, plots and a report."""
 
-import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -20,18 +19,18 @@ from brainscale.evaluation.evaluated_model import EvaluatedModel
 from brainscale.evaluation.leakage import find_leaked, unseen_contents
 from brainscale.evaluation.look_log import LookCount, log_look
 from brainscale.evaluation.matched import require_match
-from brainscale.evaluation.outputs import complete_card, write_outputs
+from brainscale.evaluation.outputs import FILES, complete_card, write_outputs
 from brainscale.evaluation.preparation import PreparedEvaluation, prepare_evaluation
 from brainscale.evaluation.provenance import describe_command
 from brainscale.evaluation.repeated import describe_repeated, fingerprint_evaluation, read_facts, read_repeated
-from brainscale.evaluation.results import PLOTS_FOLDER, REPORT_FILE, Evaluation, EvaluationFacts
+from brainscale.evaluation.results import Evaluation, EvaluationFacts
 from brainscale.evaluation.units import require_patients
 from brainscale.models.bundle import BUNDLE_FILES, Bundle, mark_edited
 from brainscale.models.shipped import locate_model
 from brainscale.scoring.parts import unusual_rows
 from brainscale.scoring.rows import needs_ray, predict_rows
 from brainscale.stats.labelled import labelled_rows
-from brainscale.storage.local import SUCCESS, write_success
+from brainscale.storage.local import SUCCESS, replacing_files, write_success
 from brainscale.storage.workspace import Workspace, fetch_workspace, open_workspace
 from brainscale.training.history import HISTORY_FILE
 
@@ -58,6 +57,7 @@ def evaluate_model(
     allow_edited_model: bool = False,
     report: bool = True,
     shared: bool = False,
+    overwrite: bool = False,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> Evaluation:
     """Evaluate a model on one split, or on a whole labelled source, with the threshold it came with.
@@ -82,6 +82,7 @@ def evaluate_model(
         allow_edited_model: whether to evaluate a model whose model.json was edited; every output says so.
         report: whether to write the plots and the report beside the tables.
         shared: whether paths are on storage that every node of a cluster mounts.
+        overwrite: whether to replace a finished evaluation of another model or other data.
         on_notice: called with a line if nodes have to be waited for.
 
     Raises:
@@ -134,15 +135,19 @@ def evaluate_model(
             if (repeated := read_repeated(prepared.path, evaluation_sha256, report=report)) is not None:
                 on_notice(describe_repeated(repeated))
                 return repeated
-            _require_own(prepared)
+            if not overwrite:
+                _require_own(prepared)
             if out is None:
                 require_default_output(prepared.folder)
             progress.announce(f"{len(prepared.rows):,} samples to predict; the results go to {prepared.path}")
             if needs_ray(len(prepared.rows), engine, workers):
                 _open_ray(stack, workers, [*locations, *prepared.rows["uri"].to_pylist()], shared=shared)
             try:
-                with open_workspace(prepared.folder, (SUCCESS,), own_files=OWN_FILES, what="evaluation") as workspace:
-                    return _evaluate(prepared, evaluation_sha256, workspace.path, source)
+                with (
+                    open_workspace(prepared.folder, (SUCCESS,), own_files=OWN_FILES, what="evaluation") as workspace,
+                    replacing_files(workspace.path, FILES) as folder,
+                ):
+                    return _evaluate(prepared, evaluation_sha256, folder, source)
             finally:
                 _publish(source, prepared)
 
@@ -157,19 +162,23 @@ def _open_ray(stack: ExitStack, workers: int | None, locations: Iterable[str | N
 
 
 def _require_own(prepared: PreparedEvaluation) -> None:
-    """Refuse a folder with a finished evaluation of another model or other data; other options replace one of the same.
+    """Refuse a folder with a finished evaluation of another model or other data, and say if other options replace one.
 
     Raises:
         OutputError: the folder holds such an evaluation.
     """
     there = read_facts(prepared.path)
-    if not {"weights_sha256", "data"} <= there.keys():
+    if not there:
         return
-    what = "another model" if there["weights_sha256"] != prepared.bundle.info.weights_sha256 else ""
-    if there["data"] != prepared.request.data_name:
-        what = what or "other data"
-    if what:
-        raise OutputError(f"{prepared.path} holds a finished evaluation of {what}: choose another --out")
+    now = {"weights_sha256": prepared.bundle.info.weights_sha256, "data": prepared.request.data_name}
+    now["manifest_sha256"] = manifest_fingerprint(prepared.manifest)
+    differing = [name for name in now if there.get(name) != now[name]]
+    if differing:
+        what = "another model" if differing[0] == "weights_sha256" else "other data"
+        raise OutputError(
+            f"{prepared.path} holds a finished evaluation of {what}: --overwrite replaces it, or choose another --out"
+        )
+    prepared.request.on_notice(f"This replaces the evaluation in {prepared.path}, which was made with other options.")
 
 
 def _publish(source: Workspace, prepared: PreparedEvaluation) -> None:
@@ -183,12 +192,8 @@ def _publish(source: Workspace, prepared: PreparedEvaluation) -> None:
 
 
 def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path, source: Workspace) -> Evaluation:
-    """Predict, compare with the labels, and write the outputs to a local folder, the copy of `prepared.path`."""
+    """Predict, compare with the labels, and write the outputs to a local folder."""
     bundle, run, rows, request = prepared.bundle, prepared.run, prepared.rows, prepared.request
-    (folder / SUCCESS).unlink(missing_ok=True)
-    if not request.report:  # one of an earlier evaluation would show other numbers
-        (folder / REPORT_FILE).unlink(missing_ok=True)
-        shutil.rmtree(folder / PLOTS_FOLDER, ignore_errors=True)
     leaked = find_leaked(rows, run, request.training_manifest)
     write_manifest(prepared.manifest, folder / MANIFEST_FILE)
     prepared.drop_signatures()  # nothing needs them from here on
@@ -202,7 +207,7 @@ def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path
     predictions = predict_rows(rows, bundle, request.engine, request.workers, request.on_notice)
     predictions = mark_edited(predictions, bundle)
     seconds = time.monotonic() - start
-    looks = _count_looks(prepared, folder, source)
+    looks = _count_looks(prepared, source)
     evaluated = EvaluatedModel(
         bundle=bundle,
         run=own_run,
@@ -272,7 +277,7 @@ def _evaluate(prepared: PreparedEvaluation, evaluation_sha256: str, folder: Path
     )
 
 
-def _count_looks(prepared: PreparedEvaluation, folder: Path, source: Workspace) -> LookCount | None:
+def _count_looks(prepared: PreparedEvaluation, source: Workspace) -> LookCount | None:
     """Log the look at samples that training did not see; None without such samples, or without a run."""
     unseen = unseen_contents(prepared.rows)
     if prepared.own_run is None or not unseen:
@@ -281,7 +286,7 @@ def _count_looks(prepared: PreparedEvaluation, folder: Path, source: Workspace) 
         prepared.own_run.path,
         unseen,
         prepared.bundle.sha256,
-        folder.name,
+        Path(prepared.path).name,
         publish=source.push,
         on_notice=prepared.request.on_notice,
     )

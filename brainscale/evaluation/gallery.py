@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from brainscale import progress
 from brainscale.evaluation.report.cases import Case, CaseRow
 from brainscale.models.bundle import Bundle
 from brainscale.models.heatmap_pictures import describe_peak, overlay_heatmap
@@ -172,7 +173,8 @@ def _pictures(bundle: Bundle, manifest: pa.Table, sample_ids: Sequence[str]) -> 
     weights, engine = bundle.weights.read_bytes(), load_cpu_engine(bundle)
     batches = compute_heatmap_batches(bundle.info, weights, list(planes.values()), engine)
     heatmaps = (heatmap for batch in batches for heatmap in batch)
-    for (sample_id, plane), heatmap in zip(planes.items(), heatmaps, strict=True):
+    drawn = progress.each(zip(planes.items(), heatmaps, strict=True), "drawing heatmaps", len(planes), "pictures")
+    for (sample_id, plane), heatmap in drawn:
         overlay = overlay_heatmap(plane, heatmap)
         scan, heat = _encode(plane, "PNG", optimize=True), _encode(overlay, "JPEG", quality=JPEG_QUALITY)
         yield sample_id, (scan, heat, describe_peak(plane, heatmap))

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from brainscale import progress
 from brainscale.models.bundle import Bundle
 from brainscale.models.explained_score import score_of_engine
 from brainscale.models.faithfulness import FaithfulnessSummary, measure_beside_random, summarise_faithfulness
@@ -46,7 +47,9 @@ def measure_faithfulness(bundle: Bundle, manifest: pa.Table, predictions: pa.Tab
         for batch in compute_heatmap_batches(bundle.info, bundle.weights.read_bytes(), greys, engine)
         for heatmap in batch
     )
-    measured = [measure_beside_random(score, *pair) for pair in zip(greys, heatmaps, strict=True)]
+    pairs = zip(greys, heatmaps, strict=True)
+    measured_now = (measure_beside_random(score, *pair) for pair in pairs)
+    measured = list(progress.each(measured_now, "measuring heatmaps", len(greys), "samples"))
     groups = values_of(pa.chunked_array([list(planes)], pa.string()), manifest, "group").to_pylist()
     method = name_heatmap_method(bundle.info)
     return summarise_faithfulness(method, measured, groups)

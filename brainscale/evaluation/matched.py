@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.errors import ManifestError, UsageError
+from brainscale.dataset.columns import require_columns
+from brainscale.errors import UsageError
 from brainscale.evaluation.results import MATCHED_FILE, PAIRS_FILE
 from brainscale.evaluation.units import drop_threshold_metrics
 from brainscale.models.bundle import Bundle, mark_edited
@@ -89,16 +90,6 @@ def match_labelled(
         alone=predict_from_columns(columns, has_tumour, groups)[place],
         alone_in_pairs=predict_from_columns(columns, has_tumour)[place],
     )
-
-
-def require_columns(manifest: pa.Table, names: Sequence[str]) -> None:
-    """Check that a manifest has the columns.
-
-    Raises:
-        ManifestError: it lacks one.
-    """
-    if unknown := [name for name in names if name not in manifest.column_names]:
-        raise ManifestError(f"the manifest has no column {unknown[0]}: choose {', '.join(manifest.column_names)}")
 
 
 def require_slices(names: Sequence[str], unit: Unit) -> None:
@@ -266,9 +257,7 @@ def evaluate_matched(
 
 
 def write_matched(folder: Path, evaluation: MatchedEvaluation | None, bundle: Bundle) -> None:
-    """Write the metrics on pairs and the pairs; remove those of an earlier evaluation where there are none."""
-    for name in (MATCHED_FILE, PAIRS_FILE):
-        (folder / name).unlink(missing_ok=True)
+    """Write the metrics on pairs and the pairs, where there are any."""
     if evaluation is not None:
         write_table(mark_edited(evaluation.table(), bundle), folder / MATCHED_FILE, "matched")
         write_table(mark_edited(evaluation.pairs_table(), bundle), folder / PAIRS_FILE, "matched pairs")

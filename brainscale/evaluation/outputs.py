@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from brainscale.dataset.manifest import MANIFEST_FILE
 from brainscale.dataset.patients import describe_unknown_patients
 from brainscale.errors import ManifestError
 from brainscale.evaluation.drawing import ReportTables, draw_report
@@ -17,8 +18,12 @@ from brainscale.evaluation.matched import write_matched
 from brainscale.evaluation.results import (
     CONFUSION_FILE,
     LEAKED_FILE,
+    MATCHED_FILE,
     METRICS_FILE,
+    PAIRS_FILE,
+    PLOTS_FOLDER,
     PREDICTIONS_FILE,
+    REPORT_FILE,
     REPORT_OPTIONS,
     SUBGROUPS_FILE,
     WITHOUT_LEAKED_FILE,
@@ -34,6 +39,12 @@ from brainscale.stats.resampling import Map
 from brainscale.stats.subgroups import measure_subgroups
 from brainscale.storage.tables import write_table
 from brainscale.training.run_folder import describe_training_data
+
+FILES = (
+    *(MANIFEST_FILE, PREDICTIONS_FILE, METRICS_FILE, CONFUSION_FILE, SUBGROUPS_FILE, *UNIT_FILES),
+    *(LEAKED_FILE, WITHOUT_LEAKED_FILE, MATCHED_FILE, PAIRS_FILE, VOTES_FILE, REPORT_FILE, PLOTS_FOLDER),
+)
+"""Files and folders that an evaluation may write; one that replaces another keeps none of its."""
 
 
 def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts, run: Map = map) -> pa.Table:
@@ -74,8 +85,6 @@ def write_outputs(folder: Path, model: EvaluatedModel, facts: EvaluationFacts, r
 
 def _write_units(folder: Path, model: EvaluatedModel) -> None:
     """Write the table of scans or patients, where these are evaluated."""
-    for stale in UNIT_FILES:
-        (folder / stale).unlink(missing_ok=True)  # of an evaluation before this one
     if model.of_units is not None:
         kind = table_kind(model.unit)
         write_table(mark_edited(model.of_units.table, model.bundle), folder / f"{kind}.parquet", kind)
@@ -127,39 +136,31 @@ def _metadata(model: EvaluatedModel, facts: EvaluationFacts) -> dict[str, Any]:
 
 def _write_confusion(folder: Path, model: EvaluatedModel) -> None:
     """Write the confusion matrix, where something is predicted."""
-    path = folder / CONFUSION_FILE
-    path.unlink(missing_ok=True)  # of an evaluation before this one
     if model.no_threshold is None:
-        write_table(confusion_table(model.samples), path, "confusion")
+        write_table(confusion_table(model.samples), folder / CONFUSION_FILE, "confusion")
 
 
 def _write_header_votes(folder: Path, model: EvaluatedModel) -> None:
     """Write the votes of the header-only control, which the report and comparisons show."""
-    (folder / VOTES_FILE).unlink(missing_ok=True)  # of an evaluation before this one
     if model.report and model.header_votes is not None:
         write_votes(model.header_votes, folder)
 
 
 def _write_subgroups(folder: Path, model: EvaluatedModel, run: Map) -> pa.Table | None:
     """Write and return the metrics of the subgroups, where columns are given."""
-    path = folder / SUBGROUPS_FILE
-    path.unlink(missing_ok=True)  # of an evaluation before this one
     if not model.by:
         return None
     tables = [measure_subgroups(model.samples, model.column(name), column=name, run=run) for name in model.by]
     table = mark_edited(drop_threshold_metrics(pa.concat_tables(tables), model.no_threshold), model.bundle)
-    write_table(table, path, "subgroups")
+    write_table(table, folder / SUBGROUPS_FILE, "subgroups")
     return table
 
 
 def _write_leakage(folder: Path, model: EvaluatedModel, run: Map) -> pa.Table | None:
     """Write which samples the model has seen; write and return the metrics of the others, where there are both."""
-    leaked_path, path = folder / LEAKED_FILE, folder / WITHOUT_LEAKED_FILE
-    for stale in (leaked_path, path):
-        stale.unlink(missing_ok=True)  # of an evaluation before this one
     if model.leaked is None:
         return None
-    write_table(mark_edited(model.leaked, model.bundle), leaked_path, "overlap")
+    write_table(mark_edited(model.leaked, model.bundle), folder / LEAKED_FILE, "overlap")
     if model.of_units is not None:
         unseen = ~model.of_units.contain(model.leaked["sample_id"].to_pylist())
     else:
@@ -169,5 +170,5 @@ def _write_leakage(folder: Path, model: EvaluatedModel, run: Map) -> pa.Table | 
         return None
     table = drop_threshold_metrics(measure(model.samples.take(unseen), model.prevalence, run), model.no_threshold)
     table = mark_edited(table, model.bundle)
-    write_table(table, path, "metrics")
+    write_table(table, folder / WITHOUT_LEAKED_FILE, "metrics")
     return table

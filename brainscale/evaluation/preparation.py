@@ -11,12 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.config.sections import Config, ResourcesConfig
-from brainscale.dataset.columns import replace_column
+from brainscale.dataset.columns import replace_column, require_columns
 from brainscale.dataset.indexer import open_or_index
 from brainscale.dataset.manifest import is_manifest, manifest_fingerprint, without_signatures
 from brainscale.dataset.splits import SPLITS
 from brainscale.errors import ManifestError, UsageError
-from brainscale.evaluation.matched import require_columns
 from brainscale.evaluation.units import evaluation_name
 from brainscale.models.bundle import Bundle, open_bundle
 from brainscale.models.shipped import describe_model_notes, is_shipped_name

@@ -11,6 +11,7 @@ import pyarrow as pa
 from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 
+from brainscale import progress
 from brainscale.models.bundle import Bundle, mark_edited
 from brainscale.models.explained_score import score_of_engine
 from brainscale.models.faithfulness import MeasuredHeatmap, find_peak, measure_beside_random
@@ -130,7 +131,8 @@ def write_heatmaps(
     batches = compute_heatmap_batches(bundle.info, bundle.weights.read_bytes(), planes, engine)
     heatmaps = (heatmap for batch in batches for heatmap in batch)
     described = []
-    for number, (row, plane, heatmap) in enumerate(zip(rows, planes, heatmaps, strict=True), 1):
+    pictures = progress.each(zip(rows, planes, heatmaps, strict=True), "drawing heatmaps", len(rows), "pictures")
+    for number, (row, plane, heatmap) in enumerate(pictures, 1):
         # a hash, because sample ids may contain the name of a patient
         file = f"{number:03d}-{hashlib.sha256(row['sample_id'].encode()).hexdigest()[:12]}.png"
         with replacing(folder / file) as temporary:

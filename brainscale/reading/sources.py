@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote_to_bytes
 
@@ -88,8 +88,10 @@ def walk_files(sources: Sequence[str]) -> Iterator[SourceFile]:
     gets `~2`, `~3` … in the order given.
 
     Raises:
-        SourceError: a source does not exist, holds no files, or gives two files one id.
+        SourceError: a source does not exist, holds no files, is named twice or lies in another one, or two files have
+            one id.
     """
+    _refuse_twice(sources)
     root_counts: dict[str, int] = {}
     roots = [_root_name(source, root_counts) if len(sources) > 1 else "" for source in sources]
     walks = [_walk_below(source, root) for source, root in zip(sources, roots, strict=True)]
@@ -103,13 +105,33 @@ def walk_files(sources: Sequence[str]) -> Iterator[SourceFile]:
         yield file
 
 
+def _refuse_twice(sources: Sequence[str]) -> None:
+    """Refuse a source that is named twice or lies in another one: each of its files would be two samples.
+
+    Raises:
+        SourceError: names both.
+    """
+    named: dict[Path, str] = {}
+    for source in sources:
+        if is_address(source) or source.startswith("@"):
+            continue
+        if Path(source).resolve() in named:
+            raise SourceError(f"{source.rstrip('/')} is named twice. Name each source once.")
+        named[Path(source).resolve()] = source
+    for place, source in named.items():
+        if outer := next((named[folder] for folder in place.parents if folder in named), None):
+            raise SourceError(f"{source} lies in {outer}, so its files would be read twice. Name {outer} alone.")
+
+
 def require_sources(sources: Iterable[str]) -> None:
     """Check that each source exists and holds a file, by listing no more than the first.
 
     Raises:
-        SourceError: one does not exist, or holds no files.
+        SourceError: one does not exist, holds no files, is named twice, or lies in another one.
         StorageError: an object store refuses, or does not answer.
     """
+    sources = list(sources)
+    _refuse_twice(sources)
     for source in sources:
         next(_walk_below(source, ""))
 

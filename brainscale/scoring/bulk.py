@@ -24,7 +24,7 @@ from brainscale.scoring.blocks import version_of
 from brainscale.scoring.folder_job import Callbacks, FolderJob, Runner
 from brainscale.scoring.folders import open_scores_folder, parts_that_count, read_finished
 from brainscale.scoring.locally import LocalRunner
-from brainscale.scoring.outputs import draw_heatmaps, require_own_units, write_units
+from brainscale.scoring.outputs import HEATMAP_FILES, draw_heatmaps, require_own_units, write_units
 from brainscale.scoring.predictions import ScoringJob
 from brainscale.scoring.result import Amount, Scores
 from brainscale.scoring.rows import MAX_LOCAL_ROWS
@@ -32,7 +32,7 @@ from brainscale.scoring.spool import SpooledFiles
 from brainscale.stats.units import require_unit
 from brainscale.storage.folder import Folder
 from brainscale.storage.local import removing_if_empty
-from brainscale.storage.workspace import fetch
+from brainscale.storage.workspace import fetch, require_folder
 
 STORE_SECONDS = 300.0
 """Seconds for which a store may be away."""
@@ -107,6 +107,8 @@ def score_files(
     """
     options = EngineOptions(name=engine, precision=precision, compiled=compiled)
     resolve_engine(options, 0)
+    if heatmaps is not None:
+        require_folder(heatmaps, HEATMAP_FILES, "heatmaps")
     with removing_if_empty(out), fetch(locate_model(model), *BUNDLE_FILES) as bundle_folder:
         bundle = open_bundle(bundle_folder, allow_edited=allow_edited_model)
         for text in describe_model_notes(bundle):

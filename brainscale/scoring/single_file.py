@@ -164,9 +164,9 @@ def open_file_job(
     if len(existing) == len(outputs) and (finished := job.read_finished()) is not None:
         return job, finished
     if out in existing or (existing and not job.is_begun()):
-        raise OutputError(
-            f"{existing[0]} exists, and not as the finished work of this job: give another path, or add --overwrite"
-        )
+        is_parquet = existing[0].lower().endswith(".parquet")
+        why = "it is not the finished work of this job" if is_parquet else "a .csv file does not say what made it"
+        raise OutputError(f"{existing[0]} exists, and {why}: give another path, or add --overwrite")
     return job, None
 
 

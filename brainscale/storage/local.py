@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -108,7 +108,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the file cannot be written.
     """
-    aside = path.with_name(f".{path.name}.{_place()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    aside = _aside(path)
     try:
         yield aside
         with aside.open("rb") as file:
@@ -119,6 +119,47 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # a file system that is read-only refuses even to delete what is not there
             aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_files(folder: Path, names: Iterable[str]) -> Iterator[Path]:
+    """Yield a folder to write to; its files replace those of `folder` when the with-block ends without an error.
+
+    Until then the folder stays as it was, complete or not. `_SUCCESS.json` is replaced last.
+
+    Args:
+        folder: an existing folder.
+        names: files and folders of `folder` that are removed where there is no new one; others stay.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    remove_abandoned(folder)
+    aside = _aside(folder / "new")
+    try:
+        aside.mkdir()
+        yield aside
+        (folder / SUCCESS).unlink(missing_ok=True)
+        for name in names:
+            _remove(folder / name)
+        for path in sorted(aside.iterdir(), key=lambda path: path.name == SUCCESS):
+            path.replace(folder / path.name)
+    except OutputError as error:
+        raise OutputError(str(error).replace(str(aside), str(folder))) from error
+    except OSError as error:
+        raise OutputError(describe_unwritable(folder, error)) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(path: Path) -> Path:
+    """Return a new name beside a path, by which `remove_abandoned` knows who made it."""
+    return path.with_name(f".{path.name}.{_place()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 def describe_unwritable(place: object, error: OSError) -> str:
@@ -152,11 +193,11 @@ def _place() -> str:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Delete the temporary files that processes of this machine left in a folder when they were killed."""
+    """Delete the temporary files and folders that processes of this machine left in a folder when they were killed."""
     for path in folder.glob(f".*.{_place()}-*-*.tmp"):
         process = path.name.rsplit("-", 2)[1]
         if process.isdigit() and not _is_alive(int(process)):
-            path.unlink(missing_ok=True)
+            _remove(path)
 
 
 def _is_alive(process: int) -> bool:

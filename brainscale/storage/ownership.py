@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from brainscale.errors import OutputError, StorageError
 from brainscale.hashing import fingerprint
-from brainscale.storage.formats import TABLE, TEXTS, is_folder_name, suffix_of
+from brainscale.storage.formats import CSV, JSON, TABLE, TEXTS, is_folder_name, suffix_of
 from brainscale.storage.remote import filesystem_of, is_address, retrying, split_address, split_options
 from brainscale.storage.shards import has_shards, origin_of_shards
 from brainscale.storage.tables import KEY, ORIGIN
@@ -64,7 +64,10 @@ def require_own(
     if is_folder and (kind is None or suffix_of(location) in TEXTS or not _may_hold_shards(Path(location), kind)):
         raise OutputError(f"{location} is a folder that holds no {kind or 'page'}: choose another {option}")
     if not overwrite and not _is_absent_or_of(location, kind, origin):
-        raise OutputError(f"{location} exists, and this command with these options did not make it: {remedy}")
+        suffix, why = suffix_of(location), "this command with these options did not make it"
+        if suffix in (CSV, JSON):
+            why = f"a {suffix} file does not say what made it"
+        raise OutputError(f"{location} exists, and {why}: {remedy}")
 
 
 def is_same_place(one: str | Path, other: str | Path) -> bool:

@@ -239,7 +239,7 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 def _finished_files(folder: Path) -> Iterator[Path]:
     """Yield the files below a folder, without temporary ones."""
     for path in folder.rglob("*"):
-        if path.is_file() and path.suffix != ".tmp":
+        if path.is_file() and not any(part.endswith(".tmp") for part in path.relative_to(folder).parts):
             yield path
 
 

@@ -1,6 +1,6 @@
-"""Check the arguments of a training before anything starts, and find a run that is complete; needs no torch."""
+"""Check arguments of commands that train or change models before anything starts; needs no torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,10 @@ from brainscale.config.sections import Config
 from brainscale.dataset.arguments import require_data
 from brainscale.dataset.manifest import MANIFEST_FILE, is_manifest
 from brainscale.errors import SourceError
+from brainscale.models.bundle import MODEL_JSON, NOVELTY, ONNX, WEIGHTS, require_bundle
+from brainscale.models.model_card import README
 from brainscale.models.pretrained import require_weights_file
+from brainscale.models.shipped import locate_model
 from brainscale.reading.sample_ids import file_of
 from brainscale.reading.small_jobs import is_ray_near
 from brainscale.reading.sources import walk_files
@@ -22,6 +25,8 @@ from brainscale.training.owner import OWNERS
 from brainscale.training.run_folder import ENVIRONMENT_FILE, Run, RunFolder, adopt_memory_format
 from brainscale.training.workplace import require_room_here
 
+ENSEMBLE_FILES = (MODEL_JSON, WEIGHTS, ONNX, NOVELTY, MANIFEST_FILE, README, SUCCESS)
+"""Files of the folder of an ensemble."""
 RUN_FILES = (CONFIG_FILE, ENVIRONMENT_FILE, MANIFEST_FILE, SUCCESS)
 """Files that tell which run a folder holds."""
 PARAMETERS = {
@@ -76,6 +81,35 @@ def find_finished(
             folder.require_data(prepare_manifest(data, config, on_notice))
         run = folder.result()
     return None if run is None else replace(run, path=out if is_address(out) else str(Path(out).absolute()))
+
+
+def require_models(models: Sequence[str]) -> None:
+    """Check that each model has all its files, without reading the large ones; one in an object store is read later.
+
+    Args:
+        models: paths or addresses of runs or model folders, or names of models that come with brainscale.
+
+    Raises:
+        BundleError: one is missing or incomplete.
+    """
+    for model in models:
+        if not is_address(model):
+            require_bundle(locate_model(model))
+
+
+def check_ensemble(models: Sequence[str], out: str) -> None:
+    """Check the arguments of an ensemble that can be checked without reading weights.
+
+    Args:
+        models: as for `require_models`.
+        out: path or address of the folder to write.
+
+    Raises:
+        BundleError: a model is missing or incomplete.
+        OutputError: the folder cannot be written, or holds something else.
+    """
+    require_models(models)
+    require_folder(out, ENSEMBLE_FILES, "ensemble")
 
 
 def _require_resumable(folder: RunFolder, config: Config) -> None:

@@ -29,12 +29,14 @@ from brainscale.models.bundle import (
     write_model_info,
 )
 from brainscale.models.ensemble import MEMBER
-from brainscale.models.model_card import README, ModelFacts, write_model_card
+from brainscale.models.model_card import ModelFacts, write_model_card
 from brainscale.models.network_spec import ENSEMBLE, NetworkSpec
 from brainscale.models.onnx_export import export_onnx
-from brainscale.storage.local import SUCCESS, read_success, write_success
+from brainscale.models.shipped import locate_model
+from brainscale.storage.local import read_success, write_success
 from brainscale.storage.remote import split_options
 from brainscale.storage.workspace import fetch, open_workspace
+from brainscale.training.arguments import ENSEMBLE_FILES
 from brainscale.training.checkpoints import write_tensors
 from brainscale.training.environment import read_library_versions
 from brainscale.training.operating_point import (
@@ -45,7 +47,6 @@ from brainscale.training.operating_point import (
 )
 from brainscale.training.run_folder import RunFolder, find_differences, run_of
 
-ENSEMBLE_FILES = (MODEL_JSON, WEIGHTS, ONNX, NOVELTY, MANIFEST_FILE, README, SUCCESS)
 FIXED = OperatingConfig()
 """The operating point of members that agree on none: a threshold of 0.5."""
 
@@ -118,7 +119,7 @@ def make_ensemble(
     threshold is 0.5. Novelty is that of the first member.
 
     Args:
-        models: run folders or model folders; their order does not matter.
+        models: run folders or model folders, or names of models that come with brainscale; their order does not matter.
         out: path or address of the folder to write.
         on_notice: called with each message for the user.
 
@@ -128,7 +129,7 @@ def make_ensemble(
         OutputError: `out` holds something else.
     """
     with ExitStack() as stack:
-        fetched = [stack.enter_context(fetch(model, *BUNDLE_FILES, MANIFEST_FILE)) for model in models]
+        fetched = [stack.enter_context(fetch(locate_model(model), *BUNDLE_FILES, MANIFEST_FILE)) for model in models]
         sources = [_open(model, folder) for model, folder in zip(models, fetched, strict=True)]
         sources = _check(sources)
         workspace = stack.enter_context(open_workspace(out, ENSEMBLE_FILES, own_files=(), what="ensemble"))

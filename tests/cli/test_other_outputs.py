@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from brainscale.dataset.manifest import read_manifest, write_manifest
 from tests.support.runs import SMALL, Invoke, invoke, succeed
 
 
@@ -55,8 +56,51 @@ def test_an_evaluation_of_other_data_stays(finished: dict[str, Path], phantoms: 
     before = contents(out)
     refused = invoke("evaluate", "phantoms", "--data", phantoms, "--no-report", "--out", out)
     assert refused.exit_code == 1, refused.output
-    assert f"{out} holds a finished evaluation of other data: choose another --out" in refused.output
+    message = f"{out} holds a finished evaluation of other data: --overwrite replaces it, or choose another --out"
+    assert message in refused.output
     assert contents(out) == before
+
+
+def test_data_of_the_same_name_is_other_data(finished: dict[str, Path], tmp_path: Path, invoke: Invoke) -> None:
+    """Both would go to the run's evaluation/scans-all."""
+    out, manifest = tmp_path / "evaluation", read_manifest(finished["run"] / "manifest.parquet")
+    paths = [tmp_path / name / "scans.parquet" for name in ("here", "there")]
+    for path, rows in zip(paths, (manifest, manifest[:-1]), strict=True):
+        write_manifest(rows, path)
+    first, second = (("evaluate", finished["run"], "--data", path, "--no-report", "--out", out) for path in paths)
+    succeed(invoke(*first))
+    before = contents(out)
+    refused = invoke(*second)
+    assert refused.exit_code == 1, refused.output
+    assert "holds a finished evaluation of other data: --overwrite replaces it" in refused.output
+    assert contents(out) == before
+    succeed(invoke(*second, "--overwrite"))
+    assert contents(out) != before
+
+
+def test_other_options_replace_an_evaluation_and_say_so(
+    finished: dict[str, Path], tmp_path: Path, invoke: Invoke
+) -> None:
+    out = Path(shutil.copytree(finished["evaluation"], tmp_path / "evaluation"))
+    done = succeed(invoke("evaluate", finished["run"], "--prevalence", "0.1", "--no-report", "--out", out))
+    assert f"This replaces the evaluation in {out}, which was made with other options." in done.output
+
+
+def test_an_evaluation_that_is_stopped_leaves_the_earlier_one_whole(
+    finished: dict[str, Path], tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(shutil.copytree(finished["evaluation"], tmp_path / "evaluation"))
+    (out / "notes.txt").write_text("mine")
+    before = contents(out)
+
+    def stop(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("brainscale.evaluation.evaluator.write_success", stop)  # everything else is written
+        assert invoke("evaluate", finished["run"], "--prevalence", "0.1", "--no-report", "--out", out).exit_code
+    assert contents(out) == before
+    assert {path.name for path in out.iterdir()} == {path.name for path in before}
 
 
 def test_a_report_of_earlier_options_goes(finished: dict[str, Path], tmp_path: Path, invoke: Invoke) -> None:

@@ -66,7 +66,7 @@ def test_a_group_with_several_values_is_named() -> None:
 
 
 def test_columns_that_name_no_folds_are_refused() -> None:
-    with pytest.raises(ManifestError, match="the manifest has no column place: choose sample_id, uri"):
+    with pytest.raises(ManifestError, match="the manifest has no column place: choose site, format, mode, "):
         assign_folds_by(with_sites(["a", "b"]), "place")
     with pytest.raises(ManifestError, match="column site holds decimal numbers"):
         assign_folds_by(with_sites([0.5, 0.25]), "site")

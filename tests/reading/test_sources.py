@@ -122,7 +122,9 @@ def test_several_sources_never_share_an_id(tmp_path: Path) -> None:
         (tmp_path / parent / "scans" / "1").write_bytes(b"1")
     scans = [tmp_path / parent / "scans" for parent in ("p", "q")]
     assert ids_of(*scans) == ["scans/1", "scans~2/1"]
-    assert ids_of(*[folder / "1" for folder in scans], tmp_path / "p") == ["1", "1~2", "p/scans/1"]
+    (tmp_path / "r" / "scans").mkdir(parents=True)
+    (tmp_path / "r" / "scans" / "1").write_bytes(b"1")
+    assert ids_of(*[folder / "1" for folder in scans], tmp_path / "r") == ["1", "1~2", "r/scans/1"]
     (tmp_path / "p" / "scans" / "scans").write_bytes(b"1")
     assert ids_of(*scans) == ["scans/1", "scans/scans", "scans~2/1"]
     (tmp_path / "p" / "scans" / "scans").unlink()
@@ -130,6 +132,18 @@ def test_several_sources_never_share_an_id(tmp_path: Path) -> None:
     (tmp_path / "scans~2" / "1").write_bytes(b"1")
     with pytest.raises(SourceError, match="Two files would have the sample id 'scans~2/1'"):
         ids_of(*scans, tmp_path / "scans~2")
+
+
+def test_no_file_is_two_samples(tmp_path: Path) -> None:
+    (tmp_path / "scans" / "yes").mkdir(parents=True)
+    (tmp_path / "scans" / "yes" / "1").write_bytes(b"1")
+    (tmp_path / "link").symlink_to(tmp_path / "scans")
+    for again in (tmp_path / "scans", f"{tmp_path}/scans/", tmp_path / "link"):
+        with pytest.raises(SourceError, match="is named twice. Name each source once."):
+            ids_of(tmp_path / "scans", again)
+    for inner in (tmp_path / "scans" / "yes", tmp_path / "scans" / "yes" / "1"):
+        with pytest.raises(SourceError, match=f"{inner} lies in {tmp_path}/scans, so its files would be read twice"):
+            ids_of(inner, tmp_path / "scans")
 
 
 @pytest.mark.parametrize(

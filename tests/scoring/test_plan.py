@@ -78,7 +78,7 @@ def test_a_single_file_is_planned_as_it_is_written(bundle: Bundle, images: Path,
     assert plan.others == {"scans": str(tmp_path / "scores.scans.parquet"), "heatmaps": str(tmp_path / "maps")}
     score_to(model, sources, out)
     assert plan_scoring(model, sources, out).state == "complete"
-    with pytest.raises(OutputError, match="scores.parquet exists, and not as the finished work of this job"):
+    with pytest.raises(OutputError, match="scores.parquet exists, and it is not the finished work of this job"):
         plan_scoring(model, sources, out, threshold=0.3)
     assert plan_scoring(model, sources, out, threshold=0.3, overwrite=True).state == "new"
 

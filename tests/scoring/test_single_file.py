@@ -56,7 +56,7 @@ def test_a_file_holds_the_rows_of_a_folder_and_nothing_is_left_beside_it(
 def test_a_file_that_is_there_is_kept(bundle: Bundle, images: Path, tmp_path: Path) -> None:
     text, model, sources = tmp_path / "precious.csv", str(bundle.folder), [str(images)]
     text.write_text("mine")
-    with pytest.raises(OutputError, match="precious.csv exists, and not as the finished work of this job"):
+    with pytest.raises(OutputError, match="precious.csv exists, and a .csv file does not say what made it"):
         score_to(model, sources, str(text))
     assert text.read_text() == "mine"
     assert score_to(model, sources, str(text), overwrite=True).rows == 4
@@ -69,11 +69,11 @@ def test_a_file_that_is_there_is_kept(bundle: Bundle, images: Path, tmp_path: Pa
     assert (again.progress, again.rows, again.errors) == (None, first.rows, first.errors)
     assert table.read_bytes() == before
     with pytest.raises(
-        OutputError, match="not as the finished work of this job"
+        OutputError, match="not the finished work of this job"
     ):  # another threshold, so other predictions
         score_to(model, sources, str(table), threshold=0.9)
     write_image(images / "new.png")
-    with pytest.raises(OutputError, match="not as the finished work of this job"):
+    with pytest.raises(OutputError, match="not the finished work of this job"):
         score_to(model, sources, str(table))
     assert bs.score(bundle.folder, images, table, overwrite=True).rows == 5
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "precious.csv", "scores.parquet"]

@@ -65,7 +65,9 @@ def test_only_the_same_command_replaces_what_says_its_origin(tmp_path: Path, nam
 def test_csv_and_json_say_nothing_so_they_are_anothers(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"t{suffix}"
     write_output(ROWS, path, "overlap", MINE)
-    with pytest.raises(OutputError, match=DID_NOT):
+    with pytest.raises(
+        OutputError, match=f"exists, and a {suffix} file does not say what made it: --overwrite replaces it"
+    ):
         require_own(path, MINE, kind="overlap")
     require_own(path, MINE, kind="overlap", overwrite=True)
 

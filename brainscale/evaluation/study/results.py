@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from brainscale.errors import BrainscaleError, FormatError, OutputError, UsageError
+from brainscale.evaluation.study.arguments import check_studies
 from brainscale.evaluation.study.budget import RowBudget
 from brainscale.evaluation.study.data_sets import released_index
 from brainscale.evaluation.study.divisions import number_folds
@@ -86,6 +87,7 @@ def run_studies(
         BrainscaleError: a data set cannot be used, a study takes longer than its budget, or another command runs in
             the folder.
     """
+    check_studies(files, places, out, parts, rows)
     origin = describe_origin("results", {"studies": [file.name for file in files]})  # a page is theirs on any machine
     if page is not None:
         require_own_page(page, origin, overwrite=overwrite)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from brainscale.errors import OutputError, UsageError
+from brainscale.errors import OutputError
 from brainscale.evaluation.study.budget import Estimator, RowBudget
 from brainscale.evaluation.study.data_sets import IndexedData, index_data
 from brainscale.evaluation.study.files import StudyFile
@@ -74,11 +74,8 @@ def make_plan(
         on_notice: called with each message for the user.
 
     Raises:
-        BrainscaleError: a data set is in no study or cannot be indexed, or a part cannot be divided so.
+        BrainscaleError: a data set cannot be indexed, or a part cannot be divided so.
     """
-    names = {name for file in files for name in (*file.study.data, *file.study.weights)}
-    if unknown := sorted(set(places) - names):
-        raise UsageError(f"--data {unknown[0]}: these studies have the data {', '.join(sorted(names))}")
     files = [file.with_places(places) for file in files]
     folder = make_folder(out)
     data: dict[str, IndexedData] = {}
@@ -108,15 +105,7 @@ def choose_pieces(plan: StudyPlan, parts: Sequence[str], rows: Sequence[str]) ->
         plan: the studies.
         parts: names of the parts to run; all without any.
         rows: names of the rows to run; all without any.
-
-    Raises:
-        UsageError: no study has such a part, or no part such a row.
     """
-    known_parts = {name for file in plan.files for name in file.study.parts}
-    known_rows = {name for file in plan.files for part in file.study.parts.values() for name in part.rows}
-    for option, asked, known in (("--part", parts, known_parts), ("--row", rows, known_rows)):
-        if unknown := sorted(set(asked) - known):
-            raise UsageError(f"{option} {unknown[0]}: choose from {', '.join(sorted(known))}")
     order = {(file.name, name): n for n, (file, name) in enumerate((f, p) for f in plan.files for p in f.study.parts)}
     pieces = [
         piece

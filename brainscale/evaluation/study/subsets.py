@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from brainscale.dataset.columns import require_columns
 from brainscale.errors import ManifestError
-from brainscale.evaluation.matched import require_columns
 from brainscale.evaluation.study.predictions import ModelPredictions
 from brainscale.seeds import derive
 from brainscale.stats.matching import MatchingColumns, match_samples, predict_from_columns
