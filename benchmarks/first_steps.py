@@ -1,9 +1,9 @@
 """The first ten minutes of a new user, as a terminal of 80 columns shows them, with times; then what a mistake costs.
 
-PYTHONPATH=. python benchmarks/first_steps.py [FOLDER]
+PYTHONPATH=. python benchmarks/first_steps.py [FOLDER] > docs/first-steps.md
 
 FOLDER holds images in yes/ and no/ (60 phantoms without one). Each command is a process of its own on a terminal of its
-own; the line behind it says how long it took, until it showed something, and its CPU time.
+own; the line behind it says how long it took, until it showed something, its CPU time and its memory.
 """
 
 import os
@@ -19,6 +19,18 @@ from brainscale.dataset.phantoms import write_phantoms
 from tests.support.terminals import screen, terminal
 
 COLUMNS = 80
+COMMAND = "PYTHONPATH=. .venv/bin/python benchmarks/first_steps.py FOLDER"
+PEAK = ".peak"
+MEASURED = f"""
+import atexit, resource
+from brainscale.cli.main import main
+def write():
+    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    open({PEAK!r}, "w").write(str(max(peaks)))
+atexit.register(write)
+main()
+"""
+"""Runs a command and writes the largest memory of one of its processes, KiB."""
 STEPS = """
 models
 predict phantoms {image}
@@ -60,20 +72,34 @@ compare run rnu
 """
 
 
-def show(arguments: str) -> None:
+PAGE = """# The first steps
+
+What a terminal of 80 columns shows on the way from a folder of {count} images to a prediction, recorded on {cpus} CPU
+cores. The line behind each command gives its exit status, its time, the time until its first sign of life, its CPU
+time, and the largest memory of one of its processes. To record your own, run
+`{command}`.
+"""
+PLACE = "/home/me/tumours"
+"""What the recording shows in place of the temporary folder."""
+
+
+def show(arguments: str, folder: str) -> None:
     """Run one command and print what its terminal shows in the end."""
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    print(f"$ brainscale {arguments}")
-    with terminal([sys.executable, "-m", "brainscale", *shlex.split(arguments)], dict(os.environ), COLUMNS) as there:
+    usage = resource.getrusage
+    before, began = usage(resource.RUSAGE_CHILDREN), time.monotonic()
+    measured = ["-c", MEASURED, *shlex.split(arguments)]
+    with terminal([sys.executable, *measured], dict(os.environ), COLUMNS) as there:
         there.wait_for_something()
         first = time.monotonic() - began
         status = there.end()
-    seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds, after = time.monotonic() - began, usage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    shown = "\n".join(screen(there.shown, COLUMNS)).strip("\n")
+    mib = int(Path(PEAK).read_text(encoding="utf-8")) // 1024
+    shown = "\n".join(screen(there.shown.replace(folder, PLACE), COLUMNS)).strip("\n")
+    print(f"```\n$ brainscale {arguments}")
     print(re.sub(r"\n{3,}", "\n\n", shown))
     print(
-        f"[status {status}; {seconds:.1f} s, the first sign after {first:.1f} s; {cpu:.1f} CPU-seconds]\n", flush=True
+        f"[status {status}; {seconds:.1f} s, first sign {first:.1f} s; {cpu:.1f} CPU-s; {mib} MiB]\n```\n", flush=True
     )
 
 
@@ -87,9 +113,12 @@ def main() -> None:
         else:
             Path("scans").symlink_to(given)
         Path("notes.csv").write_text("mine\n", encoding="utf-8")
-        image = next(path for path in sorted(Path("scans").rglob("*")) if path.is_file())
-        for command in [*STEPS.strip().splitlines(), *MISTAKES.strip().splitlines()]:
-            show(command.format(image=shlex.quote(str(image))))
+        images = [path for path in sorted(Path("scans").rglob("*")) if path.is_file()]
+        print(PAGE.format(cpus=os.cpu_count(), count=len(images), command=COMMAND))
+        for title, commands in (("From images to predictions", STEPS), ("Mistakes", MISTAKES)):
+            print(f"## {title}\n")
+            for command in commands.strip().splitlines():
+                show(command.format(image=shlex.quote(str(images[0]))), name)
 
 
 if __name__ == "__main__":
