@@ -9,7 +9,7 @@ from brainscale.reading.sample import Sample, sample_table, view_planes
 
 
 def test_planes_are_copied_and_let_go() -> None:
-    """pyarrow 26 never releases a memoryview that it makes a binary value of: 50 kB a picture, for as long as it reads."""
+    """pyarrow 26 never releases a memoryview that it makes a binary value of: 50 kB a picture, until reading ends."""
     planes = [np.full((4, 4), value, np.uint8) for value in range(3)]
     samples = [Sample(sample_id=str(plane[0, 0]), uri="/x", plane=plane) for plane in planes]
     there = [weakref.ref(plane) for plane in planes]
