@@ -37,20 +37,31 @@ def run_job(function: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     try:
         with session():
             _interrupt_when_stopped()
-            result = function(request)
+            result = _run(function, request)
         print(RESULT + json.dumps(result), flush=True)  # noqa: T201 (a job's log is its output)
     except KeyboardInterrupt:
         _exit_stopped()
     except Exception as error:  # noqa: BLE001 (a job's log is for a person)
         expected, status = isinstance(error, BrainscaleError), getattr(error, "exit_code", 1)
-        if not expected and interrupts.was_asked():
-            _exit_stopped()
         message = str(error) if expected else f"unexpected {type(error).__name__}: {first_line(error)}"
         logs.log("error", message if logs.is_structured() else f"Error: {message}", level="error", exit_status=status)
         raise SystemExit(status) from None
 
 
+def _run(function: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
+    """Return the result. A stop is said before the connection to Ray ends: Ray kills a stopped job after 3 seconds."""
+    try:
+        return function(request)
+    except KeyboardInterrupt:
+        _exit_stopped()
+    except Exception as error:
+        if interrupts.was_asked() and not isinstance(error, BrainscaleError):
+            _exit_stopped()
+        raise
+
+
 def _exit_stopped() -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left is to end
     logs.log("error", f"stopped: {RERUN}", level="error", exit_status=1)
     raise SystemExit(1) from None
 

@@ -57,3 +57,33 @@ def test_an_error_that_a_stop_became_is_a_stop(tmp_path: Path) -> None:
     request.write_text("{}", encoding="utf-8")
     done = subprocess.run([sys.executable, "-c", SWALLOWED, request], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr, done.returncode) == ("", f"stopped: {RERUN}\n", 1)
+
+
+CLOSING = """
+import os, signal, sys
+from contextlib import contextmanager
+from brainscale.cluster import job_main
+
+@contextmanager
+def session():
+    try:
+        yield
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("closed", file=sys.stderr)
+
+def work(request):
+    os.kill(os.getpid(), signal.SIGTERM)
+    signal.pause()
+
+job_main.session = session
+job_main.run_job(work)
+"""
+
+
+def test_a_stop_is_said_before_the_connection_ends(tmp_path: Path) -> None:
+    """Which may take longer than Ray waits; the next stop then finds nothing to stop."""
+    request = tmp_path / "request.json"
+    request.write_text("{}", encoding="utf-8")
+    done = subprocess.run([sys.executable, "-c", CLOSING, request], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == ("", f"stopped: {RERUN}\nclosed\n", 1)

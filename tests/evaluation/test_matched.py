@@ -149,7 +149,7 @@ def test_what_cannot_be_matched_is_refused() -> None:
         require_match(table, ["position"], "scan")
     with pytest.raises(UsageError, match="columns position and width both have numbers"):
         require_match(table, ["position", "site", "width"], "slice")
-    with pytest.raises(ManifestError, match="the manifest has no column age: choose sample_id"):
+    with pytest.raises(ManifestError, match="the manifest has no column age: choose position, site, format"):
         match(table, np.linspace(0, 1, 40), "age")
 
 

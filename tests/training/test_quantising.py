@@ -88,8 +88,9 @@ def test_too_few_validation_samples_are_refused(int8_run: Path, phantoms: Path, 
     run = make_run(tmp_path / "run", open_bundle(int8_run), phantoms, val=0.1, test=0.3)
     result = invoke("quantize", run)
     assert result.exit_code == 1
-    assert "Error: int8 cannot be checked on the 6 validation sample(s)" in result.stderr
-    assert len(result.stderr.splitlines()) == 1
+    said, error = result.stderr.splitlines()
+    assert said == f"Quantising {run}"
+    assert error.startswith("Error: int8 cannot be checked on the 6 validation sample(s)")
 
 
 def test_images_that_have_changed_are_refused(int8_run: Path, phantoms: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from brainscale.dataset.groups import find_split_violations
 from brainscale.errors import ManifestError, UsageError
 from brainscale.evaluation.fold_data import assign_splits_of_folds
+from brainscale.evaluation.study.arguments import check_studies
 from brainscale.evaluation.study.data_sets import released_index
 from brainscale.evaluation.study.divisions import CONDITIONS, TEST_SHARE
 from brainscale.evaluation.study.pieces import Piece, RowPlan
@@ -103,10 +104,11 @@ def test_pieces_are_chosen_repetition_by_repetition_and_each_model_once(tmp_path
         *[("one", "brainmrnet", 2, fold) for fold in (0, 1)],
     ]
     assert {piece.row for piece in choose_pieces(whole, ("one",), ("paper",))} == {"paper"}
+    out = str(tmp_path / "out")
     with pytest.raises(UsageError, match="--part three: choose from one, two"):
-        choose_pieces(whole, ("three",), ())
+        check_studies(whole.files, (), out, ("three",), ())
     with pytest.raises(UsageError, match="--row nobody: choose from brainmrnet, paper, same"):
-        choose_pieces(whole, (), ("nobody",))
+        check_studies(whole.files, (), out, (), ("nobody",))
 
 
 def test_a_released_index_has_no_path_no_picture_and_no_patient(tmp_path: Path) -> None:
