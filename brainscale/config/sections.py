@@ -209,7 +209,7 @@ class ResourcesConfig(Section):
     ray: Annotated[
         Literal["auto", "always"],
         Field(
-            description="Whether to train on Ray; auto: not if one worker trains on the CPU of this machine, and the "
+            description="Whether to train on Ray; auto: not if this machine has the CPUs for all workers, and the "
             "decoded images fit in its memory."
         ),
     ] = "auto"

@@ -4,7 +4,7 @@ An error that new workers would meet again, such as a full disk, ends the run.
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from brainscale.errors import RERUN, BrainscaleError, TrainError, first_line
 from brainscale.storage.workspace import Workspace
@@ -51,6 +51,22 @@ def run_with_restarts(attempt: Callable[[], None], limit: int, on_restart: Calla
                 raise TrainError(f"{error} (the run is kept up to its last checkpoint): {RERUN}") from error
             restarts, earlier = restarts + 1, first_line(cause)
             on_restart(f"{error}: restart {restarts} of {limit}")
+
+
+def find_first(failures: Mapping[int, BaseException]) -> int:
+    """Return the rank of the worker that failed first: the others fail after it, because they wait for it.
+
+    Args:
+        failures: rank → error; one that brainscale wrote for a person comes first.
+    """
+    return min(
+        failures,
+        key=lambda rank: (
+            not isinstance(failures[rank], BrainscaleError),
+            isinstance(failures[rank], PeerError),
+            rank,
+        ),
+    )
 
 
 def can_be_mended(error: BaseException, earlier: str) -> bool:

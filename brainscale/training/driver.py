@@ -1,6 +1,6 @@
 """Train a model from the driver's process: prepare the data, run the workers, and write the bundle.
 
-The workers are on Ray, or a small run on a CPU has one that needs no Ray.
+The workers are on Ray, or those of a small run on CPUs are processes of this machine.
 """
 
 import threading
@@ -82,8 +82,8 @@ def train_model(
 ) -> Run:
     """Train a model, or resume a run with the same configuration and data.
 
-    A run with one worker on a CPU, whose decoded planes fit in memory, needs no Ray; any other runs on the Ray that is
-    connected, or on a local one.
+    A run whose workers have CPUs on this machine, and whose decoded planes fit in its memory, needs no Ray; any other
+    runs on the Ray that is connected, or on a local one.
 
     Args:
         data: a manifest (a table, a path or an address), or a source to index and split.

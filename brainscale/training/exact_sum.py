@@ -7,6 +7,8 @@ the workers form the levels above. Gradients, batch-norm statistics and per-samp
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -31,6 +33,46 @@ def _errors_of_peers() -> Iterator[None]:
         timed_out = "timed out" in str(error).lower() or "timeout" in str(error).lower()
         what = "did not answer in time (resources.collective_seconds)" if timed_out else "ended, or cannot be reached"
         raise PeerError(f"another worker {what}: {first_line(error)}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """The workers of one machine that train together without Ray, as one of them sees it.
+
+    Attributes:
+        rank: number of this worker, from 0.
+        workers: number of workers.
+        store: path of a file through which they find each other.
+    """
+
+    rank: int
+    workers: int
+    store: str
+
+
+@contextmanager
+def joined(group: Group, seconds: float) -> Iterator[None]:
+    """Be one of the workers of a group during the with-block; one alone joins nobody.
+
+    Args:
+        group: the group.
+        seconds: maximum time that a worker waits for another one.
+
+    Raises:
+        PeerError: another worker did not answer.
+    """
+    if group.workers == 1:
+        yield
+        return
+    with _errors_of_peers():
+        store = dist.FileStore(group.store, group.workers)  # type: ignore[attr-defined]  # documented, not exported
+        dist.init_process_group(
+            "gloo", store=store, rank=group.rank, world_size=group.workers, timeout=timedelta(seconds=seconds)
+        )
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def tree_sum(vectors: Iterable[Tensor]) -> Tensor:

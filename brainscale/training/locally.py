@@ -1,13 +1,14 @@
-"""Train without Ray: one worker on the CPU of this machine, whose planes fit in memory.
+"""Train without Ray: workers on the CPUs of this machine, whose planes fit in memory.
 
-The worker is a process of its own: what makes torch deterministic and keeps its buffers stays out of the user's
-process, and a worker that is killed is started again from the last checkpoint, as a worker on Ray is.
+A worker is a process of its own: what makes torch deterministic and keeps its buffers stays out of the user's
+process, and workers that are killed are started again from the last checkpoint, as those on Ray are.
 """
 
 import mmap
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import IO
@@ -32,8 +33,8 @@ from brainscale.training.pace import ReportStep
 from brainscale.training.planes import read_unchanged
 from brainscale.training.shared_planes import SharedPlanes
 from brainscale.training.worker import TrainingJob
-from brainscale.training.worker_process import WorkerProcess
-from brainscale.training.workers import set_workers
+from brainscale.training.worker_process import WorkerProcess, train_together
+from brainscale.training.workers import count_workers, set_workers
 
 MAX_NBYTES = 2 * GIB
 """Bytes of decoded planes at most: more take long enough that starting Ray does not matter."""
@@ -42,7 +43,7 @@ MEMORY_SHARE = 0.25
 
 
 def can_train_here(config: Config) -> bool:
-    """Return whether a run may do without Ray: one worker, no GPU, and no Ray that is connected or asked for.
+    """Return whether a run may do without Ray: CPUs for its workers, no GPU, and no Ray that is connected or asked for.
 
     Args:
         config: configuration of the run.
@@ -51,8 +52,7 @@ def can_train_here(config: Config) -> bool:
     asks_for_ray = resources.ray == "always" or resources.object_store_gib is not None
     return (
         not asks_for_ray
-        and resources.workers in ("auto", 1)
-        and resources.cpus_per_worker <= count_cpus()
+        and count_workers(config) * resources.cpus_per_worker <= count_cpus()
         and not is_ray_near()
         and (resources.device == "cpu" or (resources.device == "auto" and not has_gpu()))
     )
@@ -82,7 +82,7 @@ class DecodedPlanes:
 
 
 class LocalTrainer:
-    """Keeps the planes of a run in memory, and trains in a process beside this one. Ends with the `with` block.
+    """Keeps the planes of a run in memory, and trains in processes beside this one. Ends with the `with` block.
 
     Args:
         config: configuration of the run.
@@ -91,16 +91,16 @@ class LocalTrainer:
     on_gpu = False
 
     def __init__(self, config: Config) -> None:
-        self.config = set_workers(config, 1)
+        self.config = set_workers(config, count_workers(config))
         self._planes = _open_memory()
-        self._worker: WorkerProcess | None = None
+        self._workers: list[WorkerProcess] = []  # that have begun, and have no job yet
 
     def __enter__(self) -> "LocalTrainer":
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._worker is not None:
-            self._worker.close()
+        for worker in self._workers:
+            worker.close()
         self._planes.close()
 
     def has_room(self, manifest: pa.Table) -> bool:
@@ -110,9 +110,9 @@ class LocalTrainer:
         )
 
     def begin(self) -> None:
-        """Start the worker, which loads its libraries while this process prepares the data."""
-        if self._worker is None:
-            self._worker = WorkerProcess((self._planes.fileno(),))
+        """Start the workers, which load their libraries while this process prepares the data."""
+        while len(self._workers) < count_workers(self.config):
+            self._workers.append(WorkerProcess((self._planes.fileno(),)))
 
     def store(self, splits: Sequence[pa.Table], config: Config) -> DecodedPlanes:
         """Decode the planes of the rows of a manifest, a block of files in each thread at a time.
@@ -134,7 +134,7 @@ class LocalTrainer:
         )
 
     def fit(self, job: TrainingJob, run: Workspace, on_restart: Callable[[str], None], report_step: ReportStep) -> None:
-        """Run the training loop in the worker, and start it again when it fails.
+        """Run the training loop in the workers, and start all of them again when one fails.
 
         Raises:
             BrainscaleError: training cannot continue; the message is one line with the reason.
@@ -147,11 +147,12 @@ class LocalTrainer:
             clear_leftovers(run)
 
     def _attempt(self, job: TrainingJob, report_step: ReportStep) -> None:
-        """Train from the latest checkpoint, in the process that has begun or in a new one."""
-        worker = self._worker or WorkerProcess((self._planes.fileno(),))
-        self._worker = None
-        with worker:
-            worker.train(job, report_step)
+        """Train from the latest checkpoint, in the processes that have begun or in new ones."""
+        self.begin()
+        with ExitStack() as stack:
+            workers = [stack.enter_context(worker) for worker in self._workers]
+            self._workers = []
+            train_together(workers, job, report_step)
 
 
 def _open_memory() -> IO[bytes]:

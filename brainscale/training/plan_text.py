@@ -47,7 +47,8 @@ def recipe_lines(recipe: Recipe) -> dict[str, str]:
 def describe_workplace(place: Workplace) -> str:
     """Return where training runs, in words."""
     if place.ray == "none":
-        return f"here, without Ray: 1 worker on the CPU, {place.threads} threads"
+        workers, each = ("1 worker", "") if place.workers == 1 else (f"{place.workers} workers", " each")
+        return f"here, without Ray: {workers} on the CPU, {place.threads} threads{each}"
     cluster = {
         "local": "on a Ray that is started here",
         "connected": "on the Ray that is connected, whose room is checked when training begins",

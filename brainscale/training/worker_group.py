@@ -16,12 +16,11 @@ from ray.exceptions import RayError
 
 from brainscale.cluster.local_folders import ensure_home
 from brainscale.cluster.telemetry import TrainingMeter
-from brainscale.errors import BrainscaleError
 from brainscale.progress import is_watched
 from brainscale.reading.on_ray import Mailbox
 from brainscale.storage.workspace import Workspace
-from brainscale.training.attempts import AttemptError, clear_leftovers, run_with_restarts
-from brainscale.training.exact_sum import PeerError, choose_backend
+from brainscale.training.attempts import AttemptError, clear_leftovers, find_first, run_with_restarts
+from brainscale.training.exact_sum import choose_backend
 from brainscale.training.pace import ReportStep, ignore_step
 from brainscale.training.worker import TrainingJob, train_on
 from brainscale.training.workers import count_workers, resources_per_worker, uses_gpu
@@ -129,16 +128,9 @@ def _fit_once(job: TrainingJob, run: Workspace, report_step: ReportStep) -> None
 
 
 def find_cause(error: TrainingFailedError | RayError) -> tuple[int | None, BaseException]:
-    """Return the rank and the error of the worker that failed, or None and the reason why Ray stopped.
-
-    The others fail after it, because they wait for it; an error that brainscale wrote for a person comes first.
-    """
+    """Return the rank and the error of the worker that failed first, or None and the reason why Ray stopped."""
     failures: Mapping[int, Exception] = getattr(error, "worker_failures", None) or {}
     if not failures:
         return None, getattr(error, "controller_failure", error)
-
-    def order(rank: int) -> tuple[bool, bool, int]:
-        return not isinstance(failures[rank], BrainscaleError), isinstance(failures[rank], PeerError), rank
-
-    rank = min(failures, key=order)
+    rank = find_first(failures)
     return rank, failures[rank]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from brainscale.training.exact_sum import joined
 from brainscale.training.pace import StepReport
 from brainscale.training.worker import train_on
 from brainscale.training.worker_messages import decode_job, encode_error, encode_step
@@ -48,7 +49,9 @@ def _end_with_driver() -> None:
 def _train(line: bytes, report_step: Callable[[StepReport], None]) -> BaseException | None:
     """Train the job of a line and return the error that it failed with, or None."""
     try:
-        train_on(torch.device("cpu"), decode_job(line), lambda number, images, seconds: None, report_step)
+        job, group = decode_job(line)
+        with joined(group, job.config.resources.collective_seconds):
+            train_on(torch.device("cpu"), job, lambda number, images, seconds: None, report_step)
     except Exception as error:  # noqa: BLE001 (the driver decides what to do about it)
         return error
     return None

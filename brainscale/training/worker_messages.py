@@ -1,4 +1,4 @@
-"""What a driver and its worker process say to each other, as lines of JSON: nothing is unpickled."""
+"""What a driver and its worker processes say to each other, as lines of JSON: nothing is unpickled."""
 
 import json
 import traceback
@@ -9,11 +9,12 @@ import numpy as np
 from brainscale import errors
 from brainscale.config.files import parse_config
 from brainscale.errors import BrainscaleError, first_line
+from brainscale.training.exact_sum import Group, PeerError
 from brainscale.training.pace import StepReport
 from brainscale.training.shared_planes import SharedPlanes
 from brainscale.training.worker import SplitSamples, TrainingJob
 
-MENDABLE = (OSError, RuntimeError)
+MENDABLE = (PeerError, OSError, RuntimeError)
 """Errors that keep their class, because new workers may succeed after them."""
 
 
@@ -21,8 +22,8 @@ class WorkerError(Exception):
     """An error of a worker that new workers would meet again."""
 
 
-def encode_job(job: TrainingJob) -> bytes:
-    """Return a job, with planes in memory that both processes share, as one line."""
+def encode_job(job: TrainingJob, group: Group) -> bytes:
+    """Return a job, with planes in memory that both processes share, and the worker's group as one line."""
     samples = {
         split: {
             "sample_ids": list(each.sample_ids),
@@ -31,12 +32,12 @@ def encode_job(job: TrainingJob) -> bytes:
         }
         for split, each in job.samples.items()
     }
-    facts = {"config": job.config.model_dump(mode="json"), "run": job.run, "samples": samples}
+    facts = {"config": job.config.model_dump(mode="json"), "run": job.run, "samples": samples, "group": vars(group)}
     return json.dumps(facts).encode() + b"\n"
 
 
-def decode_job(line: bytes) -> TrainingJob:
-    """Return the job of a line that `encode_job` wrote."""
+def decode_job(line: bytes) -> tuple[TrainingJob, Group]:
+    """Return the job and the group of a line that `encode_job` wrote."""
     facts: dict[str, Any] = json.loads(line)
     samples = {
         split: SplitSamples(
@@ -46,7 +47,8 @@ def decode_job(line: bytes) -> TrainingJob:
         )
         for split, each in facts["samples"].items()
     }
-    return TrainingJob(config=parse_config(facts["config"]), run=facts["run"], samples=samples)
+    job = TrainingJob(config=parse_config(facts["config"]), run=facts["run"], samples=samples)
+    return job, Group(**facts["group"])
 
 
 def encode_step(report: StepReport) -> bytes:

@@ -38,10 +38,11 @@ def find_workplace(config: Config, samples: int) -> Workplace:
         ClusterError: this machine, on which Ray would be started, can never hold the workers.
     """
     from brainscale.training.locally import can_train_here, planes_fit_here  # here: torch takes seconds to load
+    from brainscale.training.workers import count_workers
 
     resources, threads = config.resources, config.train.threads
     if can_train_here(config) and planes_fit_here(samples, config):
-        return Workplace(ray="none", workers=1, device="cpu", threads=threads)
+        return Workplace(ray="none", workers=count_workers(config), device="cpu", threads=threads)
     if is_ray_near():
         return Workplace(ray="connected", workers=resources.workers, device=resources.device, threads=threads)
     require_room_here(config)

@@ -45,7 +45,8 @@ def test_two_and_four_workers_that_are_killed_again_and_again_give_the_bits_of_o
 ) -> None:
     """Ctrl-C, kill -9 of the raylet, of the driver and of a worker, each a little further on, in one run."""
     other = tmp_path / "run"
-    train = ["train", "--data", str(run / "manifest.parquet"), "--out", str(other), *SETTINGS, "--workers"]
+    train = ["train", "--data", str(run / "manifest.parquet"), "--out", str(other), *SETTINGS]
+    train += ["--set", "resources.ray=always", "--workers"]
     command = [sys.executable, "-m", "brainscale", *train, "2"]
 
     def training_begins() -> bool:

@@ -19,13 +19,14 @@ from brainscale.errors import ManifestError, TrainError
 from brainscale.reading.reader import read_samples
 from brainscale.reading.request import ReadRequest
 from brainscale.training import locally
-from brainscale.training.attempts import AttemptError, WorkerEndedError, can_be_mended
+from brainscale.training.attempts import AttemptError, WorkerEndedError, can_be_mended, find_first
+from brainscale.training.exact_sum import Group, PeerError
 from brainscale.training.locally import LocalTrainer, can_train_here, planes_fit_here
 from brainscale.training.pace import ignore_step
 from brainscale.training.shared_planes import SharedPlanes
 from brainscale.training.worker import SplitSamples, TrainingJob
 from brainscale.training.worker_messages import WorkerError, decode_error, decode_job, encode_error, encode_job
-from brainscale.training.worker_process import WorkerProcess
+from brainscale.training.worker_process import WorkerProcess, _stay_on_this_machine, train_together
 from tests.support.runs import SMALL
 
 SECONDS = 120
@@ -43,6 +44,7 @@ assert not torch.are_deterministic_algorithms_enabled() and torch.get_num_thread
 
 
 WITHOUT_SAMPLES = TrainingJob(config=load_config(None, SETTINGS), run="/no/such/run", samples={})
+ALONE = Group(rank=0, workers=1, store="")
 
 
 @pytest.mark.parametrize(
@@ -52,6 +54,7 @@ WITHOUT_SAMPLES = TrainingJob(config=load_config(None, SETTINGS), run="/no/such/
         (FileNotFoundError(2, "No such file", "/x"), (OSError, "[Errno 2] No such file: '/x'", True)),
         (RuntimeError("out of memory\nmore"), (RuntimeError, "out of memory", True)),
         (KeyError("a"), (WorkerError, "KeyError: 'a'", False)),
+        (PeerError("another worker ended"), (PeerError, "another worker ended", True)),
     ],
 )
 def test_an_error_crosses_as_text(error: Exception, expected: tuple[type, str, bool]) -> None:
@@ -65,10 +68,11 @@ def test_a_job_crosses_whole() -> None:
     planes = SharedPlanes(descriptor=7, count=3, rows=np.array([2, 0], np.int64))
     samples = SplitSamples(sample_ids=["a", "é\n"], labels=[0, 1], planes=planes)
     job = TrainingJob(config=load_config(None, SETTINGS), run="s3://bucket/run", samples={"train": samples})
-    line = encode_job(job)
+    group = Group(rank=1, workers=2, store="/é/store")
+    line = encode_job(job, group)
     assert line.count(b"\n") == 1
-    crossed = decode_job(line)
-    assert (crossed.config, crossed.run) == (job.config, job.run)
+    crossed, crossed_group = decode_job(line)
+    assert (crossed.config, crossed.run, crossed_group) == (job.config, job.run, group)
     received = crossed.samples["train"]
     assert (received.sample_ids, received.labels) == (samples.sample_ids, samples.labels)
     assert isinstance(received.planes, SharedPlanes)
@@ -88,8 +92,12 @@ def test_which_runs_need_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locally, "has_gpu", lambda: False)
     assert may()
     assert may("resources.workers=1")
-    for setting in ("workers=2", "ray=always", "device=cuda", "object_store_gib=1", "cpus_per_worker=4096"):
+    for setting in ("ray=always", "device=cuda", "object_store_gib=1", "cpus_per_worker=4096"):
         assert not may(f"resources.{setting}"), setting
+    monkeypatch.setattr(locally, "count_cpus", lambda: 2)
+    assert may("resources.workers=2")
+    assert not may("resources.workers=4")
+    assert not may("resources.workers=2", "resources.cpus_per_worker=2")
     monkeypatch.setattr(locally, "has_gpu", lambda: True)
     assert not may()
     assert may("resources.device=cpu")
@@ -133,7 +141,7 @@ def test_a_file_that_changed_is_named(phantoms: Path, tmp_path: Path) -> None:
 
 def test_an_error_of_the_worker_is_raised_here() -> None:
     with WorkerProcess() as worker, pytest.raises(AttemptError, match="worker 0 failed: KeyError: 'train'") as caught:
-        worker.train(WITHOUT_SAMPLES, ignore_step)
+        worker.train(WITHOUT_SAMPLES, ALONE, ignore_step)
     assert isinstance(caught.value.cause, WorkerError)
     assert "in train_on" in caught.value.cause.__notes__[0]  # the worker's traceback
     assert not can_be_mended(caught.value.cause, "")
@@ -143,9 +151,48 @@ def test_a_worker_that_was_killed_may_be_started_again() -> None:
     with WorkerProcess() as worker:
         worker._process.send_signal(signal.SIGKILL)
         with pytest.raises(AttemptError, match=r"worker 0 failed: its process was killed \(SIGKILL\)") as caught:
-            worker.train(WITHOUT_SAMPLES, ignore_step)
+            worker.train(WITHOUT_SAMPLES, ALONE, ignore_step)
     assert isinstance(caught.value.cause, WorkerEndedError)
     assert can_be_mended(caught.value.cause, str(caught.value.cause))
+
+
+def test_a_group_ends_when_one_of_it_is_killed() -> None:
+    """The other one waits for it, and says so; the error is that of the one that was killed."""
+    with WorkerProcess() as first, WorkerProcess() as second:
+        second._process.send_signal(signal.SIGKILL)
+        with pytest.raises(AttemptError, match=r"worker 1 failed: its process was killed \(SIGKILL\)") as caught:
+            train_together([first, second], WITHOUT_SAMPLES, ignore_step)
+        assert first._process.poll() is not None
+    assert can_be_mended(caught.value.cause, "")
+
+
+def test_a_group_ends_when_one_of_it_hangs() -> None:
+    config = load_config(None, [*SETTINGS, "resources.collective_seconds=3"])
+    job = TrainingJob(config=config, run="/no/such/run", samples={})
+    with WorkerProcess() as first, WorkerProcess() as second:
+        second._process.send_signal(signal.SIGSTOP)
+        with pytest.raises(AttemptError, match="worker 0 failed: another worker did not answer in time") as caught:
+            train_together([first, second], job, ignore_step)
+    assert isinstance(caught.value.cause, PeerError)
+
+
+def test_an_error_of_a_group_is_raised_here() -> None:
+    with WorkerProcess() as first, WorkerProcess() as second:
+        with pytest.raises(AttemptError, match=r"worker [01] failed: KeyError: 'train'") as caught:
+            train_together([first, second], WITHOUT_SAMPLES, ignore_step)
+        assert {worker._process.poll() is not None for worker in (first, second)} == {True}
+    assert isinstance(caught.value.cause, WorkerError)
+
+
+def test_the_error_of_a_group_is_that_of_the_worker_that_failed_first() -> None:
+    ended, peer, full = WorkerEndedError("killed"), PeerError("it ended"), TrainError("the disk is full")
+    assert find_first({0: peer, 1: ended}) == 1
+    assert find_first({0: ended, 1: peer, 2: full}) == 2
+    assert find_first({0: peer, 1: peer}) == 0
+
+
+def test_workers_of_one_machine_listen_to_no_network() -> None:
+    assert _stay_on_this_machine() == {"GLOO_SOCKET_IFNAME": "lo"}
 
 
 def test_a_worker_ends_with_its_driver() -> None:

@@ -16,7 +16,7 @@ from brainscale.errors import BrainscaleError, ClusterError, OutputError, TrainE
 from brainscale.evaluation.plan import plan_cross_validation
 from brainscale.storage.local import write_success
 from brainscale.storage.workspace import Workspace
-from brainscale.training import duration, workplace
+from brainscale.training import duration, locally, workplace
 from brainscale.training.arguments import PARAMETERS
 from brainscale.training.checkpoints import last_position
 from brainscale.training.history import Epoch, write_history
@@ -188,10 +188,16 @@ def test_what_the_run_refuses_its_plan_refuses(
     assert socket.gethostname() in next((owned / ".owners").glob("*.json")).read_text()
 
 
-def test_workers_ask_for_ray(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = plan_training(data, str(tmp_path / "new"), config("resources.workers=2"))
-    assert plan.workplace is not None
-    assert (plan.workplace.ray, plan.workplace.workers) == ("local", 2)
+def test_where_workers_train(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locally, "count_cpus", lambda: 2)
+    for settings, ray in (
+        (["resources.workers=2"], "none"),
+        (["resources.workers=2", "resources.ray=always"], "local"),
+    ):
+        plan = plan_training(data, str(tmp_path / "new"), config(*settings))
+        assert plan.workplace is not None
+        assert (plan.workplace.ray, plan.workplace.workers) == (ray, 2)
+        assert ("here, without Ray: 2 workers on the CPU" in format_training_plan(plan)) is (ray == "none")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     assert "room is checked when training begins" in format_training_plan(
         plan_training(data, str(tmp_path / "new"), config())
