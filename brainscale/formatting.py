@@ -25,6 +25,15 @@ LATEX_SIGNS = str.maketrans(
 """Characters that LaTeX would read as markup, or may have no glyph for, and what stands for them."""
 
 
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Characters that a terminal obeys or that reverse what follows: a file's name may hold them."""
+
+
+def printable(text: str) -> str:
+    """Return a text with its control characters as escapes, as Python writes them, so that a terminal shows them."""
+    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def format_number(value: object, digits: int = 3) -> str:
     """Return a number as text, or a dash for None, NaN and infinity; halves are rounded up, as JavaScript does."""
     if isinstance(value, int):

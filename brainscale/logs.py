@@ -6,6 +6,8 @@ import sys
 import time
 from typing import Any
 
+from brainscale.formatting import printable
+
 VARIABLE = "BRAINSCALE_LOG_FORMAT"
 """Environment variable: `json` selects JSON objects. Jobs on a cluster get it from the command that submits them."""
 
@@ -41,7 +43,7 @@ def log(event: str, text: str | None = None, *, level: str = "info", **fields: A
         line = {"time": now, "level": level, "event": event, **message, **fields}
         sys.stderr.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
     elif text is not None:
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(printable(text) + "\n")
     sys.stderr.flush()
 
 

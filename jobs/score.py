@@ -14,7 +14,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     fail_above = request.pop("fail_above")
     with show_progress() as display:
         scores = score_to(**request, on_start=display.start_scoring, on_part=display.advance_scoring, on_notice=notice)
-    notice_if_complete(scores.progress is None, request["out"])
+    notice_if_complete(scores.progress is None, request["out"], scores.files_not_in_it)
     scores.require_few_errors(fail_above)
     return {"scores": request["out"], **scores.to_json()}
 

@@ -115,3 +115,8 @@ def test_the_environment_asks_too() -> None:
     done = subprocess.run(command, env=os.environ | {logs.VARIABLE: "json"}, capture_output=True, text=True)
     (line,) = lines(done.stderr)
     assert (done.returncode, line["event"], line["exit_status"]) == (1, "error", 1)
+
+
+def test_a_terminal_obeys_no_name(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.log("error", "Error: a\x1b[31m\nb\u202e is missing")
+    assert capsys.readouterr().err == "Error: a\\x1b[31m\\nb\\u202e is missing\n"

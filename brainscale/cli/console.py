@@ -15,6 +15,7 @@ import click
 
 from brainscale import interrupts, logs
 from brainscale.errors import BrainscaleError, describe_remedy, first_line
+from brainscale.formatting import printable
 
 Command = Callable[..., Any]
 WHOLE = 1000
@@ -165,7 +166,7 @@ def print_facts(facts: dict[str, Any], as_json: bool) -> None:
     lines = _texts(facts)
     width = max(map(len, lines))
     for label, text in lines.items():
-        click.echo(f"{label:<{width}}  {text}")
+        click.echo(f"{label:<{width}}  {printable(text)}")
     if "intervals" in facts:
         from brainscale.stats.metric_names import PUBLISHED_NOTE
 

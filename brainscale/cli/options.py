@@ -105,9 +105,17 @@ def address(command: Callable[..., Any]) -> Callable[..., Any]:
     return _job_server(_no_wait(run))
 
 
-def notice_if_complete(complete: bool, out: str) -> None:
-    """Tell the user if the output was complete before the command started."""
-    if complete:
+def notice_if_complete(complete: bool, out: str, without_scores: int | None = None) -> None:
+    """Tell the user if the output was complete before the command started.
+
+    Args:
+        complete: whether it was.
+        out: the output.
+        without_scores: number of files of the sources that it does not hold.
+    """
+    if complete and without_scores:
+        notice(f"Note: {out} is complete without {without_scores:,} file(s) of these sources: --update scores them")
+    elif complete:
         notice(f"{out} was already complete: nothing to do")
 
 

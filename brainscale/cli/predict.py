@@ -16,6 +16,7 @@ import click
 from brainscale.cli import options
 from brainscale.cli.console import handle_errors, load_arrow
 from brainscale.errors import UsageError
+from brainscale.formatting import printable
 from brainscale.logs import notice
 
 if TYPE_CHECKING:
@@ -61,20 +62,24 @@ def predict_command(
     from brainscale.reading.spawning import start_spare
 
     if not files:
-        raise UsageError(f"name a model and a file, such as `brainscale predict phantoms {shlex.quote(model)}`")
+        file = model if Path(model).is_file() else "scan.png"
+        raise UsageError(f"name a model and a file, such as `brainscale predict phantoms {shlex.quote(file)}`")
     start_spare()  # it loads beside this process
     load_arrow()
     from brainscale import api
     from brainscale.models.engines import identify_precision
     from brainscale.models.shipped import describe_model_notes
     from brainscale.schema import SKIPPED
+    from brainscale.storage.local import require_writable
 
     if as_csv and as_json:
         raise UsageError("--csv and --json cannot be combined: choose one")
-    if heatmaps is not None and Path(heatmaps).exists() and not Path(heatmaps).is_dir():
-        raise UsageError(f"{heatmaps} is a file: choose a new folder for --heatmap")
-    if heatmaps is not None and Path(heatmaps).exists() and any(Path(heatmaps).iterdir()):
-        raise UsageError(f"{heatmaps} is not empty: choose a new folder for --heatmap, or remove this one")
+    if heatmaps is not None:
+        if Path(heatmaps).exists() and not Path(heatmaps).is_dir():
+            raise UsageError(f"{heatmaps} is a file: choose a new folder for --heatmap")
+        require_writable(heatmaps)
+        if Path(heatmaps).exists() and any(Path(heatmaps).iterdir()):
+            raise UsageError(f"{heatmaps} is not empty: choose a new folder for --heatmap, or remove this one")
     with _sources(files) as sources:
         trained = api.load_model(model, engine=engine, precision=precision, allow_edited=allow_edited_model)
         for text in describe_model_notes(trained.bundle):
@@ -152,7 +157,7 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
     cells = [("file", "prediction", "probability", f"threshold{edited}", "error")]
     for row in rows:
         probability = "–" if row["probability"] is None else f"{row['probability']:.4f}"
-        error = "" if row["error_code"] is None else f"{row['error_code']}: {row['error']}"
+        error = "" if row["error_code"] is None else f"{row['error_code']}: {printable(row['error'])}"
         cells.append((_shorten(row["file"]), row["prediction"] or "–", probability, f"{row['threshold']:.4f}", error))
     widths = [max(len(line[column]) for line in cells) for column in range(4)]
     lines = []
@@ -163,6 +168,7 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _shorten(name: str) -> str:
+    name = printable(name)
     return name if len(name) <= WIDEST_FILE else f"…{name[1 - WIDEST_FILE :]}"
 
 

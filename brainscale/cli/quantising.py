@@ -24,10 +24,10 @@ def quantize_command(run: str, as_json: bool) -> None:
     """
     load_arrow()
     from brainscale.cli.progress import show_progress
-    from brainscale.storage.remote import make_absolute
+    from brainscale.models.shipped import locate_model, make_model_absolute
     from brainscale.training.arguments import require_models
 
-    folder = make_absolute(run)
+    folder = locate_model(make_model_absolute(run))
     require_models([folder])
     with show_progress() as display:
         display.announce(f"Quantising {run}")

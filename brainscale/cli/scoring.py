@@ -154,7 +154,7 @@ def score_command(
         from brainscale.scoring.single_file import score_to
 
         scores = score_to(**request, on_start=display.start_scoring, on_part=display.advance_scoring, on_notice=notice)
-    options.notice_if_complete(scores.progress is None, out)
+    options.notice_if_complete(scores.progress is None, out, scores.files_not_in_it)
     if scores.unusual is not None and not as_json:
         click.echo(describe_unusual(scores.unusual, scores.scored))
     facts = {"scores": out, **scores.to_json()}

@@ -98,9 +98,10 @@ def _make_rules(
     )
 
 
-def _walk(sources: Sequence[str], labels: str) -> Iterator[SourceFile]:
-    """Yield the files of the sources in the order of their ids, without the label file."""
-    return (file for file in walk_files(sources) if labels == "folder" or not _is_same_file(file.uri, labels))
+def _walk(sources: Sequence[str], *others: str | None) -> Iterator[SourceFile]:
+    """Yield the files of the sources in the order of their ids, without others: the label file, and the output."""
+    left_out = [path for path in others if path is not None and path != "folder"]
+    return (file for file in walk_files(sources) if not any(_is_same_file(file.uri, path) for path in left_out))
 
 
 def _index_files(
@@ -254,7 +255,7 @@ def write_index(
         f"Indexing {len(sources)} source{'s' if len(sources) > 1 else ''} into {out}"
     )  # whose names may be secret
     with _open_cluster(workers, [*sources, out, pairs, audit, audit_run], config.resources.shared):
-        walk = _walk(sources, labels)
+        walk = _walk(sources, labels, out)
         first = deque(islice(progress.each(walk, "listing", unit="files"), MAX_FILES + 1))
         if len(first) > MAX_FILES:
             pages.refuse(MAX_FILES)

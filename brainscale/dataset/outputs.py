@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from brainscale.config.sections import Config
-from brainscale.dataset.manifest import read_manifest, without_signatures, write_either_form
-from brainscale.errors import BrainscaleError, UsageError
+from brainscale.dataset.manifest import count_values, read_manifest, without_signatures, write_either_form
+from brainscale.errors import OF_PLACE, BrainscaleError, UsageError
 from brainscale.hashing import file_sha256, fingerprint
 from brainscale.reading.keys import PatientKey
 from brainscale.reading.sources import SourceFile
@@ -25,6 +25,7 @@ from brainscale.storage.formats import (
     suffix_of,
     write_text,
 )
+from brainscale.storage.local import require_writable
 from brainscale.storage.ownership import describe_origin, require_own
 from brainscale.storage.remote import is_address
 from brainscale.version import __version__
@@ -113,9 +114,11 @@ class ManifestOutput:
             overwrite: whether to replace what another command made.
 
         Raises:
-            OutputError: something else is there.
+            OutputError: something else is there, or its folder cannot be written.
             StorageError: the object store does not answer.
         """
+        if not is_address(self.location):
+            require_writable(Path(self.location).parent)
         require_own(self.location, self.origin, kind="manifest", overwrite=overwrite, inputs=inputs)
 
     def refuse_listing(self, files: int) -> None:
@@ -131,14 +134,18 @@ class ManifestOutput:
             )
 
     def read_unchanged(self, state: str | None) -> pa.Table | None:
-        """Return the manifest that is there, if it has this state; None otherwise. `check_owner` knows whose it is."""
+        """Return the manifest that is there, if it has this state; None otherwise. `check_owner` knows whose it is.
+
+        One with an error that may be gone when the file is read again is not returned.
+        """
         if state is None or self.is_listing:
             return None
         try:
             manifest = read_manifest(self.location)
         except BrainscaleError:
             return None
-        return manifest if (manifest.schema.metadata or {}).get(STATE) == state.encode() else None
+        is_same = (manifest.schema.metadata or {}).get(STATE) == state.encode()
+        return manifest if is_same and OF_PLACE.isdisjoint(count_values(manifest, "error_code")) else None
 
     def write(self, manifest: pa.Table, state: str | None = None) -> int:
         """Write a manifest, or a listing of it without signatures, and return the number of shards; 0 for one file.

@@ -1,5 +1,6 @@
 """Check the arguments of evaluations, cross-validations and comparisons before anything starts; needs no torch."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def require_runs(runs: Sequence[str], unit: str) -> None:
         UsageError: two arguments mean the same folder.
         BundleError: a folder is neither a run nor an evaluation.
     """
-    if len({Path(run).resolve() for run in runs}) < len(runs):
+    if len({os.path.realpath(run) for run in runs}) < len(runs):
         raise UsageError("the same run is named twice: name each once")
     for run in map(Path, runs):
         if find_evaluation(run, unit) is None and not _has_test_split(RunFolder(run)):

@@ -106,9 +106,11 @@ def require_match(manifest: pa.Table, names: Sequence[str], unit: Unit) -> None:
     """Check that samples can be matched on columns, before anything is predicted.
 
     Raises:
-        UsageError: scans or patients are evaluated, or several columns have numbers.
+        UsageError: scans or patients are evaluated, the column is the label, or several columns have numbers.
     """
     require_slices(names, unit)
+    if "label" in names:
+        raise UsageError("--match label would leave no pair, as the two samples of a pair have different labels")
     types = {name: manifest.schema.field(name).type for name in names}
     numeric = [name for name, kind in types.items() if pa.types.is_integer(kind) or pa.types.is_floating(kind)]
     if len(numeric) > 1:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from brainscale.evaluation.units import UNIT_FILES
 from brainscale.hashing import file_sha256, fingerprint
 from brainscale.models.shipped import locate_model
 from brainscale.schema import FORMATS
-from brainscale.storage.local import SUCCESS, read_success
+from brainscale.storage.local import SUCCESS, read_success, remove_abandoned
 from brainscale.storage.remote import is_address
 from brainscale.storage.tables import read_table
 from brainscale.storage.workspace import fetch
@@ -149,6 +150,9 @@ def find_repeated(
     notices: list[str] = []
     prepared = prepare_evaluation(Path(locate_model(model)), model, out, data=data, on_notice=notices.append, **options)
     report = prepared.request.report
+    if not is_address(prepared.path):
+        with suppress(OSError):  # a run that may only be read
+            remove_abandoned(Path(prepared.path))
     evaluation = read_repeated(prepared.path, fingerprint_evaluation(prepared), report=report)
     if evaluation is not None:
         for text in [*notices, describe_repeated(evaluation)]:

@@ -115,9 +115,11 @@ def _refuse_twice(sources: Sequence[str]) -> None:
     for source in sources:
         if is_address(source) or source.startswith("@"):
             continue
-        if Path(source).resolve() in named:
-            raise SourceError(f"{source.rstrip('/')} is named twice. Name each source once.")
-        named[Path(source).resolve()] = source
+        place = Path(os.path.realpath(source))
+        if place in named:
+            same = "is named twice" if named[place].rstrip("/") == source.rstrip("/") else f"is {named[place]} again"
+            raise SourceError(f"{source.rstrip('/')} {same}. Name each source once.")
+        named[place] = source
     for place, source in named.items():
         if outer := next((named[folder] for folder in place.parents if folder in named), None):
             raise SourceError(f"{source} lies in {outer}, so its files would be read twice. Name {outer} alone.")

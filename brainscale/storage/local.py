@@ -135,21 +135,37 @@ def replacing_files(folder: Path, names: Iterable[str]) -> Iterator[Path]:
         OutputError: a file cannot be written.
     """
     remove_abandoned(folder)
-    aside = _aside(folder / "new")
+    new, old = _aside(folder / "new"), _aside(folder / "old")
     try:
-        aside.mkdir()
-        yield aside
-        (folder / SUCCESS).unlink(missing_ok=True)
-        for name in names:
-            _remove(folder / name)
-        for path in sorted(aside.iterdir(), key=lambda path: path.name == SUCCESS):
-            path.replace(folder / path.name)
+        new.mkdir()
+        yield new
+        old.mkdir()
+        _swap(folder, new, old, names)
+        shutil.rmtree(old, ignore_errors=True)
     except OutputError as error:
-        raise OutputError(str(error).replace(str(aside), str(folder))) from error
+        raise OutputError(str(error).replace(str(new), str(folder))) from error
     except OSError as error:
         raise OutputError(describe_unwritable(folder, error)) from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
+        with suppress(OSError):  # where all was put back, it is empty
+            old.rmdir()
+
+
+def _swap(folder: Path, new: Path, old: Path, names: Iterable[str]) -> None:
+    """Move the named files of a folder to `old`, and those of `new` in their place; put all back if one cannot be."""
+    leaving = [(folder / name, old / name) for name in [SUCCESS, *names] if os.path.lexists(folder / name)]
+    coming = sorted(((path, folder / path.name) for path in new.iterdir()), key=lambda pair: pair[0].name == SUCCESS)
+    begun: list[tuple[Path, Path]] = []
+    try:
+        for pair in (*leaving, *coming):
+            begun.append(pair)
+            pair[0].rename(pair[1])
+    except BaseException:  # Ctrl-C too
+        for source, target in reversed(begun):
+            if not os.path.lexists(source):
+                target.rename(source)
+        raise
 
 
 def _aside(path: Path) -> Path:
@@ -216,8 +232,7 @@ def make_folder(out: str | Path) -> Path:
     Raises:
         OutputError: `out` is an address or a file, or it cannot be created or written.
     """
-    if "://" in str(out):
-        raise OutputError(f"{out} is an address, but this output must be a local or mounted folder: give a path")
+    _refuse_address(out)
     folder = Path(out).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -230,12 +245,18 @@ def make_folder(out: str | Path) -> Path:
     return folder
 
 
+def _refuse_address(out: str | Path) -> None:
+    if "://" in str(out):
+        raise OutputError(f"{out} is an address, but this output must be a local or mounted folder: give a path")
+
+
 def require_writable(out: str | Path) -> None:
     """Check that a folder can be created and written, without creating it.
 
     Raises:
-        OutputError: `out` is a file or lies in one, or its folder cannot be written.
+        OutputError: `out` is an address or a file, or lies in a file, or its folder cannot be written.
     """
+    _refuse_address(out)
     folder = Path(out).absolute()
     if folder.is_dir():
         if not os.access(folder, os.W_OK):

@@ -4,6 +4,7 @@ A table, a folder of shards or a page says by which command, inputs and options 
 for that, so they count as another's.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def is_same_place(one: str | Path, other: str | Path) -> bool:
     """Return whether two paths or addresses name the same file or folder."""
     if is_address(one) or is_address(other):
         return split_options(str(one))[0].rstrip("/") == split_options(str(other))[0].rstrip("/")
-    return Path(str(one).rstrip("/")).resolve() == Path(str(other).rstrip("/")).resolve()
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _may_hold_shards(folder: Path, kind: str) -> bool:

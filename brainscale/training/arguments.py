@@ -10,7 +10,7 @@ from brainscale.config.files import CONFIG_FILE
 from brainscale.config.sections import Config
 from brainscale.dataset.arguments import require_data
 from brainscale.dataset.manifest import MANIFEST_FILE, is_manifest
-from brainscale.errors import SourceError
+from brainscale.errors import SourceError, UsageError
 from brainscale.models.bundle import MODEL_JSON, NOVELTY, ONNX, WEIGHTS, require_bundle
 from brainscale.models.model_card import README
 from brainscale.models.pretrained import require_weights_file
@@ -105,9 +105,12 @@ def check_ensemble(models: Sequence[str], out: str) -> None:
         out: path or address of the folder to write.
 
     Raises:
+        UsageError: a model is named twice.
         BundleError: a model is missing or incomplete.
         OutputError: the folder cannot be written, or holds something else.
     """
+    if twice := next((model for number, model in enumerate(models) if model in models[:number]), None):
+        raise UsageError(f"{twice} is named twice: name each model once")
     require_models(models)
     require_folder(out, ENSEMBLE_FILES, "ensemble")
 

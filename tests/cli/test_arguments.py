@@ -52,6 +52,7 @@ def folder(scans: Path, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
     (folder / "foreign").mkdir()
     (folder / "foreign" / "notes.txt").write_text("mine")
     (folder / "scans").symlink_to(scans)
+    (folder / "loop").symlink_to("loop")
     return folder
 
 
@@ -124,9 +125,9 @@ MISTAKES = [
     ("index scans scans/yes --out new.parquet", "its files would be read twice"),
     ("score run scans scans --out new", "scans is named twice"),
     ("score run scans --out new --heatmaps foreign", "foreign holds other files and no heatmaps"),
-    ("predict scan.png", "name a model and a file, such as `brainscale predict phantoms scan.png`"),
+    ("predict notes.txt", "name a model and a file, such as `brainscale predict phantoms notes.txt`"),
     ("ensemble run /no/such --out new", "neither a run nor a model folder"),
-    ("ensemble run run --out foreign", "foreign holds other files and no ensemble"),
+    ("ensemble run phantoms --out foreign", "foreign holds other files and no ensemble"),
     ("ensemble run broken --out new", "has no model.onnx"),
     ("quantize foreign", "neither a run nor a model folder"),
     ("demo --out foreign", "foreign holds other files and no demo"),
@@ -135,7 +136,19 @@ MISTAKES = [
     ("results brain_mri_253 --out new --data none=scans", "--data none: choose from brain_mri_253"),
     ("results brain_mri_253 --out new --part none", "--part none: choose from best, leak, table"),
     ("results brain_mri_253 --out new --row none", "--row none: choose from brainmrnet"),
-    ("results brain_mri_253 --out foreign", "foreign holds other files and no results"),
+    ("results brain_mri_253 --out foreign --data brain_mri_253=scans", "foreign holds other files and no results"),
+    ("results brain_mri_253 --out new", "no data set is given: add --data brain_mri_253=PATH"),
+    ("results brain_mri_253 --out new --data brain_mri_253=", "--data brain_mri_253=: there is no such file or folder"),
+    ("results brain_mri_253 --out new --data brain_mri_253=none", "=none: there is no such file or folder"),
+    ("ensemble run run --out new", "run is named twice: name each model once"),
+    (
+        "demo --out s3://bucket/demo",
+        "s3://bucket/demo is an address, but this output must be a local or mounted folder",
+    ),
+    ("evaluate run --match label --out new", "--match label would leave no pair"),
+    ("index loop --out new.parquet", "loop"),
+    ("compare loop", "loop is neither a run nor an evaluation"),
+    ("predict phantoms", "such as `brainscale predict phantoms scan.png`"),
 ]
 
 

@@ -83,6 +83,24 @@ def test_other_shards_are_made(index: Callable[..., bool], tmp_path: Path) -> No
     assert not index(out=out, shard_rows=3)
 
 
+def test_an_error_that_may_be_gone_is_read_again(
+    index: Callable[..., bool], scans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Permissions change neither the size of a file nor its time."""
+    link = scans / "yes" / "2.png"
+    link.symlink_to(scans / "later.png")
+    assert not index()
+    assert not index()
+
+
+def test_an_output_in_the_source_is_no_sample(scans: Path) -> None:
+    out, notices = str(scans / "m.parquet"), []
+    for _ in range(2):
+        result = write_index([str(scans)], out, Config(), on_notice=notices.append)
+        assert (result.summary.files, result.summary.errors) == (4, {})
+    assert any(KEPT in text for text in notices)
+
+
 def test_overwrite_reads_again(index: Callable[..., bool]) -> None:
     assert not index()
     assert not index(overwrite=True)

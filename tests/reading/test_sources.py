@@ -138,9 +138,11 @@ def test_no_file_is_two_samples(tmp_path: Path) -> None:
     (tmp_path / "scans" / "yes").mkdir(parents=True)
     (tmp_path / "scans" / "yes" / "1").write_bytes(b"1")
     (tmp_path / "link").symlink_to(tmp_path / "scans")
-    for again in (tmp_path / "scans", f"{tmp_path}/scans/", tmp_path / "link"):
-        with pytest.raises(SourceError, match="is named twice. Name each source once."):
+    for again in (tmp_path / "scans", f"{tmp_path}/scans/"):
+        with pytest.raises(SourceError, match="scans is named twice. Name each source once."):
             ids_of(tmp_path / "scans", again)
+    with pytest.raises(SourceError, match=f"link is {tmp_path}/scans again. Name each source once."):
+        ids_of(tmp_path / "scans", tmp_path / "link")
     for inner in (tmp_path / "scans" / "yes", tmp_path / "scans" / "yes" / "1"):
         with pytest.raises(SourceError, match=f"{inner} lies in {tmp_path}/scans, so its files would be read twice"):
             ids_of(inner, tmp_path / "scans")

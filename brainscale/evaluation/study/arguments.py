@@ -1,6 +1,7 @@
 """Check the arguments of `results` before anything starts; needs no torch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from brainscale.errors import UsageError
 from brainscale.evaluation.study.files import StudyFile
@@ -11,13 +12,13 @@ OWN_FILES = (".lock", "runs/*", "data/*")
 
 
 def check_studies(
-    files: Sequence[StudyFile], data: Iterable[str], out: str, parts: Iterable[str], rows: Iterable[str]
+    files: Sequence[StudyFile], data: Mapping[str, str], out: str, parts: Iterable[str], rows: Iterable[str]
 ) -> None:
     """Check what can be checked without reading the data.
 
     Args:
         files: the studies.
-        data: names of the data sets that are given.
+        data: data set → where it lies.
         out: folder of all runs.
         parts: names of the parts to run.
         rows: names of the rows to run.
@@ -36,4 +37,10 @@ def check_studies(
     ):
         if unknown := sorted(set(asked) - known):
             raise UsageError(f"{option} {unknown[0]}: choose from {', '.join(sorted(known))}")
+    if not any(name in file.study.data for file in files for name in data):
+        wanted = next(name for file in files for name in file.study.data)
+        raise UsageError(f"no data set is given: add --data {wanted}=PATH")
+    for name, place in data.items():
+        if not place or not Path(place).exists():
+            raise UsageError(f"--data {name}={place}: there is no such file or folder")
     require_folder(out, OWN_FILES, "results")
