@@ -74,9 +74,9 @@ compare run rnu
 
 PAGE = """# The first steps
 
-What a terminal of 80 columns shows on the way from a folder of {count} images to a prediction, recorded on {cpus} CPU
-cores. The line behind each command gives its exit status, its time, the time until its first sign of life, its CPU
-time, and the largest memory of one of its processes. To record your own, run
+This page was recorded in a terminal of 80 columns, which cuts long lines, on a machine with {cpus} CPU cores. It goes from
+a folder of {count} images to a prediction. The line in brackets below each output gives the exit status, the total time, the
+time until the first output, the CPU time, and the peak memory of the largest process. To record your own, run
 `{command}`.
 """
 PLACE = "/home/me/tumours"
