@@ -74,9 +74,9 @@ compare run rnu
 
 PAGE = """# The first steps
 
-This page was recorded in a terminal of 80 columns, which cuts long lines, on a machine with {cpus} CPU cores. It goes from
-a folder of {count} images to a prediction. The line in brackets below each output gives the exit status, the total time, the
-time until the first output, the CPU time, and the peak memory of the largest process. To record your own, run
+This page was recorded in a terminal of 80 columns, which cuts long lines, on a machine with {cpus} CPU cores. It goes
+from a folder of {count} images to a prediction. The line in brackets below each output gives the exit status, the total
+time, the time until the first output, the CPU time, and the peak memory of the largest process. To record your own, run
 `{command}`.
 """
 PLACE = "/home/me/tumours"
