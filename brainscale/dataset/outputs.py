@@ -25,7 +25,6 @@ from brainscale.storage.formats import (
     suffix_of,
     write_text,
 )
-from brainscale.storage.local import require_writable
 from brainscale.storage.ownership import describe_origin, require_own
 from brainscale.storage.remote import is_address
 from brainscale.version import __version__
@@ -114,11 +113,9 @@ class ManifestOutput:
             overwrite: whether to replace what another command made.
 
         Raises:
-            OutputError: something else is there, or its folder cannot be written.
+            OutputError: something else is there, or it cannot be written.
             StorageError: the object store does not answer.
         """
-        if not is_address(self.location):
-            require_writable(Path(self.location).parent)
         require_own(self.location, self.origin, kind="manifest", overwrite=overwrite, inputs=inputs)
 
     def refuse_listing(self, files: int) -> None:

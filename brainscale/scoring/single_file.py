@@ -28,6 +28,7 @@ from brainscale.scoring.parts import read_rows
 from brainscale.scoring.result import Scores, ScoringProgress
 from brainscale.storage.folder import Folder
 from brainscale.storage.formats import write_file
+from brainscale.storage.local import require_writable
 from brainscale.storage.remote import (
     ObjectStore,
     filesystem_of,
@@ -225,6 +226,8 @@ def score_to(
     job, finished = open_file_job(bundle, sources, out, overwrite=overwrite, **settings)
     if finished is not None:
         return finished
+    if not is_address(out):
+        require_writable(Path(out).parent)
     # of files that came, changed or went since the job was stopped, the rows are as if it began now
     scores = score_files(model, sources, job.parts, update=True, prune=True, **settings)
     if scores.rows > MAX_FILE_ROWS:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from brainscale.errors import OutputError, StorageError
 from brainscale.hashing import fingerprint
 from brainscale.storage.formats import CSV, JSON, TABLE, TEXTS, is_folder_name, suffix_of
+from brainscale.storage.local import require_writable
 from brainscale.storage.remote import filesystem_of, is_address, retrying, split_address, split_options
 from brainscale.storage.shards import has_shards, origin_of_shards
 from brainscale.storage.tables import KEY, ORIGIN
@@ -55,7 +56,8 @@ def require_own(
         can_overwrite: whether the command has the option `--overwrite`.
 
     Raises:
-        OutputError: something else is there, or one of the inputs; a folder is never replaced by a file.
+        OutputError: something else is there, or one of the inputs, or nothing can be written there; a folder is never
+            replaced by a file.
         StorageError: the object store does not answer.
     """
     remedy = f"{'--overwrite replaces it' if can_overwrite else 'remove it'}, or choose another {option}"
@@ -69,6 +71,8 @@ def require_own(
         if suffix in (CSV, JSON):
             why = f"a {suffix} file does not say what made it"
         raise OutputError(f"{location} exists, and {why}: {remedy}")
+    if not is_address(location):
+        require_writable(Path(location).parent)
 
 
 def is_same_place(one: str | Path, other: str | Path) -> bool:

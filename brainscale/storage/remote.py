@@ -53,8 +53,14 @@ def is_address(location: str | Path) -> bool:
 
 
 def make_absolute(location: str | Path) -> str:
-    """Return the absolute form of a path, or of the path behind the `@` of a list; an address is returned unchanged."""
+    """Return the absolute form of a path, or of the path behind the `@` of a list; an address is returned unchanged.
+
+    Raises:
+        UsageError: it is empty, which would mean the current folder.
+    """
     text = str(location)
+    if not text:
+        raise UsageError("a path is empty: name a file, a folder or an address")
     if text.startswith("@"):
         return f"@{make_absolute(text[1:])}"
     return text if "://" in text else str(Path(text).absolute())

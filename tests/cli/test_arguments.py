@@ -147,6 +147,12 @@ MISTAKES = [
     ),
     ("evaluate run --match label --out new", "--match label would leave no pair"),
     ("index loop --out new.parquet", "loop"),
+    ("index scans --out notes.txt/m.parquet", "notes.txt is a file, not a folder"),
+    ("split m.parquet --out notes.txt/s.parquet", "notes.txt is a file, not a folder"),
+    ("compare run --out notes.txt/t.md", "notes.txt is a file, not a folder"),
+    ("overlap m.parquet m.parquet --out notes.txt/t.csv", "notes.txt is a file, not a folder"),
+    ("score run scans --out notes.txt/s.csv", "notes.txt is a file, not a folder"),
+    ("index scans --out=", "a path is empty: name a file, a folder or an address"),
     ("compare loop", "loop is neither a run nor an evaluation"),
     ("predict phantoms", "such as `brainscale predict phantoms scan.png`"),
 ]
