@@ -101,7 +101,7 @@ def _make_rules(
 def _walk(sources: Sequence[str], *others: str | None) -> Iterator[SourceFile]:
     """Yield the files of the sources in the order of their ids, without others: the label file, and the output."""
     left_out = [path for path in others if path is not None and path != "folder"]
-    return (file for file in walk_files(sources) if not any(_is_same_file(file.uri, path) for path in left_out))
+    return (file for file in walk_files(sources) if not any(_is_at(file.uri, path) for path in left_out))
 
 
 def _index_files(
@@ -161,8 +161,9 @@ def _open_rows(
         yield read_parallel(cut_parallel(files, request), read, workers).to_table_without("histogram")
 
 
-def _is_same_file(uri: str, path: str) -> bool:
-    return not is_address(uri) and Path(uri).absolute() == Path(path).absolute()
+def _is_at(uri: str, path: str) -> bool:
+    """Return whether a file is the one at a path, or in the folder at it."""
+    return not is_address(uri) and Path(uri).absolute().is_relative_to(Path(path).absolute())
 
 
 @dataclass(frozen=True, kw_only=True)

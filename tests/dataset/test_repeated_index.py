@@ -93,8 +93,9 @@ def test_an_error_that_may_be_gone_is_read_again(
     assert not index()
 
 
-def test_an_output_in_the_source_is_no_sample(scans: Path) -> None:
-    out, notices = str(scans / "m.parquet"), []
+@pytest.mark.parametrize("form", ["m.parquet", "m/"])
+def test_an_output_in_the_source_is_no_sample(scans: Path, form: str) -> None:
+    out, notices = f"{scans}/{form}", []
     for _ in range(2):
         result = write_index([str(scans)], out, Config(), on_notice=notices.append)
         assert (result.summary.files, result.summary.errors) == (4, {})
