@@ -1,6 +1,7 @@
 """Train, evaluate and score with every output in an object store, which is busy for a while in the middle."""
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -121,7 +122,7 @@ def parts(out: str) -> int:
 
 
 def test_a_store_that_dies_in_the_middle_and_comes_back(
-    run: Path, scans: Path, server: Server, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+    run: Path, scans: Path, server: Server, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Back soon: the job goes on by itself. Back late: one line, and the same command goes on."""
     home = place("s3", f"127.0.0.1:{server.port}", "dies")
@@ -135,9 +136,10 @@ def test_a_store_that_dies_in_the_middle_and_comes_back(
         server.start()
         kept.append(parts(out))
 
+    sources = [shutil.copytree(scans, tmp_path / f"scans-{number}") for number in range(8)]
     trouble = threading.Thread(target=outage)
     trouble.start()
-    facts = json.loads(succeed(invoke("score", run, *[scans] * 8, "--out", out, "--json")).stdout)
+    facts = json.loads(succeed(invoke("score", run, *sources, "--out", out, "--json")).stdout)
     trouble.join()
     assert 0 < kept[0] < 8
     assert facts["rows"] == len(rows(out)) == 480
