@@ -119,16 +119,33 @@ def split_command(
 
     with show_progress():
         if sharded is None:
-            facts = _split_one_file(manifest, output, (val, test), folds, folds_by, seed, keep, regroup, similarity)
+            facts = _find_finished(output, inputs, overwrite=overwrite) or _split_one_file(
+                manifest, output, inputs, (val, test), folds, folds_by, seed, keep, regroup, similarity
+            )
         else:
             facts = _split_shards(sharded, output, (val, test), folds, seed, keep, regroup, similarity, shared)
     print_facts({"manifest": out, **facts}, as_json)
     print_next(after_split(out, folds, folds_by))
 
 
+def _find_finished(output: "ManifestOutput", inputs: list[str], *, overwrite: bool) -> dict[str, Any] | None:
+    """Return what to print of a manifest that this command has made of these inputs already, if it is there."""
+    from brainscale.dataset.manifest import describe_form, open_manifest_shards
+    from brainscale.dataset.outputs import describe_input_state
+    from brainscale.dataset.summary import summarise
+
+    table = None if overwrite else output.read_unchanged(describe_input_state(inputs))
+    if table is None:
+        return None
+    options.notice_if_complete(True, output.location)
+    shards = open_manifest_shards(output.location)
+    return {"form": describe_form(0 if shards is None else len(shards.shards)), **asdict(summarise(table))}
+
+
 def _split_one_file(
     manifest: str,
     output: "ManifestOutput",
+    inputs: list[str],
     fractions: tuple[float, float],
     folds: int | None,
     folds_by: str | None,
@@ -144,14 +161,13 @@ def _split_one_file(
     from brainscale.dataset.inclusion import clear_left_out
     from brainscale.dataset.manifest import describe_form, read_manifest
     from brainscale.dataset.on_ray import open_map
+    from brainscale.dataset.outputs import describe_input_state
     from brainscale.dataset.summary import describe_gaps, summarise
 
     table = read_manifest(manifest)
     announce(f"Splitting {manifest}")
     if keep is None and any(table[name].null_count < len(table) for name in ("split", "fold")):
-        notice(
-            f"{manifest} is split already: the new manifest is split anew. --keep {manifest} keeps what is assigned."
-        )
+        notice(f"Note: {manifest} is split already, and is split anew. --keep {manifest} keeps what is assigned.")
     if regroup:
         with open_map(len(table)) as run:
             table = groups.assign_groups(table, similarity, run)
@@ -170,7 +186,8 @@ def _split_one_file(
         notice(hashing)
     for text in describe_gaps(table, DataConfig()):
         notice(text)
-    return {"form": describe_form(output.write(table)), **asdict(summarise(table))}
+    shards = output.write(table, describe_input_state(inputs))
+    return {"form": describe_form(shards), **asdict(summarise(table))}
 
 
 def _split_shards(

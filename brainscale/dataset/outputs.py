@@ -30,7 +30,7 @@ from brainscale.storage.remote import is_address
 from brainscale.version import __version__
 
 STATE = b"brainscale.sources"
-"""Metadata of a manifest that `index` wrote: a hash that changes when a file of the sources comes, changes or goes."""
+"""Metadata of a manifest that a command wrote: a hash that changes when what it was made from does."""
 SECTIONS = {"data", "limits", "split"}
 """Sections of a configuration that a manifest depends on."""
 
@@ -69,6 +69,13 @@ def describe_state(
     labels = None if label_file is None else file_sha256(Path(label_file))
     secret = None if key.random else key.secret.hex()
     return fingerprint([versions, labels, secret, shard_rows, FORMATS["manifest"], __version__])
+
+
+def describe_input_state(manifests: Iterable[str]) -> str | None:
+    """Return a hash of manifests that another one is made from, as `describe_state` does; None where one is no file."""
+    if any(is_address(manifest) or not Path(manifest).is_file() for manifest in manifests):
+        return None
+    return fingerprint([[file_sha256(Path(manifest)) for manifest in manifests], FORMATS["manifest"], __version__])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,16 +156,15 @@ class ManifestOutput:
 
         Args:
             manifest: rows sorted by sample_id.
-            state: what `describe_state` returned, for `read_unchanged`.
+            state: what `describe_state` or `describe_input_state` returned, for `read_unchanged`.
 
         Raises:
             OutputError: it cannot be written.
             StorageError: the object store refuses, or does not answer.
         """
         if not self.is_listing:
-            if state is not None:
-                known = manifest.schema.metadata or {}
-                manifest = manifest.replace_schema_metadata({**known, STATE: state.encode()})
+            known = {name: value for name, value in (manifest.schema.metadata or {}).items() if name != STATE}
+            manifest = manifest.replace_schema_metadata(known if state is None else {**known, STATE: state.encode()})
             return write_either_form(manifest, self.location, self.shard_rows, origin=self.origin)
         table = without_signatures(manifest)
         text = format_csv(table) if suffix_of(self.location) == CSV else format_json(table)

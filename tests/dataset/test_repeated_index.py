@@ -1,4 +1,4 @@
-"""The same index again keeps the manifest, unless something that it depends on changed. No Ray."""
+"""The same index or split again keeps the manifest, unless something that it depends on changed. No Ray."""
 
 import json
 import os
@@ -131,3 +131,34 @@ def test_the_command_prints_what_it_printed_then(invoke: Invoke, scans: Path, tm
     assert json.loads(again.stdout) == json.loads(first.stdout)
     assert KEPT in again.stderr
     assert KEPT not in first.stderr
+
+
+def test_the_same_split_again_is_kept(index: Callable[..., bool], invoke: Invoke, scans: Path, tmp_path: Path) -> None:
+    manifest, out = tmp_path / "m.parquet", tmp_path / "split.parquet"
+    index(out=str(manifest))
+    split = ("split", manifest, "--out", out, "--folds", "2", "--json")
+    first = succeed(invoke(*split))
+    before = out.read_bytes()
+    again = succeed(invoke(*split))
+    assert "was already complete: nothing to do" in again.stderr
+    assert (json.loads(again.stdout), out.read_bytes()) == (json.loads(first.stdout), before)
+    assert "already complete" not in succeed(invoke(*split, "--overwrite")).stderr
+    _add(scans)
+    index(out=str(manifest))
+    changed = succeed(invoke(*split))
+    assert "already complete" not in changed.stderr
+    assert json.loads(changed.stdout)["samples"] == 5
+
+
+def test_a_split_of_a_split_is_remarked_on(invoke: Invoke, index: Callable[..., bool], tmp_path: Path) -> None:
+    manifest, one, two = (tmp_path / name for name in ("m.parquet", "one.parquet", "two.parquet"))
+    index(out=str(manifest))
+    assert "is split already" not in succeed(invoke("split", manifest, "--folds", "2", "--out", one)).stderr
+    assert (
+        f"Note: {one} is split already, and is split anew."
+        in succeed(invoke("split", one, "--folds", "2", "--out", two)).stderr
+    )
+    assert (
+        "is split already"
+        not in succeed(invoke("split", one, "--folds", "2", "--keep", one, "--out", two, "--overwrite")).stderr
+    )
