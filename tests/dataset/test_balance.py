@@ -123,7 +123,7 @@ def test_no_random_set_is_less_even_than_scikit_learns(counts: Counts, folds: in
     ours = samples_of(counts, folds_of(counts, folds, seed), folds)
     assert is_covered(ours) or not is_covered(theirs)
     assume(is_covered(theirs))
-    assert unevenness(ours) <= unevenness(theirs) + np.mean(2 / counts.sum(axis=0))
+    assert unevenness(ours) <= unevenness(theirs) + np.mean(2 / counts.sum(axis=0)) + 1e-12  # exactly two is allowed
 
 
 def test_most_random_sets_are_more_even_than_with_scikit_learn() -> None:
