@@ -111,8 +111,8 @@ ERROR_CODES = {
 
 PASSING = frozenset({"store_unreachable", "changed", "timed_out", "out_of_memory", "decoder_crashed"})
 """Codes of errors that may be gone when the file is read again, as a rerun of `score` does."""
-OF_PLACE = PASSING | {"access_denied", "archived", "gone", "unreadable"}
-"""Codes of errors that say nothing of a file's bytes: also what a person does about them leaves size and time as is."""
+MENDED_IN_PLACE = PASSING | {"access_denied", "archived", "gone", "unreadable"}
+"""Codes of errors that may be gone while the file has the same size and time, such as a missing permission."""
 FAIL_ABOVE = 0.5
 """Share of samples with an error above which a complete scoring job counts as failed."""
 

@@ -89,7 +89,7 @@ def split_command(
     """
     load_arrow()
     from brainscale.dataset.manifest import open_manifest_shards
-    from brainscale.dataset.outputs import ManifestOutput
+    from brainscale.dataset.outputs import ManifestOutput, describe_input_state
     from brainscale.storage.ownership import describe_origin
     from brainscale.storage.remote import make_absolute
 
@@ -119,8 +119,9 @@ def split_command(
 
     with show_progress():
         if sharded is None:
-            facts = _find_finished(output, inputs, overwrite=overwrite) or _split_one_file(
-                manifest, output, inputs, (val, test), folds, folds_by, seed, keep, regroup, similarity
+            state = describe_input_state(inputs)
+            facts = _find_finished(output, state, overwrite=overwrite) or _split_one_file(
+                manifest, output, state, (val, test), folds, folds_by, seed, keep, regroup, similarity
             )
         else:
             facts = _split_shards(sharded, output, (val, test), folds, seed, keep, regroup, similarity, shared)
@@ -128,24 +129,22 @@ def split_command(
     print_next(after_split(out, folds, folds_by))
 
 
-def _find_finished(output: "ManifestOutput", inputs: list[str], *, overwrite: bool) -> dict[str, Any] | None:
+def _find_finished(output: "ManifestOutput", state: str | None, *, overwrite: bool) -> dict[str, Any] | None:
     """Return what to print of a manifest that this command has made of these inputs already, if it is there."""
-    from brainscale.dataset.manifest import describe_form, open_manifest_shards
-    from brainscale.dataset.outputs import describe_input_state
+    from brainscale.dataset.manifest import describe_form
     from brainscale.dataset.summary import summarise
 
-    table = None if overwrite else output.read_unchanged(describe_input_state(inputs))
+    table = None if overwrite else output.read_unchanged(state)
     if table is None:
         return None
     options.notice_if_complete(True, output.location)
-    shards = open_manifest_shards(output.location)
-    return {"form": describe_form(0 if shards is None else len(shards.shards)), **asdict(summarise(table))}
+    return {"form": describe_form(output.shards), **asdict(summarise(table))}
 
 
 def _split_one_file(
     manifest: str,
     output: "ManifestOutput",
-    inputs: list[str],
+    state: str | None,
     fractions: tuple[float, float],
     folds: int | None,
     folds_by: str | None,
@@ -161,7 +160,6 @@ def _split_one_file(
     from brainscale.dataset.inclusion import clear_left_out
     from brainscale.dataset.manifest import describe_form, read_manifest
     from brainscale.dataset.on_ray import open_map
-    from brainscale.dataset.outputs import describe_input_state
     from brainscale.dataset.summary import describe_gaps, summarise
 
     table = read_manifest(manifest)
@@ -186,8 +184,7 @@ def _split_one_file(
         notice(hashing)
     for text in describe_gaps(table, DataConfig()):
         notice(text)
-    shards = output.write(table, describe_input_state(inputs))
-    return {"form": describe_form(shards), **asdict(summarise(table))}
+    return {"form": describe_form(output.write(table, state)), **asdict(summarise(table))}
 
 
 def _split_shards(

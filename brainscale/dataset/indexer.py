@@ -22,7 +22,6 @@ from brainscale.dataset.manifest import (
     check_manifest,
     describe_form,
     is_manifest,
-    open_manifest_shards,
     read_manifest,
     require_readable,
 )
@@ -98,10 +97,16 @@ def _make_rules(
     )
 
 
-def _walk(sources: Sequence[str], *others: str | None) -> Iterator[SourceFile]:
-    """Yield the files of the sources in the order of their ids, without others: the label file, and the output."""
-    left_out = [path for path in others if path is not None and path != "folder"]
-    return (file for file in walk_files(sources) if not any(_is_at(file.uri, path) for path in left_out))
+def _walk(sources: Sequence[str], labels: str, out: str | None = None) -> Iterator[SourceFile]:
+    """Yield the files of the sources in the order of their ids, without the label file and an earlier output."""
+    local = [path for path in (labels, out) if path is not None and path != "folder" and not is_address(path)]
+    own = {str(Path(path).absolute()) for path in local}
+
+    def is_own(uri: str) -> bool:
+        folder, _, name = uri.rpartition("/")
+        return uri in own or (folder in own and name.endswith((".parquet", ".json")))  # a folder of shards
+
+    return (file for file in walk_files(sources) if not is_own(file.uri))
 
 
 def _index_files(
@@ -159,11 +164,6 @@ def _open_rows(
         if waiting := require_capacity(1, {"CPU": 1.0}):
             on_notice(waiting)
         yield read_parallel(cut_parallel(files, request), read, workers).to_table_without("histogram")
-
-
-def _is_at(uri: str, path: str) -> bool:
-    """Return whether a file is the one at a path, or in the folder at it."""
-    return not is_address(uri) and Path(uri).absolute().is_relative_to(Path(path).absolute())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,11 +305,10 @@ def _make_or_keep(
     state = describe_state(files, label_file, rules.key, output.shard_rows)
     if not overwrite and (manifest := output.read_unchanged(state)) is not None:
         on_notice(
-            f"{output.location} is complete already, and no file of its sources has another size or time since: it was "
+            f"{output.location} is complete already: no file of its sources has changed its size or time, so it was "
             "kept. --overwrite reads all files again."
         )
-        shards = open_manifest_shards(output.location)
-        return manifest, 0 if shards is None else len(shards.shards)
+        return manifest, output.shards
     manifest = _index_files(files, rules, workers, on_notice)
     require_readable(manifest, name)
     return manifest, output.write(manifest, state)

@@ -8,8 +8,14 @@ from typing import Any
 import pyarrow as pa
 
 from brainscale.config.sections import Config
-from brainscale.dataset.manifest import count_values, read_manifest, without_signatures, write_either_form
-from brainscale.errors import OF_PLACE, BrainscaleError, UsageError
+from brainscale.dataset.manifest import (
+    count_values,
+    open_manifest_shards,
+    read_manifest,
+    without_signatures,
+    write_either_form,
+)
+from brainscale.errors import MENDED_IN_PLACE, BrainscaleError, UsageError
 from brainscale.hashing import file_sha256, fingerprint
 from brainscale.reading.keys import PatientKey
 from brainscale.reading.sources import SourceFile
@@ -55,7 +61,7 @@ def describe_index(
 def describe_state(
     files: Iterable[SourceFile], label_file: str | None, key: PatientKey, shard_rows: int | None
 ) -> str | None:
-    """Return a hash of all that a manifest with some origin depends on besides it; None if that is not known.
+    """Return a hash that changes when the files change that a manifest is made from; None if that cannot be known.
 
     Args:
         files: of the sources, with sizes and times.
@@ -72,7 +78,7 @@ def describe_state(
 
 
 def describe_input_state(manifests: Iterable[str]) -> str | None:
-    """Return a hash of manifests that another one is made from, as `describe_state` does; None where one is no file."""
+    """Return a hash that changes when the manifests change that another one is made from; None where one is no file."""
     if any(is_address(manifest) or not Path(manifest).is_file() for manifest in manifests):
         return None
     return fingerprint([[file_sha256(Path(manifest)) for manifest in manifests], FORMATS["manifest"], __version__])
@@ -96,6 +102,12 @@ class ManifestOutput:
     def is_listing(self) -> bool:
         """Whether it is a listing in CSV or JSON, which no command reads."""
         return suffix_of(self.location) in (CSV, JSON)
+
+    @property
+    def shards(self) -> int:
+        """Number of shards of the manifest that is there; 0 for one file."""
+        there = open_manifest_shards(self.location)
+        return 0 if there is None else len(there.shards)
 
     def check_format(self, *, listing: bool = False) -> None:
         """Check the suffix; the folder of a manifest needs no slash where it is there already.
@@ -149,7 +161,7 @@ class ManifestOutput:
         except BrainscaleError:
             return None
         is_same = (manifest.schema.metadata or {}).get(STATE) == state.encode()
-        return manifest if is_same and OF_PLACE.isdisjoint(count_values(manifest, "error_code")) else None
+        return manifest if is_same and MENDED_IN_PLACE.isdisjoint(count_values(manifest, "error_code")) else None
 
     def write(self, manifest: pa.Table, state: str | None = None) -> int:
         """Write a manifest, or a listing of it without signatures, and return the number of shards; 0 for one file.

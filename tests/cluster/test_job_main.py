@@ -52,10 +52,15 @@ job_main.run_job(work)
 """
 
 
-def test_an_error_that_a_stop_became_is_a_stop(tmp_path: Path) -> None:
-    request = tmp_path / "request.json"
+def run_job(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A process that runs a job with an empty request."""
+    request = folder / "request.json"
     request.write_text("{}", encoding="utf-8")
-    done = subprocess.run([sys.executable, "-c", SWALLOWED, request], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-c", code, request], capture_output=True, text=True, timeout=60)
+
+
+def test_an_error_that_a_stop_became_is_a_stop(tmp_path: Path) -> None:
+    done = run_job(SWALLOWED, tmp_path)
     assert (done.stdout, done.stderr, done.returncode) == ("", f"stopped: {RERUN}\n", 1)
 
 
@@ -83,7 +88,5 @@ job_main.run_job(work)
 
 def test_a_stop_is_said_before_the_connection_ends(tmp_path: Path) -> None:
     """Which may take longer than Ray waits; the next stop then finds nothing to stop."""
-    request = tmp_path / "request.json"
-    request.write_text("{}", encoding="utf-8")
-    done = subprocess.run([sys.executable, "-c", CLOSING, request], capture_output=True, text=True, timeout=60)
+    done = run_job(CLOSING, tmp_path)
     assert (done.stdout, done.stderr, done.returncode) == ("", f"stopped: {RERUN}\nclosed\n", 1)
