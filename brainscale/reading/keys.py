@@ -36,7 +36,7 @@ def read_key(file: str | None) -> PatientKey:
         UsageError: the file cannot be read, or the key is too short.
     """
     try:
-        secret = Path(file).read_bytes().strip() if file else os.environ.get(KEY_VARIABLE, "").encode()
+        secret = Path(file).read_bytes().strip() if file else os.environ.get(KEY_VARIABLE, "").strip().encode()
     except OSError as error:
         raise UsageError(f"The patient key cannot be read from {file}: {error.strerror}.") from None
     if file and not secret:
@@ -82,7 +82,7 @@ def find_key(out: str, file: str | None) -> bytes | None:
         return key.secret
     path = kept_key_file(out)
     try:
-        return bytes.fromhex(path.read_text(encoding="ascii"))
+        return _read_kept(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -104,10 +104,18 @@ def keep_new_key(out: str) -> bytes:
         with suppress(FileExistsError):  # of two jobs that begin at the same time, both use the first one's key
             os.link(aside, path)
         aside.unlink()
-        return bytes.fromhex(path.read_text(encoding="ascii"))
+        return _read_kept(path)
     except OSError as error:
         text = f"The key of hashes cannot be kept in {path} ({_reason(error)}). {GIVE_KEY}, or XDG_STATE_HOME."
         raise OutputError(text) from None
+
+
+def _read_kept(path: Path) -> bytes:
+    """Return the text of the file: the key that `read_key` reads from it, where the file is given as one."""
+    text = path.read_text(encoding="ascii").strip()
+    if not bytes.fromhex(text):
+        raise ValueError("empty")
+    return text.encode()
 
 
 def _reason(error: OSError | ValueError) -> str:

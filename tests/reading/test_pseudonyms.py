@@ -46,6 +46,7 @@ def test_a_random_key_is_kept_apart_from_its_folder(tmp_path: Path, monkeypatch:
     assert find_key(out, None) is None
     secret = keep_new_key(out)
     assert secret == keep_new_key(out) == find_key(out, None) == find_key(f"{out}/", None)
+    assert secret == read_key(str(kept_key_file(out))).secret
     assert keep_new_key("s3://bucket/scores?region=a") != secret
     assert find_key("s3://bucket/scores/?region=b", None) == find_key("s3://bucket/scores", None) is not None
     path = kept_key_file(out)
@@ -55,9 +56,10 @@ def test_a_random_key_is_kept_apart_from_its_folder(tmp_path: Path, monkeypatch:
     assert [p.name for p in path.parent.iterdir()].count(path.name) == 1
     (tmp_path / "key").write_bytes(KEY)
     assert find_key(out, str(tmp_path / "key")) == KEY
-    path.write_text("no key")
-    with pytest.raises(OutputError, match=r"cannot be used \(it holds no key\). Pass --patient-key FILE, or set "):
-        find_key(out, None)
+    for text in ("no key", ""):
+        path.write_text(text)
+        with pytest.raises(OutputError, match=r"cannot be used \(it holds no key\). Pass --patient-key FILE, or set "):
+            find_key(out, None)
 
 
 def test_a_user_without_a_place_for_keys_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
