@@ -9,7 +9,7 @@ from pathlib import Path
 
 from brainscale.cli.demo import PHANTOMS, SEED
 from brainscale.config.files import load_config
-from brainscale.dataset.indexer import index_sources
+from brainscale.dataset.from_sources import index_sources
 from brainscale.dataset.phantoms import write_phantoms
 from brainscale.dataset.splits import assign_splits
 from brainscale.evaluation.evaluator import evaluate_model

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import brainscale as bs
 from brainscale.config.files import load_config
+from brainscale.dataset.from_sources import open_or_index
 from brainscale.dataset.inclusion import mark_left_out
-from brainscale.dataset.indexer import open_or_index
 from brainscale.dataset.splits import assign_folds
 from brainscale.evaluation.baselines.runner import BASELINES, run_baseline
 from brainscale.evaluation.cross_validation import combine_evaluations

@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 from PIL import Image, UnidentifiedImageError
 
 from brainscale.config.sections import Config
-from brainscale.dataset.indexer import open_or_index
+from brainscale.dataset.from_sources import open_or_index
 from brainscale.dataset.manifest import manifest_fingerprint
 from brainscale.evaluation.baselines.outputs import write_predictions
 from brainscale.scoring.predictions import make_predictions

@@ -79,7 +79,7 @@ def index(
     Raises:
         BrainscaleError: a source, the configuration, the labels or the key cannot be used, or a page cannot be written.
     """
-    from brainscale.dataset.indexer import index_sources
+    from brainscale.dataset.from_sources import index_sources
     from brainscale.dataset.label_file import LabelColumns
     from brainscale.dataset.on_ray import open_map
     from brainscale.dataset.outputs import describe_index

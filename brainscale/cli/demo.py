@@ -7,7 +7,7 @@ from typing import Any
 from brainscale.cli.progress import show_progress
 from brainscale.config.files import load_config
 from brainscale.dataset import phantoms
-from brainscale.dataset.indexer import index_sources
+from brainscale.dataset.from_sources import index_sources
 from brainscale.dataset.manifest import write_manifest
 from brainscale.dataset.splits import assign_splits
 from brainscale.dataset.summary import summarise

@@ -10,8 +10,8 @@ import pyarrow as pa
 from brainscale.config.sections import Config
 from brainscale.dataset.columns import replace_column
 from brainscale.dataset.folds_by_column import assign_folds_by, describe_missing_values
+from brainscale.dataset.from_sources import open_or_index
 from brainscale.dataset.inclusion import describe_left_out, mark_left_out
-from brainscale.dataset.indexer import open_or_index
 from brainscale.dataset.manifest import manifest_fingerprint
 from brainscale.dataset.splits import assign_folds, assign_splits, notice_of_hashing
 from brainscale.dataset.summary import describe_gaps

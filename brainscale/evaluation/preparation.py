@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from brainscale.config.sections import Config, ResourcesConfig
 from brainscale.dataset.columns import replace_column, require_columns
-from brainscale.dataset.indexer import open_or_index
+from brainscale.dataset.from_sources import open_or_index
 from brainscale.dataset.manifest import is_manifest, manifest_fingerprint, without_signatures
 from brainscale.dataset.splits import SPLITS
 from brainscale.errors import ManifestError, UsageError

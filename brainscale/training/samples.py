@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.config.sections import Config
+from brainscale.dataset.from_sources import open_or_index
 from brainscale.dataset.inclusion import EMPTY, describe_left_out, mark_left_out
-from brainscale.dataset.indexer import open_or_index
 from brainscale.dataset.manifest import require_paths, require_readable
 from brainscale.dataset.splits import assign_splits, notice_of_hashing
 from brainscale.dataset.summary import describe_gaps

@@ -10,7 +10,7 @@ import pytest
 
 import brainscale
 from brainscale.config.sections import Config
-from brainscale.dataset.indexer import open_or_index
+from brainscale.dataset.from_sources import open_or_index
 from brainscale.dataset.manifest import (
     check_manifest,
     is_manifest,

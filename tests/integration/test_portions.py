@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from brainscale.config.files import load_config
-from brainscale.dataset.indexer import index_sources
+from brainscale.dataset.from_sources import index_sources
 from brainscale.models.bundle import Bundle
 from brainscale.reading import plan, portions
 from brainscale.reading.keys import PatientKey

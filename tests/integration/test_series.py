@@ -14,7 +14,7 @@ import ray
 
 from brainscale.config.data_sections import LimitsConfig
 from brainscale.config.files import load_config
-from brainscale.dataset.indexer import index_sources
+from brainscale.dataset.from_sources import index_sources
 from brainscale.errors import ManifestError
 from brainscale.models.bundle import Bundle
 from brainscale.reading.keys import PatientKey

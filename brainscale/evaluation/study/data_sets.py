@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.config.sections import Config
+from brainscale.dataset.from_sources import index_sources
 from brainscale.dataset.inclusion import mark_left_out
-from brainscale.dataset.indexer import index_sources
 from brainscale.dataset.manifest import manifest_fingerprint, read_manifest, write_manifest
 from brainscale.errors import SourceError, UsageError
 from brainscale.evaluation.study.files import StudyFile
