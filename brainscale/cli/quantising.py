@@ -25,10 +25,10 @@ def quantize_command(run: str, as_json: bool) -> None:
     load_arrow()
     from brainscale.cli.progress import show_progress
     from brainscale.models.shipped import locate_model, make_model_absolute
-    from brainscale.training.arguments import require_models
+    from brainscale.training.arguments import require_quantisable
 
     folder = locate_model(make_model_absolute(run))
-    require_models([folder])
+    require_quantisable(folder)
     with show_progress() as display:
         display.announce(f"Quantising {run}")
         from brainscale.training.quantising import quantise_run  # here: torch takes seconds to load

@@ -97,7 +97,7 @@ def results_command(
         raise UsageError(f"--page takes the path of a Markdown file, not '{page}'")
     given = [f"--data {name}=PATH" for name in sorted(by_name)]
     files = [read_study(study) for study in studies]
-    check_studies(files, by_name, out, parts, rows)
+    check_studies(files, by_name, out, parts, rows, page=page, models=models, overwrite=overwrite)
     with show_progress() as display:
         display.announce(f"Planning {', '.join(file.name for file in files)}")
         from brainscale.evaluation.study import results  # here: torch takes seconds to load

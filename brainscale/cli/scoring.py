@@ -173,7 +173,7 @@ def demo_command(out: str) -> None:
 
     Example: brainscale demo --out demo
     """
-    from brainscale.storage.local import refuse_other_files, require_writable
+    from brainscale.storage.local import naming_folder, refuse_other_files, require_writable
 
     require_writable(out)
     if Path(out).is_dir():
@@ -181,5 +181,6 @@ def demo_command(out: str) -> None:
     click.echo(f"Trying everything in {out}")
     from brainscale.cli.demo import run_demo  # here: torch takes seconds to load
 
-    run_demo(Path(out), on_line=click.echo)
+    with naming_folder(out):
+        run_demo(Path(out), on_line=click.echo)
     print_next("brainscale index YOUR_SCANS --out scans.parquet")

@@ -205,8 +205,11 @@ class Bundle:
         return self.folder / ONNX
 
 
-def require_bundle(model: str | Path) -> None:
+def require_bundle(model: str | Path) -> ModelInfo:
     """Check that a run folder or a model folder has all its files, without reading the large ones.
+
+    Returns:
+        What its model.json says.
 
     Raises:
         BundleError: the folder is missing or incomplete.
@@ -215,6 +218,7 @@ def require_bundle(model: str | Path) -> None:
     folder = find_bundle(Path(model))
     info, _ = read_model_info(folder, allow_edited=True)
     _require_files(folder, info)
+    return info
 
 
 def _expected_files(info: ModelInfo) -> dict[str, str]:

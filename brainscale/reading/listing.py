@@ -63,7 +63,7 @@ def walk_source(source: str) -> Iterator[Listing]:
     """
     if source.startswith("@"):
         return _sorted(_list_named(source[1:]))
-    path = Path(os.fsdecode(unquote_to_bytes(source.removeprefix("file://"))) if "://" in source else source)
+    path = path_of(source)
     location = source if is_address(source) else str(path)
     if manifest := read_manifest(location):
         return (Listing(*row) for row in walk_inventory(location, manifest))
@@ -75,6 +75,11 @@ def walk_source(source: str) -> Iterator[Listing]:
         raise SourceError(f"{source} does not exist. Check the path.")
     path = path.absolute()
     return _walk_folder(str(path)) if path.is_dir() else iter([_listing(str(path), path.name, alone=True)])
+
+
+def path_of(source: str) -> Path:
+    """Return the path of a local source, which may be a file:// address."""
+    return Path(os.fsdecode(unquote_to_bytes(source.removeprefix("file://"))) if "://" in source else source)
 
 
 def _sorted(listings: Iterable[Listing]) -> Iterator[Listing]:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, cast
 from urllib.parse import unquote_to_bytes
 
 from brainscale.errors import SampleError, SourceError, StorageError
-from brainscale.reading.listing import walk_source
+from brainscale.reading.listing import path_of, walk_source
 from brainscale.reading.sample_ids import escape
 from brainscale.reading.series import SliceWindow
 from brainscale.storage.remote import filesystem_of, is_address, read_into, retrying
@@ -88,34 +88,45 @@ def walk_files(sources: Sequence[str]) -> Iterator[SourceFile]:
     gets `~2`, `~3` … in the order given.
 
     Raises:
-        SourceError: a source does not exist, holds no files, is named twice or lies in another one, or two files have
-            one id.
+        SourceError: a source does not exist, holds no files, is named twice or lies in another one, two files have one
+            id, or two sources name one file.
     """
     _refuse_twice(sources)
     root_counts: dict[str, int] = {}
     roots = [_root_name(source, root_counts) if len(sources) > 1 else "" for source in sources]
     walks = [_walk_below(source, root) for source, root in zip(sources, roots, strict=True)]
     previous = None
+    may_repeat = len(sources) > 1 and not all(_is_plain(source) for source in sources)
+    named: set[int] = set()
     for file in heapq.merge(*walks, key=attrgetter("sample_id")):
         if file.sample_id == previous:
             raise SourceError(
                 f"Two files would have the sample id '{previous}'. Give their sources in separate commands."
             )
         previous = file.sample_id
+        if may_repeat:
+            if (place := hash(file.uri)) in named:  # the hash takes a third of the memory
+                raise SourceError(f"Two of the sources name the same file, '{file.sample_id}'. Name each file once.")
+            named.add(place)
         yield file
 
 
+def _is_plain(source: str) -> bool:
+    """Return whether a source is a local folder or file, given as such: `_refuse_twice` can tell what it holds."""
+    return not is_address(source) and not source.startswith("@") and os.path.lexists(path_of(source))
+
+
 def _refuse_twice(sources: Sequence[str]) -> None:
-    """Refuse a source that is named twice or lies in another one: each of its files would be two samples.
+    """Refuse a folder or file that is named twice or lies in another one: each of its files would be two samples.
 
     Raises:
         SourceError: names both.
     """
     named: dict[Path, str] = {}
     for source in sources:
-        if is_address(source) or source.startswith("@"):
+        if not _is_plain(source):
             continue
-        place = Path(os.path.realpath(source))
+        place = Path(os.path.realpath(path_of(source)))
         if place in named:
             same = "is named twice" if named[place].rstrip("/") == source.rstrip("/") else f"is {named[place]} again"
             raise SourceError(f"{source.rstrip('/')} {same}. Name each source once.")

@@ -1,6 +1,6 @@
 """Check arguments of commands that train or change models before anything starts; needs no torch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +10,17 @@ from brainscale.config.files import CONFIG_FILE
 from brainscale.config.sections import Config
 from brainscale.dataset.arguments import require_data
 from brainscale.dataset.manifest import MANIFEST_FILE, is_manifest
-from brainscale.errors import SourceError, UsageError
-from brainscale.models.bundle import MODEL_JSON, NOVELTY, ONNX, WEIGHTS, require_bundle
+from brainscale.errors import BundleError, OutputError, SourceError, UsageError
+from brainscale.models.bundle import (
+    MODEL_JSON,
+    NOVELTY,
+    ONNX,
+    WEIGHTS,
+    ModelInfo,
+    find_bundle,
+    read_model_info,
+    require_bundle,
+)
 from brainscale.models.model_card import README
 from brainscale.models.pretrained import require_weights_file
 from brainscale.models.shipped import locate_model
@@ -38,6 +47,8 @@ PARAMETERS = {
     "efficientnet_lite0": 3_373_570,
 }
 """Network → number of its parameters with two classes, to know what a run writes before torch is loaded."""
+NO_RUN = "{} is not a run with its manifest, whose validation samples int8 is checked on: name a run"
+"""Message about a model that cannot be quantised."""
 WEIGHTS_IN_RUN = 6
 """Times that a run writes its weights: the latest checkpoint with the optimiser's two moments, the best, and twice in
 the model; once more with a moving average."""
@@ -83,36 +94,71 @@ def find_finished(
     return None if run is None else replace(run, path=out if is_address(out) else str(Path(out).absolute()))
 
 
-def require_models(models: Sequence[str]) -> None:
-    """Check that each model has all its files, without reading the large ones; one in an object store is read later.
-
-    Args:
-        models: paths or addresses of runs or model folders, or names of models that come with brainscale.
-
-    Raises:
-        BundleError: one is missing or incomplete.
-    """
-    for model in models:
-        if not is_address(model):
-            require_bundle(locate_model(model))
-
-
 def check_ensemble(models: Sequence[str], out: str) -> None:
     """Check the arguments of an ensemble that can be checked without reading weights.
 
     Args:
-        models: as for `require_models`.
+        models: paths or addresses of runs or model folders, or names of models that come with brainscale; one in an
+            object store is read later.
         out: path or address of the folder to write.
 
     Raises:
-        UsageError: a model is named twice.
+        UsageError: a model is named twice, or is an ensemble itself.
         BundleError: a model is missing or incomplete.
         OutputError: the folder cannot be written, or holds something else.
     """
     if twice := next((model for number, model in enumerate(models) if model in models[:number]), None):
         raise UsageError(f"{twice} is named twice: name each model once")
-    require_models(models)
+    infos = {model: require_bundle(locate_model(model)) for model in models if not is_address(model)}
     require_folder(out, ENSEMBLE_FILES, "ensemble")
+    for model, info in infos.items():
+        require_network(model, info)
+    if len(infos) == len(models) and not is_address(out):
+        require_same_members(Path(out), out, [info.model_sha256 for info in infos.values()])
+
+
+def require_network(name: str, info: ModelInfo) -> None:
+    """Refuse an ensemble as a member of another one.
+
+    Raises:
+        UsageError: it is an ensemble.
+    """
+    if info.seed is None or info.epoch is None or info.members:
+        raise UsageError(f"{name} is an ensemble itself: name its members instead")
+
+
+def require_same_members(folder: Path, path: str, members: Iterable[str]) -> None:
+    """Refuse a folder that holds another model than the ensemble of these members.
+
+    Args:
+        folder: the folder on this machine.
+        path: its path or address, for the message.
+        members: `model_sha256` of each member, in any order.
+
+    Raises:
+        OutputError: it holds another model.
+    """
+    if not (folder / MODEL_JSON).is_file():
+        return
+    held = read_model_info(folder)[0].members  # its files may be those of a stopped command
+    if sorted(member.model_sha256 for member in held) != sorted(members):
+        raise OutputError(f"{path} holds another model: choose a new --out")
+
+
+def require_quantisable(model: str) -> None:
+    """Check what can be checked of a model that is to be quantised, without reading weights.
+
+    Args:
+        model: path or address of a run; one in an object store is checked later.
+
+    Raises:
+        BundleError: it is missing or incomplete, or no run.
+    """
+    if is_address(model):
+        return
+    require_bundle(model)
+    if not RunFolder(find_bundle(Path(model)).absolute().parent).is_started():
+        raise BundleError(NO_RUN.format(model))
 
 
 def _require_resumable(folder: RunFolder, config: Config) -> None:

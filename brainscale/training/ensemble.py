@@ -14,7 +14,7 @@ from brainscale.config.sections import OperatingConfig
 from brainscale.dataset.manifest import MANIFEST_FILE, count_values, manifest_fingerprint, write_manifest
 from brainscale.dataset.patients import describe_unknown_patients
 from brainscale.dataset.union import unite_manifests
-from brainscale.errors import BundleError, OutputError, UsageError
+from brainscale.errors import BundleError, UsageError
 from brainscale.hashing import fingerprint
 from brainscale.models.bundle import (
     BUNDLE_FILES,
@@ -25,7 +25,6 @@ from brainscale.models.bundle import (
     Bundle,
     Member,
     open_bundle,
-    read_model_info,
     write_model_info,
 )
 from brainscale.models.ensemble import MEMBER
@@ -36,7 +35,7 @@ from brainscale.models.shipped import locate_model
 from brainscale.storage.local import read_success, write_success
 from brainscale.storage.remote import split_options
 from brainscale.storage.workspace import fetch, open_workspace
-from brainscale.training.arguments import ENSEMBLE_FILES
+from brainscale.training.arguments import ENSEMBLE_FILES, require_network, require_same_members
 from brainscale.training.checkpoints import write_tensors
 from brainscale.training.environment import read_library_versions
 from brainscale.training.operating_point import (
@@ -102,8 +101,7 @@ class _Source:
     def member(self) -> Member:
         """What the ensemble's model.json says of it."""
         info = self.bundle.info
-        if info.seed is None or info.epoch is None or info.members:
-            raise UsageError(f"{self.name} is an ensemble itself: name its members instead")
+        require_network(self.name, info)
         same = ("architecture", "views", "temperature", "model_sha256", "weights_sha256", "manifest_sha256")
         return Member(
             **{name: getattr(info, name) for name in (*same, "config_sha256", "seed", "epoch")}, run=self.name
@@ -175,9 +173,7 @@ def _read_finished(folder: Path, sources: Sequence[_Source], path: str) -> Ensem
     """
     if not (folder / MODEL_JSON).is_file():
         return None
-    members = read_model_info(folder)[0].members  # its files may be those of a stopped command
-    if [member.model_sha256 for member in members] != [source.member.model_sha256 for source in sources]:
-        raise OutputError(f"{path} holds another model: choose a new --out")
+    require_same_members(folder, path, [source.member.model_sha256 for source in sources])
     facts = read_success(folder)
     if facts is None:
         return None

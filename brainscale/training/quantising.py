@@ -31,6 +31,7 @@ from brainscale.stats.agreement import MIN_SAMPLES, Agreement, find_objection, m
 from brainscale.stats.decisions import apply_temperature
 from brainscale.storage.local import SUCCESS
 from brainscale.storage.workspace import fetch
+from brainscale.training.arguments import NO_RUN
 from brainscale.training.run_folder import run_of
 
 CALIBRATION_SAMPLES = 64
@@ -68,9 +69,7 @@ def quantise_run(model: str, on_notice: Callable[[str], None] = lambda text: Non
         run = run_of(bundle)
         manifest = None if run is None else run.manifest()
         if run is None or manifest is None or manifest_fingerprint(manifest) != bundle.info.manifest_sha256:
-            raise BundleError(
-                f"{model} is not a run with its manifest, whose validation samples int8 is checked on: name a run"
-            )
+            raise BundleError(NO_RUN.format(model))
         seed = bundle.info.seed or 0
         training, validation = (
             draw_samples(manifest, split, count, seed)

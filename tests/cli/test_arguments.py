@@ -45,6 +45,7 @@ def folder(scans: Path, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
     shutil.copytree(bundle.folder, folder / "run" / "model")
     shutil.copytree(bundle.folder, folder / "broken")
     (folder / "broken" / "model.onnx").unlink()
+    bs.ensemble([bundle.folder], folder / "both")
     (folder / "notes.txt").write_text("mine")
     (folder / "notes.csv").write_text("mine\n")
     (folder / "notes.md").write_text("mine\n")
@@ -140,6 +141,12 @@ MISTAKES = [
     ("results brain_mri_253 --out new", "no data set is given: add --data brain_mri_253=PATH"),
     ("results brain_mri_253 --out new --data brain_mri_253=", "--data brain_mri_253=: there is no such file or folder"),
     ("results brain_mri_253 --out new --data brain_mri_253=none", "=none: there is no such file or folder"),
+    ("results brain_mri_253 --out new --data brain_mri_253=scans --page notes.md", "notes.md exists, and this command"),
+    ("results brain_mri_253 --out new --data brain_mri_253=scans --models none", "--models none: "),
+    ("results brain_mri_253 --out new --data brain_mri_253=scans --models notes.txt", "notes.txt cannot be read as a Parquet file"),
+    ("ensemble run phantoms --out both", "both holds another model: choose a new --out"),
+    ("ensemble run both --out new", "both is an ensemble itself: name its members instead"),
+    ("quantize both", "both is not a run with its manifest"),
     ("ensemble run run --out new", "run is named twice: name each model once"),
     (
         "demo --out s3://bucket/demo",

@@ -185,6 +185,15 @@ def test_a_disk_that_fills(folder: Path, tmp_path: Path, arguments: str, size: s
     require_line(done, str(disk), "cannot be written (No space left on device): make room and run the same command")
 
 
+@as_root
+def test_a_demo_on_a_disk_that_fills(folder: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    done = run(folder, "demo", "--out", disk / "demo", before=small_disk(disk, "1m"))
+    assert done.returncode == 1
+    line = f"Error: {disk}/demo cannot be written (No space left on device): make room and run the same command again"
+    assert done.stderr.splitlines()[-1].startswith(line)
+
+
 def test_a_checkpoint_that_is_too_large(folder: Path, tmp_path: Path) -> None:
     """A limit of the size of files stops a training after its first epoch, as a full disk does."""
     train = ["train", "--data", folder / "split.parquet", "--out", tmp_path / "run", *SMALL]

@@ -143,6 +143,15 @@ def test_no_file_is_two_samples(tmp_path: Path) -> None:
             ids_of(tmp_path / "scans", again)
     with pytest.raises(SourceError, match=f"link is {tmp_path}/scans again. Name each source once."):
         ids_of(tmp_path / "scans", tmp_path / "link")
+    with pytest.raises(SourceError, match=f"scans is {tmp_path}/scans again"):
+        ids_of(tmp_path / "scans", (tmp_path / "scans").as_uri())
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/scans/yes/1\n")
+    other = f"{tmp_path}/scans/*/*"
+    for again in (other, f"@{tmp_path}/list.txt"):
+        with pytest.raises(SourceError, match=r"Two of the sources name the same file, '.*1'\. Name each file once\."):
+            ids_of(tmp_path / "scans", again)
+    with pytest.raises(SourceError, match="Two of the sources name the same file"):
+        ids_of(f"{tmp_path}/scans/y*/*", other)
     for inner in (tmp_path / "scans" / "yes", tmp_path / "scans" / "yes" / "1"):
         with pytest.raises(SourceError, match=f"{inner} lies in {tmp_path}/scans, so its files would be read twice"):
             ids_of(inner, tmp_path / "scans")

@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from brainscale.errors import FormatError, OutputError
+from brainscale.errors import OutputError
 from brainscale.evaluation.results import PREDICTIONS_FILE
+from brainscale.evaluation.study.arguments import read_models
 from brainscale.evaluation.study.data_sets import released_ids
 from brainscale.evaluation.study.piece_main import EVALUATION, MODEL_FACTS
 from brainscale.evaluation.study.pieces import Piece, RowPlan
@@ -18,9 +19,9 @@ from brainscale.evaluation.study.processes import SPENT, TAKEN, Spent, read_spen
 from brainscale.evaluation.study.runs import StudyPlan
 from brainscale.schema import STUDY_MODELS
 from brainscale.storage.local import make_folder, read_success, write_json, write_success
-from brainscale.storage.tables import read_table, write_table
+from brainscale.storage.tables import write_table
 
-KIND, MODELS_FILE = "study models", "models.parquet"
+MODELS_FILE = "models.parquet"
 
 
 def released_models(plan: StudyPlan) -> pa.Table:
@@ -42,10 +43,7 @@ def find_released(table_file: str, plan: StudyPlan) -> dict[str, dict[str, Any]]
     Raises:
         OutputError: the table cannot be read.
     """
-    try:
-        table = read_table(table_file, KIND)
-    except (FileNotFoundError, FormatError) as error:
-        raise OutputError(f"--models {table_file}: {error}") from None
+    table = read_models(table_file)
     wanted = {piece.identity for _, piece in _pieces(plan)} - plan.done().keys()
     return {row["identity"]: row for row in table.to_pylist() if row["identity"] in wanted}
 

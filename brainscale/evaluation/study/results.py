@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from brainscale.errors import BrainscaleError, FormatError, OutputError, UsageError
-from brainscale.evaluation.study.arguments import check_studies
+from brainscale.evaluation.study.arguments import MODELS_KIND, check_studies, origin_of
 from brainscale.evaluation.study.budget import RowBudget
 from brainscale.evaluation.study.data_sets import released_index
 from brainscale.evaluation.study.divisions import number_folds
@@ -18,11 +18,10 @@ from brainscale.evaluation.study.measures import FACT, measure_studies
 from brainscale.evaluation.study.page import render_page
 from brainscale.evaluation.study.pausing import busy_file
 from brainscale.evaluation.study.plots import draw_plots
-from brainscale.evaluation.study.released_models import KIND, MODELS_FILE, find_released, released_models, take_models
+from brainscale.evaluation.study.released_models import MODELS_FILE, find_released, released_models, take_models
 from brainscale.evaluation.study.results_table import Results
 from brainscale.evaluation.study.runs import Outcome, StudyPlan, choose_pieces, make_plan, own_folder, run_pieces
 from brainscale.storage.local import make_folder, replacing
-from brainscale.storage.ownership import describe_origin, require_own
 from brainscale.storage.tables import read_table, write_table
 
 
@@ -87,10 +86,8 @@ def run_studies(
         BrainscaleError: a data set cannot be used, a study takes longer than its budget, or another command runs in
             the folder.
     """
-    check_studies(files, places, out, parts, rows)
-    origin = describe_origin("results", {"studies": [file.name for file in files]})  # a page is theirs on any machine
-    if page is not None:
-        require_own_page(page, origin, overwrite=overwrite)
+    check_studies(files, places, out, parts, rows, page=page, models=models, overwrite=overwrite)
+    origin = origin_of(files)
     plan = make_plan(files, places, out, on_notice)
     if models is not None and dry_run:
         on_notice(f"{len(find_released(models, plan))} model(s) of these would be taken from {models}")
@@ -135,18 +132,6 @@ def _require_budget(plan: StudyPlan) -> None:
             )
 
 
-def require_own_page(page: str, origin: str, *, overwrite: bool) -> None:
-    """Check that a page may be written, and the table beside it, which says for both which command made them.
-
-    Raises:
-        OutputError: another file is there.
-    """
-    table_file = Path(page).with_suffix(".parquet")
-    require_own(table_file, origin, kind="results", overwrite=overwrite, option="--page")
-    if not table_file.exists():
-        require_own(page, origin, overwrite=overwrite, option="--page")
-
-
 def write_results(
     plan: StudyPlan,
     page: str | None,
@@ -165,7 +150,7 @@ def write_results(
     write_table(table, table_file, "results", origin)
     write_page(table, plan.files, page_file, command)
     folder = make_folder(page_file.parent / page_file.stem)
-    write_table(released_models(plan), folder / MODELS_FILE, KIND)
+    write_table(released_models(plan), folder / MODELS_FILE, MODELS_KIND)
     for name, index in released_indices(plan).items():
         with replacing(folder / f"{name}.parquet") as aside:
             pq.write_table(index, aside, compression="zstd")

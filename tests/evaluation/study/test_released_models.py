@@ -8,11 +8,12 @@ import pytest
 
 from brainscale.dataset.columns import replace_column
 from brainscale.errors import OutputError
+from brainscale.evaluation.study.arguments import MODELS_KIND
 from brainscale.evaluation.study.budget import Estimator
 from brainscale.evaluation.study.data_sets import released_ids
 from brainscale.evaluation.study.measures import measure_studies
 from brainscale.evaluation.study.pieces import RowPlan
-from brainscale.evaluation.study.released_models import KIND, find_released, released_models, take_models
+from brainscale.evaluation.study.released_models import find_released, released_models, take_models
 from brainscale.evaluation.study.runs import StudyPlan
 from brainscale.schema import STUDY_MODELS
 from brainscale.storage.tables import write_table
@@ -26,7 +27,7 @@ def made(folder: Path, out: str, *, hide_ids: bool = False, n: int = 80) -> Stud
 
 def release(folder: Path, computed: StudyPlan) -> str:
     path = folder / "models.parquet"
-    write_table(released_models(computed), path, KIND)
+    write_table(released_models(computed), path, MODELS_KIND)
     return str(path)
 
 
