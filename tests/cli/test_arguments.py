@@ -143,7 +143,7 @@ MISTAKES = [
     ("results brain_mri_253 --out new --data brain_mri_253=none", "=none: there is no such file or folder"),
     ("results brain_mri_253 --out new --data brain_mri_253=scans --page notes.md", "notes.md exists, and this command"),
     ("results brain_mri_253 --out new --data brain_mri_253=scans --models none", "--models none: "),
-    ("results brain_mri_253 --out new --data brain_mri_253=scans --models notes.txt", "notes.txt cannot be read as a Parquet file"),
+    ("results brain_mri_253 --out new --data brain_mri_253=scans --models notes.txt", "notes.txt cannot be read as a"),
     ("ensemble run phantoms --out both", "both holds another model: choose a new --out"),
     ("ensemble run both --out new", "both is an ensemble itself: name its members instead"),
     ("quantize both", "both is not a run with its manifest"),

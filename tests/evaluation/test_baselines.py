@@ -1,5 +1,6 @@
 """Baselines on phantoms, without Ray: what they read, what they must not read, and what they leave."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from brainscale.dataset.columns import replace_column
 from brainscale.dataset.manifest import read_manifest
 from brainscale.errors import ManifestError, OutputError, UsageError
 from brainscale.evaluation.baselines import frozen_features
-from brainscale.evaluation.baselines.runner import BASELINES, BaselineResult, run_baseline
+from brainscale.evaluation.baselines.runner import BASELINES, LEARNS_NOTHING, BaselineResult, run_baseline
 from brainscale.evaluation.comparison import compare_runs
 from brainscale.evaluation.cross_validation import combine_evaluations
 from brainscale.evaluation.results import PREDICTIONS_FILE
@@ -24,7 +25,7 @@ from brainscale.schema import PREDICTIONS
 from brainscale.stats.estimate import estimates_of
 from brainscale.storage.tables import read_table
 
-NAMES = [*BASELINES]
+NAMES = [name for name in BASELINES if name not in LEARNS_NOTHING]
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +115,66 @@ def test_a_threshold_is_chosen_on_a_split_that_was_not_learned_from(
     fixed = run("frozen_features", manifest, configured(weights), tmp_path / "fixed", cache)
     swapped = run("frozen_features", relabelled(manifest, "val"), configured(weights), tmp_path / "swapped", cache)
     assert not swapped.predictions["probability"].equals(fixed.predictions["probability"])  # it learned from val
+
+
+def write_given(path: Path, predictions: pa.Table, *columns: str) -> Path:
+    """A table of given predictions, as another program writes it."""
+    rows = zip(predictions["sha256"].to_pylist(), predictions["probabilities"].to_pylist(), strict=True)
+    lines = [",".join(columns), *(f"{sha256},{no},{yes}" for sha256, (no, yes) in rows)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+GIVEN = ("sha256", "no_tumour", "tumour")
+
+
+def test_given_predictions_stand_as_they_are(manifest: pa.Table, weights: Path, tmp_path: Path) -> None:
+    theirs = run_baseline("header_only", manifest, configured(weights), tmp_path / "theirs").predictions
+    config = configured(write_given(tmp_path / "given.csv", theirs, *GIVEN))
+    for name, labelled in (("a", manifest), ("b", relabelled(manifest, "train"))):
+        result = run_baseline("given_predictions", labelled, config, tmp_path / name)
+        assert result.predictions["probabilities"].equals(theirs["probabilities"])
+        assert (result.learned_from, result.threshold) == ((), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "columns", "error"),
+    [
+        (lambda table: table.slice(1), GIVEN, "has no prediction of the file of '.*': predict all samples of the data"),
+        (lambda table: table, ("sha256", "no_tumor", "tumour"), "no column no_tumour: did you mean 'no_tumor'?"),
+        (
+            lambda table: replace_column(table, "probabilities", pa.array([[None, None]] * len(table))),
+            GIVEN,
+            "has a probability that is no number",
+        ),
+        *(
+            (
+                lambda table, pair=pair: replace_column(table, "probabilities", pa.array([pair] * len(table))),
+                GIVEN,
+                "probabilities that are not between 0 and 1, or whose sum is not 1",
+            )
+            for pair in ([0.5, 0.6], [-0.5, 1.5], [float("nan"), 1.0])
+        ),
+    ],
+)
+def test_given_predictions_of_something_else_are_refused(
+    manifest: pa.Table,
+    weights: Path,
+    tmp_path: Path,
+    change: Callable[[pa.Table], pa.Table],
+    columns: tuple[str, ...],
+    error: str,
+) -> None:
+    theirs = run_baseline("header_only", manifest, configured(weights), tmp_path / "theirs").predictions
+    config = configured(write_given(tmp_path / "given.csv", change(theirs), *columns))
+    with pytest.raises((ManifestError, UsageError), match=error):
+        run_baseline("given_predictions", manifest, config, tmp_path / "a")
+
+
+def test_given_predictions_need_a_table(manifest: pa.Table, tmp_path: Path) -> None:
+    for config in (configured(tmp_path / "none.csv"), load_config("brainmrnet")):
+        with pytest.raises(UsageError, match="no table of given predictions.*: set model.weights to the path of a CSV"):
+            run_baseline("given_predictions", manifest, config, tmp_path / "a")
 
 
 def test_a_complete_folder_is_read_and_another_is_refused(manifest: pa.Table, weights: Path, tmp_path: Path) -> None:

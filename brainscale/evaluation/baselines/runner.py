@@ -13,7 +13,7 @@ from brainscale.config.explain import did_you_mean
 from brainscale.config.sections import Config
 from brainscale.dataset.manifest import MANIFEST_FILE, manifest_fingerprint
 from brainscale.errors import OutputError, UsageError
-from brainscale.evaluation.baselines import frozen_features, hog_svm
+from brainscale.evaluation.baselines import frozen_features, given_predictions, hog_svm
 from brainscale.evaluation.baselines.fitting import fit_baseline
 from brainscale.evaluation.baselines.header_only import predict_from_headers
 from brainscale.evaluation.baselines.outputs import write_predictions
@@ -28,8 +28,11 @@ BASELINES: Mapping[str, Baseline] = {
     "header_only": predict_from_headers,
     "hog_svm": hog_svm.predict_from_gradients,
     "frozen_features": frozen_features.predict_from_frozen_features,
+    "given_predictions": given_predictions.predict_as_given,
 }
 """Name → baseline."""
+LEARNS_NOTHING = frozenset({"given_predictions"})
+"""Baselines that do not look at the training part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +83,10 @@ def run_baseline(
     on the same kind of processor.
 
     Args:
-        name: header_only, hog_svm or frozen_features.
+        name: header_only, hog_svm, frozen_features or given_predictions.
         manifest: samples with labels, groups and splits.
-        config: classes, preprocessing, limits and operating point; for frozen features, the network and its weights.
+        config: classes, preprocessing, limits and operating point; for frozen features, the network and its weights;
+            for given predictions, their table as the weights.
         out: local folder to write to; one that holds this result already is read, not computed again.
         cache: local folder for features, which other manifests of the same samples can use.
 
@@ -117,7 +121,7 @@ def run_baseline(
     metrics = write_predictions(folder, predictions, manifest, name=name, config=config, threshold=point.threshold)
     result = BaselineResult(
         path=str(folder),
-        learned_from=fitted.learned_from,
+        learned_from=() if name in LEARNS_NOTHING else fitted.learned_from,
         threshold=point.threshold,
         threshold_source=point.threshold_source,
         temperature=fitted.temperature,
@@ -134,13 +138,15 @@ def _settings(name: str, config: Config) -> dict[str, Any]:
     """Return what a baseline is made with, besides the data and the rest of the configuration.
 
     Raises:
-        UsageError: frozen features have no weights.
+        UsageError: frozen features have no weights, or given predictions no table.
     """
     if name == "hog_svm":
         return hog_svm.SETTINGS
     if name == "frozen_features":
         weights = frozen_features.describe_weights(config)
         return {**frozen_features.SETTINGS, "network": config.model.name, "weights": weights}
+    if name == "given_predictions":
+        return {"table": given_predictions.describe_table(config)}
     return {}
 
 

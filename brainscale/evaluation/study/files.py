@@ -41,14 +41,26 @@ class StudyFile:
         """
         recipe = self.study.recipes[part.recipe] if part.recipe else ()
         source = row.config or part.config
-        beside = self.path.parent / source
-        config = load_config(str(beside) if beside.is_file() else source, [*recipe, *part.set, *row.set])
+        config = load_config(self._find_beside(source), [*recipe, *part.set, *row.set])
         name = named_weights(config)
         if name is None:
-            return config
+            weights = config.model.weights
+            return config if weights is None else with_weights(config, self._find_beside(weights))
         if name not in self.study.weights:
             raise UsageError(f"model.weights=${name}{did_you_mean(name, self.study.weights)}")
         return with_weights(config, self.weights[name]) if name in self.weights else config
+
+    def hash_weights(self, config: Config) -> str | None:
+        """Return the hash of the file of initial weights, which the study may name where it is not here, or None."""
+        name, weights = named_weights(config), config.model.weights
+        if name is not None:
+            return self.study.weights[name].sha256
+        return file_sha256(Path(weights)) if weights is not None and Path(weights).is_file() else None
+
+    def _find_beside(self, name: str) -> str:
+        """Return the path of a file that a study names, if it lies beside the study; else the name."""
+        beside = self.path.parent / name
+        return str(beside.absolute()) if beside.is_file() else name
 
     def with_places(self, places: Mapping[str, str]) -> "StudyFile":
         """Return the study with the weights whose place was given.

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.dataset.manifest import manifest_fingerprint
+from brainscale.evaluation.baselines.runner import LEARNS_NOTHING
 from brainscale.evaluation.study.budget import count_operations
 from brainscale.evaluation.study.data_sets import IndexedData
 from brainscale.evaluation.study.divisions import CONDITIONS
@@ -195,12 +196,11 @@ def _facts(row: RowPredictions, done: Mapping[str, Path]) -> Iterator[Cells]:
     if folders:
         spent = [read_spent(folder) for folder in folders]
         minutes = [each.seconds / 60 for each in spent]
-        yield base | {"metric": "minutes_of_a_model", "value": float(np.mean(minutes))}
         yield base | {"metric": "hours", "value": float(np.sum(minutes) / 60)}
         yield base | {"metric": "cpu_hours", "value": sum(each.cpu_seconds for each in spent) / 3600}
-        counts = [_count_leaked(piece) for piece in pieces]
-        yield base | {"metric": "tested_with_copy_in_training", "value": float(np.mean(counts))}
-        yield base | {"metric": "training_samples", "value": float(np.mean([_count(p, "train") for p in pieces]))}
+        if pieces[0].baseline not in LEARNS_NOTHING:
+            yield base | {"metric": "minutes_of_a_model", "value": float(np.mean(minutes))}
+            yield from (base | fact for fact in _training_facts(pieces))
         parameters = [facts["parameters"] for facts in successes if facts["parameters"] is not None]
         if parameters:
             yield base | {"metric": "parameters", "value": float(parameters[0])}
@@ -210,6 +210,12 @@ def _facts(row: RowPredictions, done: Mapping[str, Path]) -> Iterator[Cells]:
     condition_is_first = row.plan.condition in ("", CONDITIONS[0])
     for name, value in section.published.items() if condition_is_first else ():
         yield base | {"measure": PUBLISHED, "metric": name, "value": value}
+
+
+def _training_facts(pieces: Sequence[Piece]) -> Iterator[Cells]:
+    """Yield how many tested samples had a copy in the training data, and how many samples that has."""
+    yield {"metric": "tested_with_copy_in_training", "value": float(np.mean([_count_leaked(p) for p in pieces]))}
+    yield {"metric": "training_samples", "value": float(np.mean([_count(p, "train") for p in pieces]))}
 
 
 def _hashes(pieces: Sequence[Piece], successes: Sequence[Mapping[str, Any]]) -> Cells:

@@ -21,7 +21,7 @@ from brainscale.evaluation.study.divisions import (
 )
 from brainscale.evaluation.study.files import StudyFile, named_weights, with_weights
 from brainscale.evaluation.study.sections import Part, Row
-from brainscale.hashing import file_sha256, fingerprint
+from brainscale.hashing import fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,7 @@ class Piece:
         tested: split that the model is tested on; `all` of other data.
         test_manifest: other data to test on, or None.
         baseline: name of the baseline in place of a network, or None.
+        weights_sha256: hash of the file of initial weights, or None without one.
     """
 
     study: str
@@ -55,6 +56,7 @@ class Piece:
     tested: str
     test_manifest: pa.Table | None = None
     baseline: str | None = None
+    weights_sha256: str | None = None
 
     @cached_property
     def identity(self) -> str:
@@ -71,11 +73,10 @@ class Piece:
 
     @cached_property
     def config_sha256(self) -> str:
-        """Fingerprint of its configuration, wherever a file of initial weights lies."""
-        weights = self.config.model.weights
-        if weights is None or not Path(weights).is_file():
+        """Fingerprint of its configuration, wherever a file of initial weights lies, and if it is not here."""
+        if self.weights_sha256 is None:
             return self.config.fingerprint
-        return with_weights(self.config, file_sha256(Path(weights))).fingerprint
+        return with_weights(self.config, self.weights_sha256).fingerprint
 
     @cached_property
     def manifest_sha256(self) -> str:
@@ -84,7 +85,7 @@ class Piece:
 
     @property
     def missing_weights(self) -> str | None:
-        """Name of initial weights whose place was not given; without them it cannot be run."""
+        """Name of initial weights whose place was not given; without them it cannot be run, but a released one used."""
         return named_weights(self.config)
 
     @property
@@ -171,6 +172,7 @@ class _Planner:
 
     def _pieces(self, name: str, row: Row, condition: str, config: Config) -> Iterator[Piece]:
         part = self.part
+        weights_sha256 = self.file.hash_weights(config)
         repeats = part.splits_of(row) if part.kind == "leak" else part.repeats_of(row)
         for repeat in range(1, repeats + 1):
             divisions = self._divide(config, condition, repeat)
@@ -190,6 +192,7 @@ class _Planner:
                         tested=division.tested,
                         test_manifest=self.data[part.test_data].manifest if part.test_data else None,
                         baseline=row.baseline,
+                        weights_sha256=weights_sha256,
                     )
 
     def _divide(self, config: Config, condition: str, repeat: int) -> list[Division]:

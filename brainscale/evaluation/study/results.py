@@ -96,7 +96,7 @@ def run_studies(
             on_notice(f"{take_models(models, plan)} model(s) are taken from {models}")
     pieces = choose_pieces(plan, parts, rows)
     on_budget(plan.budget())
-    for name, missing in plan.left_out.items():
+    for name, missing in {**plan.left_out, **plan.without_weights()}.items():
         given = " ".join(f"--data {each}=PATH" for each in missing)
         on_notice(f"left out for want of data: {name} ({given})")
     if not force:

@@ -25,7 +25,7 @@ class StudyPlan:
         out: folder of all runs.
         data: data sets by name, those whose place was given.
         rows: rows of the parts whose data is there, in order.
-        left_out: part, or some of its rows → the data sets or weights whose place was not given.
+        left_out: part → the data sets whose place was not given.
     """
 
     files: Sequence[StudyFile]
@@ -41,6 +41,16 @@ class StudyPlan:
     def done(self) -> dict[str, Path]:
         """Return identity → folder of the complete pieces."""
         return find_done(self.out)
+
+    def without_weights(self) -> dict[str, list[str]]:
+        """Return a row that is not complete → the initial weights whose place was not given."""
+        done = self.done()
+        return {
+            f"{row.file.name}/{row.part}/{row.row}": [piece.missing_weights]
+            for row in self.rows
+            for piece in row.pieces
+            if piece.missing_weights is not None and piece.identity not in done
+        }
 
     def budget(self) -> list[RowBudget]:
         """Return the hours of each row."""
@@ -91,10 +101,7 @@ def make_plan(
             if missing:
                 left_out[f"{file.name}/{name}"] = missing
             else:
-                planned = plan_part(file, name, data)
-                rows += planned
-                for weights in sorted({piece.missing_weights or "" for row in planned for piece in row.pieces} - {""}):
-                    left_out[f"the rows of {file.name}/{name} with these weights"] = [weights]
+                rows += plan_part(file, name, data)
     return StudyPlan(files=files, out=folder, data=data, rows=rows, left_out=left_out)
 
 

@@ -13,9 +13,11 @@ from brainscale.evaluation.fold_data import assign_splits_of_folds
 from brainscale.evaluation.study.arguments import check_studies
 from brainscale.evaluation.study.data_sets import released_index
 from brainscale.evaluation.study.divisions import CONDITIONS, TEST_SHARE
+from brainscale.evaluation.study.measures import measure_studies
 from brainscale.evaluation.study.pieces import Piece, RowPlan
 from brainscale.evaluation.study.runs import choose_pieces
-from tests.support.studies import FOLDS, indexed, plan, study
+from brainscale.hashing import file_sha256
+from tests.support.studies import FOLDS, complete, indexed, plan, study
 
 ONE = {"brainmrnet": {}}
 
@@ -120,3 +122,18 @@ def test_a_released_index_has_no_path_no_picture_and_no_patient(tmp_path: Path) 
     assert index["fold_1"].to_pylist() == [i % 5 for i in range(80)]
     hidden = released_index(data, folds, hide_ids=True)
     assert hidden["sample_id"].to_pylist() == [digest[:16] for digest in index["sha256"].to_pylist()]
+
+
+def test_a_table_of_given_predictions_lies_beside_the_study_and_nothing_is_learned(tmp_path: Path) -> None:
+    (tmp_path / "theirs.csv").write_text("sha256,no_tumour,tumour\n")
+    rows = {"theirs": {"baseline": "given_predictions", "set": ["model.weights=theirs.csv"]}, "ours": {}}
+    whole = plan(study(tmp_path, {"table": {**FOLDS, "rows": rows}}), tmp_path / "out")
+    theirs, ours = (row.pieces[0] for row in whole.rows)
+    assert (theirs.config.model.weights, theirs.missing_weights) == (str(tmp_path / "theirs.csv"), None)
+    assert theirs.weights_sha256 == file_sha256(tmp_path / "theirs.csv")
+    for piece in (theirs, ours):
+        complete(piece, whole.out)
+    facts = {(row["row"], row["metric"]) for row in measure_studies(whole).to_pylist() if row["measure"] == "fact"}
+    learned = {"training_samples", "minutes_of_a_model", "tested_with_copy_in_training"}
+    assert {metric for row, metric in facts if row == "ours"} >= learned
+    assert not {metric for row, metric in facts if row == "theirs"} & learned

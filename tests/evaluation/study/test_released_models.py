@@ -15,9 +15,10 @@ from brainscale.evaluation.study.measures import measure_studies
 from brainscale.evaluation.study.pieces import RowPlan
 from brainscale.evaluation.study.released_models import find_released, released_models, take_models
 from brainscale.evaluation.study.runs import StudyPlan
+from brainscale.hashing import file_sha256
 from brainscale.schema import STUDY_MODELS
 from brainscale.storage.tables import write_table
-from tests.support.studies import DATA, complete, indexed, plan, study
+from tests.support.studies import DATA, FOLDS, complete, indexed, plan, study
 
 
 def made(folder: Path, out: str, *, hide_ids: bool = False, n: int = 80) -> StudyPlan:
@@ -49,6 +50,21 @@ def test_a_study_goes_on_from_the_models_of_another_machine(tmp_path: Path, hide
     assert take_models(table_file, elsewhere) == 0
     assert measure_studies(elsewhere).equals(measure_studies(computed))
     assert released_models(elsewhere).equals(released_models(computed))
+
+
+def test_models_with_weights_that_are_not_here_are_taken_too(tmp_path: Path) -> None:
+    """The study names the hash of the weights, so it knows a model that began with them."""
+    (tmp_path / "w.safetensors").write_bytes(b"weights")
+    sections = {"weights": {"w": {"title": "W", "sha256": file_sha256(tmp_path / "w.safetensors")}}}
+    rows = {"network": {"set": ["model.weights=$w"]}}
+    file = study(tmp_path, {"table": {**FOLDS, "rows": rows}}, **sections)
+    computed = plan(file.with_places({"w": str(tmp_path / "w.safetensors")}), tmp_path / "here")
+    complete_all(computed)
+    elsewhere = plan(file, tmp_path / "elsewhere")
+    assert elsewhere.without_weights() == {"small/table/network": ["w"]}
+    assert take_models(release(tmp_path, computed), elsewhere) == 2
+    assert not elsewhere.without_weights()
+    assert measure_studies(elsewhere).equals(measure_studies(computed))
 
 
 def test_each_model_is_released_once_with_its_test_samples(tmp_path: Path) -> None:
