@@ -70,7 +70,8 @@ def make_glioma_table() -> str:
                 cells.append(cell(results.metric(name, row, "", "auroc", subset)))
                 cells.append(cell(results.control(name, row, "", reference, subset)))
             if set(cells) != {"–"}:
-                lines.append(f"| {escape_markdown(part.title)} | {' | '.join(cells)} |")
+                title = title_of(part, row) if part.rows[row].baseline else part.title
+                lines.append(f"| {escape_markdown(title)} | {' | '.join(cells)} |")
     if not lines:
         return ""
     heading = "| slices of gliomas, AUROC | all | position alone | matched by position | position alone, matched |"
