@@ -33,7 +33,7 @@ def test_errors_and_facts_are_objects_and_the_result_stays(invoke: Invoke, tmp_p
     patients = pa.array([f"patient {i}" for i in range(20)])
     pq.write_table(replace_column(table, "patient", patients), tmp_path / "m")
     out = tmp_path / "s.parquet"
-    arguments = ["split", tmp_path / "m", "--out", out]
+    arguments = ["split", tmp_path / "m", "--out", out, "--overwrite"]
     plain, done = invoke(*arguments), invoke("--log-format", "json", *arguments)
     assert (done.exit_code, done.stdout) == (0, plain.stdout)
     what, line, then = lines(done.stderr)
