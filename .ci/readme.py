@@ -5,7 +5,7 @@ from pathlib import Path
 
 from brainscale.evaluation.study.divisions import AS_PRINTED, CONDITIONS, LEAK_FREE
 from brainscale.evaluation.study.files import read_study
-from brainscale.evaluation.study.page import cell, signed_cell, title_of
+from brainscale.evaluation.study.page_tables import cell, signed_cell, title_of
 from brainscale.evaluation.study.results_table import Results
 from brainscale.evaluation.study.subsets import ALL, MATCHED
 from brainscale.formatting import escape_markdown, format_number

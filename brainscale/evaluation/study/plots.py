@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from brainscale.evaluation.report.plots import BLUE, GREY, ORANGE
 from brainscale.evaluation.study.divisions import CONDITIONS
-from brainscale.evaluation.study.page import COMPARED, CONDITION_TITLES, conditions_of, plot_of, title_of
+from brainscale.evaluation.study.page import plot_of
+from brainscale.evaluation.study.page_tables import COMPARED, CONDITION_TITLES, conditions_of, title_of
 from brainscale.evaluation.study.results_table import Line, Results
 from brainscale.evaluation.study.sections import Part
 from brainscale.stats.metric_names import metric_name

@@ -13,7 +13,8 @@ import pytest
 from brainscale.errors import OutputError
 from brainscale.evaluation.study.files import StudyFile, read_study
 from brainscale.evaluation.study.measures import measure_studies
-from brainscale.evaluation.study.page import render_page, signed_cell
+from brainscale.evaluation.study.page import render_page
+from brainscale.evaluation.study.page_tables import signed_cell
 from brainscale.evaluation.study.pieces import Piece
 from brainscale.evaluation.study.predictions import average, read_piece, read_row
 from brainscale.evaluation.study.results import write_page, write_results
