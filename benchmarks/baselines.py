@@ -16,12 +16,13 @@ from brainscale.config.files import load_config
 from brainscale.dataset.from_sources import open_or_index
 from brainscale.dataset.inclusion import mark_left_out
 from brainscale.dataset.splits import assign_folds
-from brainscale.evaluation.baselines.runner import BASELINES, run_baseline
+from brainscale.evaluation.baselines.runner import BASELINES, LEARNS_NOTHING, run_baseline
 from brainscale.evaluation.cross_validation import combine_evaluations
 from brainscale.evaluation.fold_data import splits_of_fold
 from brainscale.seeds import derive
 from brainscale.stats.estimate import estimates_of
 
+LEARNING = [name for name in BASELINES if name not in LEARNS_NOTHING]
 SHOWN = ("accuracy", "auroc", "sensitivity", "specificity")
 
 
@@ -30,7 +31,7 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--weights", type=Path)
-    parser.add_argument("--baselines", nargs="+", choices=list(BASELINES), default=list(BASELINES))
+    parser.add_argument("--baselines", nargs="+", choices=LEARNING, default=LEARNING)
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--fold-seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")

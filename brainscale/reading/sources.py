@@ -11,14 +11,14 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
-from operator import attrgetter
-from pathlib import Path, PurePosixPath
+from itertools import chain, repeat
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote_to_bytes
 
 from brainscale.errors import SampleError, SourceError, StorageError
-from brainscale.reading.listing import path_of, walk_source
+from brainscale.reading.listing import walk_source
+from brainscale.reading.repeated_files import RepeatedFiles, refuse_repeated_sources
 from brainscale.reading.sample_ids import escape
 from brainscale.reading.series import SliceWindow
 from brainscale.storage.remote import filesystem_of, is_address, read_into, retrying
@@ -91,49 +91,20 @@ def walk_files(sources: Sequence[str]) -> Iterator[SourceFile]:
         SourceError: a source does not exist, holds no files, is named twice or lies in another one, two files have one
             id, or two sources name one file.
     """
-    _refuse_twice(sources)
+    refuse_repeated_sources(sources)
     root_counts: dict[str, int] = {}
     roots = [_root_name(source, root_counts) if len(sources) > 1 else "" for source in sources]
     walks = [_walk_below(source, root) for source, root in zip(sources, roots, strict=True)]
     previous = None
-    may_repeat = len(sources) > 1 and not all(_is_plain(source) for source in sources)
-    named: set[int] = set()
-    for file in heapq.merge(*walks, key=attrgetter("sample_id")):
+    repeated = RepeatedFiles(sources)
+    for file, source in heapq.merge(*map(zip, walks, map(repeat, sources)), key=lambda pair: pair[0].sample_id):
+        repeated.refuse(source, file.uri, file.sample_id)
         if file.sample_id == previous:
             raise SourceError(
                 f"Two files would have the sample id '{previous}'. Give their sources in separate commands."
             )
         previous = file.sample_id
-        if may_repeat:
-            if (place := hash(file.uri)) in named:  # the hash takes a third of the memory
-                raise SourceError(f"Two of the sources name the same file, '{file.sample_id}'. Name each file once.")
-            named.add(place)
         yield file
-
-
-def _is_plain(source: str) -> bool:
-    """Return whether a source is a local folder or file, given as such: `_refuse_twice` can tell what it holds."""
-    return not is_address(source) and not source.startswith("@") and os.path.lexists(path_of(source))
-
-
-def _refuse_twice(sources: Sequence[str]) -> None:
-    """Refuse a folder or file that is named twice or lies in another one: each of its files would be two samples.
-
-    Raises:
-        SourceError: names both.
-    """
-    named: dict[Path, str] = {}
-    for source in sources:
-        if not _is_plain(source):
-            continue
-        place = Path(os.path.realpath(path_of(source)))
-        if place in named:
-            same = "is named twice" if named[place].rstrip("/") == source.rstrip("/") else f"is {named[place]} again"
-            raise SourceError(f"{source.rstrip('/')} {same}. Name each source once.")
-        named[place] = source
-    for place, source in named.items():
-        if outer := next((named[folder] for folder in place.parents if folder in named), None):
-            raise SourceError(f"{source} lies in {outer}, so its files would be read twice. Name {outer} alone.")
 
 
 def require_sources(sources: Iterable[str]) -> None:
@@ -144,7 +115,7 @@ def require_sources(sources: Iterable[str]) -> None:
         StorageError: an object store refuses, or does not answer.
     """
     sources = list(sources)
-    _refuse_twice(sources)
+    refuse_repeated_sources(sources)
     for source in sources:
         next(_walk_below(source, ""))
 

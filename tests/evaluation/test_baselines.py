@@ -131,50 +131,70 @@ GIVEN = ("sha256", "no_tumour", "tumour")
 def test_given_predictions_stand_as_they_are(manifest: pa.Table, weights: Path, tmp_path: Path) -> None:
     theirs = run_baseline("header_only", manifest, configured(weights), tmp_path / "theirs").predictions
     config = configured(write_given(tmp_path / "given.csv", theirs, *GIVEN))
-    for name, labelled in (("a", manifest), ("b", relabelled(manifest, "train"))):
-        result = run_baseline("given_predictions", labelled, config, tmp_path / name)
+    of_test = manifest.filter(pc.equal(manifest["split"], "test"))
+    for name, samples in (("a", manifest), ("b", relabelled(manifest, "train")), ("c", of_test)):
+        result = run_baseline("given_predictions", samples, config, tmp_path / name)
         assert result.predictions["probabilities"].equals(theirs["probabilities"])
         assert (result.learned_from, result.threshold) == ((), 0.5)
 
 
+def test_a_table_of_given_predictions_may_come_from_a_spreadsheet(
+    manifest: pa.Table, weights: Path, tmp_path: Path
+) -> None:
+    theirs = run_baseline("header_only", manifest, configured(weights), tmp_path / "theirs").predictions
+    path = write_given(tmp_path / "given.csv", theirs, *GIVEN)
+    header, *lines = path.read_text().splitlines()
+    path.write_bytes("\ufeff".encode() + "\r\n".join([header, *map(str.upper, lines), lines[0]]).encode())
+    result = run_baseline("given_predictions", manifest, configured(path), tmp_path / "a")
+    assert result.predictions["probabilities"].equals(theirs["probabilities"])
+
+
 @pytest.mark.parametrize(
-    ("change", "columns", "error"),
+    ("change", "error"),
     [
-        (lambda table: table.slice(1), GIVEN, "has no prediction of the file of '.*': predict all samples of the data"),
-        (lambda table: table, ("sha256", "no_tumor", "tumour"), "no column no_tumour: did you mean 'no_tumor'?"),
+        (lambda text: text.replace("no_tumour", "no_tumor"), "the first line must name the column no_tumour"),
+        (lambda text: "", "the first line must name the column sha256"),
         (
-            lambda table: replace_column(table, "probabilities", pa.array([[None, None]] * len(table))),
-            GIVEN,
-            "has a probability that is no number",
+            lambda text: "".join(text.splitlines(keepends=True)[:-1]),
+            "no row with the SHA-256 of '.*': add one for",
         ),
         *(
-            (
-                lambda table, pair=pair: replace_column(table, "probabilities", pa.array([pair] * len(table))),
-                GIVEN,
-                "probabilities that are not between 0 and 1, or whose sum is not 1",
-            )
-            for pair in ([0.5, 0.6], [-0.5, 1.5], [float("nan"), 1.0])
+            (lambda text, end=end: text.rstrip().rpartition(",")[0] + end, "line .*: probabilities are from 0 to 1")
+            for end in ("", ",", ",yes", ",nan", ",2.0", ",-1")
         ),
+        (lambda text: text + text.splitlines()[-1][:64] + ",0.25,0.75\n", "line .*: an earlier line has other prob"),
+        (lambda text: text.encode("utf-16"), "cannot be read as a CSV file"),
+        (lambda text: text + "x" * 200_000, "cannot be read as a CSV file"),
     ],
 )
 def test_given_predictions_of_something_else_are_refused(
-    manifest: pa.Table,
-    weights: Path,
-    tmp_path: Path,
-    change: Callable[[pa.Table], pa.Table],
-    columns: tuple[str, ...],
-    error: str,
+    manifest: pa.Table, weights: Path, tmp_path: Path, change: Callable[[str], str | bytes], error: str
 ) -> None:
     theirs = run_baseline("header_only", manifest, configured(weights), tmp_path / "theirs").predictions
-    config = configured(write_given(tmp_path / "given.csv", change(theirs), *columns))
-    with pytest.raises((ManifestError, UsageError), match=error):
-        run_baseline("given_predictions", manifest, config, tmp_path / "a")
+    path = write_given(tmp_path / "given.csv", theirs, *GIVEN)
+    changed = change(path.read_text())
+    path.write_bytes(changed if isinstance(changed, bytes) else changed.encode())
+    with pytest.raises(ManifestError, match=f"{path}.*{error}"):
+        run_baseline("given_predictions", manifest, configured(path), tmp_path / "a")
 
 
-def test_given_predictions_need_a_table(manifest: pa.Table, tmp_path: Path) -> None:
-    for config in (configured(tmp_path / "none.csv"), load_config("brainmrnet")):
-        with pytest.raises(UsageError, match="no table of given predictions.*: set model.weights to the path of a CSV"):
-            run_baseline("given_predictions", manifest, config, tmp_path / "a")
+def test_given_predictions_are_of_whole_files(manifest: pa.Table, weights: Path, tmp_path: Path) -> None:
+    theirs = run_baseline("header_only", manifest, configured(weights), tmp_path / "theirs").predictions
+    config = configured(write_given(tmp_path / "given.csv", theirs, *GIVEN))
+    slices = replace_column(manifest, "frame", pa.array([0] * len(manifest)))
+    with pytest.raises(ManifestError, match="'.*' is one of several pictures in a file, and .* has one row for each"):
+        run_baseline("given_predictions", slices, config, tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [((), "given predictions need a table"), (("model.weights=none.csv",), "there is no table .* at none.csv")],
+)
+def test_given_predictions_need_a_table(
+    manifest: pa.Table, tmp_path: Path, settings: tuple[str, ...], error: str
+) -> None:
+    with pytest.raises(UsageError, match=error):
+        run_baseline("given_predictions", manifest, load_config("brainmrnet", settings), tmp_path / "a")
 
 
 def test_a_complete_folder_is_read_and_another_is_refused(manifest: pa.Table, weights: Path, tmp_path: Path) -> None:

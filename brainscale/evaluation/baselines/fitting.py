@@ -37,20 +37,27 @@ class FittedBaseline:
     temperature: float = 1.0
 
 
-def fit_baseline(baseline: Baseline, manifest: pa.Table, config: Config, cache: Path | None) -> FittedBaseline:
+def fit_baseline(
+    baseline: Baseline, manifest: pa.Table, config: Config, cache: Path | None, *, learns: bool = True
+) -> FittedBaseline:
     """Fit a baseline and predict the test split; see `run_baseline`.
+
+    One that does not learn needs no training part.
 
     Raises:
         ManifestError: there are no samples to learn from or to predict, or a label is no class.
     """
     operating = config.operating
     needs_val = operating.threshold != "fixed" or operating.temperature
-    rows = manifest.filter(pc.is_valid(manifest["split"]))
+    predicted = ("test", "val") if needs_val else ("test",)
+    rows = manifest.filter(
+        pc.is_valid(manifest["split"]) if learns else pc.is_in(manifest["split"], pa.array(predicted))
+    )
     splits = np.array(rows["split"].to_pylist(), object)
-    for split in ("train", "test", *(["val"] if needs_val else [])):
+    for split in (*(("train",) if learns else ()), *predicted):
         if split not in splits:
             raise ManifestError(f"no sample is in the split {split}: run `brainscale split` first")
-    learned_from = tuple(name for name in ("train", "val") if name in splits and not (needs_val and name == "val"))
+    learned_from = tuple(name for name in ("train", "val") if name in splits and name not in predicted)
     task = _make_task(rows, np.isin(splits, learned_from), config, cache)
     is_predicted = {split: splits[task.predict] == split for split in ("val", "test")}
     probabilities = baseline(task).astype(np.float32)

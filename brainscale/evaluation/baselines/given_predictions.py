@@ -1,18 +1,22 @@
 """Predictions that another program made, so that a model of others stands beside the networks here."""
 
 import csv
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 
-from brainscale.config.explain import did_you_mean
 from brainscale.config.sections import Config
-from brainscale.errors import ManifestError, UsageError
+from brainscale.errors import ManifestError, UsageError, first_line
 from brainscale.evaluation.baselines.task import BaselineTask, Floats
 from brainscale.hashing import file_sha256
 
-CONTENT = "sha256"
-"""Column with the hash of the encoded bytes: a picture is found by its content, whatever its name."""
+HASH_COLUMN = "sha256"
+"""Column with the hash of a picture's file: it is found by its content, whatever its name."""
+ROUNDING = 1e-3
+"""How far the sum of the probabilities may be from 1."""
 
 
 def predict_as_given(task: BaselineTask) -> Floats:
@@ -22,26 +26,20 @@ def predict_as_given(task: BaselineTask) -> Floats:
     column for each class with its probability.
 
     Raises:
-        UsageError: the configuration names no table, or it lacks a column.
-        ManifestError: a picture is not in it, or has no probabilities there.
+        UsageError: the configuration names no table.
+        ManifestError: the table cannot be used, a picture is not in it, or a file has several pictures.
     """
     path = require_table(task.config)
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        columns = reader.fieldnames or []
-        if missing := next((name for name in (CONTENT, *task.classes) if name not in columns), None):
-            raise UsageError(f"{path} has no column {missing}{did_you_mean(missing, columns)}")
-        given = {row[CONTENT]: [row[name] for name in task.classes] for row in reader}
-    rows = task.rows.select(["sample_id", "sha256"]).take(task.predict).to_pylist()
-    if absent := next((row["sample_id"] for row in rows if row["sha256"] not in given), None):
-        raise ManifestError(f"{path} has no prediction of the file of '{absent}': predict all samples of the data")
-    try:
-        probabilities = np.array([given[row["sha256"]] for row in rows], np.float64)
-    except (TypeError, ValueError) as error:
-        raise ManifestError(f"{path} has a probability that is no number ({error})") from None
-    if not np.allclose(probabilities.sum(1), 1, atol=1e-3) or not ((probabilities >= 0) & (probabilities <= 1)).all():
-        raise ManifestError(f"{path} has probabilities that are not between 0 and 1, or whose sum is not 1")
-    return probabilities
+    given = _read_table(path, task.classes)
+    rows = task.rows.take(task.predict)
+    if slices := rows.filter(pc.is_valid(rows["frame"]))["sample_id"].to_pylist():
+        raise ManifestError(f"'{slices[0]}' is one of several pictures in a file, and {path} has one row for each file")
+    probabilities = []
+    for sample_id, sha256 in zip(rows["sample_id"].to_pylist(), rows["sha256"].to_pylist(), strict=True):
+        if sha256 not in given:
+            raise ManifestError(f"{path} has no row with the SHA-256 of '{sample_id}': add one for each sample")
+        probabilities.append(given[sha256])
+    return np.array(probabilities, np.float64)
 
 
 def require_table(config: Config) -> Path:
@@ -50,11 +48,12 @@ def require_table(config: Config) -> Path:
     Raises:
         UsageError: there is none.
     """
-    weights = config.model.weights
-    if weights is None or not Path(weights).is_file():
-        named = f" {weights}" if weights else ""
-        raise UsageError(f"no table of given predictions{named}: set model.weights to the path of a CSV file")
-    return Path(weights)
+    path = config.model.weights
+    if path is None:
+        raise UsageError("given predictions need a table: set model.weights to the path of a CSV file")
+    if not Path(path).is_file():
+        raise UsageError(f"there is no table of given predictions at {path}: give the path of a CSV file")
+    return Path(path)
 
 
 def describe_table(config: Config) -> str:
@@ -64,3 +63,38 @@ def describe_table(config: Config) -> str:
         UsageError: there is none.
     """
     return file_sha256(require_table(config))
+
+
+def _read_table(path: Path, classes: Sequence[str]) -> dict[str, list[float]]:
+    """Return hash of a file → probability of each class.
+
+    Raises:
+        ManifestError: the table cannot be read, lacks a column, has a value that is no probability, or contradicts
+            itself.
+    """
+    given: dict[str, list[float]] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            if missing := [name for name in (HASH_COLUMN, *classes) if name not in (reader.fieldnames or ())]:
+                raise ManifestError(f"{path}: the first line must name the column {missing[0]}")
+            for row in reader:
+                sha256, values = row[HASH_COLUMN].lower(), _probabilities([row[name] for name in classes])
+                place = f"{path}, line {reader.line_num}"
+                if values is None:
+                    raise ManifestError(f"{place}: probabilities are from 0 to 1, with the sum 1")
+                if given.setdefault(sha256, values) != values:
+                    raise ManifestError(f"{place}: an earlier line has other probabilities for this file")
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ManifestError(f"{path} cannot be read as a CSV file ({first_line(error)})") from None
+    return given
+
+
+def _probabilities(texts: Sequence[str | None]) -> list[float] | None:
+    """Return the probabilities of a line, or None where it has none."""
+    try:
+        values = [float(text or "") for text in texts]
+    except ValueError:
+        return None
+    is_valid = all(0 <= value <= 1 for value in values) and math.isclose(sum(values), 1, abs_tol=ROUNDING)
+    return values if is_valid else None

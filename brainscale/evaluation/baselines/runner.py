@@ -108,7 +108,9 @@ def run_baseline(
         return _read_result(folder, finished, facts)
     refuse_other_files(folder, {PREDICTIONS_FILE, METRICS_FILE, MANIFEST_FILE}, "baseline")
     start = time.monotonic()
-    fitted = fit_baseline(BASELINES[name], manifest, config, None if cache is None else Path(cache))
+    fitted = fit_baseline(
+        BASELINES[name], manifest, config, None if cache is None else Path(cache), learns=name not in LEARNS_NOTHING
+    )
     model, point = fingerprint([facts, fitted.learned_from]), fitted.operating_point
     predictions = make_predictions(
         fitted.test,
@@ -121,7 +123,7 @@ def run_baseline(
     metrics = write_predictions(folder, predictions, manifest, name=name, config=config, threshold=point.threshold)
     result = BaselineResult(
         path=str(folder),
-        learned_from=() if name in LEARNS_NOTHING else fitted.learned_from,
+        learned_from=fitted.learned_from,
         threshold=point.threshold,
         threshold_source=point.threshold_source,
         temperature=fitted.temperature,
