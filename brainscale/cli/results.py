@@ -95,7 +95,7 @@ def results_command(
         raise UsageError("--data gives a data set twice: give each once")
     if page is not None and not page.endswith(".md"):
         raise UsageError(f"--page takes the path of a Markdown file, not '{page}'")
-    given = [f"--data {name}=PATH" for name in sorted(by_name)]
+    given = [*(f"--data {name}=PATH" for name in sorted(by_name)), *(["--models FILE"] if models else [])]
     files = [read_study(study) for study in studies]
     check_studies(files, by_name, out, parts, rows, page=page, models=models, overwrite=overwrite)
     with show_progress() as display:

@@ -31,7 +31,7 @@ from brainscale.storage.local import SUCCESS, require_space
 from brainscale.storage.remote import is_address
 from brainscale.storage.workspace import fetch, is_complete, require_folder
 from brainscale.training.owner import OWNERS
-from brainscale.training.run_folder import ENVIRONMENT_FILE, Run, RunFolder, adopt_memory_format
+from brainscale.training.run_folder import ENVIRONMENT_FILE, Run, RunFolder, adopt_memory_format, find_differences
 from brainscale.training.workplace import require_room_here
 
 ENSEMBLE_FILES = (MODEL_JSON, WEIGHTS, ONNX, NOVELTY, MANIFEST_FILE, README, SUCCESS)
@@ -47,7 +47,7 @@ PARAMETERS = {
     "efficientnet_lite0": 3_373_570,
 }
 """Network → number of its parameters with two classes, to know what a run writes before torch is loaded."""
-NO_RUN = "{} is not a run with its manifest, whose validation samples int8 is checked on: name a run"
+NO_RUN = "{} is no run with its manifest: int8 is checked on a run's validation samples, so name the folder of a run"
 """Message about a model that cannot be quantised."""
 WEIGHTS_IN_RUN = 6
 """Times that a run writes its weights: the latest checkpoint with the optimiser's two moments, the best, and twice in
@@ -104,27 +104,43 @@ def check_ensemble(models: Sequence[str], out: str) -> None:
 
     Raises:
         UsageError: a model is named twice, or is an ensemble itself.
-        BundleError: a model is missing or incomplete.
+        BundleError: a model is missing or incomplete, or they differ in classes or preprocessing.
         OutputError: the folder cannot be written, or holds something else.
     """
     if twice := next((model for number, model in enumerate(models) if model in models[:number]), None):
         raise UsageError(f"{twice} is named twice: name each model once")
     infos = {model: require_bundle(locate_model(model)) for model in models if not is_address(model)}
     require_folder(out, ENSEMBLE_FILES, "ensemble")
-    for model, info in infos.items():
-        require_network(model, info)
+    require_members([*infos.items()])
     if len(infos) == len(models) and not is_address(out):
         require_same_members(Path(out), out, [info.model_sha256 for info in infos.values()])
 
 
-def require_network(name: str, info: ModelInfo) -> None:
-    """Refuse an ensemble as a member of another one.
+def require_members(members: Sequence[tuple[str, ModelInfo]]) -> None:
+    """Refuse models that make no ensemble together.
+
+    Args:
+        members: name of each model, and what its model.json says.
 
     Raises:
-        UsageError: it is an ensemble.
+        UsageError: one is an ensemble itself, or two are the same model.
+        BundleError: they differ in classes or preprocessing.
     """
-    if info.seed is None or info.epoch is None or info.members:
-        raise UsageError(f"{name} is an ensemble itself: name its members instead")
+    names: dict[str, str] = {}
+    for name, info in members:
+        if info.seed is None or info.epoch is None or info.members:
+            raise UsageError(f"{name} is an ensemble itself: name its members instead")
+        if info.model_sha256 in names:
+            raise UsageError(f"{name} is the same model as {names[info.model_sha256]}: name it once")
+        names[info.model_sha256] = name
+        first_name, first = members[0]
+        old, new = (each.data.model_dump(mode="json") for each in (first, info))
+        if (difference := next(find_differences(old, new, "data"), None)) is not None:
+            key, one, other = difference
+            raise BundleError(
+                f"{first_name} and {name} do not fit into one ensemble ({key} is {one} and {other}): "
+                "train both with the same classes and preprocessing"
+            )
 
 
 def require_same_members(folder: Path, path: str, members: Iterable[str]) -> None:

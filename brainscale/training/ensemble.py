@@ -14,7 +14,6 @@ from brainscale.config.sections import OperatingConfig
 from brainscale.dataset.manifest import MANIFEST_FILE, count_values, manifest_fingerprint, write_manifest
 from brainscale.dataset.patients import describe_unknown_patients
 from brainscale.dataset.union import unite_manifests
-from brainscale.errors import BundleError, UsageError
 from brainscale.hashing import fingerprint
 from brainscale.models.bundle import (
     BUNDLE_FILES,
@@ -35,7 +34,7 @@ from brainscale.models.shipped import locate_model
 from brainscale.storage.local import read_success, write_success
 from brainscale.storage.remote import split_options
 from brainscale.storage.workspace import fetch, open_workspace
-from brainscale.training.arguments import ENSEMBLE_FILES, require_network, require_same_members
+from brainscale.training.arguments import ENSEMBLE_FILES, require_members, require_same_members
 from brainscale.training.checkpoints import write_tensors
 from brainscale.training.environment import read_library_versions
 from brainscale.training.operating_point import (
@@ -44,7 +43,7 @@ from brainscale.training.operating_point import (
     fixed_operating_points,
     needs_validation,
 )
-from brainscale.training.run_folder import RunFolder, find_differences, run_of
+from brainscale.training.run_folder import RunFolder, run_of
 
 FIXED = OperatingConfig()
 """The operating point of members that agree on none: a threshold of 0.5."""
@@ -101,7 +100,6 @@ class _Source:
     def member(self) -> Member:
         """What the ensemble's model.json says of it."""
         info = self.bundle.info
-        require_network(self.name, info)
         same = ("architecture", "views", "temperature", "model_sha256", "weights_sha256", "manifest_sha256")
         return Member(
             **{name: getattr(info, name) for name in (*same, "config_sha256", "seed", "epoch")}, run=self.name
@@ -149,19 +147,7 @@ def _open(model: str, folder: Path) -> _Source:
 
 def _check(sources: Sequence[_Source]) -> list[_Source]:
     """Return the models in the order of their weights, so that the order in which they were named changes nothing."""
-    hashes = [source.member.model_sha256 for source in sources]
-    first = sources[0]
-    for number, source in enumerate(sources):
-        if hashes.index(hashes[number]) < number:
-            twin = sources[hashes.index(hashes[number])].name
-            raise UsageError(f"{source.name} is the same model as {twin}: name it once")
-        old, new = (each.bundle.info.data.model_dump(mode="json") for each in (first, source))
-        if (difference := next(find_differences(old, new, "data"), None)) is not None:
-            key, one, other = difference
-            raise BundleError(
-                f"{first.name} and {source.name} do not fit into one ensemble ({key} is {one} and {other}): "
-                "train both with the same classes and preprocessing"
-            )
+    require_members([(source.name, source.bundle.info) for source in sources])
     return sorted(sources, key=lambda source: (source.member.weights_sha256, source.member.model_sha256))
 
 

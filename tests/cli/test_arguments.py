@@ -33,6 +33,18 @@ main(sys.argv[1:])
 """
 
 
+STUDY = """
+title: A study
+data: {scans: {title: Scans}}
+parts:
+  part:
+    title: A part
+    kind: folds
+    data: scans
+    rows: {row: {baseline: given_predictions, set: [model.weights=typo.csv]}}
+"""
+
+
 @pytest.fixture(scope="module")
 def folder(scans: Path, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what commands take: a manifest, a split one, a started run with a model, and other files."""
@@ -46,6 +58,8 @@ def folder(scans: Path, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
     shutil.copytree(bundle.folder, folder / "broken")
     (folder / "broken" / "model.onnx").unlink()
     bs.ensemble([bundle.folder], folder / "both")
+    shutil.copytree(bundle.folder, folder / "copy")
+    (folder / "study.yaml").write_text(STUDY)
     (folder / "notes.txt").write_text("mine")
     (folder / "notes.csv").write_text("mine\n")
     (folder / "notes.md").write_text("mine\n")
@@ -144,9 +158,15 @@ MISTAKES = [
     ("results brain_mri_253 --out new --data brain_mri_253=scans --page notes.md", "notes.md exists, and this command"),
     ("results brain_mri_253 --out new --data brain_mri_253=scans --models none", "--models none: "),
     ("results brain_mri_253 --out new --data brain_mri_253=scans --models notes.txt", "notes.txt cannot be read as a"),
-    ("ensemble run phantoms --out both", "both holds another model: choose a new --out"),
+    (
+        "results brain_mri_253 --out new --data brain_mri_253=scans --data efficientnet_lite0=notes.txt",
+        "notes.txt: its SHA-256 is not",
+    ),
+    ("results study.yaml --out new --data scans=scans", "parts.part.rows.row: there is no table of given predictions"),
+    ("ensemble run copy --out new", "is the same model as"),
+    ("ensemble run --out copy", "copy holds another model: choose a new --out"),
     ("ensemble run both --out new", "both is an ensemble itself: name its members instead"),
-    ("quantize both", "both is not a run with its manifest"),
+    ("quantize both", "both is no run with its manifest"),
     ("ensemble run run --out new", "run is named twice: name each model once"),
     (
         "demo --out s3://bucket/demo",

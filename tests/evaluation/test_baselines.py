@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from brainscale.evaluation.baselines.runner import BASELINES, LEARNS_NOTHING, Ba
 from brainscale.evaluation.comparison import compare_runs
 from brainscale.evaluation.cross_validation import combine_evaluations
 from brainscale.evaluation.results import PREDICTIONS_FILE
+from brainscale.evaluation.study.sections import Row
 from brainscale.models.registry import build_network
 from brainscale.schema import PREDICTIONS
 from brainscale.stats.estimate import estimates_of
@@ -115,6 +117,10 @@ def test_a_threshold_is_chosen_on_a_split_that_was_not_learned_from(
     fixed = run("frozen_features", manifest, configured(weights), tmp_path / "fixed", cache)
     swapped = run("frozen_features", relabelled(manifest, "val"), configured(weights), tmp_path / "swapped", cache)
     assert not swapped.predictions["probability"].equals(fixed.predictions["probability"])  # it learned from val
+
+
+def test_a_study_knows_every_baseline() -> None:
+    assert {*get_args(get_args(Row.model_fields["baseline"].annotation)[0])} == {*BASELINES}
 
 
 def write_given(path: Path, predictions: pa.Table, *columns: str) -> Path:

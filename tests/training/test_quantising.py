@@ -104,7 +104,7 @@ def test_images_that_have_changed_are_refused(int8_run: Path, phantoms: Path, tm
 
 def test_a_model_without_its_run_is_refused(int8_run: Path, tmp_path: Path) -> None:
     shutil.copytree(int8_run / "model", tmp_path / "model")
-    with pytest.raises(BundleError, match="is not a run with its manifest"):
+    with pytest.raises(BundleError, match="is no run with its manifest"):
         quantising.quantise_run(str(tmp_path / "model"))
 
 

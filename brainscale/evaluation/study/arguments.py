@@ -60,6 +60,8 @@ def check_studies(
     for name, place in data.items():
         if not place or not Path(place).exists():
             raise UsageError(f"--data {name}={place}: there is no such file or folder")
+    for file in files:
+        file.with_places(data)
     require_folder(out, OWN_FILES, "results")
     if page is not None:
         _require_own_page(page, origin_of(files), overwrite=overwrite)

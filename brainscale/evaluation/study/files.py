@@ -11,6 +11,7 @@ from brainscale.config.explain import did_you_mean, explain
 from brainscale.config.files import load_config, read_yaml, resource_folder
 from brainscale.config.sections import Config
 from brainscale.errors import UsageError
+from brainscale.evaluation.baselines.given_predictions import require_table
 from brainscale.evaluation.study.sections import NAME, Part, Row, Study
 from brainscale.hashing import file_sha256
 
@@ -110,10 +111,23 @@ def read_study(source: str) -> StudyFile:
         _check_names(source, "row", part.rows)
         for row_name, row in part.rows.items():
             try:
-                file.config_of(part, row)
+                _check_weights(row, file.config_of(part, row))
             except UsageError as error:
                 raise UsageError(f"{source}, parts.{part_name}.rows.{row_name}: {error}") from None
     return file
+
+
+def _check_weights(row: Row, config: Config) -> None:
+    """Check that a row's file is there, unless its place is said later.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    if row.baseline == "given_predictions":
+        require_table(config)
+    weights = config.model.weights
+    if weights not in (None, "imagenet") and named_weights(config) is None and not Path(str(weights)).is_file():
+        raise UsageError(f"model.weights: there is no file {weights}, here or beside the study")
 
 
 def _check_names(source: str, kind: str, names: object) -> None:

@@ -219,9 +219,11 @@ def _training_facts(pieces: Sequence[Piece]) -> Iterator[Cells]:
 
 
 def _hashes(pieces: Sequence[Piece], successes: Sequence[Mapping[str, Any]]) -> Cells:
-    """Return the columns by which a row can be repeated."""
+    """Return the columns by which a row can be repeated; nothing of a configuration where nothing is trained."""
     if not pieces:
         return {}
+    if pieces[0].baseline in LEARNS_NOTHING:
+        return {"weights_sha256": [pieces[0].weights_sha256]}
     weights = [facts["weights_sha256"] for facts in successes if facts["weights_sha256"]]
     return {
         "config_sha256": pieces[0].config_sha256,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import jinja2
 import pyarrow as pa
 
+from brainscale.evaluation.baselines.runner import LEARNS_NOTHING
 from brainscale.evaluation.study.divisions import TEST_SHARE
 from brainscale.evaluation.study.files import StudyFile
 from brainscale.evaluation.study.page_tables import (
@@ -137,10 +138,10 @@ def view_study(results: Results) -> StudyView:
 
 
 def _count_planned(results: Results) -> int:
-    """Return the number of models that the rows will have, without averages."""
+    """Return the number of models that the rows will have, without averages and models of others."""
     rows = {name: part.rows for name, part in results.file.study.parts.items()}
-    lines = results.facts("models_planned")
-    return sum(int(line["value"]) for line in lines if not rows[line["part"]][line["row"]].average)
+    lines = [(line, rows[line["part"]][line["row"]]) for line in results.facts("models_planned")]
+    return sum(int(line["value"]) for line, row in lines if not row.average and row.baseline not in LEARNS_NOTHING)
 
 
 def _data_table(results: Results) -> TableView | None:

@@ -61,7 +61,8 @@ def read_spent(folder: Path) -> Spent:
 
 def was_computed_here(folder: Path) -> bool:
     """Return whether the complete piece of a folder was computed on this machine, so that its time says something."""
-    return not (read_success(folder) or {}).get(TAKEN, False)
+    facts = read_success(folder)
+    return facts is not None and not facts.get(TAKEN, False)
 
 
 def is_done(folder: Path, identity: str) -> bool:

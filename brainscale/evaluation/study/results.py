@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -90,7 +90,8 @@ def run_studies(
     origin = origin_of(files)
     plan = make_plan(files, places, out, on_notice)
     if models is not None and dry_run:
-        on_notice(f"{len(find_released(models, plan))} model(s) of these would be taken from {models}")
+        plan = replace(plan, released=frozenset(find_released(models, plan)))
+        on_notice(f"{len(plan.released)} model(s) would be taken from {models}, and count as done here")
     elif models is not None:
         with own_folder(plan.out):
             on_notice(f"{take_models(models, plan)} model(s) are taken from {models}")
@@ -123,8 +124,8 @@ def _require_budget(plan: StudyPlan) -> None:
     """
     for file in plan.files:
         rows = [row for row in plan.rows if row.file is file]
-        part = StudyPlan(files=[file], out=plan.out, data=plan.data, rows=rows, left_out={})
-        hours = sum(each.hours_spent + each.hours_left for each in part.budget())
+        budget = replace(plan, files=[file], rows=rows).budget()
+        hours = sum(each.hours_spent + each.hours_left for each in budget)
         if hours > file.study.budget_hours:
             raise UsageError(
                 f"{file.name} would take {hours:.1f} hours, and its budget_hours are {file.study.budget_hours:g}: "

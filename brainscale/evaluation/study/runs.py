@@ -26,6 +26,7 @@ class StudyPlan:
         data: data sets by name, those whose place was given.
         rows: rows of the parts whose data is there, in order.
         left_out: part → the data sets whose place was not given.
+        released: identities of models that count as complete, although they are in no folder: those of a dry run.
     """
 
     files: Sequence[StudyFile]
@@ -33,6 +34,7 @@ class StudyPlan:
     data: Mapping[str, IndexedData]
     rows: Sequence[RowPlan]
     left_out: Mapping[str, Sequence[str]]
+    released: frozenset[str] = frozenset()
 
     def hides_ids(self, data_name: str) -> bool:
         """Return whether released tables name the samples of a data set by their hashes: if any study asks for it."""
@@ -40,7 +42,7 @@ class StudyPlan:
 
     def done(self) -> dict[str, Path]:
         """Return identity → folder of the complete pieces."""
-        return find_done(self.out)
+        return {**dict.fromkeys(self.released, self.out), **find_done(self.out)}
 
     def without_weights(self) -> dict[str, list[str]]:
         """Return a row that is not complete → the initial weights whose place was not given."""

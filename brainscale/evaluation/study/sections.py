@@ -43,7 +43,10 @@ class Row(Section):
     title: Annotated[str | None, Field(description="Name for the page; null: the name of the row.")] = None
     config: Annotated[str | None, Field(description="Named configuration, or a YAML file; null: the part's.")] = None
     set: Annotated[tuple[str, ...], Field(description="Changes of the configuration, section.key=value.")] = ()
-    baseline: Annotated[str | None, Field(description="A baseline in place of a network.")] = None
+    baseline: Annotated[
+        Literal["header_only", "hog_svm", "frozen_features", "given_predictions"] | None,
+        Field(description="A baseline in place of a network."),
+    ] = None
     average: Annotated[
         tuple[str, ...], Field(description="Rows of this part whose probabilities are averaged, in place of a network.")
     ] = ()

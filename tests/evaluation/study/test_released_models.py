@@ -1,5 +1,6 @@
 """A study goes on from released models: the same figures, and nothing is trained again."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -98,8 +99,12 @@ def test_equal_files_have_names_of_their_own(tmp_path: Path) -> None:
 def test_a_dry_run_takes_nothing(tmp_path: Path) -> None:
     computed, other = made(tmp_path, "here"), made(tmp_path, "elsewhere")
     complete_all(computed)
-    assert len(find_released(release(tmp_path, computed), other)) == 4
+    released = find_released(release(tmp_path, computed), other)
+    assert len(released) == 4
     assert not other.done()
+    counted = replace(other, released=frozenset(released))
+    assert [(row.done, row.left, row.hours_left) for row in counted.budget()] == [(2, 0, 0), (2, 0, 0), (0, 0, 0)]
+    assert not other.out.exists()
 
 
 def test_what_took_how_long_elsewhere_says_nothing_of_this_machine(tmp_path: Path) -> None:
