@@ -294,8 +294,8 @@ RESULTS = pa.schema(
         pa.field("part", pa.string()),  # name of the part; null for facts of a data set
         pa.field("row", pa.string(), nullable=False),  # name of the row, or of the data set
         pa.field("condition", pa.string(), nullable=False),  # protocol, or share of the training data; else empty
-        pa.field("subset", pa.string(), nullable=False),  # samples: all, or without_doubtful
-        pa.field("measure", pa.string(), nullable=False),  # metric, difference, published or fact
+        pa.field("subset", pa.string(), nullable=False),  # samples: all, or a part such as without_doubtful or matched
+        pa.field("measure", pa.string(), nullable=False),  # metric, difference, published, fact or control
         pa.field("metric", pa.string(), nullable=False),  # name of the metric or fact
         pa.field("reference", pa.string()),  # what a difference is against: a row, or a condition of the same row
         pa.field("value", pa.float64()),  # value; null with a reason if it is not defined
