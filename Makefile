@@ -64,12 +64,13 @@ STUDIES ?= brain_mri_253 training_options lgg_flair
 SETS := $(patsubst %/,%,$(sort $(dir $(wildcard $(DATA)/brain_mri_253/ $(DATA)/lgg_flair/))))
 # Released models to use instead of training; MODELS= trains all.
 MODELS ?= $(wildcard docs/results/models.parquet)
-# Hours; the same command again resumes. MINUTES=90 ends it after so long.
-results: $(READY) ## docs/results.md from configs/results/, with DATA=folder-with-the-two-sets; resumable, with MINUTES=90
-	@test -n "$(DATA)" || { echo "make results DATA=folder-with-the-two-sets [MINUTES=90]"; exit 2; }
+# Hours; the same command again resumes. MINUTES=90 ends it after so long. PARALLEL=2 trains two models at a time.
+PARALLEL ?= 1
+results: $(READY) ## docs/results.md from configs/results/, with DATA=folder-with-the-two-sets; [MINUTES=90] [PARALLEL=2]
+	@test -n "$(DATA)" || { echo "make results DATA=folder-with-the-two-sets [MINUTES=90] [PARALLEL=2]"; exit 2; }
 	nice -n 10 $(BIN)/brainscale results $(STUDIES) $(foreach set,$(SETS),--data $(notdir $(set))=$(set)) \
-		$(if $(WEIGHTS),--data efficientnet_lite0=$(WEIGHTS)) --out results $(if $(MINUTES),--minutes $(MINUTES)) \
-		$(if $(MODELS),--models $(MODELS)) --page docs/results.md
+		$(if $(WEIGHTS),--data efficientnet_lite0=$(WEIGHTS)) --out results --parallel $(PARALLEL) \
+		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(MODELS),--models $(MODELS)) --page docs/results.md
 	PYTHONPATH=. $(BIN)/python .ci/readme.py > .readme.tmp && mv .readme.tmp README.md
 
 lock: ## pin what .venv holds now, with hashes from pip's index (no set-up first: that would put the old pins back)

@@ -47,6 +47,14 @@ def _show_budget(budget: "Sequence[RowBudget]", *, as_json: bool, dry_run: bool)
     help="Time limit. A model that would not finish in time is not started.",
 )
 @click.option(
+    "--parallel",
+    type=click.IntRange(1),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Number of models trained at the same time. Each has `train.threads` threads and needs about 2 GiB of memory.",
+)
+@click.option(
     "--page",
     metavar="FILE.md",
     show_default="DIR/results.md",
@@ -69,6 +77,7 @@ def results_command(
     parts: tuple[str, ...],
     rows: tuple[str, ...],
     minutes: float | None,
+    parallel: int,
     page: str | None,
     models: str | None,
     overwrite: bool,
@@ -109,6 +118,7 @@ def results_command(
             parts=parts,
             rows=rows,
             minutes=minutes,
+            parallel=parallel,
             page=page,
             models=models,
             overwrite=overwrite,

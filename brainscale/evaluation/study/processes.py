@@ -2,12 +2,11 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -24,7 +23,7 @@ TAKEN = "taken"
 """Fact of a complete piece that was computed on another machine."""
 CHILD = ("-m", "brainscale.evaluation.study.piece_main")
 """Arguments of the child's Python, before the folder."""
-POLL_SECONDS, SAVE_SECONDS, GRACE_SECONDS = 0.5, 30.0, 60.0
+POLL_SECONDS, SAVE_SECONDS, GRACE_SECONDS = 0.2, 30.0, 60.0
 """Seconds between two looks at a child, between two records of its time, and until one that was asked to stop is
 killed."""
 
@@ -71,52 +70,139 @@ def is_done(folder: Path, identity: str) -> bool:
     return facts is not None and facts["identity"] == identity
 
 
-def run_in_child(
-    piece: Piece, folder: Path, *, seconds: float | None, busy: Path | None, on_notice: Callable[[str], None]
-) -> str | None:
-    """Run a piece in a process of its own until it ends, or until its time is over.
+class PieceProcess:
+    """A piece in a process of its own, which is paused while the file `busy` is locked; `close` it at the end.
 
-    The process and what it started are paused while the file `busy` is locked. Ctrl-C stops it and what it started; it
-    resumes from its last checkpoint.
+    A process that is stopped keeps its last checkpoint, and the next one for the same folder resumes it.
 
-    Args:
+    Attributes:
         piece: the piece.
         folder: its folder.
-        seconds: seconds until it is stopped; None: no limit.
-        busy: file whose lock pauses it, or None.
-        on_notice: called with a line when it is paused and when it goes on.
-
-    Returns:
-        Why it failed, in one line; None if it is complete or was stopped.
     """
-    make_folder(folder)
-    write_manifest(piece.manifest, folder / SAMPLES)
-    if piece.test_manifest is not None:
-        write_manifest(piece.test_manifest, folder / TEST_SAMPLES)
-    write_request(folder, piece.identity, piece.config, piece.tested, piece.baseline)
-    earlier, timer = read_spent(folder), _Timer()
-    cpu_before = _children_cpu_seconds()
-    with (folder / LOG).open("ab") as log:
-        child = subprocess.Popen(  # noqa: S603 - this program itself
-            [sys.executable, *CHILD, str(folder)],
-            stdout=log,
-            stderr=log,
-            stdin=subprocess.PIPE,  # whose end tells it that this process has ended
-            start_new_session=True,  # a process group of its own, which is paused and stopped as one
-        )
-        is_stopped = False
+
+    def __init__(
+        self, piece: Piece, folder: Path, *, seconds: float | None, busy: Path | None, on_notice: Callable[[str], None]
+    ) -> None:
+        """Start the process.
+
+        Args:
+            piece: the piece.
+            folder: its folder.
+            seconds: seconds until it is stopped; None: no limit.
+            busy: file whose lock pauses it, or None.
+            on_notice: called with a line when it is paused and when it goes on.
+        """
+        self.piece, self.folder = piece, folder
+        self._limit, self._busy, self._on_notice = seconds, busy, on_notice
+        make_folder(folder)
+        write_manifest(piece.manifest, folder / SAMPLES)
+        if piece.test_manifest is not None:
+            write_manifest(piece.test_manifest, folder / TEST_SAMPLES)
+        write_request(folder, piece.identity, piece.config, piece.tested, piece.baseline)
+        self._earlier, self._timer, self._cpu_seconds = read_spent(folder), _Timer(), 0.0
+        self._started = self._saved = time.monotonic()
+        self._is_stopped = False
+        with (folder / LOG).open("ab") as log:
+            self._child = subprocess.Popen(  # noqa: S603 - this program itself
+                [sys.executable, *CHILD, str(folder)],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.PIPE,  # whose end tells it that this process has ended
+                start_new_session=True,  # a process group of its own, which is paused and stopped as one
+            )
+
+    def close(self) -> None:
+        """Stop the process if it runs, with what it started, and keep what it took."""
+        if not self._has_ended():
+            self._stop()
+        if self._child.stdin is not None:
+            self._child.stdin.close()
+        self._save()
+
+    def interrupt(self) -> None:
+        """Ask the process and what it started to stop, also if it is paused."""
+        self._signal(signal.SIGCONT)
+        self._signal(signal.SIGINT)
+
+    def poll(self) -> bool:
+        """Return whether the process has ended; pause, resume or stop it where it is time to."""
+        has_ended, now = self._has_ended(), time.monotonic()
+        self._timer.tick()
+        if has_ended:
+            return True
+        if self._limit is not None and now - self._started > self._limit:
+            self._is_stopped = True
+            self._stop()
+            return True
+        if now - self._saved > SAVE_SECONDS:
+            self._saved = now
+            self._save()
+        if is_busy(self._busy) != self._timer.is_paused:
+            self._timer.is_paused = not self._timer.is_paused
+            self._signal(signal.SIGSTOP if self._timer.is_paused else signal.SIGCONT)
+            self._on_notice("paused while tests or benchmarks run" if self._timer.is_paused else "resumed")
+        return False
+
+    @property
+    def failure(self) -> str | None:
+        """Why it failed, in one line; None if it is complete or was stopped at its time limit."""
+        if self._child.returncode == 0 or self._is_stopped:
+            return None
+        return _last_line(self.folder / LOG) or f"its process ended with status {self._child.returncode}"
+
+    def _has_ended(self) -> bool:
+        """Return whether it has ended; its CPU time, with that of its children, is known then."""
+        if self._child.returncode is None:
+            pid, status, used = os.wait4(self._child.pid, os.WNOHANG)
+            if pid:
+                self._child.returncode = os.waitstatus_to_exitcode(status)
+                self._cpu_seconds = used.ru_utime + used.ru_stime
+        return self._child.returncode is not None
+
+    def _stop(self) -> None:
+        """Ask the process and what it started to stop, and kill what does not."""
+        self.interrupt()
+        deadline = time.monotonic() + GRACE_SECONDS
         try:
-            is_stopped = _follow(child, timer, seconds, busy, on_notice, lambda: _save(folder, piece, earlier, timer))
+            while not self._has_ended() and time.monotonic() < deadline:
+                time.sleep(POLL_SECONDS)
         finally:
-            if child.poll() is None:
-                _stop(child)
-            if child.stdin is not None:
-                child.stdin.close()
-            cpu = _children_cpu_seconds() - cpu_before
-            _save(folder, piece, earlier, timer, cpu)
-    if child.returncode == 0 or is_stopped:
-        return None
-    return _last_line(folder / LOG) or f"its process ended with status {child.returncode}"
+            self._signal(signal.SIGKILL)
+            while not self._has_ended():
+                time.sleep(POLL_SECONDS)
+
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessLookupError, PermissionError):  # it has ended meanwhile
+            os.killpg(self._child.pid, number)
+
+    def _save(self) -> None:
+        spent = Spent(
+            seconds=round(self._earlier.seconds + self._timer.seconds, 2),
+            cpu_seconds=round(self._earlier.cpu_seconds + self._cpu_seconds, 2),
+            paused_seconds=round(self._earlier.paused_seconds + self._timer.paused_seconds, 2),
+            starts=self._earlier.starts + 1,
+            threads=self.piece.config.train.threads,
+            processor=read_cpu_model(),
+        )
+        write_json(self.folder / SPENT, asdict(spent))
+
+
+def take_ended(running: list[PieceProcess]) -> list[PieceProcess]:
+    """Wait a moment, then take the processes that have ended out of a list, close them and return them."""
+    time.sleep(POLL_SECONDS)
+    ended = [process for process in running if process.poll()]
+    for process in ended:
+        running.remove(process)
+        process.close()
+    return ended
+
+
+def stop_all(running: Sequence[PieceProcess]) -> None:
+    """Stop processes, all at the same time."""
+    for process in running:
+        process.interrupt()
+    for process in running:
+        process.close()
 
 
 class _Timer:
@@ -133,70 +219,6 @@ class _Timer:
         else:
             self.seconds += now - self._last
         self._last = now
-
-
-def _follow(
-    child: "subprocess.Popen[bytes]",
-    timer: _Timer,
-    seconds: float | None,
-    busy: Path | None,
-    on_notice: Callable[[str], None],
-    save: Callable[[], None],
-) -> bool:
-    """Wait for a child, pausing it while others compute; return whether it was stopped at its time limit."""
-    started, saved = time.monotonic(), time.monotonic()
-    while child.poll() is None:
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(POLL_SECONDS)
-        timer.tick()
-        if child.returncode is not None:
-            break
-        if seconds is not None and time.monotonic() - started > seconds:
-            _stop(child)
-            return True
-        if time.monotonic() - saved > SAVE_SECONDS:
-            saved = time.monotonic()
-            save()
-        if is_busy(busy) != timer.is_paused:
-            timer.is_paused = not timer.is_paused
-            _signal(child, signal.SIGSTOP if timer.is_paused else signal.SIGCONT)
-            on_notice("paused while tests or benchmarks run" if timer.is_paused else "resumed")
-    return False
-
-
-def _stop(child: "subprocess.Popen[bytes]") -> None:
-    """Ask a child and what it started to stop, and kill what does not."""
-    _signal(child, signal.SIGCONT)
-    _signal(child, signal.SIGINT)
-    try:
-        child.wait(GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        pass
-    finally:
-        _signal(child, signal.SIGKILL)
-        child.wait()
-
-
-def _signal(child: "subprocess.Popen[bytes]", number: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # it has ended meanwhile
-        os.killpg(child.pid, number)
-
-
-def _save(folder: Path, piece: Piece, earlier: Spent, timer: _Timer, cpu_seconds: float = 0.0) -> None:
-    spent = Spent(
-        seconds=round(earlier.seconds + timer.seconds, 2),
-        cpu_seconds=round(earlier.cpu_seconds + cpu_seconds, 2),
-        paused_seconds=round(earlier.paused_seconds + timer.paused_seconds, 2),
-        starts=earlier.starts + 1,
-        threads=piece.config.train.threads,
-        processor=read_cpu_model(),
-    )
-    write_json(folder / SPENT, asdict(spent))
-
-
-def _children_cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def _last_line(log: Path) -> str:

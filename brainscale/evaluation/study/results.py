@@ -52,6 +52,7 @@ def run_studies(
     parts: Sequence[str] = (),
     rows: Sequence[str] = (),
     minutes: float | None = None,
+    parallel: int = 1,
     page: str | None = None,
     models: str | None = None,
     overwrite: bool = False,
@@ -70,6 +71,7 @@ def run_studies(
         parts: names of the parts to run; all without any.
         rows: names of the rows to run; all without any.
         minutes: time limit; None: until all is complete.
+        parallel: number of models that are trained at the same time, each on its own CPUs (`train.threads`).
         page: where to write the page; by default results.md in `out`.
         models: a table of released models: those that the studies plan are taken from it and not trained.
         overwrite: whether to replace a page of other studies, or another file in its place.
@@ -106,7 +108,9 @@ def run_studies(
         return None
     with own_folder(plan.out):
         try:
-            outcome = run_pieces(plan, pieces, minutes=minutes, busy=busy_file(), on_notice=on_notice)
+            outcome = run_pieces(
+                plan, pieces, minutes=minutes, busy=busy_file(), on_notice=on_notice, parallel=parallel
+            )
         except KeyboardInterrupt:
             on_notice("stopped: writing the page of what is complete; run the same command again to resume")
             write_results(plan, page, command, origin, on_notice)

@@ -2,6 +2,7 @@
 
 import fcntl
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from brainscale.evaluation.study.budget import Estimator, RowBudget
 from brainscale.evaluation.study.data_sets import IndexedData, index_data
 from brainscale.evaluation.study.files import StudyFile
 from brainscale.evaluation.study.pieces import Piece, RowPlan, plan_part
-from brainscale.evaluation.study.processes import find_done, is_done, run_in_child
+from brainscale.evaluation.study.processes import PieceProcess, find_done, is_done, stop_all, take_ended
 from brainscale.storage.local import make_folder
 
 
@@ -137,40 +138,61 @@ def run_pieces(
     minutes: float | None,
     busy: Path | None,
     on_notice: Callable[[str], None],
+    parallel: int = 1,
 ) -> Outcome:
-    """Run the pieces that are not complete, one after another.
+    """Run the pieces that are not complete, in order, some of them at the same time.
 
     A piece that would not end within the time is not begun, unless it alone takes longer than all of it: then it is
-    stopped at the end, and the next call resumes it.
+    stopped at the end, and the next call resumes it. Ctrl-C stops those that run; they are resumed too.
 
     Args:
         plan: the studies.
         pieces: the pieces, in order.
         minutes: time limit; None: until all are complete.
         busy: file whose lock pauses the computation, or None.
-        on_notice: called with a line when a piece begins and ends.
+        on_notice: called with a line when a piece begins and fails.
+        parallel: number of pieces that run at the same time.
     """
-    started = time.monotonic()
-    done = plan.done()
-    waiting = [piece for piece in pieces if piece.identity not in done]
-    finished, failures = 0, dict[str, str]()
-    for number, piece in enumerate(waiting, 1):
-        estimator = Estimator(plan.out, plan.rows, plan.done())
-        seconds = None if minutes is None else 60 * minutes - (time.monotonic() - started)
-        needed = estimator.seconds_left(piece)
-        if seconds is not None and not _fits(needed, seconds, 60 * (minutes or 0), is_first=not finished):
-            continue
-        on_notice(f"{number} of {len(waiting)}: {piece.title}, about {needed / 60:.1f} minutes")
-        folder = plan.out / piece.folder
-        failure = run_in_child(piece, folder, seconds=seconds, busy=busy, on_notice=on_notice)
-        if failure is not None:
-            failures[piece.title] = failure
-            on_notice(f"{piece.title} failed: {failure} ({folder}/log.txt)")
-        elif is_done(folder, piece.identity):
-            finished += 1
+    started, done = time.monotonic(), plan.done()
+    waiting = deque(enumerate((piece for piece in pieces if piece.identity not in done), 1))
+    planned, finished, failures = len(waiting), 0, dict[str, str]()
+    running: list[PieceProcess] = []
+    say_pause = _without_repetition(on_notice)
+    try:
+        while waiting or running:
+            while waiting and len(running) < parallel:
+                number, piece = waiting.popleft()
+                needed = Estimator(plan.out, plan.rows, plan.done()).seconds_left(piece)
+                seconds = None if minutes is None else 60 * minutes - (time.monotonic() - started)
+                is_first = not finished and not running
+                if seconds is not None and not _fits(needed, seconds, 60 * (minutes or 0), is_first=is_first):
+                    continue
+                on_notice(f"{number} of {planned}: {piece.title}, about {needed / 60:.1f} minutes")
+                folder = plan.out / piece.folder
+                running.append(PieceProcess(piece, folder, seconds=seconds, busy=busy, on_notice=say_pause))
+            for process in take_ended(running):
+                if process.failure is not None:
+                    failures[process.piece.title] = process.failure
+                    on_notice(f"{process.piece.title} failed: {process.failure} ({process.folder}/log.txt)")
+                elif is_done(process.folder, process.piece.identity):
+                    finished += 1
+    finally:
+        stop_all(running)
     done = plan.done()
     left = sum(piece.identity not in done for piece in pieces)
     return Outcome(finished=finished, left=left, failures=failures)
+
+
+def _without_repetition(on_notice: Callable[[str], None]) -> Callable[[str], None]:
+    """Return a function that passes a line on unless it is the last one again: processes pause together."""
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        if said[-1:] != [text]:
+            said.append(text)
+            on_notice(text)
+
+    return say
 
 
 def _fits(needed: float, left: float, limit: float, *, is_first: bool) -> bool:

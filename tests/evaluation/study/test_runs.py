@@ -23,7 +23,7 @@ from brainscale.evaluation.study.budget import (
     format_budget,
 )
 from brainscale.evaluation.study.pausing import VARIABLE, busy_file, hold_busy, is_busy
-from brainscale.evaluation.study.processes import find_done, read_spent, run_in_child
+from brainscale.evaluation.study.processes import find_done, read_spent
 from brainscale.evaluation.study.results import _require_budget
 from brainscale.evaluation.study.runs import StudyPlan, choose_pieces, own_folder, run_pieces
 from tests.support.studies import FOLDS, complete, plan, study
@@ -145,14 +145,51 @@ def test_a_killed_command_loses_no_step(small: StudyPlan, child: Child, tmp_path
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        run_in_child(piece, folder, seconds=None, busy=None, on_notice=lambda text: None)
+        run_pieces(small, [piece], minutes=None, busy=None, on_notice=lambda text: None)
     thread.join()
     done = len((folder / "steps.txt").read_text())
     time.sleep(0.3)
     assert len((folder / "steps.txt").read_text()) == done < 40  # no child is left
-    assert run_in_child(piece, folder, seconds=None, busy=None, on_notice=lambda text: None) is None
+    assert run_pieces(small, [piece], minutes=None, busy=None, on_notice=lambda text: None).finished == 1
     assert (folder / "steps.txt").read_text() == "." * 40
     assert read_spent(folder).starts == 2
+
+
+def test_pieces_run_side_by_side(small: StudyPlan, child: Child) -> None:
+    """Each waits until two have begun: alone, none would end."""
+    two_began = "while len(list(folder.parents[6].rglob('steps.txt'))) < 2: time.sleep(0.05)"
+    child(end=two_began)
+    pieces, said = choose_pieces(small, (), ()), list[str]()
+    outcome = run_pieces(small, pieces, minutes=1, busy=None, on_notice=said.append, parallel=2)
+    assert (outcome.finished, outcome.left, outcome.failures) == (4, 0, {})
+    assert [text.partition(":")[0] for text in said] == ["1 of 4", "2 of 4", "3 of 4", "4 of 4"]
+
+
+def test_a_stop_ends_all_that_run_and_a_pause_is_said_once(small: StudyPlan, child: Child, tmp_path: Path) -> None:
+    child(steps=200)
+    busy, said = tmp_path / "busy", list[str]()
+
+    def interrupt() -> None:
+        while len(list(small.out.rglob("steps.txt"))) < 2:
+            time.sleep(0.05)
+        with locked(busy):
+            while "paused while tests or benchmarks run" not in said:
+                time.sleep(0.05)
+            time.sleep(0.2)
+        while "resumed" not in said:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        run_pieces(small, choose_pieces(small, (), ()), minutes=None, busy=busy, on_notice=said.append, parallel=2)
+    thread.join()
+    assert said[2:] == ["paused while tests or benchmarks run", "resumed"]
+    steps = [path.read_text() for path in small.out.rglob("steps.txt")]
+    time.sleep(0.3)
+    assert [path.read_text() for path in small.out.rglob("steps.txt")] == steps  # no child is left
+    assert len(steps) == 2
 
 
 @contextmanager
@@ -171,7 +208,7 @@ def test_pieces_pause_while_tests_run(small: StudyPlan, child: Child, tmp_path: 
 
     def hold() -> None:
         with locked(busy):
-            while not said:
+            while len(said) < 2:
                 time.sleep(0.02)
             time.sleep(0.2)
             counts.append(len((folder / "steps.txt").read_text()) if (folder / "steps.txt").exists() else 0)
@@ -182,10 +219,10 @@ def test_pieces_pause_while_tests_run(small: StudyPlan, child: Child, tmp_path: 
     thread.start()
     while not is_busy(busy):
         time.sleep(0.01)
-    assert run_in_child(piece, folder, seconds=None, busy=busy, on_notice=said.append) is None
+    assert run_pieces(small, [piece], minutes=None, busy=busy, on_notice=said.append).finished == 1
     thread.join()
     assert counts[0] == counts[1] < 10
-    assert said == ["paused while tests or benchmarks run", "resumed"]
+    assert said[1:] == ["paused while tests or benchmarks run", "resumed"]
     spent = read_spent(folder)
     assert spent.paused_seconds > 0.9
     assert (folder / "_SUCCESS.json").exists()
