@@ -294,7 +294,7 @@ RESULTS = pa.schema(
         pa.field("part", pa.string()),  # name of the part; null for facts of a data set
         pa.field("row", pa.string(), nullable=False),  # name of the row, or of the data set
         pa.field("condition", pa.string(), nullable=False),  # protocol, or share of the training data; else empty
-        pa.field("subset", pa.string(), nullable=False),  # samples: all, or a part such as without_doubtful or matched
+        pa.field("subset", pa.string(), nullable=False),  # samples: all, or some of them, such as without_doubtful
         pa.field("measure", pa.string(), nullable=False),  # metric, difference, published, fact or control
         pa.field("metric", pa.string(), nullable=False),  # name of the metric or fact
         pa.field("reference", pa.string()),  # what a difference is against: a row, or a condition of the same row
@@ -312,7 +312,7 @@ RESULTS = pa.schema(
         pa.field("config_sha256", pa.string()),  # fingerprint of a row's configuration, of its first seed
         pa.field("manifest_sha256", pa.string()),  # fingerprint of the samples and splits of its models
         pa.field("seeds", pa.list_(pa.int64())),  # training seeds of its models
-        pa.field("weights_sha256", pa.list_(pa.string())),  # SHA-256 of their weights
+        pa.field("weights_sha256", pa.list_(pa.string())),  # SHA-256 of their weights, or of given predictions
     ]
 )
 

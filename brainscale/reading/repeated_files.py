@@ -2,8 +2,10 @@
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import PurePosixPath
+from urllib.parse import parse_qs, unquote
 
 from brainscale.errors import SourceError
 from brainscale.reading.listing import path_of
@@ -18,28 +20,28 @@ def refuse_repeated_sources(sources: Sequence[str]) -> None:
     """
     named: dict[PurePosixPath, str] = {}
     for source in sources:
-        location = PurePosixPath(source if _is_many(source) else _location_of(source))
-        if location in named:
-            same = (
-                "is named twice" if named[location].rstrip("/") == source.rstrip("/") else f"is {named[location]} again"
-            )
-            raise SourceError(f"{source.rstrip('/')} {same}. Name each source once.")
+        location = PurePosixPath(source) if _names_files(source) else _locate(source)
+        if (other := named.get(location)) is not None:
+            repeats = "is named twice" if other.rstrip("/") == source.rstrip("/") else f"is {other} again"
+            raise SourceError(f"{source.rstrip('/')} {repeats}. Name each source once.")
         named[location] = source
-    for location, source in named.items():
-        if outer := next((named[folder] for folder in location.parents if folder in named), None):
+    whole = {location: source for location, source in named.items() if not _names_files(source)}
+    for location, source in whole.items():
+        if outer := next((whole[folder] for folder in location.parents if folder in whole), None):
             raise SourceError(f"{source} lies in {outer}, so its files would be read twice. Name {outer} alone.")
 
 
 class RepeatedFiles:
-    """Refuses a file that was named before, where that is possible: where a glob or a list is among the sources.
+    """Refuses a file of a glob or a list that was named before, or lies in a folder that is a source too.
 
-    Their names are all in memory anyway. What other sources hold, `refuse_repeated_sources` can tell from their names.
+    Only the names of globs and lists are kept. A link to a file counts as a file of its own, also in a folder.
     """
 
     def __init__(self, sources: Sequence[str]) -> None:
-        has_list = any(source.startswith("@") for source in sources)
-        self._is_possible = has_list or (len(sources) > 1 and any(map(_is_many, sources)))
-        self._named: dict[str, str] = {}
+        naming = {source for source in sources if _names_files(source)}
+        self._naming = naming if len(sources) > 1 or any(source.startswith("@") for source in naming) else set[str]()
+        self._whole = {_locate(source): source for source in sources if source not in naming}
+        self._named: dict[PurePosixPath, tuple[str, str]] = {}
 
     def refuse(self, source: str, uri: str, name: str) -> None:
         """Refuse the next file if it was named before.
@@ -52,23 +54,43 @@ class RepeatedFiles:
         Raises:
             SourceError: names it, and the sources.
         """
-        if not self._is_possible:
+        if source not in self._naming:
             return
-        location = _location_of(uri)
+        location = _locate(uri)
+        if outer := next((self._whole[each] for each in _upwards(location) if each in self._whole), None):
+            raise SourceError(f"{source} names {name}, which is in {outer} too. Name each file once.")
         if location in self._named:
-            other = self._named[location]
-            again = f"{name} twice" if other == source else f"{name}, which is in {other} too"
-            raise SourceError(f"{source} names {again}. Name each file once.")
-        self._named[location] = source
+            other_source, other_name = self._named[location]
+            where = "" if other_source == source else f" of {other_source}"
+            raise SourceError(f"{source} names {name}, which is the same file as {other_name}{where}: name it once.")
+        self._named[location] = source, name
 
 
-def _is_many(source: str) -> bool:
-    """Return whether a source is a list of files, or a glob and not a path with such signs in it."""
+def _names_files(source: str) -> bool:
+    """Return whether a source is a list of files or a glob: one that is no path with such signs in it."""
     if source.startswith("@"):
         return True
-    return not is_address(source) and glob.has_magic(source) and not os.path.lexists(path_of(source))
+    return not is_address(source) and glob.has_magic(str(path_of(source))) and not os.path.lexists(path_of(source))
 
 
-def _location_of(source: str) -> str:
-    """Return an address without its options, or the path where a path ends that may lead over links."""
-    return split_options(source)[0] if is_address(source) else os.path.realpath(path_of(source))
+def _locate(source: str) -> PurePosixPath:
+    """Return where a folder or file is, by whatever links to folders its path leads there."""
+    if is_address(source):
+        address, options = split_options(source)
+        store = parse_qs(options.removeprefix("?")).get("endpoint_override", [""])
+        return PurePosixPath(store[0], unquote(address))
+    path = path_of(source)
+    if path.is_dir():
+        return PurePosixPath(_resolve(str(path)))
+    return PurePosixPath(_resolve(str(path.parent)), path.name)
+
+
+@lru_cache(maxsize=4096)
+def _resolve(folder: str) -> str:
+    """Return the path of a folder without links."""
+    return os.path.realpath(folder)
+
+
+def _upwards(location: PurePosixPath) -> Iterator[PurePosixPath]:
+    yield location
+    yield from location.parents

@@ -94,10 +94,10 @@ def walk_files(sources: Sequence[str]) -> Iterator[SourceFile]:
     refuse_repeated_sources(sources)
     root_counts: dict[str, int] = {}
     roots = [_root_name(source, root_counts) if len(sources) > 1 else "" for source in sources]
-    walks = [_walk_below(source, root) for source, root in zip(sources, roots, strict=True)]
+    walks = [zip(_walk_below(source, root), repeat(source)) for source, root in zip(sources, roots, strict=True)]
     previous = None
     repeated = RepeatedFiles(sources)
-    for file, source in heapq.merge(*map(zip, walks, map(repeat, sources)), key=lambda pair: pair[0].sample_id):
+    for file, source in heapq.merge(*walks, key=lambda pair: pair[0].sample_id):
         repeated.refuse(source, file.uri, file.sample_id)
         if file.sample_id == previous:
             raise SourceError(

@@ -103,7 +103,7 @@ def check_ensemble(models: Sequence[str], out: str) -> None:
         out: path or address of the folder to write.
 
     Raises:
-        UsageError: a model is named twice, or is an ensemble itself.
+        UsageError: a model is named twice, is an ensemble itself, or two are the same.
         BundleError: a model is missing or incomplete, or they differ in classes or preprocessing.
         OutputError: the folder cannot be written, or holds something else.
     """
@@ -127,15 +127,16 @@ def require_members(members: Sequence[tuple[str, ModelInfo]]) -> None:
         BundleError: they differ in classes or preprocessing.
     """
     names: dict[str, str] = {}
+    first_name, first = members[0]
+    wanted = first.data.model_dump(mode="json")
     for name, info in members:
         if info.seed is None or info.epoch is None or info.members:
             raise UsageError(f"{name} is an ensemble itself: name its members instead")
         if info.model_sha256 in names:
             raise UsageError(f"{name} is the same model as {names[info.model_sha256]}: name it once")
         names[info.model_sha256] = name
-        first_name, first = members[0]
-        old, new = (each.data.model_dump(mode="json") for each in (first, info))
-        if (difference := next(find_differences(old, new, "data"), None)) is not None:
+        difference = next(find_differences(wanted, info.data.model_dump(mode="json"), "data"), None)
+        if difference is not None:
             key, one, other = difference
             raise BundleError(
                 f"{first_name} and {name} do not fit into one ensemble ({key} is {one} and {other}): "

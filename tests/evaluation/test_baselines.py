@@ -165,10 +165,14 @@ def test_a_table_of_given_predictions_may_come_from_a_spreadsheet(
             "no row with the SHA-256 of '.*': add one for",
         ),
         *(
-            (lambda text, end=end: text.rstrip().rpartition(",")[0] + end, "line .*: probabilities are from 0 to 1")
+            (
+                lambda text, end=end: text.rstrip().rpartition(",")[0] + end,
+                "line .*: it needs a sha256, and no_tumour and",
+            )
             for end in ("", ",", ",yes", ",nan", ",2.0", ",-1")
         ),
         (lambda text: text + text.splitlines()[-1][:64] + ",0.25,0.75\n", "line .*: an earlier line has other prob"),
+        (lambda text: text + ",0.25,0.75\n", "line .*: it needs a sha256, and no_tumour and"),
         (lambda text: text.encode("utf-16"), "cannot be read as a CSV file"),
         (lambda text: text + "x" * 200_000, "cannot be read as a CSV file"),
     ],

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from brainscale.config.data_sections import PreprocessConfig
 from brainscale.errors import SourceError
 from brainscale.reading.reader import read_samples
+from brainscale.reading.repeated_files import refuse_repeated_sources
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sample_ids import escape
 from brainscale.reading.sources import list_files, walk_files
@@ -155,28 +156,45 @@ def test_no_file_is_two_samples_by_globs_lists_and_links(tmp_path: Path) -> None
     (tmp_path / "scans").mkdir()
     (tmp_path / "scans" / "1").write_bytes(b"1")
     (tmp_path / "link").symlink_to(tmp_path / "scans")
-    (tmp_path / "one").symlink_to(tmp_path / "scans" / "1")
     scans, listed = tmp_path / "scans", tmp_path / "list.txt"
     for again in (f"{tmp_path}/s*/*", f"{tmp_path}/link/*", f"{tmp_path}/link/../s*/1"):
-        with pytest.raises(SourceError, match=r"names .*1, which is in .* too\. Name each file once\."):
+        with pytest.raises(SourceError, match=f"names .*1, which is in {scans} too\\. Name each file once\\."):
             ids_of(scans, again)
-    for line in (f"{scans}/1", f"{tmp_path}/one", f"{scans}/../scans/1", (scans / "1").as_uri()):
+    for line in (f"{scans}/1", f"{tmp_path}/link/1", f"{scans}/../scans/1", (scans / "1").as_uri()):
         listed.write_text(f"{line}\n")
-        with pytest.raises(SourceError, match=r"names .*(1|one), which is in .* too\. Name each file once\."):
+        with pytest.raises(SourceError, match=f"@{listed} names .*1, which is in {scans} too"):
             ids_of(scans, f"@{listed}")
-    listed.write_text(f"{scans}/1\n{tmp_path}/one\n")
-    with pytest.raises(SourceError, match=f"@{listed} names scans/1 twice. Name each file once."):
+    listed.write_text(f"{scans}/1\n{tmp_path}/link/1\n")
+    with pytest.raises(SourceError, match=f"@{listed} names scans/1, which is the same file as link/1: name it once"):
         ids_of(f"@{listed}")
+    with pytest.raises(SourceError, match=r"names .*1, which is the same file as .*1 of .*: name it once"):
+        ids_of(f"{tmp_path}/s*/*", f"@{listed}")
     with pytest.raises(SourceError, match=r"s\*/\* is named twice\. Name each source once\."):
         ids_of(f"{tmp_path}/s*/*", f"{tmp_path}/s*/*")
 
 
+def test_globs_that_share_no_file_are_sources(tmp_path: Path) -> None:
+    """Links to files are files of their own, as in a folder: some archives keep equal files once."""
+    (tmp_path / "scans" / "yes").mkdir(parents=True)
+    (tmp_path / "scans" / "1").write_bytes(b"1")
+    (tmp_path / "scans" / "yes" / "2").write_bytes(b"2")
+    (tmp_path / "scans" / "yes" / "3").symlink_to(tmp_path / "scans" / "1")
+    listed = tmp_path / "list.txt"
+    listed.write_text("\n".join(f"{tmp_path}/scans/{name}" for name in ("1", "yes/2", "yes/3")))
+    assert len(ids_of(f"@{listed}")) == len(ids_of(f"{tmp_path}/scans/*", f"{tmp_path}/scans/*/*")) == 3
+
+
 def test_addresses_that_hold_each_other_are_refused() -> None:
-    for outer, inner in (("s3://b/scans", "s3://b/scans/yes"), ("s3://b/scans/", "s3://b/scans/1.png?region=x")):
+    for outer, inner in (
+        ("s3://b/scans", "s3://b/scans/yes"),
+        ("s3://b/scans/", "s3://b/scans/1.png?region=x"),
+        ("s3://b/a=1", "s3://b/a%3D1/scans"),
+    ):
         with pytest.raises(SourceError, match=f"{re.escape(inner)} lies in {outer}, so its files would be read twice"):
             ids_of(outer, inner)
     with pytest.raises(SourceError, match="s3://b/scans is s3://b/scans/.region=x again"):
         ids_of("s3://b/scans/?region=x", "s3://b/scans")
+    refuse_repeated_sources([f"s3://b/scans?endpoint_override={host}" for host in ("one:9000", "two:9000")])
 
 
 @pytest.mark.parametrize(

@@ -79,12 +79,13 @@ def _read_table(path: Path, classes: Sequence[str]) -> dict[str, list[float]]:
             if missing := [name for name in (HASH_COLUMN, *classes) if name not in (reader.fieldnames or ())]:
                 raise ManifestError(f"{path}: the first line must name the column {missing[0]}")
             for row in reader:
-                sha256, values = row[HASH_COLUMN].lower(), _probabilities([row[name] for name in classes])
-                place = f"{path}, line {reader.line_num}"
-                if values is None:
-                    raise ManifestError(f"{place}: probabilities are from 0 to 1, with the sum 1")
-                if given.setdefault(sha256, values) != values:
-                    raise ManifestError(f"{place}: an earlier line has other probabilities for this file")
+                sha256, values = row[HASH_COLUMN], _probabilities([row[name] for name in classes])
+                line = f"{path}, line {reader.line_num}"
+                if not sha256 or values is None:
+                    names = " and ".join(classes)
+                    raise ManifestError(f"{line}: it needs a {HASH_COLUMN}, and {names} from 0 to 1 with the sum 1")
+                if given.setdefault(sha256.lower(), values) != values:
+                    raise ManifestError(f"{line}: an earlier line has other probabilities for this file")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(f"{path} cannot be read as a CSV file ({first_line(error)})") from None
     return given

@@ -41,7 +41,7 @@ def check_studies(
         overwrite: whether the page may replace another file.
 
     Raises:
-        UsageError: no study has such a data set or such a part, or no part such a row.
+        UsageError: no study has such a data set or such a part, no part such a row, or weights are other ones.
         OutputError: the folder or the page cannot be written or holds something else, or there is no such table.
     """
     known_data = {name for file in files for name in (*file.study.data, *file.study.weights)}
@@ -61,7 +61,7 @@ def check_studies(
         if not place or not Path(place).exists():
             raise UsageError(f"--data {name}={place}: there is no such file or folder")
     for file in files:
-        file.with_places(data)
+        file.with_places(data)  # refuses other weights than the study names
     require_folder(out, OWN_FILES, "results")
     if page is not None:
         _require_own_page(page, origin_of(files), overwrite=overwrite)

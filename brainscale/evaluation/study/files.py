@@ -118,15 +118,17 @@ def read_study(source: str) -> StudyFile:
 
 
 def _check_weights(row: Row, config: Config) -> None:
-    """Check that a row's file is there, unless its place is said later.
+    """Check that the file of a row is there, unless its place is said on the command line.
 
     Raises:
         UsageError: there is no such file.
     """
+    if named_weights(config) is not None:
+        return
     if row.baseline == "given_predictions":
         require_table(config)
     weights = config.model.weights
-    if weights not in (None, "imagenet") and named_weights(config) is None and not Path(str(weights)).is_file():
+    if weights not in (None, "imagenet") and not Path(str(weights)).is_file():
         raise UsageError(f"model.weights: there is no file {weights}, here or beside the study")
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -71,9 +71,10 @@ def is_done(folder: Path, identity: str) -> bool:
 
 
 class PieceProcess:
-    """A piece in a process of its own, which is paused while the file `busy` is locked; `close` it at the end.
+    """A piece that runs in a process of its own, which is paused while the file `busy` is locked.
 
-    A process that is stopped keeps its last checkpoint, and the next one for the same folder resumes it.
+    `start` it, `poll` it until it has ended, and `close` it in any case. A process that was stopped keeps its last
+    checkpoint, and the next one for the same folder resumes it.
 
     Attributes:
         piece: the piece.
@@ -83,7 +84,7 @@ class PieceProcess:
     def __init__(
         self, piece: Piece, folder: Path, *, seconds: float | None, busy: Path | None, on_notice: Callable[[str], None]
     ) -> None:
-        """Start the process.
+        """Take what the process needs.
 
         Args:
             piece: the piece.
@@ -94,35 +95,30 @@ class PieceProcess:
         """
         self.piece, self.folder = piece, folder
         self._limit, self._busy, self._on_notice = seconds, busy, on_notice
-        make_folder(folder)
-        write_manifest(piece.manifest, folder / SAMPLES)
-        if piece.test_manifest is not None:
-            write_manifest(piece.test_manifest, folder / TEST_SAMPLES)
-        write_request(folder, piece.identity, piece.config, piece.tested, piece.baseline)
         self._earlier, self._timer, self._cpu_seconds = read_spent(folder), _Timer(), 0.0
         self._started = self._saved = time.monotonic()
-        self._is_stopped = False
-        with (folder / LOG).open("ab") as log:
+        self._kill_at: float | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Write what the process reads, and start it.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        make_folder(self.folder)
+        write_manifest(self.piece.manifest, self.folder / SAMPLES)
+        if self.piece.test_manifest is not None:
+            write_manifest(self.piece.test_manifest, self.folder / TEST_SAMPLES)
+        write_request(self.folder, self.piece.identity, self.piece.config, self.piece.tested, self.piece.baseline)
+        with (self.folder / LOG).open("ab") as log:
             self._child = subprocess.Popen(  # noqa: S603 - this program itself
-                [sys.executable, *CHILD, str(folder)],
+                [sys.executable, *CHILD, str(self.folder)],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.PIPE,  # whose end tells it that this process has ended
                 start_new_session=True,  # a process group of its own, which is paused and stopped as one
             )
-
-    def close(self) -> None:
-        """Stop the process if it runs, with what it started, and keep what it took."""
-        if not self._has_ended():
-            self._stop()
-        if self._child.stdin is not None:
-            self._child.stdin.close()
-        self._save()
-
-    def interrupt(self) -> None:
-        """Ask the process and what it started to stop, also if it is paused."""
-        self._signal(signal.SIGCONT)
-        self._signal(signal.SIGINT)
 
     def poll(self) -> bool:
         """Return whether the process has ended; pause, resume or stop it where it is time to."""
@@ -131,9 +127,11 @@ class PieceProcess:
         if has_ended:
             return True
         if self._limit is not None and now - self._started > self._limit:
-            self._is_stopped = True
-            self._stop()
-            return True
+            self.interrupt()
+        if self._kill_at is not None:
+            if now > self._kill_at:
+                self._signal(signal.SIGKILL)
+            return False
         if now - self._saved > SAVE_SECONDS:
             self._saved = now
             self._save()
@@ -143,35 +141,60 @@ class PieceProcess:
             self._on_notice("paused while tests or benchmarks run" if self._timer.is_paused else "resumed")
         return False
 
-    @property
-    def failure(self) -> str | None:
-        """Why it failed, in one line; None if it is complete or was stopped at its time limit."""
-        if self._child.returncode == 0 or self._is_stopped:
-            return None
-        return _last_line(self.folder / LOG) or f"its process ended with status {self._child.returncode}"
+    def interrupt(self) -> None:
+        """Ask the process and what it started to stop, once, also if it is paused; it is killed if it does not."""
+        if self._kill_at is None:
+            self._kill_at, self._timer.is_paused = time.monotonic() + GRACE_SECONDS, False
+            self._signal(signal.SIGCONT)
+            self._signal(signal.SIGINT)
 
-    def _has_ended(self) -> bool:
-        """Return whether it has ended; its CPU time, with that of its children, is known then."""
-        if self._child.returncode is None:
-            pid, status, used = os.wait4(self._child.pid, os.WNOHANG)
-            if pid:
-                self._child.returncode = os.waitstatus_to_exitcode(status)
-                self._cpu_seconds = used.ru_utime + used.ru_stime
-        return self._child.returncode is not None
+    def close(self) -> None:
+        """Stop the process if it runs, with what it started, and keep what it took.
 
-    def _stop(self) -> None:
-        """Ask the process and what it started to stop, and kill what does not."""
-        self.interrupt()
-        deadline = time.monotonic() + GRACE_SECONDS
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        if self._child is None:
+            return
         try:
-            while not self._has_ended() and time.monotonic() < deadline:
-                time.sleep(POLL_SECONDS)
+            if not self._has_ended():
+                self.interrupt()
+                while not self._has_ended() and time.monotonic() < (self._kill_at or 0):
+                    time.sleep(POLL_SECONDS)
         finally:
             self._signal(signal.SIGKILL)
             while not self._has_ended():
                 time.sleep(POLL_SECONDS)
+            if self._child.stdin is not None:
+                self._child.stdin.close()
+            self._save()
+
+    def describe_failure(self) -> str | None:
+        """Return why it failed, in one line; None if it is complete or was asked to stop."""
+        status = self._child.returncode if self._child is not None else 0
+        if status == 0 or self._kill_at is not None:
+            return None
+        if status < 0:
+            return f"its process was killed ({signal.Signals(-status).name})"
+        return _last_line(self.folder / LOG) or f"its process ended with status {status}"
+
+    def _has_ended(self) -> bool:
+        """Return whether it has ended; its CPU time, with that of its children, is known then."""
+        if self._child is None or self._child.returncode is not None:
+            return True
+        try:
+            ended, status, used = os.wait4(self._child.pid, os.WNOHANG)
+        except ChildProcessError:  # a Ctrl-C came between the wait and the next line
+            self._child.returncode = 0  # whether the piece is complete, its folder says
+            return True
+        if ended:
+            self._cpu_seconds = used.ru_utime + used.ru_stime
+            self._child.returncode = os.waitstatus_to_exitcode(status)
+        return ended != 0
 
     def _signal(self, number: int) -> None:
+        if self._child is None:
+            return
         with suppress(ProcessLookupError, PermissionError):  # it has ended meanwhile
             os.killpg(self._child.pid, number)
 
@@ -198,11 +221,12 @@ def take_ended(running: list[PieceProcess]) -> list[PieceProcess]:
 
 
 def stop_all(running: Sequence[PieceProcess]) -> None:
-    """Stop processes, all at the same time."""
-    for process in running:
-        process.interrupt()
-    for process in running:
-        process.close()
+    """Stop processes, all at the same time; an error with one of them, or another Ctrl-C, spares none."""
+    with ExitStack() as stack:
+        for process in running:
+            stack.callback(process.close)
+        for process in running:
+            process.interrupt()
 
 
 class _Timer:

@@ -71,7 +71,7 @@ def run_studies(
         parts: names of the parts to run; all without any.
         rows: names of the rows to run; all without any.
         minutes: time limit; None: until all is complete.
-        parallel: number of models that are trained at the same time, each on its own CPUs (`train.threads`).
+        parallel: number of models that are trained at the same time, each with `train.threads` threads.
         page: where to write the page; by default results.md in `out`.
         models: a table of released models: those that the studies plan are taken from it and not trained.
         overwrite: whether to replace a page of other studies, or another file in its place.

@@ -150,32 +150,35 @@ def run_pieces(
         pieces: the pieces, in order.
         minutes: time limit; None: until all are complete.
         busy: file whose lock pauses the computation, or None.
-        on_notice: called with a line when a piece begins and fails.
+        on_notice: called with a line when a piece begins or fails, and when all are paused or go on.
         parallel: number of pieces that run at the same time.
     """
     started, done = time.monotonic(), plan.done()
     waiting = deque(enumerate((piece for piece in pieces if piece.identity not in done), 1))
     planned, finished, failures = len(waiting), 0, dict[str, str]()
     running: list[PieceProcess] = []
+    estimator = Estimator(plan.out, plan.rows, done)
     say_pause = _without_repetition(on_notice)
     try:
         while waiting or running:
             while waiting and len(running) < parallel:
                 number, piece = waiting.popleft()
-                needed = Estimator(plan.out, plan.rows, plan.done()).seconds_left(piece)
+                needed = estimator.seconds_left(piece)
                 seconds = None if minutes is None else 60 * minutes - (time.monotonic() - started)
-                is_first = not finished and not running
-                if seconds is not None and not _fits(needed, seconds, 60 * (minutes or 0), is_first=is_first):
+                if seconds is not None and not _fits(needed, seconds, 60 * (minutes or 0), is_first=not finished):
                     continue
                 on_notice(f"{number} of {planned}: {piece.title}, about {needed / 60:.1f} minutes")
                 folder = plan.out / piece.folder
                 running.append(PieceProcess(piece, folder, seconds=seconds, busy=busy, on_notice=say_pause))
-            for process in take_ended(running):
-                if process.failure is not None:
-                    failures[process.piece.title] = process.failure
-                    on_notice(f"{process.piece.title} failed: {process.failure} ({process.folder}/log.txt)")
+                running[-1].start()
+            for process in (ended := take_ended(running)):
+                if (failure := process.describe_failure()) is not None:
+                    failures[process.piece.title] = failure
+                    on_notice(f"{process.piece.title} failed: {failure} ({process.folder}/log.txt)")
                 elif is_done(process.folder, process.piece.identity):
                     finished += 1
+            if ended:
+                estimator = Estimator(plan.out, plan.rows, plan.done())
     finally:
         stop_all(running)
     done = plan.done()

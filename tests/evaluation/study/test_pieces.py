@@ -131,6 +131,13 @@ def test_a_table_of_given_predictions_lies_beside_the_study_and_nothing_is_learn
     theirs, ours = (row.pieces[0] for row in whole.rows)
     assert (theirs.config.model.weights, theirs.missing_weights) == (str(tmp_path / "theirs.csv"), None)
     assert theirs.weights_sha256 == file_sha256(tmp_path / "theirs.csv")
+    named = {"weights": {"theirs": {"title": "Theirs"}}}
+    later = study(
+        tmp_path,
+        {"table": {**FOLDS, "rows": {"theirs": {**rows["theirs"], "set": ["model.weights=$theirs"]}}}},
+        **named,
+    )
+    assert plan(later, tmp_path / "out").rows[0].pieces[0].missing_weights == "theirs"
     for piece in (theirs, ours):
         complete(piece, whole.out)
     facts = {(row["row"], row["metric"]) for row in measure_studies(whole).to_pylist() if row["measure"] == "fact"}

@@ -192,6 +192,25 @@ def test_a_stop_ends_all_that_run_and_a_pause_is_said_once(small: StudyPlan, chi
     assert len(steps) == 2
 
 
+def test_an_error_with_one_piece_leaves_none_running(
+    small: StudyPlan, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child(steps=200)
+
+    def refuse(path: Path, _facts: object) -> None:
+        if len(list(small.out.rglob("steps.txt"))) == 2:
+            raise OutputError(f"{path} cannot be written")
+
+    monkeypatch.setattr(processes, "write_json", refuse)
+    monkeypatch.setattr(processes, "SAVE_SECONDS", 0)
+    with pytest.raises(OutputError, match="cannot be written"):
+        run_pieces(small, choose_pieces(small, (), ()), minutes=None, busy=None, on_notice=print, parallel=2)
+    steps = [path.read_text() for path in small.out.rglob("steps.txt")]
+    time.sleep(0.3)
+    assert [path.read_text() for path in small.out.rglob("steps.txt")] == steps
+    assert 0 < max(map(len, steps)) < 200
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     with path.open("a") as file:
