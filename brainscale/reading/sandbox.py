@@ -96,6 +96,8 @@ class Sandbox:
         return self._confinement
 
     def _connect(self) -> socket.socket:
+        if self._process is not None and self._process.poll() is not None:
+            self._end()  # it was killed between two questions, which is not the next file's fault
         if self._socket is None:
             try:
                 self._socket = self._start_child()

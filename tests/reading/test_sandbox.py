@@ -264,6 +264,17 @@ def outcomes(path: Path, request: ReadRequest) -> dict[str, str | None]:
     return {sample.sample_id: sample.error_code for sample in samples}
 
 
+def test_a_decoder_that_was_killed_between_two_files_costs_none(tmp_path: Path, crashing: ReadRequest) -> None:
+    (tmp_path / "one.png").write_bytes(image(tmp_path))
+    (file,) = list_files([str(tmp_path / "one.png")])
+    for _ in range(3):
+        assert [sample.error_code for sample in read_file(file, crashing)] == [None]
+        pid = decoder_of(crashing).pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
 def test_a_file_that_crashes_its_decoder_is_a_sample_with_an_error(tmp_path: Path, crashing: ReadRequest) -> None:
     (tmp_path / "scans").mkdir()
     for i in range(3):
