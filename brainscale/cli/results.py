@@ -52,7 +52,7 @@ def _show_budget(budget: "Sequence[RowBudget]", *, as_json: bool, dry_run: bool)
     metavar="N",
     default=1,
     show_default=True,
-    help="Number of models trained at the same time. Each has `train.threads` threads and needs about 2 GiB of memory.",
+    help="Number of models trained at the same time. Each has its own memory and `train.threads` threads.",
 )
 @click.option(
     "--page",

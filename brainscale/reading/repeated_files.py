@@ -2,9 +2,9 @@
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, unquote
 
 from brainscale.errors import SourceError
@@ -42,6 +42,7 @@ class RepeatedFiles:
         self._naming = naming if len(sources) > 1 or any(source.startswith("@") for source in naming) else set[str]()
         self._whole = {_locate(source): source for source in sources if source not in naming}
         self._named: dict[PurePosixPath, tuple[str, str]] = {}
+        self._resolve = lru_cache(maxsize=4096)(os.path.realpath)  # many files are in one folder
 
     def refuse(self, source: str, uri: str, name: str) -> None:
         """Refuse the next file if it was named before.
@@ -56,7 +57,7 @@ class RepeatedFiles:
         """
         if source not in self._naming:
             return
-        location = _locate(uri)
+        location = _locate(uri, self._resolve)
         if outer := next((self._whole[each] for each in _upwards(location) if each in self._whole), None):
             raise SourceError(f"{source} names {name}, which is in {outer} too. Name each file once.")
         if location in self._named:
@@ -73,22 +74,21 @@ def _names_files(source: str) -> bool:
     return not is_address(source) and glob.has_magic(str(path_of(source))) and not os.path.lexists(path_of(source))
 
 
-def _locate(source: str) -> PurePosixPath:
-    """Return where a folder or file is, by whatever links to folders its path leads there."""
+def _locate(source: str, resolve: Callable[[Path], str] = os.path.realpath) -> PurePosixPath:
+    """Return where a folder or file is, by whatever links to folders its path leads there.
+
+    Args:
+        source: path or address.
+        resolve: path of a folder → the same without links.
+    """
     if is_address(source):
         address, options = split_options(source)
         store = parse_qs(options.removeprefix("?")).get("endpoint_override", [""])
         return PurePosixPath(store[0], unquote(address))
     path = path_of(source)
     if path.is_dir():
-        return PurePosixPath(_resolve(str(path)))
-    return PurePosixPath(_resolve(str(path.parent)), path.name)
-
-
-@lru_cache(maxsize=4096)
-def _resolve(folder: str) -> str:
-    """Return the path of a folder without links."""
-    return os.path.realpath(folder)
+        return PurePosixPath(resolve(path))
+    return PurePosixPath(resolve(path.parent), path.name)
 
 
 def _upwards(location: PurePosixPath) -> Iterator[PurePosixPath]:

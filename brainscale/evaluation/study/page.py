@@ -164,7 +164,7 @@ def plot_of(results: Results, name: str, part: Part) -> str | None:
 
 
 def _view_part(results: Results, name: str, part: Part) -> PartView:
-    make = {"leak": leak_table, "learning_curve": rows_table}.get(part.kind, rows_table)
+    make = leak_table if part.kind == "leak" else rows_table
     table = make(results, name, part, ALL)
     doubtful = None
     if table is not None and results.has_subset(name, WITHOUT_DOUBTFUL):
