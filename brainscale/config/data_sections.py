@@ -59,6 +59,13 @@ class PreprocessConfig(Section):
             "ratio), head (the bounding box of the head, stretched) or head_pad (that box, with margins)."
         ),
     ] = "squash"
+    normalisation: Annotated[
+        Literal["none", "histogram", "z_score"],
+        Field(
+            description="Normalisation of the plane's grey levels: none, histogram (equalised) or z_score (mean and "
+            "standard deviation become fixed). Black stays black and does not count."
+        ),
+    ] = "none"
 
     @model_validator(mode="before")
     @classmethod

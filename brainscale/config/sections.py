@@ -23,6 +23,10 @@ ViewCount = Literal[1, 2, 6]
 """Number of views of an image whose probabilities a model averages."""
 
 
+LATER = {"data": ("normalisation",), "augment": ("elastic", "bias_field")}
+"""Keys that are younger than the first runs: a run that leaves them as they are keeps the fingerprint it had before."""
+
+
 class ModelConfig(Section):
     """The network and its initial weights."""
 
@@ -71,6 +75,19 @@ class AugmentConfig(Section):
             ge=0,
             description="Mixup: images of a micro-batch are blended in pairs, with shares from a beta distribution "
             "with both parameters equal to this number.",
+        ),
+    ] = 0.0
+    elastic: Annotated[
+        float,
+        Field(ge=0, lt=0.25, description="Maximum shift of a point by elastic deformation, as a fraction of the side."),
+    ] = 0.0
+    bias_field: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=2,
+            description="Maximum logarithm of a smooth factor by which intensities vary over the plane, as uneven "
+            "receiver coils cause it.",
         ),
     ] = 0.0
 
@@ -285,7 +302,13 @@ class Config(Section):
     @property
     def fingerprint(self) -> str:
         """Return the SHA-256 of everything that decides the result."""
-        return fingerprint(self.model_dump(mode="json", exclude={"resources"}))
+        facts = self.model_dump(mode="json", exclude={"resources"})
+        for section, keys in LATER.items():
+            fields = type(getattr(self, section)).model_fields
+            for key in keys:
+                if facts[section][key] == fields[key].default:
+                    del facts[section][key]
+        return fingerprint(facts)
 
     def to_yaml(self) -> str:
         """Return the complete configuration as YAML that `load_config` reads."""

@@ -6,15 +6,18 @@ from PIL import Image
 from brainscale.config.data_sections import PreprocessConfig
 from brainscale.hashing import fingerprint
 from brainscale.reading.formats.frame import Frame, count_frame, percentile_range
+from brainscale.reading.grey_levels import normalise_levels
 from brainscale.reading.histogram import GreyRange
 from brainscale.reading.signature import Box, find_head
 
 HEAD_FITS = ("head", "head_pad")
 """Values of `fit` that look for the head."""
+NO_CHOICE = (("window_source", "file"), ("normalisation", "none"))
+"""Keys that the specification did not have at first, each with what planes were like without it."""
 
 
 def make_plane(grey: np.ndarray, spec: PreprocessConfig) -> np.ndarray:
-    """Fit an image into the square plane (antialiased bilinear), and crop to the centre.
+    """Fit an image into the square plane (antialiased bilinear), crop to the centre, and normalise grey levels.
 
     Args:
         grey: uint8 [H, W].
@@ -25,7 +28,8 @@ def make_plane(grey: np.ndarray, spec: PreprocessConfig) -> np.ndarray:
     """
     height, width = grey.shape
     box = find_head(grey) if spec.fit in HEAD_FITS else (0, 0, width, height)
-    return _pad(grey, box, spec) if spec.fit in ("pad", "head_pad") else _squash(grey, box, spec)
+    plane = _pad(grey, box, spec) if spec.fit in ("pad", "head_pad") else _squash(grey, box, spec)
+    return normalise_levels(plane, spec.normalisation)
 
 
 def _squash(grey: np.ndarray, box: Box, spec: PreprocessConfig) -> np.ndarray:
@@ -121,6 +125,6 @@ def to_uint8(pixels: np.ndarray, percentiles: tuple[float, float], grey_range: G
 
 
 def spec_fingerprint(spec: PreprocessConfig) -> str:
-    """Return a sha256 that changes when planes could; without a source of windows, as before there was a choice."""
+    """Return a sha256 that changes when planes could; a key of `NO_CHOICE` is no part where it changes nothing."""
     facts = spec.model_dump(mode="json")
-    return fingerprint({name: value for name, value in facts.items() if (name, value) != ("window_source", "file")})
+    return fingerprint({name: value for name, value in facts.items() if (name, value) not in NO_CHOICE})

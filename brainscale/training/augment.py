@@ -10,6 +10,11 @@ from torch import Tensor
 from brainscale.config.sections import AugmentConfig
 from brainscale.seeds import derive
 
+COARSE = 4
+"""Control points in each direction from which the smooth fields of elastic deformation and intensity are made."""
+FIELDS = 3
+"""Smooth fields of a sample: shifts along both axes, and the logarithm of a factor."""
+
 
 def augment(
     planes: Tensor,
@@ -19,7 +24,7 @@ def augment(
     config: AugmentConfig,
     upload: Callable[[np.ndarray], Tensor] | None = None,
 ) -> Tensor:
-    """Flip, rotate, scale and shift planes, and change their gamma and their intensities.
+    """Flip, rotate, scale, shift and deform planes, and change their gamma and their intensities.
 
     Args:
         planes: uint8 [N, S, S].
@@ -32,24 +37,38 @@ def augment(
     Returns:
         float32 [N, S, S] in 0..255, on the device of the planes. Pixels from outside the plane are 0.
     """
-    draws = np.stack([_draw_numbers(derive(seed, "augment", epoch, sample_id)) for sample_id in sample_ids])
+    count = 8 + (FIELDS * COARSE**2 if config.elastic or config.bias_field else 0)
+    draws = np.stack([_draw_numbers(derive(seed, "augment", epoch, sample_id), count) for sample_id in sample_ids])
     matrices, gain, offset = _transform_parameters(draws, config)
     gamma = np.exp(config.gamma * draws[:, 7])
-    numbers = np.concatenate([matrices.reshape(-1, 6), gain[:, None], offset[:, None], gamma[:, None]], 1)  # one copy
+    columns = [matrices.reshape(-1, 6), gain[:, None], offset[:, None], gamma[:, None], draws[:, 8:]]
+    numbers = np.concatenate(columns, 1)  # one copy
     parameters = torch.from_numpy(numbers).to(planes.device) if upload is None else upload(numbers)
     gains, offsets, gammas = (parameters[:, column, None, None] for column in (6, 7, 8))
     shape = [len(planes), 1, *planes.shape[1:]]
     grid = F.affine_grid(parameters[:, :6].reshape(-1, 2, 3), shape, align_corners=False)
+    if config.elastic or config.bias_field:
+        fields = _spread(parameters[:, 9:], planes.shape[1])
+    if config.elastic:
+        grid = grid + 2 * config.elastic * fields[:, :2].permute(0, 2, 3, 1)
     moved = F.grid_sample(planes.float().unsqueeze(1), grid, align_corners=False).squeeze(1)
     if config.gamma:
         moved = 255 * (moved / 255) ** gammas
+    if config.bias_field:
+        moved = moved * torch.exp(config.bias_field * fields[:, 2])
     changed: Tensor = (moved * gains + offsets * (moved > 0)).clamp(0, 255)
     return changed
 
 
-def _draw_numbers(seed: int) -> np.ndarray:
-    """Return eight uniform random numbers in −1..1."""
-    return np.random.Generator(np.random.Philox(key=seed)).uniform(-1, 1, 8).astype(np.float32)
+def _draw_numbers(seed: int, count: int) -> np.ndarray:
+    """Return uniform random numbers in −1..1; a greater count begins with those of a smaller one."""
+    return np.random.Generator(np.random.Philox(key=seed)).uniform(-1, 1, count).astype(np.float32)
+
+
+def _spread(numbers: Tensor, side: int) -> Tensor:
+    """Return smooth fields in −1..1, float32 [N, FIELDS, side, side], through control points [N, FIELDS · COARSE²]."""
+    points = numbers.reshape(-1, FIELDS, COARSE, COARSE)
+    return F.interpolate(points, size=(side, side), mode="bicubic", align_corners=True).clamp(-1, 1)
 
 
 def draw_mixture(count: int, seed: int, alpha: float) -> tuple[np.ndarray, float]:

@@ -122,6 +122,15 @@ def test_yaml_round_trip_and_fingerprint() -> None:
     assert one.fingerprint != files.load_config(None, ["train.epochs=8"]).fingerprint
 
 
+FIRST_FINGERPRINT = "25d05c199ab682f1ae5932da13a809c9d7401f1f20f56956dbf9199118314916"
+
+
+def test_a_younger_key_that_is_left_alone_does_not_change_the_fingerprint_of_a_run() -> None:
+    assert files.load_config(None).fingerprint == FIRST_FINGERPRINT
+    for change in ("data.normalisation=z_score", "augment.elastic=0.05", "augment.bias_field=0.2"):
+        assert files.load_config(None, [change]).fingerprint != FIRST_FINGERPRINT
+
+
 @given(st.sampled_from(["yes", "YES", "Tumor", "glioma", "no", "NoTumor", "tumour", "no_tumour"]))
 def test_folder_names_mean_classes_in_any_case(name: str) -> None:
     expected = "no_tumour" if name.lower().startswith("no") else "tumour"

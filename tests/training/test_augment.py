@@ -1,6 +1,7 @@
 """Augmentation: each sample's own draw, whatever shares its batch."""
 
 import numpy as np
+import pytest
 import torch
 
 from brainscale.config.sections import AugmentConfig
@@ -10,8 +11,9 @@ PLANES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 32, 32),
 IDS = [f"s{i}" for i in range(6)]
 
 
-def test_a_draw_belongs_to_its_sample() -> None:
-    config, before = AugmentConfig(), PLANES.clone()
+@pytest.mark.parametrize("config", [AugmentConfig(), AugmentConfig(elastic=0.05, bias_field=0.3)])
+def test_a_draw_belongs_to_its_sample(config: AugmentConfig) -> None:
+    before = PLANES.clone()
     together = augment(PLANES, IDS, 1, 42, config)
     alone = torch.cat([augment(PLANES[i : i + 1], IDS[i : i + 1], 1, 42, config) for i in range(6)])
     assert torch.equal(together, alone)
@@ -22,9 +24,33 @@ def test_a_draw_belongs_to_its_sample() -> None:
     assert together.max() <= 255
 
 
+STILL = AugmentConfig(flip=False, rotate=0.0, scale=0.0, shift=0.0, intensity=0.0)
+
+
 def test_nothing_turned_on_changes_nothing() -> None:
-    still = AugmentConfig(flip=False, rotate=0.0, scale=0.0, shift=0.0, intensity=0.0)
-    assert torch.allclose(augment(PLANES, IDS, 1, 42, still), PLANES.float(), atol=1e-3)
+    assert torch.allclose(augment(PLANES, IDS, 1, 42, STILL), PLANES.float(), atol=1e-3)
+
+
+def test_smooth_changes_draw_after_all_others() -> None:
+    tiny = AugmentConfig(elastic=1e-7, bias_field=1e-7)
+    assert torch.allclose(augment(PLANES, IDS, 1, 42, tiny), augment(PLANES, IDS, 1, 42, AugmentConfig()), atol=1e-2)
+
+
+def test_elastic_deformation_shifts_points_smoothly_and_by_no_more_than_its_maximum() -> None:
+    columns = torch.arange(64, dtype=torch.uint8).repeat(6, 64, 1)  # a plane whose grey level is the column
+    changed = augment(columns, IDS, 1, 42, STILL.model_copy(update={"elastic": 0.05}))
+    shifts = (changed - columns)[:, 8:-8, 8:-8]
+    assert 1 < shifts.abs().max() <= 0.05 * 64 + 1e-3
+    assert shifts.amax((1, 2)).std() > 0.1
+    assert shifts.diff(dim=1).abs().max() < 0.5
+
+
+def test_a_bias_field_is_a_smooth_factor() -> None:
+    grey = torch.full((6, 64, 64), 100, dtype=torch.uint8)
+    logarithms = (augment(grey, IDS, 1, 42, STILL.model_copy(update={"bias_field": 0.4})) / 100).log()[:, 1:-1, 1:-1]
+    assert 0.2 < logarithms.abs().max() <= 0.4 + 1e-5
+    assert logarithms.std() > 0.05
+    assert logarithms.diff(dim=2).abs().max() < 0.05
 
 
 def test_a_flip_is_left_right() -> None:

@@ -37,7 +37,7 @@ SMALL = [
 ]
 REGULARISED = [
     *("train.ema=0.9", "train.keep=last", "train.label_smoothing=0.1", "train.decay_biases=false"),
-    *("augment.mixup=0.4", "augment.gamma=0.3"),
+    *("augment.mixup=0.4", "augment.gamma=0.3", "augment.elastic=0.04", "augment.bias_field=0.3"),
 ]
 CPU = torch.device("cpu")
 
