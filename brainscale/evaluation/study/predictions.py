@@ -122,13 +122,28 @@ def read_row(plan: RowPlan, rows: Sequence[RowPlan], done: Mapping[str, Path]) -
         return RowPredictions(plan=plan, models=models, folders=folders, planned=keys_of(plan))
     named = [each for each in rows if each.row in section.average and each.condition == plan.condition]
     members = [read_row(each, rows, done) for each in named]
+    if section.average_seeds:
+        members = [_average_seeds(member) for member in members]
     common = set.intersection(*(set(member.models) for member in members))
     return RowPredictions(
         plan=plan,
         models={key: average([member.models[key] for member in members]) for key in common},
         folders=[],
-        planned=frozenset.intersection(*(keys_of(each) for each in named)),
+        planned=frozenset.intersection(*(member.planned for member in members)),
     )
+
+
+def _average_seeds(row: RowPredictions) -> RowPredictions:
+    """Return a row in which all seeds of a fold are one model, with the number 1; a fold that lacks a seed has none."""
+    seeds: dict[Key, list[Key]] = {}
+    for seed, repeat, fold in sorted(row.planned):
+        seeds.setdefault((1, repeat, fold), []).append((seed, repeat, fold))
+    models = {
+        key: average([row.models[each] for each in keys])
+        for key, keys in seeds.items()
+        if row.models.keys() >= set(keys)
+    }
+    return replace(row, models=models, planned=frozenset(seeds))
 
 
 def average(models: Sequence[ModelPredictions]) -> ModelPredictions:

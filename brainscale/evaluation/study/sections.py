@@ -50,6 +50,10 @@ class Row(Section):
     average: Annotated[
         tuple[str, ...], Field(description="Rows of this part whose probabilities are averaged, in place of a network.")
     ] = ()
+    average_seeds: Annotated[
+        bool,
+        Field(description="Whether the probabilities of all training seeds are averaged too, to one model a fold."),
+    ] = False
     repeats: Annotated[int | None, Field(ge=1, description="Number of divisions of the data; null: the part's.")] = None
     seeds: Annotated[int | None, Field(ge=1, description="Training seeds on the same division; null: the part's.")] = (
         None
@@ -71,8 +75,10 @@ class Row(Section):
         kinds = [name for name in ("baseline", "average") if getattr(self, name)]
         if len(kinds) > 1:
             raise ValueError("a row is a baseline or an average, not both: remove one of the two")
-        if len(self.average) == 1:
-            raise ValueError("average needs two rows or more")
+        if len(self.average) == 1 and not self.average_seeds:
+            raise ValueError("average needs two rows or more, or average_seeds: true")
+        if self.average_seeds and not self.average:
+            raise ValueError("average_seeds needs average, the rows whose seeds are averaged")
         return self
 
 

@@ -48,6 +48,7 @@ def test_a_row_starts_from_the_recipe_and_changes_it(tmp_path: Path) -> None:
         ({"rows": {"a": {"average": ["b", "c"]}}}, "a names the row 'b': choose from a"),
         ({"rows": {**ROWS, "x": {"average": ["both", "paper"]}}}, "averages 'both', which is an average itself"),
         ({"rows": {"a": {"average": ["a"], "baseline": "hog_svm"}}}, "a baseline or an average, not both"),
+        ({"rows": {"a": {"average_seeds": True}}}, "average_seeds needs average"),
         (
             {"rows": {"a": {"baseline": "hog_smv"}}},
             "'header_only', 'hog_svm', 'frozen_features' or 'given_predictions'",
