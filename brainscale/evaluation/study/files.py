@@ -14,6 +14,8 @@ from brainscale.errors import UsageError
 from brainscale.evaluation.baselines.given_predictions import require_table
 from brainscale.evaluation.study.sections import NAME, Part, Row, Study
 from brainscale.hashing import file_sha256
+from brainscale.models.bundle import WEIGHTS
+from brainscale.models.shipped import shipped_folders
 
 FOLDER = "configs/results"
 
@@ -76,7 +78,7 @@ class StudyFile:
             wanted = self.study.weights[name].sha256
             if wanted is not None and file_sha256(Path(path)) != wanted:
                 raise UsageError(f"--data {name}={path}: its SHA-256 is not {wanted}, which {self.name} names")
-        return replace(self, weights=weights)
+        return replace(self, weights={**self.weights, **weights})
 
 
 def named_weights(config: Config) -> str | None:
@@ -104,7 +106,7 @@ def read_study(source: str) -> StudyFile:
         study = Study.model_validate(read_yaml(path))
     except ValidationError as error:
         raise UsageError(f"{source}: {explain(error, Study)}") from None
-    file = StudyFile(name=path.stem, path=path, study=study)
+    file = StudyFile(name=path.stem, path=path, study=study, weights=_find_shipped(source, study))
     for kind, names in (("data set", study.data), ("part", study.parts)):
         _check_names(source, kind, names)
     for part_name, part in study.parts.items():
@@ -115,6 +117,25 @@ def read_study(source: str) -> StudyFile:
             except UsageError as error:
                 raise UsageError(f"{source}, parts.{part_name}.rows.{row_name}: {error}") from None
     return file
+
+
+def _find_shipped(source: str, study: Study) -> dict[str, str]:
+    """Return name → path of the initial weights that come with brainscale.
+
+    Raises:
+        UsageError: there is no such model.
+    """
+    folders, found = shipped_folders(), dict[str, str]()
+    for name, weights in study.weights.items():
+        if weights.shipped is None:
+            continue
+        if weights.shipped not in folders:
+            known = did_you_mean(weights.shipped, folders)
+            raise UsageError(
+                f"{source}: weights.{name}.shipped: no model '{weights.shipped}' comes with brainscale{known}"
+            )
+        found[name] = str(folders[weights.shipped] / WEIGHTS)
+    return found
 
 
 def _check_weights(row: Row, config: Config) -> None:

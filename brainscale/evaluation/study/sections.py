@@ -31,10 +31,13 @@ class DataSet(Section):
 
 
 class Weights(Section):
-    """Initial weights in a file; where it lies is said on the command line, `--data NAME=FILE.safetensors`."""
+    """Initial weights: a file whose place is said on the command line, `--data NAME=FILE.safetensors`, or a model's."""
 
     title: Annotated[str, Field(description="Name for the page, with its source and its licence.")]
     sha256: Annotated[str | None, Field(description="SHA-256 that the file must have; null: any.")] = None
+    shipped: Annotated[
+        str | None, Field(description="Name of the model that comes with brainscale whose weights these are.")
+    ] = None
 
 
 class Row(Section):

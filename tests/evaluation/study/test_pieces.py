@@ -1,5 +1,6 @@
 """How the data of each kind of part is divided, and which pieces are one model."""
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from brainscale.evaluation.study.measures import measure_studies
 from brainscale.evaluation.study.pieces import Piece, RowPlan
 from brainscale.evaluation.study.runs import choose_pieces
 from brainscale.hashing import file_sha256
+from brainscale.models.shipped import shipped_folders
 from tests.support.studies import FOLDS, complete, indexed, plan, study
 
 ONE = {"brainmrnet": {}}
@@ -144,3 +146,15 @@ def test_a_table_of_given_predictions_lies_beside_the_study_and_nothing_is_learn
     learned = {"training_samples", "minutes_of_a_model", "tested_with_copy_in_training"}
     assert {metric for row, metric in facts if row == "ours"} >= learned
     assert not {metric for row, metric in facts if row == "theirs"} & learned
+
+
+def test_weights_that_come_with_brainscale_need_no_place(tmp_path: Path) -> None:
+    sections = {"weights": {"first": {"title": "Phantoms", "shipped": "phantoms"}}}
+    rows = {"rows": {"one": {"set": ["model.weights=$first"]}}}
+    file = study(tmp_path, {"table": {**FOLDS, **rows}}, **sections)
+    piece = plan(file, tmp_path / "out").rows[0].pieces[0]
+    shipped = json.loads((shipped_folders()["phantoms"] / "model.json").read_text())
+    assert (piece.missing_weights, piece.weights_sha256) == (None, shipped["weights_sha256"])
+    message = "weights.first.shipped: no model 'phantom' comes with brainscale: did you mean 'phantoms'"
+    with pytest.raises(UsageError, match=message):
+        study(tmp_path, {"table": FOLDS}, weights={"first": {"title": "Phantoms", "shipped": "phantom"}})
