@@ -8,23 +8,32 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 _asked = threading.Event()
 
 
+_DEFAULTS: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+"""Signals that ask to stop, each with the handler that it has where nobody else decides what it means."""
+
+
 @contextmanager
 def remembering() -> Iterator[None]:
-    """Let `was_asked` tell, from here on, whether a Ctrl-C came during the with-block."""
+    """Let `was_asked` tell, from here on, whether a Ctrl-C or a SIGTERM came during the with-block.
+
+    A SIGTERM stops a command as a Ctrl-C does, so that processes that it started end with it.
+    """
     _asked.clear()
-    earlier = signal.getsignal(signal.SIGINT)
-    if earlier is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
-        yield  # somebody else decides what a Ctrl-C means
-        return
-    signal.signal(signal.SIGINT, interrupt)
+    ours = [number for number, handler in _DEFAULTS.items() if signal.getsignal(number) is handler]
+    if threading.current_thread() is not threading.main_thread():
+        ours = []
+    for number in ours:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, earlier)
+        for number in ours:
+            signal.signal(number, _DEFAULTS[number])
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> None:
