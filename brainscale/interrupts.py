@@ -8,38 +8,42 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 _asked = threading.Event()
 
 
-_DEFAULTS: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-"""Signals that ask to stop, each with the handler that it has where nobody else decides what it means."""
-
-
 @contextmanager
 def remembering() -> Iterator[None]:
-    """Let `was_asked` tell, from here on, whether a Ctrl-C or a SIGTERM came during the with-block.
-
-    A SIGTERM stops a command as a Ctrl-C does, so that processes that it started end with it.
-    """
+    """Let `was_asked` tell, from here on, whether a Ctrl-C came during the with-block."""
     _asked.clear()
-    ours = [number for number, handler in _DEFAULTS.items() if signal.getsignal(number) is handler]
-    if threading.current_thread() is not threading.main_thread():
-        ours = []
-    for number in ours:
-        signal.signal(number, interrupt)
+    earlier = signal.getsignal(signal.SIGINT)
+    if earlier is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield  # somebody else decides what a Ctrl-C means
+        return
+    signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
-        for number in ours:
-            signal.signal(number, _DEFAULTS[number])
+        signal.signal(signal.SIGINT, earlier)
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> None:
     """Raise KeyboardInterrupt, and remember it: the handler of a signal that asks to stop."""
     _asked.set()
     raise KeyboardInterrupt
+
+
+@contextmanager
+def ending_children() -> Iterator[None]:
+    """Let SIGTERM stop the with-block as a Ctrl-C does, so that processes that it started and paused end with it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
 
 
 def was_asked() -> bool:

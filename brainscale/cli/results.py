@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from brainscale import interrupts
 from brainscale.cli import options
 from brainscale.cli.console import handle_errors, load_arrow, print_facts
 from brainscale.cli.next_steps import print_next
@@ -107,7 +108,7 @@ def results_command(
     given = [*(f"--data {name}=PATH" for name in sorted(by_name)), *(["--models FILE"] if models else [])]
     files = [read_study(study) for study in studies]
     check_studies(files, by_name, out, parts, rows, page=page, models=models, overwrite=overwrite)
-    with show_progress() as display:
+    with interrupts.ending_children(), show_progress() as display:
         display.announce(f"Planning {', '.join(file.name for file in files)}")
         from brainscale.evaluation.study import results  # here: torch takes seconds to load
 

@@ -1,6 +1,6 @@
 """The sections of a configuration about data: preprocessing, limits, classes, samples to train on, and splits."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -18,6 +18,18 @@ class Section(BaseModel):
     """One section of a configuration: immutable, with keyword arguments only and no unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    later: ClassVar[tuple[str, ...]] = ()
+    """Keys that the section did not have at first."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a fingerprint covers: every key, but those of `later` only if their value is not the default.
+
+        So what was made before there was such a key keeps its fingerprint.
+        """
+        values, fields = self.model_dump(mode="json"), type(self).model_fields
+        return {
+            name: value for name, value in values.items() if name not in self.later or value != fields[name].default
+        }
 
     @field_validator("*", mode="before")
     @classmethod
@@ -33,6 +45,8 @@ class Section(BaseModel):
 
 class PreprocessConfig(Section):
     """How an image becomes the square plane that the network sees. It is saved with the model."""
+
+    later = ("normalisation",)
 
     image_size: Annotated[int, Field(ge=64, le=2048, description="Side of the plane, in pixels.")] = 224
     crop: Annotated[float, Field(gt=0.1, le=1.0, description="Fraction of each side that the centre crop keeps.")] = (
@@ -62,8 +76,8 @@ class PreprocessConfig(Section):
     normalisation: Annotated[
         Literal["none", "histogram", "z_score"],
         Field(
-            description="Normalisation of the plane's grey levels: none, histogram (equalised) or z_score (mean and "
-            "standard deviation become fixed). Black stays black and does not count."
+            description="Normalisation of the plane's grey levels: none, histogram (equalised) or z_score (mean near "
+            "128, standard deviation near 48). Air around the head does not count."
         ),
     ] = "none"
 

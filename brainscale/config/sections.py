@@ -23,10 +23,6 @@ ViewCount = Literal[1, 2, 6]
 """Number of views of an image whose probabilities a model averages."""
 
 
-LATER = {"data": ("normalisation",), "augment": ("elastic", "bias_field")}
-"""Keys that are younger than the first runs: a run that leaves them as they are keeps the fingerprint it had before."""
-
-
 class ModelConfig(Section):
     """The network and its initial weights."""
 
@@ -59,6 +55,8 @@ class ModelConfig(Section):
 class AugmentConfig(Section):
     """Random changes to training images. 0 or false turns a change off."""
 
+    later = ("elastic", "bias_field")
+
     flip: Annotated[bool, Field(description="Whether images are flipped left to right, half of the time.")] = True
     rotate: Annotated[float, Field(ge=0, le=180, description="Maximum rotation, in degrees.")] = 15.0
     scale: Annotated[float, Field(ge=0, lt=1, description="Maximum relative change of size.")] = 0.1
@@ -79,15 +77,19 @@ class AugmentConfig(Section):
     ] = 0.0
     elastic: Annotated[
         float,
-        Field(ge=0, lt=0.25, description="Maximum shift of a point by elastic deformation, as a fraction of the side."),
+        Field(
+            ge=0,
+            le=0.1,
+            description="Elastic deformation: maximum shift of a point along each axis, as a fraction of the side.",
+        ),
     ] = 0.0
     bias_field: Annotated[
         float,
         Field(
             ge=0,
             le=2,
-            description="Maximum logarithm of a smooth factor by which intensities vary over the plane, as uneven "
-            "receiver coils cause it.",
+            description="Bias field, as receiver coils cause it: intensities are multiplied by a smooth field between "
+            "exp(-x) and exp(x), where x is this number.",
         ),
     ] = 0.0
 
@@ -302,13 +304,8 @@ class Config(Section):
     @property
     def fingerprint(self) -> str:
         """Return the SHA-256 of everything that decides the result."""
-        facts = self.model_dump(mode="json", exclude={"resources"})
-        for section, keys in LATER.items():
-            fields = type(getattr(self, section)).model_fields
-            for key in keys:
-                if facts[section][key] == fields[key].default:
-                    del facts[section][key]
-        return fingerprint(facts)
+        sections = [name for name in type(self).model_fields if name != "resources"]
+        return fingerprint({name: getattr(self, name).facts() for name in sections})
 
     def to_yaml(self) -> str:
         """Return the complete configuration as YAML that `load_config` reads."""

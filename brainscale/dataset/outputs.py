@@ -53,7 +53,7 @@ def describe_index(
         options: other options that change the manifest, as JSON.
         hash_paths: whether paths are hidden.
     """
-    sections = config.model_dump(mode="json", include=SECTIONS)
+    sections = {name: getattr(config, name).facts() for name in SECTIONS}
     secret = key.secret.hex() if hash_paths else None
     return describe_origin("index", {"sources": list(sources), "config": sections, "key": secret, **options})
 

@@ -2,40 +2,46 @@
 
 import numpy as np
 
-BLACK = 10
-"""Grey levels up to this one are background, as JPEG leaves noise there: they stay, and do not count."""
+from brainscale.reading.signature import AIR, otsu_threshold
+
 MEAN, DEVIATION = 128.0, 48.0
-"""Grey levels that `z_score` gives the mean and the standard deviation."""
+"""Grey levels that `z_score` gives the mean and the standard deviation of what is not air, before it clips."""
+DARKEST = 32
+"""Grey level from which on `histogram` spreads what is not air."""
 
 
 def normalise_levels(plane: np.ndarray, kind: str) -> np.ndarray:
-    """Return a plane with other grey levels; the same level everywhere in it becomes the same new one.
+    """Return a plane with other grey levels, by one table for the whole plane that keeps their order.
+
+    Air, which is darker than a share of Otsu's threshold, does not count: its levels are stretched from 0 up to where
+    those of the head begin.
 
     Args:
         plane: uint8, of any shape.
-        kind: none; histogram (each level becomes its rank, so that all levels are about as frequent); or z_score (mean
-            and standard deviation become those above).
+        kind: none; histogram (each level of the head becomes its rank, so that all are about as frequent); or z_score
+            (their mean and standard deviation become those above).
 
     Returns:
-        uint8 of the same shape. Levels up to `BLACK` are as they were, and all others stay above it.
+        uint8 of the same shape.
     """
     if kind == "none":
         return plane
+    first = int(AIR * otsu_threshold(plane)) + 1  # darkest level of the head
     counts = np.bincount(plane.reshape(-1), minlength=256)
-    counts[: BLACK + 1] = 0
+    counts[:first] = 0
     if not counts.any():
         return plane
-    new = _equalise(counts) if kind == "histogram" else _standardise(counts)
-    table = np.arange(256)
-    table[BLACK + 1 :] = np.clip(np.rint(new), BLACK + 1, 255)[BLACK + 1 :]
-    normalised: np.ndarray = table.astype(np.uint8)[plane]
+    levels = _equalise(counts) if kind == "histogram" else _standardise(counts)
+    levels = np.clip(levels, 0, 255)
+    levels[:first] = levels[first] * np.arange(first) / first
+    normalised: np.ndarray = np.rint(levels).astype(np.uint8)[plane]
     return normalised
 
 
 def _equalise(counts: np.ndarray) -> np.ndarray:
-    """Return the middle rank of each level, spread over the levels above `BLACK`, float64 [256]."""
+    """Return the middle rank of each level, spread from `DARKEST` to 255, float64 [256]."""
     ranks = (np.cumsum(counts) - counts / 2) / counts.sum()
-    levels: np.ndarray = BLACK + (255 - BLACK) * ranks
+    levels: np.ndarray = DARKEST + (255 - DARKEST) * ranks
     return levels
 
 

@@ -12,8 +12,6 @@ from brainscale.reading.signature import Box, find_head
 
 HEAD_FITS = ("head", "head_pad")
 """Values of `fit` that look for the head."""
-NO_CHOICE = (("window_source", "file"), ("normalisation", "none"))
-"""Keys that the specification did not have at first, each with what planes were like without it."""
 
 
 def make_plane(grey: np.ndarray, spec: PreprocessConfig) -> np.ndarray:
@@ -125,6 +123,7 @@ def to_uint8(pixels: np.ndarray, percentiles: tuple[float, float], grey_range: G
 
 
 def spec_fingerprint(spec: PreprocessConfig) -> str:
-    """Return a sha256 that changes when planes could; a key of `NO_CHOICE` is no part where it changes nothing."""
-    facts = spec.model_dump(mode="json")
-    return fingerprint({name: value for name, value in facts.items() if (name, value) not in NO_CHOICE})
+    """Return a sha256 that changes when planes could; without a source of windows, as before there was a choice."""
+    return fingerprint(
+        {name: value for name, value in spec.facts().items() if (name, value) != ("window_source", "file")}
+    )

@@ -17,10 +17,12 @@ BITS = HASH_SIDE**2
 MIN_CONTRAST = 8
 """Grey levels: images with less contrast all look alike, so they have neither hash nor signature."""
 
+AIR = 0.5
+"""What is darker than this share of the way from black to Otsu's threshold is air."""
+
 _SEARCH_SIDE = 128  # pixels of the longer side while the head is looked for
 _FLAT = 24  # grey levels: a row or column with less contrast belongs to a frame around the image
 _SMALLEST = 32  # pixels: what would be cropped smaller than this is left whole
-_AIR = 0.5  # of the way from black to Otsu's threshold: darker is air
 _SHORT = 0.1  # of the longest row or column of the head: shorter ones are text or noise
 
 Box = tuple[float, float, float, float]
@@ -93,7 +95,7 @@ def find_head(grey: np.ndarray) -> Box:
     inside = image.crop((left, top, right, bottom)).filter(ImageFilter.GaussianBlur(1))
     pixels = np.asarray(inside)
     darkest = float(pixels.min())
-    head = pixels > darkest + _AIR * (_otsu_threshold(pixels) - darkest)
+    head = pixels > darkest + AIR * (otsu_threshold(pixels) - darkest)
     (first_row, last_row), (first_column, last_column) = _extent(head.sum(axis=1)), _extent(head.sum(axis=0))
     across, down = width / size[0], height / size[1]
     return (
@@ -131,7 +133,7 @@ def _is_flat(line: np.ndarray) -> bool:
     return int(ordered[-outliers]) - int(ordered[outliers - 1]) <= _FLAT
 
 
-def _otsu_threshold(pixels: np.ndarray) -> float:
+def otsu_threshold(pixels: np.ndarray) -> float:
     """Return the grey level that parts dark from bright pixels best (Otsu, IEEE SMC 9:62, 1979)."""
     counts = np.bincount(pixels.ravel(), minlength=256).astype(np.float64)
     below, levels = np.cumsum(counts), np.arange(256)

@@ -131,6 +131,14 @@ def test_a_younger_key_that_is_left_alone_does_not_change_the_fingerprint_of_a_r
         assert files.load_config(None, [change]).fingerprint != FIRST_FINGERPRINT
 
 
+def test_what_a_fingerprint_covers_has_a_younger_key_only_where_it_is_set() -> None:
+    data = sections.DataConfig()
+    assert "normalisation" not in data.facts()
+    assert data.facts() == data.preprocess.facts() | {name: data.facts()[name] for name in ("classes", "include")}
+    changed = data.model_copy(update={"normalisation": "histogram"})
+    assert changed.facts() == data.facts() | {"normalisation": "histogram"}
+
+
 @given(st.sampled_from(["yes", "YES", "Tumor", "glioma", "no", "NoTumor", "tumour", "no_tumour"]))
 def test_folder_names_mean_classes_in_any_case(name: str) -> None:
     expected = "no_tumour" if name.lower().startswith("no") else "tumour"

@@ -69,7 +69,7 @@ def _features(task: BaselineTask, preprocess: PreprocessConfig, weights: str) ->
     """Return the features of all rows, float32 [N, D], from the cache where they are there."""
     path = None
     if task.cache is not None:
-        facts = [task.config.model.name, weights, preprocess.model_dump(mode="json"), _contents(task.rows)]
+        facts = [task.config.model.name, weights, preprocess.facts(), _contents(task.rows)]
         path = make_folder(task.cache) / f"features-{fingerprint(facts)}.safetensors"
         if path.is_file():
             return np.asarray(load(path.read_bytes())["features"])

@@ -59,7 +59,7 @@ def index_data(
         {
             "path": str(Path(path).absolute()),
             "labels": labels,
-            "data": config.data.model_dump(mode="json"),
+            "data": config.data.facts(),
             "similarity": config.split.similarity,
         }
     )

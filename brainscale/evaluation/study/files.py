@@ -28,7 +28,7 @@ class StudyFile:
         name: name of the file without its suffix; it names the study in tables and folders.
         path: the file.
         study: what it says.
-        weights: file of initial weights by name, those whose place was given.
+        weights: file of initial weights by name: those that come with brainscale, and those whose place was given.
     """
 
     name: str
@@ -69,10 +69,12 @@ class StudyFile:
         """Return the study with the weights whose place was given.
 
         Raises:
-            UsageError: a file is missing, or is another than the study names.
+            UsageError: a file is missing, or is another than the study names, or the weights come with brainscale.
         """
         weights = {name: str(Path(path).absolute()) for name, path in places.items() if name in self.study.weights}
         for name, path in weights.items():
+            if self.study.weights[name].shipped is not None:
+                raise UsageError(f"--data {name}={path}: these weights come with brainscale; remove this option")
             if not Path(path).is_file():
                 raise UsageError(f"--data {name}={path}: no such file of weights")
             wanted = self.study.weights[name].sha256

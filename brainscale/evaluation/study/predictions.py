@@ -1,6 +1,6 @@
 """The predictions of a row's models: read from the complete pieces, or averaged over other rows."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -123,7 +123,8 @@ def read_row(plan: RowPlan, rows: Sequence[RowPlan], done: Mapping[str, Path]) -
     named = [each for each in rows if each.row in section.average and each.condition == plan.condition]
     members = [read_row(each, rows, done) for each in named]
     if section.average_seeds:
-        members = [_average_seeds(member) for member in members]
+        seeds = {seed for member in members for seed, _, _ in member.planned}
+        members = [_average_seeds(member, seeds) for member in members]
     common = set.intersection(*(set(member.models) for member in members))
     return RowPredictions(
         plan=plan,
@@ -133,17 +134,25 @@ def read_row(plan: RowPlan, rows: Sequence[RowPlan], done: Mapping[str, Path]) -
     )
 
 
-def _average_seeds(row: RowPredictions) -> RowPredictions:
-    """Return a row in which all seeds of a fold are one model, with the number 1; a fold that lacks a seed has none."""
-    seeds: dict[Key, list[Key]] = {}
+def _average_seeds(row: RowPredictions, seeds: Iterable[int]) -> RowPredictions:
+    """Return a row whose models are the means of all seeds of a fold; a fold that lacks a seed has none.
+
+    The mean stands at each of the seeds, so that it is compared with each model of another row.
+
+    Args:
+        row: the row.
+        seeds: numbers that the means get; those of its own seeds do not matter.
+    """
+    of_fold: dict[tuple[int, int], list[Key]] = {}
     for seed, repeat, fold in sorted(row.planned):
-        seeds.setdefault((1, repeat, fold), []).append((seed, repeat, fold))
-    models = {
-        key: average([row.models[each] for each in keys])
-        for key, keys in seeds.items()
+        of_fold.setdefault((repeat, fold), []).append((seed, repeat, fold))
+    means = {
+        fold: average([row.models[key] for key in keys])
+        for fold, keys in of_fold.items()
         if row.models.keys() >= set(keys)
     }
-    return replace(row, models=models, planned=frozenset(seeds))
+    models = {(seed, *fold): mean for fold, mean in means.items() for seed in seeds}
+    return replace(row, models=models, planned=frozenset((seed, *fold) for fold in of_fold for seed in seeds))
 
 
 def average(models: Sequence[ModelPredictions]) -> ModelPredictions:

@@ -31,13 +31,21 @@ class DataSet(Section):
 
 
 class Weights(Section):
-    """Initial weights: a file whose place is said on the command line, `--data NAME=FILE.safetensors`, or a model's."""
+    """Initial weights: a file whose place is said on the command line, or those that a model of brainscale has."""
 
     title: Annotated[str, Field(description="Name for the page, with its source and its licence.")]
     sha256: Annotated[str | None, Field(description="SHA-256 that the file must have; null: any.")] = None
     shipped: Annotated[
         str | None, Field(description="Name of the model that comes with brainscale whose weights these are.")
     ] = None
+
+    @model_validator(mode="after")
+    def _check_place(self) -> "Weights":
+        if self.shipped is not None and self.sha256 is not None:
+            raise ValueError(
+                "sha256 is of a file that somebody gives, and shipped names a model: remove one of the two"
+            )
+        return self
 
 
 class Row(Section):
@@ -55,7 +63,9 @@ class Row(Section):
     ] = ()
     average_seeds: Annotated[
         bool,
-        Field(description="Whether the probabilities of all training seeds are averaged too, to one model a fold."),
+        Field(
+            description="Whether the probabilities of all training seeds are averaged too, so each fold has one model."
+        ),
     ] = False
     repeats: Annotated[int | None, Field(ge=1, description="Number of divisions of the data; null: the part's.")] = None
     seeds: Annotated[int | None, Field(ge=1, description="Training seeds on the same division; null: the part's.")] = (
@@ -179,7 +189,7 @@ class Study(Section):
     data: Annotated[dict[str, DataSet], Field(min_length=1, description="Data sets by name.")]
     weights: Annotated[
         dict[str, Weights],
-        Field(default_factory=dict, description="Files of initial weights by name; rows set model.weights=$NAME."),
+        Field(default_factory=dict, description="Initial weights by name; rows set model.weights=$NAME."),
     ]
     recipes: Annotated[dict[str, tuple[str, ...]], Field(default_factory=dict, description="Named sets of changes.")]
     parts: Annotated[dict[str, Part], Field(min_length=1, description="Parts by name, the most important first.")]

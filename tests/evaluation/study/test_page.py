@@ -108,17 +108,26 @@ def test_an_average_is_that_of_the_probabilities_of_the_same_sample(tmp_path: Pa
     assert average([one.models[1, 1, 0]]).scores.tolist() == one.models[1, 1, 0].scores.tolist()
 
 
-def test_an_average_of_seeds_is_one_model_a_fold_and_lacks_none_of_them(tmp_path: Path) -> None:
+def test_an_average_of_seeds_has_all_seeds_of_a_fold_and_stands_beside_each(tmp_path: Path) -> None:
     rows = {"brainmrnet": {"seeds": 3}, "paper": {}, "all": {"average": ["brainmrnet", "paper"], "average_seeds": True}}
     made = whole(tmp_path, {"rows": rows})
     one, paper, together = (read_row(row, made.rows, made.done()) for row in made.rows)
-    assert together.models.keys() == together.planned == {(1, 1, 0), (1, 1, 1)}
+    assert together.models.keys() == together.planned == one.planned
     for fold in range(2):
         of_seeds = np.mean([one.models[seed, 1, fold].scores for seed in (1, 2, 3)], 0)
-        assert together.models[1, 1, fold].scores == pytest.approx((of_seeds + paper.models[1, 1, fold].scores) / 2)
+        for seed in (1, 2, 3):
+            mean = (of_seeds + paper.models[1, 1, fold].scores) / 2
+            assert together.models[seed, 1, fold].scores == pytest.approx(mean)
     last = made.rows[0].pieces[-1]
     missing = {identity: folder for identity, folder in made.done().items() if identity != last.identity}
-    assert read_row(made.rows[2], made.rows, missing).models.keys() == {(1, 1, 0)}
+    assert read_row(made.rows[2], made.rows, missing).models.keys() == {(seed, 1, 0) for seed in (1, 2, 3)}
+    found = results(made)
+    own, other = (found.metric("table", row, "", "auroc") for row in ("all", "brainmrnet"))
+    difference = found.difference("table", "all", "", "auroc", "brainmrnet")
+    assert own is not None
+    assert other is not None
+    assert difference is not None
+    assert difference["value"] == pytest.approx(own["value"] - other["value"])
 
 
 def test_differences_are_adjusted_over_the_rows_of_a_part(tmp_path: Path) -> None:
