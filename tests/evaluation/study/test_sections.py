@@ -38,6 +38,12 @@ def test_a_row_starts_from_the_recipe_and_changes_it(tmp_path: Path) -> None:
     assert (two.data.image_size, two.train.epochs, two.train.optimizer) == (64, 3, "adam")
 
 
+def test_a_named_configuration_is_the_recipe_of_the_table() -> None:
+    file = read_study("brain_mri_253")
+    part = file.study.parts["table"]
+    assert file.config_of(part, part.rows["brainmrnet"]) == load_config("few_images")
+
+
 @pytest.mark.parametrize(
     ("part", "message"),
     [
