@@ -7,6 +7,7 @@ import pytest
 
 COMMAND = """
 import click, signal
+from brainscale import interrupts
 from brainscale.cli.console import Group, handle_errors
 
 @click.group(cls=Group)
@@ -25,12 +26,15 @@ def work():
 main()
 """
 STOP = "signal.raise_signal(signal.SIGINT)"
+TERMINATED = """with interrupts.ending_children():
+            signal.raise_signal(signal.SIGTERM)"""
 
 
 @pytest.mark.parametrize(
     ("first", "error", "said"),
     [
         (STOP, "RuntimeError('half loaded')", "Error: stopped; to resume, run again: brainscale work\n"),
+        (TERMINATED, "RuntimeError('half loaded')", "Error: stopped; to resume, run again: brainscale work\n"),
         (STOP, "click.UsageError('no such option')", "no such option"),
         ("pass", "RuntimeError('half loaded')", "Error: unexpected RuntimeError: half loaded"),
     ],
