@@ -43,7 +43,7 @@ def ending_children() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, earlier)
+        signal.signal(signal.SIGTERM, earlier or signal.SIG_DFL)
 
 
 def was_asked() -> bool:

@@ -26,10 +26,14 @@ class Section(BaseModel):
 
         So what was made before there was such a key keeps its fingerprint.
         """
-        values, fields = self.model_dump(mode="json"), type(self).model_fields
-        return {
-            name: value for name, value in values.items() if name not in self.later or value != fields[name].default
-        }
+        facts = self.model_dump(mode="json")
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if isinstance(value, Section):
+                facts[name] = value.facts()
+            elif name in self.later and value == field.default:
+                del facts[name]
+        return facts
 
     @field_validator("*", mode="before")
     @classmethod
@@ -77,7 +81,7 @@ class PreprocessConfig(Section):
         Literal["none", "histogram", "z_score"],
         Field(
             description="Normalisation of the plane's grey levels: none, histogram (equalised) or z_score (mean near "
-            "128, standard deviation near 48). Air around the head does not count."
+            "128, standard deviation near 48). Air, which is dark, does not count."
         ),
     ] = "none"
 

@@ -13,8 +13,8 @@ DARKEST = 32
 def normalise_levels(plane: np.ndarray, kind: str) -> np.ndarray:
     """Return a plane with other grey levels, by one table for the whole plane that keeps their order.
 
-    Air, which is darker than a share of Otsu's threshold, does not count: its levels are stretched from 0 up to where
-    those of the head begin.
+    Air does not count: what is darker than a share of the way from the darkest level to Otsu's threshold. Its levels
+    are stretched from 0 up to where those of the head begin.
 
     Args:
         plane: uint8, of any shape.
@@ -26,14 +26,15 @@ def normalise_levels(plane: np.ndarray, kind: str) -> np.ndarray:
     """
     if kind == "none":
         return plane
-    first = int(AIR * otsu_threshold(plane)) + 1  # darkest level of the head
+    darkest = int(plane.min())
+    first = int(darkest + AIR * (otsu_threshold(plane) - darkest)) + 1  # darkest level of the head
     counts = np.bincount(plane.reshape(-1), minlength=256)
     counts[:first] = 0
     if not counts.any():
         return plane
     levels = _equalise(counts) if kind == "histogram" else _standardise(counts)
     levels = np.clip(levels, 0, 255)
-    levels[:first] = levels[first] * np.arange(first) / first
+    levels[darkest:first] = levels[first] * np.arange(first - darkest) / (first - darkest)
     normalised: np.ndarray = np.rint(levels).astype(np.uint8)[plane]
     return normalised
 

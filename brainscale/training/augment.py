@@ -88,7 +88,7 @@ def draw_mixture(count: int, seed: int, alpha: float) -> tuple[np.ndarray, float
 
 
 def _transform_parameters(draws: np.ndarray, config: AugmentConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return affine matrices [N, 2, 3] (output to input), gains [N] and offsets [N] (grey levels) of draws [N, 8]."""
+    """Return affine matrices [N, 2, 3] (output to input), gains [N] and offsets [N] (grey levels) of draws [N, ≥ 8]."""
     flip = np.where(config.flip & (draws[:, 0] < 0), -1.0, 1.0)
     angle = np.deg2rad(config.rotate * draws[:, 1])
     zoom = 1 + config.scale * draws[:, 2]

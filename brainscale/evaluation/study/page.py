@@ -75,7 +75,7 @@ class StudyView:
     planned: int
     hours: float
     cpu_hours: float
-    configurations: int
+    configurations: frozenset[tuple[str, str | None]]
     hardware: Sequence[str]
     seeds: Sequence[int]
 
@@ -105,6 +105,7 @@ def render_page(
         studies=views,
         data_sets={name: section for file in files for name, section in file.study.data.items()},
         seeds=sorted({seed for view in views for seed in view.seeds}),
+        configurations=len(frozenset().union(*(view.configurations for view in views))),
         hardware=sorted({text for view in views for text in view.hardware}),
         table_file=table_file,
         models_file=models_file,
@@ -131,10 +132,17 @@ def view_study(results: Results) -> StudyView:
         planned=planned,
         hours=sum(line["value"] for line in results.facts("hours")),
         cpu_hours=sum(line["value"] for line in results.facts("cpu_hours")),
-        configurations=len({line["config_sha256"] for line in results.facts("models") if line["config_sha256"]}),
+        configurations=_list_configurations(results),
         hardware=sorted({line["text"] for line in results.facts("hardware")}),
         seeds=sorted(seeds),
     )
+
+
+def _list_configurations(results: Results) -> frozenset[tuple[str, str | None]]:
+    """Return hash of the configuration and name of the baseline of each row that has models."""
+    parts = results.file.study.parts
+    lines = [line for line in results.facts("models") if line["config_sha256"]]
+    return frozenset((line["config_sha256"], parts[line["part"]].rows[line["row"]].baseline) for line in lines)
 
 
 def _count_planned(results: Results) -> int:

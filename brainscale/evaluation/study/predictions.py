@@ -137,11 +137,11 @@ def read_row(plan: RowPlan, rows: Sequence[RowPlan], done: Mapping[str, Path]) -
 def _average_seeds(row: RowPredictions, seeds: Iterable[int]) -> RowPredictions:
     """Return a row whose models are the means of all seeds of a fold; a fold that lacks a seed has none.
 
-    The mean stands at each of the seeds, so that it is compared with each model of another row.
+    The same mean stands at each of the seeds, so that it is compared with each model of another row.
 
     Args:
         row: the row.
-        seeds: numbers that the means get; those of its own seeds do not matter.
+        seeds: the seeds that the mean stands at, which may be more than its own.
     """
     of_fold: dict[tuple[int, int], list[Key]] = {}
     for seed, repeat, fold in sorted(row.planned):
