@@ -79,13 +79,20 @@ def leak_table(results: Results, name: str, part: Part, subset: str) -> TableVie
                 signed_cell(results.difference(name, row, one, metric, other, subset))
                 for one, other in ((AS_PRINTED, LEAK_FREE), (HONEST, LEAK_FREE), (AS_PRINTED, HONEST))
             ]
-            copies = [results.number(name, row, condition, "tested_with_copy_in_training") for condition in CONDITIONS]
-            shown = " / ".join(format_number(count, 1) for count in copies)
-            lines.append([escape_markdown(title_of(part, row)), metric_name(metric).name, *cells, *worth, shown])
+            copies = _by_condition(results, name, row, "tested_with_copy_in_training", 1)
+            learnt = _by_condition(results, name, row, "training_samples", 0)
+            lines.append(
+                [escape_markdown(title_of(part, row)), metric_name(metric).name, *cells, *worth, copies, learnt]
+            )
     names = [CONDITION_TITLES[condition] for condition in CONDITIONS]
     worths = ("Printed − leak-free", "Honest − leak-free", "Printed − honest")
-    headings = ("Row", "Metric", *names, *worths, "Test images with a copy in training")
+    headings = ("Row", "Metric", *names, *worths, "Test images with a copy in training", "Images to learn from")
     return TableView(headings=headings, lines=lines) if lines else None
+
+
+def _by_condition(results: Results, name: str, row: str, fact: str, digits: int) -> str:
+    """Return a fact of a row under the three protocols, in one cell."""
+    return " / ".join(format_number(results.number(name, row, condition, fact), digits) for condition in CONDITIONS)
 
 
 def differences_table(results: Results, name: str, part: Part) -> TableView | None:
