@@ -108,6 +108,13 @@ def test_an_average_is_that_of_the_probabilities_of_the_same_sample(tmp_path: Pa
     assert average([one.models[1, 1, 0]]).scores.tolist() == one.models[1, 1, 0].scores.tolist()
 
 
+def test_a_configuration_that_two_studies_share_counts_once(tmp_path: Path) -> None:
+    made = whole(tmp_path)
+    files = {"table_file": "results.parquet", "models_file": "models.parquet", "images": "images", "command": "results"}
+    text = render_page(measure_studies(made), [made.files[0], made.files[0]], **files)
+    assert "**Selection.** 2 configurations are behind" in text
+
+
 def test_an_average_of_seeds_has_all_seeds_of_a_fold_and_stands_beside_each(tmp_path: Path) -> None:
     rows = {"brainmrnet": {"seeds": 3}, "paper": {}, "all": {"average": ["brainmrnet", "paper"], "average_seeds": True}}
     made = whole(tmp_path, {"rows": rows})

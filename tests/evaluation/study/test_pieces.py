@@ -158,3 +158,7 @@ def test_weights_that_come_with_brainscale_need_no_place(tmp_path: Path) -> None
     message = "weights.first.shipped: no model 'phantom' comes with brainscale: did you mean 'phantoms'"
     with pytest.raises(UsageError, match=message):
         study(tmp_path, {"table": FOLDS}, weights={"first": {"title": "Phantoms", "shipped": "phantom"}})
+    with pytest.raises(UsageError, match="--data first=other.safetensors: these weights come with brainscale"):
+        file.with_places({"first": "other.safetensors"})
+    with pytest.raises(UsageError, match="remove one of the two"):
+        study(tmp_path, {"table": FOLDS}, weights={"first": {"title": "P", "shipped": "phantoms", "sha256": "0" * 64}})
