@@ -71,8 +71,8 @@ class StudyFile:
         Raises:
             UsageError: a file is missing, or is another than the study names, or the weights come with brainscale.
         """
-        weights = {name: str(Path(path).absolute()) for name, path in places.items() if name in self.study.weights}
-        for name, path in weights.items():
+        given = {name: path for name, path in places.items() if name in self.study.weights}
+        for name, path in given.items():
             if self.study.weights[name].shipped is not None:
                 raise UsageError(f"--data {name}={path}: these weights come with brainscale; remove this option")
             if not Path(path).is_file():
@@ -80,6 +80,7 @@ class StudyFile:
             wanted = self.study.weights[name].sha256
             if wanted is not None and file_sha256(Path(path)) != wanted:
                 raise UsageError(f"--data {name}={path}: its SHA-256 is not {wanted}, which {self.name} names")
+        weights = {name: str(Path(path).absolute()) for name, path in given.items()}
         return replace(self, weights={**self.weights, **weights})
 
 
