@@ -5,6 +5,7 @@ The folder has the request and the samples; what was computed before a stop is n
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -22,6 +23,7 @@ from brainscale.evaluation.baselines.runner import run_baseline
 from brainscale.evaluation.evaluator import evaluate_model
 from brainscale.storage.local import read_success, write_json, write_success
 from brainscale.training.driver import train_model
+from brainscale.training.run_folder import RunFolder
 
 REQUEST, SAMPLES, TEST_SAMPLES = "request.json", "samples.parquet", "test-samples.parquet"
 RUN, EVALUATION = "run", "evaluation"
@@ -64,6 +66,7 @@ def _train_and_evaluate(folder: Path, config: Config, tested: str) -> dict[str, 
         workers=1,
         report=False,
     )
+    shutil.rmtree(RunFolder(folder / RUN).checkpoints)  # four times the size of the model, and not needed any more
     return {
         "weights_sha256": run.weights_sha256,
         "epochs": run.epochs,

@@ -1,0 +1,33 @@
+"""`brainscale results` from images to a page: real models, trained in children."""
+
+from pathlib import Path
+
+import pytest
+
+from brainscale.evaluation.study.pausing import VARIABLE
+from brainscale.models.bundle import open_bundle
+from brainscale.storage.tables import read_table
+from tests.support.runs import invoke, succeed
+from tests.support.studies import FOLDS, study
+
+
+def test_one_command_trains_tests_and_writes_the_page(
+    tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "")  # these tests hold the lock of the checkout, which would pause the models
+    study(tmp_path, {"table": {**FOLDS, "rows": {"brainmrnet": {"title": "BrainMRNet"}}}})
+    out, page = tmp_path / "out", tmp_path / "small.md"
+    command = ("results", tmp_path / "small.yaml", "--data", f"scans={phantoms}", "--out", out, "--page", page)
+
+    said = succeed(invoke(*command, "--parallel", "2")).output
+    folders = sorted(path.parent for path in out.glob("runs/small/table/brainmrnet/*/*/*/_SUCCESS.json"))
+    assert len(folders) == 2, said
+    for folder in folders:
+        open_bundle(folder / "run" / "model")
+        assert not list(folder.rglob("*/checkpoints/*")), "a complete model needs no checkpoint"
+    results = read_table(page.with_suffix(".parquet"), "results").to_pylist()
+    assert {row["n"] for row in results if (row["row"], row["metric"]) == ("brainmrnet", "accuracy")} == {60}
+    assert "BrainMRNet" in page.read_text(encoding="utf-8")
+
+    again = succeed(invoke(*command, "--force")).output
+    assert "1 of" not in again, "complete models were trained again"
