@@ -97,6 +97,8 @@ class AugmentConfig(Section):
 class TrainConfig(Section):
     """Optimisation."""
 
+    later = ("norm_statistics",)
+
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Random seed.")] = 42
     epochs: Annotated[int, Field(ge=1, description="Maximum number of epochs.")] = 100
     batch_size: Annotated[int, Field(ge=2, description="Number of samples in a batch, over all workers.")] = 64
@@ -128,6 +130,13 @@ class TrainConfig(Section):
             "average is what is validated and kept.",
         ),
     ] = 0.0
+    norm_statistics: Annotated[
+        Literal["running", "precise"],
+        Field(
+            description="Statistics of batch norm in the weights that are kept: running (followed while the weights "
+            "change), or precise (measured for these weights on up to 10,000 training images)."
+        ),
+    ] = "running"
     warmup_epochs: Annotated[
         float, Field(ge=0, description="Length of the linear warm-up, in epochs; at most `epochs` / 5.")
     ] = 5.0

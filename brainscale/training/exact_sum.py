@@ -179,6 +179,13 @@ def micro_batch_statistics(network: nn.Module) -> Iterator[list[Tensor]]:
             torch._foreach_copy_(buffers, earlier.split([len(b) for b in buffers]))
 
 
+def train_batch_norms(network: nn.Module) -> None:
+    """Let batch norm use and keep the statistics of each micro-batch, while dropout stays off."""
+    network.eval()
+    for layer in _batch_norms(network):
+        layer.train()
+
+
 def running_buffers(network: nn.Module) -> list[Tensor]:
     """Return running mean and variance of each batch norm, in the order of the network's modules."""
     layers = _batch_norms(network)

@@ -22,7 +22,8 @@ from brainscale.models.normalisation import normalisation_constants, normalise
 from brainscale.seeds import derive
 from brainscale.training import exact_sum
 from brainscale.training.augment import augment, draw_mixture
-from brainscale.training.sampler import Batch, cut_into_windows, own_positions, own_share
+from brainscale.training.norm_statistics import MAX_SAMPLES, measure_norm_statistics
+from brainscale.training.sampler import Batch, cut_into_windows, epoch_order, own_positions, own_share
 from brainscale.training.upload import Uploader
 
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -181,6 +182,25 @@ class Learner:
         outcomes = torch.zeros(2, size, device=self.device)
         outcomes[:, start : start + len(positions)] = torch.stack([losses.detach(), is_correct])
         return exact_sum.pack(self.network, statistics, len(positions) / size, [outcomes])
+
+    def measure_norm_statistics(self, samples: Samples, epoch: int) -> None:
+        """Give the evaluated network batch norm's statistics of an epoch's images, seen once more without learning.
+
+        Args:
+            samples: the training samples; up to `norm_statistics.MAX_SAMPLES` of them are used.
+            epoch: number of the epoch, from 1, whose order and augmentation they have.
+        """
+        settings = self.settings
+        order = epoch_order(len(samples.sample_ids), settings.seed, epoch, settings.window)[:MAX_SAMPLES]
+        windows = cut_into_windows(order, settings.window, settings.batch_size, settings.micro_batches)
+
+        def run(positions: np.ndarray) -> None:
+            planes, _ = self._load(samples, positions)
+            sample_ids = [samples.sample_ids[p] for p in positions]
+            augmented = augment(planes, sample_ids, epoch, settings.seed, self.augmentation, self.upload)
+            self._forward(self.evaluated, augmented)
+
+        measure_norm_statistics(self.evaluated, hold_windows(samples.planes, windows), len(order), run)
 
     def _load(self, samples: Samples, positions: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return planes and labels at these positions, on the device."""

@@ -273,6 +273,8 @@ class TrainingLoop:
         self._fetch_fingerprints()
         progress, totals, last = self.progress, self.progress.totals, self.progress.steps[-1]
         self._require_equal_weights(last)
+        if self.settings.norm_statistics == "precise" and self._can_be_kept(progress.epoch + 1):
+            self.learner.measure_norm_statistics(self.train, progress.epoch + 1)
         outcome = self.learner.validate(self.val)
         val_count = len(outcome.losses)
         val_loss = outcome.loss_sum / val_count
@@ -294,11 +296,13 @@ class TrainingLoop:
             write_history(progress.history, self.run_folder)
             self.workspace.push()
 
+    def _can_be_kept(self, epoch: int) -> bool:
+        """Return whether the weights of an epoch may be those of the run."""
+        return self.settings.keep == "best" or epoch == self.settings.epochs
+
     def _is_kept(self, epoch: int, val_loss: float) -> bool:
         """Return whether the weights of an epoch are the best so far, or those of the last epoch if that is kept."""
-        if self.settings.keep == "last":
-            return epoch == self.settings.epochs
-        return self.progress.is_best(val_loss)
+        return self._can_be_kept(epoch) and (self.settings.keep == "last" or self.progress.is_best(val_loss))
 
     def _write_steps(self, rows: list[trace.StepRow]) -> None:
         """Write a shard of the trace, before any checkpoint that leaves these rows out."""

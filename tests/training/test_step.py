@@ -37,6 +37,7 @@ SMALL = [
 ]
 REGULARISED = [
     *("train.ema=0.9", "train.keep=last", "train.label_smoothing=0.1", "train.decay_biases=false"),
+    "train.norm_statistics=precise",
     *("augment.mixup=0.4", "augment.gamma=0.3", "augment.elastic=0.04", "augment.bias_field=0.3"),
 ]
 CPU = torch.device("cpu")
@@ -391,6 +392,23 @@ def test_the_average_of_the_weights_is_what_is_validated_and_kept(regularised: P
     assert [path.name for path in (regularised / "checkpoints").glob("best-*")] == ["best-0002.safetensors"]
     best = checkpoints.load_best_weights(regularised / "checkpoints", checkpoints.Progress(rows))
     assert hash_weights(best) == rows[-1]["weights_sha256"]
+
+
+def test_precise_statistics_are_those_of_the_kept_weights_on_the_training_images() -> None:
+    still = {"flip": False, "rotate": 0.0, "scale": 0.0, "shift": 0.0, "intensity": 0.0}
+    config = load_config(None, [*SMALL, *(f"augment.{key}={value}".lower() for key, value in still.items())])
+    one, data = learner(config), samples(8)
+    before = {name: tensor.clone() for name, tensor in one.network.state_dict().items()}
+    one.measure_norm_statistics(data, 1)
+    planes = normalise(torch.from_numpy(data.planes.take(np.arange(8))))
+    first = next(layer for layer in one.network.modules() if isinstance(layer, nn.BatchNorm2d))
+    seen: list[torch.Tensor] = []
+    first.register_forward_hook(lambda layer, inputs, output: seen.append(inputs[0]))
+    with torch.no_grad():
+        one.network.eval()(planes)
+    torch.testing.assert_close(first.running_mean, seen[0].mean((0, 2, 3)))
+    changed = {name for name, tensor in one.network.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {name for name in before if name.endswith(("running_mean", "running_var"))}
 
 
 def test_no_patience_ends_a_run_that_keeps_its_last_weights(tmp_path: Path) -> None:
