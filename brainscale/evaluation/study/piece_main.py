@@ -66,7 +66,7 @@ def _train_and_evaluate(folder: Path, config: Config, tested: str) -> dict[str, 
         workers=1,
         report=False,
     )
-    shutil.rmtree(RunFolder(folder / RUN).checkpoints)  # larger than the model, and not needed any more
+    shutil.rmtree(RunFolder(folder / RUN).checkpoints, ignore_errors=True)  # larger than the model, and needed no more
     return {
         "weights_sha256": run.weights_sha256,
         "epochs": run.epochs,

@@ -1,6 +1,7 @@
 """`brainscale results` from images to a page: real models, trained in children."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,12 @@ from brainscale.models.bundle import open_bundle
 from brainscale.storage.tables import read_table
 from tests.support.runs import invoke, succeed
 from tests.support.studies import FOLDS, study
+
+
+def figures(page: Path) -> list[dict[str, Any]]:
+    """The metrics of the table beside a page."""
+    rows = read_table(page.with_suffix(".parquet"), "results").to_pylist()
+    return [row for row in rows if row["measure"] == "metric"]
 
 
 def test_one_command_trains_tests_and_writes_the_page(
@@ -25,9 +32,11 @@ def test_one_command_trains_tests_and_writes_the_page(
     for folder in folders:
         open_bundle(folder / "run" / "model")
         assert not list(folder.rglob("*/checkpoints/*")), "a complete model needs no checkpoint"
-    results = read_table(page.with_suffix(".parquet"), "results").to_pylist()
+    results = figures(page)
     assert {row["n"] for row in results if (row["row"], row["metric"]) == ("brainmrnet", "accuracy")} == {60}
     assert "BrainMRNet" in page.read_text(encoding="utf-8")
 
+    (folders[0] / "_SUCCESS.json").unlink()  # as if it had been killed after its checkpoints were removed
     again = succeed(invoke(*command, "--force")).output
-    assert "1 of" not in again, "complete models were trained again"
+    assert "1 of 1: " in again, "a complete model was begun again"
+    assert figures(page) == results
