@@ -7,12 +7,12 @@ from brainscale.evaluation.study.divisions import AS_PRINTED, CONDITIONS, LEAK_F
 from brainscale.evaluation.study.files import read_study
 from brainscale.evaluation.study.page_tables import cell, signed_cell, title_of
 from brainscale.evaluation.study.results_table import Results
-from brainscale.evaluation.study.subsets import ALL, MATCHED
+from brainscale.evaluation.study.subsets import ALL, MATCHED, WITHOUT_DOUBTFUL
 from brainscale.formatting import escape_markdown, format_number
 from brainscale.storage.tables import read_table
 
 ROOT = Path(__file__).parents[1]
-STUDY, PART, LEAK = "brain_mri_253", "table", "leak"
+STUDY, PART, FRESH, LEAK = "brain_mri_253", "table", "best", "leak"
 GLIOMAS = "lgg_flair"
 BEGIN, END = "<!-- table of docs/results.parquet: .ci/readme.py -->\n", "<!-- end of the table -->\n"
 
@@ -21,7 +21,7 @@ def page() -> str:
     """Return README.md with the table that docs/results.parquet gives."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
-    return before + BEGIN + make_table() + make_leak_table() + make_glioma_table() + END + rest.partition(END)[2]
+    return before + BEGIN + make_table() + make_fresh_table() + make_leak_table() + make_glioma_table() + END + rest.partition(END)[2]
 
 
 def make_table() -> str:
@@ -41,6 +41,24 @@ def make_table() -> str:
         cells = [*measured, format_number(None if parameters is None else round(parameters)), *published]
         lines.append(f"| {escape_markdown(title_of(part, row))} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def make_fresh_table() -> str:
+    """Return accuracy and AUROC of the rows on fresh folds, with and without the doubtful labels, as far as computed."""
+    results = Results(read_table(ROOT / "docs" / "results.parquet", "results"), read_study(STUDY))
+    part, lines = results.file.study.parts[FRESH], []
+    for row in part.rows:
+        if results.metric(FRESH, row, "", "accuracy") is not None:
+            cells = [
+                cell(results.metric(FRESH, row, "", name, subset))
+                for subset in (ALL, WITHOUT_DOUBTFUL)
+                for name in ("accuracy", "auroc")
+            ]
+            lines.append(f"| {escape_markdown(title_of(part, row))} | {' | '.join(cells)} |")
+    if not lines:
+        return ""
+    heading = "| on fresh folds, 95 % interval | accuracy | AUROC | accuracy without doubtful labels | AUROC |"
+    return "\n".join(["", heading, "|---|---:|---:|---:|---:|", *lines]) + "\n"
 
 
 def make_leak_table() -> str:
