@@ -21,7 +21,8 @@ def page() -> str:
     """Return README.md with the table that docs/results.parquet gives."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
-    return before + BEGIN + make_table() + make_fresh_table() + make_leak_table() + make_glioma_table() + END + rest.partition(END)[2]
+    tables = make_table() + make_fresh_table() + make_leak_table() + make_glioma_table()
+    return before + BEGIN + tables + END + rest.partition(END)[2]
 
 
 def make_table() -> str:
@@ -44,7 +45,7 @@ def make_table() -> str:
 
 
 def make_fresh_table() -> str:
-    """Return accuracy and AUROC of the rows on fresh folds, with and without the doubtful labels, as far as computed."""
+    """Return accuracy and AUROC of each computed row on fresh folds, with and without the doubtful labels."""
     results = Results(read_table(ROOT / "docs" / "results.parquet", "results"), read_study(STUDY))
     part, lines = results.file.study.parts[FRESH], []
     for row in part.rows:
