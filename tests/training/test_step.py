@@ -411,6 +411,14 @@ def test_precise_statistics_are_those_of_the_kept_weights_on_the_training_images
     assert changed == {name for name in before if name.endswith(("running_mean", "running_var"))}
 
 
+def test_statistics_that_are_not_finite_are_refused() -> None:
+    one = learner(load_config(None, SMALL))
+    with torch.no_grad():
+        next(one.network.parameters()).fill_(1e30)
+    with pytest.raises(TrainError, match="a statistic of batch norm is not finite"):
+        one.measure_norm_statistics(samples(8), 1)
+
+
 def test_no_patience_ends_a_run_that_keeps_its_last_weights(tmp_path: Path) -> None:
     impatient = [*SMALL, "train.epochs=3", "train.patience=1", "train.min_gain=100"]
     loop(load_config(None, impatient), tmp_path / "best").run()
