@@ -1,7 +1,7 @@
 """Measure batch norm's statistics for the weights that are kept ("precise batch norm").
 
-Running statistics follow weights that have changed since: with a small momentum, or in a moving average of the weights,
-they lag behind, and probabilities come out too high or too low. These are measured with the weights as they are.
+Running statistics are averages over earlier steps, whose weights were different. With a small momentum, or with a
+moving average of the weights, they do not fit the kept weights, and probabilities come out too high or too low.
 Source: Wu and Johnson, Rethinking "Batch" in BatchNorm, arXiv:2105.07576, 2021.
 """
 

@@ -38,5 +38,5 @@ def test_one_command_trains_tests_and_writes_the_page(
 
     (folders[0] / "_SUCCESS.json").unlink()  # as if it had been killed after its checkpoints were removed
     again = succeed(invoke(*command, "--force")).output
-    assert "1 of 1: " in again, "a complete model was begun again"
+    assert "1 of 1: " in again, "only the model that was stopped is completed"
     assert figures(page) == results
