@@ -1,6 +1,7 @@
 """How long a training may take: extrapolated from a few seconds of its steps, and from reading some of its files."""
 
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -12,6 +13,7 @@ from brainscale.config.sections import Config
 from brainscale.reading.pace import measure_reading
 from brainscale.reading.request import ReadRequest
 from brainscale.reading.sources import SourceFile
+from brainscale.training.norm_statistics import MAX_SAMPLES
 from brainscale.training.planned_data import DataPlan
 from brainscale.training.speed import measure_steps
 from brainscale.training.workplace import Workplace
@@ -28,7 +30,7 @@ class Duration:
         validation_rate: images that it validates a second.
         read_seconds: reading and decoding of all samples, by as many processes as there are CPUs.
         epoch_seconds: one epoch with its validation; the mean of several runs, as of the reading.
-        total_seconds: what is left: reading, and all epochs that are not finished.
+        total_seconds: what is left: reading, all epochs that are not finished, and precise statistics of batch norm.
 
     The last three are None where the samples are not known.
     """
@@ -71,5 +73,12 @@ def measure_duration(
     reading = [data.count_read() / read_rate for data, _ in runs]
     epochs = [data.count("train") / speed.training + data.count("val") / speed.validation for data, _ in runs]
     left = [max(0, config.train.epochs - done) for _, done in runs]
-    total = sum(reading) + sum(epoch * count for epoch, count in zip(epochs, left, strict=True))
+    norms = [_count_norm_samples(config, data) / speed.validation for data, _ in runs]
+    measurements = left if config.train.keep == "best" else [min(1, count) for count in left]
+    total = sum(reading) + sum(map(operator.mul, epochs, left)) + sum(map(operator.mul, norms, measurements))
     return replace(measured, read_seconds=fmean(reading), epoch_seconds=fmean(epochs), total_seconds=total)
+
+
+def _count_norm_samples(config: Config, data: DataPlan) -> int:
+    """Return how many samples are run once more for each state that may be kept, to measure batch norm's statistics."""
+    return min(data.count("train"), MAX_SAMPLES) if config.train.norm_statistics == "precise" else 0

@@ -274,7 +274,7 @@ class TrainingLoop:
         progress, totals, last = self.progress, self.progress.totals, self.progress.steps[-1]
         self._require_equal_weights(last)
         if self.settings.norm_statistics == "precise" and self._can_be_kept(progress.epoch + 1):
-            self.learner.measure_norm_statistics(self.train, progress.epoch + 1)
+            self._measure_norm_statistics(progress.epoch + 1)
         outcome = self.learner.validate(self.val)
         val_count = len(outcome.losses)
         val_loss = outcome.loss_sum / val_count
@@ -295,6 +295,12 @@ class TrainingLoop:
             self._save_checkpoint()
             write_history(progress.history, self.run_folder)
             self.workspace.push()
+
+    def _measure_norm_statistics(self, epoch: int) -> None:
+        try:
+            self.learner.measure_norm_statistics(self.train, epoch)
+        except TrainError as error:
+            raise TrainError(f"{error} (after epoch {epoch}; {self._describe_last_checkpoint()})") from None
 
     def _can_be_kept(self, epoch: int) -> bool:
         """Return whether the weights of an epoch may be those of the run."""

@@ -101,6 +101,19 @@ def test_the_plan_of_a_new_run_counts_samples_steps_sizes_and_time(
     assert "here, without Ray: 1 worker on the CPU" in text
 
 
+@pytest.mark.parametrize(("keep", "measurements"), [("best", 4), ("last", 1)])
+def test_the_time_of_precise_statistics_is_counted(
+    keep: str, measurements: int, data: str, manifest: pa.Table, tmp_path: Path
+) -> None:
+    settings = config(f"train.keep={keep}"), config(f"train.keep={keep}", "train.norm_statistics=precise")
+    running, precise = (plan_training(data, str(tmp_path / "new"), each).duration for each in settings)
+    assert running is not None
+    assert running.total_seconds is not None
+    assert precise is not None
+    extra = measurements * count(manifest, "train") / 20
+    assert precise.total_seconds == pytest.approx(running.total_seconds + extra)
+
+
 def test_a_small_source_is_planned_as_it_would_be_indexed(scans: Path, manifest: pa.Table, tmp_path: Path) -> None:
     plan = plan_training(str(scans), str(tmp_path / "new"), config())
     assert plan.data.is_known

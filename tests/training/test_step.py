@@ -1,8 +1,10 @@
 """The exact step and the loop around it, without Ray: same bits on any number of workers, from any position."""
 
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +37,10 @@ SMALL = [
     *("data.image_size=64", "train.batch_size=8", "train.micro_batch=2", "train.epochs=2"),
     *("train.threads=1", "train.shuffle_window=16"),
 ]
+PRECISE = ["train.norm_statistics=precise"]  # after each epoch, as any may be kept, and without a moving average
 REGULARISED = [
     *("train.ema=0.9", "train.keep=last", "train.label_smoothing=0.1", "train.decay_biases=false"),
-    "train.norm_statistics=precise",
+    *PRECISE,
     *("augment.mixup=0.4", "augment.gamma=0.3", "augment.elastic=0.04", "augment.bias_field=0.3"),
 ]
 CPU = torch.device("cpu")
@@ -93,28 +96,40 @@ def _in_worker(rank: int, world: int, folder: str, settings: list[str]) -> None:
     dist.destroy_process_group()
 
 
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("untouched") / "run"
-    loop(load_config(None, SMALL), run).run()
-    return run
+Train = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def regularised(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("regularised") / "run"
-    loop(load_config(None, [*SMALL, *REGULARISED]), run).run()
-    return run
+def train_untouched(tmp_path_factory: pytest.TempPathFactory) -> Train:
+    """Trains on one worker that nobody kills, once for the same settings, and returns the run."""
+
+    @cache
+    def train(*settings: str) -> Path:
+        run = tmp_path_factory.mktemp("untouched") / "run"
+        loop(load_config(None, [*SMALL, *settings]), run).run()
+        return run
+
+    return train
 
 
-@pytest.mark.parametrize(("world", "settings"), [(2, []), (4, []), (2, REGULARISED)])
+@pytest.fixture(scope="module")
+def untouched(train_untouched: Train) -> Path:
+    return train_untouched()
+
+
+@pytest.fixture(scope="module")
+def regularised(train_untouched: Train) -> Path:
+    return train_untouched(*REGULARISED)
+
+
+@pytest.mark.parametrize(("world", "settings"), [(2, []), (4, []), (2, REGULARISED), (2, PRECISE)])
 def test_the_worker_count_changes_no_bit(
-    world: int, settings: list[str], untouched: Path, regularised: Path, tmp_path: Path
+    world: int, settings: list[str], train_untouched: Train, tmp_path: Path
 ) -> None:
     mp.set_forkserver_preload([worker.__name__])  # imported once for all of them
     arguments = world, str(tmp_path), [*SMALL, *settings]
     mp.start_processes(_in_worker, arguments, nprocs=world, start_method="forkserver")
-    assert left_behind(tmp_path / "run") == left_behind(regularised if settings else untouched)
+    assert left_behind(tmp_path / "run") == left_behind(train_untouched(*settings))
 
 
 def test_the_worker_count_changes_no_bit_of_depthwise_convolutions(tmp_path: Path) -> None:
@@ -128,9 +143,9 @@ class KilledError(Exception):
     """Stands for a process that ends."""
 
 
-@pytest.mark.parametrize(("every", "settings"), [(None, []), (1, []), (2, []), (1, REGULARISED)])
+@pytest.mark.parametrize(("every", "settings"), [(None, []), (1, []), (2, []), (1, REGULARISED), (1, PRECISE)])
 def test_a_kill_after_any_step_changes_no_bit(
-    every: int | None, settings: list[str], untouched: Path, regularised: Path, tmp_path: Path
+    every: int | None, settings: list[str], train_untouched: Train, tmp_path: Path
 ) -> None:
     """One run that is cut after 1 more step each time, with checkpoints every so many steps."""
     config = load_config(None, [*SMALL, *settings, f"resources.checkpoint_steps={'null' if every is None else every}"])
@@ -151,7 +166,7 @@ def test_a_kill_after_any_step_changes_no_bit(
             cut_short.run()
         except KilledError:
             assert kill_at < 99
-    assert left_behind(run) == left_behind(regularised if settings else untouched)
+    assert left_behind(run) == left_behind(train_untouched(*settings))
     assert bool(read_notices(run)) == (every is not None or kill_at == 99)
 
 
@@ -417,6 +432,23 @@ def test_statistics_that_are_not_finite_are_refused() -> None:
         next(one.network.parameters()).fill_(1e30)
     with pytest.raises(TrainError, match="a statistic of batch norm is not finite"):
         one.measure_norm_statistics(samples(8), 1)
+
+
+def test_statistics_that_are_not_finite_end_a_run_with_their_epoch_and_state(tmp_path: Path) -> None:
+    training = loop(load_config(None, [*SMALL, *PRECISE]), tmp_path / "run")
+    measure = training.learner.measure_norm_statistics
+
+    def spoil(data: Samples, epoch: int) -> None:
+        if epoch == 2:
+            with torch.no_grad():
+                next(training.learner.network.parameters()).fill_(1e30)
+        measure(data, epoch)
+
+    training.learner.measure_norm_statistics = spoil  # type: ignore[method-assign]
+    with pytest.raises(
+        TrainError, match=r"not finite: .* \(after epoch 2; the last checkpoint is checkpoints/last-0001-"
+    ):
+        training.run()
 
 
 def test_no_patience_ends_a_run_that_keeps_its_last_weights(tmp_path: Path) -> None:
