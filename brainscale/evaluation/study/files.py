@@ -37,14 +37,14 @@ class StudyFile:
     weights: Mapping[str, str] = field(default_factory=dict)
 
     def config_of(self, part: Part, row: Row) -> Config:
-        """Return the configuration of a row: the named one, then the recipe, then what part and row change.
+        """Return the configuration of a row: the named one, then what recipe and part change, then what the row does.
 
         Raises:
             UsageError: a key or a value is wrong.
         """
-        recipe = self.study.recipes[part.recipe] if part.recipe else ()
+        of_part, of_row = (self.study.recipes[each.recipe] if each.recipe else () for each in (part, row))
         source = row.config or part.config
-        config = load_config(self._find_beside(source), [*recipe, *part.set, *row.set])
+        config = load_config(self._find_beside(source), [*of_part, *part.set, *of_row, *row.set])
         name = named_weights(config)
         if name is None:
             weights = config.model.weights

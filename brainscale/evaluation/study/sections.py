@@ -53,6 +53,9 @@ class Row(Section):
 
     title: Annotated[str | None, Field(description="Name for the page; null: the name of the row.")] = None
     config: Annotated[str | None, Field(description="Named configuration, or a YAML file; null: the part's.")] = None
+    recipe: Annotated[str | None, Field(description="Named set of changes, of `recipes`, after those of the part.")] = (
+        None
+    )
     set: Annotated[tuple[str, ...], Field(description="Changes of the configuration, section.key=value.")] = ()
     baseline: Annotated[
         Literal["header_only", "hog_svm", "frozen_features", "given_predictions"] | None,
@@ -213,3 +216,6 @@ class Study(Section):
             yield f"parts.{name}.data", part.data, self.data
             yield f"parts.{name}.test_data", part.test_data, self.data
             yield f"parts.{name}.recipe", part.recipe, self.recipes
+            yield from (
+                (f"parts.{name}.rows.{row}.recipe", each.recipe, self.recipes) for row, each in part.rows.items()
+            )

@@ -38,6 +38,15 @@ def test_a_row_starts_from_the_recipe_and_changes_it(tmp_path: Path) -> None:
     assert (two.data.image_size, two.train.epochs, two.train.optimizer) == (64, 3, "adam")
 
 
+def test_the_recipe_of_a_row_changes_what_its_part_says(tmp_path: Path) -> None:
+    rows = {"one": {"recipe": "tiny", "set": ["train.epochs=5"]}, "two": {}}
+    file = study(tmp_path, {"table": {**FOLDS, "rows": rows, "recipe": None, "set": ["data.image_size=96"]}})
+    part = file.study.parts["table"]
+    one, two = (file.config_of(part, part.rows[name]) for name in rows)
+    assert (one.data.image_size, one.train.epochs) == (64, 5)
+    assert two.data.image_size == 96
+
+
 def test_a_named_configuration_is_the_recipe_of_the_table() -> None:
     file = read_study("brain_mri_253")
     part = file.study.parts["table"]
@@ -64,6 +73,7 @@ def test_a_named_configuration_is_the_recipe_of_the_table() -> None:
         ({"reference": "missing"}, "reference names the row 'missing'"),
         ({"data": "nobody"}, "parts.table.data 'nobody' is not in the study: choose from scans, others"),
         ({"recipe": "tinny"}, "parts.table.recipe 'tinny' is not in the study: did you mean 'tiny'"),
+        ({"rows": {"a": {"recipe": "tinny"}}}, "parts.table.rows.a.recipe 'tinny' is not in the study: did you mean"),
         ({"kind": "external"}, "test_data is the data set that an external part is tested on"),
         ({"kind": "learning_curve", "shares": [0.5, 2]}, "shares must lie above 0"),
     ],
