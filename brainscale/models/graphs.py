@@ -6,7 +6,6 @@ probabilities of all of them agree to 1e-5.
 """
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -16,14 +15,14 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
-from brainscale.hashing import fingerprint
 from brainscale.models.bundle import Bundle, ModelInfo
 from brainscale.models.engines import DIRECT, OPENVINO, OWN, Engine, EngineOptions, load_engine, read_network
 from brainscale.models.processor import read_cpu_model
-from brainscale.storage.local import replacing
+from brainscale.storage.user_cache import keep_cached, read_cached
 
 LONG_PIXELS = 2**28
 """Pixels for each CPU to score from which on timing pays: some minutes of work of BrainMRNet."""
@@ -35,6 +34,8 @@ GAIN = 1.05
 """Times as fast as the model's own graph that another one must be."""
 AGREEMENT = 1e-5
 """Largest difference of two probabilities of graphs that may stand for each other."""
+CHOICES = "choices"
+"""Name of the choices in the user's cache."""
 NETWORKS = ("brainmrnet",)
 """Networks with two graphs."""
 
@@ -119,29 +120,19 @@ def _time_call(engine: Engine, planes: np.ndarray) -> float:
 
 def read_choice(info: ModelInfo) -> str | None:
     """Return the graph that was chosen on this CPU for networks of this shape; None if none was."""
-    with contextlib.suppress(OSError, ValueError, RuntimeError):
-        choice = json.loads(_choice_file(info).read_text(encoding="utf-8"))
-        return choice if choice in (OWN, DIRECT, OPENVINO) else None
-    return None
+    kept = read_cached(CHOICES, _describe(info))
+    return next((graph for graph in (OWN, DIRECT, OPENVINO) if graph.encode() == kept), None)
 
 
 def _keep_choice(info: ModelInfo, graph: str) -> None:
-    """Keep a choice; without a folder to keep it in, the next job times again."""
-    with contextlib.suppress(OSError, RuntimeError):
-        path = _choice_file(info)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(graph), encoding="utf-8")
+    keep_cached(CHOICES, _describe(info), graph.encode())
 
 
-def _choice_file(info: ModelInfo) -> Path:
-    """Return the file of a choice: its name says for which CPU, versions and shape of network."""
+def _describe(info: ModelInfo) -> dict[str, Any]:
+    """Return what decides which graph is the fastest: CPU, versions and shape of the network."""
     versions = {}
     for package in ("onnxruntime", "openvino"):
         with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)
     shape = [[spec.architecture, spec.views] for spec in info.network.networks]
-    facts = {"cpu": read_cpu_model(), **versions, "networks": shape, "size": info.preprocess.image_size}
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    folder = Path(given if Path(given).is_absolute() else "~/.cache").expanduser()
-    return folder / "brainscale" / "graphs" / f"{fingerprint(facts)[:32]}.json"
+    return {"cpu": read_cpu_model(), **versions, "networks": shape, "size": info.preprocess.image_size}

@@ -1,6 +1,5 @@
 """The graphs that a job chooses from agree, the fastest is taken, and the choice is kept."""
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,7 +29,7 @@ SIZE = 64
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "brainscale" / "graphs"
+    return tmp_path / "cache" / "brainscale" / graphs.CHOICES
 
 
 @pytest.fixture(scope="module")
@@ -77,20 +76,18 @@ def test_a_choice_is_made_once(
     engine, chosen = graphs.open_fastest(bundle.info, two, OPTIONS, threads=2)
     assert chosen in (OWN, DIRECT, OPENVINO)
     assert engine(planes_of(1)).probabilities.shape == (1, len(bundle.info.classes))
-    (kept,) = cache.iterdir()
+    assert len(list(cache.iterdir())) == 1
     monkeypatch.setattr(graphs, "_choose", None)
     assert graphs.open_fastest(bundle.info, two, OPTIONS)[1] == chosen
-    kept.write_text(json.dumps(DIRECT))
+    graphs._keep_choice(bundle.info, DIRECT)
     assert graphs.open_fastest(bundle.info, two, OPTIONS)[1] == DIRECT
     monkeypatch.setattr(graphs, "read_cpu_model", lambda: "another CPU")
     assert graphs.read_choice(bundle.info) is None
 
 
-@pytest.mark.parametrize("content", ["", "[1]", '"rm -rf"', "\x00"])
+@pytest.mark.parametrize("content", ["", "rm -rf", "\x00"])
 def test_a_choice_that_means_nothing_is_made_again(bundle: Bundle, content: str) -> None:
-    graphs._keep_choice(bundle.info, DIRECT)
-    assert graphs.read_choice(bundle.info) == DIRECT
-    graphs._choice_file(bundle.info).write_text(content)
+    graphs._keep_choice(bundle.info, content)
     assert graphs.read_choice(bundle.info) is None
 
 

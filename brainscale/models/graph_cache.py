@@ -1,0 +1,112 @@
+"""The ONNX graph of a network without its weights: exported once for each version, then taken from the user's cache."""
+
+import contextlib
+import functools
+import hashlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+
+from brainscale.models.classifier import Classifier
+from brainscale.models.engines import EngineOutput
+from brainscale.models.ensemble import build_from_spec, first_stage
+from brainscale.models.network_spec import NetworkSpec
+from brainscale.storage.user_cache import keep_cached, read_cached
+
+WEIGHTS_PREFIX = "network."
+"""What the names of weights begin with in a graph."""
+GRAPHS = "graphs"
+"""Name of the graphs in the user's cache."""
+PACKAGES = ("torch", "torchvision", "onnx", "onnxscript")
+"""Packages whose version may change a graph."""
+
+
+@functools.lru_cache(maxsize=8)
+def make_graph(spec: NetworkSpec, classes: int, size: int, *, winograd: bool = True) -> bytes:
+    """Return a network with normalisation and softmax as an ONNX graph whose weights have no values.
+
+    The input `planes` is uint8 [batch, size, size]; the outputs are `probabilities`, float32
+    [batch, classes], and `features`, float32 [batch, D]. An export takes seconds; one in the cache does not.
+
+    Args:
+        spec: the network.
+        classes: number of classes.
+        size: width and height of a plane in pixels.
+        winograd: whether to compute with Winograd convolutions, where the network has them.
+    """
+    facts: dict[str, Any] = {"spec": asdict(spec), "classes": classes, "size": size, "winograd": winograd}
+    facts |= {"code": _hash_code()} | {package: version(package) for package in PACKAGES}
+    graph = read_cached(GRAPHS, facts)
+    if graph is None:
+        graph = _export(spec, classes, size, winograd=winograd)
+        keep_cached(GRAPHS, facts, graph)
+    return graph
+
+
+@functools.cache
+def _hash_code() -> str:
+    """Return the hash of the code of all networks."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _export(spec: NetworkSpec, classes: int, size: int, *, winograd: bool) -> bytes:
+    """Export a network with random weights, and return its graph without their values."""
+    network = build_from_spec(spec, classes)
+    classifier = Classifier(network, first_stage(spec), together=True, winograd=winograd).eval()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), quiet_loggers():
+        warnings.simplefilter("ignore")  # the exporter warns about deprecated functions of its own
+        program = torch.onnx.export(
+            classifier,
+            (torch.zeros(2, size, size, dtype=torch.uint8),),
+            input_names=["planes"],
+            output_names=list(EngineOutput._fields),
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamo=True,
+            optimize=False,  # it would fold the random weights into the graph
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError(f"the export of {spec.architecture} returned no ONNX graph")
+    model = drop_traces(program.model_proto)
+    weights = {f"{WEIGHTS_PREFIX}{name}" for name in network.state_dict()}
+    for initializer in model.graph.initializer:
+        if initializer.name in weights:
+            initializer.ClearField("raw_data")
+    graph: bytes = model.SerializeToString(deterministic=True)
+    return graph
+
+
+def drop_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Delete notes on the source code and on what was folded; they name folders of this machine."""
+    graphs = [model.graph, *model.functions]
+    nodes = (node for graph in graphs for node in graph.node)
+    values = (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer)
+    for item in (model, *graphs, *nodes, *values):
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
+    return model
+
+
+@contextlib.contextmanager
+def quiet_loggers() -> Iterator[None]:
+    """Silence the exporter's log during the with-block; its errors are exceptions."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
