@@ -3,7 +3,7 @@
 python benchmarks/train_start.py [--rounds 3]
 
 The run is tiny: 60 phantoms at 64 pixels, one epoch of 3 steps. What is measured is the start, and the end, when the
-model is exported. The first side finds an empty cache, so it exports the graph of the network; the others find it there.
+model is exported. The first side has an empty cache, so it exports the graph of the network; the others find it there.
 """
 
 import argparse
