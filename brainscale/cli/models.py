@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from brainscale.cli import options
-from brainscale.cli.console import handle_errors
+from brainscale.cli.console import handle_errors, load_arrow
 
 if TYPE_CHECKING:
     from brainscale.evaluation.model_list import ListedModel
@@ -30,6 +30,7 @@ def models_command(folders: tuple[str, ...], as_json: bool) -> None:
 
     Example: brainscale models
     """
+    load_arrow()
     from brainscale.evaluation.model_list import list_models
 
     models = list_models(folders)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from brainscale.cli import options
-from brainscale.cli.console import handle_errors
+from brainscale.cli.console import handle_errors, load_arrow
 from brainscale.cli.next_steps import after_overlap, print_next
 from brainscale.cli.similarity import SIMILARITY
 from brainscale.logs import notice
@@ -43,6 +43,7 @@ def overlap_command(
 
     Example: brainscale overlap training.parquet external.parquet
     """
+    load_arrow()
     from brainscale.dataset.overlap import KINDS, count_overlap, describe_missed_matches, have_one_key
     from brainscale.storage.formats import CSV, JSON, MARKDOWN, TABLE, require_format, write_output
     from brainscale.storage.ownership import describe_origin, require_own

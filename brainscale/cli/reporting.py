@@ -5,7 +5,7 @@ import shlex
 import click
 
 from brainscale.cli import options
-from brainscale.cli.console import handle_errors, print_facts
+from brainscale.cli.console import handle_errors, load_arrow, print_facts
 from brainscale.cli.next_steps import print_next
 from brainscale.logs import notice
 
@@ -28,6 +28,7 @@ def report_command(evaluation: str, model: str | None, as_json: bool) -> None:
 
     Example: brainscale report runs/first
     """
+    load_arrow()
     from brainscale.cli.progress import show_progress
     from brainscale.evaluation.redrawing import redraw_reports
     from brainscale.models.shipped import make_model_absolute

@@ -149,6 +149,7 @@ def train_command(
 
     Example: brainscale train --data scans/ --config brainmrnet --out runs/first
     """
+    load_arrow()
     from brainscale.config import files
     from brainscale.storage.remote import make_absolute
     from brainscale.training.mlflow_tracking import check_tracking_uri, require_mlflow

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +62,33 @@ print("pandas" in sys.modules, len(table.to_pandas()), "pandas" in sys.modules)
 def test_tables_do_without_pandas_until_somebody_asks_for_a_frame() -> None:
     done = subprocess.run([sys.executable, "-c", PANDAS], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("False 2 True\n", "")
+
+
+COMMANDS = """
+import sys
+from contextlib import suppress
+from brainscale.cli.main import main
+
+with suppress(SystemExit):
+    main(sys.argv[1:])
+import pyarrow as pa
+
+pa.array([0])
+print("pandas" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "--data", "no/such", "--out", "run"],
+        ["overlap", "no/such", "no/other"],
+        ["report", "no/such"],
+        ["models", "no/such"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_no_command_loads_pandas(words: list[str], tmp_path: Path) -> None:
+    code = [sys.executable, "-c", COMMANDS, *words]
+    done = subprocess.run(code, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.stdout == "False\n", done.stderr
