@@ -20,6 +20,7 @@ from brainscale.models.engines import EngineOutput
 from brainscale.models.ensemble import build_from_spec, first_stage
 from brainscale.models.network_spec import NetworkSpec
 from brainscale.storage.user_cache import keep_cached, read_cached
+from brainscale.version import LOADED_AT
 
 WEIGHTS_PREFIX = "network."
 """What the names of weights begin with in a graph."""
@@ -43,7 +44,10 @@ def make_graph(spec: NetworkSpec, classes: int, size: int, *, winograd: bool = T
         winograd: whether to compute with Winograd convolutions, where the network has them.
     """
     facts: dict[str, Any] = {"spec": asdict(spec), "classes": classes, "size": size, "winograd": winograd}
-    facts |= {"code": _hash_code()} | {package: version(package) for package in PACKAGES}
+    facts |= {"code": _hash_code(), "dtype": str(torch.get_default_dtype())}
+    facts |= {package: version(package) for package in PACKAGES}
+    if _code_has_changed():
+        return _export(spec, classes, size, winograd=winograd)
     graph = read_cached(GRAPHS, facts)
     if graph is None:
         graph = _export(spec, classes, size, winograd=winograd)
@@ -51,13 +55,19 @@ def make_graph(spec: NetworkSpec, classes: int, size: int, *, winograd: bool = T
     return graph
 
 
-@functools.cache
+def _code_files() -> list[Path]:
+    """Return the files with the code of all networks."""
+    return sorted(Path(__file__).parent.glob("*.py"))
+
+
 def _hash_code() -> str:
     """Return the hash of the code of all networks."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return hashlib.sha256(b"".join(path.read_bytes() for path in _code_files())).hexdigest()
+
+
+def _code_has_changed() -> bool:
+    """Return whether code was written since this process loaded the first of it, so it may run the code of before."""
+    return any(path.stat().st_ctime >= LOADED_AT for path in _code_files())
 
 
 def _export(spec: NetworkSpec, classes: int, size: int, *, winograd: bool) -> bytes:

@@ -61,6 +61,20 @@ def test_other_code_other_versions_and_damage_need_an_export(
     assert make_graph(PAPER, 2, 64) == first
 
 
+def test_code_that_was_written_since_the_process_began_neither_takes_nor_keeps_a_graph(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long training may outlive an upgrade: the graph of its code is not that of the new files."""
+    code = cache.parent.parent / "network.py"
+    code.parent.mkdir()
+    code.write_text("new = True")
+    with monkeypatch.context() as patch:
+        patch.setattr(graph_cache, "_code_files", lambda: [code])
+        patch.setattr(graph_cache, "_export", lambda *arguments, **options: b"graph of the old code")
+        assert make_graph(PAPER, 2, 64) == b"graph of the old code"
+    assert not cache.exists()
+
+
 @pytest.mark.parametrize("kind", ["missing", "shape", "type"])
 def test_weights_of_another_network_are_refused(kind: str, tmp_path: Path) -> None:
     weights = network_with_statistics(PAPER.architecture).state_dict()
