@@ -2,40 +2,43 @@
 
 import contextlib
 import functools
-import hashlib
 import io
 import logging
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import onnx
+import onnx_ir
+import onnxscript
 import torch
+import torchvision
 
+from brainscale.hashing import file_sha256
 from brainscale.models.classifier import Classifier
 from brainscale.models.engines import EngineOutput
 from brainscale.models.ensemble import build_from_spec, first_stage
 from brainscale.models.network_spec import NetworkSpec
 from brainscale.storage.user_cache import keep_cached, read_cached
-from brainscale.version import LOADED_AT
+from brainscale.version import LOADED_AT, __version__
 
 WEIGHTS_PREFIX = "network."
 """What the names of weights begin with in a graph."""
 GRAPHS = "graphs"
 """Name of the graphs in the user's cache."""
-PACKAGES = ("torch", "torchvision", "onnx", "onnxscript")
+PACKAGES: tuple[ModuleType, ...] = (torch, torchvision, onnx, onnx_ir, onnxscript)
 """Packages whose version may change a graph."""
 
 
 @functools.lru_cache(maxsize=8)
-def make_graph(spec: NetworkSpec, classes: int, size: int, *, winograd: bool = True) -> bytes:
+def export_graph(spec: NetworkSpec, classes: int, size: int, *, winograd: bool = True) -> bytes:
     """Return a network with normalisation and softmax as an ONNX graph whose weights have no values.
 
     The input `planes` is uint8 [batch, size, size]; the outputs are `probabilities`, float32
-    [batch, classes], and `features`, float32 [batch, D]. An export takes seconds; one in the cache does not.
+    [batch, classes], and `features`, float32 [batch, D]. An export takes seconds, a graph in the cache none.
 
     Args:
         spec: the network.
@@ -43,26 +46,20 @@ def make_graph(spec: NetworkSpec, classes: int, size: int, *, winograd: bool = T
         size: width and height of a plane in pixels.
         winograd: whether to compute with Winograd convolutions, where the network has them.
     """
-    facts: dict[str, Any] = {"spec": asdict(spec), "classes": classes, "size": size, "winograd": winograd}
-    facts |= {"code": _hash_code(), "dtype": str(torch.get_default_dtype())}
-    facts |= {package: version(package) for package in PACKAGES}
     if _code_has_changed():
-        return _export(spec, classes, size, winograd=winograd)
+        return _run_exporter(spec, classes, size, winograd=winograd)
+    facts: dict[str, Any] = {"spec": asdict(spec), "classes": classes, "size": size, "winograd": winograd}
+    facts |= _describe_exporter()
     graph = read_cached(GRAPHS, facts)
     if graph is None:
-        graph = _export(spec, classes, size, winograd=winograd)
+        graph = _run_exporter(spec, classes, size, winograd=winograd)
         keep_cached(GRAPHS, facts, graph)
     return graph
 
 
 def _code_files() -> list[Path]:
     """Return the files with the code of all networks."""
-    return sorted(Path(__file__).parent.glob("*.py"))
-
-
-def _hash_code() -> str:
-    """Return the hash of the code of all networks."""
-    return hashlib.sha256(b"".join(path.read_bytes() for path in _code_files())).hexdigest()
+    return list(Path(__file__).parent.rglob("*.py"))
 
 
 def _code_has_changed() -> bool:
@@ -70,7 +67,14 @@ def _code_has_changed() -> bool:
     return any(path.stat().st_ctime >= LOADED_AT for path in _code_files())
 
 
-def _export(spec: NetworkSpec, classes: int, size: int, *, winograd: bool) -> bytes:
+def _describe_exporter() -> dict[str, Any]:
+    """Return what decides how a network is exported: our code, the packages that this process loaded, and settings."""
+    packages = {package.__name__: package.__version__ for package in PACKAGES}
+    code = {path.name: file_sha256(path) for path in _code_files()}
+    return {"brainscale": __version__, "code": code, "dtype": str(torch.get_default_dtype()), **packages}
+
+
+def _run_exporter(spec: NetworkSpec, classes: int, size: int, *, winograd: bool) -> bytes:
     """Export a network with random weights, and return its graph without their values."""
     network = build_from_spec(spec, classes)
     classifier = Classifier(network, first_stage(spec), together=True, winograd=winograd).eval()
@@ -89,7 +93,7 @@ def _export(spec: NetworkSpec, classes: int, size: int, *, winograd: bool) -> by
     if program is None:
         raise RuntimeError(f"the export of {spec.architecture} returned no ONNX graph")
     model = drop_traces(program.model_proto)
-    weights = {f"{WEIGHTS_PREFIX}{name}" for name in network.state_dict()}
+    weights = {f"{WEIGHTS_PREFIX}{key}" for key, value in network.state_dict().items() if value.is_floating_point()}
     for initializer in model.graph.initializer:
         if initializer.name in weights:
             initializer.ClearField("raw_data")

@@ -8,7 +8,7 @@ import onnxscript
 from torch import Tensor
 
 from brainscale.models.ensemble import name_parameters
-from brainscale.models.graph_cache import WEIGHTS_PREFIX, drop_traces, make_graph, quiet_loggers
+from brainscale.models.graph_cache import WEIGHTS_PREFIX, drop_traces, export_graph, quiet_loggers
 from brainscale.models.network_spec import NetworkSpec
 from brainscale.storage.local import replacing
 
@@ -32,7 +32,7 @@ def export_onnx(
         path: the file to write; it appears complete or not at all.
         winograd: whether to compute with Winograd convolutions, where the network has them.
     """
-    model = onnx.load_from_string(make_graph(spec, classes, size, winograd=winograd))
+    model = onnx.load_from_string(export_graph(spec, classes, size, winograd=winograd))
     # without the counters of batch norm, which the graph does not have
     named = {
         f"{WEIGHTS_PREFIX}{key}": value

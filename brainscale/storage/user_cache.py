@@ -9,9 +9,11 @@ from typing import Any
 
 from brainscale.errors import OutputError
 from brainscale.hashing import fingerprint
-from brainscale.storage.local import replacing
+from brainscale.storage.local import remove_abandoned, replacing
 
 DIGEST_NBYTES = hashlib.sha256().digest_size
+MAX_NBYTES = 2**26
+"""Largest file that is read; one of ours has less than a megabyte."""
 
 
 def read_cached(kind: str, facts: Mapping[str, Any]) -> bytes | None:
@@ -22,7 +24,10 @@ def read_cached(kind: str, facts: Mapping[str, Any]) -> bytes | None:
         facts: all that decides the contents, as JSON values.
     """
     with suppress(OSError, RuntimeError):
-        kept = _file(kind, facts).read_bytes()
+        path = _file(kind, facts)
+        if not path.is_file() or path.stat().st_size > MAX_NBYTES:
+            return None
+        kept = path.read_bytes()
         digest, contents = kept[:DIGEST_NBYTES], kept[DIGEST_NBYTES:]
         if hashlib.sha256(contents).digest() == digest:
             return contents
@@ -40,6 +45,7 @@ def keep_cached(kind: str, facts: Mapping[str, Any], contents: bytes) -> None:
     with suppress(OSError, RuntimeError, OutputError):
         path = _file(kind, facts)
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path.parent)
         with replacing(path) as temporary:
             temporary.write_bytes(hashlib.sha256(contents).digest() + contents)
 

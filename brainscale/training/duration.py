@@ -29,8 +29,9 @@ class Duration:
         train_rate: images that one worker trains on a second.
         validation_rate: images that it validates a second.
         read_seconds: reading and decoding of all samples, by as many processes as there are CPUs.
-        epoch_seconds: one epoch with its validation; the mean of several runs, as of the reading.
-        total_seconds: what is left: reading, all epochs that are not finished, and precise statistics of batch norm.
+        epoch_seconds: one epoch with its validation, without precise statistics of batch norm; the mean of several
+            runs, as of the reading.
+        total_seconds: what is left: reading, all epochs that are not finished, and these statistics.
 
     The last three are None where the samples are not known.
     """
@@ -73,12 +74,7 @@ def measure_duration(
     reading = [data.count_read() / read_rate for data, _ in runs]
     epochs = [data.count("train") / speed.training + data.count("val") / speed.validation for data, _ in runs]
     left = [max(0, config.train.epochs - done) for _, done in runs]
-    norms = [_count_norm_samples(config, data) / speed.validation for data, _ in runs]
+    norms = [min(data.count("train"), MAX_SAMPLES) / speed.norm_statistics for data, _ in runs]
     measurements = left if config.train.keep == "best" else [min(1, count) for count in left]
     total = sum(reading) + sum(map(operator.mul, epochs, left)) + sum(map(operator.mul, norms, measurements))
     return replace(measured, read_seconds=fmean(reading), epoch_seconds=fmean(epochs), total_seconds=total)
-
-
-def _count_norm_samples(config: Config, data: DataPlan) -> int:
-    """Return how many samples are run once more for each state that may be kept, to measure batch norm's statistics."""
-    return min(data.count("train"), MAX_SAMPLES) if config.train.norm_statistics == "precise" else 0

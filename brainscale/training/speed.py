@@ -1,10 +1,11 @@
 """Measure how fast this machine decodes, trains and scores, with phantoms, in a few seconds."""
 
+import math
 import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from brainscale.reading.pace import count_rate
 from brainscale.reading.reader import read_samples
 from brainscale.reading.request import ReadRequest
 from brainscale.seeds import make_deterministic
+from brainscale.training import exact_sum
 from brainscale.training.allocator import keep_buffers
 from brainscale.training.checkpoints import write_tensors
 from brainscale.training.exactness import noise
@@ -47,10 +49,12 @@ class StepSpeed:
     Attributes:
         training: augmentation, forward, backward and optimiser.
         validation: forward alone.
+        norm_statistics: measurement of precise batch-norm statistics; infinite where there are none.
     """
 
     training: float
     validation: float
+    norm_statistics: float = math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +140,7 @@ def measure_training(device: torch.device, threads: int) -> float:
 
 
 def measure_steps(config: Config, device: torch.device) -> StepSpeed:
-    """Measure training steps and validation of a configuration for some seconds, in this process.
+    """Measure training steps, validation and precise statistics of a configuration for some seconds, in this process.
 
     Steps begin with two images and grow to a whole batch as long as there is time, because much of a step costs the
     same for any number of images. The best rate counts: the first steps are slow.
@@ -166,10 +170,14 @@ def measure_steps(config: Config, device: torch.device) -> StepSpeed:
         images, seconds = size, time_step(size)
         rate = max(rate, images / seconds)
     samples = noise(images, side)
-    return StepSpeed(
+    speed = StepSpeed(
         training=round(rate, 2),
         validation=count_rate(images, lambda: learner.validate(samples), SECONDS),
     )
+    if train.norm_statistics != "precise" or not exact_sum.running_buffers(network):
+        return speed
+    measured = count_rate(images, lambda: learner.measure_norm_statistics(samples, 1), SECONDS)
+    return replace(speed, norm_statistics=measured)
 
 
 def measure_scoring(*, gpu: bool, threads: int) -> float:

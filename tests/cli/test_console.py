@@ -88,7 +88,7 @@ print("pandas" in sys.modules)
     ],
     ids=lambda words: words[0],
 )
-def test_no_command_loads_pandas(words: list[str], tmp_path: Path) -> None:
+def test_a_command_with_tables_keeps_pyarrow_from_loading_pandas(words: list[str], tmp_path: Path) -> None:
     code = [sys.executable, "-c", COMMANDS, *words]
     done = subprocess.run(code, capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert done.stdout == "False\n", done.stderr

@@ -1,5 +1,7 @@
 """What is kept in the user's cache is read again, or made again; it never stops a command."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,29 @@ def test_a_file_that_cannot_be_replaced_stays(cache: Path) -> None:
     kept.mkdir()
     keep_cached("graphs", FACTS, b"second")
     assert read_cached("graphs", FACTS) is None
+    assert kept.is_dir()
+
+
+def test_a_file_that_is_too_large_is_not_read(cache: Path) -> None:
+    keep_cached("graphs", FACTS, b"first")
+    (kept,) = (cache / "graphs").iterdir()
+    with kept.open("r+b") as file:
+        file.truncate(2**40)  # has no bytes on the disk
+    assert read_cached("graphs", FACTS) is None
+
+
+def test_what_a_killed_process_left_is_removed(cache: Path) -> None:
+    keep_cached("graphs", FACTS, b"first")
+    killed = (
+        "import os; from brainscale.storage import user_cache;"
+        "os.fsync = lambda file: os.kill(os.getpid(), 9);"
+        f"user_cache.keep_cached('graphs', {FACTS}, b'second')"
+    )
+    subprocess.run([sys.executable, "-c", killed], check=False)
+    assert len(list((cache / "graphs").iterdir())) == 2
+    keep_cached("graphs", FACTS, b"third")
+    assert len(list((cache / "graphs").iterdir())) == 1
+    assert read_cached("graphs", FACTS) == b"third"
 
 
 def test_nobody_without_a_home_keeps_anything(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,10 @@
 """Dry runs of training: the samples and steps are those of a run, nothing is written, and refusals are its own."""
 
 import json
+import math
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -103,15 +105,16 @@ def test_the_plan_of_a_new_run_counts_samples_steps_sizes_and_time(
 
 @pytest.mark.parametrize(("keep", "measurements"), [("best", 4), ("last", 1)])
 def test_the_time_of_precise_statistics_is_counted(
-    keep: str, measurements: int, data: str, manifest: pa.Table, tmp_path: Path
+    keep: str, measurements: int, data: str, manifest: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = config(f"train.keep={keep}"), config(f"train.keep={keep}", "train.norm_statistics=precise")
-    running, precise = (plan_training(data, str(tmp_path / "new"), each).duration for each in settings)
-    assert running is not None
-    assert running.total_seconds is not None
-    assert precise is not None
-    extra = measurements * count(manifest, "train") / 20
-    assert precise.total_seconds == pytest.approx(running.total_seconds + extra)
+    totals = []
+    for speed in (SPEED, replace(SPEED, norm_statistics=25.0)):
+        monkeypatch.setattr(duration, "measure_steps", lambda config, device, speed=speed: speed)
+        planned = plan_training(data, str(tmp_path / "new"), config(f"train.keep={keep}")).duration
+        assert planned is not None
+        assert planned.total_seconds is not None
+        totals.append(planned.total_seconds)
+    assert totals[1] == pytest.approx(totals[0] + measurements * count(manifest, "train") / 25)
 
 
 def test_a_small_source_is_planned_as_it_would_be_indexed(scans: Path, manifest: pa.Table, tmp_path: Path) -> None:
@@ -259,3 +262,12 @@ def test_steps_of_a_configuration_are_measured() -> None:
 
     speed = measure_steps(config(), torch.device("cpu"))
     assert 0 < speed.training < speed.validation
+    assert speed.norm_statistics == math.inf
+
+
+@pytest.mark.parametrize(("network", "has_batch_norm"), [("brainmrnet", True), ("vgg16", False)])
+def test_precise_statistics_take_time_where_there_is_batch_norm(network: str, has_batch_norm: bool) -> None:
+    import torch
+
+    settings = config(f"model.name={network}", "train.norm_statistics=precise")
+    assert (measure_steps(settings, torch.device("cpu")).norm_statistics < math.inf) is has_batch_norm

@@ -37,7 +37,9 @@ class StudyFile:
     weights: Mapping[str, str] = field(default_factory=dict)
 
     def config_of(self, part: Part, row: Row) -> Config:
-        """Return the configuration of a row: the named one, then what recipe and part change, then what the row does.
+        """Return the configuration of a row: the named one, changed by the part, then by the row.
+
+        The recipe of each comes before its own changes.
 
         Raises:
             UsageError: a key or a value is wrong.

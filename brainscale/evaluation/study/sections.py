@@ -53,9 +53,9 @@ class Row(Section):
 
     title: Annotated[str | None, Field(description="Name for the page; null: the name of the row.")] = None
     config: Annotated[str | None, Field(description="Named configuration, or a YAML file; null: the part's.")] = None
-    recipe: Annotated[str | None, Field(description="Named set of changes, of `recipes`, after those of the part.")] = (
-        None
-    )
+    recipe: Annotated[
+        str | None, Field(description="Name of a set of changes in `recipes`, made after those of the part.")
+    ] = None
     set: Annotated[tuple[str, ...], Field(description="Changes of the configuration, section.key=value.")] = ()
     baseline: Annotated[
         Literal["header_only", "hog_svm", "frozen_features", "given_predictions"] | None,
