@@ -67,7 +67,7 @@ def main() -> None:
             f"{statistics.median(values):.1f} ({min(values):.1f}–{max(values):.1f}) s"
             for values in zip(*costs, strict=True)
         ]
-        print(f"  {side:<18}" + "".join(f"{text:>20}" for text in texts))
+        print(f"  {side:<20}" + "".join(f"{text:>20}" for text in texts))
 
 
 if __name__ == "__main__":
