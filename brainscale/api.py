@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from brainscale.config.sections import Config
     from brainscale.dataset.summary import ManifestSummary
     from brainscale.evaluation.comparison import Comparison
-    from brainscale.evaluation.cross_validation import CrossValidation
+    from brainscale.evaluation.cross_validation_result import CrossValidation
     from brainscale.evaluation.results import Evaluation
     from brainscale.models.bundle import Bundle
     from brainscale.models.engines import Engine, Precision

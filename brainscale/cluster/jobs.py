@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import secrets
 import shutil
 import tempfile
@@ -10,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -22,7 +21,8 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from brainscale import logs
-from brainscale.cluster.job_main import REQUEST, RESULT
+from brainscale.cluster.job_log import JobLog
+from brainscale.cluster.job_main import REQUEST
 from brainscale.cluster.ray_private import job_client
 from brainscale.cluster.session import quiet
 from brainscale.config.files import resource_folder
@@ -36,14 +36,7 @@ REQUEST_S = 120.0  # time-out of one request, such as the upload of a job
 ANSWER_S = 10.0  # time-out of the first answer of a server
 GONE_S = 30.0  # time without an answer after which a server counts as lost
 STOP_S = 60.0  # time that a job may take to end after it was told to stop
-QUIET_S = 60.0  # time without a line after which the connection to a log is made again
 LIMIT = 100 * 2**20  # bytes that a Jobs server accepts as one upload
-SERVER_LINE = re.compile(
-    r"Running entrypoint for job "
-    r"|\d{4}-\S+ [\d:,]+\t(INFO|WARNING|ERROR) \S+\.py:\d+ -- "  # of Ray's Python
-    r"|\[\d{4}-\S+ [\d:,]+ [DIWE] \d+ \d+\] (\(\S+\) )?\S+\.(cc|h):\d+: "  # of Ray's core
-)
-"""Beginnings of the lines that a Jobs server, or Ray in the job, adds to a job's log."""
 QUIET_RAY = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DATA_LOG_LEVEL": "ERROR"}
 """Environment of a job: its log is for a person, and Ray's own logs stay in Ray's folder."""
 AGENT_S = 90.0
@@ -167,7 +160,7 @@ def follow(client: Client, job: str, on_line: Callable[[str], None]) -> JobOutco
     Raises:
         ClusterError: the job was stopped or never ran, or the server does not answer any more.
     """
-    log, silent_since = _Log(on_line), None
+    log, silent_since = JobLog(on_line), None
     while True:
         try:
             asyncio.run(log.read(client, job))
@@ -184,39 +177,6 @@ def follow(client: Client, job: str, on_line: Callable[[str], None]) -> JobOutco
                     f"the Jobs server does not answer any more ({first_line(error)}): when the cluster is back, {RERUN}"
                 ) from None
         time.sleep(0.5)
-
-
-class _Log:
-    """A job's log, passed on line by line. Every new connection starts again at its first character."""
-
-    def __init__(self, on_line: Callable[[str], None]) -> None:
-        self._on_line, self._length, self._unfinished_line = on_line, 0, ""
-        self.result: dict[str, Any] | None = None
-
-    async def read(self, client: Client, job: str) -> None:
-        """Read the log until it ends or the connection breaks."""
-        position, pieces = 0, client.tail_job_logs(job)
-        with suppress(StopAsyncIteration, asyncio.TimeoutError):  # a connection may die without an error
-            while True:
-                async with asyncio.timeout(QUIET_S):  # asyncio.wait_for could lose a Ctrl-C that comes with a piece
-                    piece = await anext(pieces)
-                self._add(piece[max(0, self._length - position) :])
-                position += len(piece)
-
-    def end(self, whole: str) -> None:
-        """Pass on the rest of the log, and its last line even if it lacks a line break."""
-        self._add(whole[self._length :])
-        if self._unfinished_line:
-            self._add("\n")
-
-    def _add(self, text: str) -> None:
-        self._length += len(text)
-        *lines, self._unfinished_line = (self._unfinished_line + text).split("\n")
-        for line in lines:
-            if line.startswith(RESULT):
-                self.result = json.loads(line.removeprefix(RESULT))
-            elif not SERVER_LINE.match(line):
-                self._on_line(line)
 
 
 def _exit_status(info: JobDetails) -> int:
@@ -279,7 +239,7 @@ def read_log(client: Client, job: str) -> list[str]:
         ClusterError: there is no such job, or the server does not answer.
     """
     lines: list[str] = []
-    _Log(lines.append).end(str(_request(lambda: client.get_job_logs(job), job)))
+    JobLog(lines.append).end(str(_request(lambda: client.get_job_logs(job), job)))
     return lines
 
 

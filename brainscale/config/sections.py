@@ -8,10 +8,7 @@ it leaves out `resources`, which only decides how fast the result comes.
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from brainscale.config import explain
 from brainscale.config.data_sections import DataConfig, LimitsConfig, Section, SplitConfig

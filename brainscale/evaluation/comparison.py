@@ -1,9 +1,8 @@
 """Compare several runs: the published metrics in one table, and paired tests."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +11,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brainscale.config.files import CONFIG_FILE
-from brainscale.dataset.header_control import COLUMNS, HeaderPredictions
+from brainscale.dataset.header_control import HeaderPredictions
 from brainscale.dataset.manifest import MANIFEST_FILE
-from brainscale.errors import BundleError, ManifestError
+from brainscale.errors import ManifestError
 from brainscale.evaluation.arguments import find_evaluation, require_runs
 from brainscale.evaluation.comparability import require_comparable
+from brainscale.evaluation.evaluated_run import EvaluatedRun, read_evaluation
 from brainscale.evaluation.header_comparison import CONTROL
 from brainscale.evaluation.header_votes import VOTES_FILE, find_votes
 from brainscale.evaluation.matched import match_labelled, require_slices
 from brainscale.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
-from brainscale.evaluation.units import UNIT_FILES, read_labelled_units
+from brainscale.evaluation.units import UNIT_FILES
 from brainscale.models.bundle import NOVELTY, ONNX, WEIGHTS
 from brainscale.schema import COMPARISON, PAIRS, PUBLISHED, PUBLISHED_MULTICLASS
 from brainscale.stats.estimate import Estimate, estimates_of
-from brainscale.stats.labelled import LabelledProbabilities, labelled_rows
+from brainscale.stats.labelled import LabelledProbabilities
 from brainscale.stats.metrics import measure
 from brainscale.stats.paired_tests import paired_tests
 from brainscale.stats.resampling import group_codes
 from brainscale.stats.units import require_unit
-from brainscale.storage.tables import read_table
 from brainscale.training.history import HISTORY_FILE
 
 READ = (
@@ -38,9 +37,6 @@ READ = (
     *("model/*", WEIGHTS, ONNX, NOVELTY, "evaluation/*"),
 )
 """Files that are read of a run or an evaluation in an object store."""
-COSTS = ("parameters", "flops", "images_per_second")
-FACTS = ("model", "run", "unit", "samples_sha256", "classes", "threshold", "weights_sha256", "model_edited", *COSTS)
-"""What a comparison needs to know of an evaluation, besides its metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,67 +62,6 @@ class Comparison:
             "models": self.table.to_pylist(),
             "pairs": None if self.pairs is None else self.pairs.to_pylist(),
         }
-
-
-@dataclass(frozen=True, kw_only=True)
-class _EvaluatedRun:
-    """An evaluation as its folder holds it.
-
-    Attributes:
-        folder: folder of the evaluation.
-        facts: what it says of itself, by the names of FACTS.
-        estimates: its metrics by name.
-        columns: columns of the manifest to match on.
-        only: ids of the samples that count, where not all do.
-    """
-
-    folder: Path
-    facts: Mapping[str, str]
-    estimates: Mapping[str, Estimate]
-    columns: Sequence[str] = ()
-    only: pa.ChunkedArray | None = None
-
-    @property
-    def classes(self) -> list[str]:
-        """Names of the classes."""
-        return [str(name) for name in json.loads(self.facts["classes"])]
-
-    @cached_property
-    def manifest(self) -> pa.Table:
-        """The manifest that it was made on: what groups and controls need of it."""
-        return read_table(self.folder / MANIFEST_FILE, "manifest", [*COLUMNS, *self.columns])
-
-    @cached_property
-    def labelled(self) -> pa.Table:
-        """What counts, sorted by sample_id: the predictions, or scans or patients under their own names."""
-        if (unit := self.facts["unit"]) != "slice":
-            return read_labelled_units(self.folder, require_unit(unit))
-        columns = ["sample_id", "sha256", "label", "probabilities"]
-        table = labelled_rows(read_table(self.folder / PREDICTIONS_FILE, "predictions", columns)).sort_by("sample_id")
-        return table if self.only is None else table.filter(pc.is_in(table["sample_id"], self.only.combine_chunks()))
-
-    @property
-    def threshold(self) -> float | None:
-        """The operating threshold; None without an operating point of the unit."""
-        return None if self.facts["threshold"] == "None" else float(self.facts["threshold"])
-
-    @property
-    def groups(self) -> pa.Table:
-        """The sample_id and group of each sample, scan or patient."""
-        return self.manifest if self.facts["unit"] == "slice" else self.labelled
-
-    @property
-    def samples(self) -> LabelledProbabilities:
-        """Labels and probabilities of what counts, in the order of `labelled`."""
-        threshold = 0.5 if self.threshold is None else self.threshold
-        return LabelledProbabilities.from_predictions(
-            self.labelled, self.classes, threshold=threshold, groups=self.groups
-        )
-
-    def restrict(self, sample_ids: pa.ChunkedArray) -> "_EvaluatedRun":
-        """Return the evaluation of some of the samples, with their metrics."""
-        restricted = replace(self, only=sample_ids)
-        return replace(restricted, estimates=estimates_of(measure(restricted.samples)))
 
 
 def compare_runs(
@@ -160,7 +95,7 @@ def compare_runs(
     require_runs(runs, unit)
     run_of = dict(zip(names or runs, runs, strict=True))
     found = {name: find_evaluation(Path(run), unit) for name, run in run_of.items()}
-    existing = {name: _read_evaluation(folder) for name, folder in found.items() if folder is not None}
+    existing = {name: read_evaluation(folder) for name, folder in found.items() if folder is not None}
     require_comparable(_facts_of(existing), force=force)  # before the others are evaluated, which takes long
     evaluated = {name: existing.get(name) or _evaluate(run, unit) for name, run in run_of.items()}
     reason = require_comparable(_facts_of(evaluated), force=force)
@@ -178,15 +113,15 @@ def compare_runs(
     return Comparison(table=table, pairs=_mark_pairs(pairs, reason), not_comparable=reason)
 
 
-def _evaluate(run: str, unit: str) -> _EvaluatedRun:
+def _evaluate(run: str, unit: str) -> EvaluatedRun:
     from brainscale.evaluation.evaluator import evaluate_model  # here: what draws reports loads for half a second
 
-    return _read_evaluation(Path(evaluate_model(run, unit=unit).path))
+    return read_evaluation(Path(evaluate_model(run, unit=unit).path))
 
 
 def _match(
-    evaluated: Mapping[str, _EvaluatedRun], match: Sequence[str]
-) -> tuple[dict[str, _EvaluatedRun], dict[str, HeaderPredictions]]:
+    evaluated: Mapping[str, EvaluatedRun], match: Sequence[str]
+) -> tuple[dict[str, EvaluatedRun], dict[str, HeaderPredictions]]:
     """Return the evaluations of the samples in matched pairs, and the control's name → its predictions for these.
 
     Of several kinds of tumour, the columns alone predict each as often as it is among the samples in pairs.
@@ -207,7 +142,7 @@ def _match(
     return {run: one.restrict(ids) for run, one in evaluated.items()}, {matched.control_name: alone}
 
 
-def _facts_of(evaluated: Mapping[str, _EvaluatedRun]) -> dict[str, Mapping[str, str]]:
+def _facts_of(evaluated: Mapping[str, EvaluatedRun]) -> dict[str, Mapping[str, str]]:
     return {run: one.facts for run, one in evaluated.items()}
 
 
@@ -219,7 +154,7 @@ def _mark_pairs(pairs: pa.Table | None, reason: str | None) -> pa.Table | None:
     return pairs.set_column(place, PAIRS.field("not_comparable"), pa.array([reason] * len(pairs), pa.string()))
 
 
-def _control(first: _EvaluatedRun) -> HeaderPredictions | None:
+def _control(first: EvaluatedRun) -> HeaderPredictions | None:
     """Return the control's votes on the samples of the first run; None for scans and patients, or too few groups."""
     if first.facts["unit"] != "slice":
         return None
@@ -229,7 +164,7 @@ def _control(first: _EvaluatedRun) -> HeaderPredictions | None:
         return None
 
 
-def _control_row(votes: HeaderPredictions, first: _EvaluatedRun, name: str) -> dict[str, Any]:
+def _control_row(votes: HeaderPredictions, first: EvaluatedRun, name: str) -> dict[str, Any]:
     samples = LabelledProbabilities(
         labels=votes.labels,
         probabilities=votes.probabilities,
@@ -246,7 +181,7 @@ def _control_row(votes: HeaderPredictions, first: _EvaluatedRun, name: str) -> d
 
 
 def _pairs(
-    evaluated: Mapping[str, _EvaluatedRun],
+    evaluated: Mapping[str, EvaluatedRun],
     control: HeaderPredictions | None,
     alone: Mapping[str, HeaderPredictions],
 ) -> pa.Table | None:
@@ -298,7 +233,7 @@ def _contents(table: pa.Table) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(pc.fill_null(table["sha256"], ""), table["label"], table["sample_id"], "\n")
 
 
-def _row(evaluated: _EvaluatedRun) -> dict[str, Any]:
+def _row(evaluated: EvaluatedRun) -> dict[str, Any]:
     facts = evaluated.facts
     return {
         **_published(evaluated.estimates, len(evaluated.classes)),
@@ -327,18 +262,3 @@ def _published(estimates: Mapping[str, Estimate], classes: int) -> dict[str, Any
         estimate = estimates[name]
         columns |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
     return columns
-
-
-def _read_evaluation(folder: Path) -> _EvaluatedRun:
-    """Read what a comparison needs of an evaluation.
-
-    Raises:
-        BundleError: it lacks some of it, as an older version's does.
-    """
-    table = read_table(folder / METRICS_FILE, "metrics")
-    facts = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-    lacking = [name for name in FACTS if name not in facts]
-    if lacking or not (folder / MANIFEST_FILE).is_file():
-        what = lacking[0] if lacking else "its manifest"
-        raise BundleError(f"{folder} lacks {what}: an older version wrote it; evaluate that model again")
-    return _EvaluatedRun(folder=folder, facts=facts, estimates=estimates_of(table))

@@ -14,7 +14,7 @@ from ray.job_submission import JobDetails, JobStatus, JobType
 
 from brainscale.cli import options
 from brainscale.cli.jobs import _format_jobs
-from brainscale.cluster import jobs
+from brainscale.cluster import job_log, jobs
 from brainscale.cluster.job_main import RESULT
 from brainscale.errors import ClusterError, UsageError
 
@@ -206,7 +206,7 @@ def test_a_connection_that_died_without_a_word_is_made_anew(monkeypatch: pytest.
         def get_job_status(self, job: str) -> JobStatus:
             return JobStatus.RUNNING if self.connections == 1 else JobStatus.SUCCEEDED
 
-    monkeypatch.setattr(jobs, "QUIET_S", 0.05)
+    monkeypatch.setattr(job_log, "QUIET_S", 0.05)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     server, lines = Mute(iter([])), []
     found = jobs.follow(server, "job", lines.append)  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ import brainscale as bs
 from brainscale.dataset import header_control
 from brainscale.errors import BundleError, ManifestError
 from brainscale.evaluation import comparison, header_votes
+from brainscale.evaluation.evaluated_run import FACTS
 from brainscale.schema import COMPARISON, METRICS, PAIRS, PUBLISHED
 from brainscale.stats.delong import delong, delong_pair
 from brainscale.stats.resampling import group_codes
@@ -23,7 +24,7 @@ from tests.support.tables import evaluation, manifest, predictions
 
 
 def test_an_evaluation_of_an_older_version_is_refused(tmp_path: Path) -> None:
-    facts = dict.fromkeys(comparison.FACTS, "1")
+    facts = dict.fromkeys(FACTS, "1")
     for name, lacking in (("new", None), ("old", "flops")):
         (tmp_path / name).mkdir()
         metadata = {key: value for key, value in facts.items() if key != lacking}

@@ -14,13 +14,8 @@ from brainscale.dataset.manifest import read_manifest, write_manifest
 from brainscale.dataset.splits import assign_folds
 from brainscale.errors import ManifestError, OutputError, UsageError
 from brainscale.evaluation.arguments import require_folds
-from brainscale.evaluation.cross_validation import (
-    CrossValidation,
-    Spread,
-    _write_manifests,
-    combine_evaluations,
-    name_folds,
-)
+from brainscale.evaluation.cross_validation import _write_manifests, combine_evaluations, name_folds
+from brainscale.evaluation.cross_validation_result import CrossValidation, Spread
 from brainscale.evaluation.fold_data import assign_splits_of_folds, divide_into_folds, splits_of_fold
 from brainscale.schema import PUBLISHED
 from brainscale.stats.estimate import estimates_of
