@@ -49,7 +49,7 @@ def run_job(function: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
 
 
 def _run(function: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
-    """Return the result. A stop is said before the connection to Ray ends: Ray kills a stopped job after 3 seconds."""
+    """Return the result. A stop is said before the connection to Ray ends, which may take longer than Ray waits."""
     try:
         return function(request)
     except KeyboardInterrupt:

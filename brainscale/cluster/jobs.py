@@ -37,8 +37,11 @@ ANSWER_S = 10.0  # time-out of the first answer of a server
 GONE_S = 30.0  # time without an answer after which a server counts as lost
 STOP_S = 60.0  # time that a job may take to end after it was told to stop
 LIMIT = 100 * 2**20  # bytes that a Jobs server accepts as one upload
-QUIET_RAY = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DATA_LOG_LEVEL": "ERROR"}
-"""Environment of a job: its log is for a person, and Ray's own logs stay in Ray's folder."""
+RAY_SETTINGS = {
+    **{"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DATA_LOG_LEVEL": "ERROR"},  # the log is for a person
+    "RAY_JOB_STOP_WAIT_TIME_S": "20",  # before a job that was told to stop is killed; by default 3
+}
+"""Ray's settings in the environment of a job."""
 AGENT_S = 90.0
 """Seconds that a head which has just started gets for the agent that starts jobs."""
 NO_AGENT = "No available agent"
@@ -117,7 +120,7 @@ def submit(client: Client, command: str, request: dict[str, Any], log_format: st
             client,
             entrypoint=f"python jobs/start.py {command} {REQUEST}",
             submission_id=job,
-            runtime_env={"working_dir": str(folder), "env_vars": {**QUIET_RAY, logs.VARIABLE: log_format}},
+            runtime_env={"working_dir": str(folder), "env_vars": {**RAY_SETTINGS, logs.VARIABLE: log_format}},
             metadata={"brainscale": __version__, "command": command, "out": str(request.get("out") or "")},
         )
 
