@@ -38,7 +38,8 @@ GONE_S = 30.0  # time without an answer after which a server counts as lost
 STOP_S = 60.0  # time that a job may take to end after it was told to stop
 LIMIT = 100 * 2**20  # bytes that a Jobs server accepts as one upload
 RAY_SETTINGS = {
-    **{"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DATA_LOG_LEVEL": "ERROR"},  # the log is for a person
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_DATA_LOG_LEVEL": "ERROR",  # the log is for a person
     "RAY_JOB_STOP_WAIT_TIME_S": "20",  # before a job that was told to stop is killed; by default 3
 }
 """Ray's settings in the environment of a job."""
